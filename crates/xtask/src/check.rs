@@ -1,0 +1,204 @@
+//! The house rules, each told by what must not be there. `ARCHITECTURE.md` numbers them.
+
+mod absence;
+mod configs;
+mod edges;
+mod paths;
+mod shaders;
+mod sizes;
+mod source;
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::command;
+use crate::workspace::{Package, Tree, Workspace};
+
+/// What `cargo xtask check` can be asked for.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Run clippy over the whole workspace too, warnings denied. Takes minutes on a cold target folder.
+    #[arg(long)]
+    clippy: bool,
+    /// Leave the formatting alone.
+    #[arg(long)]
+    no_fmt: bool,
+}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The check fails.
+    Error,
+    /// Told, nothing more.
+    Warning,
+}
+
+/// One thing that a rule does not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// The file, with the line where there is one, or the package.
+    pub place: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding that fails the check.
+    pub fn error(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            place: place.into(),
+            message: message.into(),
+        }
+    }
+
+    /// A finding that is only told.
+    pub fn warning(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            place: place.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "  {word}: {}: {}", self.place, self.message)
+    }
+}
+
+/// What the rules look at.
+pub struct House<'a> {
+    /// The packages and their direct dependencies.
+    pub packages: &'a [Package],
+    /// The files.
+    pub tree: &'a Tree,
+}
+
+/// A rule: its name, and what it finds.
+pub type Rule = (&'static str, fn(&House) -> Vec<Finding>);
+
+/// Every rule that reads nothing but manifests and files.
+pub const RULES: &[Rule] = &[
+    ("dependency edges", |house| {
+        edges::forbidden_edges(house.packages)
+    }),
+    ("who may know which library", |house| {
+        edges::misplaced_libraries(house.packages)
+    }),
+    ("only emu-web knows JavaScript", |house| {
+        absence::javascript(house.tree)
+    }),
+    (
+        "emu-model: no file, network, clock, thread, terminal",
+        |house| absence::outside_world(house.tree),
+    ),
+    ("only emu-cli knows argv", |house| {
+        absence::arguments(house.tree)
+    }),
+    ("only emu-kernels reads shaders/", |house| {
+        absence::shader_readers(house.tree)
+    }),
+    ("shader headers", |house| shaders::headers(house.tree)),
+    ("file sizes", |house| sizes::rust_files(house.tree)),
+    ("fixture and model sizes", |house| sizes::data(house.tree)),
+    ("configs parse", |house| configs::parse(house.tree)),
+    ("no machine's paths", |house| {
+        paths::machine_paths(house.tree)
+    }),
+];
+
+/// The outcome of one rule.
+pub struct Outcome {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// What it found.
+    pub findings: Vec<Finding>,
+}
+
+impl Outcome {
+    /// Whether nothing that it found is an error.
+    pub fn passed(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|finding| finding.severity != Severity::Error)
+    }
+}
+
+/// Applies every rule to the checkout.
+pub fn outcomes(workspace: &Workspace) -> Result<Vec<Outcome>> {
+    let packages = workspace.packages()?;
+    let tree = workspace.tree()?;
+    let house = House {
+        packages: &packages,
+        tree: &tree,
+    };
+    Ok(RULES
+        .iter()
+        .map(|(rule, apply)| Outcome {
+            rule,
+            findings: apply(&house),
+        })
+        .collect())
+}
+
+/// Tells one outcome.
+pub fn print(outcome: &Outcome) {
+    println!(
+        "{} {}",
+        if outcome.passed() { "ok    " } else { "FAILED" },
+        outcome.rule
+    );
+    for finding in &outcome.findings {
+        println!("{finding}");
+    }
+}
+
+/// `cargo fmt --check` over the workspace.
+pub fn formatted(workspace: &Workspace) -> Result<bool> {
+    command::succeeds(command::cargo(workspace).args(["fmt", "--all", "--check"]))
+}
+
+/// Clippy over every target of the workspace, with the features that the build has; warnings are errors.
+pub fn clippy_clean(workspace: &Workspace) -> Result<bool> {
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    command::succeeds(command::cargo(workspace).args(clippy))
+}
+
+/// `cargo xtask check`.
+pub fn run(workspace: &Workspace, args: &CheckArgs) -> Result<bool> {
+    let outcomes = outcomes(workspace)?;
+    outcomes.iter().for_each(print);
+    let mut failed = outcomes.iter().filter(|outcome| !outcome.passed()).count();
+    let mut step = |name: &str, passed: bool| {
+        println!("{} {name}", if passed { "ok    " } else { "FAILED" });
+        failed += usize::from(!passed);
+    };
+    if !args.no_fmt {
+        step("rustfmt (to mend: cargo fmt --all)", formatted(workspace)?);
+    }
+    if args.clippy {
+        step("clippy", clippy_clean(workspace)?);
+    }
+    if failed > 0 {
+        println!("{failed} of the house rules broken");
+    }
+    Ok(failed == 0)
+}

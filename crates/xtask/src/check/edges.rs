@@ -1,0 +1,253 @@
+//! Which package may depend on which, and on which libraries.
+
+use crate::check::Finding;
+use crate::workspace::{Dependency, Package};
+
+/// One package's place in the house.
+struct Place {
+    name: &'static str,
+    /// The packages of this workspace that it may depend on.
+    may_use: &'static [&'static str],
+}
+
+/// Every library, for those at the edge of the house that may use any of them.
+const LIBRARIES: &[&str] = &["emu-kernels", "emu-model", "emu-pack", "emu-train"];
+
+/// The whole house. A package that is not named here has no place yet, which is an error too.
+const PLACES: &[Place] = &[
+    Place {
+        name: "emu-pack",
+        may_use: &[],
+    },
+    Place {
+        name: "emu-kernels",
+        may_use: &[],
+    },
+    Place {
+        name: "emu-model",
+        may_use: &["emu-kernels", "emu-pack"],
+    },
+    Place {
+        name: "emu-train",
+        may_use: &["emu-kernels", "emu-model", "emu-pack"],
+    },
+    Place {
+        name: "emu-cli",
+        may_use: LIBRARIES,
+    },
+    Place {
+        name: "emu-web",
+        may_use: LIBRARIES,
+    },
+    Place {
+        name: "emu-tests",
+        may_use: LIBRARIES,
+    },
+    Place {
+        name: "xtask",
+        may_use: &[],
+    },
+];
+
+/// Libraries that only some packages may know: the libraries, and those packages.
+const MISPLACED: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "clap",
+            "clap_builder",
+            "clap_derive",
+            "indicatif",
+            "console",
+            "crossterm",
+            "dialoguer",
+            "tracing-subscriber",
+        ],
+        &["emu-cli", "xtask"],
+        "only emu-cli knows argv and the terminal; return data and let it print",
+    ),
+    (
+        &[
+            "wasm-bindgen",
+            "wasm-bindgen-futures",
+            "js-sys",
+            "web-sys",
+            "serde-wasm-bindgen",
+        ],
+        &["emu-web"],
+        "only emu-web knows JavaScript; take and return plain Rust types",
+    ),
+];
+
+/// Libraries that emu-model must not know: it does no file, network, clock or thread work.
+const NOT_IN_MODEL: &[&str] = &[
+    "rayon", "tokio", "reqwest", "ureq", "tempfile", "walkdir", "memmap2", "chrono", "time",
+];
+
+/// Edges between packages of this workspace that the design does not have.
+pub fn forbidden_edges(packages: &[Package]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for package in packages {
+        let Some(place) = PLACES.iter().find(|place| place.name == package.name) else {
+            findings.push(Finding::error(
+                &package.name,
+                "this package has no place in the design; add it to the table in crates/xtask/src/check/edges.rs",
+            ));
+            continue;
+        };
+        let inner = package
+            .dependencies
+            .iter()
+            .filter(|dependency| is_inner(packages, dependency));
+        for dependency in inner {
+            if !place.may_use.contains(&dependency.name.as_str()) {
+                findings.push(Finding::error(
+                    &package.name,
+                    format!(
+                        "depends on {}, which the design forbids; move the code or invert the call",
+                        dependency.name
+                    ),
+                ));
+            }
+        }
+        if package.name == "emu-model" && asks_for_convert(package) {
+            findings.push(Finding::error(
+                &package.name,
+                "switches on emu-pack's `convert`, which is native only; reading checkpoints belongs to emu-cli and emu-train",
+            ));
+        }
+    }
+    findings
+}
+
+/// Direct dependencies on libraries that the package must not know.
+pub fn misplaced_libraries(packages: &[Package]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for package in packages {
+        for dependency in &package.dependencies {
+            for (libraries, may_know, why) in MISPLACED {
+                if libraries.contains(&dependency.name.as_str())
+                    && !may_know.contains(&package.name.as_str())
+                {
+                    findings.push(Finding::error(
+                        &package.name,
+                        format!("depends on {}: {why}", dependency.name),
+                    ));
+                }
+            }
+            if package.name == "emu-model" && NOT_IN_MODEL.contains(&dependency.name.as_str()) {
+                findings.push(Finding::error(
+                    &package.name,
+                    format!("depends on {}: it takes bytes and returns tensors and events, nothing else", dependency.name),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+fn is_inner(packages: &[Package], dependency: &Dependency) -> bool {
+    packages
+        .iter()
+        .any(|package| package.name == dependency.name)
+        || PLACES.iter().any(|place| place.name == dependency.name)
+}
+
+fn asks_for_convert(package: &Package) -> bool {
+    let directly = package.dependencies.iter().any(|dependency| {
+        dependency.name == "emu-pack" && dependency.features.iter().any(|name| name == "convert")
+    });
+    let by_feature = package
+        .feature_effects
+        .iter()
+        .any(|effect| matches!(effect.as_str(), "emu-pack/convert" | "emu-pack?/convert"));
+    directly || by_feature
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::packages_from;
+    use serde_json::json;
+
+    fn house(packages: &[(&str, &[&str])]) -> Vec<Package> {
+        let packages: Vec<_> = packages
+            .iter()
+            .map(|(name, uses)| {
+                let uses: Vec<_> = uses
+                    .iter()
+                    .map(|name| json!({"name": name, "features": []}))
+                    .collect();
+                json!({"name": name, "dependencies": uses, "features": {}})
+            })
+            .collect();
+        packages_from(&json!({ "packages": packages })).expect("metadata")
+    }
+
+    #[test]
+    fn the_design_itself_is_allowed() {
+        let packages = house(&[
+            ("emu-pack", &["serde"]),
+            ("emu-kernels", &["burn"]),
+            ("emu-model", &["emu-kernels", "emu-pack"]),
+            ("emu-train", &["emu-model", "emu-kernels", "emu-pack"]),
+            ("emu-cli", &["emu-train", "clap"]),
+            ("emu-tests", &["emu-train"]),
+            ("xtask", &["clap"]),
+        ]);
+        assert_eq!(forbidden_edges(&packages), []);
+        assert_eq!(misplaced_libraries(&packages), []);
+    }
+
+    #[test]
+    fn an_edge_against_the_direction_is_found() {
+        for (from, to) in [
+            ("emu-pack", "emu-model"),
+            ("emu-kernels", "emu-pack"),
+            ("emu-model", "emu-train"),
+            ("emu-train", "emu-cli"),
+            ("emu-tests", "emu-web"),
+            ("emu-cli", "xtask"),
+            ("xtask", "emu-pack"),
+        ] {
+            let findings = forbidden_edges(&house(&[(from, &[to]), (to, &[])]));
+            assert_eq!(findings.len(), 1, "{from} -> {to}: {findings:?}");
+            assert_eq!(findings[0].place, from);
+            assert!(findings[0].message.contains(to));
+        }
+    }
+
+    #[test]
+    fn a_package_without_a_place_is_found() {
+        assert_eq!(forbidden_edges(&house(&[("emu-extra", &[])])).len(), 1);
+    }
+
+    #[test]
+    fn convert_in_the_model_is_found_both_ways() {
+        let direct = json!({"packages": [{"name": "emu-model", "features": {},
+            "dependencies": [{"name": "emu-pack", "features": ["convert"]}]}]});
+        let by_feature = json!({"packages": [{"name": "emu-model", "features": {"x": ["emu-pack/convert"]},
+            "dependencies": [{"name": "emu-pack", "features": []}]}]});
+        for metadata in [direct, by_feature] {
+            assert_eq!(
+                forbidden_edges(&packages_from(&metadata).expect("metadata")).len(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn a_terminal_in_a_library_and_javascript_outside_emu_web_are_found() {
+        for (package, library) in [
+            ("emu-train", "indicatif"),
+            ("emu-model", "clap"),
+            ("emu-cli", "web-sys"),
+            ("emu-model", "rayon"),
+        ] {
+            assert_eq!(
+                misplaced_libraries(&house(&[(package, &[library])])).len(),
+                1,
+                "{package} -> {library}"
+            );
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `cargo xtask data`: the training data, built from the drawings of the registries.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::command;
+use crate::workspace::Workspace;
+
+/// What `cargo xtask data` can be asked for.
+#[derive(Args)]
+pub struct DataArgs {
+    /// Where the shards go.
+    #[arg(short, long, default_value = "data/emoji")]
+    out: String,
+    /// Passed on to `emu data emoji`.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Builds `emu` and lets it build the data.
+pub fn run(workspace: &Workspace, args: &DataArgs) -> Result<bool> {
+    let emu = command::build_emu(workspace)?;
+    let mut data = command::new(emu, &workspace.root);
+    data.args(["data", "emoji", "-o", &args.out])
+        .args(&args.rest);
+    println!("$ {}", command::line(&data));
+    command::succeeds(&mut data)
+}

@@ -1,0 +1,339 @@
+//! `cargo xtask test`: sets the machine up, then runs everything, tier by tier, and counts.
+//!
+//! Tiers
+//! - `lint`: formatting, the house rules, clippy
+//! - `unit`: every test of every crate that is not one of the other tiers', doc tests included
+//! - `golden on Flex`: the tests of `tests/`, on the CPU backend
+//! - `golden on wgpu (software adapter)`: every test with `wgpu` in its name, in any crate
+//!
+//! Tests that need a GPU read `EMU_TEST_GPU=1`, which is set here where there is a Vulkan driver. A test that cannot
+//! run prints `SKIP <tier>: <reason>` and returns; it counts as skipped, not as passed.
+
+mod binaries;
+mod libtest;
+mod setup;
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::check;
+use crate::command;
+use crate::workspace::Workspace;
+
+use binaries::TestBinary;
+use libtest::{Reader, Told};
+
+/// What `cargo xtask test` can be asked for.
+#[derive(Args)]
+pub struct TestArgs {
+    /// Only these tiers (repeatable); all of them without it.
+    #[arg(long, value_enum)]
+    tier: Vec<Tier>,
+    /// Install nothing; what is missing is skipped.
+    #[arg(long)]
+    no_install: bool,
+    /// Only tests whose name holds this.
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+/// A group of tests that needs the same things of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tier {
+    /// Formatting, house rules, clippy.
+    Lint,
+    /// Unit, property and doc tests.
+    Unit,
+    /// The tests of `tests/` on the CPU backend.
+    Golden,
+    /// The tests on whatever GPU there is, a software one too.
+    Gpu,
+}
+
+impl Tier {
+    const ALL: [Tier; 4] = [Tier::Lint, Tier::Unit, Tier::Golden, Tier::Gpu];
+
+    fn name(self) -> &'static str {
+        match self {
+            Tier::Lint => "lint",
+            Tier::Unit => "unit",
+            Tier::Golden => "golden on Flex",
+            Tier::Gpu => "golden on wgpu (software adapter)",
+        }
+    }
+}
+
+/// How many tests ended which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Ran and held.
+    pub passed: usize,
+    /// Ran and did not hold, or could not be built.
+    pub failed: usize,
+    /// Could not run here, for a reason that was printed.
+    pub skipped: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    fn one(passed: bool) -> Self {
+        Self {
+            passed: usize::from(passed),
+            failed: usize::from(!passed),
+            skipped: 0,
+        }
+    }
+
+    /// The closing line of the whole run.
+    fn closing_line(self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// Which tests of which binaries a tier runs.
+struct Selection {
+    in_tests_folder: Option<bool>,
+    filters: Vec<String>,
+}
+
+/// `cargo xtask test`.
+pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
+    let started = Instant::now();
+    let wanted = |tier: Tier| args.tier.is_empty() || args.tier.contains(&tier);
+    let mut table: Vec<(Tier, Counts, f64)> = Vec::new();
+
+    heading("set-up");
+    let machine = setup::prepare(workspace, !args.no_install)?;
+
+    if wanted(Tier::Lint) {
+        let clock = Instant::now();
+        let counts = lint(workspace, &machine)?;
+        table.push((Tier::Lint, counts, clock.elapsed().as_secs_f64()));
+    }
+
+    if [Tier::Unit, Tier::Golden, Tier::Gpu]
+        .into_iter()
+        .any(wanted)
+    {
+        heading("build the tests");
+        let clock = Instant::now();
+        let binaries = binaries::build(workspace)?;
+        println!(
+            "{} test binaries after {:.0} s",
+            binaries.found.len(),
+            clock.elapsed().as_secs_f64()
+        );
+        for tier in Tier::ALL
+            .into_iter()
+            .filter(|tier| *tier != Tier::Lint && wanted(*tier))
+        {
+            heading(tier.name());
+            let clock = Instant::now();
+            let mut counts = Counts::default();
+            if !binaries.complete {
+                println!("FAILED: the tests did not build; the compiler's message is above");
+                counts.failed += 1;
+            }
+            for binary in &binaries.found {
+                counts.add(run_binary(
+                    workspace,
+                    binary,
+                    tier,
+                    args.filter.as_deref(),
+                    &machine,
+                )?);
+            }
+            if tier == Tier::Unit && args.filter.is_none() && binaries.complete {
+                counts.add(run_doc_tests(workspace)?);
+            }
+            table.push((tier, counts, clock.elapsed().as_secs_f64()));
+        }
+    }
+
+    heading("summary");
+    let mut total = Counts::default();
+    for (tier, counts, seconds) in &table {
+        println!(
+            "{:<36}{:>5} passed {:>4} failed {:>4} skipped {:>7.0} s",
+            tier.name(),
+            counts.passed,
+            counts.failed,
+            counts.skipped,
+            seconds
+        );
+        total.add(*counts);
+    }
+    println!("{:.0} s in all", started.elapsed().as_secs_f64());
+    println!("{}", total.closing_line());
+    Ok(total.failed == 0)
+}
+
+fn heading(name: &str) {
+    println!("\n== {name}");
+}
+
+/// Formatting, the house rules, clippy: one count each.
+fn lint(workspace: &Workspace, machine: &setup::Machine) -> Result<Counts> {
+    let mut counts = Counts::default();
+    heading("house rules");
+    for outcome in check::outcomes(workspace)? {
+        check::print(&outcome);
+        counts.add(Counts::one(outcome.passed()));
+    }
+    for (name, missing, apply) in [
+        (
+            "rustfmt",
+            &machine.no_rustfmt,
+            check::formatted as fn(&Workspace) -> Result<bool>,
+        ),
+        ("clippy", &machine.no_clippy, check::clippy_clean),
+    ] {
+        heading(name);
+        if let Some(reason) = missing {
+            println!("SKIP {name}: {reason}");
+            counts.skipped += 1;
+            continue;
+        }
+        let passed = apply(workspace)?;
+        println!("{} {name}", if passed { "ok    " } else { "FAILED" });
+        counts.add(Counts::one(passed));
+    }
+    Ok(counts)
+}
+
+/// What `tier` runs of a binary: the tests of `tests/` are the goldens', those with `wgpu` in their name the GPU's.
+fn arguments(binary: &TestBinary, tier: Tier, filter: Option<&str>) -> Option<Vec<String>> {
+    let selection = match tier {
+        Tier::Lint => return None,
+        Tier::Unit => Selection {
+            in_tests_folder: Some(false),
+            filters: vec!["--skip".into(), "wgpu".into()],
+        },
+        Tier::Golden => Selection {
+            in_tests_folder: Some(true),
+            filters: vec!["--skip".into(), "wgpu".into()],
+        },
+        Tier::Gpu => Selection {
+            in_tests_folder: None,
+            filters: vec!["wgpu".into()],
+        },
+    };
+    if selection
+        .in_tests_folder
+        .is_some_and(|wanted| wanted != (binary.package == "emu-tests"))
+    {
+        return None;
+    }
+    let mut arguments = selection.filters;
+    match (filter, tier) {
+        // libtest joins several filters by "or": the name has to be the only one.
+        (Some(name), Tier::Gpu) if name.contains("wgpu") => arguments = vec![name.to_owned()],
+        (Some(_), Tier::Gpu) => return None,
+        (Some(name), _) => arguments.push(name.to_owned()),
+        (None, _) => {}
+    }
+    arguments.push("--show-output".into());
+    Some(arguments)
+}
+
+fn run_binary(
+    workspace: &Workspace,
+    binary: &TestBinary,
+    tier: Tier,
+    filter: Option<&str>,
+    machine: &setup::Machine,
+) -> Result<Counts> {
+    let Some(arguments) = arguments(binary, tier, filter) else {
+        return Ok(Counts::default());
+    };
+    let mut test = command::new(&binary.executable, &binary.folder);
+    test.args(arguments)
+        .env("CARGO_MANIFEST_DIR", &binary.folder)
+        .env("EMU_BIN", command::emu(workspace));
+    if machine.no_gpu.is_none() {
+        test.env("EMU_TEST_GPU", "1");
+    } else {
+        test.env_remove("EMU_TEST_GPU");
+    }
+    follow(&mut test, &format!("{} {}", binary.package, binary.target))
+}
+
+fn run_doc_tests(workspace: &Workspace) -> Result<Counts> {
+    follow(
+        command::cargo(workspace).args(["test", "--workspace", "--doc", "--", "--show-output"]),
+        "doc tests",
+    )
+}
+
+/// Runs one child, shows what matters of its output as it comes, and counts.
+fn follow(test: &mut std::process::Command, title: &str) -> Result<Counts> {
+    let mut reader = Reader::default();
+    let mut titled = false;
+    let status = command::lines(test, |line| match reader.read(line) {
+        Told::Show => {
+            if !titled {
+                println!("-- {title}");
+                titled = true;
+            }
+            println!("{line}");
+        }
+        Told::Hide => {}
+    })?;
+    let counts = reader.finish(status.success());
+    if !status.success() && counts.failed > 0 && !reader.ended() {
+        println!("FAILED: {title} ended with {status} before its summary");
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_is_as_promised() {
+        let mut counts = Counts::one(true);
+        counts.add(Counts {
+            passed: 1,
+            failed: 0,
+            skipped: 3,
+        });
+        assert_eq!(counts.closing_line(), "2 passed, 0 failed, 3 skipped");
+    }
+
+    #[test]
+    fn each_tier_takes_its_own_tests() {
+        let of = |package: &str| TestBinary {
+            package: package.into(),
+            target: "t".into(),
+            executable: "t".into(),
+            folder: ".".into(),
+        };
+        let goldens = of("emu-tests");
+        let unit = of("emu-model");
+        assert!(arguments(&goldens, Tier::Unit, None).is_none());
+        assert!(arguments(&unit, Tier::Golden, None).is_none());
+        assert_eq!(
+            arguments(&unit, Tier::Unit, None).expect("unit")[..2],
+            ["--skip", "wgpu"]
+        );
+        assert_eq!(
+            arguments(&goldens, Tier::Gpu, None).expect("gpu")[0],
+            "wgpu"
+        );
+        assert_eq!(
+            arguments(&unit, Tier::Unit, Some("rope")).expect("unit")[2],
+            "rope"
+        );
+    }
+}

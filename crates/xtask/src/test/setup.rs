@@ -1,0 +1,301 @@
+//! What the tests need of the machine beyond Rust: looked for, installed where that needs no question, told elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::command;
+use crate::workspace::Workspace;
+
+/// What is missing on this machine, each with the reason for skipping what needs it.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// No adapter for wgpu, not even a software one.
+    pub no_gpu: Option<String>,
+    /// No rustfmt in the toolchain.
+    pub no_rustfmt: Option<String>,
+    /// No clippy in the toolchain.
+    pub no_clippy: Option<String>,
+}
+
+/// Something that a system package brings.
+struct Need {
+    what: &'static str,
+    packages: &'static [&'static str],
+    find: fn() -> Option<String>,
+}
+
+const CPP_COMPILER: Need = Need {
+    what: "C++ compiler (for the H.264 decoder)",
+    packages: &["g++"],
+    find: cpp_compiler,
+};
+const VULKAN: Need = Need {
+    what: "Vulkan driver (a software one is enough)",
+    packages: &["mesa-vulkan-drivers", "libvulkan1"],
+    find: vulkan_driver,
+};
+
+/// Looks for everything, installs what it may, and prints each step.
+pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
+    let mut machine = Machine::default();
+    if let Err(reason) = provide(workspace, &CPP_COMPILER, may_install) {
+        bail!("nothing can be built without a C++ compiler ({reason})");
+    }
+    machine.no_gpu = provide(workspace, &VULKAN, may_install).err();
+    machine.no_rustfmt = component(workspace, "rustfmt", &["fmt", "--version"], may_install).err();
+    machine.no_clippy = component(workspace, "clippy", &["clippy", "--version"], may_install).err();
+    wasm(workspace, may_install);
+    Ok(machine)
+}
+
+/// Makes sure of one need; the reason for skipping where that fails.
+fn provide(workspace: &Workspace, need: &Need, may_install: bool) -> Result<(), String> {
+    if let Some(place) = (need.find)() {
+        println!("{}: {place}", need.what);
+        return Ok(());
+    }
+    let by_hand = format!("sudo apt-get install --yes {}", need.packages.join(" "));
+    let reason = format!("no {}; to have it: {by_hand}", need.what);
+    if !may_install {
+        println!("{reason}");
+        return Err(reason);
+    }
+    let Some(prefix) = installer(workspace) else {
+        println!("{reason}");
+        return Err(reason);
+    };
+    println!(
+        "{}: not here; installing {}",
+        need.what,
+        need.packages.join(" ")
+    );
+    let apt = |arguments: &[&str]| {
+        let mut words = prefix
+            .iter()
+            .copied()
+            .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+            .chain(arguments.iter().copied());
+        let program = words.next().unwrap_or("apt-get");
+        let mut install = command::new(program, &workspace.root);
+        install.args(words);
+        println!("$ {}", command::line(&install));
+        command::succeeds(&mut install).unwrap_or(false)
+    };
+    let install: Vec<&str> = ["install", "--yes", "-qq", "--no-install-recommends"]
+        .into_iter()
+        .chain(need.packages.iter().copied())
+        .collect();
+    // A fresh machine has no package lists yet; an old one has stale ones.
+    let installed = (apt(&["update", "-qq"]) && apt(&install)) || apt(&install);
+    match (need.find)() {
+        Some(place) if installed => {
+            println!("{}: {place}", need.what);
+            Ok(())
+        }
+        _ => {
+            println!("{reason}");
+            Err(reason)
+        }
+    }
+}
+
+/// How to become root without being asked, on Debian and Ubuntu: the words before `apt-get`.
+fn installer(workspace: &Workspace) -> Option<&'static [&'static str]> {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !is_debian(&release) || command::find("apt-get").is_none() {
+        return None;
+    }
+    let user = command::capture(command::new("id", &workspace.root).arg("-u")).unwrap_or_default();
+    if user.trim() == "0" {
+        return Some(&[]);
+    }
+    let sudo =
+        command::quietly_succeeds(command::new("sudo", &workspace.root).args(["-n", "true"]));
+    sudo.then_some(&["sudo", "-n"])
+}
+
+/// Whether `/etc/os-release` tells of Debian, Ubuntu or one of their children.
+fn is_debian(release: &str) -> bool {
+    release
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("ID=")
+                .or_else(|| line.strip_prefix("ID_LIKE="))
+        })
+        .flat_map(|value| value.trim_matches('"').split_whitespace())
+        .any(|name| matches!(name, "debian" | "ubuntu"))
+}
+
+fn cpp_compiler() -> Option<String> {
+    let chosen = std::env::var("CXX").ok().filter(|name| !name.is_empty());
+    let windows = cfg!(windows).then(|| "left to the build".to_owned());
+    chosen
+        .or_else(|| {
+            ["c++", "g++", "clang++"]
+                .into_iter()
+                .find_map(command::find)
+                .map(|file| file.display().to_string())
+        })
+        .or(windows)
+}
+
+/// A Vulkan loader together with a driver's manifest; Metal and Direct3D need no search.
+fn vulkan_driver() -> Option<String> {
+    if cfg!(any(target_os = "macos", windows)) {
+        return Some("the system's own graphics interface".to_owned());
+    }
+    let loader = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"]
+        .into_iter()
+        .any(|folder| has_loader(Path::new(folder)));
+    let driver = driver_manifests().into_iter().next()?;
+    loader.then(|| driver.display().to_string())
+}
+
+/// `libvulkan.so.1` in a library folder or in one of its folders by machine type.
+fn has_loader(folder: &Path) -> bool {
+    if folder.join("libvulkan.so.1").exists() {
+        return true;
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        entry.file_name().to_string_lossy().contains("-linux-")
+            && entry.path().join("libvulkan.so.1").exists()
+    })
+}
+
+/// The manifests of drivers, at the places where the Vulkan loader looks.
+fn driver_manifests() -> Vec<PathBuf> {
+    let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"]
+        .into_iter()
+        .filter_map(std::env::var_os);
+    let mut manifests: Vec<PathBuf> = named
+        .flat_map(|value| std::env::split_paths(&value).collect::<Vec<_>>())
+        .filter(|file| file.is_file())
+        .collect();
+    let shares =
+        std::env::var_os("XDG_DATA_DIRS").unwrap_or_else(|| "/usr/local/share:/usr/share".into());
+    let folders = std::env::split_paths(&shares).chain([
+        PathBuf::from("/etc"),
+        PathBuf::from("/usr/share"),
+        PathBuf::from("/usr/local/etc"),
+    ]);
+    for folder in folders {
+        let Ok(entries) = std::fs::read_dir(folder.join("vulkan/icd.d")) else {
+            continue;
+        };
+        let mut files: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|file| file.extension().is_some_and(|end| end == "json"))
+            .collect();
+        // The software driver first: it is what the tests are written for.
+        files.sort_by_key(|file| (!file.to_string_lossy().contains("lvp"), file.clone()));
+        manifests.extend(files);
+    }
+    manifests
+}
+
+/// A component of the Rust toolchain that a minimal installation leaves out.
+fn component(
+    workspace: &Workspace,
+    name: &str,
+    probe: &[&str],
+    may_install: bool,
+) -> Result<(), String> {
+    let works = || command::quietly_succeeds(command::cargo(workspace).args(probe));
+    if works() {
+        println!("{name}: in the toolchain");
+        return Ok(());
+    }
+    let by_hand = format!("rustup component add {name}");
+    if may_install && command::find("rustup").is_some() {
+        println!("$ {by_hand}");
+        let added = command::succeeds(command::new("rustup", &workspace.root).args([
+            "component",
+            "add",
+            name,
+        ]))
+        .unwrap_or(false);
+        if added && works() {
+            return Ok(());
+        }
+    }
+    let reason = format!("the toolchain has no {name}; to have it: {by_hand}");
+    println!("{reason}");
+    Err(reason)
+}
+
+/// The target for pages, once there is code for it.
+fn wasm(workspace: &Workspace, may_install: bool) {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let library = std::fs::read_to_string(workspace.root.join("crates/emu-web/src/lib.rs"))
+        .unwrap_or_default();
+    if !library.contains("wasm_bindgen") {
+        println!("WASM: nothing to set up; crates/emu-web holds no code yet");
+        return;
+    }
+    let installed = command::capture(command::new("rustup", &workspace.root).args([
+        "target",
+        "list",
+        "--installed",
+    ]))
+    .unwrap_or_default();
+    if installed.lines().any(|line| line == TARGET) {
+        println!("WASM: {TARGET} is installed");
+    } else if may_install {
+        println!("$ rustup target add {TARGET}");
+        let added = command::succeeds(
+            command::new("rustup", &workspace.root).args(["target", "add", TARGET]),
+        );
+        if !added.unwrap_or(false) {
+            println!("WASM: {TARGET} could not be installed; by hand: rustup target add {TARGET}");
+        }
+    } else {
+        println!("WASM: {TARGET} is missing; to have it: rustup target add {TARGET}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_and_its_children_are_known() {
+        assert!(is_debian(
+            "PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\n"
+        ));
+        assert!(is_debian("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"));
+        assert!(!is_debian("ID=fedora\n"));
+        assert!(!is_debian(""));
+    }
+
+    #[test]
+    fn a_loader_is_found_in_the_folder_of_a_machine_type() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(!has_loader(folder.path()));
+        let inner = folder.path().join("x86_64-linux-gnu");
+        std::fs::create_dir(&inner).expect("a folder");
+        std::fs::write(inner.join("libvulkan.so.1"), "").expect("a file");
+        assert!(has_loader(folder.path()));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_the_command_that_brings_it() {
+        let workspace = Workspace {
+            root: std::env::temp_dir(),
+        };
+        let need = Need {
+            what: "thing",
+            packages: &["a", "b"],
+            find: || None,
+        };
+        let reason = provide(&workspace, &need, false).expect_err("it is missing");
+        assert!(
+            reason.ends_with("sudo apt-get install --yes a b"),
+            "{reason}"
+        );
+    }
+}

@@ -5,6 +5,7 @@
 mod check;
 mod command;
 mod data;
+mod demo;
 mod fixtures;
 mod test;
 mod workspace;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build `emu`, let the shipped model caption, answer and draw, and write out/demo.html.
+    Demo(demo::DemoArgs),
     /// Set the machine up and run every test; ends in `N passed, N failed, N skipped`.
     Test(test::TestArgs),
     /// Check the house rules: dependency edges, absences, sizes, shaders, configs, paths, formatting.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<bool> {
     let workspace = Workspace::find()?;
     match cli.task {
+        Task::Demo(args) => demo::run(&workspace, &args),
         Task::Test(args) => test::run(&workspace, &args),
         Task::Check(args) => check::run(&workspace, &args),
         Task::Data(args) => data::run(&workspace, &args),

@@ -1,0 +1,86 @@
+//! `cargo xtask demo`: builds `emu`, lets the shipped model do its main jobs on the bundled pictures, tells what it does
+//! and how long each took, and writes a page with all of it.
+//!
+//! Nothing here knows the model: the steps come from `models/emu-mini/demo/demo.json` (see [`plan`]), and each is one or
+//! more runs of the `emu` program, as a user would type them.
+
+mod embed;
+mod page;
+mod perform;
+mod plan;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::command;
+use crate::workspace::Workspace;
+
+/// The shipped model, relative to the root.
+const MODEL: &str = "models/emu-mini";
+/// What the whole demo may take after the build, on two cores.
+const SECONDS_ALLOWED: f64 = 180.0;
+
+/// What `cargo xtask demo` can be asked for.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// The seed of everything that is drawn.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Passed on to `emu`: auto, gpu or cpu.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// The folder of the page and the drawings.
+    #[arg(short, long, default_value = "out")]
+    out: PathBuf,
+    /// Only the steps of this kind (repeatable): caption, answer, complete, draw, blend.
+    #[arg(long)]
+    only: Vec<String>,
+}
+
+/// Builds, performs, writes the page.
+pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
+    let pack = workspace.root.join(MODEL);
+    if !pack.join("emu.json").is_file() {
+        println!(
+            "no demo yet: {MODEL}/emu.json is missing, the trained model has not been added to this checkout"
+        );
+        return Ok(false);
+    }
+    let mut plan = plan::Plan::read(&pack.join("demo"))?;
+    plan.steps.retain(|step| {
+        args.only.is_empty() || args.only.iter().any(|kind| kind == step.kind.name())
+    });
+
+    println!("building emu (the first build takes a while)");
+    let clock = Instant::now();
+    let emu = command::build_emu(workspace)?;
+    let build_seconds = clock.elapsed().as_secs_f64();
+    println!("built in {build_seconds:.0} s\n");
+
+    let out = workspace.root.join(&args.out);
+    std::fs::create_dir_all(&out)
+        .with_context(|| format!("{} cannot be created", out.display()))?;
+    let stage = perform::Stage {
+        root: &workspace.root,
+        emu: &emu,
+        device: &args.device,
+        seed: args.seed,
+        out: &out,
+    };
+    let performance = perform::perform(&stage, &plan)?;
+
+    let page = out.join("demo.html");
+    std::fs::write(&page, page::render(&plan, &performance))
+        .with_context(|| format!("{} cannot be written", page.display()))?;
+    println!("\n{:.0} s in all, without the build", performance.seconds);
+    if performance.seconds > SECONDS_ALLOWED {
+        println!(
+            "that is more than the {SECONDS_ALLOWED:.0} s that the demo should take on two cores"
+        );
+    }
+    println!("to look at: {}", args.out.join("demo.html").display());
+    Ok(performance.failures() == 0)
+}

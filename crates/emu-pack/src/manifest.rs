@@ -1,0 +1,388 @@
+//! `emu.json`: what a pack holds and where.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Dtype, PackError, TensorInfo, quant::Scheme, quant::mins_name, quant::scales_name};
+
+/// The format version written and read here.
+pub const FORMAT: u32 = 1;
+/// Name of the manifest in a pack.
+pub const MANIFEST_FILE: &str = "emu.json";
+/// Largest manifest read.
+pub(crate) const MAX_MANIFEST: u64 = 64 << 20;
+
+/// A whole `emu.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version, [`FORMAT`].
+    pub format: u32,
+    /// Name of the model.
+    pub name: String,
+    /// SPDX identifier or name of the licence of the weights.
+    pub license: String,
+    /// Whom to credit, in words.
+    #[serde(default)]
+    pub attribution: String,
+    /// Everything the model needs besides weights; only the model understands it.
+    pub config: serde_json::Value,
+    /// The parts that can be loaded apart, by name (`vision`, `lm`, `decoder`, `safety`).
+    pub components: BTreeMap<String, Component>,
+    /// The safetensors files.
+    pub shards: Vec<FileEntry>,
+    /// Other files that belong to the pack, `tokenizer.json` among them.
+    #[serde(default)]
+    pub files: Vec<FileEntry>,
+    /// The stored tensors, in the order they were converted.
+    pub tensors: Vec<TensorEntry>,
+    /// Scheme of each quantized tensor; all others are dense.
+    #[serde(default)]
+    pub quantization: BTreeMap<String, Scheme>,
+    /// What a machine must offer to run it.
+    #[serde(default)]
+    pub requires: Requires,
+}
+
+/// One separately loadable part of the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// Its shard files.
+    pub shards: Vec<String>,
+    /// Their bytes together: what a download takes.
+    pub bytes: u64,
+}
+
+/// A file of the pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// A plain file name.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// One stored tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorEntry {
+    /// The model's name for it.
+    pub name: String,
+    /// Element type as stored.
+    pub dtype: Dtype,
+    /// Shape as stored.
+    pub shape: Vec<usize>,
+    /// The component it belongs to.
+    pub component: String,
+    /// The pieces it is cut into along the first dimension, in order; mostly one.
+    pub parts: Vec<Part>,
+}
+
+/// A range of a tensor's rows, stored as one safetensors tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Shard file.
+    pub file: String,
+    /// Name within that file.
+    pub key: String,
+    /// First row and the row after the last. A scalar counts as one row.
+    pub rows: [usize; 2],
+}
+
+/// What running the pack takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requires {
+    /// WebGPU features.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Bytes of the largest buffer: the largest tensor as stored.
+    #[serde(default)]
+    pub largest_buffer: u64,
+    /// Bytes of the largest range that one binding must cover.
+    #[serde(default)]
+    pub largest_binding: u64,
+}
+
+/// Rows of a tensor as they lie in a verified shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartView<'a> {
+    /// The tensor.
+    pub tensor: &'a TensorEntry,
+    /// Its rows.
+    pub rows: Range<usize>,
+    /// Their bytes.
+    pub bytes: &'a [u8],
+}
+
+impl TensorEntry {
+    /// The tensor without its place.
+    pub fn info(&self) -> TensorInfo {
+        TensorInfo { name: self.name.clone(), dtype: self.dtype, shape: self.shape.clone() }
+    }
+
+    /// Rows along the first dimension; a scalar has one.
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// What a part is as a safetensors tensor of its own.
+    pub(crate) fn part_info(&self, part: &Part) -> TensorInfo {
+        let [begin, end] = part.rows;
+        let mut shape = self.shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows = end.saturating_sub(begin);
+        }
+        TensorInfo { name: part.key.clone(), dtype: self.dtype, shape }
+    }
+}
+
+impl Manifest {
+    /// Reads and validates a manifest; `file` is for error messages.
+    ///
+    /// The version is looked at first, so that a manifest of another one fails as such.
+    pub fn parse(file: &str, json: &[u8]) -> Result<Self, PackError> {
+        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        if json.len() as u64 > MAX_MANIFEST {
+            return Err(PackError::TooLarge {
+                what: file.into(),
+                size: format!("{} bytes", json.len()),
+                limit: format!("{MAX_MANIFEST} bytes"),
+            });
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            format: serde_json::Value,
+        }
+        let version: Version = serde_json::from_slice(json).map_err(|e| bad(format!("it is no manifest ({e})")))?;
+        if version.format != FORMAT {
+            let found = version.format.to_string();
+            return Err(PackError::UnknownFormat { file: file.into(), found, supported: FORMAT });
+        }
+        let manifest: Self = serde_json::from_slice(json).map_err(|e| bad(format!("it is incomplete ({e})")))?;
+        manifest.validate(file)?;
+        Ok(manifest)
+    }
+
+    /// The manifest as the bytes of `emu.json`, the same for the same content.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Serializing plain data with string keys to memory has no way to fail.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
+    /// Checks that the manifest does not contradict itself; `file` is for error messages.
+    pub fn validate(&self, file: &str) -> Result<(), PackError> {
+        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        if self.format != FORMAT {
+            let found = self.format.to_string();
+            return Err(PackError::UnknownFormat { file: file.into(), found, supported: FORMAT });
+        }
+        let shards = self.validate_files(file)?;
+        let owners = self.validate_components(file, &shards)?;
+
+        let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+        let mut filled: HashMap<&str, u64> = HashMap::new();
+        for tensor in &self.tensors {
+            let name = &tensor.name;
+            if !names.insert(name.as_str()) {
+                return Err(PackError::DuplicateTensor { file: file.into(), tensor: name.clone() });
+            }
+            tensor.info().byte_len()?;
+            let mut next = 0;
+            for part in &tensor.parts {
+                let [begin, end] = part.rows;
+                if begin != next || end < begin || (end == begin && tensor.parts.len() > 1) {
+                    return Err(bad(format!("tensor `{name}` has a part of rows {begin} to {end} where row {next} comes next")));
+                }
+                next = end;
+                if owners.get(part.file.as_str()) != Some(&tensor.component.as_str()) {
+                    let component = &tensor.component;
+                    return Err(bad(format!("tensor `{name}` is in {}, which is no shard of `{component}`", part.file)));
+                }
+                if !keys.insert((part.file.as_str(), part.key.as_str())) {
+                    return Err(PackError::DuplicateTensor { file: part.file.clone(), tensor: part.key.clone() });
+                }
+                let bytes = filled.entry(&part.file).or_default();
+                *bytes = bytes.saturating_add(tensor.part_info(part).byte_len()? as u64);
+            }
+            if next != tensor.rows() || tensor.parts.is_empty() {
+                return Err(bad(format!("tensor `{name}` has {} rows, but its parts end at {next}", tensor.rows())));
+            }
+        }
+        if let Some((shard, bytes)) = filled.into_iter().find(|(shard, bytes)| shards.get(shard).is_none_or(|s| s < bytes)) {
+            return Err(bad(format!("{shard} is too short for its tensors of {bytes} bytes")));
+        }
+        self.validate_quantization(file)
+    }
+
+    /// Names, hashes and lengths of all files; returns the lengths of the shards.
+    fn validate_files(&self, file: &str) -> Result<HashMap<&str, u64>, PackError> {
+        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        let mut seen = HashSet::from([MANIFEST_FILE]);
+        for entry in self.shards.iter().chain(&self.files) {
+            check_file_name(&entry.file)?;
+            if !seen.insert(&entry.file) {
+                return Err(bad(format!("it lists {} twice", entry.file)));
+            }
+            let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+            if entry.sha256.len() != 64 || !entry.sha256.bytes().all(hex) {
+                return Err(bad(format!("the SHA-256 of {} is not 64 lower-case hexadecimal digits", entry.file)));
+            }
+        }
+        Ok(self.shards.iter().map(|shard| (shard.file.as_str(), shard.bytes)).collect())
+    }
+
+    /// Names, shards and bytes of all components; returns the component that each shard belongs to.
+    fn validate_components<'a>(
+        &'a self,
+        file: &str,
+        shards: &HashMap<&str, u64>,
+    ) -> Result<HashMap<&'a str, &'a str>, PackError> {
+        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        let mut owners = HashMap::new();
+        for (name, component) in &self.components {
+            check_component_name(name).map_err(|_| bad(format!("`{name}` is no name for a component")))?;
+            let mut bytes = 0u64;
+            for shard in &component.shards {
+                let Some(len) = shards.get(shard.as_str()) else {
+                    return Err(bad(format!("component `{name}` needs {shard}, which is not listed")));
+                };
+                bytes = bytes.saturating_add(*len);
+                if owners.insert(shard.as_str(), name.as_str()).is_some() {
+                    return Err(bad(format!("{shard} belongs to two components")));
+                }
+            }
+            if bytes != component.bytes {
+                return Err(bad(format!("component `{name}` says {} bytes, its shards have {bytes}", component.bytes)));
+            }
+        }
+        match self.shards.iter().find(|shard| !owners.contains_key(shard.file.as_str())) {
+            Some(shard) => Err(bad(format!("{} belongs to no component", shard.file))),
+            None => Ok(owners),
+        }
+    }
+
+    /// Quantized tensors need words, scales and, where the scheme has them, minima of fitting shapes.
+    fn validate_quantization(&self, file: &str) -> Result<(), PackError> {
+        let by_name: HashMap<&str, &TensorEntry> = self.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+        for (name, scheme) in &self.quantization {
+            let missing = |name: &str| PackError::MissingTensor { file: file.into(), tensor: name.into() };
+            let packed = by_name.get(name.as_str()).ok_or_else(|| missing(name))?;
+            let logical = self.logical_shape(packed);
+            let stored = logical.and_then(|(out, width)| scheme.stored(name, out, width));
+            let Some(stored) = stored.filter(|_| packed.dtype == Dtype::U32) else {
+                return Err(PackError::Misshapen {
+                    file: file.into(),
+                    tensor: name.clone(),
+                    expected: format!("U32 [out, words] for {}", scheme.name()),
+                    found: packed.info().describe(),
+                });
+            };
+            for needed in stored {
+                let found = by_name.get(needed.name.as_str()).ok_or_else(|| missing(&needed.name))?;
+                if found.info() != needed || found.component != packed.component {
+                    return Err(PackError::Misshapen {
+                        file: file.into(),
+                        tensor: needed.name.clone(),
+                        expected: format!("{} in component `{}`", needed.describe(), packed.component),
+                        found: format!("{} in component `{}`", found.info().describe(), found.component),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `[out, in]` of a quantized tensor.
+    fn logical_shape(&self, packed: &TensorEntry) -> Option<(usize, usize)> {
+        let scheme = self.quantization.get(&packed.name)?;
+        match packed.shape.as_slice() {
+            &[out, words] => Some((out, words.checked_mul(scheme.per_word())?)),
+            _ => None,
+        }
+    }
+
+    /// The tensors as the model sees them: quantized ones as F32 `[out, in]`, scales and minima left out.
+    pub fn logical_tensors(&self) -> Vec<TensorInfo> {
+        let helpers: HashSet<String> =
+            self.quantization.keys().flat_map(|name| [scales_name(name), mins_name(name)]).collect();
+        let visible = self.tensors.iter().filter(|tensor| !helpers.contains(&tensor.name));
+        visible
+            .map(|tensor| match self.logical_shape(tensor) {
+                Some((out, width)) => TensorInfo { name: tensor.name.clone(), dtype: Dtype::F32, shape: vec![out, width] },
+                None => tensor.info(),
+            })
+            .collect()
+    }
+
+    /// Verifies the bytes of one shard and returns what they hold, for loaders that stream shard by shard.
+    pub fn open_shard<'a>(&'a self, file: &str, bytes: &'a [u8]) -> Result<Vec<PartView<'a>>, PackError> {
+        let entry = self.shards.iter().find(|shard| shard.file == file);
+        let entry = entry.ok_or_else(|| PackError::BadName { name: file.into() })?;
+        crate::reader::verify_bytes(entry, bytes)?;
+        let header = crate::header::Header::of_bytes(file, bytes)?;
+        let parts = self.check_shard(file, &header)?;
+        let view = |(tensor, part, range): (&'a TensorEntry, &'a Part, Range<u64>)| {
+            let bytes = bytes.get(range.start as usize..range.end as usize)?;
+            Some(PartView { tensor, rows: part.rows[0]..part.rows[1], bytes })
+        };
+        let short = || PackError::ShortFile { file: file.into(), expected: entry.bytes, found: bytes.len() as u64 };
+        parts.into_iter().map(|part| view(part).ok_or_else(short)).collect()
+    }
+
+    /// Checks that a shard's header holds exactly the parts that the manifest puts there.
+    pub(crate) fn check_shard<'a>(
+        &'a self,
+        file: &str,
+        header: &crate::header::Header,
+    ) -> Result<Vec<(&'a TensorEntry, &'a Part, Range<u64>)>, PackError> {
+        let mut parts = Vec::new();
+        let here = self.tensors.iter().flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor, part)));
+        for (tensor, part) in here.filter(|(_, part)| part.file == file) {
+            let found = header.index.position(&part.key);
+            let found = found.and_then(|p| Some((header.index.infos().get(p)?, header.ranges.get(p)?)));
+            let Some((info, range)) = found else {
+                return Err(PackError::MissingTensor { file: file.into(), tensor: part.key.clone() });
+            };
+            let expected = tensor.part_info(part);
+            if *info != expected {
+                return Err(PackError::Misshapen {
+                    file: file.into(),
+                    tensor: part.key.clone(),
+                    expected: expected.describe(),
+                    found: info.describe(),
+                });
+            }
+            parts.push((tensor, part, range.clone()));
+        }
+        if parts.len() != header.index.infos().len() {
+            let known: HashSet<&str> = parts.iter().map(|(_, part, _)| part.key.as_str()).collect();
+            let unknown = header.index.infos().iter().find(|info| !known.contains(info.name.as_str()));
+            let tensor = unknown.map(|info| info.name.clone()).unwrap_or_default();
+            return Err(PackError::UnknownTensor { file: file.into(), tensor });
+        }
+        Ok(parts)
+    }
+}
+
+/// Accepts plain file names only: nothing that could lead out of the pack's folder or hide in it.
+pub(crate) fn check_file_name(name: &str) -> Result<(), PackError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    match !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain) {
+        true => Ok(()),
+        false => Err(PackError::BadName { name: name.chars().take(200).collect() }),
+    }
+}
+
+/// Accepts what can begin a shard's name.
+pub(crate) fn check_component_name(name: &str) -> Result<(), PackError> {
+    match !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        true => Ok(()),
+        false => Err(PackError::BadName { name: name.chars().take(64).collect() }),
+    }
+}

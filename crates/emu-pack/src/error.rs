@@ -17,13 +17,17 @@ pub enum PackError {
         source: std::io::Error,
     },
     /// No space left while writing.
-    #[error("{file}: the disk is full. Free some space and run again; nothing that existed before was changed.")]
+    #[error(
+        "{file}: the disk is full. Free some space and run again; nothing that existed before was changed."
+    )]
     DiskFull {
         /// Path being written.
         file: String,
     },
     /// A file ends before its content does.
-    #[error("{file} is {found} bytes long where {expected} are needed. Download or convert it again.")]
+    #[error(
+        "{file} is {found} bytes long where {expected} are needed. Download or convert it again."
+    )]
     ShortFile {
         /// Path or name.
         file: String,
@@ -33,7 +37,9 @@ pub enum PackError {
         found: u64,
     },
     /// A file is longer than what it declares.
-    #[error("{file} is {found} bytes long where {expected} were declared. Download or convert it again.")]
+    #[error(
+        "{file} is {found} bytes long where {expected} were declared. Download or convert it again."
+    )]
     LongFile {
         /// Path or name.
         file: String,
@@ -59,7 +65,9 @@ pub enum PackError {
         tensor: String,
     },
     /// A tensor type that nothing here reads.
-    #[error("{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Save it as F32, F16 or BF16.")]
+    #[error(
+        "{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Save it as F32, F16 or BF16."
+    )]
     UnsupportedDtype {
         /// Path or name.
         file: String,
@@ -87,7 +95,9 @@ pub enum PackError {
         tensor: String,
     },
     /// A tensor that should not be there.
-    #[error("{file} holds the tensor `{tensor}`, which the manifest does not list. Convert the model again.")]
+    #[error(
+        "{file} holds the tensor `{tensor}`, which the manifest does not list. Convert the model again."
+    )]
     UnknownTensor {
         /// Path or name.
         file: String,
@@ -95,7 +105,9 @@ pub enum PackError {
         tensor: String,
     },
     /// A tensor of another shape.
-    #[error("{file}: tensor `{tensor}` is {found}, but {expected} is needed. The file belongs to another model or is damaged.")]
+    #[error(
+        "{file}: tensor `{tensor}` is {found}, but {expected} is needed. The file belongs to another model or is damaged."
+    )]
     Misshapen {
         /// Path or name.
         file: String,
@@ -107,7 +119,9 @@ pub enum PackError {
         found: String,
     },
     /// Bytes and shape of a tensor disagree.
-    #[error("tensor `{tensor}` has {found} bytes where its shape needs {expected}. The file is damaged.")]
+    #[error(
+        "tensor `{tensor}` has {found} bytes where its shape needs {expected}. The file is damaged."
+    )]
     WrongLength {
         /// Name of the tensor.
         tensor: String,
@@ -117,7 +131,9 @@ pub enum PackError {
         found: u64,
     },
     /// Something declares more than can be real.
-    #[error("{what} declares {size}, more than the limit of {limit}. The file is damaged or hostile.")]
+    #[error(
+        "{what} declares {size}, more than the limit of {limit}. The file is damaged or hostile."
+    )]
     TooLarge {
         /// What declares it.
         what: String,
@@ -127,7 +143,9 @@ pub enum PackError {
         limit: String,
     },
     /// NaN or infinity in the weights.
-    #[error("tensor `{tensor}` holds {value} at element {index}. The checkpoint is broken; use another one.")]
+    #[error(
+        "tensor `{tensor}` holds {value} at element {index}. The checkpoint is broken; use another one."
+    )]
     NotFinite {
         /// Name of the tensor.
         tensor: String,
@@ -145,7 +163,9 @@ pub enum PackError {
         reason: String,
     },
     /// A pack of another version.
-    #[error("{file} has the pack format {found}, but only {supported} is read here. Update this program or convert the model again.")]
+    #[error(
+        "{file} has the pack format {found}, but only {supported} is read here. Update this program or convert the model again."
+    )]
     UnknownFormat {
         /// Path or name.
         file: String,
@@ -196,7 +216,9 @@ pub enum PackError {
         reason: String,
     },
     /// A pickle that cannot be read.
-    #[error("{file}: pickle byte {offset}: {reason}. Save the checkpoint again with torch.save(model.state_dict(), file).")]
+    #[error(
+        "{file}: pickle byte {offset}: {reason}. Save the checkpoint again with torch.save(model.state_dict(), file)."
+    )]
     BadPickle {
         /// Path or name.
         file: String,
@@ -206,7 +228,9 @@ pub enum PackError {
         reason: String,
     },
     /// A pickle wants to call something.
-    #[error("{file} wants to call `{name}`, which a file of plain weights does not need. Do not trust this file, or save only its state_dict.")]
+    #[error(
+        "{file} wants to call `{name}`, which a file of plain weights does not need. Do not trust this file, or save only its state_dict."
+    )]
     ForbiddenGlobal {
         /// Path or name.
         file: String,
@@ -228,7 +252,9 @@ pub enum PackError {
         file: String,
     },
     /// A path where no known weights lie.
-    #[error("{path}: {reason}. Give a .pt, .bin or .safetensors file, or a folder of a published model.")]
+    #[error(
+        "{path}: {reason}. Give a .pt, .bin or .safetensors file, or a folder of a published model."
+    )]
     NoWeights {
         /// The path.
         path: String,
@@ -293,7 +319,9 @@ impl PackError {
     pub(crate) fn io(file: impl fmt::Display, source: std::io::Error) -> Self {
         let file = file.to_string();
         match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull { file },
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { file }
+            }
             _ => Self::Io { file, source },
         }
     }
@@ -315,7 +343,10 @@ pub struct KeyReport {
 impl KeyReport {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty() && self.duplicate.is_empty()
+        self.missing.is_empty()
+            && self.unused.is_empty()
+            && self.misshapen.is_empty()
+            && self.duplicate.is_empty()
     }
 }
 
@@ -335,7 +366,17 @@ impl fmt::Display for KeyReport {
             if !std::mem::take(&mut first) {
                 f.write_str("; ")?;
             }
-            write!(f, "{} {what} ({}", names.len(), names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))?;
+            write!(
+                f,
+                "{} {what} ({}",
+                names.len(),
+                names
+                    .iter()
+                    .take(SHOWN)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )?;
             f.write_str(if names.len() > SHOWN { ", ...)" } else { ")" })?;
         }
         f.write_str(". Use the configuration that this checkpoint was made with.")

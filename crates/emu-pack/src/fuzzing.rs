@@ -17,11 +17,15 @@ pub fn safetensors(data: &[u8]) {
 ///
 /// Hash and length of the shard are put right, or nothing behind that check would ever be reached.
 pub fn pack(data: &[u8]) {
-    let Some((len, rest)) = data.split_first_chunk() else { return };
+    let Some((len, rest)) = data.split_first_chunk() else {
+        return;
+    };
     let len = (u32::from_le_bytes(*len) as usize).min(rest.len());
     let (json, shard) = rest.split_at(len);
     let _ = Manifest::parse("fuzz", json);
-    let Ok(mut manifest) = serde_json::from_slice::<Manifest>(json) else { return };
+    let Ok(mut manifest) = serde_json::from_slice::<Manifest>(json) else {
+        return;
+    };
     for entry in &mut manifest.shards {
         entry.bytes = shard.len() as u64;
         entry.sha256 = hex(Sha256::digest(shard).as_slice());
@@ -51,20 +55,6 @@ pub fn key_map(data: &[u8]) {
             map.to_checkpoint(key);
         }
     }
-}
-
-/// A PyTorch file; every tensor of a valid one is read.
-#[cfg(feature = "convert")]
-pub fn pytorch(data: &[u8]) {
-    if let Ok(file) = crate::convert::PyTorchFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec())) {
-        read_all(&file);
-    }
-}
-
-/// The pickle within a PyTorch file.
-#[cfg(feature = "convert")]
-pub fn pickle(data: &[u8]) {
-    let _ = crate::convert::read_pickle("fuzz", data);
 }
 
 fn read_all(source: &impl TensorSource) {

@@ -36,7 +36,11 @@ impl Header {
             });
         }
         match declared + 8 {
-            end if end > file_len => Err(PackError::ShortFile { file: file.into(), expected: end, found: file_len }),
+            end if end > file_len => Err(PackError::ShortFile {
+                file: file.into(),
+                expected: end,
+                found: file_len,
+            }),
             end => Ok(end),
         }
     }
@@ -45,34 +49,63 @@ impl Header {
     ///
     /// Every tensor's bytes must fit its shape, and all of them must fill the file without gap or overlap.
     pub fn parse(file: &str, json: &[u8], start: u64, file_len: u64) -> Result<Self, PackError> {
-        let bad = |reason: String| PackError::BadHeader { file: file.into(), reason };
-        let Entries(entries) = serde_json::from_slice(json).map_err(|e| bad(format!("its header is no JSON of tensors ({e})")))?;
+        let bad = |reason: String| PackError::BadHeader {
+            file: file.into(),
+            reason,
+        };
+        let Entries(entries) = serde_json::from_slice(json)
+            .map_err(|e| bad(format!("its header is no JSON of tensors ({e})")))?;
         let mut header = Self::default();
         let mut spans = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             let Some(dtype) = Dtype::from_name(&entry.dtype) else {
-                return Err(PackError::UnsupportedDtype { file: file.into(), tensor: name, dtype: entry.dtype });
+                return Err(PackError::UnsupportedDtype {
+                    file: file.into(),
+                    tensor: name,
+                    dtype: entry.dtype,
+                });
             };
             let (begin, end) = entry.data_offsets;
-            let info = TensorInfo { name: name.clone(), dtype, shape: entry.shape };
+            let info = TensorInfo {
+                name: name.clone(),
+                dtype,
+                shape: entry.shape,
+            };
             let needed = info.byte_len()? as u64;
             if begin.checked_add(needed) != Some(end) {
                 let shape = info.describe();
-                return Err(bad(format!("tensor `{name}` is {shape} but its bytes are {begin} to {end}")));
+                return Err(bad(format!(
+                    "tensor `{name}` is {shape} but its bytes are {begin} to {end}"
+                )));
             }
-            let end = start.checked_add(end).ok_or_else(|| bad(format!("tensor `{name}` ends beyond any file")))?;
+            let end = start
+                .checked_add(end)
+                .ok_or_else(|| bad(format!("tensor `{name}` ends beyond any file")))?;
             spans.push((start + begin, end));
             header.ranges.push(start + begin..end);
             if !header.index.push(info) {
-                return Err(PackError::DuplicateTensor { file: file.into(), tensor: name });
+                return Err(PackError::DuplicateTensor {
+                    file: file.into(),
+                    tensor: name,
+                });
             }
         }
         spans.sort_unstable();
-        let filled = spans.into_iter().try_fold(start, |at, (begin, end)| (at == begin).then_some(end));
+        let filled = spans
+            .into_iter()
+            .try_fold(start, |at, (begin, end)| (at == begin).then_some(end));
         match filled {
             None => Err(bad("its tensors overlap or leave gaps".into())),
-            Some(end) if end > file_len => Err(PackError::ShortFile { file: file.into(), expected: end, found: file_len }),
-            Some(end) if end < file_len => Err(PackError::LongFile { file: file.into(), expected: end, found: file_len }),
+            Some(end) if end > file_len => Err(PackError::ShortFile {
+                file: file.into(),
+                expected: end,
+                found: file_len,
+            }),
+            Some(end) if end < file_len => Err(PackError::LongFile {
+                file: file.into(),
+                expected: end,
+                found: file_len,
+            }),
             Some(_) => Ok(header),
         }
     }
@@ -80,7 +113,11 @@ impl Header {
     /// Length, JSON and tensors' places of a file that lies in memory.
     pub fn of_bytes(file: &str, bytes: &[u8]) -> Result<Self, PackError> {
         let file_len = bytes.len() as u64;
-        let short = || PackError::ShortFile { file: file.into(), expected: 8, found: file_len };
+        let short = || PackError::ShortFile {
+            file: file.into(),
+            expected: 8,
+            found: file_len,
+        };
         let start = Self::prefix_len(file, *bytes.first_chunk().ok_or_else(short)?, file_len)?;
         let json = bytes.get(8..start as usize).ok_or_else(short)?;
         Self::parse(file, json, start, file_len)
@@ -88,7 +125,9 @@ impl Header {
 
     /// The start of a file which holds these tensors one after the other: length and JSON, padded with spaces so
     /// that the tensors begin at a multiple of 8.
-    pub fn write<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> Result<Vec<u8>, PackError> {
+    pub fn write<'a>(
+        tensors: impl IntoIterator<Item = &'a TensorInfo>,
+    ) -> Result<Vec<u8>, PackError> {
         let mut json = String::from("{");
         let mut at = 0usize;
         for (i, info) in tensors.into_iter().enumerate() {
@@ -169,7 +208,9 @@ mod tests {
     }
 
     fn code(json: &str, data: usize) -> &'static str {
-        Header::of_bytes("x", &file(json, data)).map(|_| "ok").unwrap_or_else(|e| e.code())
+        Header::of_bytes("x", &file(json, data))
+            .map(|_| "ok")
+            .unwrap_or_else(|e| e.code())
     }
 
     #[test]
@@ -179,7 +220,13 @@ mod tests {
         assert_eq!(header.index.infos().len(), 2);
         assert_eq!(header.index.get("b").unwrap().shape, [2]);
         assert_eq!(code("{}", 0), "ok");
-        assert_eq!(code(r#"{"e":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]}}"#, 0), "ok");
+        assert_eq!(
+            code(
+                r#"{"e":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]}}"#,
+                0
+            ),
+            "ok"
+        );
     }
 
     #[test]
@@ -194,11 +241,35 @@ mod tests {
         assert_eq!(code(&one("F32", "[2]", "[8,0]"), 8), "bad-header");
         assert_eq!(code(&one("F32", "[2]", "[4,12]"), 12), "bad-header");
         assert_eq!(code(&one("F32", "[-2]", "[0,8]"), 8), "bad-header");
-        assert_eq!(code(&one("F8_E4M3", "[2]", "[0,2]"), 2), "unsupported-dtype");
-        assert_eq!(code(&one("F32", "[4611686018427387904,4]", "[0,8]"), 8), "too-large");
-        assert_eq!(code(&one("U8", "[18446744073709551615]", "[0,18446744073709551615]"), 8), "bad-header");
-        assert_eq!(code(&one("U8", "[9223372036854775807]", "[0,9223372036854775807]"), 8), "short-file");
-        assert_eq!(code(&one("U8", "[0]", "[18446744073709551615,18446744073709551615]"), 8), "bad-header");
+        assert_eq!(
+            code(&one("F8_E4M3", "[2]", "[0,2]"), 2),
+            "unsupported-dtype"
+        );
+        assert_eq!(
+            code(&one("F32", "[4611686018427387904,4]", "[0,8]"), 8),
+            "too-large"
+        );
+        assert_eq!(
+            code(
+                &one("U8", "[18446744073709551615]", "[0,18446744073709551615]"),
+                8
+            ),
+            "bad-header"
+        );
+        assert_eq!(
+            code(
+                &one("U8", "[9223372036854775807]", "[0,9223372036854775807]"),
+                8
+            ),
+            "short-file"
+        );
+        assert_eq!(
+            code(
+                &one("U8", "[0]", "[18446744073709551615,18446744073709551615]"),
+                8
+            ),
+            "bad-header"
+        );
         assert_eq!(code("[]", 0), "bad-header");
         assert_eq!(code("{", 0), "bad-header");
         assert_eq!(code(&"[".repeat(100_000), 0), "bad-header");
@@ -206,22 +277,46 @@ mod tests {
         assert_eq!(code(twice, 2), "duplicate-tensor");
         let overlapping = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
         assert_eq!(code(overlapping, 1), "bad-header");
-        assert_eq!(Header::of_bytes("x", &[1, 2, 3]).unwrap_err().code(), "short-file");
-        assert_eq!(Header::of_bytes("x", &u64::MAX.to_le_bytes()).unwrap_err().code(), "too-large");
-        assert_eq!(Header::of_bytes("x", &99u64.to_le_bytes()).unwrap_err().code(), "short-file");
+        assert_eq!(
+            Header::of_bytes("x", &[1, 2, 3]).unwrap_err().code(),
+            "short-file"
+        );
+        assert_eq!(
+            Header::of_bytes("x", &u64::MAX.to_le_bytes())
+                .unwrap_err()
+                .code(),
+            "too-large"
+        );
+        assert_eq!(
+            Header::of_bytes("x", &99u64.to_le_bytes())
+                .unwrap_err()
+                .code(),
+            "short-file"
+        );
     }
 
     #[test]
     fn the_safetensors_library_agrees_with_what_is_written() {
         let infos = [
-            TensorInfo { name: "odd \"name\"\n".into(), dtype: Dtype::F32, shape: vec![2, 3] },
-            TensorInfo { name: "b".into(), dtype: Dtype::BF16, shape: vec![5] },
+            TensorInfo {
+                name: "odd \"name\"\n".into(),
+                dtype: Dtype::F32,
+                shape: vec![2, 3],
+            },
+            TensorInfo {
+                name: "b".into(),
+                dtype: Dtype::BF16,
+                shape: vec![5],
+            },
         ];
         let mut bytes = Header::write(&infos).unwrap();
         assert_eq!(bytes.len() % 8, 0);
         bytes.extend((0..34u8).collect::<Vec<_>>());
         let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(theirs.tensor("b").unwrap().data(), (24..34).collect::<Vec<u8>>());
+        assert_eq!(
+            theirs.tensor("b").unwrap().data(),
+            (24..34).collect::<Vec<u8>>()
+        );
         assert_eq!(theirs.tensor(&infos[0].name).unwrap().shape(), [2, 3]);
         assert_eq!(Header::of_bytes("x", &bytes).unwrap().index.infos(), infos);
     }

@@ -33,12 +33,20 @@ pub struct Rule {
 impl Rule {
     /// A rule for both directions. Both patterns must hold the same placeholders.
     pub fn new(checkpoint: impl Into<String>, model: impl Into<String>) -> Self {
-        Self { checkpoint: checkpoint.into(), model: model.into(), alias: false }
+        Self {
+            checkpoint: checkpoint.into(),
+            model: model.into(),
+            alias: false,
+        }
     }
 
     /// A rule for import only: an older or newer spelling of what another rule exports.
     pub fn alias(checkpoint: impl Into<String>, model: impl Into<String>) -> Self {
-        Self { checkpoint: checkpoint.into(), model: model.into(), alias: true }
+        Self {
+            checkpoint: checkpoint.into(),
+            model: model.into(),
+            alias: true,
+        }
     }
 
     /// The same name on both sides.
@@ -77,15 +85,30 @@ impl KeyMap {
         rules: impl IntoIterator<Item = Rule>,
         ignore: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, PackError> {
-        let rules = rules.into_iter().map(Compiled::new).collect::<Result<_, _>>()?;
-        let ignored = ignore.into_iter().map(Pattern::parse).collect::<Result<_, _>>()?;
+        let rules = rules
+            .into_iter()
+            .map(Compiled::new)
+            .collect::<Result<_, _>>()?;
+        let ignored = ignore
+            .into_iter()
+            .map(Pattern::parse)
+            .collect::<Result<_, _>>()?;
         Ok(Self { rules, ignored })
     }
 
     /// Every key is its own name.
     pub fn identity() -> Self {
-        let all = Pattern { segments: vec![Segment::Many("all".into())] };
-        Self { rules: vec![Compiled { checkpoint: all.clone(), model: all, alias: false }], ignored: vec![] }
+        let all = Pattern {
+            segments: vec![Segment::Many("all".into())],
+        };
+        Self {
+            rules: vec![Compiled {
+                checkpoint: all.clone(),
+                model: all,
+                alias: false,
+            }],
+            ignored: vec![],
+        }
     }
 
     /// The same map for a part that sits under `checkpoint` in its file and under `model` in its parent.
@@ -94,7 +117,9 @@ impl KeyMap {
     pub fn under(mut self, checkpoint: &str, model: &str) -> Result<Self, PackError> {
         let [checkpoint, model] = [Pattern::prefix(checkpoint)?, Pattern::prefix(model)?];
         for rule in &mut self.rules {
-            rule.checkpoint.segments.splice(0..0, checkpoint.iter().cloned());
+            rule.checkpoint
+                .segments
+                .splice(0..0, checkpoint.iter().cloned());
             rule.model.segments.splice(0..0, model.iter().cloned());
         }
         for pattern in &mut self.ignored {
@@ -112,12 +137,18 @@ impl KeyMap {
 
     /// Where a checkpoint key goes; `None` if no rule knows it.
     pub fn to_model(&self, key: &str) -> Option<Mapped> {
-        if self.ignored.iter().any(|pattern| pattern.capture(key).is_some()) {
+        if self
+            .ignored
+            .iter()
+            .any(|pattern| pattern.capture(key).is_some())
+        {
             return Some(Mapped::Ignored);
         }
-        self.rules
-            .iter()
-            .find_map(|rule| Some(Mapped::Name(rule.model.fill(&rule.checkpoint.capture(key)?)?)))
+        self.rules.iter().find_map(|rule| {
+            Some(Mapped::Name(
+                rule.model.fill(&rule.checkpoint.capture(key)?)?,
+            ))
+        })
     }
 
     /// The checkpoint key of a model parameter; `None` if no rule knows it. Aliases are never produced.
@@ -134,11 +165,20 @@ impl Compiled {
         let checkpoint = Pattern::parse(&rule.checkpoint)?;
         let model = Pattern::parse(&rule.model)?;
         let (mut theirs, mut ours) = (checkpoint.placeholders(), model.placeholders());
-        (theirs.sort(), ours.sort());
+        theirs.sort();
+        ours.sort();
         // An alias may forget a placeholder on the model's side, since nothing is ever exported through it.
-        let fits = if rule.alias { ours.iter().all(|name| theirs.contains(name)) } else { theirs == ours };
+        let fits = if rule.alias {
+            ours.iter().all(|name| theirs.contains(name))
+        } else {
+            theirs == ours
+        };
         match fits {
-            true => Ok(Self { checkpoint, model, alias: rule.alias }),
+            true => Ok(Self {
+                checkpoint,
+                model,
+                alias: rule.alias,
+            }),
             false => Err(PackError::BadRule {
                 rule: format!("{} -> {}", rule.checkpoint, rule.model),
                 reason: "its two sides hold different placeholders".into(),
@@ -152,7 +192,11 @@ enum Segment {
     /// This text.
     Exact(String),
     /// Text, then anything but a dot (at least one character), then text.
-    One { before: String, name: String, after: String },
+    One {
+        before: String,
+        name: String,
+        after: String,
+    },
     /// One or more segments.
     Many(String),
 }
@@ -167,19 +211,25 @@ type Captures<'a> = Vec<(&'a str, &'a str)>;
 
 impl Pattern {
     pub fn parse(text: &str) -> Result<Self, PackError> {
-        let bad = |reason: &str| PackError::BadRule { rule: text.into(), reason: reason.into() };
+        let bad = |reason: &str| PackError::BadRule {
+            rule: text.into(),
+            reason: reason.into(),
+        };
         let mut segments = Vec::new();
         for part in split_pattern(text) {
             segments.push(match (part.find('{'), part.find('}')) {
                 _ if part.is_empty() => return Err(bad("it has an empty segment")),
                 (None, None) => Segment::Exact(part.into()),
                 (Some(open), Some(close)) if open < close => {
-                    let (before, name, after) = (&part[..open], &part[open + 1..close], &part[close + 1..]);
+                    let (before, name, after) =
+                        (&part[..open], &part[open + 1..close], &part[close + 1..]);
                     let (name, many) = match name.strip_suffix("..") {
                         Some(name) => (name, true),
                         None => (name, false),
                     };
-                    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                    if name.is_empty()
+                        || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                    {
                         return Err(bad("a placeholder needs a name of letters, digits and _"));
                     }
                     if after.contains(['{', '}']) {
@@ -188,15 +238,22 @@ impl Pattern {
                     match (many, before.is_empty() && after.is_empty()) {
                         (true, true) => Segment::Many(name.into()),
                         (true, false) => return Err(bad("{name..} must fill its segment")),
-                        (false, _) => {
-                            Segment::One { before: before.into(), name: name.into(), after: after.into() }
-                        }
+                        (false, _) => Segment::One {
+                            before: before.into(),
+                            name: name.into(),
+                            after: after.into(),
+                        },
                     }
                 }
                 _ => return Err(bad("its braces do not match")),
             });
         }
-        if segments.iter().filter(|s| matches!(s, Segment::Many(_))).count() > 1 {
+        if segments
+            .iter()
+            .filter(|s| matches!(s, Segment::Many(_)))
+            .count()
+            > 1
+        {
             return Err(bad("it may hold one {name..}"));
         }
         let pattern = Self { segments };
@@ -216,7 +273,10 @@ impl Pattern {
         let pattern = Self::parse(text)?;
         match pattern.placeholders().is_empty() {
             true => Ok(pattern.segments),
-            false => Err(PackError::BadRule { rule: text.into(), reason: "a prefix holds no placeholders".into() }),
+            false => Err(PackError::BadRule {
+                rule: text.into(),
+                reason: "a prefix holds no placeholders".into(),
+            }),
         }
     }
 
@@ -237,7 +297,10 @@ impl Pattern {
         let mut captures = Vec::new();
         let mut rest = key;
         // All but the last `{x..}` is of fixed length, so: take segments from the front up to it, then from the back.
-        let many = self.segments.iter().position(|s| matches!(s, Segment::Many(_)));
+        let many = self
+            .segments
+            .iter()
+            .position(|s| matches!(s, Segment::Many(_)));
         let (front, back) = match many {
             Some(at) => (self.segments.get(..at)?, self.segments.get(at + 1..)?),
             None => (self.segments.as_slice(), [].as_slice()),
@@ -270,7 +333,12 @@ impl Pattern {
 
     /// The key of this form with these values.
     fn fill(&self, captures: &Captures<'_>) -> Option<String> {
-        let value = |name: &str| captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+        let value = |name: &str| {
+            captures
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| *value)
+        };
         let mut key = String::new();
         for (i, segment) in self.segments.iter().enumerate() {
             if i > 0 {
@@ -279,7 +347,11 @@ impl Pattern {
             match segment {
                 Segment::Exact(text) => key.push_str(text),
                 Segment::Many(name) => key.push_str(value(name)?),
-                Segment::One { before, name, after } => {
+                Segment::One {
+                    before,
+                    name,
+                    after,
+                } => {
                     key.push_str(before);
                     key.push_str(value(name)?);
                     key.push_str(after);
@@ -294,8 +366,14 @@ impl Segment {
     fn capture<'a>(&'a self, part: &'a str, captures: &mut Captures<'a>) -> Option<()> {
         match self {
             Self::Exact(text) => (text == part).then_some(()),
-            Self::One { before, name, after } => {
-                let value = part.strip_prefix(before.as_str())?.strip_suffix(after.as_str())?;
+            Self::One {
+                before,
+                name,
+                after,
+            } => {
+                let value = part
+                    .strip_prefix(before.as_str())?
+                    .strip_suffix(after.as_str())?;
                 (!value.is_empty()).then(|| captures.push((name, value)))
             }
             Self::Many(_) => None,
@@ -323,7 +401,11 @@ impl fmt::Display for Pattern {
             f.write_str(if i > 0 { "." } else { "" })?;
             match segment {
                 Segment::Exact(text) => f.write_str(text)?,
-                Segment::One { before, name, after } => write!(f, "{before}{{{name}}}{after}")?,
+                Segment::One {
+                    before,
+                    name,
+                    after,
+                } => write!(f, "{before}{{{name}}}{after}")?,
                 Segment::Many(name) => write!(f, "{{{name}..}}")?,
             }
         }
@@ -370,10 +452,20 @@ mod tests {
 
     #[test]
     fn rest_in_the_middle_and_parts_of_segments() {
-        let map = KeyMap::new([Rule::new("x.{r..}.to_{p}.weight", "y.{p}_proj.{r..}")], []).unwrap();
+        let map =
+            KeyMap::new([Rule::new("x.{r..}.to_{p}.weight", "y.{p}_proj.{r..}")], []).unwrap();
         assert_eq!(name(map.to_model("x.0.1.to_q.weight")), "y.q_proj.0.1");
-        assert_eq!(map.to_checkpoint("y.q_proj.0.1").unwrap(), "x.0.1.to_q.weight");
-        for key in ["x.to_q.weight", "x.0.to_.weight", "x.0.to_q.weight.z", "x..to_q.weight", ""] {
+        assert_eq!(
+            map.to_checkpoint("y.q_proj.0.1").unwrap(),
+            "x.0.1.to_q.weight"
+        );
+        for key in [
+            "x.to_q.weight",
+            "x.0.to_.weight",
+            "x.0.to_q.weight.z",
+            "x..to_q.weight",
+            "",
+        ] {
             assert_eq!(map.to_model(key), None, "{key}");
         }
     }
@@ -383,7 +475,10 @@ mod tests {
         let unet = KeyMap::new([Rule::same("conv.{rest..}")], ["steps"]).unwrap();
         let lm = KeyMap::new([Rule::new("model.{rest..}", "lm.{rest..}")], []).unwrap();
         let map = unet.under("decoder.unet", "unet").unwrap().then(lm);
-        assert_eq!(name(map.to_model("decoder.unet.conv.weight")), "unet.conv.weight");
+        assert_eq!(
+            name(map.to_model("decoder.unet.conv.weight")),
+            "unet.conv.weight"
+        );
         assert_eq!(map.to_model("decoder.unet.steps"), Some(Mapped::Ignored));
         assert_eq!(map.to_checkpoint("lm.w").unwrap(), "model.w");
         assert!(KeyMap::identity().under("{x}", "").is_err());

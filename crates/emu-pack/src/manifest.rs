@@ -118,10 +118,17 @@ pub struct PartView<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A part, the tensor it is of, and its bytes' place in the shard.
+pub(crate) type Placed<'a> = (&'a TensorEntry, &'a Part, Range<u64>);
+
 impl TensorEntry {
     /// The tensor without its place.
     pub fn info(&self) -> TensorInfo {
-        TensorInfo { name: self.name.clone(), dtype: self.dtype, shape: self.shape.clone() }
+        TensorInfo {
+            name: self.name.clone(),
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+        }
     }
 
     /// Rows along the first dimension; a scalar has one.
@@ -136,7 +143,11 @@ impl TensorEntry {
         if let Some(rows) = shape.first_mut() {
             *rows = end.saturating_sub(begin);
         }
-        TensorInfo { name: part.key.clone(), dtype: self.dtype, shape }
+        TensorInfo {
+            name: part.key.clone(),
+            dtype: self.dtype,
+            shape,
+        }
     }
 }
 
@@ -145,7 +156,10 @@ impl Manifest {
     ///
     /// The version is looked at first, so that a manifest of another one fails as such.
     pub fn parse(file: &str, json: &[u8]) -> Result<Self, PackError> {
-        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        let bad = |reason: String| PackError::BadManifest {
+            file: file.into(),
+            reason,
+        };
         if json.len() as u64 > MAX_MANIFEST {
             return Err(PackError::TooLarge {
                 what: file.into(),
@@ -157,12 +171,18 @@ impl Manifest {
         struct Version {
             format: serde_json::Value,
         }
-        let version: Version = serde_json::from_slice(json).map_err(|e| bad(format!("it is no manifest ({e})")))?;
+        let version: Version =
+            serde_json::from_slice(json).map_err(|e| bad(format!("it is no manifest ({e})")))?;
         if version.format != FORMAT {
             let found = version.format.to_string();
-            return Err(PackError::UnknownFormat { file: file.into(), found, supported: FORMAT });
+            return Err(PackError::UnknownFormat {
+                file: file.into(),
+                found,
+                supported: FORMAT,
+            });
         }
-        let manifest: Self = serde_json::from_slice(json).map_err(|e| bad(format!("it is incomplete ({e})")))?;
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|e| bad(format!("it is incomplete ({e})")))?;
         manifest.validate(file)?;
         Ok(manifest)
     }
@@ -177,10 +197,17 @@ impl Manifest {
 
     /// Checks that the manifest does not contradict itself; `file` is for error messages.
     pub fn validate(&self, file: &str) -> Result<(), PackError> {
-        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        let bad = |reason: String| PackError::BadManifest {
+            file: file.into(),
+            reason,
+        };
         if self.format != FORMAT {
             let found = self.format.to_string();
-            return Err(PackError::UnknownFormat { file: file.into(), found, supported: FORMAT });
+            return Err(PackError::UnknownFormat {
+                file: file.into(),
+                found,
+                supported: FORMAT,
+            });
         }
         let shards = self.validate_files(file)?;
         let owners = self.validate_components(file, &shards)?;
@@ -190,39 +217,61 @@ impl Manifest {
         for tensor in &self.tensors {
             let name = &tensor.name;
             if !names.insert(name.as_str()) {
-                return Err(PackError::DuplicateTensor { file: file.into(), tensor: name.clone() });
+                return Err(PackError::DuplicateTensor {
+                    file: file.into(),
+                    tensor: name.clone(),
+                });
             }
             tensor.info().byte_len()?;
             let mut next = 0;
             for part in &tensor.parts {
                 let [begin, end] = part.rows;
                 if begin != next || end < begin || (end == begin && tensor.parts.len() > 1) {
-                    return Err(bad(format!("tensor `{name}` has a part of rows {begin} to {end} where row {next} comes next")));
+                    return Err(bad(format!(
+                        "tensor `{name}` has a part of rows {begin} to {end} where row {next} comes next"
+                    )));
                 }
                 next = end;
                 if owners.get(part.file.as_str()) != Some(&tensor.component.as_str()) {
                     let component = &tensor.component;
-                    return Err(bad(format!("tensor `{name}` is in {}, which is no shard of `{component}`", part.file)));
+                    return Err(bad(format!(
+                        "tensor `{name}` is in {}, which is no shard of `{component}`",
+                        part.file
+                    )));
                 }
                 if !keys.insert((part.file.as_str(), part.key.as_str())) {
-                    return Err(PackError::DuplicateTensor { file: part.file.clone(), tensor: part.key.clone() });
+                    return Err(PackError::DuplicateTensor {
+                        file: part.file.clone(),
+                        tensor: part.key.clone(),
+                    });
                 }
                 let bytes = filled.entry(&part.file).or_default();
                 *bytes = bytes.saturating_add(tensor.part_info(part).byte_len()? as u64);
             }
             if next != tensor.rows() || tensor.parts.is_empty() {
-                return Err(bad(format!("tensor `{name}` has {} rows, but its parts end at {next}", tensor.rows())));
+                return Err(bad(format!(
+                    "tensor `{name}` has {} rows, but its parts end at {next}",
+                    tensor.rows()
+                )));
             }
         }
-        if let Some((shard, bytes)) = filled.into_iter().find(|(shard, bytes)| shards.get(shard).is_none_or(|s| s < bytes)) {
-            return Err(bad(format!("{shard} is too short for its tensors of {bytes} bytes")));
+        if let Some((shard, bytes)) = filled
+            .into_iter()
+            .find(|(shard, bytes)| shards.get(shard).is_none_or(|s| s < bytes))
+        {
+            return Err(bad(format!(
+                "{shard} is too short for its tensors of {bytes} bytes"
+            )));
         }
         self.validate_quantization(file)
     }
 
     /// Names, hashes and lengths of all files; returns the lengths of the shards.
     fn validate_files(&self, file: &str) -> Result<HashMap<&str, u64>, PackError> {
-        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        let bad = |reason: String| PackError::BadManifest {
+            file: file.into(),
+            reason,
+        };
         let mut seen = HashSet::from([MANIFEST_FILE]);
         for entry in self.shards.iter().chain(&self.files) {
             check_file_name(&entry.file)?;
@@ -231,10 +280,17 @@ impl Manifest {
             }
             let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
             if entry.sha256.len() != 64 || !entry.sha256.bytes().all(hex) {
-                return Err(bad(format!("the SHA-256 of {} is not 64 lower-case hexadecimal digits", entry.file)));
+                return Err(bad(format!(
+                    "the SHA-256 of {} is not 64 lower-case hexadecimal digits",
+                    entry.file
+                )));
             }
         }
-        Ok(self.shards.iter().map(|shard| (shard.file.as_str(), shard.bytes)).collect())
+        Ok(self
+            .shards
+            .iter()
+            .map(|shard| (shard.file.as_str(), shard.bytes))
+            .collect())
     }
 
     /// Names, shards and bytes of all components; returns the component that each shard belongs to.
@@ -243,14 +299,20 @@ impl Manifest {
         file: &str,
         shards: &HashMap<&str, u64>,
     ) -> Result<HashMap<&'a str, &'a str>, PackError> {
-        let bad = |reason: String| PackError::BadManifest { file: file.into(), reason };
+        let bad = |reason: String| PackError::BadManifest {
+            file: file.into(),
+            reason,
+        };
         let mut owners = HashMap::new();
         for (name, component) in &self.components {
-            check_component_name(name).map_err(|_| bad(format!("`{name}` is no name for a component")))?;
+            check_component_name(name)
+                .map_err(|_| bad(format!("`{name}` is no name for a component")))?;
             let mut bytes = 0u64;
             for shard in &component.shards {
                 let Some(len) = shards.get(shard.as_str()) else {
-                    return Err(bad(format!("component `{name}` needs {shard}, which is not listed")));
+                    return Err(bad(format!(
+                        "component `{name}` needs {shard}, which is not listed"
+                    )));
                 };
                 bytes = bytes.saturating_add(*len);
                 if owners.insert(shard.as_str(), name.as_str()).is_some() {
@@ -258,10 +320,17 @@ impl Manifest {
                 }
             }
             if bytes != component.bytes {
-                return Err(bad(format!("component `{name}` says {} bytes, its shards have {bytes}", component.bytes)));
+                return Err(bad(format!(
+                    "component `{name}` says {} bytes, its shards have {bytes}",
+                    component.bytes
+                )));
             }
         }
-        match self.shards.iter().find(|shard| !owners.contains_key(shard.file.as_str())) {
+        match self
+            .shards
+            .iter()
+            .find(|shard| !owners.contains_key(shard.file.as_str()))
+        {
             Some(shard) => Err(bad(format!("{} belongs to no component", shard.file))),
             None => Ok(owners),
         }
@@ -269,9 +338,13 @@ impl Manifest {
 
     /// Quantized tensors need words, scales and, where the scheme has them, minima of fitting shapes.
     fn validate_quantization(&self, file: &str) -> Result<(), PackError> {
-        let by_name: HashMap<&str, &TensorEntry> = self.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+        let by_name: HashMap<&str, &TensorEntry> =
+            self.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
         for (name, scheme) in &self.quantization {
-            let missing = |name: &str| PackError::MissingTensor { file: file.into(), tensor: name.into() };
+            let missing = |name: &str| PackError::MissingTensor {
+                file: file.into(),
+                tensor: name.into(),
+            };
             let packed = by_name.get(name.as_str()).ok_or_else(|| missing(name))?;
             let logical = self.logical_shape(packed);
             let stored = logical.and_then(|(out, width)| scheme.stored(name, out, width));
@@ -284,13 +357,23 @@ impl Manifest {
                 });
             };
             for needed in stored {
-                let found = by_name.get(needed.name.as_str()).ok_or_else(|| missing(&needed.name))?;
+                let found = by_name
+                    .get(needed.name.as_str())
+                    .ok_or_else(|| missing(&needed.name))?;
                 if found.info() != needed || found.component != packed.component {
                     return Err(PackError::Misshapen {
                         file: file.into(),
                         tensor: needed.name.clone(),
-                        expected: format!("{} in component `{}`", needed.describe(), packed.component),
-                        found: format!("{} in component `{}`", found.info().describe(), found.component),
+                        expected: format!(
+                            "{} in component `{}`",
+                            needed.describe(),
+                            packed.component
+                        ),
+                        found: format!(
+                            "{} in component `{}`",
+                            found.info().describe(),
+                            found.component
+                        ),
                     });
                 }
             }
@@ -309,30 +392,55 @@ impl Manifest {
 
     /// The tensors as the model sees them: quantized ones as F32 `[out, in]`, scales and minima left out.
     pub fn logical_tensors(&self) -> Vec<TensorInfo> {
-        let helpers: HashSet<String> =
-            self.quantization.keys().flat_map(|name| [scales_name(name), mins_name(name)]).collect();
-        let visible = self.tensors.iter().filter(|tensor| !helpers.contains(&tensor.name));
+        let helpers: HashSet<String> = self
+            .quantization
+            .keys()
+            .flat_map(|name| [scales_name(name), mins_name(name)])
+            .collect();
+        let visible = self
+            .tensors
+            .iter()
+            .filter(|tensor| !helpers.contains(&tensor.name));
         visible
             .map(|tensor| match self.logical_shape(tensor) {
-                Some((out, width)) => TensorInfo { name: tensor.name.clone(), dtype: Dtype::F32, shape: vec![out, width] },
+                Some((out, width)) => TensorInfo {
+                    name: tensor.name.clone(),
+                    dtype: Dtype::F32,
+                    shape: vec![out, width],
+                },
                 None => tensor.info(),
             })
             .collect()
     }
 
     /// Verifies the bytes of one shard and returns what they hold, for loaders that stream shard by shard.
-    pub fn open_shard<'a>(&'a self, file: &str, bytes: &'a [u8]) -> Result<Vec<PartView<'a>>, PackError> {
+    pub fn open_shard<'a>(
+        &'a self,
+        file: &str,
+        bytes: &'a [u8],
+    ) -> Result<Vec<PartView<'a>>, PackError> {
         let entry = self.shards.iter().find(|shard| shard.file == file);
         let entry = entry.ok_or_else(|| PackError::BadName { name: file.into() })?;
         crate::reader::verify_bytes(entry, bytes)?;
         let header = crate::header::Header::of_bytes(file, bytes)?;
         let parts = self.check_shard(file, &header)?;
-        let view = |(tensor, part, range): (&'a TensorEntry, &'a Part, Range<u64>)| {
+        let view = |(tensor, part, range): Placed<'a>| {
             let bytes = bytes.get(range.start as usize..range.end as usize)?;
-            Some(PartView { tensor, rows: part.rows[0]..part.rows[1], bytes })
+            Some(PartView {
+                tensor,
+                rows: part.rows[0]..part.rows[1],
+                bytes,
+            })
         };
-        let short = || PackError::ShortFile { file: file.into(), expected: entry.bytes, found: bytes.len() as u64 };
-        parts.into_iter().map(|part| view(part).ok_or_else(short)).collect()
+        let short = || PackError::ShortFile {
+            file: file.into(),
+            expected: entry.bytes,
+            found: bytes.len() as u64,
+        };
+        parts
+            .into_iter()
+            .map(|part| view(part).ok_or_else(short))
+            .collect()
     }
 
     /// Checks that a shard's header holds exactly the parts that the manifest puts there.
@@ -340,14 +448,21 @@ impl Manifest {
         &'a self,
         file: &str,
         header: &crate::header::Header,
-    ) -> Result<Vec<(&'a TensorEntry, &'a Part, Range<u64>)>, PackError> {
+    ) -> Result<Vec<Placed<'a>>, PackError> {
         let mut parts = Vec::new();
-        let here = self.tensors.iter().flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor, part)));
+        let here = self
+            .tensors
+            .iter()
+            .flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor, part)));
         for (tensor, part) in here.filter(|(_, part)| part.file == file) {
             let found = header.index.position(&part.key);
-            let found = found.and_then(|p| Some((header.index.infos().get(p)?, header.ranges.get(p)?)));
+            let found =
+                found.and_then(|p| Some((header.index.infos().get(p)?, header.ranges.get(p)?)));
             let Some((info, range)) = found else {
-                return Err(PackError::MissingTensor { file: file.into(), tensor: part.key.clone() });
+                return Err(PackError::MissingTensor {
+                    file: file.into(),
+                    tensor: part.key.clone(),
+                });
             };
             let expected = tensor.part_info(part);
             if *info != expected {
@@ -362,9 +477,16 @@ impl Manifest {
         }
         if parts.len() != header.index.infos().len() {
             let known: HashSet<&str> = parts.iter().map(|(_, part, _)| part.key.as_str()).collect();
-            let unknown = header.index.infos().iter().find(|info| !known.contains(info.name.as_str()));
+            let unknown = header
+                .index
+                .infos()
+                .iter()
+                .find(|info| !known.contains(info.name.as_str()));
             let tensor = unknown.map(|info| info.name.clone()).unwrap_or_default();
-            return Err(PackError::UnknownTensor { file: file.into(), tensor });
+            return Err(PackError::UnknownTensor {
+                file: file.into(),
+                tensor,
+            });
         }
         Ok(parts)
     }
@@ -373,16 +495,26 @@ impl Manifest {
 /// Accepts plain file names only: nothing that could lead out of the pack's folder or hide in it.
 pub(crate) fn check_file_name(name: &str) -> Result<(), PackError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    match !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain) {
+    match !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain)
+    {
         true => Ok(()),
-        false => Err(PackError::BadName { name: name.chars().take(200).collect() }),
+        false => Err(PackError::BadName {
+            name: name.chars().take(200).collect(),
+        }),
     }
 }
 
 /// Accepts what can begin a shard's name.
 pub(crate) fn check_component_name(name: &str) -> Result<(), PackError> {
-    match !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+    match !name.is_empty()
+        && name.len() <= 64
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    {
         true => Ok(()),
-        false => Err(PackError::BadName { name: name.chars().take(64).collect() }),
+        false => Err(PackError::BadName {
+            name: name.chars().take(64).collect(),
+        }),
     }
 }

@@ -20,7 +20,9 @@ impl Plan {
 
     /// The source key of a model parameter.
     pub fn source_key(&self, name: &str) -> Option<&str> {
-        self.entries.get(*self.by_name.get(name)?).map(|(_, key)| key.as_str())
+        self.entries
+            .get(*self.by_name.get(name)?)
+            .map(|(_, key)| key.as_str())
     }
 
     /// Source keys that were passed over because the map's ignore list names them.
@@ -29,10 +31,17 @@ impl Plan {
     }
 
     /// Reads the tensor of a model parameter, under the model's name.
-    pub fn read(&self, source: &(impl TensorSource + ?Sized), name: &str) -> Result<TensorData, PackError> {
+    pub fn read(
+        &self,
+        source: &(impl TensorSource + ?Sized),
+        name: &str,
+    ) -> Result<TensorData, PackError> {
         match self.source_key(name) {
             Some(key) => Ok(source.read(key)?.renamed(name)),
-            None => Err(PackError::MissingTensor { file: "the plan".into(), tensor: name.into() }),
+            None => Err(PackError::MissingTensor {
+                file: "the plan".into(),
+                tensor: name.into(),
+            }),
         }
     }
 }
@@ -41,7 +50,11 @@ impl Plan {
 ///
 /// Missing, unused, misshapen and duplicate keys all fail, together, with [`PackError::Keys`]. Only names and
 /// shapes are looked at, so this needs no weights and no memory.
-pub fn check(source: &[TensorInfo], expected: &[(String, Vec<usize>)], map: &KeyMap) -> Result<Plan, PackError> {
+pub fn check(
+    source: &[TensorInfo],
+    expected: &[(String, Vec<usize>)],
+    map: &KeyMap,
+) -> Result<Plan, PackError> {
     let mut report = KeyReport::default();
     let mut by_name = HashMap::with_capacity(expected.len());
     for (i, (name, _)) in expected.iter().enumerate() {
@@ -65,17 +78,24 @@ pub fn check(source: &[TensorInfo], expected: &[(String, Vec<usize>)], map: &Key
             }
         };
         let position = by_name.get(&name).copied();
-        let Some((slot, (_, shape))) = position.and_then(|p| Some((keys.get_mut(p)?, expected.get(p)?))) else {
+        let Some((slot, (_, shape))) =
+            position.and_then(|p| Some((keys.get_mut(p)?, expected.get(p)?)))
+        else {
             report.unused.push(info.name.clone());
             continue;
         };
         if let Some(other) = slot {
-            report.duplicate.push(format!("{name} (from {other} and {})", info.name));
+            report
+                .duplicate
+                .push(format!("{name} (from {other} and {})", info.name));
             continue;
         }
         *slot = Some(&info.name);
         if *shape != info.shape {
-            report.misshapen.push(format!("{} (is {:?}, needs {shape:?})", info.name, info.shape));
+            report.misshapen.push(format!(
+                "{} (is {:?}, needs {shape:?})",
+                info.name, info.shape
+            ));
         }
     }
 
@@ -84,11 +104,17 @@ pub fn check(source: &[TensorInfo], expected: &[(String, Vec<usize>)], map: &Key
         match key {
             Some(key) => entries.push((name.clone(), key.to_owned())),
             // Named as the checkpoint would spell it: that is where the reader of the message will look.
-            None => report.missing.push(map.to_checkpoint(name).unwrap_or_else(|| name.clone())),
+            None => report
+                .missing
+                .push(map.to_checkpoint(name).unwrap_or_else(|| name.clone())),
         }
     }
     match report.is_empty() {
-        true => Ok(Plan { entries, by_name, ignored }),
+        true => Ok(Plan {
+            entries,
+            by_name,
+            ignored,
+        }),
         false => Err(PackError::Keys(Box::new(report))),
     }
 }
@@ -99,11 +125,18 @@ mod tests {
     use crate::{Dtype, InMemory, Rule};
 
     fn info(name: &str, shape: &[usize]) -> TensorInfo {
-        TensorInfo { name: name.into(), dtype: Dtype::F32, shape: shape.into() }
+        TensorInfo {
+            name: name.into(),
+            dtype: Dtype::F32,
+            shape: shape.into(),
+        }
     }
 
     fn map() -> KeyMap {
-        let rules = [Rule::new("old.{rest..}", "new.{rest..}"), Rule::alias("older.{rest..}", "new.{rest..}")];
+        let rules = [
+            Rule::new("old.{rest..}", "new.{rest..}"),
+            Rule::alias("older.{rest..}", "new.{rest..}"),
+        ];
         KeyMap::new(rules, ["{x..}.position_ids"]).unwrap()
     }
 
@@ -113,17 +146,32 @@ mod tests {
 
     #[test]
     fn a_fitting_checkpoint_gives_a_plan() {
-        let source = [info("older.b", &[4]), info("old.a", &[2, 3]), info("x.position_ids", &[1, 77])];
+        let source = [
+            info("older.b", &[4]),
+            info("old.a", &[2, 3]),
+            info("x.position_ids", &[1, 77]),
+        ];
         let plan = check(&source, &expected(), &map()).unwrap();
-        assert_eq!(plan.entries(), [("new.a".into(), "old.a".into()), ("new.b".into(), "older.b".into())]);
+        assert_eq!(
+            plan.entries(),
+            [
+                ("new.a".into(), "old.a".into()),
+                ("new.b".into(), "older.b".into())
+            ]
+        );
         assert_eq!(plan.source_key("new.b"), Some("older.b"));
         assert_eq!(plan.ignored(), ["x.position_ids"]);
         let weights = [
             TensorData::from_f32("older.b", vec![4], &[1.0; 4]).unwrap(),
             TensorData::from_f32("old.a", vec![2, 3], &[0.0; 6]).unwrap(),
         ];
-        let read = plan.read(&InMemory::new(weights).unwrap(), "new.b").unwrap();
-        assert_eq!((read.info.name.as_str(), read.to_f32().unwrap()), ("new.b", vec![1.0; 4]));
+        let read = plan
+            .read(&InMemory::new(weights).unwrap(), "new.b")
+            .unwrap();
+        assert_eq!(
+            (read.info.name.as_str(), read.to_f32().unwrap()),
+            ("new.b", vec![1.0; 4])
+        );
     }
 
     #[test]
@@ -134,25 +182,40 @@ mod tests {
             info("old.c", &[1]),
             info("elsewhere", &[1]),
         ];
-        let PackError::Keys(report) = check(&source, &expected(), &map()).unwrap_err() else { panic!() };
+        let PackError::Keys(report) = check(&source, &expected(), &map()).unwrap_err() else {
+            panic!()
+        };
         assert_eq!(report.missing, ["old.b"]);
         assert_eq!(report.unused, ["old.c", "elsewhere"]);
         assert_eq!(report.misshapen, ["old.a (is [3, 2], needs [2, 3])"]);
         assert_eq!(report.duplicate, ["new.a (from old.a and older.a)"]);
         let message = PackError::Keys(report).to_string();
-        assert!(message.contains("1 missing (old.b)") && message.contains("2 unused"), "{message}");
+        assert!(
+            message.contains("1 missing (old.b)") && message.contains("2 unused"),
+            "{message}"
+        );
     }
 
     #[test]
     fn long_lists_are_cut_but_counted() {
         let source: Vec<_> = (0..37).map(|i| info(&format!("k{i}"), &[1])).collect();
         let message = check(&source, &[], &map()).unwrap_err().to_string();
-        assert!(message.contains("37 unused (k0, ") && message.contains("k9, ...)") && !message.contains("k10"), "{message}");
+        assert!(
+            message.contains("37 unused (k0, ")
+                && message.contains("k9, ...)")
+                && !message.contains("k10"),
+            "{message}"
+        );
     }
 
     #[test]
     fn expecting_a_name_twice_is_an_error() {
         let twice = [("new.a".into(), vec![1]), ("new.a".into(), vec![1])];
-        assert_eq!(check(&[info("old.a", &[1])], &twice, &map()).unwrap_err().code(), "keys");
+        assert_eq!(
+            check(&[info("old.a", &[1])], &twice, &map())
+                .unwrap_err()
+                .code(),
+            "keys"
+        );
     }
 }

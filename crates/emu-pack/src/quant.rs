@@ -59,17 +59,21 @@ impl Scheme {
     }
 
     /// The stored tensors of a matrix `[out, in]`; `None` where `in` is not divisible into blocks.
-    pub fn stored(self, name: &str, out: usize, r#in: usize) -> Option<Vec<TensorInfo>> {
-        if r#in == 0 || r#in % BLOCK != 0 {
+    pub fn stored(self, name: &str, out: usize, width: usize) -> Option<Vec<TensorInfo>> {
+        if width == 0 || !width.is_multiple_of(BLOCK) {
             return None;
         }
-        let info = |name: String, dtype, width| TensorInfo { name, dtype, shape: vec![out, width] };
+        let info = |name: String, dtype, width| TensorInfo {
+            name,
+            dtype,
+            shape: vec![out, width],
+        };
         let mut stored = vec![
-            info(name.into(), Dtype::U32, r#in / self.per_word()),
-            info(scales_name(name), Dtype::F16, r#in / BLOCK),
+            info(name.into(), Dtype::U32, width / self.per_word()),
+            info(scales_name(name), Dtype::F16, width / BLOCK),
         ];
         if self.has_mins() {
-            stored.push(info(mins_name(name), Dtype::F16, r#in / BLOCK));
+            stored.push(info(mins_name(name), Dtype::F16, width / BLOCK));
         }
         Some(stored)
     }
@@ -114,16 +118,26 @@ pub fn dequantize(
     };
     let width = words.checked_mul(scheme.per_word());
     let Some(stored) = width.and_then(|width| scheme.stored(name, out, width)) else {
-        return Err(wrong(&packed.info, format!("U32 in whole blocks of {BLOCK} elements")));
+        return Err(wrong(
+            &packed.info,
+            format!("U32 in whole blocks of {BLOCK} elements"),
+        ));
     };
     let width = words * scheme.per_word();
-    for (found, needed) in [Some(packed), Some(scales), mins].into_iter().flatten().zip(&stored) {
+    for (found, needed) in [Some(packed), Some(scales), mins]
+        .into_iter()
+        .flatten()
+        .zip(&stored)
+    {
         if (found.info.dtype, &found.info.shape) != (needed.dtype, &needed.shape) {
             return Err(wrong(&found.info, needed.describe()));
         }
     }
     if scheme.has_mins() && mins.is_none() {
-        return Err(PackError::MissingTensor { file: "quantized tensor".into(), tensor: mins_name(name) });
+        return Err(PackError::MissingTensor {
+            file: "quantized tensor".into(),
+            tensor: mins_name(name),
+        });
     }
 
     let (words, scales) = (packed.to_u32()?, scales.to_f32()?);
@@ -132,7 +146,11 @@ pub fn dequantize(
         _ => vec![0.0; scales.len()],
     };
     let mut bytes = Vec::with_capacity(out.saturating_mul(width).saturating_mul(4));
-    for ((block, scale), min) in words.chunks_exact(BLOCK / scheme.per_word()).zip(scales).zip(mins) {
+    for ((block, scale), min) in words
+        .chunks_exact(BLOCK / scheme.per_word())
+        .zip(scales)
+        .zip(mins)
+    {
         for word in block {
             for at in 0..scheme.per_word() {
                 let value = scheme.element(*word, at) as f32 * scale + min;
@@ -151,23 +169,48 @@ pub fn dequantize(
 pub fn quantize(tensor: &TensorData, scheme: Scheme) -> Result<Option<Vec<TensorData>>, PackError> {
     use rayon::prelude::*;
 
-    let &[out, width] = tensor.info.shape.as_slice() else { return Ok(None) };
-    let Some(stored) = scheme.stored(&tensor.info.name, out, width).filter(|_| tensor.info.dtype.is_float()) else {
+    let &[out, width] = tensor.info.shape.as_slice() else {
+        return Ok(None);
+    };
+    let Some(stored) = scheme
+        .stored(&tensor.info.name, out, width)
+        .filter(|_| tensor.info.dtype.is_float())
+    else {
         return Ok(None);
     };
     tensor.check_finite()?;
     let values = tensor.to_f32()?;
-    let blocks: Vec<Block> =
-        values.par_chunks_exact(BLOCK).map(|block| Block::of(scheme, block)).collect();
-    if blocks.iter().any(|block| !block.scale.is_finite() || !block.min.is_finite()) {
+    let blocks: Vec<Block> = values
+        .par_chunks_exact(BLOCK)
+        .map(|block| Block::of(scheme, block))
+        .collect();
+    if blocks
+        .iter()
+        .any(|block| !block.scale.is_finite() || !block.min.is_finite())
+    {
         let reason = "a scale exceeds what f16 holds".into();
-        return Err(PackError::NotQuantizable { tensor: tensor.info.name.clone(), reason });
+        return Err(PackError::NotQuantizable {
+            tensor: tensor.info.name.clone(),
+            reason,
+        });
     }
-    let words = blocks.iter().flat_map(|block| block.words(scheme)).flat_map(u32::to_le_bytes).collect();
-    let scales = blocks.iter().flat_map(|block| block.scale.to_le_bytes()).collect();
-    let mins = blocks.iter().flat_map(|block| block.min.to_le_bytes()).collect();
+    let words = blocks
+        .iter()
+        .flat_map(|block| block.words(scheme))
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let scales = blocks
+        .iter()
+        .flat_map(|block| block.scale.to_le_bytes())
+        .collect();
+    let mins = blocks
+        .iter()
+        .flat_map(|block| block.min.to_le_bytes())
+        .collect();
     let made = stored.into_iter().zip([words, scales, mins]);
-    made.map(|(info, bytes)| TensorData::new(info.name, info.dtype, info.shape, bytes)).collect::<Result<_, _>>().map(Some)
+    made.map(|(info, bytes)| TensorData::new(info.name, info.dtype, info.shape, bytes))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// One quantized block.
@@ -181,7 +224,9 @@ struct Block {
 #[cfg(feature = "convert")]
 impl Block {
     fn of(scheme: Scheme, values: &[f32]) -> Self {
-        let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+        let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| {
+            (low.min(v), high.max(v))
+        });
         let largest = if high.abs() >= low.abs() { high } else { low };
         match scheme {
             Scheme::Q8 => Self::rounded(values, largest.abs() / 127.0, 0.0, (-127, 127)),
@@ -189,7 +234,11 @@ impl Block {
                 // Either spends all of -8..=7 on the side of the largest value, or is symmetric: the better of both.
                 let candidates = [largest / -8.0, largest.abs() / 7.0];
                 let [a, b] = candidates.map(|scale| Self::rounded(values, scale, 0.0, (-8, 7)));
-                if b.error(values) < a.error(values) { b } else { a }
+                if b.error(values) < a.error(values) {
+                    b
+                } else {
+                    a
+                }
             }
             Scheme::Q4_1 => Self::rounded(values, (high - low) / 15.0, low, (0, 15)),
         }
@@ -202,21 +251,32 @@ impl Block {
         let mut q = [0; BLOCK];
         for (q, &value) in q.iter_mut().zip(values) {
             // A scale that f16 rounds to zero leaves zeros: the whole block is below 1e-5.
-            *q = if s == 0.0 { 0 } else { (((value - m) / s).round() as i32).clamp(least, most) };
+            *q = if s == 0.0 {
+                0
+            } else {
+                (((value - m) / s).round() as i32).clamp(least, most)
+            };
         }
         Self { q, scale, min }
     }
 
     fn error(&self, values: &[f32]) -> f64 {
         let (s, m) = (self.scale.to_f32(), self.min.to_f32());
-        let differences = self.q.iter().zip(values).map(|(&q, &v)| f64::from(q as f32 * s + m - v));
+        let differences = self
+            .q
+            .iter()
+            .zip(values)
+            .map(|(&q, &v)| f64::from(q as f32 * s + m - v));
         differences.map(|d| d * d).sum()
     }
 
     fn words(&self, scheme: Scheme) -> impl Iterator<Item = u32> {
         let mask = if scheme.bits() == 8 { 0xff } else { 0xf };
         self.q.chunks_exact(scheme.per_word()).map(move |word| {
-            let shifted = word.iter().enumerate().map(|(at, &q)| (q as u32 & mask) << (at * scheme.bits()));
+            let shifted = word
+                .iter()
+                .enumerate()
+                .map(|(at, &q)| (q as u32 & mask) << (at * scheme.bits()));
             shifted.fold(0, |all, bits| all | bits)
         })
     }
@@ -236,7 +296,10 @@ mod tests {
 
     fn there_and_back(tensor: &TensorData, scheme: Scheme) -> Vec<f32> {
         let stored = quantize(tensor, scheme).unwrap().unwrap();
-        dequantize(scheme, &stored[0], &stored[1], stored.get(2)).unwrap().to_f32().unwrap()
+        dequantize(scheme, &stored[0], &stored[1], stored.get(2))
+            .unwrap()
+            .to_f32()
+            .unwrap()
     }
 
     #[test]
@@ -246,20 +309,31 @@ mod tests {
         for (i, v) in values.iter_mut().take(16).enumerate() {
             *v = 0.5 * (i as f32 - 8.0);
         }
-        let stored = quantize(&matrix(1, 64, &values), Scheme::Q4).unwrap().unwrap();
+        let stored = quantize(&matrix(1, 64, &values), Scheme::Q4)
+            .unwrap()
+            .unwrap();
         assert_eq!(stored[0].info.shape, [1, 8]);
         assert_eq!(stored[1].to_f32().unwrap(), [0.5, 0.0]);
         // -8, -7, .. -1 from the low nibble up, then 0 .. 7
-        assert_eq!(stored[0].to_u32().unwrap()[..3], [0xfedc_ba98, 0x7654_3210, 0]);
+        assert_eq!(
+            stored[0].to_u32().unwrap()[..3],
+            [0xfedc_ba98, 0x7654_3210, 0]
+        );
         assert_eq!(there_and_back(&matrix(1, 64, &values), Scheme::Q4), values);
 
-        let bytes: Vec<f32> = (0..32).map(|i| if i == 31 { 127.0 } else { 3.0 - i as f32 }).collect();
-        let stored = quantize(&matrix(1, 32, &bytes), Scheme::Q8).unwrap().unwrap();
+        let bytes: Vec<f32> = (0..32)
+            .map(|i| if i == 31 { 127.0 } else { 3.0 - i as f32 })
+            .collect();
+        let stored = quantize(&matrix(1, 32, &bytes), Scheme::Q8)
+            .unwrap()
+            .unwrap();
         assert_eq!(stored[0].to_u32().unwrap()[..2], [0x0001_0203, 0xfcfd_feff]);
         assert_eq!(there_and_back(&matrix(1, 32, &bytes), Scheme::Q8), bytes);
 
         let steps: Vec<f32> = (0..32).map(|i| 10.0 + (i % 16) as f32 * 0.25).collect();
-        let stored = quantize(&matrix(1, 32, &steps), Scheme::Q4_1).unwrap().unwrap();
+        let stored = quantize(&matrix(1, 32, &steps), Scheme::Q4_1)
+            .unwrap()
+            .unwrap();
         assert_eq!(stored[0].to_u32().unwrap()[..2], [0x7654_3210, 0xfedc_ba98]);
         assert_eq!(stored[2].to_f32().unwrap(), [10.0]);
         assert_eq!(there_and_back(&matrix(1, 32, &steps), Scheme::Q4_1), steps);
@@ -268,33 +342,94 @@ mod tests {
     #[test]
     fn what_cannot_be_quantized() {
         for scheme in ALL {
-            assert!(quantize(&matrix(2, 33, &[0.0; 66]), scheme).unwrap().is_none());
-            assert!(quantize(&TensorData::from_f32("v", vec![32], &[0.0; 32]).unwrap(), scheme).unwrap().is_none());
+            assert!(
+                quantize(&matrix(2, 33, &[0.0; 66]), scheme)
+                    .unwrap()
+                    .is_none()
+            );
+            assert!(
+                quantize(
+                    &TensorData::from_f32("v", vec![32], &[0.0; 32]).unwrap(),
+                    scheme
+                )
+                .unwrap()
+                .is_none()
+            );
             let mut values = [0.0f32; 32];
             values[5] = f32::NAN;
-            assert_eq!(quantize(&matrix(1, 32, &values), scheme).unwrap_err().code(), "not-finite");
+            assert_eq!(
+                quantize(&matrix(1, 32, &values), scheme)
+                    .unwrap_err()
+                    .code(),
+                "not-finite"
+            );
             values[5] = 1e30;
-            assert_eq!(quantize(&matrix(1, 32, &values), scheme).unwrap_err().code(), "not-quantizable");
+            assert_eq!(
+                quantize(&matrix(1, 32, &values), scheme)
+                    .unwrap_err()
+                    .code(),
+                "not-quantizable"
+            );
             values[5] = 1e-30;
-            assert!(there_and_back(&matrix(1, 32, &values), scheme).iter().all(|v| v.abs() < 1e-7));
+            assert!(
+                there_and_back(&matrix(1, 32, &values), scheme)
+                    .iter()
+                    .all(|v| v.abs() < 1e-7)
+            );
         }
     }
 
     #[test]
     fn dequantizing_checks_every_part() {
-        let stored = quantize(&matrix(2, 64, &[1.0; 128]), Scheme::Q4_1).unwrap().unwrap();
+        let stored = quantize(&matrix(2, 64, &[1.0; 128]), Scheme::Q4_1)
+            .unwrap()
+            .unwrap();
         let [packed, scales, mins] = [&stored[0], &stored[1], &stored[2]];
-        assert_eq!(dequantize(Scheme::Q4_1, packed, scales, None).unwrap_err().code(), "missing-tensor");
-        assert_eq!(dequantize(Scheme::Q4_1, packed, packed, Some(mins)).unwrap_err().code(), "misshapen");
-        assert_eq!(dequantize(Scheme::Q4_1, scales, scales, Some(mins)).unwrap_err().code(), "misshapen");
-        assert_eq!(dequantize(Scheme::Q8, packed, scales, None).unwrap_err().code(), "misshapen");
+        assert_eq!(
+            dequantize(Scheme::Q4_1, packed, scales, None)
+                .unwrap_err()
+                .code(),
+            "missing-tensor"
+        );
+        assert_eq!(
+            dequantize(Scheme::Q4_1, packed, packed, Some(mins))
+                .unwrap_err()
+                .code(),
+            "misshapen"
+        );
+        assert_eq!(
+            dequantize(Scheme::Q4_1, scales, scales, Some(mins))
+                .unwrap_err()
+                .code(),
+            "misshapen"
+        );
+        assert_eq!(
+            dequantize(Scheme::Q8, packed, scales, None)
+                .unwrap_err()
+                .code(),
+            "misshapen"
+        );
         let flat = TensorData::new("w", Dtype::U32, vec![8], vec![0; 32]).unwrap();
-        assert_eq!(dequantize(Scheme::Q8, &flat, scales, None).unwrap_err().code(), "misshapen");
+        assert_eq!(
+            dequantize(Scheme::Q8, &flat, scales, None)
+                .unwrap_err()
+                .code(),
+            "misshapen"
+        );
         let huge = TensorData {
-            info: TensorInfo { name: "w".into(), dtype: Dtype::U32, shape: vec![2, usize::MAX] },
+            info: TensorInfo {
+                name: "w".into(),
+                dtype: Dtype::U32,
+                shape: vec![2, usize::MAX],
+            },
             bytes: vec![],
         };
-        assert_eq!(dequantize(Scheme::Q4, &huge, scales, None).unwrap_err().code(), "misshapen");
+        assert_eq!(
+            dequantize(Scheme::Q4, &huge, scales, None)
+                .unwrap_err()
+                .code(),
+            "misshapen"
+        );
     }
 
     proptest! {

@@ -54,7 +54,9 @@ enum Bytes {
 
 impl std::fmt::Debug for PackReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PackReader").field("name", &self.manifest.name).finish_non_exhaustive()
+        f.debug_struct("PackReader")
+            .field("name", &self.manifest.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +75,10 @@ impl PackReader {
         }
         let path = folder.join(MANIFEST_FILE);
         let json = read_small(&path, MAX_MANIFEST)?;
-        Self::new(Manifest::parse(&path.display().to_string(), &json)?, Bytes::Folder(folder))
+        Self::new(
+            Manifest::parse(&path.display().to_string(), &json)?,
+            Bytes::Folder(folder),
+        )
     }
 
     /// Opens a pack from the bytes of its `emu.json`; `fetch` is called with the name of a file when its bytes
@@ -82,7 +87,10 @@ impl PackReader {
         manifest: &[u8],
         fetch: impl Fn(&str) -> Result<Cow<'static, [u8]>, String> + Send + Sync + 'static,
     ) -> Result<Self, PackError> {
-        let bytes = Bytes::Fetched { fetch: Box::new(fetch), last: Mutex::new(None) };
+        let bytes = Bytes::Fetched {
+            fetch: Box::new(fetch),
+            last: Mutex::new(None),
+        };
         Self::new(Manifest::parse(MANIFEST_FILE, manifest)?, bytes)
     }
 
@@ -91,9 +99,20 @@ impl PackReader {
         for tensor in &manifest.tensors {
             index.push(tensor.info());
         }
-        let shard_by_file = manifest.shards.iter().enumerate().map(|(i, shard)| (shard.file.clone(), i)).collect();
+        let shard_by_file = manifest
+            .shards
+            .iter()
+            .enumerate()
+            .map(|(i, shard)| (shard.file.clone(), i))
+            .collect();
         let verified = Mutex::new(manifest.shards.iter().map(|_| None).collect());
-        Ok(Self { manifest, index, shard_by_file, verified, bytes })
+        Ok(Self {
+            manifest,
+            index,
+            shard_by_file,
+            verified,
+            bytes,
+        })
     }
 
     /// The manifest.
@@ -108,22 +127,43 @@ impl PackReader {
 
     /// Names of the stored tensors of one component, in stored order.
     pub fn component_tensors(&self, component: &str) -> impl Iterator<Item = &str> {
-        let here = self.manifest.tensors.iter().filter(move |tensor| tensor.component == component);
+        let here = self
+            .manifest
+            .tensors
+            .iter()
+            .filter(move |tensor| tensor.component == component);
         here.map(|tensor| tensor.name.as_str())
     }
 
     /// Reads a tensor as the model sees it: a quantized one as f32 `[out, in]`, others as they are stored.
     pub fn read_logical(&self, name: &str) -> Result<TensorData, PackError> {
-        let Some(scheme) = self.scheme(name) else { return self.read(name) };
-        let mins = if scheme.has_mins() { Some(self.read(&mins_name(name))?) } else { None };
-        dequantize(scheme, &self.read(name)?, &self.read(&scales_name(name))?, mins.as_ref())
+        let Some(scheme) = self.scheme(name) else {
+            return self.read(name);
+        };
+        let mins = if scheme.has_mins() {
+            Some(self.read(&mins_name(name))?)
+        } else {
+            None
+        };
+        dequantize(
+            scheme,
+            &self.read(name)?,
+            &self.read(&scales_name(name))?,
+            mins.as_ref(),
+        )
     }
 
     /// The bytes of a file that is not a shard (`tokenizer.json`), verified.
     pub fn file(&self, name: &str) -> Result<Vec<u8>, PackError> {
-        let entry = self.manifest.files.iter().find(|entry| entry.file == name).ok_or_else(|| {
-            PackError::BadManifest { file: MANIFEST_FILE.into(), reason: format!("it lists no file {name}") }
-        })?;
+        let entry = self
+            .manifest
+            .files
+            .iter()
+            .find(|entry| entry.file == name)
+            .ok_or_else(|| PackError::BadManifest {
+                file: MANIFEST_FILE.into(),
+                reason: format!("it lists no file {name}"),
+            })?;
         let bytes = match &self.bytes {
             Bytes::Folder(folder) => {
                 let path = folder.join(name);
@@ -168,7 +208,12 @@ impl PackReader {
                 }
             };
             let parts = self.manifest.check_shard(file, &header)?;
-            *slot = Some(parts.into_iter().map(|(_, part, range)| (part.key.clone(), range)).collect());
+            *slot = Some(
+                parts
+                    .into_iter()
+                    .map(|(_, part, range)| (part.key.clone(), range))
+                    .collect(),
+            );
         }
         Ok(at)
     }
@@ -180,7 +225,13 @@ impl PackReader {
     }
 
     /// Appends the bytes of one part.
-    fn append(&self, file: &str, at: usize, range: Range<u64>, into: &mut Vec<u8>) -> Result<(), PackError> {
+    fn append(
+        &self,
+        file: &str,
+        at: usize,
+        range: Range<u64>,
+        into: &mut Vec<u8>,
+    ) -> Result<(), PackError> {
         let len = range.end - range.start;
         match &self.bytes {
             Bytes::Folder(folder) => {
@@ -191,7 +242,11 @@ impl PackReader {
                 let read = shard.take(len).read_to_end(into).map_err(io)? as u64;
                 if read != len {
                     let file = path.display().to_string();
-                    return Err(PackError::ShortFile { file, expected: range.end, found: range.start + read });
+                    return Err(PackError::ShortFile {
+                        file,
+                        expected: range.end,
+                        found: range.start + read,
+                    });
                 }
             }
             Bytes::Fetched { fetch, last } => {
@@ -199,11 +254,20 @@ impl PackReader {
                 if last.as_ref().is_none_or(|(cached, _)| *cached != at) {
                     let bytes = fetched(fetch, file)?;
                     let entry = self.manifest.shards.get(at);
-                    verify_bytes(entry.ok_or_else(|| PackError::BadName { name: file.into() })?, &bytes)?;
+                    verify_bytes(
+                        entry.ok_or_else(|| PackError::BadName { name: file.into() })?,
+                        &bytes,
+                    )?;
                     *last = Some((at, bytes));
                 }
-                let bytes = last.as_ref().and_then(|(_, b)| b.get(range.start as usize..range.end as usize));
-                let short = || PackError::ShortFile { file: file.into(), expected: range.end, found: range.start };
+                let bytes = last
+                    .as_ref()
+                    .and_then(|(_, b)| b.get(range.start as usize..range.end as usize));
+                let short = || PackError::ShortFile {
+                    file: file.into(),
+                    expected: range.end,
+                    found: range.start,
+                };
                 into.extend_from_slice(bytes.ok_or_else(short)?);
             }
         }
@@ -217,14 +281,24 @@ impl TensorSource for PackReader {
     }
 
     fn read(&self, name: &str) -> Result<TensorData, PackError> {
-        let missing = |file: &str| PackError::MissingTensor { file: file.into(), tensor: name.into() };
-        let entry = self.index.position(name).and_then(|p| self.manifest.tensors.get(p));
+        let missing = |file: &str| PackError::MissingTensor {
+            file: file.into(),
+            tensor: name.into(),
+        };
+        let entry = self
+            .index
+            .position(name)
+            .and_then(|p| self.manifest.tensors.get(p));
         let entry = entry.ok_or_else(|| missing(MANIFEST_FILE))?;
         // All of its shards are verified before memory is taken: what they hold then bounds its size.
         let mut places = Vec::with_capacity(entry.parts.len());
         for part in &entry.parts {
             let at = self.verify_shard(&part.file)?;
-            places.push((at, self.place(at, &part.key).ok_or_else(|| missing(&part.file))?));
+            places.push((
+                at,
+                self.place(at, &part.key)
+                    .ok_or_else(|| missing(&part.file))?,
+            ));
         }
         let info = entry.info();
         let mut bytes = Vec::with_capacity(info.byte_len()?);
@@ -242,7 +316,10 @@ impl TensorSource for PackReader {
 }
 
 fn fetched(fetch: &Fetch, file: &str) -> Result<Cow<'static, [u8]>, PackError> {
-    fetch(file).map_err(|reason| PackError::Fetch { file: file.into(), reason })
+    fetch(file).map_err(|reason| PackError::Fetch {
+        file: file.into(),
+        reason,
+    })
 }
 
 /// Compares the bytes of a file with what the manifest says of it.
@@ -268,7 +345,11 @@ fn verify_file(entry: &FileEntry, path: &Path) -> Result<Header, PackError> {
 
     let mut first = [0; 8];
     if entry.bytes < 8 {
-        return Err(PackError::ShortFile { file: name, expected: 8, found: entry.bytes });
+        return Err(PackError::ShortFile {
+            file: name,
+            expected: 8,
+            found: entry.bytes,
+        });
     }
     file.seek(SeekFrom::Start(0)).map_err(io)?;
     file.read_exact(&mut first).map_err(io)?;
@@ -279,32 +360,49 @@ fn verify_file(entry: &FileEntry, path: &Path) -> Result<Header, PackError> {
 }
 
 fn check_len(path: &Path, expected: u64) -> Result<(), PackError> {
-    let found = path.metadata().map_err(|e| PackError::io(path.display(), e))?.len();
+    let found = path
+        .metadata()
+        .map_err(|e| PackError::io(path.display(), e))?
+        .len();
     compare_len(&path.display().to_string(), expected, found)
 }
 
 fn compare_len(file: &str, expected: u64, found: u64) -> Result<(), PackError> {
     let file = file.to_owned();
     match found.cmp(&expected) {
-        std::cmp::Ordering::Less => Err(PackError::ShortFile { file, expected, found }),
+        std::cmp::Ordering::Less => Err(PackError::ShortFile {
+            file,
+            expected,
+            found,
+        }),
         std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(PackError::LongFile { file, expected, found }),
+        std::cmp::Ordering::Greater => Err(PackError::LongFile {
+            file,
+            expected,
+            found,
+        }),
     }
 }
 
 fn compare_hash(file: &str, expected: &str, hash: &[u8]) -> Result<(), PackError> {
     match hex(hash) {
         found if found == expected => Ok(()),
-        found => Err(PackError::WrongHash { file: file.into(), expected: expected.into(), found }),
+        found => Err(PackError::WrongHash {
+            file: file.into(),
+            expected: expected.into(),
+            found,
+        }),
     }
 }
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Where a writer puts the pack that it replaces: `.<name>.previous` beside it.

@@ -8,7 +8,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::{PackError, TensorData, TensorInfo, TensorSource, header::Header, manifest::check_file_name, tensor::Index};
+use crate::{
+    PackError, TensorData, TensorInfo, TensorSource, header::Header, manifest::check_file_name,
+    tensor::Index,
+};
 
 /// Largest index file read.
 const MAX_INDEX: u64 = 64 << 20;
@@ -26,7 +29,10 @@ pub struct SafetensorsFile {
 
 impl std::fmt::Debug for SafetensorsFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SafetensorsFile").field("file", &self.file).field("header", &self.header).finish()
+        f.debug_struct("SafetensorsFile")
+            .field("file", &self.file)
+            .field("header", &self.header)
+            .finish()
     }
 }
 
@@ -39,12 +45,19 @@ impl SafetensorsFile {
     }
 
     /// The same from anything that seeks; `name` is for error messages.
-    pub fn from_reader(name: impl Into<String>, reader: impl Read + Seek + Send + 'static) -> Result<Self, PackError> {
+    pub fn from_reader(
+        name: impl Into<String>,
+        reader: impl Read + Seek + Send + 'static,
+    ) -> Result<Self, PackError> {
         let (file, mut bytes): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
         let io = |e| PackError::io(&file, e);
         let file_len = bytes.seek(SeekFrom::End(0)).map_err(io)?;
         if file_len < 8 {
-            return Err(PackError::ShortFile { file, expected: 8, found: file_len });
+            return Err(PackError::ShortFile {
+                file,
+                expected: 8,
+                found: file_len,
+            });
         }
         bytes.seek(SeekFrom::Start(0)).map_err(io)?;
         let mut first = [0; 8];
@@ -53,7 +66,11 @@ impl SafetensorsFile {
         let mut json = vec![0; start as usize - 8];
         bytes.read_exact(&mut json).map_err(io)?;
         let header = Header::parse(&file, &json, start, file_len)?;
-        Ok(Self { file, header, bytes: Mutex::new(bytes) })
+        Ok(Self {
+            file,
+            header,
+            bytes: Mutex::new(bytes),
+        })
     }
 }
 
@@ -64,16 +81,31 @@ impl TensorSource for SafetensorsFile {
 
     fn read(&self, name: &str) -> Result<TensorData, PackError> {
         let found = self.header.index.position(name);
-        let found = found.and_then(|p| Some((self.header.index.infos().get(p)?, self.header.ranges.get(p)?)));
+        let found = found.and_then(|p| {
+            Some((
+                self.header.index.infos().get(p)?,
+                self.header.ranges.get(p)?,
+            ))
+        });
         let Some((info, range)) = found else {
-            return Err(PackError::MissingTensor { file: self.file.clone(), tensor: name.into() });
+            return Err(PackError::MissingTensor {
+                file: self.file.clone(),
+                tensor: name.into(),
+            });
         };
         // Bounded by the length of the file, which `open` has checked.
         let mut bytes = vec![0; info.byte_len()?];
         let mut reader = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.seek(SeekFrom::Start(range.start)).map_err(|e| PackError::io(&self.file, e))?;
-        reader.read_exact(&mut bytes).map_err(|e| PackError::io(format!("{} (tensor `{name}`)", self.file), e))?;
-        Ok(TensorData { info: info.clone(), bytes })
+        reader
+            .seek(SeekFrom::Start(range.start))
+            .map_err(|e| PackError::io(&self.file, e))?;
+        reader
+            .read_exact(&mut bytes)
+            .map_err(|e| PackError::io(format!("{} (tensor `{name}`)", self.file), e))?;
+        Ok(TensorData {
+            info: info.clone(),
+            bytes,
+        })
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
@@ -89,11 +121,18 @@ pub fn write_safetensors(out: &mut impl Write, tensors: &[TensorData]) -> Result
         tensor.check_len()?;
         if !names.insert(&tensor.info.name) {
             let tensor = tensor.info.name.clone();
-            return Err(PackError::DuplicateTensor { file: "safetensors output".into(), tensor });
+            return Err(PackError::DuplicateTensor {
+                file: "safetensors output".into(),
+                tensor,
+            });
         }
     }
-    out.write_all(&Header::write(tensors.iter().map(|tensor| &tensor.info))?).map_err(io)?;
-    tensors.iter().try_for_each(|tensor| out.write_all(&tensor.bytes)).map_err(io)
+    out.write_all(&Header::write(tensors.iter().map(|tensor| &tensor.info))?)
+        .map_err(io)?;
+    tensors
+        .iter()
+        .try_for_each(|tensor| out.write_all(&tensor.bytes))
+        .map_err(io)
 }
 
 /// Several files that share out one model: those of an `*.index.json`, or every file of some kind in a folder.
@@ -112,28 +151,43 @@ impl<S: TensorSource> Sharded<S> {
         for (file, source) in sources {
             for info in source.tensors() {
                 if !index.push(info.clone()) {
-                    let first = index.position(&info.name).and_then(|p| files.get(*owner.get(p)?));
+                    let first = index
+                        .position(&info.name)
+                        .and_then(|p| files.get(*owner.get(p)?));
                     let file = format!("{} (and {file})", first.unwrap_or(&file));
-                    return Err(PackError::DuplicateTensor { file, tensor: info.name.clone() });
+                    return Err(PackError::DuplicateTensor {
+                        file,
+                        tensor: info.name.clone(),
+                    });
                 }
                 owner.push(shards.len());
             }
             shards.push(source);
             files.push(file);
         }
-        Ok(Self { shards, index, owner })
+        Ok(Self {
+            shards,
+            index,
+            owner,
+        })
     }
 
     /// The files that an `*.index.json` lists, opened by `open`; each tensor must be in the file it names.
-    pub fn from_index(path: &Path, open: impl Fn(&Path) -> Result<S, PackError>) -> Result<Self, PackError> {
+    pub fn from_index(
+        path: &Path,
+        open: impl Fn(&Path) -> Result<S, PackError>,
+    ) -> Result<Self, PackError> {
         #[derive(serde::Deserialize)]
         struct IndexJson {
             weight_map: BTreeMap<String, String>,
         }
         let file = path.display().to_string();
         let text = read_small(path, MAX_INDEX)?;
-        let IndexJson { weight_map } = serde_json::from_slice(&text)
-            .map_err(|e| PackError::BadHeader { file: file.clone(), reason: format!("no weight_map in it ({e})") })?;
+        let IndexJson { weight_map } =
+            serde_json::from_slice(&text).map_err(|e| PackError::BadHeader {
+                file: file.clone(),
+                reason: format!("no weight_map in it ({e})"),
+            })?;
         let mut names: Vec<&String> = weight_map.values().collect();
         names.sort();
         names.dedup();
@@ -146,7 +200,10 @@ impl<S: TensorSource> Sharded<S> {
         for (tensor, file) in &weight_map {
             let source = sources.iter().find(|(name, _)| name == file);
             if source.and_then(|(_, source)| source.info(tensor)).is_none() {
-                return Err(PackError::MissingTensor { file: file.clone(), tensor: tensor.clone() });
+                return Err(PackError::MissingTensor {
+                    file: file.clone(),
+                    tensor: tensor.clone(),
+                });
             }
         }
         Self::new(sources)
@@ -162,7 +219,10 @@ impl<S: TensorSource> TensorSource for Sharded<S> {
         let owner = self.index.position(name).and_then(|p| self.owner.get(p));
         match owner.and_then(|&s| self.shards.get(s)) {
             Some(shard) => shard.read(name),
-            None => Err(PackError::MissingTensor { file: "the folder".into(), tensor: name.into() }),
+            None => Err(PackError::MissingTensor {
+                file: "the folder".into(),
+                tensor: name.into(),
+            }),
         }
     }
 
@@ -181,7 +241,10 @@ impl SafetensorsFolder {
         let mut indices = files_ending(folder, ".safetensors.index.json")?;
         if indices.len() > 1 {
             let reason = format!("it holds {} index files", indices.len());
-            return Err(PackError::NoWeights { path: folder.display().to_string(), reason });
+            return Err(PackError::NoWeights {
+                path: folder.display().to_string(),
+                reason,
+            });
         }
         if let Some(index) = indices.pop() {
             return Self::from_index(&index, |path| SafetensorsFile::open(path));
@@ -189,10 +252,18 @@ impl SafetensorsFolder {
         let files = files_ending(folder, ".safetensors")?;
         if files.is_empty() {
             let reason = "it holds no .safetensors file".into();
-            return Err(PackError::NoWeights { path: folder.display().to_string(), reason });
+            return Err(PackError::NoWeights {
+                path: folder.display().to_string(),
+                reason,
+            });
         }
         let open = |path: PathBuf| Ok((path.display().to_string(), SafetensorsFile::open(&path)?));
-        Self::new(files.into_iter().map(open).collect::<Result<Vec<_>, PackError>>()?)
+        Self::new(
+            files
+                .into_iter()
+                .map(open)
+                .collect::<Result<Vec<_>, PackError>>()?,
+        )
     }
 }
 
@@ -215,7 +286,11 @@ fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, PackError> 
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, PackError> {
     let io = |e| PackError::io(path.display(), e);
     let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
+    File::open(path)
+        .map_err(io)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     if bytes.len() as u64 > limit {
         return Err(PackError::TooLarge {
             what: path.display().to_string(),
@@ -231,7 +306,8 @@ mod tests {
     use super::*;
 
     fn write(folder: &Path, file: &str, tensors: &[(&str, f32)]) {
-        let one = |(name, value): &(&str, f32)| TensorData::from_f32(*name, vec![1], &[*value]).unwrap();
+        let one =
+            |(name, value): &(&str, f32)| TensorData::from_f32(*name, vec![1], &[*value]).unwrap();
         let tensors: Vec<_> = tensors.iter().map(one).collect();
         write_safetensors(&mut File::create(folder.join(file)).unwrap(), &tensors).unwrap();
     }
@@ -240,11 +316,21 @@ mod tests {
     fn folder_with_and_without_index() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        assert_eq!(SafetensorsFolder::open(path).err().unwrap().code(), "no-weights");
+        assert_eq!(
+            SafetensorsFolder::open(path).err().unwrap().code(),
+            "no-weights"
+        );
         write(path, "b.safetensors", &[("y", 2.0)]);
         write(path, "a.safetensors", &[("x", 1.0)]);
         let source = SafetensorsFolder::open(path).unwrap();
-        assert_eq!(source.tensors().iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(
+            source
+                .tensors()
+                .iter()
+                .map(|i| i.name.as_str())
+                .collect::<Vec<_>>(),
+            ["x", "y"]
+        );
         assert_eq!(source.read("y").unwrap().to_f32().unwrap(), [2.0]);
         assert_eq!(source.read("z").unwrap_err().code(), "missing-tensor");
 
@@ -258,12 +344,21 @@ mod tests {
             (r#"{"weight_map":3}"#, "bad-header"),
         ] {
             std::fs::write(&index, text).unwrap();
-            assert_eq!(SafetensorsFolder::open(path).err().unwrap().code(), code, "{text}");
+            assert_eq!(
+                SafetensorsFolder::open(path).err().unwrap().code(),
+                code,
+                "{text}"
+            );
         }
         std::fs::remove_file(index).unwrap();
         write(path, "c.safetensors", &[("x", 3.0)]);
         let message = SafetensorsFolder::open(path).err().unwrap().to_string();
-        assert!(message.contains("a.safetensors") && message.contains("c.safetensors") && message.contains("`x`"), "{message}");
+        assert!(
+            message.contains("a.safetensors")
+                && message.contains("c.safetensors")
+                && message.contains("`x`"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -272,10 +367,23 @@ mod tests {
         write(folder.path(), "a.safetensors", &[("x", 1.0), ("y", 2.0)]);
         let path = folder.path().join("a.safetensors");
         let source = SafetensorsFile::open(&path).unwrap();
-        File::options().write(true).open(&path).unwrap().set_len(path.metadata().unwrap().len() - 2).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(path.metadata().unwrap().len() - 2)
+            .unwrap();
         assert_eq!(source.read("x").unwrap().to_f32().unwrap(), [1.0]);
         assert_eq!(source.read("y").unwrap_err().code(), "io");
-        assert_eq!(SafetensorsFile::open(&path).unwrap_err().code(), "short-file");
-        assert_eq!(SafetensorsFile::open(folder.path().join("gone")).unwrap_err().code(), "io");
+        assert_eq!(
+            SafetensorsFile::open(&path).unwrap_err().code(),
+            "short-file"
+        );
+        assert_eq!(
+            SafetensorsFile::open(folder.path().join("gone"))
+                .unwrap_err()
+                .code(),
+            "io"
+        );
     }
 }

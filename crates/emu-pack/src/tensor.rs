@@ -56,8 +56,17 @@ impl Dtype {
 
     /// The type of a safetensors name; `None` for types not supported here.
     pub fn from_name(name: &str) -> Option<Self> {
-        let all =
-            [Self::F64, Self::F32, Self::F16, Self::BF16, Self::I64, Self::I32, Self::U32, Self::U8, Self::Bool];
+        let all = [
+            Self::F64,
+            Self::F32,
+            Self::F16,
+            Self::BF16,
+            Self::I64,
+            Self::I32,
+            Self::U32,
+            Self::U8,
+            Self::Bool,
+        ];
         all.into_iter().find(|dtype| dtype.name() == name)
     }
 
@@ -92,7 +101,9 @@ impl TensorInfo {
 
     /// Bytes of the whole tensor, or an error if they do not fit a `usize`.
     pub fn byte_len(&self) -> Result<usize, PackError> {
-        self.elements()?.checked_mul(self.dtype.size()).ok_or_else(|| self.absurd())
+        self.elements()?
+            .checked_mul(self.dtype.size())
+            .ok_or_else(|| self.absurd())
     }
 
     /// Type and shape, as error messages print them.
@@ -114,7 +125,9 @@ pub(crate) fn checked_product(shape: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
     }
-    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+    shape
+        .iter()
+        .try_fold(1usize, |product, &size| product.checked_mul(size))
 }
 
 /// A tensor with its values.
@@ -128,15 +141,34 @@ pub struct TensorData {
 
 impl TensorData {
     /// A tensor from its bytes, which must be as many as type and shape need.
-    pub fn new(name: impl Into<String>, dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self, PackError> {
-        let tensor = Self { info: TensorInfo { name: name.into(), dtype, shape }, bytes };
+    pub fn new(
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        bytes: Vec<u8>,
+    ) -> Result<Self, PackError> {
+        let tensor = Self {
+            info: TensorInfo {
+                name: name.into(),
+                dtype,
+                shape,
+            },
+            bytes,
+        };
         tensor.check_len()?;
         Ok(tensor)
     }
 
     /// An f32 tensor from its values.
-    pub fn from_f32(name: impl Into<String>, shape: Vec<usize>, values: &[f32]) -> Result<Self, PackError> {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    pub fn from_f32(
+        name: impl Into<String>,
+        shape: Vec<usize>,
+        values: &[f32],
+    ) -> Result<Self, PackError> {
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         Self::new(name, Dtype::F32, shape, bytes)
     }
 
@@ -185,9 +217,11 @@ impl TensorData {
         };
         match found {
             None => Ok(()),
-            Some((index, value)) => {
-                Err(PackError::NotFinite { tensor: self.info.name.clone(), index, value: value.to_string() })
-            }
+            Some((index, value)) => Err(PackError::NotFinite {
+                tensor: self.info.name.clone(),
+                index,
+                value: value.to_string(),
+            }),
         }
     }
 
@@ -203,20 +237,40 @@ impl TensorData {
             return Ok(());
         }
         let (tensor, found) = (self.info.name.clone(), self.bytes.len() as u64);
-        Err(PackError::WrongLength { tensor, expected: expected as u64, found })
+        Err(PackError::WrongLength {
+            tensor,
+            expected: expected as u64,
+            found,
+        })
     }
 
     fn wrong_dtype(&self, wanted: &'static str) -> PackError {
-        PackError::WrongDtype { tensor: self.info.name.clone(), found: self.info.dtype.to_string(), wanted }
+        PackError::WrongDtype {
+            tensor: self.info.name.clone(),
+            found: self.info.dtype.to_string(),
+            wanted,
+        }
     }
 }
 
 fn map_elements<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|&element| convert(element)).collect()
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|&element| convert(element))
+        .collect()
 }
 
-fn first_not_finite<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f64) -> Option<(usize, f64)> {
-    let values = bytes.as_chunks::<N>().0.iter().map(|&element| convert(element));
+fn first_not_finite<const N: usize>(
+    bytes: &[u8],
+    convert: impl Fn([u8; N]) -> f64,
+) -> Option<(usize, f64)> {
+    let values = bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|&element| convert(element));
     values.enumerate().find(|(_, value)| !value.is_finite())
 }
 
@@ -301,7 +355,10 @@ impl InMemory {
         tensor.check_len()?;
         let name = tensor.info.name.clone();
         if !self.index.push(tensor.info) {
-            return Err(PackError::DuplicateTensor { file: "memory".into(), tensor: name });
+            return Err(PackError::DuplicateTensor {
+                file: "memory".into(),
+                tensor: name,
+            });
         }
         self.bytes.push(tensor.bytes);
         Ok(())
@@ -316,8 +373,14 @@ impl TensorSource for InMemory {
     fn read(&self, name: &str) -> Result<TensorData, PackError> {
         let position = self.index.position(name);
         match position.and_then(|p| Some((self.index.infos().get(p)?, self.bytes.get(p)?))) {
-            Some((info, bytes)) => Ok(TensorData { info: info.clone(), bytes: bytes.clone() }),
-            None => Err(PackError::MissingTensor { file: "memory".into(), tensor: name.into() }),
+            Some((info, bytes)) => Ok(TensorData {
+                info: info.clone(),
+                bytes: bytes.clone(),
+            }),
+            None => Err(PackError::MissingTensor {
+                file: "memory".into(),
+                tensor: name.into(),
+            }),
         }
     }
 
@@ -337,19 +400,36 @@ mod tests {
 
     #[test]
     fn widens_floats() {
-        assert_eq!(halves(Dtype::F16, &[0x3c00, 0xc000, 0x0001]).to_f32().unwrap(), [1.0, -2.0, 5.9604645e-8]);
-        assert_eq!(halves(Dtype::BF16, &[0x3f80, 0xc000]).to_f32().unwrap(), [1.0, -2.0]);
-        let wide = TensorData::new("d", Dtype::F64, vec![1], 0.1f64.to_le_bytes().to_vec()).unwrap();
+        assert_eq!(
+            halves(Dtype::F16, &[0x3c00, 0xc000, 0x0001])
+                .to_f32()
+                .unwrap(),
+            [1.0, -2.0, 5.9604645e-8]
+        );
+        assert_eq!(
+            halves(Dtype::BF16, &[0x3f80, 0xc000]).to_f32().unwrap(),
+            [1.0, -2.0]
+        );
+        let wide =
+            TensorData::new("d", Dtype::F64, vec![1], 0.1f64.to_le_bytes().to_vec()).unwrap();
         assert_eq!(wide.to_f32().unwrap(), [0.1f32]);
     }
 
     #[test]
     fn integers_are_no_weights() {
-        let ids = TensorData::new("ids", Dtype::I64, vec![2], [7i64, -1].iter().flat_map(|v| v.to_le_bytes()).collect())
-            .unwrap();
+        let ids = TensorData::new(
+            "ids",
+            Dtype::I64,
+            vec![2],
+            [7i64, -1].iter().flat_map(|v| v.to_le_bytes()).collect(),
+        )
+        .unwrap();
         assert_eq!(ids.to_i64().unwrap(), [7, -1]);
         assert_eq!(ids.to_f32().unwrap_err().code(), "wrong-dtype");
-        assert_eq!(halves(Dtype::F16, &[0]).to_i64().unwrap_err().code(), "wrong-dtype");
+        assert_eq!(
+            halves(Dtype::F16, &[0]).to_i64().unwrap_err().code(),
+            "wrong-dtype"
+        );
     }
 
     #[test]
@@ -358,23 +438,50 @@ mod tests {
         assert_eq!(error.code(), "wrong-length");
         let error = TensorData::new("t", Dtype::F32, vec![usize::MAX, 2], vec![]).unwrap_err();
         assert_eq!(error.code(), "too-large");
-        assert_eq!(TensorData::new("t", Dtype::F32, vec![usize::MAX, 0, 9], vec![]).unwrap().to_f32().unwrap().len(), 0);
+        assert_eq!(
+            TensorData::new("t", Dtype::F32, vec![usize::MAX, 0, 9], vec![])
+                .unwrap()
+                .to_f32()
+                .unwrap()
+                .len(),
+            0
+        );
     }
 
     #[test]
     fn finds_nan_and_infinity() {
         let tensor = TensorData::from_f32("w", vec![3], &[0.0, 1.0, f32::NEG_INFINITY]).unwrap();
         let message = tensor.check_finite().unwrap_err().to_string();
-        assert!(message.contains("`w`") && message.contains("-inf") && message.contains("element 2"), "{message}");
-        assert_eq!(halves(Dtype::F16, &[0x7e00]).check_finite().unwrap_err().code(), "not-finite");
-        assert_eq!(halves(Dtype::BF16, &[0x7f80]).check_finite().unwrap_err().code(), "not-finite");
+        assert!(
+            message.contains("`w`") && message.contains("-inf") && message.contains("element 2"),
+            "{message}"
+        );
+        assert_eq!(
+            halves(Dtype::F16, &[0x7e00])
+                .check_finite()
+                .unwrap_err()
+                .code(),
+            "not-finite"
+        );
+        assert_eq!(
+            halves(Dtype::BF16, &[0x7f80])
+                .check_finite()
+                .unwrap_err()
+                .code(),
+            "not-finite"
+        );
         assert!(halves(Dtype::F16, &[0x7bff]).check_finite().is_ok());
     }
 
     #[test]
     fn memory_refuses_duplicates() {
         let tensor = TensorData::from_f32("w", vec![1], &[1.0]).unwrap();
-        assert_eq!(InMemory::new([tensor.clone(), tensor.clone()]).unwrap_err().code(), "duplicate-tensor");
+        assert_eq!(
+            InMemory::new([tensor.clone(), tensor.clone()])
+                .unwrap_err()
+                .code(),
+            "duplicate-tensor"
+        );
         let source = InMemory::new([tensor.clone()]).unwrap();
         assert_eq!(source.read("w").unwrap(), tensor);
         assert_eq!(source.read("v").unwrap_err().code(), "missing-tensor");

@@ -1,1 +1,1 @@
-//! x
+//! Readers of published checkpoints and the writer of packs. Native only.

@@ -1,1 +1,2 @@
 //! emu-model
+pub mod image;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use clap::Args;
 
 use crate::command;
 use crate::workspace::Workspace;
@@ -23,15 +24,20 @@ const MODEL: &str = "models/emu-mini";
 const SECONDS_ALLOWED: f64 = 180.0;
 
 /// What `cargo xtask demo` can be asked for.
+#[derive(Args)]
 pub struct DemoArgs {
     /// The seed of everything that is drawn.
-    pub seed: u64,
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
     /// Passed on to `emu`: auto, gpu or cpu.
-    pub device: String,
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// The folder of the page and the drawings.
-    pub out: PathBuf,
-    /// Only the steps of these kinds; all of them where empty.
-    pub only: Vec<String>,
+    #[arg(short, long, default_value = "out")]
+    out: PathBuf,
+    /// Only the steps of this kind (repeatable): caption, answer, complete, draw, blend.
+    #[arg(long)]
+    only: Vec<String>,
 }
 
 /// Builds, performs, writes the page.

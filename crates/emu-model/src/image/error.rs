@@ -1,0 +1,122 @@
+//! What can be wrong with a picture.
+
+use super::decode::Format;
+
+/// A picture that cannot be used, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The bytes start like none of the formats that are read here.
+    #[error("These bytes are not a picture in a known format. Use PNG, JPEG, GIF or WebP.")]
+    UnsupportedFormat,
+    /// The format is known, but this file uses a part of it that is not read here.
+    #[error(
+        "This {format} picture uses a feature that is not supported ({feature}). Save it again as a plain PNG or JPEG."
+    )]
+    UnsupportedFeature {
+        /// The format of the file.
+        format: Format,
+        /// What the file uses.
+        feature: String,
+    },
+    /// The data contradict themselves.
+    #[error("This {format} picture is damaged ({reason}). Save or download it again.")]
+    Unreadable {
+        /// The format of the file.
+        format: Format,
+        /// What the decoder stumbled over.
+        reason: String,
+    },
+    /// The data end too early.
+    #[error("This {format} picture is cut short. Download or copy it again.")]
+    Truncated {
+        /// The format of the file.
+        format: Format,
+    },
+    /// More pixels than allowed; found in the header, before anything is decoded.
+    #[error(
+        "This picture has {width} x {height} pixels, which is over the limit of {max_pixels} pixels. Make it smaller first."
+    )]
+    TooManyPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The limit in force.
+        max_pixels: u64,
+    },
+    /// A longer file than allowed.
+    #[error(
+        "This picture file has {bytes} bytes, which is over the limit of {max_bytes} bytes. Compress it or make it smaller first."
+    )]
+    TooManyBytes {
+        /// Length of the file.
+        bytes: usize,
+        /// The limit in force.
+        max_bytes: usize,
+    },
+    /// No pixels at all, in the file or asked for.
+    #[error(
+        "A picture of {width} x {height} pixels holds nothing. Both sides must be at least one pixel."
+    )]
+    ZeroSized {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// Numbers that do not make a picture of the given size.
+    #[error(
+        "A picture of {width} x {height} pixels needs {expected} values, but {actual} were given. Pass three full colour planes."
+    )]
+    WrongLength {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Values needed, three per pixel.
+        expected: usize,
+        /// Values given.
+        actual: usize,
+    },
+    /// A NaN or an infinity where a colour should be.
+    #[error(
+        "The decoded picture holds a value that is not a number, at index {index}. Check the weights of the decoder."
+    )]
+    NotFinite {
+        /// Index of the first such value.
+        index: usize,
+    },
+    /// A `preprocessor_config.json` that cannot be followed.
+    #[error(
+        "The preprocessor configuration cannot be used: {reason}. Use the preprocessor_config.json that came with the model."
+    )]
+    Config {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Writing a PNG failed.
+    #[error("The picture could not be written as PNG ({reason}). Try a smaller picture.")]
+    Encode {
+        /// What the encoder said.
+        reason: String,
+    },
+}
+
+impl ImageError {
+    /// A short name of the kind of error that stays the same between versions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnsupportedFormat => "image-format",
+            Self::UnsupportedFeature { .. } => "image-feature",
+            Self::Unreadable { .. } => "image-damaged",
+            Self::Truncated { .. } => "image-truncated",
+            Self::TooManyPixels { .. } | Self::TooManyBytes { .. } => "image-too-large",
+            Self::ZeroSized { .. } => "image-empty",
+            Self::WrongLength { .. } => "image-length",
+            Self::NotFinite { .. } => "image-not-finite",
+            Self::Config { .. } => "image-config",
+            Self::Encode { .. } => "image-encode",
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! From colour planes to RGB, in libjpeg's 16-bit fixed point; CMYK by Pillow's conversion.
+
+/// What the planes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ColorSpace {
+    Gray,
+    YCbCr,
+    Rgb,
+    Cmyk,
+    Ycck,
+}
+
+/// `x` in 16-bit fixed point.
+const fn fix(x: f64) -> i32 {
+    (x * 65536.0 + 0.5) as i32
+}
+
+const HALF: i32 = 1 << 15;
+
+/// BT.601 at full range.
+fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+    let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
+    let red = y + ((fix(1.40200) * cr + HALF) >> 16);
+    let green = y + ((-fix(0.34414) * cb - fix(0.71414) * cr + HALF) >> 16);
+    let blue = y + ((fix(1.77200) * cb + HALF) >> 16);
+    [red, green, blue].map(|v| v.clamp(0, 255) as u8)
+}
+
+/// Pillow's CMYK to RGB; the inks at 255 cover fully.
+fn cmyk_to_rgb(ink: [u8; 3], black: u8) -> [u8; 3] {
+    let light = u32::from(255 - black);
+    ink.map(|ink| {
+        let product = u32::from(ink) * light + 128;
+        (light.saturating_sub(((product >> 8) + product) >> 8)) as u8
+    })
+}
+
+/// Interleaves full-size planes to RGB. Adobe's files hold inks inverted.
+pub(super) fn to_rgb(planes: &[Vec<u8>], space: ColorSpace, adobe: bool) -> Vec<u8> {
+    let invert = |v: u8| if adobe { 255 - v } else { v };
+    match (planes, space) {
+        ([gray], _) => gray.iter().flat_map(|v| [*v; 3]).collect(),
+        ([a, b, c], ColorSpace::Rgb) => a
+            .iter()
+            .zip(b)
+            .zip(c)
+            .flat_map(|((r, g), b)| [*r, *g, *b])
+            .collect(),
+        ([a, b, c], _) => a
+            .iter()
+            .zip(b)
+            .zip(c)
+            .flat_map(|((y, cb), cr)| ycc_to_rgb(*y, *cb, *cr))
+            .collect(),
+        ([a, b, c, d], _) => {
+            let colors = a.iter().zip(b).zip(c).zip(d);
+            colors
+                .flat_map(|(((c, m), y), k)| {
+                    let inks = match space {
+                        ColorSpace::Ycck => ycc_to_rgb(*c, *m, *y).map(|v| 255 - v),
+                        _ => [*c, *m, *y],
+                    };
+                    cmyk_to_rgb(inks.map(invert), invert(*k))
+                })
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}

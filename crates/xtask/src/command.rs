@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -83,29 +85,61 @@ pub fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not UTF-8", line(command)))
 }
 
+/// How a program that was listened to ended.
+pub enum Ended {
+    /// By itself.
+    With(ExitStatus),
+    /// It said nothing for longer than allowed and was killed.
+    Silent,
+}
+
 /// Runs to the end, handing over each line of stdout as it comes; stderr passes through.
-pub fn lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+///
+/// A program that prints nothing for `patience` is killed: a test that hangs must not hang everything.
+pub fn lines(
+    command: &mut Command,
+    patience: Duration,
+    mut each: impl FnMut(&str),
+) -> Result<Ended> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| cannot_start(command))?;
+    let (sender, receiver) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
-        let mut reader = BufReader::new(stdout);
-        let mut bytes = Vec::new();
-        loop {
-            bytes.clear();
-            let read = reader
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stdout);
+            let mut bytes = Vec::new();
+            while reader
                 .read_until(b'\n', &mut bytes)
-                .with_context(|| format!("the output of `{}` broke off", line(command)))?;
-            if read == 0 {
-                break;
+                .is_ok_and(|read| read > 0)
+            {
+                let line = String::from_utf8_lossy(&bytes)
+                    .trim_end_matches(['\n', '\r'])
+                    .to_owned();
+                bytes.clear();
+                if sender.send(line).is_err() {
+                    break;
+                }
             }
-            each(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']));
+        });
+    }
+    loop {
+        match receiver.recv_timeout(patience) {
+            Ok(line) => each(&line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                // It may have ended just now; then there is nothing left to kill.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Ok(Ended::Silent);
+            }
         }
     }
-    child
+    let status = child
         .wait()
-        .with_context(|| format!("`{}` could not be waited for", line(command)))
+        .with_context(|| format!("`{}` could not be waited for", line(command)))?;
+    Ok(Ended::With(status))
 }
 
 /// The command as one would type it.
@@ -149,6 +183,30 @@ mod tests {
         let error = capture(&mut new("no-such-program-here", Path::new(".")))
             .expect_err("it does not exist");
         assert!(format!("{error:#}").contains("no-such-program-here"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_silent_program_is_killed_and_a_talking_one_heard() {
+        let shell = |script: &str| {
+            let mut command = new("sh", Path::new("."));
+            command.args(["-c", script]);
+            command
+        };
+        let mut heard = Vec::new();
+        let ended = lines(
+            &mut shell("echo one; echo two; exit 3"),
+            Duration::from_secs(60),
+            |line| heard.push(line.to_owned()),
+        );
+        assert!(matches!(ended, Ok(Ended::With(status)) if status.code() == Some(3)));
+        assert_eq!(heard, ["one", "two"]);
+        let ended = lines(
+            &mut shell("echo one; exec sleep 60"),
+            Duration::from_millis(200),
+            |_| (),
+        );
+        assert!(matches!(ended, Ok(Ended::Silent)));
     }
 
     #[test]

@@ -13,17 +13,20 @@ mod binaries;
 mod libtest;
 mod setup;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::check;
-use crate::command;
+use crate::command::{self, Ended};
 use crate::workspace::Workspace;
 
 use binaries::TestBinary;
 use libtest::{Reader, Told};
+
+/// A test binary that finishes no test for this long hangs.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// What `cargo xtask test` can be asked for.
 #[derive(Args)]
@@ -279,7 +282,7 @@ fn run_doc_tests(workspace: &Workspace) -> Result<Counts> {
 fn follow(test: &mut std::process::Command, title: &str) -> Result<Counts> {
     let mut reader = Reader::default();
     let mut titled = false;
-    let status = command::lines(test, |line| match reader.read(line) {
+    let ended = command::lines(test, PATIENCE, |line| match reader.read(line) {
         Told::Show => {
             if !titled {
                 println!("-- {title}");
@@ -289,11 +292,18 @@ fn follow(test: &mut std::process::Command, title: &str) -> Result<Counts> {
         }
         Told::Hide => {}
     })?;
-    let counts = reader.finish(status.success());
-    if !status.success() && counts.failed > 0 && !reader.ended() {
-        println!("FAILED: {title} ended with {status} before its summary");
+    let succeeded = matches!(ended, Ended::With(status) if status.success());
+    match ended {
+        Ended::Silent => println!(
+            "FAILED: {title} said nothing for {} s and was ended",
+            PATIENCE.as_secs()
+        ),
+        Ended::With(status) if !reader.ended() => {
+            println!("FAILED: {title} ended with {status} before its summary")
+        }
+        Ended::With(_) => {}
     }
-    Ok(counts)
+    Ok(reader.finish(succeeded))
 }
 
 #[cfg(test)]

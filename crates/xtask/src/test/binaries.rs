@@ -1,12 +1,16 @@
 //! Builds every test of the workspace once, and finds what was built.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::command;
+use crate::command::{self, Ended};
 use crate::workspace::Workspace;
+
+/// Between two crates the compiler says nothing, for minutes where a crate is large.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// One built test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub fn build(workspace: &Workspace) -> Result<Built> {
         "--tests",
         "--message-format=json-render-diagnostics",
     ]);
-    let status = command::lines(&mut cargo, |line| {
+    let ended = command::lines(&mut cargo, PATIENCE, |line| {
         if let Some(binary) = serde_json::from_str(line)
             .ok()
             .and_then(|message| test_binary(&message))
@@ -50,7 +54,7 @@ pub fn build(workspace: &Workspace) -> Result<Built> {
             found.push(binary);
         }
     })?;
-    let mut complete = status.success();
+    let mut complete = matches!(ended, Ended::With(status) if status.success());
     if complete {
         complete = command::succeeds(command::cargo(workspace).args([
             "build",

@@ -11,20 +11,16 @@ mod source;
 use std::fmt;
 
 use anyhow::Result;
-use clap::Args;
 
 use crate::command;
 use crate::workspace::{Package, Tree, Workspace};
 
 /// What `cargo xtask check` can be asked for.
-#[derive(Args)]
 pub struct CheckArgs {
-    /// Run clippy over the whole workspace too, warnings denied. Takes minutes on a cold target folder.
-    #[arg(long)]
-    clippy: bool,
-    /// Leave the formatting alone.
-    #[arg(long)]
-    no_fmt: bool,
+    /// Run clippy over the whole workspace too.
+    pub clippy: bool,
+    /// Look at the formatting.
+    pub formatting: bool,
 }
 
 /// How much a finding matters.
@@ -191,7 +187,7 @@ pub fn run(workspace: &Workspace, args: &CheckArgs) -> Result<bool> {
         println!("{} {name}", if passed { "ok    " } else { "FAILED" });
         failed += usize::from(!passed);
     };
-    if !args.no_fmt {
+    if args.formatting {
         step("rustfmt (to mend: cargo fmt --all)", formatted(workspace)?);
     }
     if args.clippy {

@@ -1,20 +1,16 @@
 //! `cargo xtask data`: the training data, built from the drawings of the registries.
 
 use anyhow::Result;
-use clap::Args;
 
 use crate::command;
 use crate::workspace::Workspace;
 
 /// What `cargo xtask data` can be asked for.
-#[derive(Args)]
 pub struct DataArgs {
     /// Where the shards go.
-    #[arg(short, long, default_value = "data/emoji")]
-    out: String,
+    pub out: String,
     /// Passed on to `emu data emoji`.
-    #[arg(last = true)]
-    rest: Vec<String>,
+    pub rest: Vec<String>,
 }
 
 /// Builds `emu` and lets it build the data.

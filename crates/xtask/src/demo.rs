@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::Args;
 
 use crate::command;
 use crate::workspace::Workspace;
@@ -24,20 +23,15 @@ const MODEL: &str = "models/emu-mini";
 const SECONDS_ALLOWED: f64 = 180.0;
 
 /// What `cargo xtask demo` can be asked for.
-#[derive(Args)]
 pub struct DemoArgs {
     /// The seed of everything that is drawn.
-    #[arg(long, default_value_t = 7)]
-    seed: u64,
+    pub seed: u64,
     /// Passed on to `emu`: auto, gpu or cpu.
-    #[arg(long, default_value = "auto")]
-    device: String,
+    pub device: String,
     /// The folder of the page and the drawings.
-    #[arg(short, long, default_value = "out")]
-    out: PathBuf,
-    /// Only the steps of this kind (repeatable): caption, answer, complete, draw, blend.
-    #[arg(long)]
-    only: Vec<String>,
+    pub out: PathBuf,
+    /// Only the steps of these kinds; all of them where empty.
+    pub only: Vec<String>,
 }
 
 /// Builds, performs, writes the page.

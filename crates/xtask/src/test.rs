@@ -16,7 +16,6 @@ mod setup;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
 
 use crate::check;
 use crate::command::{self, Ended};
@@ -29,21 +28,17 @@ use libtest::{Reader, Told};
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// What `cargo xtask test` can be asked for.
-#[derive(Args)]
 pub struct TestArgs {
-    /// Only these tiers (repeatable); all of them without it.
-    #[arg(long, value_enum)]
-    tier: Vec<Tier>,
-    /// Install nothing; what is missing is skipped.
-    #[arg(long)]
-    no_install: bool,
+    /// Only these tiers; all of them where empty.
+    pub tiers: Vec<Tier>,
+    /// Whether system packages may be installed; what is missing without them is skipped.
+    pub may_install: bool,
     /// Only tests whose name holds this.
-    #[arg(long)]
-    filter: Option<String>,
+    pub filter: Option<String>,
 }
 
 /// A group of tests that needs the same things of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
     /// Formatting, house rules, clippy.
     Lint,
@@ -56,7 +51,18 @@ pub enum Tier {
 }
 
 impl Tier {
-    const ALL: [Tier; 4] = [Tier::Lint, Tier::Unit, Tier::Golden, Tier::Gpu];
+    /// In the order in which they run.
+    pub const ALL: [Tier; 4] = [Tier::Lint, Tier::Unit, Tier::Golden, Tier::Gpu];
+
+    /// As it is asked for.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Tier::Lint => "lint",
+            Tier::Unit => "unit",
+            Tier::Golden => "golden",
+            Tier::Gpu => "gpu",
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -112,11 +118,11 @@ struct Selection {
 /// `cargo xtask test`.
 pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
     let started = Instant::now();
-    let wanted = |tier: Tier| args.tier.is_empty() || args.tier.contains(&tier);
+    let wanted = |tier: Tier| args.tiers.is_empty() || args.tiers.contains(&tier);
     let mut table: Vec<(Tier, Counts, f64)> = Vec::new();
 
     heading("set-up");
-    let machine = setup::prepare(workspace, !args.no_install)?;
+    let machine = setup::prepare(workspace, args.may_install)?;
 
     if wanted(Tier::Lint) {
         let clock = Instant::now();

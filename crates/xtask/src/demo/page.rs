@@ -41,16 +41,53 @@ fn section(html: &mut String, step: &Step, runs: &[Run]) {
         escape(&step.about),
         step.kind.name(),
     );
-    for (item, run) in step.items.iter().zip(runs) {
-        card(html, step.kind, item, run);
+    if let Some(item) = one_scene(step) {
+        conversation(html, item, step, runs);
+    } else {
+        for (item, run) in step.items.iter().zip(runs) {
+            card(html, item, run);
+        }
     }
     html.push_str("</div>\n</section>\n");
 }
 
-fn card(html: &mut String, kind: Kind, item: &Item, run: &Run) {
+/// The first item of a step whose questions are all about the same pictures, which are then shown once.
+fn one_scene(step: &Step) -> Option<&Item> {
+    let first = step.items.first()?;
+    let same = |item: &Item| item.images == first.images && !item.prompt.contains("<image>");
+    (step.kind == Kind::Answer && step.items.iter().all(same)).then_some(first)
+}
+
+/// A scene, and beside it everything that was asked about it.
+fn conversation(html: &mut String, scene: &Item, step: &Step, runs: &[Run]) {
+    html.push_str("<article>\n<div class=\"in\">\n");
+    scene
+        .images
+        .iter()
+        .for_each(|file| image(html, file, "the scene", "given"));
+    html.push_str("</div>\n<dl>\n");
+    for (item, run) in step.items.iter().zip(runs) {
+        let _ = writeln!(
+            html,
+            "<div class=\"qa\"><dt>{}</dt>\n<dd>",
+            escape(&item.prompt)
+        );
+        came(html, item, run);
+        html.push_str("</dd></div>\n");
+    }
+    html.push_str("</dl>\n</article>\n");
+}
+
+fn card(html: &mut String, item: &Item, run: &Run) {
     html.push_str("<article>\n<div class=\"in\">\n");
     given(html, item);
     html.push_str("</div>\n<div class=\"out\">\n");
+    came(html, item, run);
+    html.push_str("</div>\n</article>\n");
+}
+
+/// What came out, what was expected, how long it took and with which command.
+fn came(html: &mut String, item: &Item, run: &Run) {
     match &run.outcome {
         Ok(Outcome::Text(text)) => {
             let _ = writeln!(html, "<p class=\"said\">{}</p>", escape(text));
@@ -74,31 +111,22 @@ fn card(html: &mut String, kind: Kind, item: &Item, run: &Run) {
             );
         }
     }
-    if let (Some(truth), false) = (&item.truth, matches!(kind, Kind::Draw | Kind::Blend)) {
-        let _ = writeln!(
-            html,
-            "<p class=\"note\">A person would say: {}</p>",
-            escape(truth)
-        );
-    }
-    let _ = write!(
+    let expected = item
+        .truth
+        .as_ref()
+        .map(|truth| format!("expected: {} · ", escape(truth)))
+        .unwrap_or_default();
+    let _ = writeln!(
         html,
-        "</div>\n<details><summary>{:.1} s</summary><code>{}</code></details>\n</article>\n",
+        "<details><summary>{expected}{:.1} s</summary><code>{}</code></details>",
         run.seconds,
         escape(&run.line),
     );
 }
 
-/// What went in: pictures and words in the order in which the model reads them.
+/// What went in: pictures, each with the words that follow it, in the order in which the model reads them.
 fn given(html: &mut String, item: &Item) {
-    let mut images = item.images.iter();
-    let mut pieces = item.prompt.split("<image>").peekable();
-    if !item.prompt.contains("<image>") {
-        images
-            .by_ref()
-            .for_each(|file| image(html, file, "", "given"));
-    }
-    while let Some(words) = pieces.next() {
+    let words = |html: &mut String, words: &str| {
         if !words.trim().is_empty() {
             let _ = writeln!(
                 html,
@@ -106,11 +134,19 @@ fn given(html: &mut String, item: &Item) {
                 escape(words.trim())
             );
         }
-        if pieces.peek().is_some()
-            && let Some(file) = images.next()
-        {
-            image(html, file, "", "given");
-        }
+    };
+    let mut pieces = item.prompt.split("<image>");
+    if !item.prompt.contains("<image>") {
+        item.images
+            .iter()
+            .for_each(|file| image(html, file, "", "given"));
+    }
+    words(html, pieces.next().unwrap_or_default());
+    for (file, piece) in item.images.iter().zip(pieces) {
+        html.push_str("<div class=\"example\">\n");
+        image(html, file, "", "given");
+        words(html, piece);
+        html.push_str("</div>\n");
     }
 }
 
@@ -153,6 +189,46 @@ mod tests {
     #[test]
     fn words_from_a_model_cannot_become_markup() {
         assert_eq!(escape("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
+    }
+
+    #[test]
+    fn questions_about_one_scene_share_its_picture() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.png");
+        std::fs::write(&file, b"\x89PNG").expect("a picture");
+        let item = |prompt: &str| Item {
+            images: vec![file.clone()],
+            prompt: prompt.into(),
+            truth: None,
+        };
+        let step = Step {
+            kind: Kind::Answer,
+            title: "Questions".into(),
+            about: String::new(),
+            arguments: Vec::new(),
+            items: vec![item("how many?"), item("what colour?")],
+        };
+        let plan = Plan {
+            title: "T".into(),
+            about: String::new(),
+            steps: vec![step],
+        };
+        let run = |text: &str| Run {
+            line: "emu chat".into(),
+            seconds: 1.0,
+            outcome: Ok(Outcome::Text(text.into())),
+        };
+        let html = render(
+            &plan,
+            &Performance {
+                steps: vec![vec![run("two"), run("red")]],
+                seconds: 2.0,
+            },
+        );
+        assert_eq!(html.matches("<img").count(), 1);
+        assert!(
+            html.contains("how many?") && html.contains("two") && html.contains("what colour?")
+        );
     }
 
     #[test]

@@ -1,0 +1,212 @@
+//! The command line of `cargo xtask`.
+//!
+//! Built by hand, not derived: deriving would compile `syn` first, and with it more than everything else here together.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::check::CheckArgs;
+use crate::data::DataArgs;
+use crate::demo::DemoArgs;
+use crate::test::{TestArgs, Tier};
+
+/// One task, with what it was asked for.
+pub enum Task {
+    /// Let the shipped model caption, answer and draw.
+    Demo(DemoArgs),
+    /// Run every test.
+    Test(TestArgs),
+    /// Check the house rules.
+    Check(CheckArgs),
+    /// Build the training data.
+    Data(DataArgs),
+    /// Copy the reference data that the tests need.
+    Fixtures(PathBuf),
+}
+
+/// Reads the process's arguments; prints help or an error and ends the process where they ask for that.
+pub fn parse() -> Task {
+    let matches = command().get_matches();
+    match task(&matches) {
+        Some(task) => task,
+        // `subcommand_required` leaves nothing to get here with.
+        None => command()
+            .error(clap::error::ErrorKind::MissingSubcommand, "name a task")
+            .exit(),
+    }
+}
+
+fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
+    };
+    let option = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    let demo = Command::new("demo")
+        .about(
+            "Build `emu`, let the shipped model caption, answer and draw, and write out/demo.html",
+        )
+        .arg(
+            option("seed", "The seed of everything that is drawn")
+                .value_parser(value_parser!(u64))
+                .default_value("7"),
+        )
+        .arg(
+            option("device", "Passed on to `emu`")
+                .value_parser(["auto", "gpu", "cpu"])
+                .default_value("auto"),
+        )
+        .arg(
+            option("out", "The folder of the page and the drawings")
+                .short('o')
+                .value_parser(value_parser!(PathBuf))
+                .default_value("out"),
+        )
+        .arg(
+            option("only", "Only the steps of this kind (repeatable)")
+                .value_parser(["caption", "answer", "complete", "draw", "blend"])
+                .action(ArgAction::Append),
+        );
+    let test = Command::new("test")
+        .about("Set the machine up and run every test; ends in `N passed, N failed, N skipped`")
+        .arg(
+            option("tier", "Only these tiers (repeatable)")
+                .value_parser(PossibleValuesParser::new(Tier::ALL.map(Tier::argument)))
+                .action(ArgAction::Append),
+        )
+        .arg(option("filter", "Only tests whose name holds this"))
+        .arg(flag(
+            "no-install",
+            "Install nothing; what is missing is skipped",
+        ));
+    let check = Command::new("check")
+        .about("Check the house rules: dependency edges, absences, sizes, shaders, configs, paths, formatting")
+        .arg(flag("clippy", "Run clippy over the whole workspace too, warnings denied; minutes on a cold target folder"))
+        .arg(flag("no-fmt", "Leave the formatting alone"));
+    let data = Command::new("data")
+        .about(
+            "Build the training data from the registries' drawings: `emu data emoji -o data/emoji`",
+        )
+        .arg(
+            option("out", "Where the shards go")
+                .short('o')
+                .default_value("data/emoji"),
+        )
+        .arg(
+            Arg::new("rest")
+                .last(true)
+                .num_args(0..)
+                .help("Passed on to `emu data emoji`"),
+        );
+    let fixtures = Command::new("fixtures")
+        .about("Copy the reference data that the tests need into tests/fixtures/reference")
+        .arg(
+            Arg::new("reference")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("A folder laid out like the reference data"),
+        );
+    Command::new("cargo xtask")
+        .bin_name("cargo xtask")
+        .about("Everything the project does about itself")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([demo, test, check, data, fixtures])
+}
+
+fn task(matches: &ArgMatches) -> Option<Task> {
+    let (name, given) = matches.subcommand()?;
+    let text = |name: &str| given.get_one::<String>(name).cloned();
+    let texts = |name: &str| {
+        given
+            .get_many::<String>(name)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let path = |name: &str| given.get_one::<PathBuf>(name).cloned();
+    Some(match name {
+        "demo" => Task::Demo(DemoArgs {
+            seed: given.get_one::<u64>("seed").copied()?,
+            device: text("device")?,
+            out: path("out")?,
+            only: texts("only"),
+        }),
+        "test" => Task::Test(TestArgs {
+            tiers: texts("tier")
+                .iter()
+                .filter_map(|name| Tier::ALL.into_iter().find(|tier| tier.argument() == name))
+                .collect(),
+            may_install: !given.get_flag("no-install"),
+            filter: text("filter"),
+        }),
+        "check" => Task::Check(CheckArgs {
+            clippy: given.get_flag("clippy"),
+            formatting: !given.get_flag("no-fmt"),
+        }),
+        "data" => Task::Data(DataArgs {
+            out: text("out")?,
+            rest: texts("rest"),
+        }),
+        "fixtures" => Task::Fixtures(path("reference")?),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Option<Task> {
+        let matches = command()
+            .try_get_matches_from(std::iter::once(&"xtask").chain(words))
+            .ok()?;
+        Some(task(&matches).expect("every accepted command line is a task"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_task_is_read() {
+        assert!(
+            matches!(parsed(&["demo"]), Some(Task::Demo(args)) if args.seed == 7 && args.device == "auto" && args.only.is_empty())
+        );
+        assert!(
+            matches!(parsed(&["test", "--tier", "unit", "--tier", "gpu"]), Some(Task::Test(args)) if args.tiers == [Tier::Unit, Tier::Gpu])
+        );
+        assert!(
+            matches!(parsed(&["test"]), Some(Task::Test(args)) if args.tiers.is_empty() && args.may_install)
+        );
+        assert!(
+            matches!(parsed(&["check", "--clippy"]), Some(Task::Check(args)) if args.clippy && args.formatting)
+        );
+        assert!(
+            matches!(parsed(&["data", "--", "--seed", "3"]), Some(Task::Data(args)) if args.rest == ["--seed", "3"])
+        );
+        assert!(matches!(
+            parsed(&["fixtures", "there"]),
+            Some(Task::Fixtures(_))
+        ));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for words in [
+            &["dance"][..],
+            &["demo", "--device", "tpu"],
+            &["test", "--tier", "none"],
+            &["fixtures"],
+            &[],
+        ] {
+            assert!(parsed(words).is_none(), "{words:?}");
+        }
+    }
+}

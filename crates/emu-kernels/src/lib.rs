@@ -1,1 +1,28 @@
-//! emu-kernels
+//! The operations that Emu's networks are made of.
+//!
+//! The networks never call Burn's hot operations themselves: they call [`ops`], whose [`ops::Operations`] trait
+//! composes each operation of Burn's own by default, and the weight-carrying layers built on it. A faster kernel is
+//! a new implementation of that trait and changes no model code.
+//!
+//! - [`ops`]: attention, decoding attention, linear, gates, norms, convolutions, rotary embedding.
+//! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
+//! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
+//! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
+
+pub mod cache;
+pub mod conv;
+pub mod device;
+pub mod embedding;
+pub mod init;
+pub mod linear;
+pub mod norm;
+pub mod ops;
+pub mod random;
+pub mod rope;
+pub mod sample;
+
+pub use burn;
+pub use conv::{Conv2d, Conv2dConfig};
+pub use embedding::QEmbedding;
+pub use linear::{LoraConfig, QLinear};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};

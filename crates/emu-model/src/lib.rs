@@ -1,2 +1,17 @@
-//! emu-model
+//! Emu: the networks, the tokenizer, preprocessing, and generation as step machines.
+//!
+//! Nothing here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
+
+pub mod causal;
+pub mod config;
+pub mod emu;
+pub mod generate;
 pub mod image;
+pub mod keys;
+pub mod lm;
+pub mod probe;
+pub mod vision;
+pub mod weights;
+
+pub use config::EmuConfig;
+pub use emu::Emu;

@@ -1,0 +1,143 @@
+//! The KV cache: fixed capacity, written in place, rolled back by resetting its length.
+//!
+//! Beams do not move their keys and values. Each beam has a row of the cache, and a table says for every position
+//! which row wrote it; a beam that continues another one copies that beam's table row.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Keys and values of one layer: `[B, G, C, E]` with C the capacity.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    keys: Option<Tensor<4>>,
+    values: Option<Tensor<4>>,
+    length: usize,
+    ancestry: Option<Tensor<2, Int>>,
+}
+
+impl LayerCache {
+    /// An empty cache.
+    pub fn new(batch: usize, heads: usize, capacity: usize, head_size: usize, device: &Device) -> Self {
+        let zeros = || Some(Tensor::zeros([batch, heads, capacity, head_size], device));
+        Self { keys: zeros(), values: zeros(), length: 0, ancestry: None }
+    }
+
+    /// Positions written so far.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Forgets everything after `length`.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
+    /// Writes `[B, G, T, E]` at the end, in place where this is the only owner of the buffer.
+    ///
+    /// # Panics
+    /// Where the capacity is exceeded: the caller checks prompts against it.
+    pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>) {
+        let [b, g, t, e] = k.dims();
+        let at = [0..b, 0..g, self.length..self.length + t, 0..e];
+        // Taken out, so that the assignment sees a single owner and reuses the buffer.
+        self.keys = self.keys.take().map(|keys| keys.slice_assign(at.clone(), k));
+        self.values = self.values.take().map(|values| values.slice_assign(at, v));
+        self.length += t;
+    }
+
+    /// What every beam sees: `[B, G, length, E]` twice.
+    pub fn visible(&self) -> (Tensor<4>, Tensor<4>) {
+        let view = |x: &Option<Tensor<4>>| {
+            let x = x.clone().expect("the buffers are absent only inside `append`").narrow(2, 0, self.length);
+            match &self.ancestry {
+                None => x,
+                Some(rows) => {
+                    let [b, g, s, e] = x.dims();
+                    let rows = rows.clone().reshape([b, 1, s, 1]).expand([b, g, s, e]);
+                    x.gather(0, rows)
+                }
+            }
+        };
+        (view(&self.keys), view(&self.values))
+    }
+
+    fn repeat(&self, times: usize) -> Self {
+        let repeat = |x: &Option<Tensor<4>>| x.clone().map(|x| x.repeat_dim(0, times));
+        Self { keys: repeat(&self.keys), values: repeat(&self.values), length: self.length, ancestry: None }
+    }
+}
+
+/// The caches of all layers, and the table of beams.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    /// One per layer.
+    pub layers: Vec<LayerCache>,
+    capacity: usize,
+    /// `table[beam][position]`: the row that wrote it.
+    table: Vec<Vec<i32>>,
+    device: Device,
+}
+
+impl KvCache {
+    /// Empty caches for `layers` layers.
+    pub fn new(
+        layers: usize,
+        batch: usize,
+        heads: usize,
+        capacity: usize,
+        head_size: usize,
+        device: &Device,
+    ) -> Self {
+        let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
+        Self { layers: (0..layers).map(|_| layer()).collect(), capacity, table: vec![], device: device.clone() }
+    }
+
+    /// Positions written so far.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::len)
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Positions there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets everything after `length`.
+    pub fn truncate(&mut self, length: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.truncate(length));
+        self.table.iter_mut().for_each(|row| row.truncate(length));
+    }
+
+    /// The cache of one sequence turned into that of `beams` beams, which all see it.
+    pub fn into_beams(self, beams: usize) -> Self {
+        let table = (0..beams).map(|beam| vec![beam as i32; self.len()]).collect();
+        Self { layers: self.layers.iter().map(|layer| layer.repeat(beams)).collect(), table, ..self }
+    }
+
+    /// Beam `i` continues what beam `parents[i]` has seen so far. Only the table changes.
+    pub fn reorder(&mut self, parents: &[usize]) {
+        self.table = parents.iter().map(|&parent| self.table[parent].clone()).collect();
+    }
+
+    /// Announces that `steps` positions are about to be appended by every beam, to its own row.
+    pub fn extend_table(&mut self, steps: usize) {
+        if self.table.is_empty() {
+            return;
+        }
+        for (beam, row) in self.table.iter_mut().enumerate() {
+            row.extend(core::iter::repeat_n(beam as i32, steps));
+        }
+        let shape = [self.table.len(), self.table[0].len()];
+        let rows = Tensor::from_data(TensorData::new(self.table.concat(), shape), &self.device);
+        self.layers.iter_mut().for_each(|layer| layer.ancestry = Some(rows.clone()));
+    }
+}

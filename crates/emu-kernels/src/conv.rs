@@ -1,0 +1,77 @@
+//! Two-dimensional convolution.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::init::{Init, param};
+use crate::ops;
+
+/// A convolution of square kernels.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[out, in, k, k]`
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zero rows and columns added `(before, after)`, on both axes.
+    pub padding: (usize, usize),
+}
+
+/// Sizes of a [`Conv2d`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv2dConfig {
+    /// Channels in.
+    pub inputs: usize,
+    /// Channels out.
+    pub outputs: usize,
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zero rows and columns added `(before, after)`, on both axes.
+    pub padding: (usize, usize),
+}
+
+impl Conv2dConfig {
+    /// Stride 1 and `kernel / 2` of padding on each side: the size stays.
+    pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Self {
+        Self { inputs, outputs, kernel, stride: 1, padding: (kernel / 2, kernel / 2) }
+    }
+
+    /// Another stride.
+    pub fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    /// Other padding, `(before, after)`.
+    pub fn with_padding(self, before: usize, after: usize) -> Self {
+        Self { padding: (before, after), ..self }
+    }
+
+    /// A convolution with bias; weights are normal with variance `1 / fan_in`.
+    pub fn init(&self, device: &Device) -> Conv2d {
+        let fan_in = self.inputs * self.kernel * self.kernel;
+        self.init_with(Init::Normal(1.0 / (fan_in as f32).sqrt()), device)
+    }
+
+    /// A convolution with bias whose weights start as `init`.
+    pub fn init_with(&self, init: Init, device: &Device) -> Conv2d {
+        Conv2d {
+            weight: param([self.outputs, self.inputs, self.kernel, self.kernel], init, device),
+            bias: Some(param([self.outputs], Init::Zeros, device)),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+impl Conv2d {
+    /// # Shapes
+    /// - `x`: `[B, in, H, W]`
+    /// - returns `[B, out, H', W']` with `H' = (H + before + after - k) / stride + 1`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.stride, self.padding)
+    }
+}

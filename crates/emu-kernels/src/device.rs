@@ -1,0 +1,112 @@
+//! Which device a model runs on.
+
+use burn::tensor::Device;
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A hardware GPU if there is one, else the CPU backend.
+    #[default]
+    Auto,
+    /// Whatever adapter there is, a software one too.
+    Gpu,
+    /// The CPU backend (Flex).
+    Cpu,
+}
+
+/// Why a device could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No adapter answers.
+    #[error(
+        "No GPU adapter was found: {reason}. Use --device cpu, or install a Vulkan driver (mesa-vulkan-drivers has a software one)."
+    )]
+    NoAdapter {
+        /// What the graphics API said.
+        reason: String,
+    },
+}
+
+impl DeviceError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoAdapter { .. } => "no-adapter",
+        }
+    }
+}
+
+/// An opened device.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// For tensors.
+    pub device: Device,
+    /// For people: the adapter's name and graphics API, or "CPU (Flex)".
+    pub name: String,
+    /// Whether it is a GPU of its own hardware.
+    pub hardware: bool,
+}
+
+fn cpu() -> Opened {
+    Opened { device: Device::flex(), name: "CPU (Flex)".into(), hardware: false }
+}
+
+/// Opens a device natively.
+///
+/// # Errors
+/// [`DeviceError::NoAdapter`] where a GPU was asked for and none answers.
+#[cfg(not(target_family = "wasm"))]
+pub fn open(choice: DeviceChoice) -> Result<Opened, DeviceError> {
+    match choice {
+        DeviceChoice::Cpu => Ok(cpu()),
+        DeviceChoice::Gpu => gpu::open(),
+        DeviceChoice::Auto if gpu::has_hardware() => gpu::open(),
+        DeviceChoice::Auto => Ok(cpu()),
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+mod gpu {
+    use std::sync::{Mutex, PoisonError};
+
+    use burn::tensor::Device;
+    use burn::tensor::wgpu::wgpu;
+
+    use super::{DeviceError, Opened};
+
+    fn adapters() -> Vec<wgpu::Adapter> {
+        let instance = wgpu::Instance::default();
+        burn::tensor::read_sync(instance.enumerate_adapters(wgpu::Backends::all()))
+    }
+
+    /// Whether there is an adapter that is not software.
+    pub fn has_hardware() -> bool {
+        adapters().iter().any(|a| {
+            matches!(
+                a.get_info().device_type,
+                wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu
+            )
+        })
+    }
+
+    /// One wgpu device per process: Burn registers it once.
+    static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
+
+    pub fn open() -> Result<Opened, DeviceError> {
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*opened {
+            return Ok(opened.clone());
+        }
+        if adapters().is_empty() {
+            return Err(DeviceError::NoAdapter { reason: "the system lists none".into() });
+        }
+        let (device, setup) = Device::wgpu_options()
+            .init_with_setup()
+            .map_err(|e| DeviceError::NoAdapter { reason: e.to_string() })?;
+        let info = setup.adapter.get_info();
+        let hardware = info.device_type != wgpu::DeviceType::Cpu;
+        let new = Opened { device, name: format!("{} ({:?})", info.name, info.backend), hardware };
+        *opened = Some(new.clone());
+        Ok(new)
+    }
+}

@@ -1,0 +1,92 @@
+//! Linear layer with an optional low-rank adapter.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::init::{Init, param};
+use crate::ops;
+
+/// `y = x Wᵀ + b`, with `W` stored `[out, in]` as checkpoints and packs have it, plus `scale · (x Aᵀ) Bᵀ` where an
+/// adapter is attached (Hu et al., "LoRA", 2021).
+#[derive(Module, Debug)]
+pub struct QLinear {
+    /// `[out, in]`
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// The low-rank adapter, if one is attached.
+    pub lora: Option<Lora>,
+}
+
+/// A low-rank adapter of a [`QLinear`].
+#[derive(Module, Debug)]
+pub struct Lora {
+    /// `[rank, in]`
+    pub a: Param<Tensor<2>>,
+    /// `[out, rank]`
+    pub b: Param<Tensor<2>>,
+    /// alpha / rank
+    pub scale: f64,
+    /// Probability with which an input of `a` is dropped while training; 0 otherwise.
+    pub dropout: f64,
+}
+
+/// Sizes of the adapters of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Rank of the update.
+    pub rank: usize,
+    /// The update is scaled by `alpha / rank`.
+    pub alpha: f64,
+}
+
+impl QLinear {
+    /// A layer with normal weights of variance `1 / in`.
+    pub fn new(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
+        Self::with_init(inputs, outputs, bias, Init::Normal(1.0 / (inputs as f32).sqrt()), device)
+    }
+
+    /// A layer whose weights start as `init` and whose bias starts at zero.
+    pub fn with_init(inputs: usize, outputs: usize, bias: bool, init: Init, device: &Device) -> Self {
+        Self {
+            weight: param([outputs, inputs], init, device),
+            bias: bias.then(|| param([outputs], Init::Zeros, device)),
+            lora: None,
+        }
+    }
+
+    /// Attaches an adapter whose update is zero until it is trained.
+    pub fn with_lora(mut self, config: &LoraConfig, device: &Device) -> Self {
+        let [outputs, inputs] = self.weight.lazy_shape().dims();
+        self.lora = Some(Lora {
+            a: param([config.rank, inputs], Init::Uniform(1.0 / (inputs as f32).sqrt()), device),
+            b: param([outputs, config.rank], Init::Zeros, device),
+            scale: config.alpha / config.rank as f64,
+            dropout: 0.0,
+        });
+        self
+    }
+
+    /// # Shapes
+    /// - `x`: `[.., in]`
+    /// - returns `[.., out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let y = ops::linear(x.clone(), self.weight.val(), self.bias.as_ref().map(Param::val));
+        match &self.lora {
+            None => y,
+            Some(lora) => {
+                let x = if lora.dropout > 0.0 { ops::dropout(x, lora.dropout) } else { x };
+                let low = ops::linear(x, lora.a.val(), None);
+                y + ops::linear(low, lora.b.val(), None).mul_scalar(lora.scale)
+            }
+        }
+    }
+
+    /// The weight with the adapter's update added, `[out, in]`.
+    pub fn merged_weight(&self) -> Tensor<2> {
+        match &self.lora {
+            None => self.weight.val(),
+            Some(lora) => self.weight.val() + lora.b.val().matmul(lora.a.val()).mul_scalar(lora.scale),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The operations of the hot paths, and what they are composed of by default.
+//!
+//! B batch, H heads, G key/value heads (H is a multiple of G), T queries, S keys, E head size, D width.
+//!
+//! The free functions are what layers and networks call; each asks [`operations`] for the implementation that suits the
+//! tensor's device. [`Composed`] is the reference: Burn's own operations, differentiable, on every device.
+
+use burn::tensor::activation;
+use burn::tensor::module as burn_ops;
+use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
+use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
+
+use crate::cache::LayerCache;
+use crate::rope::RopeTables;
+
+/// What attention is masked and shifted by.
+#[derive(Clone, Debug, Default)]
+pub struct AttentionOptions {
+    /// Query `t` of the last T positions sees keys up to its own position.
+    pub causal: bool,
+    /// Factor of the scores; `1 / sqrt(E)` where absent.
+    pub scale: Option<f64>,
+    /// `[B or 1, 1, T or 1, S]`, true where a key is hidden.
+    pub hidden: Option<Tensor<4, Bool>>,
+    /// `[B or 1, H or 1, T, S]`, added to the scores.
+    pub bias: Option<Tensor<4>>,
+}
+
+/// Every hot operation, each with a default composed of Burn's.
+#[allow(missing_docs)]
+pub trait Operations {
+    /// See [`linear`].
+    fn linear(&self, x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        burn_ops::linear(x, weight.transpose(), bias)
+    }
+
+    /// See [`embedding`].
+    fn embedding(&self, weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+        burn_ops::embedding(weight, ids)
+    }
+
+    /// See [`attention`].
+    fn attention(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
+        let [b, h, t, _] = q.dims();
+        let [_, g, s, _] = k.dims();
+        let (k, v) = (share_heads(k, h / g), share_heads(v, h / g));
+        let mask = options.hidden.map(|m| m.expand([b, h, t, s]));
+        let bias = options.bias.map(|m| m.expand([b, h, t, s]));
+        let options = AttentionModuleOptions { scale: options.scale, softcap: None, is_causal: options.causal };
+        burn_ops::attention(q, k, v, mask, bias, options)
+    }
+
+    /// See [`decode_attention`].
+    fn decode_attention(&self, q: Tensor<4>, cache: &LayerCache, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+        let (k, v) = cache.visible();
+        self.attention(q, k, v, AttentionOptions { causal: true, hidden, ..Default::default() })
+    }
+
+    /// See [`rope_append`].
+    fn rope_append(
+        &self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        tables: &RopeTables,
+        cache: &mut LayerCache,
+    ) -> Tensor<4> {
+        cache.append(tables.rotate(k), v);
+        tables.rotate(q)
+    }
+
+    /// See [`layer_norm`].
+    fn layer_norm(&self, x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+        burn_ops::layer_norm(x, weight, Some(bias), eps)
+    }
+
+    /// See [`rms_norm`].
+    fn rms_norm(&self, x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
+        let rms = x.clone().square().mean_dim(2).add_scalar(eps).sqrt();
+        x.div(rms).mul(weight.unsqueeze())
+    }
+
+    /// See [`silu_gate`].
+    fn silu_gate(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+        activation::silu(gate).mul(up)
+    }
+
+    /// See [`geglu`].
+    fn geglu(&self, x: Tensor<3>) -> Tensor<3> {
+        let [_, _, d] = x.dims();
+        let value = x.clone().narrow(2, 0, d / 2);
+        value.mul(activation::gelu(x.narrow(2, d / 2, d / 2)))
+    }
+
+    /// See [`group_norm`].
+    fn group_norm(&self, x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+        let [b, c, h, w] = x.dims();
+        let rows = x.reshape([b, groups, c / groups * h * w]);
+        let mean = rows.clone().mean_dim(2);
+        let centred = rows.sub(mean);
+        let std = centred.clone().square().mean_dim(2).add_scalar(eps).sqrt();
+        let y = centred.div(std).reshape([b, c, h, w]);
+        y.mul(weight.reshape([1, c, 1, 1])).add(bias.reshape([1, c, 1, 1]))
+    }
+
+    /// See [`group_norm_silu`].
+    fn group_norm_silu(
+        &self,
+        x: Tensor<4>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        groups: usize,
+        eps: f64,
+    ) -> Tensor<4> {
+        activation::silu(self.group_norm(x, weight, bias, groups, eps))
+    }
+
+    /// See [`conv2d`].
+    fn conv2d(
+        &self,
+        x: Tensor<4>,
+        weight: Tensor<4>,
+        bias: Option<Tensor<1>>,
+        stride: usize,
+        padding: (usize, usize),
+    ) -> Tensor<4> {
+        let mut options = ConvOptions::new([stride; 2], [padding.0; 2], [1; 2], 1);
+        options.padding = [padding; 2];
+        burn_ops::conv2d(x, weight, bias, options)
+    }
+}
+
+/// The operations composed of Burn's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Composed;
+
+impl Operations for Composed {}
+
+/// The implementation for tensors of this device.
+pub fn operations(_device: &Device) -> &'static dyn Operations {
+    &Composed
+}
+
+/// Repeats each key/value head for the query heads that share it: `[B, G, S, E]` to `[B, G·times, S, E]`.
+fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
+    if times == 1 {
+        return x;
+    }
+    let [b, g, s, e] = x.dims();
+    x.reshape([b, g, 1, s * e]).expand([b, g, times, s * e]).reshape([b, g * times, s, e])
+}
+
+/// Runs a rank-3 operation over a tensor of any rank by folding the leading axes.
+fn folded<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<D> {
+    let mut dims = x.dims();
+    let width = dims[D - 1];
+    let rows = dims[..D - 1].iter().product();
+    let y = if D == 3 { f(x.reshape([dims[0] as i64, -1, width as i64])) } else { f(x.reshape([1, rows, width])) };
+    dims[D - 1] = y.dims()[2];
+    y.reshape(dims)
+}
+
+/// `x Wᵀ + b`.
+///
+/// # Shapes
+/// - `x`: `[.., in]`, `weight`: `[out, in]`, `bias`: `[out]`
+/// - returns `[.., out]`
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let operations = operations(&x.device());
+    folded(x, |x| operations.linear(x, weight, bias))
+}
+
+/// Rows of a table.
+///
+/// # Shapes
+/// - `weight`: `[rows, D]`, `ids`: `[B, T]`
+/// - returns `[B, T, D]`
+pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    operations(&weight.device()).embedding(weight, ids)
+}
+
+/// `softmax(q kᵀ · scale + bias) v`. Rows whose keys are all hidden give zeros.
+///
+/// # Shapes
+/// - `q`: `[B, H, T, E]`; `k`, `v`: `[B, G, S, E]`
+/// - returns `[B, H, T, E]`
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
+    operations(&q.device()).attention(q, k, v, options)
+}
+
+/// Attention of the newest T positions over a layer's cache, which already holds them.
+///
+/// # Shapes
+/// - `q`: `[B, H, T, E]`; `hidden`: `[B or 1, 1, 1, length]`, true where a cached key is hidden
+/// - returns `[B, H, T, E]`
+pub fn decode_attention(q: Tensor<4>, cache: &LayerCache, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    operations(&q.device()).decode_attention(q, cache, hidden)
+}
+
+/// Rotates `q` and `k`, writes `k` and `v` to the cache in place, returns the rotated `q`.
+///
+/// # Shapes
+/// - `q`: `[B, H, T, E]`; `k`, `v`: `[B, G, T, E]`
+pub fn rope_append(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    tables: &RopeTables,
+    cache: &mut LayerCache,
+) -> Tensor<4> {
+    operations(&q.device()).rope_append(q, k, v, tables, cache)
+}
+
+/// Layer norm over the last axis.
+pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    let operations = operations(&x.device());
+    folded(x, |x| operations.layer_norm(x, weight, bias, eps))
+}
+
+/// Root-mean-square norm over the last axis.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
+    let operations = operations(&x.device());
+    folded(x, |x| operations.rms_norm(x, weight, eps))
+}
+
+/// `silu(gate) * up`, both `[B, T, D]`.
+pub fn silu_gate(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+    operations(&gate.device()).silu_gate(gate, up)
+}
+
+/// `x[.., :D] * gelu(x[.., D:])` with the exact GELU: `[B, T, 2D]` to `[B, T, D]`.
+pub fn geglu(x: Tensor<3>) -> Tensor<3> {
+    operations(&x.device()).geglu(x)
+}
+
+/// Group norm of `[B, C, H, W]`.
+pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    operations(&x.device()).group_norm(x, weight, bias, groups, eps)
+}
+
+/// Group norm followed by SiLU.
+pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    operations(&x.device()).group_norm_silu(x, weight, bias, groups, eps)
+}
+
+/// Convolution with square kernels; `padding` is `(before, after)` on both axes.
+///
+/// # Shapes
+/// - `x`: `[B, in, H, W]`, `weight`: `[out, in, k, k]`, `bias`: `[out]`
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: (usize, usize),
+) -> Tensor<4> {
+    operations(&x.device()).conv2d(x, weight, bias, stride, padding)
+}
+
+/// Doubles height and width by repeating pixels: `[B, C, H, W]` to `[B, C, 2H, 2W]`.
+pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    let wide = x.reshape([b, c * h, w, 1]).expand([b, c * h, w, 2]).reshape([b, c * h, 1, w * 2]);
+    wide.expand([b, c * h, 2, w * 2]).reshape([b, c, h * 2, w * 2])
+}
+
+/// `x · sigmoid(1.702 x)`, CLIP's approximation of GELU.
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clone().mul(activation::sigmoid(x.mul_scalar(1.702)))
+}
+
+/// Zeroes each element with this probability and scales the rest to keep the mean. Draws from the device's generator,
+/// which training reseeds at every step.
+pub fn dropout<const D: usize>(x: Tensor<D>, probability: f64) -> Tensor<D> {
+    let keep = x.random_like(Distribution::Bernoulli(1.0 - probability));
+    x.mul(keep).div_scalar(1.0 - probability)
+}

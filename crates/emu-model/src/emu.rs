@@ -1,0 +1,131 @@
+//! Encoder, causal transformer and language model put together.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use emu_kernels::{LayerNorm, QEmbedding};
+
+use crate::causal::CausalFormer;
+use crate::config::{ConfigError, EmuConfig};
+use crate::lm::Lm;
+use crate::probe::Probe;
+use crate::vision::Vision;
+
+/// The model but its picture decoder.
+#[derive(Module, Debug)]
+pub struct Emu {
+    /// The visual encoder.
+    pub visual: Vision,
+    /// Between encoder and causal transformer.
+    pub ln_visual: LayerNorm,
+    /// From encoder tokens to visual embeddings.
+    pub cformer: CausalFormer,
+    /// The language model.
+    pub lm: Lm,
+}
+
+impl EmuConfig {
+    /// A new model, its weights not yet allocated.
+    ///
+    /// # Errors
+    /// Where [`EmuConfig::validate`] finds one.
+    pub fn init(&self, device: &Device) -> Result<Emu, ConfigError> {
+        self.validate()?;
+        Ok(Emu {
+            visual: self.vision.init(device),
+            // PyTorch's default eps: this norm is not one of the encoder's.
+            ln_visual: LayerNorm::new(self.vision.width, LN_VISUAL_EPS, device),
+            cformer: self.causal.init(self.vision.width, self.lm.width, device),
+            lm: self.lm.init(self.adapter.as_ref(), device),
+        })
+    }
+}
+
+/// The reference builds `ln_visual` with the encoder's eps.
+const LN_VISUAL_EPS: f64 = 1e-6;
+
+impl Emu {
+    /// The normed tokens of the encoder: `[B, 3, S, S]` to `[B, N, V]`.
+    pub fn encode(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
+        let tokens = self.ln_visual.forward(self.visual.forward_probed(images, probe));
+        probe.see(format_args!("ln_visual"), &tokens);
+        tokens
+    }
+
+    /// The visual embeddings of pictures: `[B, 3, S, S]` to `[B, Q, D]`.
+    pub fn embed_images(&self, images: Tensor<4>) -> Tensor<3> {
+        self.cformer.forward(self.encode(images, &mut Probe::off()))
+    }
+
+    /// Embeddings of a batch of sequences, with the visual embeddings in the places of the `<image>` tokens, in order.
+    ///
+    /// # Shapes
+    /// - `ids`: B rows of T; `visual`: `[images, Q, D]`, where images · Q is the number of `<image>` tokens
+    /// - returns `[B, T, D]`
+    ///
+    /// # Errors
+    /// Where marks and embeddings do not match in number, or the rows differ in length.
+    pub fn splice(&self, ids: &[Vec<u32>], visual: Option<Tensor<3>>, image: u32) -> Result<Tensor<3>, SpliceError> {
+        splice(&self.lm.embed_tokens, ids, visual, image)
+    }
+}
+
+/// Pictures and their marks in the text do not match.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpliceError {
+    /// Another number of marks than of embeddings.
+    #[error(
+        "The prompt has {marks} <image> positions but {embeddings} visual embeddings were given. Put one <image> mark for each picture."
+    )]
+    Count {
+        /// `<image>` tokens.
+        marks: usize,
+        /// Visual embeddings.
+        embeddings: usize,
+    },
+    /// Rows of different length.
+    #[error("The sequences of a batch differ in length. Pad them first.")]
+    Ragged,
+}
+
+/// See [`Emu::splice`].
+pub fn splice(
+    table: &QEmbedding,
+    ids: &[Vec<u32>],
+    visual: Option<Tensor<3>>,
+    image: u32,
+) -> Result<Tensor<3>, SpliceError> {
+    let (b, t) = (ids.len(), ids.first().map_or(0, Vec::len));
+    if ids.iter().any(|row| row.len() != t) {
+        return Err(SpliceError::Ragged);
+    }
+    let flat: Vec<u32> = ids.iter().flatten().copied().collect();
+    let marks: Vec<usize> = (0..flat.len()).filter(|&i| flat[i] == image).collect();
+    let embeddings = visual.as_ref().map_or(0, |v| v.dims()[0] * v.dims()[1]);
+    if marks.len() != embeddings {
+        return Err(SpliceError::Count { marks: marks.len(), embeddings });
+    }
+    let device = table.weight.val().device();
+    let tokens: Tensor<2, Int> =
+        Tensor::from_data(TensorData::new(flat.iter().map(|&i| i as i32).collect(), [b, t]), &device);
+    let text = table.forward(tokens); // [B, T, D]
+    let Some(visual) = visual else { return Ok(text) };
+
+    // One gather over [text rows; visual rows]: position i takes its own row, or the next visual one.
+    let [_, _, d] = text.dims();
+    let mut next = b * t;
+    let source: Vec<i32> = flat
+        .iter()
+        .enumerate()
+        .map(|(i, &id)| {
+            if id == image {
+                next += 1;
+                (next - 1) as i32
+            } else {
+                i as i32
+            }
+        })
+        .collect();
+    let source: Tensor<1, Int> = Tensor::from_data(TensorData::new(source, [b * t]), &device);
+    let rows = Tensor::cat(vec![text.reshape([b * t, d]), visual.reshape([embeddings, d])], 0);
+    Ok(rows.select(0, source).reshape([b, t, d]))
+}

@@ -1,0 +1,212 @@
+//! Beam search as transformers 4.31 does it: processors act on log-probabilities without renormalising, the best
+//! `2 · beams` continuations are considered, a finished hypothesis scores `sum / length^penalty`, where the length
+//! counts `<s>` but not `</s>`.
+
+use burn::tensor::Tensor;
+use emu_kernels::sample::{Processors, log_softmax};
+
+use super::{Cost, GenerateError, Prompt, Session, read_logits};
+use crate::config::EmuConfig;
+use crate::Emu;
+
+/// How beams are searched.
+#[derive(Clone, Debug)]
+pub struct BeamOptions {
+    /// Beams kept.
+    pub beams: usize,
+    /// Tokens at most.
+    pub max_new_tokens: usize,
+    /// Exponent of the length in a score; above 0 favours long sequences, below 0 short ones.
+    pub length_penalty: f32,
+    /// What changes the scores.
+    pub processors: Processors,
+    /// Never emit [IMG], which beams cannot draw.
+    pub ban_images: bool,
+}
+
+impl Default for BeamOptions {
+    /// The evaluation settings of the paper.
+    fn default() -> Self {
+        Self {
+            beams: 5,
+            max_new_tokens: 32,
+            length_penalty: -1.0,
+            processors: Processors::default(),
+            ban_images: false,
+        }
+    }
+}
+
+/// A finished sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// `<s>` first, `</s>` last where it was reached.
+    pub tokens: Vec<u32>,
+    /// Sum of log-probabilities over `length^penalty`.
+    pub score: f32,
+}
+
+struct Beam {
+    tokens: Vec<u32>,
+    sum: f32,
+}
+
+/// A search over continuations of one prompt.
+pub struct BeamSearch<'a> {
+    session: Session<'a>,
+    config: &'a EmuConfig,
+    options: BeamOptions,
+    beams: Vec<Beam>,
+    finished: Vec<Hypothesis>,
+    hidden: Option<Tensor<3>>,
+    made: usize,
+}
+
+impl<'a> BeamSearch<'a> {
+    /// Runs the prompt once and lets all beams see it.
+    ///
+    /// # Errors
+    /// Where the prompt does not fit the context or its pictures, or there are no beams.
+    pub fn new(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt, options: BeamOptions) -> Result<Self, GenerateError> {
+        let n = options.beams;
+        if n == 0 || 2 * n > config.lm.vocab {
+            return Err(GenerateError::Option {
+                option: "beams",
+                value: n.to_string(),
+                advice: "Give at least 1 and at most half of the vocabulary.",
+            });
+        }
+        let (mut session, hidden) =
+            Session::start(emu, prompt, config.special.image, config.lm.context, 1, options.max_new_tokens)?;
+        session.cache = session.cache.into_beams(n);
+        let hidden = hidden.repeat_dim(0, n);
+        // All beams start alike; only the first may continue, or they would stay alike.
+        let beams =
+            (0..n).map(|i| Beam { tokens: vec![config.special.bos], sum: if i == 0 { 0.0 } else { -1e9 } }).collect();
+        Ok(Self { session, config, options, beams, finished: vec![], hidden: Some(hidden), made: 0 })
+    }
+
+    /// The most likely unfinished sequence.
+    pub fn best(&self) -> &[u32] {
+        &self.beams[0].tokens
+    }
+
+    /// What it cost so far.
+    pub fn cost(&self) -> Cost {
+        self.session.cost
+    }
+
+    /// Extends every beam by a token. Returns false when the search is over.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn step(&mut self) -> Result<bool, GenerateError> {
+        let Some(hidden) = self.hidden.take() else { return Ok(false) };
+        if self.made >= self.options.max_new_tokens {
+            self.close();
+            return Ok(false);
+        }
+        let mut rows = read_logits(self.session.emu, hidden).await?;
+        self.made += 1;
+
+        // 1. score every continuation
+        let special = &self.config.special;
+        for (row, beam) in rows.iter_mut().zip(&self.beams) {
+            log_softmax(row);
+            self.options.processors.apply(&beam.tokens, special.eos, row);
+            if self.options.ban_images {
+                row[special.img as usize] = f32::NEG_INFINITY;
+            }
+            row.iter_mut().for_each(|score| *score += beam.sum);
+        }
+
+        // 2. the best 2 · beams: ended ones become hypotheses, the others go on
+        let n = self.options.beams;
+        let best = top(&rows, 2 * n);
+        let length = self.beams[0].tokens.len();
+        let mut next: Vec<(usize, u32, f32)> = Vec::with_capacity(n);
+        for (rank, &(beam, token, sum)) in best.iter().enumerate() {
+            if token == special.eos {
+                // One outside the top `beams` is dropped, not kept for later.
+                if rank < n {
+                    let mut tokens = self.beams[beam].tokens.clone();
+                    tokens.push(token);
+                    self.finish(tokens, sum, length);
+                }
+            } else {
+                next.push((beam, token, sum));
+            }
+            if next.len() == n {
+                break;
+            }
+        }
+
+        // 3. over when no continuation can beat the worst hypothesis
+        let reachable = best[0].2 / ((length + 1) as f32).powf(self.options.length_penalty);
+        if self.finished.len() == n && self.finished.iter().all(|h| h.score >= reachable) {
+            return Ok(false);
+        }
+        let parents: Vec<usize> = next.iter().map(|&(beam, ..)| beam).collect();
+        self.beams = next
+            .iter()
+            .map(|&(beam, token, sum)| {
+                let mut tokens = self.beams[beam].tokens.clone();
+                tokens.push(token);
+                Beam { tokens, sum }
+            })
+            .collect();
+        if self.made >= self.options.max_new_tokens || self.session.cache.len() == self.session.cache.capacity() {
+            self.close();
+            return Ok(false);
+        }
+        self.session.cache.reorder(&parents);
+        let tokens: Vec<u32> = next.iter().map(|&(_, token, _)| token).collect();
+        self.hidden = Some(self.session.advance_tokens(&tokens));
+        Ok(true)
+    }
+
+    fn finish(&mut self, tokens: Vec<u32>, sum: f32, length: usize) {
+        let score = sum / (length as f32).powf(self.options.length_penalty);
+        let n = self.options.beams;
+        let worst = self.finished.iter().map(|h| h.score).fold(f32::INFINITY, f32::min);
+        if self.finished.len() < n || score > worst {
+            self.finished.push(Hypothesis { tokens, score });
+            // Stable: of equals, the older stays in front.
+            self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
+            self.finished.truncate(n);
+        }
+    }
+
+    /// Takes the unfinished beams as they are.
+    fn close(&mut self) {
+        for beam in std::mem::take(&mut self.beams) {
+            let length = beam.tokens.len();
+            self.finish(beam.tokens, beam.sum, length);
+        }
+    }
+
+    /// Runs to the end. Returns the hypotheses, best first.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn run(mut self) -> Result<Vec<Hypothesis>, GenerateError> {
+        while self.step().await? {}
+        Ok(self.finished)
+    }
+}
+
+/// The `n` greatest scores as (beam, token, score), greatest first, ties in order of beam and token.
+fn top(rows: &[Vec<f32>], n: usize) -> Vec<(usize, u32, f32)> {
+    let mut all: Vec<(usize, u32, f32)> = rows
+        .iter()
+        .enumerate()
+        .flat_map(|(beam, row)| row.iter().enumerate().map(move |(token, &score)| (beam, token as u32, score)))
+        .collect();
+    let order = |a: &(usize, u32, f32), b: &(usize, u32, f32)| b.2.total_cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1)));
+    if all.len() > n {
+        all.select_nth_unstable_by(n, order);
+        all.truncate(n);
+    }
+    all.sort_by(order);
+    all
+}

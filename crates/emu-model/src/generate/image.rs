@@ -1,0 +1,63 @@
+//! The embeddings of a picture that a prompt asks for: one prefill and one single-token step per embedding.
+
+use burn::tensor::Tensor;
+
+use super::{Cost, GenerateError, Prompt, Session};
+use crate::config::EmuConfig;
+use crate::Emu;
+
+/// Regresses the visual embeddings that follow a prompt, one a step.
+pub struct ImageEmbedder<'a> {
+    session: Session<'a>,
+    config: &'a EmuConfig,
+    embeddings: Vec<Tensor<3>>,
+}
+
+impl<'a> ImageEmbedder<'a> {
+    /// Runs the prompt, which does not hold the final [IMG].
+    ///
+    /// # Errors
+    /// Where the prompt does not fit the context or its pictures.
+    pub fn new(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt) -> Result<Self, GenerateError> {
+        let room = config.causal.queries;
+        let (session, _) = Session::start(emu, prompt, config.special.image, config.lm.context, room, room)?;
+        Ok(Self { session, config, embeddings: Vec::with_capacity(room) })
+    }
+
+    /// Embeddings made so far.
+    pub fn done(&self) -> usize {
+        self.embeddings.len()
+    }
+
+    /// Embeddings of a picture.
+    pub fn total(&self) -> usize {
+        self.config.causal.queries
+    }
+
+    /// What it cost so far.
+    pub fn cost(&self) -> Cost {
+        self.session.cost
+    }
+
+    /// Regresses the next embedding. Returns all of them, `[1, Q, D]`, with the last.
+    pub fn step(&mut self) -> Option<Tensor<3>> {
+        if self.done() < self.total() {
+            // [IMG] gives the first embedding, each embedding the next one.
+            let hidden = match self.embeddings.last() {
+                None => self.session.advance_tokens(&[self.config.special.img]),
+                Some(last) => self.session.advance(last.clone()),
+            };
+            self.embeddings.push(self.session.emu.lm.regress(hidden));
+        }
+        (self.done() == self.total()).then(|| Tensor::cat(self.embeddings.clone(), 1))
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> (Tensor<3>, Cost) {
+        loop {
+            if let Some(embeddings) = self.step() {
+                return (embeddings, self.cost());
+            }
+        }
+    }
+}

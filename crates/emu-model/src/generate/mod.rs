@@ -1,0 +1,165 @@
+//! Generation as step machines: each `step` does a bounded piece of work and returns an event, so that a caller can show
+//! progress, stop between steps, and drive a model in a terminal, a test or a browser's worker alike.
+
+pub mod beam;
+pub mod image;
+pub mod rank;
+pub mod text;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use emu_kernels::cache::KvCache;
+
+pub use beam::{BeamOptions, BeamSearch, Hypothesis};
+pub use image::ImageEmbedder;
+pub use rank::rank_losses;
+pub use text::{Finish, TextEvent, TextMachine, TextOptions};
+
+use crate::Emu;
+use crate::emu::SpliceError;
+
+/// Why a generation cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// Marks and pictures do not match.
+    #[error(transparent)]
+    Splice(#[from] SpliceError),
+    /// The prompt and what is asked for do not fit in the context.
+    #[error(
+        "The prompt of {prompt} tokens leaves no room for {wanted} more in the context of {context}. Shorten the prompt, use fewer pictures, or ask for fewer new tokens."
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens that were to be generated at least.
+        wanted: usize,
+        /// Positions the model has.
+        context: usize,
+    },
+    /// An empty prompt.
+    #[error("The prompt is empty. Give at least one token.")]
+    Empty,
+    /// Options that make no sense.
+    #[error("The generation option {option} is {value}. {advice}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What it should be.
+        advice: &'static str,
+    },
+    /// A device failed while results were read.
+    #[error("The device failed while computing: {0}. Try again, or use --device cpu.")]
+    Device(String),
+    /// The model computed something that is not a number.
+    #[error("The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu.")]
+    NotFinite,
+}
+
+impl GenerateError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Splice(_) => "image-marks",
+            Self::TooLong { .. } => "prompt-too-long",
+            Self::Empty => "prompt-empty",
+            Self::Option { .. } => "bad-option",
+            Self::Device(_) => "device",
+            Self::NotFinite => "not-finite",
+        }
+    }
+}
+
+/// How often the language model ran: what a generation costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Runs over several tokens.
+    pub prefills: usize,
+    /// Tokens in them.
+    pub prefill_tokens: usize,
+    /// Runs over a single token (of each beam).
+    pub steps: usize,
+}
+
+/// A prompt: token ids, and the visual embeddings that take the places of its `<image>` tokens.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Token ids, `<s>` first.
+    pub ids: Vec<u32>,
+    /// `[pictures, Q, D]`
+    pub visual: Option<Tensor<3>>,
+}
+
+impl Prompt {
+    /// A prompt without pictures.
+    pub fn text(ids: Vec<u32>) -> Self {
+        Self { ids, visual: None }
+    }
+}
+
+/// A model running over one sequence.
+pub(crate) struct Session<'a> {
+    pub emu: &'a Emu,
+    pub cache: KvCache,
+    pub cost: Cost,
+}
+
+impl<'a> Session<'a> {
+    /// Runs the prompt. Returns its last hidden state, `[1, 1, D]`.
+    ///
+    /// # Arguments
+    /// - `room`: positions that will follow the prompt at least (`reserve` at most)
+    pub fn start(
+        emu: &'a Emu,
+        prompt: &Prompt,
+        image: u32,
+        context: usize,
+        room: usize,
+        reserve: usize,
+    ) -> Result<(Self, Tensor<3>), GenerateError> {
+        let length = prompt.ids.len();
+        if length == 0 {
+            return Err(GenerateError::Empty);
+        }
+        if length + room > context {
+            return Err(GenerateError::TooLong { prompt: length, wanted: room, context });
+        }
+        let embeds = emu.splice(std::slice::from_ref(&prompt.ids), prompt.visual.clone(), image)?;
+        let mut cache = emu.lm.cache(1, (length + reserve).min(context));
+        let hidden = emu.lm.step(embeds, &mut cache);
+        let cost = Cost { prefills: 1, prefill_tokens: length, steps: 0 };
+        Ok((Self { emu, cache, cost }, hidden.narrow(1, length - 1, 1)))
+    }
+
+    /// Appends one position to every beam: `[B, 1, D]` in and out.
+    pub fn advance(&mut self, embeds: Tensor<3>) -> Tensor<3> {
+        self.cost.steps += 1;
+        self.emu.lm.step(embeds, &mut self.cache)
+    }
+
+    /// Appends one token to every beam.
+    pub fn advance_tokens(&mut self, tokens: &[u32]) -> Tensor<3> {
+        let device = self.emu.lm.embed_tokens.weight.lazy_device();
+        let ids: Tensor<2, Int> =
+            Tensor::from_data(TensorData::new(tokens.iter().map(|&t| t as i32).collect(), [tokens.len(), 1]), &device);
+        let embeds = self.emu.lm.embed(ids);
+        self.advance(embeds)
+    }
+}
+
+/// Reads a tensor back as f32.
+pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, GenerateError> {
+    let data = tensor.into_data_async().await.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
+    data.convert::<f32>().try_into_vec::<f32>().map_err(|e| GenerateError::Device(format!("{e:?}")))
+}
+
+/// Logits of `[B, 1, D]` hidden states, one row per beam.
+pub(crate) async fn read_logits(emu: &Emu, hidden: Tensor<3>) -> Result<Vec<Vec<f32>>, GenerateError> {
+    let logits = emu.lm.logits(hidden);
+    let [_, _, vocab] = logits.dims();
+    let flat = read(logits).await?;
+    if flat.iter().any(|v| v.is_nan()) {
+        return Err(GenerateError::NotFinite);
+    }
+    Ok(flat.chunks(vocab.max(1)).map(<[f32]>::to_vec).collect())
+}

@@ -1,0 +1,243 @@
+//! The multimodal language model, a LLaMA with a second head that regresses the next visual embedding.
+//!
+//! B batch, T tokens, D width, H heads, G key/value heads, E head size.
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor};
+use emu_kernels::cache::KvCache;
+use emu_kernels::init::Init;
+use emu_kernels::ops::{self, AttentionOptions};
+use emu_kernels::rope::RopeTables;
+use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
+
+use crate::config::{AdapterConfig, LmConfig};
+use crate::probe::Probe;
+
+/// The language model.
+#[derive(Module, Debug)]
+pub struct Lm {
+    /// Token embeddings.
+    pub embed_tokens: QEmbedding,
+    /// The transformer.
+    pub layers: Vec<Layer>,
+    /// After the last layer.
+    pub norm: RmsNorm,
+    /// Next token; absent where the head shares the embedding table.
+    pub lm_head: Option<QLinear>,
+    /// Next visual embedding.
+    pub stu_regress_head: QLinear,
+    /// Base of the rotary embedding.
+    pub rope_base: f64,
+    /// E
+    pub head_size: usize,
+    /// G
+    pub kv_heads: usize,
+}
+
+/// A layer.
+#[derive(Module, Debug)]
+pub struct Layer {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Causal self-attention.
+    pub self_attn: Attention,
+    /// Before the MLP.
+    pub post_attention_layernorm: RmsNorm,
+    /// Gated feed-forward.
+    pub mlp: Mlp,
+}
+
+/// Causal self-attention with rotary positions.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// `[H·E, D]`
+    pub q_proj: QLinear,
+    /// `[G·E, D]`
+    pub k_proj: QLinear,
+    /// `[G·E, D]`
+    pub v_proj: QLinear,
+    /// `[D, H·E]`
+    pub o_proj: QLinear,
+    /// H
+    pub heads: usize,
+    /// G
+    pub kv_heads: usize,
+}
+
+/// `down(silu(gate(x)) * up(x))`.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[F, D]`
+    pub gate_proj: QLinear,
+    /// `[F, D]`
+    pub up_proj: QLinear,
+    /// `[D, F]`
+    pub down_proj: QLinear,
+}
+
+/// What a position may see beyond the causal order.
+#[derive(Clone, Debug, Default)]
+pub enum Visibility {
+    /// Everything before it.
+    #[default]
+    All,
+    /// Not the keys that are true here, `[B, 1, 1, T]`: padding.
+    Padding(Tensor<4, Bool>),
+    /// Not the keys that are true here, `[B, 1, T, T]`: segments that must not see each other.
+    Blocks(Tensor<4, Bool>),
+}
+
+impl LmConfig {
+    /// A new language model.
+    pub fn init(&self, adapter: Option<&AdapterConfig>, device: &Device) -> Lm {
+        let d = self.width;
+        // Residual outputs start small, as in GPT-2.
+        let out = Init::Normal(0.02 / (2.0 * self.layers as f32).sqrt());
+        let lora = adapter.map(|a| LoraConfig { rank: a.rank, alpha: a.alpha });
+        let adapted = |linear: QLinear| match &lora {
+            Some(lora) => linear.with_lora(lora, device),
+            None => linear,
+        };
+        let layer = |_| Layer {
+            input_layernorm: RmsNorm::new(d, self.norm_eps, device),
+            self_attn: Attention {
+                q_proj: adapted(QLinear::new(d, self.heads * self.head_size, false, device)),
+                k_proj: adapted(QLinear::new(d, self.kv_heads * self.head_size, false, device)),
+                v_proj: adapted(QLinear::new(d, self.kv_heads * self.head_size, false, device)),
+                o_proj: adapted(QLinear::with_init(self.heads * self.head_size, d, false, out, device)),
+                heads: self.heads,
+                kv_heads: self.kv_heads,
+            },
+            post_attention_layernorm: RmsNorm::new(d, self.norm_eps, device),
+            mlp: Mlp {
+                gate_proj: QLinear::new(d, self.ffn, false, device),
+                up_proj: QLinear::new(d, self.ffn, false, device),
+                down_proj: QLinear::with_init(self.ffn, d, false, out, device),
+            },
+        };
+        Lm {
+            embed_tokens: QEmbedding::new(self.vocab, d, 0.02, device),
+            layers: (0..self.layers).map(layer).collect(),
+            norm: RmsNorm::new(d, self.norm_eps, device),
+            lm_head: (!self.tied).then(|| QLinear::new(d, self.vocab, false, device)),
+            stu_regress_head: QLinear::new(d, d, false, device),
+            rope_base: self.rope_base,
+            head_size: self.head_size,
+            kv_heads: self.kv_heads,
+        }
+    }
+}
+
+impl Lm {
+    /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.embed_tokens.forward(ids)
+    }
+
+    /// Next-token logits of final hidden states, `[B, T, D]` to `[B, T, vocab]`.
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => ops::linear(hidden, self.embed_tokens.weight.val(), None),
+        }
+    }
+
+    /// Next visual embeddings of final hidden states, `[B, T, D]`.
+    pub fn regress(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.stu_regress_head.forward(hidden)
+    }
+
+    /// An empty cache.
+    pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
+        let device = self.embed_tokens.weight.lazy_device();
+        KvCache::new(self.layers.len(), batch, self.kv_heads, capacity, self.head_size, &device)
+    }
+
+    /// Final hidden states of whole sequences.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]`; `positions`: B rows (or one for all) of T
+    /// - returns `[B, T, D]`, after the final norm
+    pub fn forward(&self, x: Tensor<3>, positions: &[Vec<usize>], visibility: &Visibility) -> Tensor<3> {
+        self.forward_probed(x, positions, visibility, &mut Probe::off())
+    }
+
+    /// As [`Lm::forward`], showing its stages.
+    pub fn forward_probed(
+        &self,
+        mut x: Tensor<3>,
+        positions: &[Vec<usize>],
+        visibility: &Visibility,
+        probe: &mut Probe,
+    ) -> Tensor<3> {
+        let tables = RopeTables::new(positions, self.head_size, self.rope_base, &x.device());
+        for (i, layer) in self.layers.iter().enumerate() {
+            let h = layer.self_attn.forward(layer.input_layernorm.forward(x.clone()), &tables, visibility);
+            probe.see(format_args!("layer{i}.attn"), &h);
+            x = x + h;
+            let h = layer.mlp.forward(layer.post_attention_layernorm.forward(x.clone()));
+            probe.see(format_args!("layer{i}.mlp"), &h);
+            x = x + h;
+            probe.see(format_args!("layer{i}.out"), &x);
+        }
+        let x = self.norm.forward(x);
+        probe.see(format_args!("final_norm"), &x);
+        x
+    }
+
+    /// Appends T positions to the cache and returns their final hidden states. Positions continue the cache's length.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]`, returned in the same shape
+    pub fn step(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+        let [_, t, _] = x.dims();
+        let start = cache.len();
+        let positions = [(start..start + t).collect()];
+        let tables = RopeTables::new(&positions, self.head_size, self.rope_base, &x.device());
+        cache.extend_table(t);
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            let h = layer.input_layernorm.forward(x.clone());
+            let (q, k, v) = layer.self_attn.project(h);
+            let q = ops::rope_append(q, k, v, &tables, cache);
+            x = x + layer.self_attn.merge(ops::decode_attention(q, cache, None));
+            x = x.clone() + layer.mlp.forward(layer.post_attention_layernorm.forward(x));
+        }
+        self.norm.forward(x)
+    }
+}
+
+impl Attention {
+    fn project(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let [b, t, _] = x.dims();
+        let heads = |y: Tensor<3>, n: usize| {
+            let [_, _, inner] = y.dims();
+            y.reshape([b, t, n, inner / n]).swap_dims(1, 2) // [B, n, T, E]
+        };
+        (
+            heads(self.q_proj.forward(x.clone()), self.heads),
+            heads(self.k_proj.forward(x.clone()), self.kv_heads),
+            heads(self.v_proj.forward(x), self.kv_heads),
+        )
+    }
+
+    fn merge(&self, y: Tensor<4>) -> Tensor<3> {
+        let [b, h, t, e] = y.dims();
+        self.o_proj.forward(y.swap_dims(1, 2).reshape([b, t, h * e]))
+    }
+
+    fn forward(&self, x: Tensor<3>, tables: &RopeTables, visibility: &Visibility) -> Tensor<3> {
+        let (q, k, v) = self.project(x);
+        let hidden = match visibility {
+            Visibility::All => None,
+            Visibility::Padding(hidden) | Visibility::Blocks(hidden) => Some(hidden.clone()),
+        };
+        let options = AttentionOptions { causal: true, hidden, ..Default::default() };
+        self.merge(ops::attention(tables.rotate(q), tables.rotate(k), v, options))
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.down_proj.forward(ops::silu_gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
+    }
+}

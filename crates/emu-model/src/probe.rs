@@ -1,0 +1,37 @@
+//! Looking at the tensors inside a forward pass, for comparison with another implementation.
+
+use std::collections::BTreeMap;
+use std::fmt::Arguments;
+
+use burn::tensor::{Tensor, TensorData};
+
+/// Collects named tensors while a network runs, or ignores them at no cost.
+#[derive(Debug, Default)]
+pub struct Probe {
+    seen: Option<BTreeMap<String, TensorData>>,
+    prefix: String,
+}
+
+impl Probe {
+    /// A probe that ignores everything.
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    /// A probe that keeps everything under `prefix` + name.
+    pub fn on(prefix: &str) -> Self {
+        Self { seen: Some(BTreeMap::new()), prefix: prefix.into() }
+    }
+
+    /// Remembers a tensor.
+    pub fn see<const D: usize>(&mut self, name: Arguments<'_>, tensor: &Tensor<D>) {
+        if let Some(seen) = &mut self.seen {
+            seen.insert(format!("{}{name}", self.prefix), tensor.to_data());
+        }
+    }
+
+    /// What was seen, by name.
+    pub fn into_seen(self) -> BTreeMap<String, TensorData> {
+        self.seen.unwrap_or_default()
+    }
+}

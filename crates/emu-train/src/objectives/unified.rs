@@ -1,0 +1,164 @@
+//! Emu's objective: one sequence of text tokens and visual embeddings, cross-entropy for the one, l2 for the other.
+
+use burn::tensor::Tensor;
+use emu_model::Emu;
+use emu_model::config::SpecialTokens;
+use emu_model::emu::SpliceError;
+use emu_model::lm::Visibility;
+
+use super::{cross_entropy, rows};
+
+/// Which positions of the picture are regressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Regression {
+    /// The n embeddings, predicted from [IMG] and the first n - 1 of them.
+    #[default]
+    N,
+    /// Also the embedding of [/IMG], predicted from the last one: what the masks in the released code suggest.
+    NPlusOne,
+}
+
+/// Variants of the objective.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnifiedOptions {
+    /// [IMG] is a label too, so that the LM learns when to draw. The paper's masks never teach it.
+    pub predict_boi: bool,
+    /// Positions regressed.
+    pub regression: Regression,
+}
+
+/// Sequences that a loss is computed on.
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    /// B rows of T token ids, padded on the right.
+    pub ids: Vec<Vec<u32>>,
+    /// B rows of T positions, or one row for all.
+    pub positions: Vec<Vec<usize>>,
+    /// What may not be seen beyond the causal order.
+    pub visibility: Visibility,
+    /// B rows of T: whether the token is to be predicted at all (answers only, for example). Absent: every token.
+    pub wanted: Option<Vec<Vec<bool>>>,
+}
+
+/// The pieces of the objective.
+#[derive(Clone, Debug)]
+pub struct UnifiedLoss {
+    /// Mean cross-entropy over the labelled tokens.
+    pub text: Option<Tensor<1>>,
+    /// Mean squared error over the regressed positions and the width.
+    pub visual: Option<Tensor<1>>,
+    /// `[N, D]`, what was regressed.
+    pub predicted: Option<Tensor<2>>,
+    /// `[N, D]`, detached.
+    pub target: Option<Tensor<2>>,
+    /// B rows of T: the label of each position, where it has one.
+    pub labels: Vec<Vec<Option<u32>>>,
+    /// B rows of T: whether the position regresses the next embedding.
+    pub regressed: Vec<Vec<bool>>,
+}
+
+impl UnifiedLoss {
+    /// `text + weight · visual`.
+    ///
+    /// # Panics
+    /// Never with sequences of at least one label or picture; a batch of neither gives `None`.
+    pub fn total(&self, visual_weight: f64) -> Option<Tensor<1>> {
+        match (&self.text, &self.visual) {
+            (Some(text), Some(visual)) => Some(text.clone() + visual.clone().mul_scalar(visual_weight)),
+            (Some(text), None) => Some(text.clone()),
+            (None, Some(visual)) => Some(visual.clone().mul_scalar(visual_weight)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The label of each token: itself, unless it is one that nobody predicts.
+pub fn labels(ids: &[Vec<u32>], special: &SpecialTokens, options: &UnifiedOptions) -> Vec<Vec<Option<u32>>> {
+    let hidden = |id: u32| {
+        id == special.pad || id == special.end_img || id == special.image || (id == special.img && !options.predict_boi)
+    };
+    ids.iter().map(|row| row.iter().map(|&id| (!hidden(id)).then_some(id)).collect()).collect()
+}
+
+/// The objective on a batch.
+///
+/// # Shapes
+/// - `visual`: `[pictures, Q, D]`, the causal former's embeddings in the order of the `<image>` tokens
+///
+/// # Errors
+/// Where embeddings and `<image>` tokens differ in number.
+pub fn unified(
+    emu: &Emu,
+    special: &SpecialTokens,
+    batch: &Sequences,
+    visual: Option<Tensor<3>>,
+    options: &UnifiedOptions,
+) -> Result<UnifiedLoss, SpliceError> {
+    let embeds = emu.splice(&batch.ids, visual.clone(), special.image)?; // [B, T, D]
+    let hidden = emu.lm.forward(embeds, &batch.positions, &batch.visibility); // [B, T, D]
+
+    // 1. text: position t - 1 predicts the label of t
+    let labels = labels(&batch.ids, special, options);
+    let steps = batch.ids.first().map_or(0, Vec::len);
+    let mut from = vec![];
+    let mut targets = vec![];
+    for (b, row) in labels.iter().enumerate() {
+        for (t, label) in row.iter().enumerate().skip(1) {
+            let wanted = batch.wanted.as_ref().is_none_or(|w| w[b][t]);
+            if let (Some(label), true) = (label, wanted) {
+                from.push(b * steps + t - 1);
+                targets.push(*label);
+            }
+        }
+    }
+    let text = (!from.is_empty()).then(|| {
+        let picked = rows(hidden.clone(), &from).unsqueeze_dim::<3>(0); // [1, N, D]
+        let [_, n, _] = picked.dims();
+        let logits = emu.lm.logits(picked);
+        let [_, _, vocab] = logits.dims();
+        cross_entropy(logits.reshape([n, vocab]), &targets)
+    });
+
+    // 2. pictures: each embedding is regressed from the position before it
+    let next_is = |row: &[u32], t: usize, id: u32| row.get(t + 1) == Some(&id);
+    let mut regressed: Vec<Vec<bool>> = vec![];
+    let mut from = vec![];
+    for (b, row) in batch.ids.iter().enumerate() {
+        regressed.push(
+            (0..row.len())
+                .map(|t| {
+                    let ends = options.regression == Regression::NPlusOne
+                        && row[t] == special.image
+                        && next_is(row, t, special.end_img);
+                    let here = next_is(row, t, special.image) || ends;
+                    if here {
+                        from.push(b * steps + t);
+                    }
+                    here
+                })
+                .collect(),
+        );
+    }
+    let (mut predicted, mut target, mut loss) = (None, None, None);
+    if let (Some(visual), false) = (visual, from.is_empty()) {
+        let prediction = emu.lm.regress(rows(hidden, &from).unsqueeze_dim::<3>(0)).squeeze_dim::<2>(0);
+        let wanted = targets_of(emu, special, visual, options).detach();
+        loss = Some((prediction.clone() - wanted.clone()).square().mean());
+        predicted = Some(prediction);
+        target = Some(wanted);
+    }
+    Ok(UnifiedLoss { text, visual: loss, predicted, target, labels, regressed })
+}
+
+/// What is regressed, `[N, D]`: the embeddings, followed for each picture by that of [/IMG] in the n + 1 variant.
+fn targets_of(emu: &Emu, special: &SpecialTokens, visual: Tensor<3>, options: &UnifiedOptions) -> Tensor<2> {
+    let [pictures, q, d] = visual.dims();
+    match options.regression {
+        Regression::N => visual.reshape([pictures * q, d]),
+        Regression::NPlusOne => {
+            let end = emu.lm.embed_tokens.weight.val().narrow(0, special.end_img as usize, 1); // [1, D]
+            let end = end.unsqueeze::<3>().expand([pictures, 1, d]);
+            Tensor::cat(vec![visual, end], 1).reshape([pictures * (q + 1), d])
+        }
+    }
+}

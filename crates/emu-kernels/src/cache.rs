@@ -16,9 +16,20 @@ pub struct LayerCache {
 
 impl LayerCache {
     /// An empty cache.
-    pub fn new(batch: usize, heads: usize, capacity: usize, head_size: usize, device: &Device) -> Self {
+    pub fn new(
+        batch: usize,
+        heads: usize,
+        capacity: usize,
+        head_size: usize,
+        device: &Device,
+    ) -> Self {
         let zeros = || Some(Tensor::zeros([batch, heads, capacity, head_size], device));
-        Self { keys: zeros(), values: zeros(), length: 0, ancestry: None }
+        Self {
+            keys: zeros(),
+            values: zeros(),
+            length: 0,
+            ancestry: None,
+        }
     }
 
     /// Positions written so far.
@@ -44,7 +55,10 @@ impl LayerCache {
         let [b, g, t, e] = k.dims();
         let at = [0..b, 0..g, self.length..self.length + t, 0..e];
         // Taken out, so that the assignment sees a single owner and reuses the buffer.
-        self.keys = self.keys.take().map(|keys| keys.slice_assign(at.clone(), k));
+        self.keys = self
+            .keys
+            .take()
+            .map(|keys| keys.slice_assign(at.clone(), k));
         self.values = self.values.take().map(|values| values.slice_assign(at, v));
         self.length += t;
     }
@@ -52,7 +66,10 @@ impl LayerCache {
     /// What every beam sees: `[B, G, length, E]` twice.
     pub fn visible(&self) -> (Tensor<4>, Tensor<4>) {
         let view = |x: &Option<Tensor<4>>| {
-            let x = x.clone().expect("the buffers are absent only inside `append`").narrow(2, 0, self.length);
+            let x = x
+                .clone()
+                .expect("the buffers are absent only inside `append`")
+                .narrow(2, 0, self.length);
             match &self.ancestry {
                 None => x,
                 Some(rows) => {
@@ -67,7 +84,12 @@ impl LayerCache {
 
     fn repeat(&self, times: usize) -> Self {
         let repeat = |x: &Option<Tensor<4>>| x.clone().map(|x| x.repeat_dim(0, times));
-        Self { keys: repeat(&self.keys), values: repeat(&self.values), length: self.length, ancestry: None }
+        Self {
+            keys: repeat(&self.keys),
+            values: repeat(&self.values),
+            length: self.length,
+            ancestry: None,
+        }
     }
 }
 
@@ -93,7 +115,12 @@ impl KvCache {
         device: &Device,
     ) -> Self {
         let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
-        Self { layers: (0..layers).map(|_| layer()).collect(), capacity, table: vec![], device: device.clone() }
+        Self {
+            layers: (0..layers).map(|_| layer()).collect(),
+            capacity,
+            table: vec![],
+            device: device.clone(),
+        }
     }
 
     /// Positions written so far.
@@ -113,19 +140,34 @@ impl KvCache {
 
     /// Forgets everything after `length`.
     pub fn truncate(&mut self, length: usize) {
-        self.layers.iter_mut().for_each(|layer| layer.truncate(length));
+        self.layers
+            .iter_mut()
+            .for_each(|layer| layer.truncate(length));
         self.table.iter_mut().for_each(|row| row.truncate(length));
     }
 
     /// The cache of one sequence turned into that of `beams` beams, which all see it.
     pub fn into_beams(self, beams: usize) -> Self {
-        let table = (0..beams).map(|beam| vec![beam as i32; self.len()]).collect();
-        Self { layers: self.layers.iter().map(|layer| layer.repeat(beams)).collect(), table, ..self }
+        let table = (0..beams)
+            .map(|beam| vec![beam as i32; self.len()])
+            .collect();
+        Self {
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.repeat(beams))
+                .collect(),
+            table,
+            ..self
+        }
     }
 
     /// Beam `i` continues what beam `parents[i]` has seen so far. Only the table changes.
     pub fn reorder(&mut self, parents: &[usize]) {
-        self.table = parents.iter().map(|&parent| self.table[parent].clone()).collect();
+        self.table = parents
+            .iter()
+            .map(|&parent| self.table[parent].clone())
+            .collect();
     }
 
     /// Announces that `steps` positions are about to be appended by every beam, to its own row.
@@ -138,6 +180,8 @@ impl KvCache {
         }
         let shape = [self.table.len(), self.table[0].len()];
         let rows = Tensor::from_data(TensorData::new(self.table.concat(), shape), &self.device);
-        self.layers.iter_mut().for_each(|layer| layer.ancestry = Some(rows.clone()));
+        self.layers
+            .iter_mut()
+            .for_each(|layer| layer.ancestry = Some(rows.clone()));
     }
 }

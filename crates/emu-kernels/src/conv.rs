@@ -37,7 +37,13 @@ pub struct Conv2dConfig {
 impl Conv2dConfig {
     /// Stride 1 and `kernel / 2` of padding on each side: the size stays.
     pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Self {
-        Self { inputs, outputs, kernel, stride: 1, padding: (kernel / 2, kernel / 2) }
+        Self {
+            inputs,
+            outputs,
+            kernel,
+            stride: 1,
+            padding: (kernel / 2, kernel / 2),
+        }
     }
 
     /// Another stride.
@@ -47,7 +53,10 @@ impl Conv2dConfig {
 
     /// Other padding, `(before, after)`.
     pub fn with_padding(self, before: usize, after: usize) -> Self {
-        Self { padding: (before, after), ..self }
+        Self {
+            padding: (before, after),
+            ..self
+        }
     }
 
     /// A convolution with bias; weights are normal with variance `1 / fan_in`.
@@ -59,7 +68,11 @@ impl Conv2dConfig {
     /// A convolution with bias whose weights start as `init`.
     pub fn init_with(&self, init: Init, device: &Device) -> Conv2d {
         Conv2d {
-            weight: param([self.outputs, self.inputs, self.kernel, self.kernel], init, device),
+            weight: param(
+                [self.outputs, self.inputs, self.kernel, self.kernel],
+                init,
+                device,
+            ),
             bias: Some(param([self.outputs], Init::Zeros, device)),
             stride: self.stride,
             padding: self.padding,
@@ -72,6 +85,12 @@ impl Conv2d {
     /// - `x`: `[B, in, H, W]`
     /// - returns `[B, out, H', W']` with `H' = (H + before + after - k) / stride + 1`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.stride, self.padding)
+        ops::conv2d(
+            x,
+            self.weight.val(),
+            self.bias.as_ref().map(Param::val),
+            self.stride,
+            self.padding,
+        )
     }
 }

@@ -48,7 +48,11 @@ pub struct Opened {
 }
 
 fn cpu() -> Opened {
-    Opened { device: Device::flex(), name: "CPU (Flex)".into(), hardware: false }
+    Opened {
+        device: Device::flex(),
+        name: "CPU (Flex)".into(),
+        hardware: false,
+    }
 }
 
 /// Opens a device natively.
@@ -84,7 +88,9 @@ mod gpu {
         adapters().iter().any(|a| {
             matches!(
                 a.get_info().device_type,
-                wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu
+                wgpu::DeviceType::DiscreteGpu
+                    | wgpu::DeviceType::IntegratedGpu
+                    | wgpu::DeviceType::VirtualGpu
             )
         })
     }
@@ -98,14 +104,23 @@ mod gpu {
             return Ok(opened.clone());
         }
         if adapters().is_empty() {
-            return Err(DeviceError::NoAdapter { reason: "the system lists none".into() });
+            return Err(DeviceError::NoAdapter {
+                reason: "the system lists none".into(),
+            });
         }
-        let (device, setup) = Device::wgpu_options()
-            .init_with_setup()
-            .map_err(|e| DeviceError::NoAdapter { reason: e.to_string() })?;
+        let (device, setup) =
+            Device::wgpu_options()
+                .init_with_setup()
+                .map_err(|e| DeviceError::NoAdapter {
+                    reason: e.to_string(),
+                })?;
         let info = setup.adapter.get_info();
         let hardware = info.device_type != wgpu::DeviceType::Cpu;
-        let new = Opened { device, name: format!("{} ({:?})", info.name, info.backend), hardware };
+        let new = Opened {
+            device,
+            name: format!("{} ({:?})", info.name, info.backend),
+            hardware,
+        };
         *opened = Some(new.clone());
         Ok(new)
     }

@@ -16,7 +16,9 @@ pub struct QEmbedding {
 impl QEmbedding {
     /// A table of normal rows with this standard deviation.
     pub fn new(rows: usize, width: usize, std: f32, device: &Device) -> Self {
-        Self { weight: param([rows, width], Init::Normal(std), device) }
+        Self {
+            weight: param([rows, width], Init::Normal(std), device),
+        }
     }
 
     /// # Shapes

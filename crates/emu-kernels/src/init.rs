@@ -46,11 +46,19 @@ pub fn param<const D: usize>(shape: [usize; D], init: Init, device: &Device) -> 
             }
             Init::Uniform(bound) => {
                 let mut random = Philox::new(seed, Stream::Init, number);
-                let values: Vec<f32> = (0..n).map(|_| (random.uniform() * 2.0 - 1.0) * bound).collect();
+                let values: Vec<f32> = (0..n)
+                    .map(|_| (random.uniform() * 2.0 - 1.0) * bound)
+                    .collect();
                 Tensor::from_data(TensorData::new(values, shape), device)
             }
         };
         tensor.set_require_grad(require_grad)
     };
-    Param::uninitialized(ParamId::new(), fill, device.clone(), true, Shape::from(shape))
+    Param::uninitialized(
+        ParamId::new(),
+        fill,
+        device.clone(),
+        true,
+        Shape::from(shape),
+    )
 }

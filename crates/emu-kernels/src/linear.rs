@@ -43,11 +43,23 @@ pub struct LoraConfig {
 impl QLinear {
     /// A layer with normal weights of variance `1 / in`.
     pub fn new(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
-        Self::with_init(inputs, outputs, bias, Init::Normal(1.0 / (inputs as f32).sqrt()), device)
+        Self::with_init(
+            inputs,
+            outputs,
+            bias,
+            Init::Normal(1.0 / (inputs as f32).sqrt()),
+            device,
+        )
     }
 
     /// A layer whose weights start as `init` and whose bias starts at zero.
-    pub fn with_init(inputs: usize, outputs: usize, bias: bool, init: Init, device: &Device) -> Self {
+    pub fn with_init(
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        init: Init,
+        device: &Device,
+    ) -> Self {
         Self {
             weight: param([outputs, inputs], init, device),
             bias: bias.then(|| param([outputs], Init::Zeros, device)),
@@ -59,7 +71,11 @@ impl QLinear {
     pub fn with_lora(mut self, config: &LoraConfig, device: &Device) -> Self {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         self.lora = Some(Lora {
-            a: param([config.rank, inputs], Init::Uniform(1.0 / (inputs as f32).sqrt()), device),
+            a: param(
+                [config.rank, inputs],
+                Init::Uniform(1.0 / (inputs as f32).sqrt()),
+                device,
+            ),
             b: param([outputs, config.rank], Init::Zeros, device),
             scale: config.alpha / config.rank as f64,
             dropout: 0.0,
@@ -71,11 +87,19 @@ impl QLinear {
     /// - `x`: `[.., in]`
     /// - returns `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let y = ops::linear(x.clone(), self.weight.val(), self.bias.as_ref().map(Param::val));
+        let y = ops::linear(
+            x.clone(),
+            self.weight.val(),
+            self.bias.as_ref().map(Param::val),
+        );
         match &self.lora {
             None => y,
             Some(lora) => {
-                let x = if lora.dropout > 0.0 { ops::dropout(x, lora.dropout) } else { x };
+                let x = if lora.dropout > 0.0 {
+                    ops::dropout(x, lora.dropout)
+                } else {
+                    x
+                };
                 let low = ops::linear(x, lora.a.val(), None);
                 y + ops::linear(low, lora.b.val(), None).mul_scalar(lora.scale)
             }
@@ -86,7 +110,9 @@ impl QLinear {
     pub fn merged_weight(&self) -> Tensor<2> {
         match &self.lora {
             None => self.weight.val(),
-            Some(lora) => self.weight.val() + lora.b.val().matmul(lora.a.val()).mul_scalar(lora.scale),
+            Some(lora) => {
+                self.weight.val() + lora.b.val().matmul(lora.a.val()).mul_scalar(lora.scale)
+            }
         }
     }
 }

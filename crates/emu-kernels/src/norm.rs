@@ -20,7 +20,11 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// Weight one, bias zero.
     pub fn new(width: usize, eps: f64, device: &Device) -> Self {
-        Self { weight: param([width], Init::Ones, device), bias: param([width], Init::Zeros, device), eps }
+        Self {
+            weight: param([width], Init::Ones, device),
+            bias: param([width], Init::Zeros, device),
+            eps,
+        }
     }
 
     /// # Shapes
@@ -42,7 +46,10 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Weight one.
     pub fn new(width: usize, eps: f64, device: &Device) -> Self {
-        Self { weight: param([width], Init::Ones, device), eps }
+        Self {
+            weight: param([width], Init::Ones, device),
+            eps,
+        }
     }
 
     /// # Shapes

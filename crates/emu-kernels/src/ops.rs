@@ -40,20 +40,44 @@ pub trait Operations {
     }
 
     /// See [`attention`].
-    fn attention(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
+    fn attention(
+        &self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        options: AttentionOptions,
+    ) -> Tensor<4> {
         let [b, h, t, _] = q.dims();
         let [_, g, s, _] = k.dims();
         let (k, v) = (share_heads(k, h / g), share_heads(v, h / g));
         let mask = options.hidden.map(|m| m.expand([b, h, t, s]));
         let bias = options.bias.map(|m| m.expand([b, h, t, s]));
-        let options = AttentionModuleOptions { scale: options.scale, softcap: None, is_causal: options.causal };
+        let options = AttentionModuleOptions {
+            scale: options.scale,
+            softcap: None,
+            is_causal: options.causal,
+        };
         burn_ops::attention(q, k, v, mask, bias, options)
     }
 
     /// See [`decode_attention`].
-    fn decode_attention(&self, q: Tensor<4>, cache: &LayerCache, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    fn decode_attention(
+        &self,
+        q: Tensor<4>,
+        cache: &LayerCache,
+        hidden: Option<Tensor<4, Bool>>,
+    ) -> Tensor<4> {
         let (k, v) = cache.visible();
-        self.attention(q, k, v, AttentionOptions { causal: true, hidden, ..Default::default() })
+        self.attention(
+            q,
+            k,
+            v,
+            AttentionOptions {
+                causal: true,
+                hidden,
+                ..Default::default()
+            },
+        )
     }
 
     /// See [`rope_append`].
@@ -93,14 +117,22 @@ pub trait Operations {
     }
 
     /// See [`group_norm`].
-    fn group_norm(&self, x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    fn group_norm(
+        &self,
+        x: Tensor<4>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        groups: usize,
+        eps: f64,
+    ) -> Tensor<4> {
         let [b, c, h, w] = x.dims();
         let rows = x.reshape([b, groups, c / groups * h * w]);
         let mean = rows.clone().mean_dim(2);
         let centred = rows.sub(mean);
         let std = centred.clone().square().mean_dim(2).add_scalar(eps).sqrt();
         let y = centred.div(std).reshape([b, c, h, w]);
-        y.mul(weight.reshape([1, c, 1, 1])).add(bias.reshape([1, c, 1, 1]))
+        y.mul(weight.reshape([1, c, 1, 1]))
+            .add(bias.reshape([1, c, 1, 1]))
     }
 
     /// See [`group_norm_silu`].
@@ -147,7 +179,9 @@ fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
         return x;
     }
     let [b, g, s, e] = x.dims();
-    x.reshape([b, g, 1, s * e]).expand([b, g, times, s * e]).reshape([b, g * times, s, e])
+    x.reshape([b, g, 1, s * e])
+        .expand([b, g, times, s * e])
+        .reshape([b, g * times, s, e])
 }
 
 /// Runs a rank-3 operation over a tensor of any rank by folding the leading axes.
@@ -155,7 +189,11 @@ fn folded<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<3>) -> Tensor<3>) 
     let mut dims = x.dims();
     let width = dims[D - 1];
     let rows = dims[..D - 1].iter().product();
-    let y = if D == 3 { f(x.reshape([dims[0] as i64, -1, width as i64])) } else { f(x.reshape([1, rows, width])) };
+    let y = if D == 3 {
+        f(x.reshape([dims[0] as i64, -1, width as i64]))
+    } else {
+        f(x.reshape([1, rows, width]))
+    };
     dims[D - 1] = y.dims()[2];
     y.reshape(dims)
 }
@@ -165,7 +203,11 @@ fn folded<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<3>) -> Tensor<3>) 
 /// # Shapes
 /// - `x`: `[.., in]`, `weight`: `[out, in]`, `bias`: `[out]`
 /// - returns `[.., out]`
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     let operations = operations(&x.device());
     folded(x, |x| operations.linear(x, weight, bias))
 }
@@ -193,7 +235,11 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
 /// # Shapes
 /// - `q`: `[B, H, T, E]`; `hidden`: `[B or 1, 1, 1, length]`, true where a cached key is hidden
 /// - returns `[B, H, T, E]`
-pub fn decode_attention(q: Tensor<4>, cache: &LayerCache, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+pub fn decode_attention(
+    q: Tensor<4>,
+    cache: &LayerCache,
+    hidden: Option<Tensor<4, Bool>>,
+) -> Tensor<4> {
     operations(&q.device()).decode_attention(q, cache, hidden)
 }
 
@@ -212,7 +258,12 @@ pub fn rope_append(
 }
 
 /// Layer norm over the last axis.
-pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
     let operations = operations(&x.device());
     folded(x, |x| operations.layer_norm(x, weight, bias, eps))
 }
@@ -234,12 +285,24 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
 }
 
 /// Group norm of `[B, C, H, W]`.
-pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+) -> Tensor<4> {
     operations(&x.device()).group_norm(x, weight, bias, groups, eps)
 }
 
 /// Group norm followed by SiLU.
-pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+pub fn group_norm_silu(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+) -> Tensor<4> {
     operations(&x.device()).group_norm_silu(x, weight, bias, groups, eps)
 }
 
@@ -260,8 +323,12 @@ pub fn conv2d(
 /// Doubles height and width by repeating pixels: `[B, C, H, W]` to `[B, C, 2H, 2W]`.
 pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
     let [b, c, h, w] = x.dims();
-    let wide = x.reshape([b, c * h, w, 1]).expand([b, c * h, w, 2]).reshape([b, c * h, 1, w * 2]);
-    wide.expand([b, c * h, 2, w * 2]).reshape([b, c, h * 2, w * 2])
+    let wide = x
+        .reshape([b, c * h, w, 1])
+        .expand([b, c * h, w, 2])
+        .reshape([b, c * h, 1, w * 2]);
+    wide.expand([b, c * h, 2, w * 2])
+        .reshape([b, c, h * 2, w * 2])
 }
 
 /// `x · sigmoid(1.702 x)`, CLIP's approximation of GELU.

@@ -37,14 +37,22 @@ pub enum Stream {
 fn round(c: [u32; 4], k: [u32; 2]) -> [u32; 4] {
     let p0 = u64::from(c[0]) * 0xD251_1F53;
     let p1 = u64::from(c[2]) * 0xCD9E_8D57;
-    [(p1 >> 32) as u32 ^ c[1] ^ k[0], p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k[1], p0 as u32]
+    [
+        (p1 >> 32) as u32 ^ c[1] ^ k[0],
+        p1 as u32,
+        (p0 >> 32) as u32 ^ c[3] ^ k[1],
+        p0 as u32,
+    ]
 }
 
 /// One block of Philox4x32 with ten rounds.
 pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for i in 0..10 {
         if i > 0 {
-            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+            key = [
+                key[0].wrapping_add(0x9E37_79B9),
+                key[1].wrapping_add(0xBB67_AE85),
+            ];
         }
         counter = round(counter, key);
     }
@@ -62,13 +70,25 @@ impl Philox {
         let key = [seed as u32, (seed >> 32) as u32];
         // Steps beyond 2^32 fold into the stream word, whose upper half no `Stream` uses.
         let stream = stream ^ (((step >> 32) as u32) << 16);
-        Self { key, stream, step: step as u32, index: 0, buffer: [0; 4], used: 4 }
+        Self {
+            key,
+            stream,
+            step: step as u32,
+            index: 0,
+            buffer: [0; 4],
+            used: 4,
+        }
     }
 
     /// 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
-            let counter = [self.index as u32, (self.index >> 32) as u32, self.step, self.stream];
+            let counter = [
+                self.index as u32,
+                (self.index >> 32) as u32,
+                self.step,
+                self.stream,
+            ];
             self.buffer = philox4x32_10(counter, self.key);
             self.index += 1;
             self.used = 0;
@@ -112,13 +132,19 @@ mod tests {
     /// Known-answer vectors of Random123 (kat_vectors, philox4x32 10).
     #[test]
     fn known_answers() {
-        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(
+            philox4x32_10([0; 4], [0; 2]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
         assert_eq!(
             philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
         assert_eq!(
-            philox4x32_10([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            philox4x32_10(
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0]
+            ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
@@ -128,7 +154,10 @@ mod tests {
         let x = Philox::new(7, Stream::Latents, 0).normals(100_000);
         let mean = x.iter().sum::<f32>() / x.len() as f32;
         let var = x.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / x.len() as f32;
-        assert!(mean.abs() < 0.02 && (var - 1.0).abs() < 0.02, "{mean} {var}");
+        assert!(
+            mean.abs() < 0.02 && (var - 1.0).abs() < 0.02,
+            "{mean} {var}"
+        );
     }
 
     #[test]

@@ -23,8 +23,9 @@ impl RopeTables {
         let half = head_size / 2;
         let mut cos = Vec::with_capacity(rows * steps * head_size);
         let mut sin = Vec::with_capacity(cos.capacity());
-        let frequencies: Vec<f64> =
-            (0..half).map(|i| 1.0 / libm::pow(base, 2.0 * i as f64 / head_size as f64)).collect();
+        let frequencies: Vec<f64> = (0..half)
+            .map(|i| 1.0 / libm::pow(base, 2.0 * i as f64 / head_size as f64))
+            .collect();
         for &position in positions.iter().flatten() {
             for i in 0..head_size {
                 let angle = position as f64 * frequencies[i % half];
@@ -32,14 +33,22 @@ impl RopeTables {
                 sin.push(libm::sin(angle) as f32);
             }
         }
-        let tensor = |values| Tensor::from_data(TensorData::new(values, [rows, 1, steps, head_size]), device);
-        Self { cos: tensor(cos), sin: tensor(sin) }
+        let tensor = |values| {
+            Tensor::from_data(TensorData::new(values, [rows, 1, steps, head_size]), device)
+        };
+        Self {
+            cos: tensor(cos),
+            sin: tensor(sin),
+        }
     }
 
     /// Rotates `[B, H, T, E]`.
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
-        let (low, high) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
+        let (low, high) = (
+            x.clone().narrow(3, 0, half),
+            x.clone().narrow(3, half, half),
+        );
         let turned = Tensor::cat(vec![high.neg(), low], 3);
         x.mul(self.cos.clone()).add(turned.mul(self.sin.clone()))
     }

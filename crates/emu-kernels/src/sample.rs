@@ -17,7 +17,11 @@ pub struct Processors {
 
 impl Default for Processors {
     fn default() -> Self {
-        Self { repetition_penalty: 1.0, no_repeat_ngram: 0, min_length: 0 }
+        Self {
+            repetition_penalty: 1.0,
+            no_repeat_ngram: 0,
+            min_length: 0,
+        }
     }
 }
 
@@ -34,7 +38,11 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+        }
     }
 }
 
@@ -48,7 +56,11 @@ impl Processors {
             seen.dedup();
             for token in seen {
                 if let Some(score) = scores.get_mut(token as usize) {
-                    *score *= if *score < 0.0 { self.repetition_penalty } else { 1.0 / self.repetition_penalty };
+                    *score *= if *score < 0.0 {
+                        self.repetition_penalty
+                    } else {
+                        1.0 / self.repetition_penalty
+                    };
                 }
             }
         }
@@ -97,13 +109,19 @@ impl Sampling {
             return argmax(logits);
         }
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| {
+            logits[b as usize]
+                .total_cmp(&logits[a as usize])
+                .then(a.cmp(&b))
+        });
         if self.top_k > 0 {
             order.truncate(self.top_k);
         }
         let max = order.first().map_or(0.0, |&i| logits[i as usize]);
-        let weights: Vec<f64> =
-            order.iter().map(|&i| f64::from((logits[i as usize] - max) / self.temperature).exp()).collect();
+        let weights: Vec<f64> = order
+            .iter()
+            .map(|&i| f64::from((logits[i as usize] - max) / self.temperature).exp())
+            .collect();
         let total: f64 = weights.iter().sum();
         // The shortest head of the order whose probability reaches top_p.
         let mut kept = weights.len();
@@ -134,7 +152,11 @@ mod tests {
 
     #[test]
     fn processors_follow_transformers() {
-        let p = Processors { repetition_penalty: 2.0, no_repeat_ngram: 2, min_length: 4 };
+        let p = Processors {
+            repetition_penalty: 2.0,
+            no_repeat_ngram: 2,
+            min_length: 4,
+        };
         let mut scores = vec![1.0, -1.0, 4.0, 0.5];
         p.apply(&[1, 3, 1], 2, &mut scores);
         // 1 and 3 penalised, (1, 3) was seen so 3 is banned, the end token 2 comes too early.
@@ -145,8 +167,16 @@ mod tests {
     fn sampling_obeys_its_limits() {
         let logits = [0.0, 3.0, 2.0, -1.0];
         let mut random = Philox::new(1, Stream::Tokens, 0);
-        let top_k = Sampling { temperature: 1.0, top_k: 2, top_p: 1.0 };
-        let top_p = Sampling { temperature: 1.0, top_k: 0, top_p: 0.5 };
+        let top_k = Sampling {
+            temperature: 1.0,
+            top_k: 2,
+            top_p: 1.0,
+        };
+        let top_p = Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 0.5,
+        };
         let mut seen = [0usize; 4];
         for _ in 0..2000 {
             seen[top_k.choose(&logits, &mut random) as usize] += 1;
@@ -155,7 +185,10 @@ mod tests {
         assert!(seen[0] == 0 && seen[3] == 0);
         let share = seen[1] as f64 / 2000.0;
         assert!((share - 0.731).abs() < 0.04, "{share}");
-        assert_eq!(Sampling::default().choose(&[f32::NAN, 1.0, 1.0], &mut random), 1);
+        assert_eq!(
+            Sampling::default().choose(&[f32::NAN, 1.0, 1.0], &mut random),
+            1
+        );
     }
 
     #[test]

@@ -81,7 +81,9 @@ impl CausalConfig {
         };
         CausalFormer {
             causal_tokens: param([1, self.queries, self.d_model], Init::Normal(0.02), device),
-            raster: self.raster.then(|| QLinear::new(encoder_width, self.d_model, false, device)),
+            raster: self
+                .raster
+                .then(|| QLinear::new(encoder_width, self.d_model, false, device)),
             relative_bias: QEmbedding::new(self.buckets, self.heads, 0.02, device),
             blocks: (0..self.layers).map(block).collect(),
             final_norm: RmsNorm::new(self.d_model, self.norm_eps, device),
@@ -129,7 +131,12 @@ impl CausalFormer {
     }
 
     /// As [`CausalFormer::forward`] with these queries `[1, Q, D]`, showing its stages.
-    pub fn forward_probed(&self, tokens: Tensor<3>, queries: Tensor<3>, probe: &mut Probe) -> Tensor<3> {
+    pub fn forward_probed(
+        &self,
+        tokens: Tensor<3>,
+        queries: Tensor<3>,
+        probe: &mut Probe,
+    ) -> Tensor<3> {
         let [b, n, _] = tokens.dims();
         let [_, q, d] = queries.dims();
 
@@ -148,7 +155,10 @@ impl CausalFormer {
             let h = block.cross_norm.forward(x.clone());
             x = x + block.cross_attn.forward(h, tokens.clone(), None);
             probe.see(format_args!("cformer.block{i}.cross"), &x);
-            x = x.clone() + block.wo.forward(relu(block.wi.forward(block.ff_norm.forward(x))));
+            x = x.clone()
+                + block
+                    .wo
+                    .forward(relu(block.wi.forward(block.ff_norm.forward(x))));
             probe.see(format_args!("cformer.block{i}.ff"), &x);
         }
 
@@ -163,11 +173,22 @@ impl CausalFormer {
     /// The relative bias of `n` queries, without the causal mask: `[1, H, n, n]`.
     pub fn position_bias(&self, n: usize) -> Tensor<4> {
         let index: Vec<i32> = (0..n * n)
-            .map(|i| bucket((i / n).saturating_sub(i % n), self.buckets, self.max_distance) as i32)
+            .map(|i| {
+                bucket(
+                    (i / n).saturating_sub(i % n),
+                    self.buckets,
+                    self.max_distance,
+                ) as i32
+            })
             .collect();
-        let index: Tensor<2, Int> =
-            Tensor::from_data(TensorData::new(index, [n, n]), &self.causal_tokens.val().device());
-        self.relative_bias.forward(index).permute([2, 0, 1]).unsqueeze() // [1, H, n, n]
+        let index: Tensor<2, Int> = Tensor::from_data(
+            TensorData::new(index, [n, n]),
+            &self.causal_tokens.val().device(),
+        );
+        self.relative_bias
+            .forward(index)
+            .permute([2, 0, 1])
+            .unsqueeze() // [1, H, n, n]
     }
 }
 
@@ -181,7 +202,12 @@ impl T5Attention {
             let [_, s, _] = y.dims();
             y.reshape([b, s, h, e]).swap_dims(1, 2)
         };
-        let options = AttentionOptions { causal: bias.is_some(), scale: Some(1.0), bias, hidden: None };
+        let options = AttentionOptions {
+            causal: bias.is_some(),
+            scale: Some(1.0),
+            bias,
+            hidden: None,
+        };
         let y = ops::attention(
             heads(self.q.forward(x)),
             heads(self.k.forward(source.clone())),

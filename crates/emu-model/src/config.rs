@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// A configuration that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The model configuration is wrong: {0}. Correct it, or take one of the presets emu-14b, emu-mini or tiny.")]
+#[error(
+    "The model configuration is wrong: {0}. Correct it, or take one of the presets emu-14b, emu-mini or tiny."
+)]
 pub struct ConfigError(pub String);
 
 /// The visual encoder (EVA-01-CLIP).
@@ -252,16 +254,27 @@ impl EmuConfig {
             return wrong(format!("{name} is {n}, which no model has"));
         }
         if !v.image_size.is_multiple_of(v.patch_size) {
-            return wrong(format!("vision.image_size {} is no multiple of the patch {}", v.image_size, v.patch_size));
+            return wrong(format!(
+                "vision.image_size {} is no multiple of the patch {}",
+                v.image_size, v.patch_size
+            ));
         }
         if !v.width.is_multiple_of(v.head_width) {
-            return wrong(format!("vision.width {} is no multiple of the head {}", v.width, v.head_width));
+            return wrong(format!(
+                "vision.width {} is no multiple of the head {}",
+                v.width, v.head_width
+            ));
         }
         if let Some(stem) = &v.stem {
             if stem.channels.len() != stem.blocks.len() || stem.channels.last() != Some(&v.width) {
-                return wrong("vision.stem needs as many blocks as channels, the last of the encoder's width".into());
+                return wrong(
+                    "vision.stem needs as many blocks as channels, the last of the encoder's width"
+                        .into(),
+                );
             }
-            if stem.channels.len() >= usize::BITS as usize || v.patch_size != 1 << stem.channels.len() {
+            if stem.channels.len() >= usize::BITS as usize
+                || v.patch_size != 1 << stem.channels.len()
+            {
                 return wrong(format!(
                     "vision.patch_size {} is not what {} stages of stride 2 make",
                     v.patch_size,
@@ -273,18 +286,40 @@ impl EmuConfig {
             }
         }
         if c.raster && c.queries != v.grid() * v.grid() {
-            return wrong(format!("causal.raster needs {} queries, not {}", v.grid() * v.grid(), c.queries));
+            return wrong(format!(
+                "causal.raster needs {} queries, not {}",
+                v.grid() * v.grid(),
+                c.queries
+            ));
         }
         if !l.heads.is_multiple_of(l.kv_heads) {
-            return wrong(format!("lm.heads {} is no multiple of lm.kv_heads {}", l.heads, l.kv_heads));
+            return wrong(format!(
+                "lm.heads {} is no multiple of lm.kv_heads {}",
+                l.heads, l.kv_heads
+            ));
         }
         if !l.head_size.is_multiple_of(2) {
-            return wrong(format!("lm.head_size {} is odd, which the rotary embedding cannot halve", l.head_size));
+            return wrong(format!(
+                "lm.head_size {} is odd, which the rotary embedding cannot halve",
+                l.head_size
+            ));
         }
         let s = &self.special;
-        let ids = [Some(s.bos), Some(s.eos), Some(s.pad), Some(s.img), Some(s.end_img), Some(s.image), s.user, s.assistant];
+        let ids = [
+            Some(s.bos),
+            Some(s.eos),
+            Some(s.pad),
+            Some(s.img),
+            Some(s.end_img),
+            Some(s.image),
+            s.user,
+            s.assistant,
+        ];
         if let Some(id) = ids.into_iter().flatten().find(|id| *id as usize >= l.vocab) {
-            return wrong(format!("special token {id} is outside the vocabulary of {}", l.vocab));
+            return wrong(format!(
+                "special token {id} is outside the vocabulary of {}",
+                l.vocab
+            ));
         }
         if self.image.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return wrong("image.std must be positive".into());
@@ -350,12 +385,16 @@ impl EmuConfig {
         self.special.user = Some(self.lm.vocab as u32);
         self.special.assistant = Some(self.lm.vocab as u32 + 1);
         self.lm.vocab += 2;
-        self.adapter = Some(AdapterConfig { rank: 16, alpha: 16.0 });
+        self.adapter = Some(AdapterConfig {
+            rank: 16,
+            alpha: 16.0,
+        });
         self.prompts = PromptConfig {
             system: String::new(),
             user: "[USER]: {}".into(),
             assistant: " [ASSISTANT]:".into(),
-            caption: "Please provide an accurate and concise description of the given image.".into(),
+            caption: "Please provide an accurate and concise description of the given image."
+                .into(),
             imagine: "{}".into(),
         };
         self
@@ -371,7 +410,11 @@ impl EmuConfig {
                 layers: 2,
                 head_width: 32,
                 mlp_ratio: 3.0,
-                stem: Some(StemConfig { channels: vec![32, 48, 96, 192], blocks: vec![0, 1, 2, 1], groups: 8 }),
+                stem: Some(StemConfig {
+                    channels: vec![32, 48, 96, 192],
+                    blocks: vec![0, 1, 2, 1],
+                    groups: 8,
+                }),
             },
             causal: CausalConfig {
                 queries: 16,

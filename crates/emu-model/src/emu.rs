@@ -46,7 +46,9 @@ const LN_VISUAL_EPS: f64 = 1e-6;
 impl Emu {
     /// The normed tokens of the encoder: `[B, 3, S, S]` to `[B, N, V]`.
     pub fn encode(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
-        let tokens = self.ln_visual.forward(self.visual.forward_probed(images, probe));
+        let tokens = self
+            .ln_visual
+            .forward(self.visual.forward_probed(images, probe));
         probe.see(format_args!("ln_visual"), &tokens);
         tokens
     }
@@ -64,7 +66,12 @@ impl Emu {
     ///
     /// # Errors
     /// Where marks and embeddings do not match in number, or the rows differ in length.
-    pub fn splice(&self, ids: &[Vec<u32>], visual: Option<Tensor<3>>, image: u32) -> Result<Tensor<3>, SpliceError> {
+    pub fn splice(
+        &self,
+        ids: &[Vec<u32>],
+        visual: Option<Tensor<3>>,
+        image: u32,
+    ) -> Result<Tensor<3>, SpliceError> {
         splice(&self.lm.embed_tokens, ids, visual, image)
     }
 }
@@ -102,13 +109,20 @@ pub fn splice(
     let marks: Vec<usize> = (0..flat.len()).filter(|&i| flat[i] == image).collect();
     let embeddings = visual.as_ref().map_or(0, |v| v.dims()[0] * v.dims()[1]);
     if marks.len() != embeddings {
-        return Err(SpliceError::Count { marks: marks.len(), embeddings });
+        return Err(SpliceError::Count {
+            marks: marks.len(),
+            embeddings,
+        });
     }
     let device = table.weight.val().device();
-    let tokens: Tensor<2, Int> =
-        Tensor::from_data(TensorData::new(flat.iter().map(|&i| i as i32).collect(), [b, t]), &device);
+    let tokens: Tensor<2, Int> = Tensor::from_data(
+        TensorData::new(flat.iter().map(|&i| i as i32).collect(), [b, t]),
+        &device,
+    );
     let text = table.forward(tokens); // [B, T, D]
-    let Some(visual) = visual else { return Ok(text) };
+    let Some(visual) = visual else {
+        return Ok(text);
+    };
 
     // One gather over [text rows; visual rows]: position i takes its own row, or the next visual one.
     let [_, _, d] = text.dims();
@@ -126,6 +140,9 @@ pub fn splice(
         })
         .collect();
     let source: Tensor<1, Int> = Tensor::from_data(TensorData::new(source, [b * t]), &device);
-    let rows = Tensor::cat(vec![text.reshape([b * t, d]), visual.reshape([embeddings, d])], 0);
+    let rows = Tensor::cat(
+        vec![text.reshape([b * t, d]), visual.reshape([embeddings, d])],
+        0,
+    );
     Ok(rows.select(0, source).reshape([b, t, d]))
 }

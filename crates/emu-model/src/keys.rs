@@ -21,22 +21,61 @@ pub fn emu() -> Result<KeyMap, PackError> {
             "cformer.cformer.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
             "cformer.relative_bias.weight",
         ),
-        Rule::new("cformer.cformer.final_layer_norm.weight", "cformer.final_norm.weight"),
-        Rule::new("cformer.cformer.block.{i}.layer.0.SelfAttention.{p}.weight", "cformer.blocks.{i}.self_attn.{p}.weight"),
-        Rule::new("cformer.cformer.block.{i}.layer.0.layer_norm.weight", "cformer.blocks.{i}.self_norm.weight"),
-        Rule::new("cformer.cformer.block.{i}.layer.1.EncDecAttention.{p}.weight", "cformer.blocks.{i}.cross_attn.{p}.weight"),
-        Rule::new("cformer.cformer.block.{i}.layer.1.layer_norm.weight", "cformer.blocks.{i}.cross_norm.weight"),
-        Rule::new("cformer.cformer.block.{i}.layer.2.DenseReluDense.{p}.weight", "cformer.blocks.{i}.{p}.weight"),
-        Rule::new("cformer.cformer.block.{i}.layer.2.layer_norm.weight", "cformer.blocks.{i}.ff_norm.weight"),
+        Rule::new(
+            "cformer.cformer.final_layer_norm.weight",
+            "cformer.final_norm.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.0.SelfAttention.{p}.weight",
+            "cformer.blocks.{i}.self_attn.{p}.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.0.layer_norm.weight",
+            "cformer.blocks.{i}.self_norm.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.1.EncDecAttention.{p}.weight",
+            "cformer.blocks.{i}.cross_attn.{p}.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.1.layer_norm.weight",
+            "cformer.blocks.{i}.cross_norm.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.2.DenseReluDense.{p}.weight",
+            "cformer.blocks.{i}.{p}.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.2.layer_norm.weight",
+            "cformer.blocks.{i}.ff_norm.weight",
+        ),
         // language model with adapters
-        Rule::new(format!("{PEFT}.lora_A.default.weight"), "lm.layers.{i}.self_attn.{p}.lora.a"),
-        Rule::new(format!("{PEFT}.lora_B.default.weight"), "lm.layers.{i}.self_attn.{p}.lora.b"),
-        Rule::alias(format!("{PEFT}.base_layer.weight"), "lm.layers.{i}.self_attn.{p}.weight"),
+        Rule::new(
+            format!("{PEFT}.lora_A.default.weight"),
+            "lm.layers.{i}.self_attn.{p}.lora.a",
+        ),
+        Rule::new(
+            format!("{PEFT}.lora_B.default.weight"),
+            "lm.layers.{i}.self_attn.{p}.lora.b",
+        ),
+        Rule::alias(
+            format!("{PEFT}.base_layer.weight"),
+            "lm.layers.{i}.self_attn.{p}.weight",
+        ),
         Rule::alias("decoder.lm.base_model.model.model.{rest..}", "lm.{rest..}"),
-        Rule::alias("decoder.lm.base_model.model.stu_regress_head.weight", "lm.stu_regress_head.weight"),
-        Rule::alias("decoder.lm.base_model.model.lm_head.weight", "lm.lm_head.weight"),
+        Rule::alias(
+            "decoder.lm.base_model.model.stu_regress_head.weight",
+            "lm.stu_regress_head.weight",
+        ),
+        Rule::alias(
+            "decoder.lm.base_model.model.lm_head.weight",
+            "lm.lm_head.weight",
+        ),
         // language model
-        Rule::new("decoder.lm.stu_regress_head.weight", "lm.stu_regress_head.weight"),
+        Rule::new(
+            "decoder.lm.stu_regress_head.weight",
+            "lm.stu_regress_head.weight",
+        ),
         Rule::new("decoder.lm.lm_head.weight", "lm.lm_head.weight"),
         Rule::new("decoder.lm.model.{rest..}", "lm.{rest..}"),
         // encoder
@@ -59,11 +98,26 @@ pub fn emu() -> Result<KeyMap, PackError> {
 /// Never: the rules are constant and tested.
 pub fn emu_instruct() -> Result<KeyMap, PackError> {
     let rules = [
-        Rule::new("decoder.lm.base_model.model.stu_regress_head.weight", "lm.stu_regress_head.weight"),
-        Rule::new("decoder.lm.base_model.model.lm_head.weight", "lm.lm_head.weight"),
-        Rule::new(format!("{PEFT}.lora_A.default.weight"), "lm.layers.{i}.self_attn.{p}.lora.a"),
-        Rule::new(format!("{PEFT}.lora_B.default.weight"), "lm.layers.{i}.self_attn.{p}.lora.b"),
-        Rule::alias(format!("{PEFT}.base_layer.weight"), "lm.layers.{i}.self_attn.{p}.weight"),
+        Rule::new(
+            "decoder.lm.base_model.model.stu_regress_head.weight",
+            "lm.stu_regress_head.weight",
+        ),
+        Rule::new(
+            "decoder.lm.base_model.model.lm_head.weight",
+            "lm.lm_head.weight",
+        ),
+        Rule::new(
+            format!("{PEFT}.lora_A.default.weight"),
+            "lm.layers.{i}.self_attn.{p}.lora.a",
+        ),
+        Rule::new(
+            format!("{PEFT}.lora_B.default.weight"),
+            "lm.layers.{i}.self_attn.{p}.lora.b",
+        ),
+        Rule::alias(
+            format!("{PEFT}.base_layer.weight"),
+            "lm.layers.{i}.self_attn.{p}.weight",
+        ),
         Rule::new("decoder.lm.base_model.model.model.{rest..}", "lm.{rest..}"),
     ];
     Ok(KeyMap::new(rules, [])?.then(emu()?))

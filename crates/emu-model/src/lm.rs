@@ -93,7 +93,10 @@ impl LmConfig {
         let d = self.width;
         // Residual outputs start small, as in GPT-2.
         let out = Init::Normal(0.02 / (2.0 * self.layers as f32).sqrt());
-        let lora = adapter.map(|a| LoraConfig { rank: a.rank, alpha: a.alpha });
+        let lora = adapter.map(|a| LoraConfig {
+            rank: a.rank,
+            alpha: a.alpha,
+        });
         let adapted = |linear: QLinear| match &lora {
             Some(lora) => linear.with_lora(lora, device),
             None => linear,
@@ -102,9 +105,25 @@ impl LmConfig {
             input_layernorm: RmsNorm::new(d, self.norm_eps, device),
             self_attn: Attention {
                 q_proj: adapted(QLinear::new(d, self.heads * self.head_size, false, device)),
-                k_proj: adapted(QLinear::new(d, self.kv_heads * self.head_size, false, device)),
-                v_proj: adapted(QLinear::new(d, self.kv_heads * self.head_size, false, device)),
-                o_proj: adapted(QLinear::with_init(self.heads * self.head_size, d, false, out, device)),
+                k_proj: adapted(QLinear::new(
+                    d,
+                    self.kv_heads * self.head_size,
+                    false,
+                    device,
+                )),
+                v_proj: adapted(QLinear::new(
+                    d,
+                    self.kv_heads * self.head_size,
+                    false,
+                    device,
+                )),
+                o_proj: adapted(QLinear::with_init(
+                    self.heads * self.head_size,
+                    d,
+                    false,
+                    out,
+                    device,
+                )),
                 heads: self.heads,
                 kv_heads: self.kv_heads,
             },
@@ -150,7 +169,14 @@ impl Lm {
     /// An empty cache.
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
         let device = self.embed_tokens.weight.lazy_device();
-        KvCache::new(self.layers.len(), batch, self.kv_heads, capacity, self.head_size, &device)
+        KvCache::new(
+            self.layers.len(),
+            batch,
+            self.kv_heads,
+            capacity,
+            self.head_size,
+            &device,
+        )
     }
 
     /// Final hidden states of whole sequences.
@@ -158,7 +184,12 @@ impl Lm {
     /// # Shapes
     /// - `x`: `[B, T, D]`; `positions`: B rows (or one for all) of T
     /// - returns `[B, T, D]`, after the final norm
-    pub fn forward(&self, x: Tensor<3>, positions: &[Vec<usize>], visibility: &Visibility) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        positions: &[Vec<usize>],
+        visibility: &Visibility,
+    ) -> Tensor<3> {
         self.forward_probed(x, positions, visibility, &mut Probe::off())
     }
 
@@ -172,10 +203,16 @@ impl Lm {
     ) -> Tensor<3> {
         let tables = RopeTables::new(positions, self.head_size, self.rope_base, &x.device());
         for (i, layer) in self.layers.iter().enumerate() {
-            let h = layer.self_attn.forward(layer.input_layernorm.forward(x.clone()), &tables, visibility);
+            let h = layer.self_attn.forward(
+                layer.input_layernorm.forward(x.clone()),
+                &tables,
+                visibility,
+            );
             probe.see(format_args!("layer{i}.attn"), &h);
             x = x + h;
-            let h = layer.mlp.forward(layer.post_attention_layernorm.forward(x.clone()));
+            let h = layer
+                .mlp
+                .forward(layer.post_attention_layernorm.forward(x.clone()));
             probe.see(format_args!("layer{i}.mlp"), &h);
             x = x + h;
             probe.see(format_args!("layer{i}.out"), &x);
@@ -222,7 +259,8 @@ impl Attention {
 
     fn merge(&self, y: Tensor<4>) -> Tensor<3> {
         let [b, h, t, e] = y.dims();
-        self.o_proj.forward(y.swap_dims(1, 2).reshape([b, t, h * e]))
+        self.o_proj
+            .forward(y.swap_dims(1, 2).reshape([b, t, h * e]))
     }
 
     fn forward(&self, x: Tensor<3>, tables: &RopeTables, visibility: &Visibility) -> Tensor<3> {
@@ -231,13 +269,25 @@ impl Attention {
             Visibility::All => None,
             Visibility::Padding(hidden) | Visibility::Blocks(hidden) => Some(hidden.clone()),
         };
-        let options = AttentionOptions { causal: true, hidden, ..Default::default() };
-        self.merge(ops::attention(tables.rotate(q), tables.rotate(k), v, options))
+        let options = AttentionOptions {
+            causal: true,
+            hidden,
+            ..Default::default()
+        };
+        self.merge(ops::attention(
+            tables.rotate(q),
+            tables.rotate(k),
+            v,
+            options,
+        ))
     }
 }
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down_proj.forward(ops::silu_gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
+        self.down_proj.forward(ops::silu_gate(
+            self.gate_proj.forward(x.clone()),
+            self.up_proj.forward(x),
+        ))
     }
 }

@@ -20,7 +20,10 @@ impl Probe {
 
     /// A probe that keeps everything under `prefix` + name.
     pub fn on(prefix: &str) -> Self {
-        Self { seen: Some(BTreeMap::new()), prefix: prefix.into() }
+        Self {
+            seen: Some(BTreeMap::new()),
+            prefix: prefix.into(),
+        }
     }
 
     /// Remembers a tensor.

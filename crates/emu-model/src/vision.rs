@@ -107,11 +107,19 @@ impl VisionConfig {
     /// A new encoder.
     pub fn init(&self, device: &Device) -> Vision {
         let d = self.width;
-        let patch_embed = Conv2dConfig { inputs: 3, outputs: d, kernel: self.patch_size, stride: self.patch_size, padding: (0, 0) };
+        let patch_embed = Conv2dConfig {
+            inputs: 3,
+            outputs: d,
+            kernel: self.patch_size,
+            stride: self.patch_size,
+            padding: (0, 0),
+        };
         Vision {
             cls_token: param([1, 1, d], Init::Normal(0.02), device),
             pos_embed: param([1, self.tokens(), d], Init::Normal(0.02), device),
-            patch_embed: self.stem.is_none().then(|| PatchEmbed { proj: patch_embed.init(device) }),
+            patch_embed: self.stem.is_none().then(|| PatchEmbed {
+                proj: patch_embed.init(device),
+            }),
             stem: self.stem.as_ref().map(|stem| stem.init(device)),
             blocks: (0..self.layers).map(|_| self.init_block(device)).collect(),
         }
@@ -149,9 +157,14 @@ impl StemConfig {
                 norm2: GroupNorm::new(self.groups, c, 1e-5, device),
                 conv2: Conv2dConfig::same(c, c, 3).init_with(Init::Normal(0.02), device),
             };
-            StemStage { down, blocks: (0..blocks).map(block).collect() }
+            StemStage {
+                down,
+                blocks: (0..blocks).map(block).collect(),
+            }
         });
-        Stem { stages: stages.collect() }
+        Stem {
+            stages: stages.collect(),
+        }
     }
 }
 
@@ -219,7 +232,12 @@ impl Attention {
         let no_bias = self.q_bias.val().zeros_like();
         let bias = Tensor::cat(vec![self.q_bias.val(), no_bias, self.v_bias.val()], 0); // [3D]
         let qkv = self.qkv.forward(x) + bias.unsqueeze();
-        let heads = |i: usize| qkv.clone().narrow(2, i * d, d).reshape([b, n, h, e]).swap_dims(1, 2); // [B, H, N, E]
+        let heads = |i: usize| {
+            qkv.clone()
+                .narrow(2, i * d, d)
+                .reshape([b, n, h, e])
+                .swap_dims(1, 2)
+        }; // [B, H, N, E]
         let y = ops::attention(heads(0), heads(1), heads(2), AttentionOptions::default());
         self.proj.forward(y.swap_dims(1, 2).reshape([b, n, d]))
     }

@@ -8,7 +8,10 @@ use emu_pack::{Dtype, PackError, TensorData, TensorInfo};
 
 /// Names and shapes of a module's parameters, in the order of its fields. Allocates nothing.
 pub fn parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
-    let mut list = List { path: vec![], found: vec![] };
+    let mut list = List {
+        path: vec![],
+        found: vec![],
+    };
     module.visit(&mut list);
     list.found
 }
@@ -28,7 +31,8 @@ impl ModuleVisitor for List {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.push((self.path.join("."), param.lazy_shape().dims::<D>().to_vec()));
+        self.found
+            .push((self.path.join("."), param.lazy_shape().dims::<D>().to_vec()));
     }
 }
 
@@ -36,8 +40,15 @@ impl ModuleVisitor for List {
 ///
 /// # Errors
 /// The first that `f` returns.
-pub fn export<M: Module, E>(module: &M, f: impl FnMut(TensorData) -> Result<(), E>) -> Result<(), E> {
-    let mut export = Export { path: vec![], f, failed: None };
+pub fn export<M: Module, E>(
+    module: &M,
+    f: impl FnMut(TensorData) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut export = Export {
+        path: vec![],
+        f,
+        failed: None,
+    };
     module.visit(&mut export);
     export.failed.map_or(Ok(()), Err)
 }
@@ -60,9 +71,16 @@ impl<F: FnMut(TensorData) -> Result<(), E>, E> ModuleVisitor for Export<F, E> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.failed.is_none() {
             let data = param.val().into_data().convert::<f32>();
-            let info =
-                TensorInfo { name: self.path.join("."), dtype: Dtype::F32, shape: param.lazy_shape().dims::<D>().to_vec() };
-            self.failed = (self.f)(TensorData { info, bytes: data.bytes().to_vec() }).err();
+            let info = TensorInfo {
+                name: self.path.join("."),
+                dtype: Dtype::F32,
+                shape: param.lazy_shape().dims::<D>().to_vec(),
+            };
+            self.failed = (self.f)(TensorData {
+                info,
+                bytes: data.bytes().to_vec(),
+            })
+            .err();
         }
     }
 }
@@ -76,7 +94,12 @@ pub fn load<M: Module>(
     device: &Device,
     read: impl FnMut(&str) -> Result<TensorData, PackError>,
 ) -> Result<M, PackError> {
-    let mut load = Load { path: vec![], device: device.clone(), read, failed: None };
+    let mut load = Load {
+        path: vec![],
+        device: device.clone(),
+        read,
+        failed: None,
+    };
     let module = module.map(&mut load);
     match load.failed {
         None => Ok(module),
@@ -104,7 +127,10 @@ impl<F: FnMut(&str) -> Result<TensorData, PackError>> Load<F> {
             });
         }
         data.check_finite()?;
-        Ok(Tensor::from_data(BurnData::new(data.to_f32()?, shape), &self.device))
+        Ok(Tensor::from_data(
+            BurnData::new(data.to_f32()?, shape),
+            &self.device,
+        ))
     }
 }
 
@@ -124,7 +150,11 @@ impl<F: FnMut(&str) -> Result<TensorData, PackError>> ModuleMapper for Load<F> {
         match self.read(param.lazy_shape().dims::<D>()) {
             Ok(tensor) => {
                 let id = param.id;
-                let tensor = if self.device.is_autodiff() { tensor.require_grad() } else { tensor };
+                let tensor = if self.device.is_autodiff() {
+                    tensor.require_grad()
+                } else {
+                    tensor
+                };
                 Param::initialized(id, tensor)
             }
             Err(error) => {

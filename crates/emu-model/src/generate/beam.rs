@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 use emu_kernels::sample::{Processors, log_softmax};
 
 use super::{Cost, GenerateError, Prompt, Session, read_logits};
-use crate::config::EmuConfig;
 use crate::Emu;
+use crate::config::EmuConfig;
 
 /// How beams are searched.
 #[derive(Clone, Debug)]
@@ -67,7 +67,12 @@ impl<'a> BeamSearch<'a> {
     ///
     /// # Errors
     /// Where the prompt does not fit the context or its pictures, or there are no beams.
-    pub fn new(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt, options: BeamOptions) -> Result<Self, GenerateError> {
+    pub fn new(
+        emu: &'a Emu,
+        config: &'a EmuConfig,
+        prompt: &Prompt,
+        options: BeamOptions,
+    ) -> Result<Self, GenerateError> {
         let n = options.beams;
         if n == 0 || 2 * n > config.lm.vocab {
             return Err(GenerateError::Option {
@@ -76,14 +81,32 @@ impl<'a> BeamSearch<'a> {
                 advice: "Give at least 1 and at most half of the vocabulary.",
             });
         }
-        let (mut session, hidden) =
-            Session::start(emu, prompt, config.special.image, config.lm.context, 1, options.max_new_tokens)?;
+        let (mut session, hidden) = Session::start(
+            emu,
+            prompt,
+            config.special.image,
+            config.lm.context,
+            1,
+            options.max_new_tokens,
+        )?;
         session.cache = session.cache.into_beams(n);
         let hidden = hidden.repeat_dim(0, n);
         // All beams start alike; only the first may continue, or they would stay alike.
-        let beams =
-            (0..n).map(|i| Beam { tokens: vec![config.special.bos], sum: if i == 0 { 0.0 } else { -1e9 } }).collect();
-        Ok(Self { session, config, options, beams, finished: vec![], hidden: Some(hidden), made: 0 })
+        let beams = (0..n)
+            .map(|i| Beam {
+                tokens: vec![config.special.bos],
+                sum: if i == 0 { 0.0 } else { -1e9 },
+            })
+            .collect();
+        Ok(Self {
+            session,
+            config,
+            options,
+            beams,
+            finished: vec![],
+            hidden: Some(hidden),
+            made: 0,
+        })
     }
 
     /// The most likely unfinished sequence.
@@ -101,7 +124,9 @@ impl<'a> BeamSearch<'a> {
     /// # Errors
     /// Where the device fails.
     pub async fn step(&mut self) -> Result<bool, GenerateError> {
-        let Some(hidden) = self.hidden.take() else { return Ok(false) };
+        let Some(hidden) = self.hidden.take() else {
+            return Ok(false);
+        };
         if self.made >= self.options.max_new_tokens {
             self.close();
             return Ok(false);
@@ -113,7 +138,9 @@ impl<'a> BeamSearch<'a> {
         let special = &self.config.special;
         for (row, beam) in rows.iter_mut().zip(&self.beams) {
             log_softmax(row);
-            self.options.processors.apply(&beam.tokens, special.eos, row);
+            self.options
+                .processors
+                .apply(&beam.tokens, special.eos, row);
             if self.options.ban_images {
                 row[special.img as usize] = f32::NEG_INFINITY;
             }
@@ -155,7 +182,9 @@ impl<'a> BeamSearch<'a> {
                 Beam { tokens, sum }
             })
             .collect();
-        if self.made >= self.options.max_new_tokens || self.session.cache.len() == self.session.cache.capacity() {
+        if self.made >= self.options.max_new_tokens
+            || self.session.cache.len() == self.session.cache.capacity()
+        {
             self.close();
             return Ok(false);
         }
@@ -168,7 +197,11 @@ impl<'a> BeamSearch<'a> {
     fn finish(&mut self, tokens: Vec<u32>, sum: f32, length: usize) {
         let score = sum / (length as f32).powf(self.options.length_penalty);
         let n = self.options.beams;
-        let worst = self.finished.iter().map(|h| h.score).fold(f32::INFINITY, f32::min);
+        let worst = self
+            .finished
+            .iter()
+            .map(|h| h.score)
+            .fold(f32::INFINITY, f32::min);
         if self.finished.len() < n || score > worst {
             self.finished.push(Hypothesis { tokens, score });
             // Stable: of equals, the older stays in front.
@@ -200,9 +233,15 @@ fn top(rows: &[Vec<f32>], n: usize) -> Vec<(usize, u32, f32)> {
     let mut all: Vec<(usize, u32, f32)> = rows
         .iter()
         .enumerate()
-        .flat_map(|(beam, row)| row.iter().enumerate().map(move |(token, &score)| (beam, token as u32, score)))
+        .flat_map(|(beam, row)| {
+            row.iter()
+                .enumerate()
+                .map(move |(token, &score)| (beam, token as u32, score))
+        })
         .collect();
-    let order = |a: &(usize, u32, f32), b: &(usize, u32, f32)| b.2.total_cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1)));
+    let order = |a: &(usize, u32, f32), b: &(usize, u32, f32)| {
+        b.2.total_cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1)))
+    };
     if all.len() > n {
         all.select_nth_unstable_by(n, order);
         all.truncate(n);

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{Cost, GenerateError, Prompt, Session};
-use crate::config::EmuConfig;
 use crate::Emu;
+use crate::config::EmuConfig;
 
 /// Regresses the visual embeddings that follow a prompt, one a step.
 pub struct ImageEmbedder<'a> {
@@ -18,10 +18,25 @@ impl<'a> ImageEmbedder<'a> {
     ///
     /// # Errors
     /// Where the prompt does not fit the context or its pictures.
-    pub fn new(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt) -> Result<Self, GenerateError> {
+    pub fn new(
+        emu: &'a Emu,
+        config: &'a EmuConfig,
+        prompt: &Prompt,
+    ) -> Result<Self, GenerateError> {
         let room = config.causal.queries;
-        let (session, _) = Session::start(emu, prompt, config.special.image, config.lm.context, room, room)?;
-        Ok(Self { session, config, embeddings: Vec::with_capacity(room) })
+        let (session, _) = Session::start(
+            emu,
+            prompt,
+            config.special.image,
+            config.lm.context,
+            room,
+            room,
+        )?;
+        Ok(Self {
+            session,
+            config,
+            embeddings: Vec::with_capacity(room),
+        })
     }
 
     /// Embeddings made so far.

@@ -52,7 +52,9 @@ pub enum GenerateError {
     #[error("The device failed while computing: {0}. Try again, or use --device cpu.")]
     Device(String),
     /// The model computed something that is not a number.
-    #[error("The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu.")]
+    #[error(
+        "The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu."
+    )]
     NotFinite,
 }
 
@@ -122,12 +124,24 @@ impl<'a> Session<'a> {
             return Err(GenerateError::Empty);
         }
         if length + room > context {
-            return Err(GenerateError::TooLong { prompt: length, wanted: room, context });
+            return Err(GenerateError::TooLong {
+                prompt: length,
+                wanted: room,
+                context,
+            });
         }
-        let embeds = emu.splice(std::slice::from_ref(&prompt.ids), prompt.visual.clone(), image)?;
+        let embeds = emu.splice(
+            std::slice::from_ref(&prompt.ids),
+            prompt.visual.clone(),
+            image,
+        )?;
         let mut cache = emu.lm.cache(1, (length + reserve).min(context));
         let hidden = emu.lm.step(embeds, &mut cache);
-        let cost = Cost { prefills: 1, prefill_tokens: length, steps: 0 };
+        let cost = Cost {
+            prefills: 1,
+            prefill_tokens: length,
+            steps: 0,
+        };
         Ok((Self { emu, cache, cost }, hidden.narrow(1, length - 1, 1)))
     }
 
@@ -140,8 +154,13 @@ impl<'a> Session<'a> {
     /// Appends one token to every beam.
     pub fn advance_tokens(&mut self, tokens: &[u32]) -> Tensor<3> {
         let device = self.emu.lm.embed_tokens.weight.lazy_device();
-        let ids: Tensor<2, Int> =
-            Tensor::from_data(TensorData::new(tokens.iter().map(|&t| t as i32).collect(), [tokens.len(), 1]), &device);
+        let ids: Tensor<2, Int> = Tensor::from_data(
+            TensorData::new(
+                tokens.iter().map(|&t| t as i32).collect(),
+                [tokens.len(), 1],
+            ),
+            &device,
+        );
         let embeds = self.emu.lm.embed(ids);
         self.advance(embeds)
     }
@@ -149,12 +168,20 @@ impl<'a> Session<'a> {
 
 /// Reads a tensor back as f32.
 pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, GenerateError> {
-    let data = tensor.into_data_async().await.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
-    data.convert::<f32>().try_into_vec::<f32>().map_err(|e| GenerateError::Device(format!("{e:?}")))
+    let data = tensor
+        .into_data_async()
+        .await
+        .map_err(|e| GenerateError::Device(format!("{e:?}")))?;
+    data.convert::<f32>()
+        .try_into_vec::<f32>()
+        .map_err(|e| GenerateError::Device(format!("{e:?}")))
 }
 
 /// Logits of `[B, 1, D]` hidden states, one row per beam.
-pub(crate) async fn read_logits(emu: &Emu, hidden: Tensor<3>) -> Result<Vec<Vec<f32>>, GenerateError> {
+pub(crate) async fn read_logits(
+    emu: &Emu,
+    hidden: Tensor<3>,
+) -> Result<Vec<Vec<f32>>, GenerateError> {
     let logits = emu.lm.logits(hidden);
     let [_, _, vocab] = logits.dims();
     let flat = read(logits).await?;

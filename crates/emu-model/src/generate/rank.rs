@@ -30,7 +30,11 @@ pub async fn rank_losses(
     }
     let total = start + longest;
     if total > config.lm.context {
-        return Err(GenerateError::TooLong { prompt: start, wanted: longest, context: config.lm.context });
+        return Err(GenerateError::TooLong {
+            prompt: start,
+            wanted: longest,
+            context: config.lm.context,
+        });
     }
     let mut losses = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -38,9 +42,13 @@ pub async fn rank_losses(
         ids.extend(candidate);
         let n = ids.len();
         let embeds = emu.splice(&[ids], prompt.visual.clone(), config.special.image)?;
-        let hidden = emu.lm.forward(embeds, &[(0..n).collect()], &Visibility::All);
+        let hidden = emu
+            .lm
+            .forward(embeds, &[(0..n).collect()], &Visibility::All);
         // Position start-1+i predicts candidate token i.
-        let logits = emu.lm.logits(hidden.narrow(1, start - 1, candidate.len().max(1)));
+        let logits = emu
+            .lm
+            .logits(hidden.narrow(1, start - 1, candidate.len().max(1)));
         let [_, _, vocab] = logits.dims();
         let flat = read(logits).await?;
         let sum: f32 = flat
@@ -49,7 +57,9 @@ pub async fn rank_losses(
             .map(|(row, &token)| {
                 let mut row = row.to_vec();
                 log_softmax(&mut row);
-                -row.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY)
+                -row.get(token as usize)
+                    .copied()
+                    .unwrap_or(f32::NEG_INFINITY)
             })
             .sum();
         losses.push(sum / (total - 1).max(1) as f32);

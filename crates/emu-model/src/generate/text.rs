@@ -5,8 +5,8 @@ use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Processors, Sampling};
 
 use super::{Cost, GenerateError, Prompt, Session, read_logits};
-use crate::config::EmuConfig;
 use crate::Emu;
+use crate::config::EmuConfig;
 
 /// How text is generated.
 #[derive(Clone, Debug)]
@@ -82,7 +82,12 @@ impl<'a> TextMachine<'a> {
     ///
     /// # Errors
     /// Where the prompt does not fit the context or its pictures.
-    pub fn new(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt, options: TextOptions) -> Result<Self, GenerateError> {
+    pub fn new(
+        emu: &'a Emu,
+        config: &'a EmuConfig,
+        prompt: &Prompt,
+        options: TextOptions,
+    ) -> Result<Self, GenerateError> {
         if options.sampling.temperature < 0.0 || !options.sampling.temperature.is_finite() {
             return Err(GenerateError::Option {
                 option: "temperature",
@@ -98,10 +103,25 @@ impl<'a> TextMachine<'a> {
             });
         }
         let reserve = options.max_new_tokens + if options.images { config.lm.context } else { 0 };
-        let (session, hidden) = Session::start(emu, prompt, config.special.image, config.lm.context, 1, reserve)?;
+        let (session, hidden) = Session::start(
+            emu,
+            prompt,
+            config.special.image,
+            config.lm.context,
+            1,
+            reserve,
+        )?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![config.special.bos];
-        Ok(Self { session, config, options, random, history, state: State::Choose(hidden), processed: None })
+        Ok(Self {
+            session,
+            config,
+            options,
+            random,
+            history,
+            state: State::Choose(hidden),
+            processed: None,
+        })
     }
 
     /// `<s>` and everything made so far.
@@ -140,10 +160,14 @@ impl<'a> TextMachine<'a> {
         }
         let special = &self.config.special;
         let mut logits = read_logits(self.session.emu, hidden).await?.remove(0);
-        self.options.processors.apply(&self.history, special.eos, &mut logits);
+        self.options
+            .processors
+            .apply(&self.history, special.eos, &mut logits);
         let queries = self.config.causal.queries;
         let left = self.session.cache.capacity() - self.session.cache.len();
-        if !self.options.images && self.config.special.user.is_some() || self.options.images && left < queries + 2 {
+        if !self.options.images && self.config.special.user.is_some()
+            || self.options.images && left < queries + 2
+        {
             // Nobody would draw it, or there is no room for it.
             if let Some(score) = logits.get_mut(special.img as usize) {
                 *score = f32::NEG_INFINITY;
@@ -165,7 +189,11 @@ impl<'a> TextMachine<'a> {
         Ok(TextEvent::Token(token))
     }
 
-    fn draw(&mut self, hidden: Tensor<3>, mut embeddings: Vec<Tensor<3>>) -> Result<TextEvent, GenerateError> {
+    fn draw(
+        &mut self,
+        hidden: Tensor<3>,
+        mut embeddings: Vec<Tensor<3>>,
+    ) -> Result<TextEvent, GenerateError> {
         let queries = self.config.causal.queries;
         let embedding = self.session.emu.lm.regress(hidden); // [1, 1, D]
         embeddings.push(embedding.clone());

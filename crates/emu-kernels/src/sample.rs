@@ -87,8 +87,8 @@ impl Processors {
 pub fn log_softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = scores.iter().map(|&s| f64::from(s - max).exp()).sum();
-    let shift = max + sum.ln() as f32;
-    scores.iter_mut().for_each(|s| *s -= shift);
+    let log_sum = sum.ln() as f32;
+    scores.iter_mut().for_each(|s| *s = (*s - max) - log_sum);
 }
 
 /// The index of the greatest score, the first one of several; NaN never wins.

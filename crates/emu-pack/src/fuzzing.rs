@@ -57,6 +57,22 @@ pub fn key_map(data: &[u8]) {
     }
 }
 
+/// A PyTorch file; every tensor of a valid one is read.
+#[cfg(feature = "convert")]
+pub fn pytorch(data: &[u8]) {
+    if let Ok(file) =
+        crate::convert::PyTorchFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec()))
+    {
+        read_all(&file);
+    }
+}
+
+/// The pickle within a PyTorch file.
+#[cfg(feature = "convert")]
+pub fn pickle(data: &[u8]) {
+    let _ = crate::convert::read_pickle("fuzz", data);
+}
+
 fn read_all(source: &impl TensorSource) {
     for info in source.tensors() {
         if let Ok(tensor) = source.read(&info.name) {

@@ -167,50 +167,92 @@ pub fn dequantize(
 /// NaN, infinity, and values whose scale f16 cannot hold are errors.
 #[cfg(feature = "convert")]
 pub fn quantize(tensor: &TensorData, scheme: Scheme) -> Result<Option<Vec<TensorData>>, PackError> {
+    tensor.check_finite()?;
+    quantize_rows(&tensor.info, &tensor.bytes, scheme)
+}
+
+/// The same from borrowed bytes, which are known to be finite and as many as `info` says.
+#[cfg(feature = "convert")]
+pub(crate) fn quantize_rows(
+    info: &TensorInfo,
+    bytes: &[u8],
+    scheme: Scheme,
+) -> Result<Option<Vec<TensorData>>, PackError> {
     use rayon::prelude::*;
 
-    let &[out, width] = tensor.info.shape.as_slice() else {
+    let &[out, width] = info.shape.as_slice() else {
         return Ok(None);
     };
-    let Some(stored) = scheme
-        .stored(&tensor.info.name, out, width)
-        .filter(|_| tensor.info.dtype.is_float())
+    let (Some(decode), Some(stored)) = (decoder(info.dtype), scheme.stored(&info.name, out, width))
     else {
         return Ok(None);
     };
-    tensor.check_finite()?;
-    let values = tensor.to_f32()?;
-    let blocks: Vec<Block> = values
-        .par_chunks_exact(BLOCK)
-        .map(|block| Block::of(scheme, block))
-        .collect();
-    if blocks
-        .iter()
-        .any(|block| !block.scale.is_finite() || !block.min.is_finite())
-    {
+    // Written in place, block by block, so that nothing of the tensor's size is held besides.
+    let blocks = out * width / BLOCK;
+    let (mut words, mut scales) = (
+        vec![0u8; blocks * BLOCK * scheme.bits() / 8],
+        vec![0u8; blocks * 2],
+    );
+    let mut mins = vec![0u8; blocks * 2];
+    let fits = bytes
+        .par_chunks_exact(BLOCK * info.dtype.size())
+        .zip(words.par_chunks_exact_mut(BLOCK * scheme.bits() / 8))
+        .zip(
+            scales
+                .par_chunks_exact_mut(2)
+                .zip(mins.par_chunks_exact_mut(2)),
+        )
+        .map(|((source, words), (scale, min))| {
+            let mut values = [0.0; BLOCK];
+            decode(source, &mut values);
+            let block = Block::of(scheme, &values);
+            for (to, word) in words.chunks_exact_mut(4).zip(block.words(scheme)) {
+                to.copy_from_slice(&word.to_le_bytes());
+            }
+            scale.copy_from_slice(&block.scale.to_le_bytes());
+            min.copy_from_slice(&block.min.to_le_bytes());
+            block.scale.is_finite() && block.min.is_finite()
+        })
+        .reduce(|| true, |a, b| a && b);
+    if !fits {
         let reason = "a scale exceeds what f16 holds".into();
         return Err(PackError::NotQuantizable {
-            tensor: tensor.info.name.clone(),
+            tensor: info.name.clone(),
             reason,
         });
     }
-    let words = blocks
-        .iter()
-        .flat_map(|block| block.words(scheme))
-        .flat_map(u32::to_le_bytes)
-        .collect();
-    let scales = blocks
-        .iter()
-        .flat_map(|block| block.scale.to_le_bytes())
-        .collect();
-    let mins = blocks
-        .iter()
-        .flat_map(|block| block.min.to_le_bytes())
-        .collect();
     let made = stored.into_iter().zip([words, scales, mins]);
-    made.map(|(info, bytes)| TensorData::new(info.name, info.dtype, info.shape, bytes))
-        .collect::<Result<_, _>>()
-        .map(Some)
+    let made = made.map(|(info, bytes)| TensorData::new(info.name, info.dtype, info.shape, bytes));
+    made.collect::<Result<_, _>>().map(Some)
+}
+
+/// Turns the bytes of one block into its values.
+#[cfg(feature = "convert")]
+type Decode = fn(&[u8], &mut [f32; BLOCK]);
+
+/// What decodes blocks of a type; `None` for integers.
+#[cfg(feature = "convert")]
+fn decoder(dtype: Dtype) -> Option<Decode> {
+    fn block<const N: usize>(
+        bytes: &[u8],
+        values: &mut [f32; BLOCK],
+        convert: impl Fn([u8; N]) -> f32,
+    ) {
+        for (value, &element) in values.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *value = convert(element);
+        }
+    }
+    match dtype {
+        Dtype::F32 => Some(|bytes, values| block(bytes, values, f32::from_le_bytes)),
+        Dtype::F16 => {
+            Some(|bytes, values| block(bytes, values, |b| f16::from_le_bytes(b).to_f32()))
+        }
+        Dtype::BF16 => {
+            Some(|bytes, values| block(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32()))
+        }
+        Dtype::F64 => Some(|bytes, values| block(bytes, values, |b| f64::from_le_bytes(b) as f32)),
+        _ => None,
+    }
 }
 
 /// One quantized block.

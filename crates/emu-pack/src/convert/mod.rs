@@ -1,1 +1,16 @@
 //! Readers of published checkpoints and the writer of packs. Native only.
+
+mod disk;
+mod folder;
+mod pickle;
+mod policy;
+mod pytorch;
+mod writer;
+
+pub use folder::{ModelFolder, open_weights};
+pub use pickle::{PickledTensor, StateDict, read_pickle};
+pub use policy::{Encoding, Policy, Precision};
+pub use pytorch::PyTorchFile;
+pub use writer::{DEFAULT_SHARD_BYTES, PackMeta, PackWriter, WriteOptions};
+
+pub use crate::quant::quantize;

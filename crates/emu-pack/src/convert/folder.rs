@@ -1,0 +1,128 @@
+//! Folders as diffusers and transformers publish them, and telling one kind of file from another.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::PyTorchFile;
+use crate::{
+    PackError, SafetensorsFile, SafetensorsFolder, Sharded, TensorData, TensorInfo, TensorSource,
+    safetensors::read_small,
+};
+
+/// Weights from any kind of file.
+pub type Weights = Box<dyn TensorSource + Send + Sync>;
+
+/// Largest `config.json` read.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// The weight files that are looked for, the first present winning: safetensors before pickles.
+const CANDIDATES: [&str; 8] = [
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// One component of a published model: its weights and its `config.json`.
+pub struct ModelFolder {
+    /// The parsed `config.json`.
+    pub config: serde_json::Value,
+    /// The file or index that was chosen; the folder itself where every `.safetensors` of it was taken.
+    pub file: PathBuf,
+    /// The weights.
+    pub weights: Weights,
+}
+
+impl ModelFolder {
+    /// Opens a folder that holds `config.json` and weights under one of the usual names.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, PackError> {
+        let folder = folder.as_ref();
+        let path = folder.join("config.json");
+        let config = serde_json::from_slice(&read_small(&path, MAX_CONFIG)?).map_err(|e| {
+            PackError::NoWeights {
+                path: path.display().to_string(),
+                reason: format!("it is no JSON ({e})"),
+            }
+        })?;
+        let (file, weights) = open_folder(folder)?;
+        Ok(Self {
+            config,
+            file,
+            weights,
+        })
+    }
+}
+
+impl TensorSource for ModelFolder {
+    fn tensors(&self) -> &[TensorInfo] {
+        self.weights.tensors()
+    }
+
+    fn read(&self, name: &str) -> Result<TensorData, PackError> {
+        self.weights.read(name)
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.weights.info(name)
+    }
+}
+
+/// Opens a weight file of any kind (told by its content, not its name), an index of shards, or a folder of them.
+pub fn open_weights(path: impl AsRef<Path>) -> Result<Weights, PackError> {
+    let path = path.as_ref();
+    if path.is_dir() {
+        return Ok(open_folder(path)?.1);
+    }
+    if path.to_string_lossy().ends_with(".index.json") {
+        return Ok(Box::new(Sharded::from_index(path, open_file)?));
+    }
+    open_file(path)
+}
+
+fn open_folder(folder: &Path) -> Result<(PathBuf, Weights), PackError> {
+    let present = CANDIDATES
+        .iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file());
+    match present {
+        Some(file) => {
+            let weights = open_weights(&file)?;
+            Ok((file, weights))
+        }
+        None => Ok((folder.into(), Box::new(SafetensorsFolder::open(folder)?))),
+    }
+}
+
+fn open_file(path: &Path) -> Result<Weights, PackError> {
+    let mut start = [0; 2];
+    let io = |e| PackError::io(path.display(), e);
+    let read = File::open(path).map_err(io)?.read(&mut start).map_err(io)?;
+    match start.get(..read).unwrap_or_default() {
+        // A zip archive, or the pickle of an old PyTorch, which the reader names.
+        b"PK" | [0x80, 2] => Ok(Box::new(PyTorchFile::open(path)?)),
+        [] => {
+            let reason = "the file is empty".into();
+            Err(PackError::NoWeights {
+                path: path.display().to_string(),
+                reason,
+            })
+        }
+        _ => Ok(Box::new(SafetensorsFile::open(path)?)),
+    }
+}
+
+impl std::fmt::Debug for ModelFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelFolder")
+            .field("file", &self.file)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

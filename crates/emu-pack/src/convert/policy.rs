@@ -1,0 +1,352 @@
+//! Which tensor is stored how.
+
+use std::{fmt, path::Path, str::FromStr};
+
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use crate::{
+    Dtype, PackError, TensorData, TensorInfo,
+    keymap::Pattern,
+    quant::{Scheme, quantize_rows},
+    safetensors::read_small,
+};
+
+/// Largest policy file read.
+const MAX_POLICY: u64 = 1 << 20;
+
+/// What a policy asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// `none`: every tensor keeps the type it comes with.
+    Keep,
+    /// `f16`: floats of two or more dimensions become F16, others (norms, biases) F32.
+    F16,
+    /// `q8`, `q4`, `q4_1`: matrices whose rows divide into blocks are quantized, the rest is as with `f16`.
+    Quantized(Scheme),
+}
+
+impl FromStr for Precision {
+    type Err = PackError;
+
+    fn from_str(name: &str) -> Result<Self, PackError> {
+        let scheme = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1]
+            .into_iter()
+            .find(|scheme| scheme.name() == name);
+        match (name, scheme) {
+            ("none", _) => Ok(Self::Keep),
+            ("f16", _) => Ok(Self::F16),
+            (_, Some(scheme)) => Ok(Self::Quantized(scheme)),
+            _ => Err(PackError::BadPolicy {
+                reason: format!("`{name}` is no precision"),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "none",
+            Self::F16 => "f16",
+            Self::Quantized(scheme) => scheme.name(),
+        })
+    }
+}
+
+/// A [`Precision`] for every tensor: the first rule whose pattern fits the name, or else the default.
+///
+/// As TOML, with the patterns of [`KeyMap`](crate::KeyMap):
+///
+/// ```
+/// let policy = emu_pack::convert::Policy::from_toml(r#"
+///     default = "q4"
+///     [[rules]]
+///     match = "lm.embed.{rest..}"
+///     precision = "q8"
+/// "#)?;
+/// # Ok::<(), emu_pack::PackError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Policy {
+    default: Precision,
+    rules: Vec<(Pattern, Precision)>,
+}
+
+impl Policy {
+    /// The same for all tensors.
+    pub fn uniform(precision: Precision) -> Self {
+        Self {
+            default: precision,
+            rules: vec![],
+        }
+    }
+
+    /// Reads a policy written in TOML.
+    pub fn from_toml(text: &str) -> Result<Self, PackError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            default: String,
+            #[serde(default)]
+            rules: Vec<RuleToml>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct RuleToml {
+            r#match: String,
+            precision: String,
+        }
+        let file: File = toml::from_str(text).map_err(|e| PackError::BadPolicy {
+            reason: e.to_string(),
+        })?;
+        let rule = |rule: RuleToml| Ok((Pattern::parse(&rule.r#match)?, rule.precision.parse()?));
+        Ok(Self {
+            default: file.default.parse()?,
+            rules: file
+                .rules
+                .into_iter()
+                .map(rule)
+                .collect::<Result<_, PackError>>()?,
+        })
+    }
+
+    /// The policy of a command-line argument: a precision's name, or the path of a `.toml` file.
+    pub fn from_argument(argument: &str) -> Result<Self, PackError> {
+        if !argument.ends_with(".toml") {
+            return argument.parse().map(Self::uniform);
+        }
+        let text = read_small(Path::new(argument), MAX_POLICY)?;
+        let text = String::from_utf8(text).map_err(|_| PackError::BadPolicy {
+            reason: "it is not UTF-8".into(),
+        })?;
+        Self::from_toml(&text)
+    }
+
+    /// What is asked for a tensor of this name.
+    pub fn precision(&self, name: &str) -> Precision {
+        let rule = self
+            .rules
+            .iter()
+            .find(|(pattern, _)| pattern.capture(name).is_some());
+        rule.map_or(self.default, |(_, precision)| *precision)
+    }
+
+    /// How a tensor is stored, which depends on its shape and, where f16 might not hold them, on its values.
+    pub fn encoding(&self, tensor: &TensorData) -> Result<Encoding, PackError> {
+        let precision = self.precision(&tensor.info.name);
+        if precision == Precision::Keep || !tensor.info.dtype.is_float() {
+            return Ok(Encoding::Dense(tensor.info.dtype));
+        }
+        if let (Precision::Quantized(scheme), &[out, width]) =
+            (precision, tensor.info.shape.as_slice())
+            && scheme.stored(&tensor.info.name, out, width).is_some()
+        {
+            return Ok(Encoding::Quantized(scheme));
+        }
+        Ok(Encoding::Dense(match tensor.info.dtype {
+            Dtype::F16 => Dtype::F16,
+            _ if tensor.info.shape.len() < 2 || !fits_f16(tensor) => Dtype::F32,
+            _ => Dtype::F16,
+        }))
+    }
+}
+
+/// How one tensor is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As one tensor of this type.
+    Dense(Dtype),
+    /// As packed words, scales and perhaps minima.
+    Quantized(Scheme),
+}
+
+impl Encoding {
+    /// What is stored in place of a tensor.
+    pub fn stored(self, info: &TensorInfo) -> Vec<TensorInfo> {
+        let dense = |dtype| {
+            vec![TensorInfo {
+                dtype,
+                ..info.clone()
+            }]
+        };
+        match (self, info.shape.as_slice()) {
+            (Self::Dense(dtype), _) => dense(dtype),
+            (Self::Quantized(scheme), &[out, width]) => scheme
+                .stored(&info.name, out, width)
+                .unwrap_or_else(|| dense(info.dtype)),
+            (Self::Quantized(_), _) => dense(info.dtype),
+        }
+    }
+
+    /// Encodes some rows of a tensor, described as a tensor of their own; one result for each of
+    /// [`stored`](Self::stored).
+    pub fn encode(self, rows: TensorInfo, bytes: &[u8]) -> Result<Vec<TensorData>, PackError> {
+        match self {
+            Self::Dense(dtype) => Ok(vec![cast(rows, bytes, dtype)?]),
+            Self::Quantized(scheme) => {
+                quantize_rows(&rows, bytes, scheme)?.ok_or_else(|| PackError::NotQuantizable {
+                    tensor: rows.name.clone(),
+                    reason: format!("{} does not divide into blocks", rows.describe()),
+                })
+            }
+        }
+    }
+}
+
+/// Whether rounding to f16 makes no value infinite.
+fn fits_f16(tensor: &TensorData) -> bool {
+    const LIMIT: f64 = 65520.0;
+    fn within<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> bool {
+        bytes
+            .as_chunks::<N>()
+            .0
+            .iter()
+            .all(|&element| value(element).abs() < LIMIT)
+    }
+    match tensor.info.dtype {
+        Dtype::F32 => within(&tensor.bytes, |b| f32::from_le_bytes(b).into()),
+        Dtype::BF16 => within(&tensor.bytes, |b| bf16::from_le_bytes(b).to_f64()),
+        Dtype::F64 => within(&tensor.bytes, f64::from_le_bytes),
+        _ => true,
+    }
+}
+
+/// Converts between float types; only F32 and F16 are ever the target of a policy.
+fn cast(info: TensorInfo, bytes: &[u8], dtype: Dtype) -> Result<TensorData, PackError> {
+    fn each<const N: usize, const M: usize>(
+        bytes: &[u8],
+        convert: impl Fn([u8; N]) -> [u8; M],
+    ) -> Vec<u8> {
+        bytes
+            .as_chunks::<N>()
+            .0
+            .iter()
+            .flat_map(|&element| convert(element))
+            .collect()
+    }
+    let bytes = match (info.dtype, dtype) {
+        (from, to) if from == to => bytes.to_vec(),
+        (Dtype::F32, Dtype::F16) => each(bytes, |b| {
+            f16::from_f32(f32::from_le_bytes(b)).to_le_bytes()
+        }),
+        (Dtype::F64, Dtype::F16) => each(bytes, |b| {
+            f16::from_f64(f64::from_le_bytes(b)).to_le_bytes()
+        }),
+        (Dtype::BF16, Dtype::F16) => each(bytes, |b| {
+            f16::from_f32(bf16::from_le_bytes(b).to_f32()).to_le_bytes()
+        }),
+        (Dtype::F64, Dtype::F32) => each(bytes, |b| (f64::from_le_bytes(b) as f32).to_le_bytes()),
+        (Dtype::BF16, Dtype::F32) => each(bytes, |b| bf16::from_le_bytes(b).to_f32().to_le_bytes()),
+        (from, _) => {
+            let (tensor, found) = (info.name, from.to_string());
+            return Err(PackError::WrongDtype {
+                tensor,
+                found,
+                wanted: "a wider float type",
+            });
+        }
+    };
+    TensorData::new(info.name, dtype, info.shape, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoding(policy: &str, shape: &[usize], dtype: Dtype, value: f32) -> Encoding {
+        let count: usize = shape.iter().product();
+        let tensor = TensorData::from_f32("a.w", shape.into(), &vec![value; count]).unwrap();
+        let tensor = cast(tensor.info, &tensor.bytes, dtype).unwrap();
+        Policy::from_argument(policy)
+            .unwrap()
+            .encoding(&tensor)
+            .unwrap()
+    }
+
+    #[test]
+    fn shapes_and_values_decide() {
+        use Encoding::{Dense, Quantized};
+        assert_eq!(
+            encoding("none", &[2, 32], Dtype::F32, 1.0),
+            Dense(Dtype::F32)
+        );
+        assert_eq!(
+            encoding("none", &[2, 32], Dtype::F16, 1.0),
+            Dense(Dtype::F16)
+        );
+        assert_eq!(
+            encoding("f16", &[2, 32], Dtype::F32, 1.0),
+            Dense(Dtype::F16)
+        );
+        assert_eq!(
+            encoding("f16", &[2, 32], Dtype::F32, 7e4),
+            Dense(Dtype::F32),
+            "f16 would be infinite"
+        );
+        assert_eq!(
+            encoding("f16", &[2, 32], Dtype::F32, 65519.0),
+            Dense(Dtype::F16)
+        );
+        assert_eq!(encoding("f16", &[64], Dtype::F32, 1.0), Dense(Dtype::F32));
+        assert_eq!(
+            encoding("q4", &[2, 32], Dtype::F32, 1.0),
+            Quantized(Scheme::Q4)
+        );
+        assert_eq!(encoding("q8", &[2, 48], Dtype::F32, 1.0), Dense(Dtype::F16));
+        assert_eq!(
+            encoding("q8", &[2, 1, 32], Dtype::F32, 1.0),
+            Dense(Dtype::F16)
+        );
+        assert_eq!(encoding("q4_1", &[32], Dtype::F32, 1.0), Dense(Dtype::F32));
+        let ids = TensorData::new("ids", Dtype::I64, vec![1, 32], vec![0; 256]).unwrap();
+        assert_eq!(
+            Policy::from_argument("q4").unwrap().encoding(&ids).unwrap(),
+            Dense(Dtype::I64)
+        );
+    }
+
+    #[test]
+    fn rules_and_their_errors() {
+        let rule = |p: &str, q: &str| format!("[[rules]]\nmatch = \"{p}\"\nprecision = \"{q}\"\n");
+        let text = format!(
+            "default = \"q4\"\n{}{}",
+            rule("lm.head.{x}", "q8"),
+            rule("lm.{rest..}", "none")
+        );
+        let policy = Policy::from_toml(&text).unwrap();
+        assert_eq!(
+            policy.precision("lm.head.weight"),
+            Precision::Quantized(Scheme::Q8)
+        );
+        assert_eq!(policy.precision("lm.norm.weight"), Precision::Keep);
+        assert_eq!(
+            policy.precision("vision.w"),
+            Precision::Quantized(Scheme::Q4)
+        );
+        for bad in [
+            "",
+            "default = \"q5\"",
+            "default = 4",
+            "defualt = \"q4\"",
+            &format!("default = \"q4\"\n{}", rule("a", "b")),
+        ] {
+            assert_eq!(
+                Policy::from_toml(bad).unwrap_err().code(),
+                "bad-policy",
+                "{bad}"
+            );
+        }
+        assert_eq!(
+            Policy::from_toml(&format!("default = \"q4\"\n{}", rule("a..b", "q8")))
+                .unwrap_err()
+                .code(),
+            "bad-rule"
+        );
+        assert_eq!(
+            Policy::from_argument("int8").unwrap_err().code(),
+            "bad-policy"
+        );
+        assert_eq!(Policy::from_argument("gone.toml").unwrap_err().code(), "io");
+    }
+}

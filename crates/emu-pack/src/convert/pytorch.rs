@@ -1,0 +1,419 @@
+//! PyTorch checkpoints: a zip archive of one pickle and one uncompressed entry per storage.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use zip::{CompressionMethod, ZipArchive, result::ZipError};
+
+use super::pickle::{PickledTensor, read_pickle};
+use crate::{
+    PackError, TensorData, TensorInfo, TensorSource, safetensors::ReadSeek, tensor::Index,
+};
+
+/// Largest pickle read: the full-size model's is well below one megabyte.
+const MAX_PICKLE: u64 = 64 << 20;
+/// Largest tensor which may have more elements than its storage (a broadcast one).
+const MAX_BROADCAST: u64 = 64 << 20;
+/// How files of PyTorch before 1.6 begin: a pickled magic number.
+const LEGACY: [u8; 14] = [
+    0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
+];
+
+/// A `.pt`, `.pth` or `.bin` file of `torch.save`. Opening reads the pickle and checks that every tensor lies
+/// within its storage; [`read`](TensorSource::read) reads the bytes of one tensor.
+pub struct PyTorchFile {
+    file: String,
+    index: Index,
+    /// Where each tensor's values are, in the order of `index`.
+    places: Vec<Place>,
+    skipped: Vec<String>,
+    archive: Mutex<ZipArchive<Box<dyn ReadSeek>>>,
+}
+
+struct Place {
+    /// Entry of the archive.
+    entry: usize,
+    /// Bytes of that entry.
+    entry_bytes: u64,
+    /// Whether the archive recorded a checksum.
+    has_crc: bool,
+    tensor: PickledTensor,
+}
+
+impl std::fmt::Debug for PyTorchFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PyTorchFile")
+            .field("file", &self.file)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PyTorchFile {
+    /// Opens a file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, PackError> {
+        let name = path.as_ref().display().to_string();
+        let file = File::open(path).map_err(|e| PackError::io(&name, e))?;
+        Self::from_reader(name, file)
+    }
+
+    /// The same from anything that seeks; `name` is for error messages.
+    pub fn from_reader(
+        name: impl Into<String>,
+        reader: impl Read + Seek + Send + 'static,
+    ) -> Result<Self, PackError> {
+        let (file, mut reader): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
+        let file_len = check_magic(&file, &mut reader)?;
+        let mut archive = ZipArchive::new(reader)
+            .map_err(|e| archive_error(&file, "it is no complete zip archive", e))?;
+        let bad = |reason: &str| PackError::BadArchive {
+            file: file.clone(),
+            reason: reason.into(),
+        };
+        if archive.has_duplicate_names() {
+            return Err(bad("two entries of the archive have one name"));
+        }
+
+        // 1. the pickle, and beside it the byte order
+        let mut pickles = archive.file_names_raw().filter_map(|name| {
+            let prefix = std::str::from_utf8(name).ok()?.strip_suffix("data.pkl")?;
+            (prefix.is_empty() || prefix.ends_with('/')).then(|| prefix.to_owned())
+        });
+        let prefix = match (pickles.next(), pickles.next()) {
+            (Some(prefix), None) => prefix,
+            (None, _) => return Err(bad("no data.pkl is in the archive")),
+            _ => return Err(bad("more than one data.pkl is in the archive")),
+        };
+        drop(pickles);
+        if let Some(order) = archive.index_for_name_raw(format!("{prefix}byteorder").as_bytes()) {
+            match small_entry(&file, &mut archive, order, 16)?.trim_ascii() {
+                b"little" => {}
+                b"big" => return Err(PackError::BigEndian { file }),
+                _ => return Err(bad("its byte order is neither little nor big")),
+            }
+        }
+        let pickle = archive.index_for_name_raw(format!("{prefix}data.pkl").as_bytes());
+        let pickle = pickle.ok_or_else(|| bad("no data.pkl is in the archive"))?;
+        let state = read_pickle(
+            &file,
+            &small_entry(&file, &mut archive, pickle, MAX_PICKLE)?,
+        )?;
+
+        // 2. the place of every tensor
+        let (mut index, mut places) = (Index::default(), Vec::with_capacity(state.tensors.len()));
+        let mut entries = HashMap::new();
+        for tensor in state.tensors {
+            let info = TensorInfo {
+                name: tensor.name.clone(),
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+            };
+            let (entry, entry_bytes, has_crc) = match entries.get(&tensor.storage) {
+                Some(known) => *known,
+                None => {
+                    let found = storage_entry(&file, &mut archive, &prefix, &tensor, file_len)?;
+                    entries.insert(tensor.storage.clone(), found);
+                    found
+                }
+            };
+            check_extent(&file, &info, &tensor, entry_bytes)?;
+            if !index.push(info) {
+                return Err(PackError::DuplicateTensor {
+                    file,
+                    tensor: tensor.name,
+                });
+            }
+            places.push(Place {
+                entry,
+                entry_bytes,
+                has_crc,
+                tensor,
+            });
+        }
+        Ok(Self {
+            file,
+            index,
+            places,
+            skipped: state.skipped,
+            archive: Mutex::new(archive),
+        })
+    }
+
+    /// Keys of plain values that lie beside the tensors.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    fn read_place(&self, info: &TensorInfo, place: &Place) -> Result<Vec<u8>, PackError> {
+        let size = info.dtype.size();
+        let elements = info.elements()?;
+        if elements == 0 {
+            return Ok(vec![]);
+        }
+        let first = place.tensor.offset as usize * size;
+        let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = format!("tensor `{}`", info.name);
+        let zip = |e| archive_error(&self.file, &what, e);
+        let io = |e| PackError::io(format!("{} ({what})", self.file), e);
+        if place.tensor.is_contiguous() {
+            let mut bytes = vec![0; info.byte_len()?];
+            if place.has_crc && bytes.len() as u64 == place.entry_bytes {
+                let mut entry = archive.by_index(place.entry).map_err(zip)?;
+                entry.read_exact(&mut bytes).map_err(io)?;
+                // One more read reaches the end of the entry, where its checksum is compared.
+                entry.read(&mut [0]).map_err(io)?;
+            } else {
+                let mut entry = archive.by_index_seek(place.entry).map_err(zip)?;
+                entry.seek(SeekFrom::Start(first as u64)).map_err(io)?;
+                entry.read_exact(&mut bytes).map_err(io)?;
+            }
+            return Ok(bytes);
+        }
+        // The span from the first to the last element, from which the elements are gathered.
+        let mut span =
+            vec![0; (place.tensor.last_element() - place.tensor.offset as usize + 1) * size];
+        let mut entry = archive.by_index_seek(place.entry).map_err(zip)?;
+        entry.seek(SeekFrom::Start(first as u64)).map_err(io)?;
+        entry.read_exact(&mut span).map_err(io)?;
+        Ok(gather(&span, size, elements, &place.tensor))
+    }
+}
+
+impl TensorSource for PyTorchFile {
+    fn tensors(&self) -> &[TensorInfo] {
+        self.index.infos()
+    }
+
+    fn read(&self, name: &str) -> Result<TensorData, PackError> {
+        let found = self.index.position(name);
+        match found.and_then(|p| Some((self.index.infos().get(p)?, self.places.get(p)?))) {
+            Some((info, place)) => Ok(TensorData {
+                info: info.clone(),
+                bytes: self.read_place(info, place)?,
+            }),
+            None => Err(PackError::MissingTensor {
+                file: self.file.clone(),
+                tensor: name.into(),
+            }),
+        }
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.index.get(name)
+    }
+}
+
+impl PickledTensor {
+    /// Whether its elements lie side by side in row-major order.
+    fn is_contiguous(&self) -> bool {
+        let mut step = 1;
+        self.shape
+            .iter()
+            .zip(&self.strides)
+            .rev()
+            .all(|(&size, &stride)| {
+                let fits = size == 1 || stride == step;
+                step *= size;
+                fits
+            })
+    }
+
+    /// Place of the last element in the storage; `check_extent` has seen that this does not overflow.
+    fn last_element(&self) -> usize {
+        let steps: usize = self
+            .shape
+            .iter()
+            .zip(&self.strides)
+            .map(|(&size, &stride)| size.saturating_sub(1) * stride)
+            .sum();
+        self.offset as usize + steps
+    }
+}
+
+/// Refuses what is no zip archive, telling the old format of PyTorch apart; returns the length of the file.
+fn check_magic(file: &str, reader: &mut impl ReadSeek) -> Result<u64, PackError> {
+    let io = |e| PackError::io(file, e);
+    let file_len = reader.seek(SeekFrom::End(0)).map_err(io)?;
+    reader.seek(SeekFrom::Start(0)).map_err(io)?;
+    let mut start = Vec::new();
+    reader
+        .by_ref()
+        .take(LEGACY.len() as u64)
+        .read_to_end(&mut start)
+        .map_err(io)?;
+    if start.starts_with(b"PK\x03\x04") {
+        return Ok(file_len);
+    }
+    let reason = match start == LEGACY {
+        true => "it is in the format of PyTorch before 1.6",
+        false => "it is not a PyTorch archive",
+    };
+    Err(PackError::BadArchive {
+        file: file.into(),
+        reason: reason.into(),
+    })
+}
+
+/// A whole entry of at most `limit` bytes, its checksum compared.
+fn small_entry(
+    file: &str,
+    archive: &mut ZipArchive<Box<dyn ReadSeek>>,
+    entry: usize,
+    limit: u64,
+) -> Result<Vec<u8>, PackError> {
+    let mut entry = archive
+        .by_index(entry)
+        .map_err(|e| archive_error(file, "an entry cannot be read", e))?;
+    let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+    if entry.size() > limit {
+        let (size, limit) = (format!("{} bytes", entry.size()), format!("{limit} bytes"));
+        return Err(PackError::TooLarge {
+            what: format!("{name} in {file}"),
+            size,
+            limit,
+        });
+    }
+    let mut bytes = Vec::new();
+    entry
+        .by_ref()
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| PackError::io(format!("{file} ({name})"), e))?;
+    match bytes.len() as u64 == entry.size() {
+        true => Ok(bytes),
+        false => Err(PackError::ShortFile {
+            file: format!("{name} in {file}"),
+            expected: entry.size(),
+            found: bytes.len() as u64,
+        }),
+    }
+}
+
+/// Entry, length and whether there is a checksum, of the storage of a tensor.
+fn storage_entry(
+    file: &str,
+    archive: &mut ZipArchive<Box<dyn ReadSeek>>,
+    prefix: &str,
+    tensor: &PickledTensor,
+    file_len: u64,
+) -> Result<(usize, u64, bool), PackError> {
+    let name = format!("{prefix}data/{}", tensor.storage);
+    let what = format!("storage {name} of tensor `{}`", tensor.name);
+    let bad = |reason: String| PackError::BadArchive {
+        file: file.into(),
+        reason,
+    };
+    let index = archive.index_for_name_raw(name.as_bytes());
+    let index = index.ok_or_else(|| bad(format!("the {what} is not in the archive")))?;
+    let entry = archive
+        .by_index_raw(index)
+        .map_err(|e| archive_error(file, &what, e))?;
+    if entry.encrypted()
+        || entry.compression() != CompressionMethod::Stored
+        || entry.size() != entry.compressed_size()
+    {
+        return Err(bad(format!("the {what} is compressed or encrypted")));
+    }
+    let (size, start) = (entry.size(), entry.data_start().unwrap_or(u64::MAX));
+    if start.checked_add(size).is_none_or(|end| end > file_len) {
+        return Err(PackError::ShortFile {
+            file: file.into(),
+            expected: start.saturating_add(size),
+            found: file_len,
+        });
+    }
+    if tensor
+        .storage_elements
+        .checked_mul(tensor.dtype.size() as u64)
+        != Some(size)
+    {
+        let (elements, dtype) = (tensor.storage_elements, tensor.dtype);
+        return Err(bad(format!(
+            "the {what} should hold {elements} elements of {dtype} but has {size} bytes"
+        )));
+    }
+    Ok((index, size, entry.crc32() != 0))
+}
+
+/// Checks that every element of a tensor lies within its storage and that it is no bomb of broadcast values.
+fn check_extent(
+    file: &str,
+    info: &TensorInfo,
+    tensor: &PickledTensor,
+    entry_bytes: u64,
+) -> Result<(), PackError> {
+    let bytes = info.byte_len()? as u64;
+    let in_storage = entry_bytes / info.dtype.size() as u64;
+    if info.elements()? == 0 {
+        return Ok(());
+    }
+    let end = tensor.shape.iter().zip(&tensor.strides).try_fold(
+        tensor.offset,
+        |end, (&size, &stride)| {
+            end.checked_add((size as u64).checked_sub(1)?.checked_mul(stride as u64)?)
+        },
+    );
+    if end.is_none_or(|last| last >= in_storage) {
+        let reason = format!(
+            "tensor `{}` of {} reaches beyond its storage of {in_storage} elements",
+            info.name,
+            info.describe()
+        );
+        return Err(PackError::BadArchive {
+            file: file.into(),
+            reason,
+        });
+    }
+    if bytes > entry_bytes && bytes > MAX_BROADCAST {
+        return Err(PackError::TooLarge {
+            what: format!("tensor `{}` in {file}", info.name),
+            size: format!("{bytes} bytes out of a storage of {entry_bytes}"),
+            limit: format!("{MAX_BROADCAST} bytes"),
+        });
+    }
+    Ok(())
+}
+
+/// Copies elements in row-major order out of a span whose first element is the tensor's first.
+fn gather(span: &[u8], size: usize, elements: usize, tensor: &PickledTensor) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(elements * size);
+    let mut place = vec![0usize; tensor.shape.len()];
+    let mut at = 0usize;
+    for _ in 0..elements {
+        bytes.extend_from_slice(span.get(at * size..(at + 1) * size).unwrap_or_default());
+        // Counts up, last dimension first, keeping `at` in step.
+        // (A dimension of one never moves, and its stride may be any number.)
+        let dimensions = place
+            .iter_mut()
+            .zip(&tensor.shape)
+            .zip(&tensor.strides)
+            .rev();
+        for ((place, &len), &stride) in dimensions.filter(|((_, len), _)| **len > 1) {
+            *place += 1;
+            at += stride;
+            if *place < len {
+                break;
+            }
+            at -= len * stride;
+            *place = 0;
+        }
+    }
+    bytes
+}
+
+fn archive_error(file: &str, what: &str, error: ZipError) -> PackError {
+    match error {
+        ZipError::Io(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+            PackError::io(format!("{file} ({what})"), source)
+        }
+        other => PackError::BadArchive {
+            file: file.into(),
+            reason: format!("{what}: {other}"),
+        },
+    }
+}

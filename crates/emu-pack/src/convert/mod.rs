@@ -7,6 +7,9 @@ mod policy;
 mod pytorch;
 mod writer;
 
+#[cfg(test)]
+mod failure_tests;
+
 pub use folder::{ModelFolder, open_weights};
 pub use pickle::{PickledTensor, StateDict, read_pickle};
 pub use policy::{Encoding, Policy, Precision};

@@ -10,6 +10,7 @@ pub mod image;
 pub mod keys;
 pub mod lm;
 pub mod probe;
+pub mod tokenizer;
 pub mod vision;
 pub mod weights;
 

@@ -1,0 +1,264 @@
+//! From a `tokenizer.json` to an [`EmuTokenizer`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use super::pieces::{Piece, Pieces};
+use super::sentencepiece::WORD_MARK;
+use super::special::{Roles, SpecialTokens, names};
+use super::{EmuTokenizer, Inner, MAX_FILE_BYTES, TokenizerError};
+
+/// How pieces spell bytes and spaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// Text with `▁` for a space; `<0xE4>` for a byte.
+    WordMarks,
+    /// GPT-2's: every byte is one printable character.
+    ByteLevel,
+}
+
+pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<EmuTokenizer, TokenizerError> {
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(TokenizerError::FileTooLarge {
+            bytes: bytes.len(),
+            max_bytes: MAX_FILE_BYTES,
+        });
+    }
+    let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Json {
+        reason: e.to_string(),
+    })?;
+    from_value(value, add)
+}
+
+/// `add`: which special tokens to add where they are missing.
+pub(super) fn from_value(
+    mut json: Value,
+    add: Option<Roles>,
+) -> Result<EmuTokenizer, TokenizerError> {
+    let unsupported = |feature: &str| TokenizerError::Unsupported {
+        feature: feature.to_owned(),
+    };
+    let damaged = |reason: &str| TokenizerError::Json {
+        reason: reason.to_owned(),
+    };
+    // files written by old versions leave the type out
+    if json["model"].get("type").is_some_and(|t| t != "BPE") {
+        return Err(unsupported("a model other than BPE"));
+    }
+    if json["model"].get("dropout").is_some_and(|d| !d.is_null()) {
+        return Err(unsupported("random merges (dropout)"));
+    }
+    let spelling = spelling(&json)
+        .ok_or_else(|| unsupported("pieces that are neither LLaMA's nor byte-level"))?;
+    let drops_first_space = adds_prefix(&json);
+
+    let vocab = json["model"]["vocab"]
+        .as_object()
+        .ok_or_else(|| damaged("`model.vocab` is missing"))?;
+    let mut ids: HashMap<String, u32> = HashMap::with_capacity(vocab.len());
+    for (piece, id) in vocab {
+        let id = id
+            .as_u64()
+            .and_then(|id| u32::try_from(id).ok())
+            .filter(|id| (*id as usize) < vocab.len());
+        ids.insert(
+            piece.clone(),
+            id.ok_or_else(|| damaged("an id is outside the vocabulary"))?,
+        );
+    }
+    add_specials(&mut json, &ids, add)?;
+    let bytes = serde_json::to_vec(&json).map_err(|e| TokenizerError::Json {
+        reason: e.to_string(),
+    })?;
+    let model = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Json {
+        reason: e.to_string(),
+    })?;
+
+    let specials = resolve(&model)?;
+    let mut pieces = Pieces::default();
+    for (piece, id) in &ids {
+        pieces.set(*id, spelling.piece(piece, drops_first_space));
+    }
+    for (id, token) in model.get_added_vocabulary().get_added_tokens_decoder() {
+        pieces.set(
+            *id,
+            Piece {
+                bytes: token.content.clone().into_bytes(),
+                marked: false,
+            },
+        );
+    }
+    Ok(EmuTokenizer {
+        inner: Arc::new(Inner {
+            model,
+            specials,
+            pieces,
+        }),
+    })
+}
+
+/// Every node of a component, sequences opened.
+fn nodes<'a>(component: &'a Value, list: &str) -> Vec<&'a Value> {
+    match component.get(list).and_then(Value::as_array) {
+        Some(inner) => inner.iter().collect(),
+        None => vec![component],
+    }
+}
+
+fn spelling(json: &Value) -> Option<Spelling> {
+    let decoders = nodes(&json["decoder"], "decoders");
+    let word_marks = |node: &&Value| {
+        node["type"] == "Metaspace"
+            || (node["type"] == "Replace" && node["pattern"]["String"] == WORD_MARK)
+    };
+    if decoders.iter().any(|d| d["type"] == "ByteLevel") {
+        Some(Spelling::ByteLevel)
+    } else if decoders.iter().any(word_marks) {
+        Some(Spelling::WordMarks)
+    } else {
+        None
+    }
+}
+
+/// Whether every text gets a space in front, which decoding then drops.
+fn adds_prefix(json: &Value) -> bool {
+    let normalizers = nodes(&json["normalizer"], "normalizers");
+    let pre_tokenizers = nodes(&json["pre_tokenizer"], "pretokenizers");
+    normalizers
+        .iter()
+        .any(|n| n["type"] == "Prepend" && n["prepend"] == WORD_MARK)
+        || pre_tokenizers.iter().any(|p| match p["type"].as_str() {
+            Some("ByteLevel") => p["add_prefix_space"] != false,
+            Some("Metaspace") => p["prepend_scheme"] != "never" && p["add_prefix_space"] != false,
+            _ => false,
+        })
+}
+
+/// Puts the special tokens among the added tokens, with the white-space rule; adds missing ones at the end.
+fn add_specials(
+    json: &mut Value,
+    ids: &HashMap<String, u32>,
+    add: Option<Roles>,
+) -> Result<(), TokenizerError> {
+    let damaged = |reason: &str| TokenizerError::Json {
+        reason: reason.to_owned(),
+    };
+    let mut added = match json.get_mut("added_tokens").map(Value::take) {
+        Some(Value::Array(tokens)) => tokens,
+        None | Some(Value::Null) => Vec::new(),
+        Some(_) => return Err(damaged("`added_tokens` is not a list")),
+    };
+    let find = |added: &[Value], name: &str| {
+        added
+            .iter()
+            .find(|t| t["content"] == name)
+            .and_then(|t| t["id"].as_u64())
+            .or(ids.get(name).map(|id| u64::from(*id)))
+    };
+    let mut next = ids
+        .values()
+        .map(|id| u64::from(*id) + 1)
+        .chain(added.iter().filter_map(|t| Some(t["id"].as_u64()? + 1)))
+        .max()
+        .unwrap_or(0);
+    for name in names_in_order() {
+        let id = match find(&added, name) {
+            Some(id) => id,
+            None if add.is_some_and(|roles| roles.added().contains(&name)) => {
+                next += 1;
+                next - 1
+            }
+            None => continue,
+        };
+        added.retain(|t| t["content"] != name);
+        added.push(
+            json!({"id": id, "content": name, "single_word": false, "lstrip": true, "rstrip": true,
+                          "normalized": false, "special": true}),
+        );
+    }
+    added.sort_by_key(|t| t["id"].as_u64());
+    json["added_tokens"] = Value::Array(added);
+    Ok(())
+}
+
+/// All names, those that may be added in the order in which they get ids.
+fn names_in_order() -> impl Iterator<Item = &'static str> {
+    [names::UNK, names::BOS, names::EOS]
+        .into_iter()
+        .chain(Roles::Instruct.added().iter().copied())
+}
+
+fn resolve(model: &Tokenizer) -> Result<SpecialTokens, TokenizerError> {
+    let need = |name: &'static str| {
+        model
+            .token_to_id(name)
+            .ok_or(TokenizerError::MissingSpecial { name })
+    };
+    Ok(SpecialTokens {
+        bos: need(names::BOS)?,
+        eos: need(names::EOS)?,
+        unk: need(names::UNK)?,
+        pad: need(names::PAD)?,
+        img: need(names::IMG)?,
+        end_img: need(names::END_IMG)?,
+        image: need(names::IMAGE)?,
+        user: model.token_to_id(names::USER),
+        assistant: model.token_to_id(names::ASSISTANT),
+    })
+}
+
+impl Spelling {
+    /// The bytes that a piece stands for.
+    fn piece(self, text: &str, drops_first_space: bool) -> Piece {
+        let bytes: Vec<u8> = match self {
+            Self::WordMarks => match byte_piece(text) {
+                Some(byte) => {
+                    return Piece {
+                        bytes: vec![byte],
+                        marked: false,
+                    };
+                }
+                None => text.replace(WORD_MARK, " ").into_bytes(),
+            },
+            // a character outside the alphabet can only be part of an added token
+            Self::ByteLevel => {
+                let mut utf8 = [0; 4];
+                text.chars()
+                    .flat_map(|c| {
+                        byte_of(c).map_or_else(
+                            || c.encode_utf8(&mut utf8).as_bytes().to_vec(),
+                            |b| vec![b],
+                        )
+                    })
+                    .collect()
+            }
+        };
+        let marked = drops_first_space && bytes.first() == Some(&b' ');
+        Piece { bytes, marked }
+    }
+}
+
+/// The byte of a piece like `<0xE4>`.
+fn byte_piece(text: &str) -> Option<u8> {
+    let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    if hex.len() == 2 {
+        u8::from_str_radix(hex, 16).ok()
+    } else {
+        None
+    }
+}
+
+/// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 stands for itself, the other 68 bytes
+/// follow from U+0100 on.
+fn byte_of(c: char) -> Option<u8> {
+    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(c) {
+        code @ 0..=0xff => Some(code as u8).filter(printable),
+        code => (0..=u8::MAX)
+            .filter(|b| !printable(b))
+            .nth((code - 0x100) as usize),
+    }
+}

@@ -1,0 +1,121 @@
+//! What can be wrong with a tokenizer file, a text or a prompt.
+
+/// An error of the tokenizer, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// The file is longer than any real tokenizer.
+    #[error(
+        "The tokenizer file has {bytes} bytes, which is over the limit of {max_bytes}. Check that it is the right file."
+    )]
+    FileTooLarge {
+        /// Length of the file.
+        bytes: usize,
+        /// The limit in force.
+        max_bytes: usize,
+    },
+    /// Not a `tokenizer.json`.
+    #[error("The tokenizer.json cannot be read: {reason}. Use the file that came with the model.")]
+    Json {
+        /// Where reading stopped.
+        reason: String,
+    },
+    /// Not a SentencePiece model.
+    #[error(
+        "The SentencePiece model cannot be read: {reason}. Use the tokenizer.model that came with the weights."
+    )]
+    SentencePiece {
+        /// Where reading stopped.
+        reason: String,
+    },
+    /// A sound file of a kind that is not covered.
+    #[error(
+        "This tokenizer uses {feature}, which is not supported. Convert it to a BPE tokenizer.json as LLaMA's or GPT-2's."
+    )]
+    Unsupported {
+        /// What it uses.
+        feature: String,
+    },
+    /// A special token is missing.
+    #[error(
+        "The tokenizer lacks the special token {name}. Use the tokenizer that came with the Emu weights."
+    )]
+    MissingSpecial {
+        /// Its spelling.
+        name: &'static str,
+    },
+    /// The `tokenizers` library refused.
+    #[error("The tokenizer failed: {reason}. Use the tokenizer file that came with the model.")]
+    Model {
+        /// What it said.
+        reason: String,
+    },
+    /// A text beyond the limit.
+    #[error(
+        "The text has {bytes} bytes, which is over the limit of {max_bytes}. Shorten it or encode it in parts."
+    )]
+    TextTooLong {
+        /// Length of the text.
+        bytes: usize,
+        /// The limit in force.
+        max_bytes: usize,
+    },
+    /// An id outside the vocabulary.
+    #[error(
+        "Token {id} is not in the vocabulary of {size} tokens. Use the tokenizer that belongs to the model."
+    )]
+    UnknownId {
+        /// The id.
+        id: u32,
+        /// Number of ids.
+        size: usize,
+    },
+    /// Marks and pictures differ in number.
+    #[error(
+        "The prompt has {marks} picture marks, but {pictures} pictures were given. Write one <image> for each picture, or none to put the pictures first."
+    )]
+    MarksMismatch {
+        /// Marks in the prompt.
+        marks: usize,
+        /// Pictures given.
+        pictures: usize,
+    },
+    /// A picture block written out by hand has the wrong length.
+    #[error(
+        "A picture block in the prompt holds {found} <image> tokens, but this model takes {expected}. Write a single <image> mark instead."
+    )]
+    BlockLength {
+        /// `<image>` tokens in the block.
+        found: usize,
+        /// Tokens per picture.
+        expected: usize,
+    },
+    /// More tokens than the model can see.
+    #[error(
+        "The prompt has {tokens} tokens, but the context holds {context}. Shorten the text or use fewer pictures."
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The model's context.
+        context: usize,
+    },
+}
+
+impl TokenizerError {
+    /// A short name of the kind of error that stays the same between versions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::FileTooLarge { .. } => "tokenizer-too-large",
+            Self::Json { .. } | Self::SentencePiece { .. } => "tokenizer-damaged",
+            Self::Unsupported { .. } => "tokenizer-unsupported",
+            Self::MissingSpecial { .. } => "tokenizer-special",
+            Self::Model { .. } => "tokenizer-failed",
+            Self::TextTooLong { .. } => "text-too-long",
+            Self::UnknownId { .. } => "token-unknown",
+            Self::MarksMismatch { .. } => "prompt-pictures",
+            Self::BlockLength { .. } => "prompt-block",
+            Self::PromptTooLong { .. } => "prompt-too-long",
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Text to token ids and back, with Emu's special tokens.
+//!
+//! The released code uses the slow `LlamaTokenizer` of transformers 4.31, and its treatment of special tokens is part
+//! of what the model learned: white space, newlines included, is stripped on both sides of a special token, every
+//! segment in between starts with a fresh word mark, and decoding joins segments with a space. [`EmuTokenizer`] does
+//! that around a Hugging Face `tokenizers` model, which encodes the segments.
+
+mod build;
+mod error;
+mod pieces;
+mod prompt;
+mod protobuf;
+mod sentencepiece;
+mod special;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokenizers::Tokenizer;
+
+pub use error::TokenizerError;
+pub use pieces::DecodeStream;
+pub use prompt::{IMAGE_MARK, RELEASED_MARK, expand_pictures, instruct_prompt, picture_block};
+pub use special::{Roles, SpecialTokens, names};
+
+use pieces::{Pieces, Writer};
+
+/// Longest text that is encoded at once, in bytes.
+pub const MAX_TEXT_BYTES: usize = 4 << 20;
+/// Largest tokenizer file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 64 << 20;
+
+/// Where padding goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Before the tokens, for generation.
+    Left,
+    /// After the tokens, for training.
+    Right,
+}
+
+/// A batch of equally long rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Padded {
+    /// Token ids, `[B][T]`.
+    pub ids: Vec<Vec<u32>>,
+    /// 1 where a token is real, 0 where it is padding, `[B][T]`.
+    pub mask: Vec<Vec<u8>>,
+}
+
+/// A tokenizer with Emu's special tokens. Clones share their tables.
+#[derive(Clone)]
+pub struct EmuTokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    model: Tokenizer,
+    specials: SpecialTokens,
+    pieces: Pieces,
+}
+
+impl std::fmt::Debug for EmuTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmuTokenizer")
+            .field("specials", &self.inner.specials)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmuTokenizer {
+    /// Reads a `tokenizer.json` that already holds Emu's special tokens: LLaMA's kind (word marks, byte fallback) or
+    /// byte-level BPE.
+    pub fn from_json_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        build::from_json(bytes, None)
+    }
+
+    /// Reads the `tokenizer.json` of a plain language model and adds the special tokens that it lacks at the end of
+    /// the vocabulary, in the order of the released code: `[PAD] [IMG] [/IMG] <image>`, and for
+    /// [`Roles::Instruct`] `[USER] [ASSISTANT]`.
+    pub fn from_base_json_bytes(bytes: &[u8], roles: Roles) -> Result<Self, TokenizerError> {
+        build::from_json(bytes, Some(roles))
+    }
+
+    /// Reads a SentencePiece `tokenizer.model` (BPE, as LLaMA's) and adds the special tokens as
+    /// [`EmuTokenizer::from_base_json_bytes`] does.
+    pub fn from_sentencepiece_bytes(bytes: &[u8], roles: Roles) -> Result<Self, TokenizerError> {
+        let json = sentencepiece::to_tokenizer_json(bytes)?;
+        build::from_value(json, Some(roles))
+    }
+
+    /// The equivalent `tokenizer.json`, special tokens included, their white-space rule as `lstrip` and `rstrip`.
+    pub fn to_json(&self) -> Result<String, TokenizerError> {
+        self.inner
+            .model
+            .to_string(false)
+            .map_err(|e| TokenizerError::Model {
+                reason: e.to_string(),
+            })
+    }
+
+    /// The ids of the special tokens.
+    pub fn specials(&self) -> &SpecialTokens {
+        &self.inner.specials
+    }
+
+    /// Number of ids, special tokens included: one more than the largest.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.pieces.len()
+    }
+
+    /// The id of a token as the vocabulary spells it.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.model.token_to_id(token)
+    }
+
+    /// Token ids, starting with `<s>`.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = vec![self.inner.specials.bos];
+        self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Token ids without a leading `<s>`.
+    pub fn encode_without_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = Vec::new();
+        self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(TokenizerError::TextTooLong {
+                bytes: text.len(),
+                max_bytes: MAX_TEXT_BYTES,
+            });
+        }
+        for segment in self.inner.specials.split(text) {
+            match segment {
+                special::Segment::Special(id) => ids.push(id),
+                special::Segment::Text(text) => {
+                    let encoding = self.inner.model.encode_fast(text, false);
+                    let encoding = encoding.map_err(|e| TokenizerError::Model {
+                        reason: e.to_string(),
+                    })?;
+                    ids.extend_from_slice(encoding.get_ids());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of token ids. With `skip_special` the special tokens are left out first, and what remains is decoded
+    /// as one run; otherwise they stand in the text, `[PAD]`, `[IMG]`, `[/IMG]`, `<image>` and the roles set off by
+    /// spaces.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        if skip_special {
+            let kept: Vec<u32> = ids
+                .iter()
+                .copied()
+                .filter(|id| !self.inner.specials.contains(*id))
+                .collect();
+            return self.decode_run(&kept);
+        }
+        let mut parts: Vec<String> = Vec::new();
+        for run in ids.chunk_by(|a, b| !self.stands_apart(*a) && !self.stands_apart(*b)) {
+            parts.push(match run {
+                [id] if self.stands_apart(*id) => self.special_text(*id),
+                run => self.decode_with_marks(run)?,
+            });
+        }
+        Ok(parts.join(" "))
+    }
+
+    /// Special tokens outside the language model's own vocabulary.
+    fn stands_apart(&self, id: u32) -> bool {
+        let specials = &self.inner.specials;
+        specials.contains(id) && ![specials.bos, specials.eos, specials.unk].contains(&id)
+    }
+
+    fn special_text(&self, id: u32) -> String {
+        self.inner.model.id_to_token(id).unwrap_or_default()
+    }
+
+    /// A run whose special tokens are `<s>`, `</s>` and `<unk>`: a space before each, unless it comes first or follows
+    /// another, and none behind; the text in between starts afresh.
+    fn decode_with_marks(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let mut text = String::new();
+        let mut rest = ids;
+        while let Some(at) = rest.iter().position(|id| self.inner.specials.contains(*id)) {
+            let (before, from) = rest.split_at(at);
+            if !before.is_empty() {
+                text.push(' ');
+                text.push_str(&self.decode_run(before)?);
+            }
+            let Some((special, after)) = from.split_first() else {
+                break;
+            };
+            text.push_str(&self.special_text(*special));
+            rest = after;
+        }
+        text.push_str(&self.decode_run(rest)?);
+        Ok(text)
+    }
+
+    /// Text tokens alone.
+    fn decode_run(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let mut writer = Writer::default();
+        let mut text = String::new();
+        for id in ids {
+            writer.push(self.inner.pieces.get(*id)?, &mut text);
+        }
+        writer.finish(&mut text);
+        Ok(text)
+    }
+
+    /// A decoder for tokens as they are generated; see [`DecodeStream`].
+    pub fn decode_stream(&self) -> DecodeStream {
+        DecodeStream::new(self.clone())
+    }
+
+    /// Makes rows equally long with `[PAD]`.
+    pub fn pad(&self, batch: &[Vec<u32>], side: Side) -> Padded {
+        let longest = batch.iter().map(Vec::len).max().unwrap_or(0);
+        let fill = |row: &[u32], value: &dyn Fn(u32) -> u32, empty: u32| -> Vec<u32> {
+            let padding = std::iter::repeat_n(empty, longest - row.len());
+            let real = row.iter().map(|id| value(*id));
+            match side {
+                Side::Left => padding.chain(real).collect(),
+                Side::Right => real.chain(padding).collect(),
+            }
+        };
+        let pad = self.inner.specials.pad;
+        Padded {
+            ids: batch.iter().map(|row| fill(row, &|id| id, pad)).collect(),
+            mask: batch
+                .iter()
+                .map(|row| fill(row, &|_| 1, 0).into_iter().map(|m| m as u8).collect())
+                .collect(),
+        }
+    }
+
+    /// A whole prompt: picture marks are expanded (see [`expand_pictures`]), the text is encoded with `<s>`, and the
+    /// result must fit into `context` tokens.
+    pub fn encode_prompt(
+        &self,
+        prompt: &str,
+        pictures: usize,
+        tokens_per_picture: usize,
+        context: usize,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let ids = self.encode(&expand_pictures(prompt, pictures, tokens_per_picture)?)?;
+        if ids.len() > context {
+            return Err(TokenizerError::PromptTooLong {
+                tokens: ids.len(),
+                context,
+            });
+        }
+        Ok(ids)
+    }
+}

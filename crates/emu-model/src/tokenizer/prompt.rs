@@ -1,0 +1,80 @@
+//! Prompts with pictures: from marks to the tokens that the pictures' embeddings replace.
+
+use super::TokenizerError;
+use super::special::names;
+
+/// The mark for a picture on the command line.
+pub const IMAGE_MARK: &str = names::IMAGE;
+/// The mark for a picture in the released code.
+pub const RELEASED_MARK: &str = "[<IMG_PLH>]";
+
+/// `[IMG]`, then `<image>` once per embedding, then `[/IMG]`.
+pub fn picture_block(tokens_per_picture: usize) -> String {
+    format!(
+        "{}{}{}",
+        names::IMG,
+        names::IMAGE.repeat(tokens_per_picture),
+        names::END_IMG
+    )
+}
+
+/// What the released code asks an instruction-tuned model.
+pub fn instruct_prompt(system: &str, user: &str) -> String {
+    format!("{system} {}: {user} {}:", names::USER, names::ASSISTANT)
+        .trim()
+        .to_owned()
+}
+
+/// Replaces each picture mark (`<image>` or `[<IMG_PLH>]`) by a block of `tokens_per_picture` tokens. Without any mark
+/// the pictures come first. Blocks that are written out already count as marks.
+pub fn expand_pictures(
+    prompt: &str,
+    pictures: usize,
+    tokens_per_picture: usize,
+) -> Result<String, TokenizerError> {
+    let block = picture_block(tokens_per_picture);
+    let mut out = String::with_capacity(prompt.len());
+    let (mut marks, mut rest) = (0, prompt);
+    while let Some(at) = rest.find(['<', '[']) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        if let Some((found, after)) = written_out(from) {
+            if found != tokens_per_picture {
+                return Err(TokenizerError::BlockLength {
+                    found,
+                    expected: tokens_per_picture,
+                });
+            }
+            out.push_str(&block);
+            (marks, rest) = (marks + 1, after);
+        } else if let Some(after) = from
+            .strip_prefix(RELEASED_MARK)
+            .or_else(|| from.strip_prefix(IMAGE_MARK))
+        {
+            out.push_str(&block);
+            (marks, rest) = (marks + 1, after);
+        } else {
+            let (first, after) = from.split_at(1);
+            out.push_str(first);
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    match marks {
+        0 => Ok(block.repeat(pictures) + &out),
+        marks if marks == pictures => Ok(out),
+        marks => Err(TokenizerError::MarksMismatch { marks, pictures }),
+    }
+}
+
+/// A block at the start of `text`: how many `<image>` it holds, and what follows it. `[IMG]` around other text, as in
+/// the released system messages, is no picture.
+fn written_out(text: &str) -> Option<(usize, &str)> {
+    let mut rest = text.strip_prefix(names::IMG)?;
+    let mut found = 0;
+    while let Some(after) = rest.strip_prefix(names::IMAGE) {
+        (found, rest) = (found + 1, after);
+    }
+    let rest = rest.strip_prefix(names::END_IMG)?;
+    (found > 0).then_some((found, rest))
+}

@@ -4,12 +4,14 @@
 
 pub mod causal;
 pub mod config;
+pub mod diffusion;
 pub mod emu;
 pub mod generate;
 pub mod image;
 pub mod keys;
 pub mod lm;
 pub mod probe;
+pub mod safety;
 pub mod tokenizer;
 pub mod vision;
 pub mod weights;

@@ -26,6 +26,11 @@ impl Probe {
         }
     }
 
+    /// Whether anything is kept.
+    pub fn is_on(&self) -> bool {
+        self.seen.is_some()
+    }
+
     /// Remembers a tensor.
     pub fn see<const D: usize>(&mut self, name: Arguments<'_>, tensor: &Tensor<D>) {
         if let Some(seen) = &mut self.seen {

@@ -1,0 +1,126 @@
+//! What UNet and VAE are both built of.
+//!
+//! B batch, C channels, H height, W width, E width of the time embedding.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear, ops};
+
+/// Norm, SiLU, convolution, twice, added to the input.
+#[derive(Module, Debug)]
+pub struct Resnet {
+    /// Before the first convolution.
+    pub norm1: GroupNorm,
+    /// 3x3.
+    pub conv1: Conv2d,
+    /// From the time embedding to a shift of each channel; the VAE has none.
+    pub time_emb_proj: Option<QLinear>,
+    /// Before the second convolution.
+    pub norm2: GroupNorm,
+    /// 3x3.
+    pub conv2: Conv2d,
+    /// 1x1, where the number of channels changes.
+    pub conv_shortcut: Option<Conv2d>,
+}
+
+/// Sizes of a [`Resnet`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResnetConfig {
+    pub inputs: usize,
+    pub outputs: usize,
+    pub groups: usize,
+    pub eps: f64,
+    /// Width of the time embedding, in the UNet.
+    pub time: Option<usize>,
+}
+
+impl ResnetConfig {
+    pub fn init(&self, device: &Device) -> Resnet {
+        let Self {
+            inputs,
+            outputs,
+            groups,
+            eps,
+            time,
+        } = *self;
+        Resnet {
+            norm1: GroupNorm::new(groups, inputs, eps, device),
+            conv1: Conv2dConfig::same(inputs, outputs, 3).init(device),
+            time_emb_proj: time.map(|width| QLinear::new(width, outputs, true, device)),
+            norm2: GroupNorm::new(groups, outputs, eps, device),
+            conv2: Conv2dConfig::same(outputs, outputs, 3).init(device),
+            conv_shortcut: (inputs != outputs)
+                .then(|| Conv2dConfig::same(inputs, outputs, 1).init(device)),
+        }
+    }
+}
+
+impl Resnet {
+    /// # Shapes
+    /// - `x`: `[B, C, H, W]`; `time`: `[B or 1, E]`, SiLU applied
+    /// - returns `[B, C', H, W]`
+    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
+        if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
+            let shift = project.forward(time.clone()); // [B or 1, C]
+            let [rows, c] = shift.dims();
+            h = h + shift.reshape([rows, c, 1, 1]);
+        }
+        let h = self.conv2.forward(self.norm2.forward_silu(h));
+        let x = match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x),
+            None => x,
+        };
+        x + h
+    }
+}
+
+/// Halves height and width.
+#[derive(Module, Debug)]
+pub struct Downsample {
+    /// 3x3, stride 2.
+    pub conv: Conv2d,
+}
+
+impl Downsample {
+    /// `padding` is `(before, after)`: (1, 1) in the UNet, (0, 1) in the VAE.
+    pub(crate) fn new(channels: usize, padding: (usize, usize), device: &Device) -> Self {
+        let conv = Conv2dConfig::same(channels, channels, 3)
+            .with_stride(2)
+            .with_padding(padding.0, padding.1);
+        Self {
+            conv: conv.init(device),
+        }
+    }
+
+    /// `[B, C, H, W]` to `[B, C, ⌈H/2⌉, ⌈W/2⌉]` (with padding (0, 1): `⌊H/2⌋`).
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv.forward(x)
+    }
+}
+
+/// Doubles height and width.
+#[derive(Module, Debug)]
+pub struct Upsample {
+    /// 3x3.
+    pub conv: Conv2d,
+}
+
+impl Upsample {
+    pub(crate) fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            conv: Conv2dConfig::same(channels, channels, 3).init(device),
+        }
+    }
+
+    /// `[B, C, H, W]` to `[B, C, 2H, 2W]`, or to `size` where that is one less: what was odd before it was halved
+    /// becomes odd again. (Nearest-neighbour resizing to an odd size is the doubled picture without its last line.)
+    pub fn forward(&self, x: Tensor<4>, size: Option<(usize, usize)>) -> Tensor<4> {
+        let x = ops::upsample_nearest2(x);
+        let [_, _, h, w] = x.dims();
+        let (to_h, to_w) = size.unwrap_or((h, w));
+        let x = if to_h < h { x.narrow(2, 0, to_h) } else { x };
+        self.conv
+            .forward(if to_w < w { x.narrow(3, 0, to_w) } else { x })
+    }
+}

@@ -1,0 +1,611 @@
+//! Drawing as a step machine: one evaluation of the UNet per step, previews between steps, a picture at the end.
+//!
+//! B pictures, N embeddings of a picture, D their width, L latent channels, H height and W width of the latents.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::random::{Philox, Stream};
+
+use super::decoder::{Decoder, DecoderConfig};
+use super::sampler::{Sampler, SamplerKind};
+use super::unet::Context;
+use crate::config::ConfigError;
+use crate::image::{ImageError, RgbImage, picture_from_decoded};
+
+/// Why a picture cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum DrawError {
+    /// A size that the autoencoder cannot make.
+    #[error(
+        "A picture of {width}x{height} cannot be drawn by this model. Use sides that are multiples of {factor}, from {factor} to {largest} pixels."
+    )]
+    Size {
+        /// What was asked for.
+        width: usize,
+        /// What was asked for.
+        height: usize,
+        /// Pixels that a latent covers.
+        factor: usize,
+        /// Longest side.
+        largest: usize,
+    },
+    /// Guidance that is not a number.
+    #[error(
+        "The guidance is {0}, which is no number to multiply by. Use 1 for none, 3 to 10 usually."
+    )]
+    Guidance(f64),
+    /// Too many or no steps, or a wrong configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Embeddings of another shape than the model's.
+    #[error(
+        "The {what} has the shape {actual:?}, where this model needs {expected}. Take it from the same model."
+    )]
+    Shape {
+        /// Which tensor.
+        what: &'static str,
+        /// Its shape.
+        actual: Vec<usize>,
+        /// What it should be.
+        expected: String,
+    },
+    /// A device failed while results were read.
+    #[error("The device failed while computing: {0}. Try again, or use --device cpu.")]
+    Device(String),
+    /// The model computed something that is not a number.
+    #[error(
+        "The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu."
+    )]
+    NotFinite,
+}
+
+impl DrawError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Size { .. } => "picture-size",
+            Self::Guidance(_) => "bad-option",
+            Self::Config(_) => "config",
+            Self::Shape { .. } => "condition-shape",
+            Self::Device(_) => "device",
+            Self::NotFinite => "not-finite",
+        }
+    }
+}
+
+/// How to draw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrawOptions {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// Which sampler.
+    pub sampler: SamplerKind,
+    /// How far from the negative prompt: 1 is the condition alone, at half the price.
+    pub guidance: f64,
+    /// Decides the latents that the walk starts from.
+    pub seed: u64,
+}
+
+impl DrawOptions {
+    /// A model's own choices.
+    pub fn new(config: &DecoderConfig, seed: u64) -> Self {
+        Self {
+            width: config.image_size,
+            height: config.image_size,
+            steps: config.steps,
+            sampler: config.scheduler.sampler,
+            guidance: config.guidance,
+            seed,
+        }
+    }
+}
+
+/// What a step is to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preview {
+    /// Nothing: no read-back.
+    #[default]
+    None,
+    /// One pixel per latent where the configuration knows the latents' colours; else decoded.
+    Rough,
+    /// What the autoencoder makes of the clean latents as they are now thought to be.
+    Decoded,
+}
+
+/// What a step did.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Evaluations made.
+    pub step: usize,
+    /// Evaluations in all.
+    pub total: usize,
+    /// One per picture, where a preview was asked for.
+    pub previews: Vec<RgbImage>,
+}
+
+/// Longest side of a picture.
+const LARGEST: usize = 4096;
+
+/// A picture, or several, being drawn. Dropping it cancels.
+#[derive(Debug)]
+pub struct Denoise<'a> {
+    decoder: &'a Decoder,
+    config: &'a DecoderConfig,
+    sampler: Sampler,
+    /// Of the conditions; with guidance, of the negatives behind them.
+    context: Context,
+    /// Absent where only the condition counts.
+    guidance: Option<f64>,
+    latents: Tensor<4>,
+}
+
+impl<'a> Denoise<'a> {
+    /// Prepares everything that is the same at every step.
+    ///
+    /// # Shapes
+    /// - `condition`: `[B, N, D]`; `negative`: `[B or 1, N, D]`, the model's null prompt where absent
+    ///
+    /// # Errors
+    /// Where options or shapes do not fit the model.
+    pub fn new(
+        decoder: &'a Decoder,
+        config: &'a DecoderConfig,
+        condition: Tensor<3>,
+        negative: Option<Tensor<3>>,
+        options: &DrawOptions,
+    ) -> Result<Self, DrawError> {
+        let factor = config.vae.factor();
+        let DrawOptions { width, height, .. } = *options;
+        let fits = |side: usize| side > 0 && side <= LARGEST && side.is_multiple_of(factor);
+        if !fits(width) || !fits(height) {
+            return Err(DrawError::Size {
+                width,
+                height,
+                factor,
+                largest: LARGEST,
+            });
+        }
+        let [b, ..] = condition.dims();
+        let shape = [
+            b,
+            config.vae.latent_channels,
+            height / factor,
+            width / factor,
+        ];
+        let latents = seeded_latents(options.seed, shape, &condition.device());
+        Self::from_latents(decoder, config, condition, negative, options, latents)
+    }
+
+    /// As [`Denoise::new`], from latents of one's own, which decide the size.
+    ///
+    /// # Shapes
+    /// - `latents`: `[B, L, H, W]`, standard normal
+    ///
+    /// # Errors
+    /// Where options or shapes do not fit the model.
+    pub fn from_latents(
+        decoder: &'a Decoder,
+        config: &'a DecoderConfig,
+        condition: Tensor<3>,
+        negative: Option<Tensor<3>>,
+        options: &DrawOptions,
+        latents: Tensor<4>,
+    ) -> Result<Self, DrawError> {
+        let guidance = options.guidance;
+        if !guidance.is_finite() {
+            return Err(DrawError::Guidance(guidance));
+        }
+        let [b, n, d] = condition.dims();
+        let wrong = |what, actual: &[usize], expected: String| DrawError::Shape {
+            what,
+            actual: actual.into(),
+            expected,
+        };
+        if b == 0 || n == 0 || d != config.unet.context_width {
+            return Err(wrong(
+                "condition",
+                &[b, n, d],
+                format!("[B, N, {}]", config.unet.context_width),
+            ));
+        }
+        if latents.dims()[..2] != [b, config.vae.latent_channels] {
+            return Err(wrong(
+                "start",
+                &latents.dims(),
+                format!("[{b}, {}, H, W]", config.vae.latent_channels),
+            ));
+        }
+        let sampler = config.scheduler.sampler(options.sampler, options.steps)?;
+        let guidance = (guidance != 1.0).then_some(guidance);
+        let mut context = config.normalise(condition);
+        if guidance.is_some() {
+            let negative = negative.unwrap_or_else(|| decoder.null_prompt.val());
+            let [rows, n2, d2] = negative.dims();
+            if ![1, b].contains(&rows) || [n2, d2] != [n, d] {
+                return Err(wrong(
+                    "negative condition",
+                    &[rows, n2, d2],
+                    format!("[1 or {b}, {n}, {d}]"),
+                ));
+            }
+            context = Tensor::cat(
+                vec![context, config.normalise(negative).expand([b, n, d])],
+                0,
+            );
+        }
+        let context = decoder.unet.prepare_context(context);
+        Ok(Self {
+            decoder,
+            config,
+            sampler,
+            context,
+            guidance,
+            latents,
+        })
+    }
+
+    /// Evaluations made, and in all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.sampler.position(), self.sampler.timesteps().len())
+    }
+
+    /// Whether the walk is at its end.
+    pub fn is_done(&self) -> bool {
+        self.sampler.timestep().is_none()
+    }
+
+    /// The latents as they are, `[B, L, H, W]`.
+    pub fn latents(&self) -> Tensor<4> {
+        self.latents.clone()
+    }
+
+    /// One evaluation of the UNet and one move of the latents. Reads nothing back unless a preview is asked for. Does
+    /// nothing at the end.
+    ///
+    /// # Errors
+    /// Where the device fails to give a preview back.
+    pub async fn step(&mut self, preview: Preview) -> Result<Progress, DrawError> {
+        let mut previews = vec![];
+        if let Some(output) = self.evaluate() {
+            let clean = (preview != Preview::None)
+                .then(|| self.sampler.clean(output.clone(), self.latents.clone()));
+            self.latents = self.sampler.step(output, self.latents.clone());
+            if let Some(clean) = clean {
+                previews = self.preview(clean, preview).await?;
+            }
+        }
+        let (step, total) = self.progress();
+        Ok(Progress {
+            step,
+            total,
+            previews,
+        })
+    }
+
+    /// The guided prediction for the current latents, `[B, L, H, W]`; none at the end.
+    pub fn evaluate(&self) -> Option<Tensor<4>> {
+        let timestep = [self.sampler.timestep()? as f32];
+        let unet = &self.decoder.unet;
+        let latents = self.latents.clone();
+        let Some(guidance) = self.guidance else {
+            return Some(unet.forward_prepared(latents, &timestep, &self.context));
+        };
+        let [b, ..] = latents.dims();
+        let both = unet.forward_prepared(
+            Tensor::cat(vec![latents.clone(), latents], 0),
+            &timestep,
+            &self.context,
+        );
+        let (with, without) = (both.clone().narrow(0, 0, b), both.narrow(0, b, b));
+        Some(without.clone() + (with - without).mul_scalar(guidance))
+    }
+
+    /// The pictures of the current latents.
+    ///
+    /// # Errors
+    /// Where the device fails, or the model computed what is not a number.
+    pub async fn pictures(&self) -> Result<Vec<RgbImage>, DrawError> {
+        decode_latents(self.decoder, self.config, self.latents.clone()).await
+    }
+
+    /// Steps to the end and decodes.
+    ///
+    /// # Errors
+    /// As [`Denoise::pictures`].
+    pub async fn run(mut self) -> Result<Vec<RgbImage>, DrawError> {
+        while !self.is_done() {
+            self.step(Preview::None).await?;
+        }
+        self.pictures().await
+    }
+
+    async fn preview(
+        &self,
+        clean: Tensor<4>,
+        preview: Preview,
+    ) -> Result<Vec<RgbImage>, DrawError> {
+        match &self.config.latent_rgb {
+            Some(colours) if preview == Preview::Rough => {
+                let flat: Vec<f32> = colours.iter().flatten().copied().collect();
+                let weight = Tensor::<2>::from_data(
+                    TensorData::new(flat, [colours.len(), 3]),
+                    &clean.device(),
+                );
+                let [b, l, h, w] = clean.dims();
+                let mixed =
+                    weight
+                        .transpose()
+                        .unsqueeze::<3>()
+                        .matmul(clean.reshape([b, l, h * w])); // [B, 3, HW]
+                to_pictures(mixed.reshape([b, 3, h, w])).await
+            }
+            _ => decode_latents(self.decoder, self.config, clean).await,
+        }
+    }
+}
+
+/// The latents that a seed stands for: each picture has a stream of its own, so that it does not depend on how many are
+/// drawn with it.
+pub fn seeded_latents(seed: u64, shape: [usize; 4], device: &Device) -> Tensor<4> {
+    let [b, l, h, w] = shape;
+    let values: Vec<f32> = (0..b as u64)
+        .flat_map(|i| Philox::new(seed, Stream::Latents, i).normals(l * h * w))
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Pictures of scaled latents, `[B, L, H, W]`.
+///
+/// # Errors
+/// Where the device fails, or the model computed what is not a number.
+pub async fn decode_latents(
+    decoder: &Decoder,
+    config: &DecoderConfig,
+    latents: Tensor<4>,
+) -> Result<Vec<RgbImage>, DrawError> {
+    to_pictures(
+        decoder
+            .vae
+            .decode(latents.div_scalar(config.vae.scaling_factor)),
+    )
+    .await
+}
+
+/// `[B, 3, H, W]` from -1 to 1 to pictures of 8 bits.
+async fn to_pictures(values: Tensor<4>) -> Result<Vec<RgbImage>, DrawError> {
+    let [_, channels, h, w] = values.dims();
+    if channels != 3 {
+        let actual = values.dims().to_vec();
+        return Err(DrawError::Shape {
+            what: "decoded picture",
+            actual,
+            expected: "[B, 3, H, W]".into(),
+        });
+    }
+    let data = values
+        .into_data_async()
+        .await
+        .map_err(|e| DrawError::Device(e.to_string()))?;
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    let picture = |values: &[f32]| picture_from_decoded(values, w as u32, h as u32);
+    values
+        .chunks(3 * h * w)
+        .map(|values| picture(values).map_err(DrawError::from))
+        .collect()
+}
+
+impl From<ImageError> for DrawError {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::NotFinite { .. } => Self::NotFinite,
+            other => Self::Device(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::read_sync as block_on;
+
+    use super::*;
+    use crate::diffusion::{UnetConfig, VaeConfig};
+
+    fn tiny() -> (DecoderConfig, Decoder) {
+        let mut config = DecoderConfig::emu_mini(2, 8);
+        config.unet = UnetConfig {
+            channels: vec![8, 8, 16],
+            heads: vec![1, 2, 2],
+            norm_groups: 4,
+            ..config.unet
+        };
+        config.vae = VaeConfig {
+            channels: vec![4, 8, 8],
+            norm_groups: 2,
+            ..config.vae
+        };
+        config.steps = 3;
+        emu_kernels::init::seed(3);
+        let decoder = config.init(&Device::flex()).unwrap();
+        (config, decoder)
+    }
+
+    fn condition(b: usize) -> Tensor<3> {
+        Tensor::from_data(
+            TensorData::new(
+                (0..b * 16).map(|i| (i as f32).sin()).collect::<Vec<_>>(),
+                [b, 2, 8],
+            ),
+            &Device::flex(),
+        )
+    }
+
+    #[test]
+    fn draws_any_size_and_reports_each_step() {
+        let (config, decoder) = tiny();
+        for (width, height) in [(64, 64), (36, 20), (4, 4)] {
+            for sampler in [SamplerKind::Pndm, SamplerKind::Ddim, SamplerKind::DpmSolver] {
+                let options = DrawOptions {
+                    width,
+                    height,
+                    sampler,
+                    ..DrawOptions::new(&config, 1)
+                };
+                let mut draw =
+                    Denoise::new(&decoder, &config, condition(1), None, &options).unwrap();
+                let mut seen = 0;
+                while !draw.is_done() {
+                    let progress = block_on(draw.step(Preview::None)).unwrap();
+                    seen += 1;
+                    assert_eq!(progress.step, seen);
+                }
+                assert_eq!(draw.progress().1, seen);
+                let pictures = block_on(draw.pictures()).unwrap();
+                assert_eq!(pictures[0].dimensions(), (width as u32, height as u32));
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_depend_on_their_seed_alone() {
+        let (config, decoder) = tiny();
+        let draw = |b: usize, seed: u64| {
+            let options = DrawOptions {
+                width: 16,
+                height: 16,
+                ..DrawOptions::new(&config, seed)
+            };
+            let one = condition(1).expand([b, 2, 8]);
+            block_on(
+                Denoise::new(&decoder, &config, one, None, &options)
+                    .unwrap()
+                    .run(),
+            )
+            .unwrap()
+        };
+        assert_eq!(draw(1, 5), draw(1, 5));
+        assert_ne!(draw(1, 5), draw(1, 6));
+        let pair = draw(2, 5);
+        assert_ne!(pair[0], pair[1]);
+    }
+
+    #[test]
+    fn guidance_of_one_is_the_condition_alone() {
+        let (config, decoder) = tiny();
+        let latents = seeded_latents(2, [1, 4, 4, 4], &Device::flex());
+        let first = |guidance: f64| {
+            let options = DrawOptions {
+                guidance,
+                ..DrawOptions::new(&config, 0)
+            };
+            let draw = Denoise::from_latents(
+                &decoder,
+                &config,
+                condition(1),
+                None,
+                &options,
+                latents.clone(),
+            )
+            .unwrap();
+            draw.evaluate().unwrap()
+        };
+        let off = (first(1.0) - first(1.000_000_1))
+            .abs()
+            .max()
+            .into_scalar::<f32>();
+        assert!(off < 1e-5, "{off}");
+        assert!((first(1.0) - first(5.0)).abs().max().into_scalar::<f32>() > 1e-5);
+    }
+
+    #[test]
+    fn previews_have_their_sizes() {
+        let (mut config, decoder) = tiny();
+        config.latent_rgb = Some(vec![[0.3; 3]; 4]);
+        let options = DrawOptions {
+            width: 32,
+            height: 16,
+            ..DrawOptions::new(&config, 1)
+        };
+        let mut draw = Denoise::new(&decoder, &config, condition(2), None, &options).unwrap();
+        let rough = block_on(draw.step(Preview::Rough)).unwrap().previews;
+        let full = block_on(draw.step(Preview::Decoded)).unwrap().previews;
+        assert_eq!((rough.len(), rough[0].dimensions()), (2, (8, 4)));
+        assert_eq!((full.len(), full[0].dimensions()), (2, (32, 16)));
+    }
+
+    #[test]
+    fn bad_requests_are_named() {
+        let (config, decoder) = tiny();
+        let good = DrawOptions::new(&config, 0);
+        for (options, code) in [
+            (
+                DrawOptions {
+                    width: 66,
+                    ..good.clone()
+                },
+                "picture-size",
+            ),
+            (
+                DrawOptions {
+                    height: 0,
+                    ..good.clone()
+                },
+                "picture-size",
+            ),
+            (
+                DrawOptions {
+                    height: 1 << 20,
+                    ..good.clone()
+                },
+                "picture-size",
+            ),
+            (
+                DrawOptions {
+                    guidance: f64::INFINITY,
+                    ..good.clone()
+                },
+                "bad-option",
+            ),
+            (
+                DrawOptions {
+                    steps: 0,
+                    ..good.clone()
+                },
+                "config",
+            ),
+            (
+                DrawOptions {
+                    steps: 5000,
+                    ..good.clone()
+                },
+                "config",
+            ),
+        ] {
+            let error = Denoise::new(&decoder, &config, condition(1), None, &options).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+        }
+        let narrow: Tensor<3> = Tensor::zeros([1, 2, 7], &Device::flex());
+        let error = Denoise::new(&decoder, &config, narrow.clone(), None, &good).unwrap_err();
+        assert_eq!(error.code(), "condition-shape");
+        let error = Denoise::new(&decoder, &config, condition(1), Some(narrow), &good).unwrap_err();
+        assert!(error.to_string().contains("negative"), "{error}");
+        let start: Tensor<4> = Tensor::zeros([1, 3, 4, 4], &Device::flex());
+        let error =
+            Denoise::from_latents(&decoder, &config, condition(1), None, &good, start).unwrap_err();
+        assert_eq!(error.code(), "condition-shape");
+    }
+
+    #[test]
+    fn broken_weights_are_told() {
+        let (config, decoder) = tiny();
+        let bad = Tensor::full([1, 4, 4, 4], f32::NAN, &Device::flex());
+        assert_eq!(
+            block_on(decode_latents(&decoder, &config, bad))
+                .unwrap_err()
+                .code(),
+            "not-finite"
+        );
+    }
+}

@@ -1,0 +1,473 @@
+//! The safety checker of Stable Diffusion: a CLIP vision tower whose embedding is held against fixed concepts.
+//!
+//! B batch, N tokens (class token first), D width, H heads, E width of the joint space, K concepts.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use emu_kernels::init::{Init, param};
+use emu_kernels::ops::{self, AttentionOptions};
+use emu_kernels::{Conv2d, LayerNorm, QEmbedding, QLinear};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::ConfigError;
+use crate::generate::{GenerateError, read};
+use crate::probe::Probe;
+
+/// Sizes of the checker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SafetyConfig {
+    /// Side of the square picture, pixels.
+    pub image_size: usize,
+    /// Side of a patch, pixels.
+    pub patch_size: usize,
+    /// Width of a token.
+    pub width: usize,
+    /// Width of the MLP.
+    pub mlp_width: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Number of heads.
+    pub heads: usize,
+    /// Width of the space in which pictures and concepts are compared.
+    pub joint_width: usize,
+    /// Eps of its norms.
+    pub norm_eps: f64,
+    /// Concepts that flag a picture.
+    #[serde(default = "concepts")]
+    pub concepts: usize,
+    /// Concepts that only make the others stricter.
+    #[serde(default = "special_care")]
+    pub special_care: usize,
+}
+
+fn concepts() -> usize {
+    17
+}
+
+fn special_care() -> usize {
+    3
+}
+
+impl SafetyConfig {
+    /// The checker of Stable Diffusion 1.5, on CLIP ViT-L/14.
+    pub fn emu_14b() -> Self {
+        Self {
+            image_size: 224,
+            patch_size: 14,
+            width: 1024,
+            mlp_width: 4096,
+            layers: 24,
+            heads: 16,
+            joint_width: 768,
+            norm_eps: 1e-5,
+            concepts: concepts(),
+            special_care: special_care(),
+        }
+    }
+
+    /// Reads the `config.json` of a StableDiffusionSafetyChecker.
+    ///
+    /// # Errors
+    /// Names the first field that is missing, of another kind than expected, or not supported.
+    pub fn from_transformers(value: &Value) -> Result<Self, ConfigError> {
+        let wrong = |what: String| ConfigError(format!("the safety checker's config.json: {what}"));
+        let vision = value
+            .get("vision_config")
+            .ok_or_else(|| wrong("`vision_config` is missing".into()))?;
+        let size = |from: &Value, key: &str| {
+            let number = from
+                .get(key)
+                .and_then(Value::as_u64)
+                .and_then(|n| usize::try_from(n).ok());
+            number.ok_or_else(|| wrong(format!("`{key}` is missing or no whole number")))
+        };
+        let activation = vision
+            .get("hidden_act")
+            .and_then(Value::as_str)
+            .unwrap_or("quick_gelu");
+        if activation != "quick_gelu" {
+            return Err(wrong(format!(
+                "`hidden_act` is {activation:?}, where only quick_gelu is supported"
+            )));
+        }
+        if vision
+            .get("num_channels")
+            .is_some_and(|n| n.as_u64() != Some(3))
+        {
+            return Err(wrong("`num_channels` is not 3".into()));
+        }
+        let config = Self {
+            image_size: size(vision, "image_size")?,
+            patch_size: size(vision, "patch_size")?,
+            width: size(vision, "hidden_size")?,
+            mlp_width: size(vision, "intermediate_size")?,
+            layers: size(vision, "num_hidden_layers")?,
+            heads: size(vision, "num_attention_heads")?,
+            joint_width: size(value, "projection_dim")?,
+            norm_eps: vision
+                .get("layer_norm_eps")
+                .and_then(Value::as_f64)
+                .unwrap_or(1e-5),
+            concepts: concepts(),
+            special_care: special_care(),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what the network relies on.
+    ///
+    /// # Errors
+    /// Names the first number that does not fit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |what: String| Err(ConfigError(format!("safety: {what}")));
+        let sizes = [
+            self.image_size,
+            self.patch_size,
+            self.width,
+            self.mlp_width,
+            self.layers,
+            self.heads,
+            self.joint_width,
+            self.concepts,
+            self.special_care,
+        ];
+        if sizes.iter().any(|n| *n == 0 || *n > 1 << 20) {
+            return wrong("a size is 0, or larger than any model has".into());
+        }
+        if !self.image_size.is_multiple_of(self.patch_size) {
+            return wrong(format!(
+                "image_size {} is no multiple of the patch {}",
+                self.image_size, self.patch_size
+            ));
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            return wrong(format!(
+                "width {} is no multiple of {} heads",
+                self.width, self.heads
+            ));
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
+            return wrong(format!("norm_eps {} is not between 0 and 1", self.norm_eps));
+        }
+        Ok(())
+    }
+
+    /// A new checker, its weights not yet allocated.
+    ///
+    /// # Errors
+    /// Where [`SafetyConfig::validate`] finds one.
+    pub fn init(&self, device: &Device) -> Result<SafetyChecker, ConfigError> {
+        self.validate()?;
+        let (d, joint, eps) = (self.width, self.joint_width, self.norm_eps);
+        let tokens = (self.image_size / self.patch_size).pow(2) + 1;
+        let patch = self.patch_size;
+        let linear = |inputs, outputs| QLinear::new(inputs, outputs, true, device);
+        let layer = |_| ClipLayer {
+            layer_norm1: LayerNorm::new(d, eps, device),
+            self_attn: ClipAttention {
+                q_proj: linear(d, d),
+                k_proj: linear(d, d),
+                v_proj: linear(d, d),
+                out_proj: linear(d, d),
+                heads: self.heads,
+            },
+            layer_norm2: LayerNorm::new(d, eps, device),
+            mlp: ClipMlp {
+                fc1: linear(d, self.mlp_width),
+                fc2: linear(self.mlp_width, d),
+            },
+        };
+        Ok(SafetyChecker {
+            vision_model: ClipVision {
+                class_embedding: param([d], Init::Normal(0.02), device),
+                patch_embedding: Conv2d {
+                    weight: param([d, 3, patch, patch], Init::Normal(0.02), device),
+                    bias: None,
+                    stride: patch,
+                    padding: (0, 0),
+                },
+                position_embedding: QEmbedding::new(tokens, d, 0.02, device),
+                pre_layrnorm: LayerNorm::new(d, eps, device),
+                layers: (0..self.layers).map(layer).collect(),
+                post_layernorm: LayerNorm::new(d, eps, device),
+            },
+            visual_projection: QLinear::new(d, joint, false, device),
+            concept_embeds: param([self.concepts, joint], Init::Normal(1.0), device),
+            special_care_embeds: param([self.special_care, joint], Init::Normal(1.0), device),
+            concept_embeds_weights: param([self.concepts], Init::Ones, device),
+            special_care_embeds_weights: param([self.special_care], Init::Ones, device),
+        })
+    }
+}
+
+/// The checker.
+#[derive(Module, Debug)]
+pub struct SafetyChecker {
+    /// The tower.
+    pub vision_model: ClipVision,
+    /// `[E, D]`
+    pub visual_projection: QLinear,
+    /// `[K, E]`
+    pub concept_embeds: Param<Tensor<2>>,
+    /// Concepts that make the others stricter, `[K', E]`
+    pub special_care_embeds: Param<Tensor<2>>,
+    /// Threshold of each concept, `[K]`
+    pub concept_embeds_weights: Param<Tensor<1>>,
+    /// Threshold of each, `[K']`
+    pub special_care_embeds_weights: Param<Tensor<1>>,
+}
+
+/// CLIP's vision tower.
+#[derive(Module, Debug)]
+pub struct ClipVision {
+    /// `[D]`
+    pub class_embedding: Param<Tensor<1>>,
+    /// A convolution whose stride is its kernel, without bias.
+    pub patch_embedding: Conv2d,
+    /// `[N, D]`
+    pub position_embedding: QEmbedding,
+    /// Before the layers. (The checkpoints' spelling.)
+    pub pre_layrnorm: LayerNorm,
+    /// The transformer.
+    pub layers: Vec<ClipLayer>,
+    /// On the class token of the last layer.
+    pub post_layernorm: LayerNorm,
+}
+
+/// A pre-norm transformer layer.
+#[derive(Module, Debug)]
+pub struct ClipLayer {
+    /// Before attention.
+    pub layer_norm1: LayerNorm,
+    /// Self-attention.
+    pub self_attn: ClipAttention,
+    /// Before the MLP.
+    pub layer_norm2: LayerNorm,
+    /// Feed-forward.
+    pub mlp: ClipMlp,
+}
+
+/// Self-attention with biases.
+#[derive(Module, Debug)]
+pub struct ClipAttention {
+    /// Queries.
+    pub q_proj: QLinear,
+    /// Keys.
+    pub k_proj: QLinear,
+    /// Values.
+    pub v_proj: QLinear,
+    /// Output.
+    pub out_proj: QLinear,
+    /// H
+    pub heads: usize,
+}
+
+/// Two layers with CLIP's GELU between them.
+#[derive(Module, Debug)]
+pub struct ClipMlp {
+    /// Up.
+    pub fc1: QLinear,
+    /// Down.
+    pub fc2: QLinear,
+}
+
+/// Cosines of pictures with the concepts.
+#[derive(Clone, Debug)]
+pub struct Cosines {
+    /// `[B, K]`
+    pub concepts: Tensor<2>,
+    /// `[B, K']`
+    pub special_care: Tensor<2>,
+}
+
+impl SafetyChecker {
+    /// # Shapes
+    /// - `images`: `[B, 3, S, S]`, as CLIP's feature extractor makes them
+    pub fn cosines(&self, images: Tensor<4>) -> Cosines {
+        self.cosines_probed(images, &mut Probe::off())
+    }
+
+    /// As [`SafetyChecker::cosines`], showing its stages.
+    pub fn cosines_probed(&self, images: Tensor<4>, probe: &mut Probe) -> Cosines {
+        let pooled = self.vision_model.forward(images, probe); // [B, D]
+        probe.see(format_args!("safety.pooled"), &pooled);
+        let embeds = self.visual_projection.forward(pooled); // [B, E]
+        probe.see(format_args!("safety.image_embeds"), &embeds);
+        let concepts = cosine(embeds.clone(), self.concept_embeds.val());
+        let special_care = cosine(embeds, self.special_care_embeds.val());
+        probe.see(format_args!("safety.cos"), &concepts);
+        probe.see(format_args!("safety.special_cos"), &special_care);
+        Cosines {
+            concepts,
+            special_care,
+        }
+    }
+
+    /// Whether each picture is flagged, shapes as in [`SafetyChecker::cosines`].
+    ///
+    /// # Errors
+    /// Where the device fails to give back the cosines.
+    pub async fn flagged(&self, images: Tensor<4>) -> Result<Vec<bool>, GenerateError> {
+        let Cosines {
+            concepts,
+            special_care,
+        } = self.cosines(images);
+        let [_, k] = concepts.dims();
+        let [_, k2] = special_care.dims();
+        let concepts = read(concepts).await?;
+        let special_care = read(special_care).await?;
+        let thresholds = read(self.concept_embeds_weights.val()).await?;
+        let special_thresholds = read(self.special_care_embeds_weights.val()).await?;
+        let rows = concepts.chunks(k).zip(special_care.chunks(k2));
+        Ok(rows
+            .map(|(row, special)| is_flagged(row, &thresholds, special, &special_thresholds))
+            .collect())
+    }
+}
+
+/// What every further score is raised by once a concept of special care was met.
+const SPECIAL_CARE: f64 = 0.01;
+
+/// The rule of the reference: scores are cosine minus threshold, rounded to three digits before they are held against
+/// zero; a concept of special care raises all scores after it.
+pub fn is_flagged(
+    concepts: &[f32],
+    thresholds: &[f32],
+    special: &[f32],
+    special_thresholds: &[f32],
+) -> bool {
+    let positive = |cosine: f32, threshold: f32, adjustment: f64| {
+        let score = f64::from(cosine) - f64::from(threshold) + adjustment;
+        libm::rint(score * 1000.0) > 0.0
+    };
+    let mut adjustment = 0.0;
+    for (cosine, threshold) in special.iter().zip(special_thresholds) {
+        if positive(*cosine, *threshold, adjustment) {
+            adjustment = SPECIAL_CARE;
+        }
+    }
+    concepts
+        .iter()
+        .zip(thresholds)
+        .any(|(cosine, threshold)| positive(*cosine, *threshold, adjustment))
+}
+
+/// Blacks out the flagged ones of a list of pictures of 8-bit values.
+pub fn black_out<'a>(pictures: impl IntoIterator<Item = &'a mut [u8]>, flagged: &[bool]) {
+    pictures
+        .into_iter()
+        .zip(flagged)
+        .filter(|(_, flagged)| **flagged)
+        .for_each(|(picture, _)| picture.fill(0));
+}
+
+/// Cosine of every row of `x` with every row of `y`: `[B, E]`, `[K, E]` to `[B, K]`.
+fn cosine(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    let normed = |x: Tensor<2>| {
+        let norm = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+        x.div(norm)
+    };
+    normed(x).matmul(normed(y).transpose())
+}
+
+impl ClipVision {
+    /// The normed class token of the last layer: `[B, 3, S, S]` to `[B, D]`.
+    fn forward(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<2> {
+        // 1. pixels to tokens
+        let grid = self.patch_embedding.forward(images);
+        let [b, d, h, w] = grid.dims();
+        let patches = grid.reshape([b, d, h * w]).swap_dims(1, 2); // [B, N - 1, D]
+        let class = self
+            .class_embedding
+            .val()
+            .reshape([1, 1, d])
+            .expand([b, 1, d]);
+        let positions = self.position_embedding.weight.val().unsqueeze::<3>(); // [1, N, D]
+        let mut x = self
+            .pre_layrnorm
+            .forward(Tensor::cat(vec![class, patches], 1) + positions); // [B, N, D]
+        probe.see(format_args!("safety.embeddings_ln"), &x);
+
+        // 2. layers
+        for layer in &self.layers {
+            let h = layer
+                .self_attn
+                .forward(layer.layer_norm1.forward(x.clone()));
+            x = x + h;
+            let h = layer.mlp.fc1.forward(layer.layer_norm2.forward(x.clone()));
+            x = x + layer.mlp.fc2.forward(ops::quick_gelu(h));
+        }
+        probe.see(format_args!("safety.last_hidden"), &x);
+
+        // 3. the class token
+        self.post_layernorm
+            .forward(x.narrow(1, 0, 1).reshape([b, d]))
+    }
+}
+
+impl ClipAttention {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, n, d] = x.dims();
+        let (h, e) = (self.heads, d / self.heads);
+        let split = |y: Tensor<3>| y.reshape([b, n, h, e]).swap_dims(1, 2); // [B, H, N, E]
+        let q = split(self.q_proj.forward(x.clone()));
+        let k = split(self.k_proj.forward(x.clone()));
+        let y = ops::attention(
+            q,
+            k,
+            split(self.v_proj.forward(x)),
+            AttentionOptions::default(),
+        );
+        self.out_proj.forward(y.swap_dims(1, 2).reshape([b, n, d]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scores_round_to_three_digits() {
+        // A score of 0.0003 rounds to 0 and passes, one of 0.0006 flags.
+        assert!(!is_flagged(&[0.2003], &[0.2], &[0.0], &[1.0]));
+        assert!(is_flagged(&[0.2006], &[0.2], &[0.0], &[1.0]));
+        assert!(!is_flagged(&[0.195], &[0.2], &[0.0], &[1.0]));
+        // The same below the threshold, with special care.
+        assert!(is_flagged(&[0.195], &[0.2], &[0.5], &[0.3]));
+        // Special care raises the scores of special care that follow, and is raised once only.
+        assert!(!is_flagged(&[0.1895], &[0.2], &[0.5, 0.5], &[0.3, 0.3]));
+    }
+
+    #[test]
+    fn flagged_pictures_are_black() {
+        let mut pictures = [vec![7u8; 6], vec![9u8; 6]];
+        black_out(pictures.iter_mut().map(Vec::as_mut_slice), &[false, true]);
+        assert_eq!(pictures, [vec![7u8; 6], vec![0u8; 6]]);
+    }
+
+    #[test]
+    fn bad_configurations_are_named() {
+        let good = json!({"projection_dim": 24, "vision_config": {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "image_size": 56, "patch_size": 14}});
+        assert!(SafetyConfig::from_transformers(&good).is_ok());
+        for (key, value) in [
+            ("hidden_act", json!("gelu")),
+            ("num_channels", json!(1)),
+            ("image_size", json!(57)),
+            ("num_attention_heads", json!(5)),
+            ("hidden_size", json!("wide")),
+            ("num_hidden_layers", json!(0)),
+        ] {
+            let mut bad = good.clone();
+            bad["vision_config"][key] = value;
+            assert!(SafetyConfig::from_transformers(&bad).is_err(), "{key}");
+        }
+        assert!(SafetyConfig::from_transformers(&json!({})).is_err());
+    }
+}

@@ -218,12 +218,13 @@ fn cast(info: TensorInfo, bytes: &[u8], dtype: Dtype) -> Result<TensorData, Pack
         bytes: &[u8],
         convert: impl Fn([u8; N]) -> [u8; M],
     ) -> Vec<u8> {
-        bytes
-            .as_chunks::<N>()
-            .0
+        let elements = bytes.as_chunks::<N>().0;
+        // Reserved exactly: growing would hold the result twice.
+        let mut converted = Vec::with_capacity(elements.len() * M);
+        elements
             .iter()
-            .flat_map(|&element| convert(element))
-            .collect()
+            .for_each(|&element| converted.extend_from_slice(&convert(element)));
+        converted
     }
     let bytes = match (info.dtype, dtype) {
         (from, to) if from == to => bytes.to_vec(),

@@ -1,1 +1,3 @@
 //! emu-train
+
+pub mod data;

@@ -1,0 +1,156 @@
+//! What can go wrong while data are fetched, built or read.
+
+use std::path::{Path, PathBuf};
+
+/// An error of [`crate::data`]. Each message says what is wrong, then what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {}: {source}. Check that the path exists, that it may be accessed and that the disk is not full", .path.display())]
+    Io {
+        /// The operation, as a verb ("read", "write").
+        action: &'static str,
+        /// The file or folder concerned.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The program `npm` could not be started.
+    #[error(
+        "cannot start npm: {source}. Install Node.js (which brings npm), or copy a folder with the packages already installed and pass it as the source folder"
+    )]
+    NpmMissing {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `npm install` ran and failed.
+    #[error(
+        "npm install failed ({status}): {tail}. Check the connection to the package registry, then run the command again"
+    )]
+    NpmFailed {
+        /// Exit status as text.
+        status: String,
+        /// The end of what npm printed.
+        tail: String,
+    },
+    /// A source package is absent, incomplete or of another version.
+    #[error("the source package {package} {wanted} is not usable in {}: {found}. Delete that folder and fetch the sources again", .dir.display())]
+    Package {
+        /// Name of the package.
+        package: String,
+        /// The version that is needed.
+        wanted: String,
+        /// The folder searched.
+        dir: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// A JSON, TOML or SVG source does not have the expected form.
+    #[error("{} is malformed: {message}. Restore the file, or correct it at that place", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        message: String,
+    },
+    /// The list of concepts contradicts itself or the sources.
+    #[error(
+        "the concept list is unusable: {0}. Correct the list (configs/data/emoji.toml describes its fields)"
+    )]
+    Concepts(String),
+    /// The sizes or counts asked for cannot be built.
+    #[error("these build options are unusable: {0}. Change the option named")]
+    Options(String),
+    /// A drawing could not be rendered.
+    #[error(
+        "the drawing of {name:?} in {set} cannot be rendered: {message}. List that set under `skip` for this concept"
+    )]
+    Drawing {
+        /// Concept.
+        name: String,
+        /// Drawing set.
+        set: String,
+        /// What the renderer said.
+        message: String,
+    },
+    /// No scene met the constraints of its split.
+    #[error(
+        "no {what} could be composed after {attempts} attempts. Use more concepts or hold out fewer combinations"
+    )]
+    Impossible {
+        /// What was to be composed.
+        what: String,
+        /// How often it was tried.
+        attempts: usize,
+    },
+    /// The tokenizer could not be trained, or misses its guarantees.
+    #[error("the tokenizer cannot be built: {0}. Check the corpus, or allow a larger vocabulary")]
+    Tokenizer(String),
+    /// The output folder already holds a finished data set.
+    #[error("{} already holds a data set. Choose another folder, or ask for it to be overwritten", .0.display())]
+    Exists(PathBuf),
+    /// A path names no shard.
+    #[error("no .tar shard was found at {}. Name a folder of shards, or the shards themselves", .0.display())]
+    NoShards(PathBuf),
+    /// A shard is not a readable tar file.
+    #[error("the shard {} is damaged near byte {offset}: {message}. Copy or build it again", .path.display())]
+    Shard {
+        /// The shard.
+        path: PathBuf,
+        /// Where reading stopped.
+        offset: u64,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A sample of a shard is unusable.
+    #[error("the sample {key:?} of {} is unusable: {message}. Remove it from the shard, or build the shard again", .path.display())]
+    Sample {
+        /// The shard.
+        path: PathBuf,
+        /// Key of the sample.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A sample index beyond the end.
+    #[error("there is no sample {index} in a data set of {len}. Ask for an index below {len}")]
+    OutOfRange {
+        /// The index asked for.
+        index: usize,
+        /// Number of samples.
+        len: usize,
+    },
+    /// A mixture of data sets was described wrongly.
+    #[error(
+        "the mixture of data sets is unusable: {0}. Give every part a positive weight and at least one sample"
+    )]
+    Mixture(String),
+    /// A picture's size and its bytes disagree, or the codec refused it.
+    #[error(
+        "the picture is unusable: {0}. Give a PNG, JPEG, WebP or GIF picture within the size limit"
+    )]
+    Picture(String),
+}
+
+impl DataError {
+    /// Wraps an I/O error with what was attempted.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// A file whose contents are not what they should be.
+    pub(crate) fn malformed(path: impl AsRef<Path>, message: impl ToString) -> Self {
+        Self::Malformed {
+            path: path.as_ref().to_path_buf(),
+            message: message.to_string(),
+        }
+    }
+}

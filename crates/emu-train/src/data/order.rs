@@ -1,0 +1,215 @@
+//! In which order samples are visited: permutations and mixtures computed from the step alone, so that a resumed run
+//! needs no saved state.
+
+use super::DataError;
+use super::rng::mix;
+
+/// A pseudo-random permutation of `0..len` for every epoch.
+///
+/// A Feistel network of four rounds on the smallest even number of bits that holds `len`, walked along its cycle until
+/// it lands inside the range (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochOrder {
+    /// Orders with different seeds are unrelated.
+    pub seed: u64,
+    /// Number of samples in an epoch.
+    pub len: u64,
+}
+
+impl EpochOrder {
+    /// An order over `len` samples.
+    pub fn new(seed: u64, len: u64) -> Self {
+        Self { seed, len }
+    }
+
+    /// The sample visited at `position` of an epoch, below `len`. Positions past the end wrap around; an empty order
+    /// gives 0.
+    pub fn at(&self, epoch: u64, position: u64) -> u64 {
+        if self.len <= 1 {
+            return 0;
+        }
+        let half_bits = (64 - (self.len - 1).leading_zeros()).div_ceil(2).max(1);
+        let mut value = position % self.len;
+        loop {
+            value = self.feistel(epoch, value, half_bits);
+            if value < self.len {
+                return value;
+            }
+        }
+    }
+
+    /// The sample visited at a step counted over all epochs.
+    pub fn index(&self, step: u64) -> u64 {
+        match self.len {
+            0 => 0,
+            len => self.at(step / len, step % len),
+        }
+    }
+
+    fn feistel(&self, epoch: u64, value: u64, half_bits: u32) -> u64 {
+        let mask = (1u64 << half_bits) - 1;
+        let (mut left, mut right) = (value >> half_bits, value & mask);
+        let key = mix(self.seed ^ mix(epoch));
+        for round in 0..4 {
+            let f = mix(key ^ mix(right ^ (round << 60))) & mask;
+            (left, right) = (right, left ^ f);
+        }
+        (left << half_bits) | right
+    }
+}
+
+/// Where one sample of a [`Mixture`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Index of the data set.
+    pub part: usize,
+    /// Index of the sample in it.
+    pub sample: u64,
+}
+
+/// Several data sets visited in fixed proportions, deterministic by (seed, step).
+///
+/// Steps come in blocks of 1024. Every block holds each part in its exact proportion, shuffled; since the number of
+/// samples a part has given before a block is known, each part runs through its own [`EpochOrder`] without a counter.
+#[derive(Debug, Clone)]
+pub struct Mixture {
+    seed: u64,
+    orders: Vec<EpochOrder>,
+    /// `ends[i]`: slots of a block that belong to the parts up to and including `i`.
+    ends: Vec<u64>,
+}
+
+const BLOCK: u64 = 1024;
+
+impl Mixture {
+    /// A mixture of parts given as (weight, number of samples). Weights need not sum to one.
+    ///
+    /// # Errors
+    /// If there is no part, a part is empty, or a weight is not positive, not finite or below 1/1024 of the sum.
+    pub fn new(seed: u64, parts: &[(f64, u64)]) -> Result<Self, DataError> {
+        let sum: f64 = parts.iter().map(|part| part.0).sum();
+        if parts.is_empty() {
+            return Err(DataError::Mixture("it has no parts".into()));
+        }
+        for (i, &(weight, len)) in parts.iter().enumerate() {
+            if !(weight > 0.0 && weight.is_finite() && sum.is_finite()) {
+                return Err(DataError::Mixture(format!("part {i} has weight {weight}")));
+            }
+            if len == 0 {
+                return Err(DataError::Mixture(format!("part {i} has no samples")));
+            }
+        }
+        let mut ends = Vec::with_capacity(parts.len());
+        let (mut total, mut start) = (0.0, 0);
+        for (i, part) in parts.iter().enumerate() {
+            total += part.0;
+            let end = (total / sum * BLOCK as f64).round() as u64;
+            if end == start {
+                return Err(DataError::Mixture(format!(
+                    "part {i} has less than 1/{BLOCK} of the weight"
+                )));
+            }
+            ends.push(end);
+            start = end;
+        }
+        let orders = parts
+            .iter()
+            .enumerate()
+            .map(|(i, part)| EpochOrder::new(mix(seed ^ mix(i as u64 + 1)), part.1))
+            .collect();
+        Ok(Self { seed, orders, ends })
+    }
+
+    /// The sample visited at a step.
+    pub fn pick(&self, step: u64) -> Pick {
+        let (block, slot) = (step / BLOCK, step % BLOCK);
+        let slot = EpochOrder::new(mix(self.seed), BLOCK).at(block, slot);
+        let part = self.ends.partition_point(|&end| end <= slot);
+        let start = match part {
+            0 => 0,
+            i => self.ends[i - 1],
+        };
+        let quota = self.ends[part] - start;
+        let sample = self.orders[part].index(block * quota + slot - start);
+        Pick { part, sample }
+    }
+
+    /// Number of parts.
+    pub fn parts(&self) -> usize {
+        self.orders.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_is_a_permutation() {
+        for len in [1u64, 2, 3, 7, 64, 65, 1000] {
+            let order = EpochOrder::new(3, len);
+            for epoch in 0..3 {
+                let mut seen: Vec<u64> = (0..len).map(|i| order.at(epoch, i)).collect();
+                seen.sort_unstable();
+                assert_eq!(seen, (0..len).collect::<Vec<_>>(), "len {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_and_seeds_differ() {
+        let run = |seed, epoch| -> Vec<u64> {
+            (0..100)
+                .map(|i| EpochOrder::new(seed, 100).at(epoch, i))
+                .collect()
+        };
+        assert_eq!(run(1, 0), run(1, 0));
+        assert_ne!(run(1, 0), run(1, 1));
+        assert_ne!(run(1, 0), run(2, 0));
+        assert_ne!(run(1, 0), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn step_counts_over_epochs() {
+        let order = EpochOrder::new(9, 10);
+        assert_eq!(order.index(23), order.at(2, 3));
+        assert_eq!(EpochOrder::new(9, 0).index(5), 0);
+    }
+
+    #[test]
+    fn mixture_keeps_proportions_and_visits_everything() {
+        let mixture = Mixture::new(5, &[(3.0, 300), (1.0, 50)]).expect("valid");
+        let mut counts = [0u64; 2];
+        let mut first = vec![0u32; 300];
+        for step in 0..2048 {
+            let pick = mixture.pick(step);
+            counts[pick.part] += 1;
+            if pick.part == 0 && counts[0] <= 300 {
+                first[pick.sample as usize] += 1;
+            }
+        }
+        assert_eq!(counts, [1536, 512]);
+        // The order inside a block is shuffled, so the first epoch of a part is spread but complete over blocks.
+        let seen: std::collections::BTreeSet<u64> = (0..2048)
+            .map(|step| mixture.pick(step))
+            .filter(|pick| pick.part == 1)
+            .map(|pick| pick.sample)
+            .collect();
+        assert_eq!(seen.len(), 50);
+    }
+
+    #[test]
+    fn mixture_refuses_bad_parts() {
+        for parts in [
+            &[][..],
+            &[(0.0, 5)],
+            &[(f64::NAN, 5)],
+            &[(-1.0, 5), (2.0, 5)],
+            &[(f64::INFINITY, 5)],
+            &[(1.0, 0)],
+            &[(1.0, 5), (1e-9, 5)],
+        ] {
+            assert!(Mixture::new(0, parts).is_err(), "{parts:?}");
+        }
+    }
+}

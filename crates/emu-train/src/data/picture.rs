@@ -1,0 +1,95 @@
+//! Pictures as plain bytes, and their codecs.
+
+use std::io::Cursor;
+
+use image::ImageEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+
+use super::DataError;
+
+/// An RGB picture, row by row from the top left, three bytes a pixel.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// `width * height * 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Picture({} x {})", self.width, self.height)
+    }
+}
+
+impl Picture {
+    /// A picture of these bytes.
+    ///
+    /// # Errors
+    /// If the number of bytes is not `width * height * 3`, or a side is zero.
+    pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self, DataError> {
+        let wanted = u64::from(width) * u64::from(height) * 3;
+        if wanted == 0 || rgb.len() as u64 != wanted {
+            return Err(DataError::Picture(format!(
+                "{} bytes were given for {width} x {height} pixels",
+                rgb.len()
+            )));
+        }
+        Ok(Self { width, height, rgb })
+    }
+
+    /// Decodes PNG, JPEG, WebP or GIF bytes, refusing anything with a side over `max_side` before its pixels are
+    /// allocated. Transparency is dropped, as Pillow's `convert("RGB")` does.
+    ///
+    /// # Errors
+    /// If the bytes are no such picture, are truncated, or exceed the limit.
+    pub fn decode(bytes: &[u8], max_side: u32) -> Result<Self, DataError> {
+        let refuse = |error: image::ImageError| DataError::Picture(error.to_string());
+        let mut reader = image::ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .map_err(|error| DataError::Picture(error.to_string()))?;
+        let mut limits = image::Limits::default();
+        limits.max_image_width = Some(max_side);
+        limits.max_image_height = Some(max_side);
+        reader.limits(limits);
+        let rgb = reader.decode().map_err(refuse)?.into_rgb8();
+        let (width, height) = rgb.dimensions();
+        Self::new(width, height, rgb.into_raw())
+    }
+
+    /// The picture as PNG. The bytes depend on nothing but the pixels.
+    ///
+    /// # Errors
+    /// If size and bytes disagree.
+    pub fn to_png(&self) -> Result<Vec<u8>, DataError> {
+        let mut png = Vec::new();
+        PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive)
+            .write_image(
+                &self.rgb,
+                self.width,
+                self.height,
+                image::ExtendedColorType::Rgb8,
+            )
+            .map_err(|error| DataError::Picture(error.to_string()))?;
+        Ok(png)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn png_round_trip_and_limits() {
+        let picture = Picture::new(3, 2, (0..18).collect()).expect("consistent");
+        let png = picture.to_png().expect("encodes");
+        assert_eq!(Picture::decode(&png, 16).expect("decodes"), picture);
+        assert!(Picture::decode(&png, 2).is_err(), "over the limit");
+        assert!(Picture::decode(&png[..png.len() / 2], 16).is_err(), "cut");
+        assert!(Picture::decode(b"no picture", 16).is_err());
+        assert!(Picture::new(2, 2, vec![0; 11]).is_err());
+        assert!(Picture::new(0, 2, vec![]).is_err());
+    }
+}

@@ -126,7 +126,7 @@ impl Catalogue {
             .map(|concept| (concept, false))
             .chain(list.unseen.iter().map(|concept| (concept, true)))
             .collect();
-        let entries = concepts
+        let mut entries: Vec<Entry> = concepts
             .par_iter()
             .map(|(concept, unseen)| {
                 let (label, group) = labels.get(&concept.hexcode).ok_or_else(|| {
@@ -174,6 +174,7 @@ impl Catalogue {
                 })
             })
             .collect::<Result<_, _>>()?;
+        keep_telling_synonyms(&mut entries);
         Ok(Self { entries, list })
     }
 }
@@ -274,8 +275,26 @@ fn synonyms(concept: &Concept, label: &Label) -> Vec<String> {
             words.push(tag);
         }
     }
-    words.retain(|word| *word != concept.name);
+    words.retain(|word| *word != concept.name && *word != concept.plural());
     words
+}
+
+/// Removes the words that do not tell a concept from the others: those of several concepts ("animal", "fruit"), and
+/// names of other concepts ("banana" is a keyword of the monkey).
+fn keep_telling_synonyms(entries: &mut [Entry]) {
+    let mut uses: HashMap<String, usize> = HashMap::new();
+    for entry in entries.iter() {
+        let concept = &entry.concept;
+        for word in [&concept.name, &concept.plural()]
+            .into_iter()
+            .chain(&entry.synonyms)
+        {
+            *uses.entry(word.clone()).or_default() += 1;
+        }
+    }
+    for entry in entries {
+        entry.synonyms.retain(|word| uses.get(word) == Some(&1));
+    }
 }
 
 /// "dog face" -> "dog-face", as iconify names its icons.
@@ -307,6 +326,25 @@ mod tests {
             slug("Japanese \u{201c}here\u{201d} button"),
             "japanese-here-button"
         );
+    }
+
+    #[test]
+    fn synonyms_tell_concepts_apart() {
+        let entry = |name: &str, synonyms: &[&str]| Entry {
+            concept: Concept::new(name, name, false),
+            unseen: false,
+            group: String::new(),
+            synonyms: synonyms.iter().map(|word| word.to_string()).collect(),
+            drawings: Vec::new(),
+        };
+        let mut entries = [
+            entry("monkey", &["monkey face", "animal", "banana", "bananas"]),
+            entry("dog", &["puppy", "animal"]),
+            entry("banana", &[]),
+        ];
+        keep_telling_synonyms(&mut entries);
+        assert_eq!(entries[0].synonyms, ["monkey face"]);
+        assert_eq!(entries[1].synonyms, ["puppy"]);
     }
 
     #[test]

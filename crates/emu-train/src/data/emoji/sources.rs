@@ -196,7 +196,12 @@ pub fn fetch_sources(dir: impl AsRef<Path>) -> Result<(), DataError> {
     }
     std::fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
     // On Windows npm is a script, which only its full name starts.
-    let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
+    install(if cfg!(windows) { "npm.cmd" } else { "npm" }, dir)?;
+    check_sources(dir)
+}
+
+/// Runs `npm install` for every package.
+fn install(npm: &str, dir: &Path) -> Result<(), DataError> {
     let output = Command::new(npm)
         .args(["install", "--ignore-scripts", "--no-audit", "--no-fund"])
         .arg("--prefix")
@@ -208,15 +213,15 @@ pub fn fetch_sources(dir: impl AsRef<Path>) -> Result<(), DataError> {
         )
         .output()
         .map_err(|source| DataError::NpmMissing { source })?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<&str> = text.lines().rev().take(4).collect();
-        return Err(DataError::NpmFailed {
-            status: output.status.to_string(),
-            tail: tail.into_iter().rev().collect::<Vec<_>>().join(" / "),
-        });
+    if output.status.success() {
+        return Ok(());
     }
-    check_sources(dir)
+    let text = String::from_utf8_lossy(&output.stderr);
+    let tail: Vec<&str> = text.lines().rev().take(4).collect();
+    Err(DataError::NpmFailed {
+        status: output.status.to_string(),
+        tail: tail.into_iter().rev().collect::<Vec<_>>().join(" / "),
+    })
 }
 
 /// Checks that every package is there in its exact version and holds its pictures.
@@ -267,6 +272,19 @@ mod tests {
         for set in &SETS {
             let share_alike = set.licence.contains("SA");
             assert_eq!(set.role == Role::Evaluation, share_alike, "{}", set.id);
+        }
+    }
+
+    #[test]
+    fn npm_failures_say_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = install("no-such-npm", folder.path()).expect_err("not there");
+        assert!(matches!(&missing, DataError::NpmMissing { .. }));
+        assert!(missing.to_string().contains("Install Node.js"));
+        if cfg!(unix) {
+            let failed = install("false", folder.path()).expect_err("fails");
+            assert!(matches!(&failed, DataError::NpmFailed { .. }));
+            assert!(failed.to_string().contains("Check the connection"));
         }
     }
 

@@ -11,6 +11,7 @@ use emu_pack::{
     convert::{PackMeta, PackWriter, Policy, WriteOptions},
     fuzzing,
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn meta() -> PackMeta {
@@ -575,4 +576,41 @@ fn mutated_packs_never_panic() {
         );
     }
     fuzzing::safetensors(&shard);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is written is read back, by a folder, from memory and shard by shard, however it is cut.
+    #[test]
+    fn any_pack_survives_the_round_trip(
+        tensors in prop::collection::vec(
+            (0usize..3, prop::collection::vec(0usize..7, 0..4), prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::I64, Dtype::Bool])),
+            0..8,
+        ),
+        max_shard in 500u64..2000,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pack");
+        let mut writer = PackWriter::create(&path, meta(), options("none", max_shard)).unwrap();
+        let mut written = vec![];
+        for (i, (component, shape, dtype)) in tensors.into_iter().enumerate() {
+            let bytes = (0..shape.iter().product::<usize>() * dtype.size()).map(|b| (b % 2) as u8).collect();
+            let tensor = TensorData::new(format!("t{i}"), dtype, shape, bytes).unwrap();
+            if writer.add(["vision", "lm", "decoder"][component], tensor.clone()).is_err() {
+                return Ok(()); // a row wider than a shard
+            }
+            written.push(tensor);
+        }
+        let manifest = writer.finish().unwrap();
+        prop_assert_eq!(&Manifest::parse("emu.json", &manifest.to_json()).unwrap(), &manifest);
+        prop_assert!(manifest.shards.iter().all(|shard| shard.bytes <= max_shard));
+        for pack in [PackReader::open(&path).unwrap(), reader_of(&files_of(&path)).unwrap()] {
+            pack.verify().unwrap();
+            prop_assert_eq!(pack.tensors().len(), written.len());
+            for tensor in &written {
+                prop_assert_eq!(&pack.read(&tensor.info.name).unwrap(), tensor);
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ use emu_pack::{
     convert::{ModelFolder, PyTorchFile, open_weights, read_pickle},
     fuzzing,
 };
+use proptest::prelude::*;
 
 fn open(bytes: Vec<u8>) -> Result<PyTorchFile, PackError> {
     PyTorchFile::from_reader("test.pt", Cursor::new(bytes))
@@ -672,4 +673,43 @@ fn folders_of_diffusers_and_transformers() {
         92
     );
     assert_eq!(code(open_weights(path.join("gone")).map(drop)), "io");
+}
+
+proptest! {
+    /// Instructions that the machine knows, in any order, with short arguments.
+    #[test]
+    fn any_instructions_give_an_answer(ops in prop::collection::vec(
+        (prop::sample::select(&b"(.012NJKMGX\x8cUC)t\x85\x86\x87]ae}suq\x94hcQRb\x88\x93\x8a\x80"[..]), any::<[u8; 3]>()),
+        0..60,
+    )) {
+        let mut pickle = vec![0x80, 2];
+        for (op, argument) in ops {
+            pickle.push(op);
+            match op {
+                b'J' | b'X' | b'G' => pickle.extend([argument[0] % 4, 0, 0, 0]),
+                b'K' | b'q' | b'h' | b'U' | b'C' | 0x8c | 0x8a => pickle.push(argument[0] % 4),
+                b'M' => pickle.extend(&argument[..2]),
+                b'c' => pickle.extend(b"collections\nOrderedDict\n"),
+                _ => {}
+            }
+        }
+        fuzzing::pickle(&pickle);
+    }
+
+    /// Any view within a storage is read as indexing would read it.
+    #[test]
+    fn any_view_is_gathered(
+        offset in 0i64..4,
+        dims in prop::collection::vec((0i64..4, 0i64..5), 0..4),
+    ) {
+        let (shape, strides): (Vec<i64>, Vec<i64>) = dims.iter().copied().unzip();
+        let view = Fake { numel: 60, offset, strides, ..Fake::f32("w", "0", &shape) };
+        let file = open(one_storage(Pickle::start().state_dict(&[view]).stop(), 60)).unwrap();
+        let mut expected = vec![offset];
+        for (size, stride) in dims {
+            expected = expected.iter().flat_map(|at| (0..size).map(move |i| at + i * stride)).collect();
+        }
+        let expected: Vec<f32> = expected.into_iter().map(|at| at as f32).collect();
+        prop_assert_eq!(file.read("w").unwrap().to_f32().unwrap(), expected);
+    }
 }

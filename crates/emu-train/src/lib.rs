@@ -1,3 +1,30 @@
-//! emu-train
+//! Data sets, objectives, stages and the trainer of Emu.
+//!
+//! A [`Stage`] gives the loss of a model on a batch; [`run`] turns that into training: accumulation, clipping, AdamW with
+//! a rate for each part, schedule, average of the weights, checkpoints that survive being killed, an exact resume,
+//! metrics, curves and samples. [`TrainConfig`] is a run as a TOML file.
+//!
+//! Randomness has one source, the run's seed: see [`StepContext`].
 
+pub mod checkpoint;
+pub mod config;
+pub mod dashboard;
 pub mod data;
+mod error;
+pub mod metrics;
+pub mod objectives;
+pub mod optim;
+pub mod parts;
+pub mod plot;
+mod prefetch;
+pub mod schedule;
+pub mod stage;
+mod stop;
+mod trainer;
+
+pub use config::TrainConfig;
+pub use error::TrainError;
+pub use prefetch::Prefetch;
+pub use stage::{Stage, StepContext, StepLoss, Term};
+pub use stop::StopFlag;
+pub use trainer::{Outcome, RunOptions, TrainEvent, run};

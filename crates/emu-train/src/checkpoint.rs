@@ -1,0 +1,497 @@
+//! Checkpoints that are either whole or not there.
+//!
+//! A checkpoint `<out>/step-00001234/` holds `model.safetensors`, `optimiser.safetensors`, `average.safetensors` (where an
+//! average is kept) and `state.json` with the size and SHA-256 of each. It is written under another name, flushed to the
+//! disk and then renamed; a process that is killed, or a disk that fills up, leaves at most a folder that begins with a
+//! dot, which the next run removes. What is read is checked against `state.json`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use emu_pack::{PackError, SafetensorsFile, TensorData, TensorSource, write_safetensors};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::TrainError;
+
+/// Version of the layout.
+const FORMAT: u32 = 1;
+const MODEL: &str = "model.safetensors";
+const OPTIMISER: &str = "optimiser.safetensors";
+const AVERAGE: &str = "average.safetensors";
+const STATE: &str = "state.json";
+const PENDING: &str = ".pending-";
+const DISCARDED: &str = ".discarded-";
+const LATEST: &str = "latest";
+
+/// What a checkpoint knows beside its tensors. The random state of a run is `(seed, step)`: all else follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Version of the layout.
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub version: String,
+    /// Steps made.
+    pub step: u64,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Name of the stage.
+    pub stage: String,
+    /// Samples learnt from so far.
+    pub samples: u64,
+    /// Seconds of training so far, all runs together.
+    pub seconds: f64,
+    /// Bytes of `metrics.jsonl` when it was written.
+    pub metrics_bytes: u64,
+    /// The settings that a resumed run must share.
+    pub config: BTreeMap<String, String>,
+    /// SHA-256 of those settings.
+    pub config_sha256: String,
+    /// Files beside this one.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileState>,
+}
+
+/// Size and hash of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// Its length.
+    pub bytes: u64,
+    /// Its hash, hexadecimal.
+    pub sha256: String,
+}
+
+impl RunState {
+    pub(crate) fn new(step: u64, seed: u64, stage: &str, config: BTreeMap<String, String>) -> Self {
+        let mut hash = Sha256::new();
+        config
+            .iter()
+            .for_each(|(key, value)| hash.update(format!("{key}={value}\n")));
+        Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            step,
+            seed,
+            stage: stage.into(),
+            samples: 0,
+            seconds: 0.0,
+            metrics_bytes: 0,
+            config,
+            config_sha256: hex(&hash.finalize()),
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+/// The tensors of a checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Tensors {
+    pub model: Vec<TensorData>,
+    pub optimiser: Vec<TensorData>,
+    pub average: Option<Vec<TensorData>>,
+}
+
+/// A checkpoint on disk, checked.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it knows.
+    pub state: RunState,
+}
+
+/// A checkpoint that is passed over, and why.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn folder_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// Hashes and counts what passes through.
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(buffer)?;
+        self.hash.update(&buffer[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// How a file comes into being; tests replace it to play a full disk.
+pub(crate) type Create<'a> = &'a dyn Fn(&Path) -> std::io::Result<Box<dyn Sink>>;
+
+/// A file being written.
+pub(crate) trait Sink: Write {
+    /// Waits until everything is on the disk.
+    fn sync(&mut self) -> std::io::Result<()>;
+}
+
+impl Sink for File {
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.sync_all()
+    }
+}
+
+pub(crate) fn create_file(path: &Path) -> std::io::Result<Box<dyn Sink>> {
+    File::create(path).map(|file| Box::new(file) as Box<dyn Sink>)
+}
+
+/// Flushes the names in a folder to the disk, where the system can.
+fn sync_folder(path: &Path) {
+    if let Ok(folder) = File::open(path) {
+        let _ = folder.sync_all();
+    }
+}
+
+fn write_tensors(
+    path: &Path,
+    tensors: &[TensorData],
+    create: Create,
+) -> Result<FileState, TrainError> {
+    let io = |e| TrainError::io("write", path)(e);
+    let file = create(path).map_err(io)?;
+    let mut out = BufWriter::with_capacity(
+        1 << 20,
+        Hashing {
+            inner: file,
+            hash: Sha256::new(),
+            bytes: 0,
+        },
+    );
+    write_safetensors(&mut out, tensors).map_err(|e| match e {
+        PackError::Io { source, .. } => io(source),
+        PackError::DiskFull { .. } => TrainError::DiskFull { path: path.into() },
+        other => other.into(),
+    })?;
+    let mut out = out.into_inner().map_err(|e| io(e.into_error()))?;
+    out.inner.sync().map_err(io)?;
+    Ok(FileState {
+        bytes: out.bytes,
+        sha256: hex(&out.hash.finalize()),
+    })
+}
+
+/// Writes a small file so that it is either the old or the new one.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8], create: Create) -> Result<(), TrainError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let pending = path.with_file_name(format!("{PENDING}{name}"));
+    let io = |e| TrainError::io("write", path)(e);
+    let mut file = create(&pending).map_err(io)?;
+    file.write_all(bytes).map_err(io)?;
+    file.sync().map_err(io)?;
+    drop(file);
+    fs::rename(&pending, path).map_err(io)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")));
+    Ok(())
+}
+
+/// Writes a checkpoint into `out`.
+pub(crate) fn write(
+    out: &Path,
+    mut state: RunState,
+    tensors: &Tensors,
+    create: Create,
+) -> Result<PathBuf, TrainError> {
+    let target = out.join(folder_name(state.step));
+    let pending = out.join(format!("{PENDING}{}", folder_name(state.step)));
+    let written = (|| {
+        if pending.exists() {
+            fs::remove_dir_all(&pending).map_err(TrainError::io("remove", &pending))?;
+        }
+        fs::create_dir_all(&pending).map_err(TrainError::io("create", &pending))?;
+        let mut files = vec![(MODEL, &tensors.model), (OPTIMISER, &tensors.optimiser)];
+        files.extend(tensors.average.as_ref().map(|average| (AVERAGE, average)));
+        for (name, tensors) in files {
+            state.files.insert(
+                name.into(),
+                write_tensors(&pending.join(name), tensors, create)?,
+            );
+        }
+        let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainError::other("json", e))?;
+        replace_file(&pending.join(STATE), &json, create)
+    })();
+    if let Err(error) = written {
+        // Gives the space back: a disk that is full should not stay so because of half a checkpoint.
+        let _ = fs::remove_dir_all(&pending);
+        return Err(error);
+    }
+    // A checkpoint of this step can only be there if it was found damaged: what was trained since replaces it.
+    if target.exists() {
+        discard(&target)?;
+    }
+    fs::rename(&pending, &target).map_err(TrainError::io("rename", &pending))?;
+    sync_folder(out);
+    replace_file(
+        &out.join(LATEST),
+        folder_name(state.step).as_bytes(),
+        create,
+    )?;
+    Ok(target)
+}
+
+/// Removes a checkpoint; killed on the way, it is not mistaken for one.
+fn discard(path: &Path) -> Result<(), TrainError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!("{DISCARDED}{name}"));
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(TrainError::io("remove", &aside))?;
+    }
+    fs::rename(path, &aside).map_err(TrainError::io("rename", path))?;
+    fs::remove_dir_all(&aside).map_err(TrainError::io("remove", &aside))
+}
+
+/// Removes what a killed process left, in a folder that this process has locked.
+pub(crate) fn sweep(out: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(out).map_err(TrainError::io("read", out))? {
+        let path = entry.map_err(TrainError::io("read", out))?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with(PENDING) || name.starts_with(DISCARDED) {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(TrainError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folders of checkpoints in `out`, oldest first, whole or not.
+fn folders(out: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+    if !out.exists() {
+        return Ok(vec![]);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(out).map_err(TrainError::io("read", out))? {
+        let path = entry.map_err(TrainError::io("read", out))?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if let Some(step) = name
+            .strip_prefix("step-")
+            .and_then(|n| n.parse().ok())
+            .filter(|_| path.is_dir())
+        {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Keeps the newest `keep` checkpoints.
+pub(crate) fn prune(out: &Path, keep: usize) -> Result<(), TrainError> {
+    let found = folders(out)?;
+    let old = found.len().saturating_sub(keep.max(1));
+    found
+        .iter()
+        .take(old)
+        .try_for_each(|(_, path)| discard(path))
+}
+
+impl Checkpoint {
+    /// The newest whole checkpoint of a run, and those newer ones that had to be passed over.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] where the folder cannot be read.
+    pub fn newest(out: &Path) -> Result<(Option<Self>, Vec<Skipped>), TrainError> {
+        let mut skipped = Vec::new();
+        for (_, path) in folders(out)?.into_iter().rev() {
+            match Self::open(&path) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
+                Err(TrainError::Checkpoint { path, reason }) => {
+                    skipped.push(Skipped { path, reason })
+                }
+                Err(error) => skipped.push(Skipped {
+                    path,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        Ok((None, skipped))
+    }
+
+    /// A checkpoint, after comparing each of its files with size and hash.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] saying what is missing or damaged.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let broken = |reason: String| TrainError::Checkpoint {
+            path: path.into(),
+            reason,
+        };
+        let text = fs::read(path.join(STATE))
+            .map_err(|e| broken(format!("{STATE} cannot be read ({e})")))?;
+        let state: RunState = serde_json::from_slice(&text)
+            .map_err(|e| broken(format!("{STATE} is damaged ({e})")))?;
+        if state.format != FORMAT {
+            return Err(broken(format!(
+                "it has the format {}, and only {FORMAT} is read here",
+                state.format
+            )));
+        }
+        for name in [MODEL, OPTIMISER] {
+            if !state.files.contains_key(name) {
+                return Err(broken(format!("{STATE} does not list {name}")));
+            }
+        }
+        for (name, expected) in &state.files {
+            let file = path.join(name);
+            let bytes = fs::metadata(&file)
+                .map_err(|e| broken(format!("{name} cannot be read ({e})")))?
+                .len();
+            if bytes != expected.bytes {
+                return Err(broken(format!(
+                    "{name} is {bytes} bytes long instead of {}",
+                    expected.bytes
+                )));
+            }
+            let mut hash = Sha256::new();
+            let mut reader =
+                File::open(&file).map_err(|e| broken(format!("{name} cannot be read ({e})")))?;
+            let mut block = vec![0; 1 << 20];
+            loop {
+                let n = reader
+                    .read(&mut block)
+                    .map_err(|e| broken(format!("{name} cannot be read ({e})")))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&block[..n]);
+            }
+            if hex(&hash.finalize()) != expected.sha256 {
+                return Err(broken(format!("{name} is damaged: its SHA-256 is another")));
+            }
+        }
+        Ok(Self {
+            path: path.into(),
+            state,
+        })
+    }
+
+    /// The checkpoint that a path means: itself, or the newest of a run.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] where there is none.
+    pub fn find(path: &Path) -> Result<Self, TrainError> {
+        if path.join(STATE).is_file() {
+            return Self::open(path);
+        }
+        let (found, skipped) = Self::newest(path)?;
+        let reason = match skipped.first() {
+            Some(skipped) => format!(
+                "{} is not whole: {}",
+                skipped.path.display(),
+                skipped.reason
+            ),
+            None => "it holds no checkpoint".into(),
+        };
+        found.ok_or(TrainError::Checkpoint {
+            path: path.into(),
+            reason,
+        })
+    }
+
+    /// The trained weights: the averaged ones where the run keeps an average, and the others for what never moved.
+    ///
+    /// # Errors
+    /// [`TrainError::Pack`] where a file cannot be read.
+    pub fn weights(&self) -> Result<Weights, TrainError> {
+        let open = |name: &str| SafetensorsFile::open(self.path.join(name));
+        let average = self
+            .state
+            .files
+            .contains_key(AVERAGE)
+            .then(|| open(AVERAGE))
+            .transpose()?;
+        Ok(Weights {
+            model: open(MODEL)?,
+            average,
+        })
+    }
+
+    /// Everything.
+    pub(crate) fn tensors(&self) -> Result<Tensors, TrainError> {
+        let read = |name: &str| -> Result<Vec<TensorData>, TrainError> {
+            let file = SafetensorsFile::open(self.path.join(name))?;
+            Ok(file
+                .tensors()
+                .iter()
+                .map(|info| file.read(&info.name))
+                .collect::<Result<_, _>>()?)
+        };
+        let average = self
+            .state
+            .files
+            .contains_key(AVERAGE)
+            .then(|| read(AVERAGE))
+            .transpose()?;
+        Ok(Tensors {
+            model: read(MODEL)?,
+            optimiser: read(OPTIMISER)?,
+            average,
+        })
+    }
+}
+
+/// The trained weights of a checkpoint.
+#[derive(Debug)]
+pub struct Weights {
+    model: SafetensorsFile,
+    average: Option<SafetensorsFile>,
+}
+
+impl TensorSource for Weights {
+    fn tensors(&self) -> &[emu_pack::TensorInfo] {
+        self.model.tensors()
+    }
+
+    fn read(&self, name: &str) -> Result<TensorData, PackError> {
+        let Some(average) = self
+            .average
+            .as_ref()
+            .filter(|average| average.info(name).is_some())
+        else {
+            return self.model.read(name);
+        };
+        // Averages are stored flat; the shape is that of the weight.
+        let mut tensor = average.read(name)?;
+        if let Some(info) = self.model.info(name) {
+            tensor.info.shape.clone_from(&info.shape);
+        }
+        Ok(tensor)
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

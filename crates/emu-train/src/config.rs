@@ -1,0 +1,527 @@
+//! A training run as a TOML file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use emu_kernels::device::DeviceChoice;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::TrainError;
+use crate::schedule::ScheduleConfig;
+
+/// Everything that decides how a run goes. `configs/train/` holds one for each stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Name of the stage: `vae`, `vision`, `pretrain`, `decoder` or `instruct`.
+    pub stage: String,
+    /// Folder of the run: checkpoints, metrics, samples.
+    pub out: PathBuf,
+    /// Where all randomness of the run comes from.
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Samples of a micro-batch.
+    pub batch: usize,
+    /// Micro-batches of a step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// `auto`, `gpu` or `cpu`.
+    #[serde(default)]
+    pub device: DeviceName,
+    /// Threads of the CPU backend; all cores where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Whether activations of cheap operations are computed again in the backward pass instead of kept.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
+    /// Sizes and initial weights of the model.
+    #[serde(default)]
+    pub init: InitConfig,
+    /// What to learn from.
+    #[serde(default)]
+    pub data: Vec<DataConfig>,
+    /// AdamW.
+    pub optimiser: OptimiserConfig,
+    /// Parts of the model with a rate of their own; the longest part that fits a parameter's name decides.
+    #[serde(default)]
+    pub rates: Vec<RateConfig>,
+    /// How the rates change.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// An average of the weights, kept beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaConfig>,
+    /// When to save.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// When to say and show something.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// What only the stage understands; see [`TrainConfig::options`].
+    #[serde(default)]
+    pub options: toml::Table,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// Where a run computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceName {
+    /// A hardware GPU if there is one, else the CPU.
+    #[default]
+    Auto,
+    /// Whatever adapter there is.
+    Gpu,
+    /// The CPU backend.
+    Cpu,
+}
+
+impl From<DeviceName> for DeviceChoice {
+    fn from(name: DeviceName) -> Self {
+        match name {
+            DeviceName::Auto => Self::Auto,
+            DeviceName::Gpu => Self::Gpu,
+            DeviceName::Cpu => Self::Cpu,
+        }
+    }
+}
+
+/// Sizes and initial weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InitConfig {
+    /// Sizes: a preset (`emu-mini`, `tiny`, `emu-14b`) or a TOML file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Where parts take their weights from: part -> pack, checkpoint or folder of a run. The part `""` is the rest;
+    /// parts not named start at random.
+    pub parts: BTreeMap<String, PathBuf>,
+}
+
+/// A data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder of shards, or one shard.
+    pub path: PathBuf,
+    /// Its share among all data sets.
+    #[serde(default = "weight_one")]
+    pub weight: f64,
+    /// What its samples are, where the stage takes several kinds (pairs, documents, questions, ...).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+}
+
+fn weight_one() -> f64 {
+    1.0
+}
+
+/// AdamW with clipping by global norm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimiserConfig {
+    /// Rate of every part that `rates` does not name.
+    pub lr: f64,
+    /// Decay of the two moments.
+    #[serde(default = "betas")]
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    #[serde(default = "eps")]
+    pub eps: f64,
+    /// Decoupled weight decay.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Whether norms and biases (parameters of one axis) decay too.
+    #[serde(default)]
+    pub decay_vectors: bool,
+    /// Greatest norm of all gradients together; 0 turns clipping off.
+    #[serde(default = "clip")]
+    pub clip: f64,
+}
+
+fn betas() -> (f64, f64) {
+    (0.9, 0.98)
+}
+
+fn eps() -> f64 {
+    1e-8
+}
+
+fn clip() -> f64 {
+    1.0
+}
+
+/// A part of the model with a rate of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateConfig {
+    /// Beginning of parameter names, up to a dot: `lm`, `visual.blocks.0`.
+    pub part: String,
+    /// Its rate; `optimiser.lr` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Keeps the part as it is, at no cost in the backward pass.
+    #[serde(default)]
+    pub freeze: bool,
+}
+
+/// An average of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaConfig {
+    /// Share of the old average at each step; early on `(1 + t) / (10 + t)` if that is less.
+    pub decay: f64,
+}
+
+/// When to save.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// After so many steps; 0 for never.
+    pub steps: u64,
+    /// After so many minutes; 0 for never.
+    pub minutes: f64,
+    /// How many checkpoints to keep.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            minutes: 10.0,
+            keep: 2,
+        }
+    }
+}
+
+/// When to say and show something. 0 for never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Steps between lines of progress (`metrics.jsonl` has every step).
+    pub every: u64,
+    /// Steps between redrawn loss curves.
+    pub curve_every: u64,
+    /// Steps between sample pictures.
+    pub sample_every: u64,
+    /// Steps between evaluations.
+    pub eval_every: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            every: 50,
+            curve_every: 250,
+            sample_every: 0,
+            eval_every: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Reads and validates a file. Relative paths in it stay relative to the current folder.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::Config`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, TrainError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and validates; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`TrainError::ConfigSyntax`], [`TrainError::Config`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
+        let config: Self = toml::from_str(text).map_err(|e| TrainError::ConfigSyntax {
+            path: path.into(),
+            message: e.to_string().trim().to_string(),
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every value that does not depend on the model or on files.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] naming the key.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let positive = |key: &str, n: u64| match n {
+            0 => Err(TrainError::config(key, "it must be at least 1")),
+            _ => Ok(()),
+        };
+        let number = |key: &str, x: f64, range: core::ops::Range<f64>| match range.contains(&x) {
+            true => Ok(()),
+            false => Err(TrainError::config(
+                key,
+                format!("{x} is not in {}..{}", range.start, range.end),
+            )),
+        };
+        if self.stage.trim().is_empty() {
+            return Err(TrainError::config("stage", "it is empty"));
+        }
+        if self.out.as_os_str().is_empty() {
+            return Err(TrainError::config("out", "it is empty"));
+        }
+        positive("steps", self.steps)?;
+        positive("batch", self.batch as u64)?;
+        positive("accumulate", self.accumulate as u64)?;
+        if let Some(threads) = self.threads {
+            positive("threads", threads as u64)?;
+        }
+        for (i, data) in self.data.iter().enumerate() {
+            number(
+                &format!("data[{i}].weight"),
+                data.weight,
+                f64::MIN_POSITIVE..f64::INFINITY,
+            )?;
+        }
+        let optimiser = &self.optimiser;
+        number("optimiser.lr", optimiser.lr, 0.0..10.0)?;
+        number("optimiser.betas", optimiser.betas.0, 0.0..1.0)?;
+        number("optimiser.betas", optimiser.betas.1, 0.0..1.0)?;
+        number("optimiser.eps", optimiser.eps, f64::MIN_POSITIVE..1.0)?;
+        number("optimiser.weight_decay", optimiser.weight_decay, 0.0..10.0)?;
+        number("optimiser.clip", optimiser.clip, 0.0..f64::INFINITY)?;
+        for (i, rate) in self.rates.iter().enumerate() {
+            if let Some(lr) = rate.lr {
+                number(&format!("rates[{i}].lr"), lr, 0.0..10.0)?;
+                if rate.freeze {
+                    return Err(TrainError::config(
+                        format!("rates[{i}].lr"),
+                        "a frozen part has no rate",
+                    ));
+                }
+            }
+            if self
+                .rates
+                .iter()
+                .take(i)
+                .any(|other| other.part == rate.part)
+            {
+                return Err(TrainError::config(
+                    format!("rates[{i}].part"),
+                    format!("`{}` is named twice", rate.part),
+                ));
+            }
+        }
+        self.schedule.build(self.steps)?;
+        if let Some(ema) = &self.ema {
+            number("ema.decay", ema.decay, 0.0..1.0)?;
+        }
+        number("checkpoint.minutes", self.checkpoint.minutes, 0.0..1e6)?;
+        positive("checkpoint.keep", self.checkpoint.keep as u64)
+    }
+
+    /// The stage's own settings.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with what the stage's type says about them.
+    pub fn options<T: DeserializeOwned>(&self) -> Result<T, TrainError> {
+        self.options
+            .clone()
+            .try_into()
+            .map_err(|e: toml::de::Error| TrainError::config("options", e.message().to_string()))
+    }
+
+    /// The settings that a resumed run must share with the original, as `key -> value`.
+    pub(crate) fn fingerprint(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        if let Ok(value) = toml::Value::try_from(self) {
+            flatten("", &value, &mut found);
+        }
+        const FREE: [&str; 6] = ["steps", "out", "log.", "checkpoint.", "threads", "device"];
+        found.retain(|key, _| {
+            !FREE.iter().any(|free| {
+                if free.ends_with('.') {
+                    key.starts_with(free)
+                } else {
+                    key == free
+                }
+            })
+        });
+        found
+    }
+}
+
+fn flatten(prefix: &str, value: &toml::Value, found: &mut BTreeMap<String, String>) {
+    let dotted = |key: &str| {
+        if prefix.is_empty() {
+            key.to_string()
+        } else {
+            format!("{prefix}.{key}")
+        }
+    };
+    match value {
+        toml::Value::Table(table) => table
+            .iter()
+            .for_each(|(key, value)| flatten(&dotted(key), value, found)),
+        toml::Value::Array(list) if list.iter().any(toml::Value::is_table) => {
+            list.iter()
+                .enumerate()
+                .for_each(|(i, value)| flatten(&format!("{prefix}[{i}]"), value, found));
+        }
+        _ => {
+            found.insert(prefix.to_string(), value.to_string());
+        }
+    }
+}
+
+/// What differs between two fingerprints, in words.
+pub(crate) fn differences(
+    then: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Option<String> {
+    let keys: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
+    let show = |value: Option<&String>| value.map_or("nothing".to_string(), Clone::clone);
+    let found: Vec<String> = keys
+        .into_iter()
+        .filter(|key| then.get(*key) != now.get(*key))
+        .map(|key| {
+            format!(
+                "`{key}` was {}, is {}",
+                show(then.get(key)),
+                show(now.get(key))
+            )
+        })
+        .collect();
+    (!found.is_empty()).then(|| found.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str =
+        "stage = 'vae'\nout = 'runs/vae'\nsteps = 100\nbatch = 4\n[optimiser]\nlr = 1e-3\n";
+
+    fn parse(text: &str) -> Result<TrainConfig, TrainError> {
+        TrainConfig::parse(text, Path::new("test.toml"))
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(
+            (
+                config.accumulate,
+                config.optimiser.clip,
+                config.checkpoint.keep
+            ),
+            (1, 1.0, 2)
+        );
+        let again = parse(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn wrong_values_name_their_key() {
+        for (line, key) in [
+            ("steps = 0", "steps"),
+            ("batch = 0", "batch"),
+            ("accumulate = 0", "accumulate"),
+            ("threads = 0", "threads"),
+            ("stage = ''", "stage"),
+            ("out = ''", "out"),
+            ("optimiser = { lr = -1.0 }", "optimiser.lr"),
+            ("optimiser = { lr = nan }", "optimiser.lr"),
+            (
+                "optimiser = { lr = 1.0, betas = [0.9, 1.0] }",
+                "optimiser.betas",
+            ),
+            ("optimiser = { lr = 1.0, eps = 0.0 }", "optimiser.eps"),
+            ("optimiser = { lr = 1.0, clip = -1.0 }", "optimiser.clip"),
+            ("schedule = { floor = 2.0 }", "schedule.floor"),
+            ("ema = { decay = 1.0 }", "ema.decay"),
+            ("checkpoint = { keep = 0 }", "checkpoint.keep"),
+            (
+                "rates = [{ part = 'lm', lr = 1e-3, freeze = true }]",
+                "rates[0].lr",
+            ),
+            (
+                "rates = [{ part = 'lm' }, { part = 'lm' }]",
+                "rates[1].part",
+            ),
+            ("data = [{ path = 'x', weight = 0.0 }]", "data[0].weight"),
+        ] {
+            let mut table: toml::Table = toml::from_str(MINIMAL).unwrap();
+            table.extend(toml::from_str::<toml::Table>(line).unwrap());
+            let error = parse(&toml::to_string(&table).unwrap()).unwrap_err();
+            assert_eq!(error.code(), "config");
+            assert!(
+                error.to_string().contains(&format!("`{key}`")),
+                "{line}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_and_mistyped_keys_are_errors() {
+        for (text, word) in [
+            (format!("stpes = 3\n{MINIMAL}"), "stpes"),
+            (format!("{MINIMAL}\nmomentum = 3"), "momentum"),
+            (MINIMAL.replace("steps = 100", "steps = 'many'"), "steps"),
+            (MINIMAL.replace("stage = 'vae'", ""), "stage"),
+            (MINIMAL.replace("steps = 100", "steps = "), "steps"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert_eq!(error.code(), "config-syntax");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        assert_eq!(
+            TrainConfig::read("/nowhere/at/all.toml")
+                .unwrap_err()
+                .code(),
+            "io"
+        );
+    }
+
+    #[test]
+    fn options_belong_to_the_stage() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Options {
+            kl: f64,
+        }
+        let config = parse(&format!("{MINIMAL}\n[options]\nkl = 0.5")).unwrap();
+        assert_eq!(config.options::<Options>().unwrap().kl, 0.5);
+        let error = parse(&format!("{MINIMAL}\n[options]\nlk = 0.5"))
+            .unwrap()
+            .options::<Options>()
+            .unwrap_err();
+        assert!(error.to_string().contains("lk"), "{error}");
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let then = parse(MINIMAL).unwrap();
+        let mut now = then.clone();
+        now.steps = 200;
+        now.log.every = 1;
+        now.out = "elsewhere".into();
+        assert_eq!(differences(&then.fingerprint(), &now.fingerprint()), None);
+        now.optimiser.lr = 0.002;
+        now.rates.push(RateConfig {
+            part: "lm".into(),
+            lr: None,
+            freeze: true,
+        });
+        let text = differences(&then.fingerprint(), &now.fingerprint()).unwrap();
+        assert!(
+            text.contains("`optimiser.lr` was 0.001, is 0.002"),
+            "{text}"
+        );
+        assert!(
+            text.contains("`rates[0].freeze` was nothing, is true"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! `metrics.jsonl`: one line a step, and none twice.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// The figures of one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// The loss, averaged over the step's micro-batches.
+    pub loss: f32,
+    /// Its parts and other figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
+    pub terms: Vec<(String, f32)>,
+    /// Norm of all gradients, before clipping.
+    pub grad_norm: f32,
+    /// Rate of each part (`""` is the rest).
+    #[serde(with = "pairs")]
+    pub lr: Vec<(String, f64)>,
+    /// Samples a second in this step.
+    pub samples_per_s: f32,
+    /// Seconds of training so far, all runs together.
+    pub seconds: f64,
+    /// Results of an evaluation after this step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
+    pub eval: Vec<(String, f32)>,
+}
+
+/// Names and numbers as a JSON object, in their order.
+mod pairs {
+    use serde::de::{MapAccess, Visitor};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer, T: Serialize>(
+        pairs: &[(String, T)],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+        from: D,
+    ) -> Result<Vec<(String, T)>, D::Error> {
+        struct Pairs<T>(core::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Pairs<T> {
+            type Value = Vec<(String, T)>;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
+                f.write_str("an object of numbers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(pairs)
+            }
+        }
+        from.deserialize_map(Pairs(core::marker::PhantomData))
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    out: BufWriter<File>,
+    bytes: u64,
+}
+
+impl MetricsFile {
+    /// Opens `metrics.jsonl` of a run that has made `step` steps: lines of later steps, and a last line that was cut off,
+    /// are removed. Returns the lines kept.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn open(path: &Path, step: u64) -> Result<(Self, Vec<StepMetrics>), TrainError> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .append(true)
+            .open(path)
+            .map_err(TrainError::io("open", path))?;
+        let (mut kept, mut bytes) = (Vec::new(), 0);
+        let mut reader = BufReader::new(&mut file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let n = reader
+                .read_until(b'\n', &mut line)
+                .map_err(TrainError::io("read", path))?;
+            if n == 0 || line.last() != Some(&b'\n') {
+                break;
+            }
+            let Ok(metrics) = serde_json::from_slice::<StepMetrics>(&line) else {
+                break;
+            };
+            if metrics.step >= step {
+                break;
+            }
+            bytes += n as u64;
+            kept.push(metrics);
+        }
+        file.set_len(bytes)
+            .map_err(TrainError::io("truncate", path))?;
+        Ok((
+            Self {
+                path: path.into(),
+                out: BufWriter::new(file),
+                bytes,
+            },
+            kept,
+        ))
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// [`TrainError::DiskFull`], [`TrainError::Io`].
+    pub fn write(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
+        let mut line = serde_json::to_vec(metrics).map_err(|e| TrainError::other("json", e))?;
+        line.push(b'\n');
+        self.out
+            .write_all(&line)
+            .and_then(|()| self.out.flush())
+            .map_err(TrainError::io("write", &self.path))?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until every line is on the disk; returns how many bytes there are.
+    ///
+    /// # Errors
+    /// [`TrainError::DiskFull`], [`TrainError::Io`].
+    pub fn sync(&mut self) -> Result<u64, TrainError> {
+        self.out
+            .get_ref()
+            .sync_data()
+            .map_err(TrainError::io("write", &self.path))?;
+        Ok(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub fn metrics(step: u64) -> StepMetrics {
+        StepMetrics {
+            step,
+            loss: 0.5,
+            terms: vec![
+                ("text".into(), 0.25),
+                ("image".into(), f32::from_bits(0x3e99_999a)),
+            ],
+            grad_norm: 1.5,
+            lr: vec![(String::new(), 1e-3), ("lm".into(), 5e-4)],
+            samples_per_s: 70.0,
+            seconds: 3.25,
+            eval: vec![],
+        }
+    }
+
+    #[test]
+    fn lines_come_back_and_later_steps_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let (mut file, kept) = MetricsFile::open(&path, 0).unwrap();
+        assert!(kept.is_empty());
+        (0..5).for_each(|step| file.write(&metrics(step)).unwrap());
+        assert_eq!(
+            file.sync().unwrap(),
+            std::fs::metadata(&path).unwrap().len()
+        );
+        drop(file);
+        // A line that a killed process did not finish.
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}{{\"step\":5,\"lo")).unwrap();
+
+        let (mut file, kept) = MetricsFile::open(&path, 3).unwrap();
+        assert_eq!(kept, (0..3).map(metrics).collect::<Vec<_>>());
+        file.write(&metrics(3)).unwrap();
+        drop(file);
+        let (_, kept) = MetricsFile::open(&path, 100).unwrap();
+        assert_eq!(
+            kept.iter().map(|m| m.step).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
+    }
+
+    #[test]
+    fn an_impossible_path_is_an_error() {
+        assert_eq!(
+            MetricsFile::open(Path::new("/nowhere/metrics.jsonl"), 0)
+                .unwrap_err()
+                .code(),
+            "io"
+        );
+    }
+}

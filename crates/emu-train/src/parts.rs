@@ -1,0 +1,306 @@
+//! Parts of a model by the beginning of parameter names: their rates, what is frozen, where they start from.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData as BurnData};
+use emu_pack::{PackReader, TensorData, TensorSource};
+
+use crate::TrainError;
+use crate::checkpoint::Checkpoint;
+use crate::config::TrainConfig;
+
+/// Whether a parameter belongs to a part: the same name, or followed by a dot. Everything belongs to `""`.
+pub fn belongs(name: &str, part: &str) -> bool {
+    part.is_empty()
+        || name
+            .strip_prefix(part)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The rate of every parameter, by part.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    /// Name and peak rate of each part; the last, `""`, is the rest.
+    parts: Vec<(String, f64)>,
+    frozen: Vec<bool>,
+    /// Part of each parameter.
+    of: Vec<usize>,
+}
+
+impl Rates {
+    /// Finds the part of each parameter.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a part without parameters, and where nothing is left to train.
+    pub fn new(config: &TrainConfig, names: &[String]) -> Result<Self, TrainError> {
+        let mut parts: Vec<(String, f64)> = config
+            .rates
+            .iter()
+            .map(|rate| (rate.part.clone(), rate.lr.unwrap_or(config.optimiser.lr)))
+            .collect();
+        let mut frozen: Vec<bool> = config.rates.iter().map(|rate| rate.freeze).collect();
+        for (i, (part, _)) in parts.iter().enumerate() {
+            if !names.iter().any(|name| belongs(name, part)) {
+                let examples = names.iter().filter_map(|name| name.split('.').next());
+                let known = examples
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .into_iter()
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let message = format!("the model has no part `{part}` (it has {known})");
+                return Err(TrainError::config(format!("rates[{i}].part"), message));
+            }
+        }
+        if !parts.iter().any(|(part, _)| part.is_empty()) {
+            parts.push((String::new(), config.optimiser.lr));
+            frozen.push(false);
+        }
+        let of: Vec<usize> = names
+            .iter()
+            .map(|name| {
+                let fitting = (0..parts.len()).filter(|&i| belongs(name, &parts[i].0));
+                fitting
+                    .max_by_key(|&i| parts[i].0.len())
+                    .unwrap_or(parts.len() - 1)
+            })
+            .collect();
+        if of.iter().all(|&part| frozen[part]) {
+            return Err(TrainError::config(
+                "rates",
+                "every part is frozen, there is nothing to train",
+            ));
+        }
+        Ok(Self { parts, frozen, of })
+    }
+
+    /// The rate of each parameter at this factor of the schedule.
+    pub fn at(&self, factor: f64) -> Vec<f64> {
+        self.of
+            .iter()
+            .map(|&part| self.parts[part].1 * factor)
+            .collect()
+    }
+
+    /// The rate of each part that learns, for the log.
+    pub fn by_part(&self, factor: f64) -> Vec<(String, f64)> {
+        let used =
+            (0..self.parts.len()).filter(|part| !self.frozen[*part] && self.of.contains(part));
+        used.map(|part| (self.parts[part].0.clone(), self.parts[part].1 * factor))
+            .collect()
+    }
+
+    /// Whether each parameter is frozen.
+    pub fn frozen(&self) -> Vec<bool> {
+        self.of.iter().map(|&part| self.frozen[part]).collect()
+    }
+
+    /// The module on a device that differentiates, with the frozen parameters out of the backward pass.
+    pub fn prepare<M: Module>(&self, module: M, device: &Device) -> M {
+        module.map(&mut Prepare {
+            frozen: &self.frozen(),
+            device,
+            index: 0,
+        })
+    }
+}
+
+struct Prepare<'a> {
+    frozen: &'a [bool],
+    device: &'a Device,
+    index: usize,
+}
+
+impl ModuleMapper for Prepare<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let frozen = self.frozen.get(self.index).copied().unwrap_or(false);
+        self.index += 1;
+        let id = param.id;
+        // From its numbers, so that it is a leaf of this device's graph wherever it was made.
+        let data = param.val().inner().into_data();
+        Param::initialized(
+            id,
+            Tensor::from_data(data, self.device).set_require_grad(!frozen),
+        )
+    }
+}
+
+/// Loads parts of a module from packs, checkpoints or folders of runs, as `init.parts` of a configuration says: the
+/// longest part that fits a name decides where it comes from. Parameters of no part stay as they are.
+///
+/// # Errors
+/// [`TrainError::Config`] for a part without parameters; those of the files otherwise.
+pub fn load_parts<M: Module>(
+    module: M,
+    config: &TrainConfig,
+    device: &Device,
+) -> Result<M, TrainError> {
+    if config.init.parts.is_empty() {
+        return Ok(module);
+    }
+    let names: Vec<String> = emu_model::weights::parameters(&module)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let mut sources = Vec::new();
+    for (part, path) in &config.init.parts {
+        if !names.iter().any(|name| belongs(name, part)) {
+            return Err(TrainError::config(
+                format!("init.parts.{part}"),
+                "the model has no such part",
+            ));
+        }
+        sources.push((part.clone(), path.clone(), Source::open(path)?));
+    }
+    let mut loader = Loader {
+        path: vec![],
+        sources: &sources,
+        device,
+        failed: None,
+    };
+    let module = module.map(&mut loader);
+    loader.failed.map_or(Ok(module), Err)
+}
+
+/// Where weights come from.
+enum Source {
+    Pack(Box<PackReader>),
+    Other(Box<dyn TensorSource>),
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, TrainError> {
+        if path.join(emu_pack::MANIFEST_FILE).is_file() {
+            return Ok(Self::Pack(Box::new(PackReader::open(path)?)));
+        }
+        if path.is_file() {
+            return Ok(Self::Other(Box::new(emu_pack::SafetensorsFile::open(
+                path,
+            )?)));
+        }
+        Ok(Self::Other(Box::new(Checkpoint::find(path)?.weights()?)))
+    }
+
+    fn read(&self, name: &str) -> Result<TensorData, TrainError> {
+        Ok(match self {
+            Self::Pack(pack) => pack.read_logical(name)?,
+            Self::Other(source) => source.read(name)?,
+        })
+    }
+}
+
+struct Loader<'a> {
+    path: Vec<String>,
+    sources: &'a [(String, PathBuf, Source)],
+    device: &'a Device,
+    failed: Option<TrainError>,
+}
+
+impl Loader<'_> {
+    fn read<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+    ) -> Result<Option<Tensor<D>>, TrainError> {
+        let fitting = self.sources.iter().filter(|(part, ..)| belongs(name, part));
+        let Some((_, path, source)) = fitting.max_by_key(|(part, ..)| part.len()) else {
+            return Ok(None);
+        };
+        let tensor = source.read(name)?;
+        if tensor.info.shape != shape {
+            let reason = format!(
+                "`{name}` has the shape {:?} where the model needs {shape:?}",
+                tensor.info.shape
+            );
+            return Err(TrainError::Checkpoint {
+                path: path.clone(),
+                reason,
+            });
+        }
+        tensor.check_finite()?;
+        Ok(Some(Tensor::from_data(
+            BurnData::new(tensor.to_f32()?, shape),
+            self.device,
+        )))
+    }
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.failed.is_some() {
+            return param;
+        }
+        match self.read(&self.path.join("."), param.lazy_shape().dims::<D>()) {
+            Ok(None) => param,
+            Ok(Some(tensor)) => {
+                let tensor = if self.device.is_autodiff() {
+                    tensor.require_grad()
+                } else {
+                    tensor
+                };
+                Param::initialized(param.id, tensor)
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                param
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_end_at_dots() {
+        assert!(belongs("lm.layers.0.weight", "lm"));
+        assert!(belongs("lm", "lm"));
+        assert!(belongs("anything", ""));
+        assert!(!belongs("lmx.weight", "lm"));
+        assert!(!belongs("visual.lm", "lm"));
+    }
+
+    fn rates(lines: &str) -> Result<Rates, TrainError> {
+        let text = format!("stage='t'\nout='o'\nsteps=1\nbatch=1\n[optimiser]\nlr=1.0\n{lines}");
+        let names = ["visual.a", "visual.b.c", "lm.w", "head"].map(String::from);
+        Rates::new(
+            &TrainConfig::parse(&text, Path::new("t.toml")).unwrap(),
+            &names,
+        )
+    }
+
+    #[test]
+    fn the_longest_part_decides() {
+        let found =
+            rates("[[rates]]\npart='visual'\nlr=0.5\n[[rates]]\npart='visual.b'\nfreeze=true")
+                .unwrap();
+        assert_eq!(found.at(0.1), [0.05, 0.1, 0.1, 0.1]);
+        assert_eq!(found.frozen(), [false, true, false, false]);
+        assert_eq!(
+            found.by_part(1.0),
+            [("visual".to_string(), 0.5), (String::new(), 1.0)]
+        );
+    }
+
+    #[test]
+    fn useless_parts_are_errors() {
+        let error = rates("[[rates]]\npart='vision'").unwrap_err().to_string();
+        assert!(
+            error.contains("`rates[0].part`") && error.contains("head, lm, visual"),
+            "{error}"
+        );
+        let error = rates("[[rates]]\npart=''\nfreeze=true")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("nothing to train"), "{error}");
+    }
+}

@@ -1,0 +1,641 @@
+//! The loop: micro-batches, gradients, update, and everything that is written on the way.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use emu_kernels::device::Opened;
+use emu_pack::TensorData;
+
+use crate::checkpoint::{self, Checkpoint, RunState, Tensors};
+use crate::config::{TrainConfig, differences};
+use crate::metrics::{MetricsFile, StepMetrics};
+use crate::optim::{AdamW, GradientSum, floats};
+use crate::parts::Rates;
+use crate::plot;
+use crate::schedule::Schedule;
+use crate::stage::{Stage, StepContext, StepLoss, Term};
+use crate::{StopFlag, TrainError};
+
+/// What happens in a run, for whoever shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TrainEvent<'a> {
+    /// The run begins or goes on.
+    Started {
+        /// Steps made before.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Numbers in the model.
+        parameters: usize,
+        /// Those that learn.
+        trainable: usize,
+    },
+    /// A damaged checkpoint was passed over.
+    Skipped(&'a checkpoint::Skipped),
+    /// A step was made.
+    Step(&'a StepMetrics),
+    /// The model was measured; the figures are in the step's metrics as well.
+    Evaluated {
+        /// Steps made.
+        step: u64,
+        /// Figures by name.
+        figures: &'a [(String, f32)],
+    },
+    /// Sample pictures were written.
+    Sampled {
+        /// Steps made.
+        step: u64,
+        /// Their folder.
+        dir: &'a Path,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Steps made.
+        step: u64,
+        /// Its folder.
+        path: &'a Path,
+    },
+    /// The run ends here.
+    Finished {
+        /// Steps made.
+        step: u64,
+        /// Whether somebody asked it to stop before its last step.
+        stopped: bool,
+    },
+}
+
+/// How a run is started.
+#[derive(Default)]
+pub struct RunOptions<'a> {
+    /// Goes on from the newest checkpoint in the folder (from the beginning, if there is none).
+    pub resume: bool,
+    /// Raised to have the run save and leave.
+    pub stop: StopFlag,
+    /// Called with everything that happens.
+    pub on_event: Option<&'a mut dyn FnMut(TrainEvent)>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome<M> {
+    /// The model, with autodiff.
+    pub model: M,
+    /// The model with averaged weights, without autodiff, where the run keeps an average.
+    pub averaged: Option<M>,
+    /// Steps made.
+    pub step: u64,
+    /// Whether somebody asked it to stop before its last step.
+    pub stopped: bool,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+}
+
+impl TrainConfig {
+    /// Opens the device of the configuration and sets the number of threads (which only the first run of a process
+    /// can).
+    ///
+    /// # Errors
+    /// Where there is no such device.
+    pub fn open_device(&self) -> Result<Opened, TrainError> {
+        if let Some(threads) = self.threads
+            && rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global()
+                .is_err()
+            && rayon::current_num_threads() != threads
+        {
+            tracing::warn!(
+                "the number of threads stays {}: it was set before",
+                rayon::current_num_threads()
+            );
+        }
+        emu_kernels::device::open(self.device.into()).map_err(|e| TrainError::other(e.code(), e))
+    }
+
+    /// The same device for training: with autodiff, and with activation checkpointing if the configuration asks for it.
+    pub fn training_device(&self, device: &Device) -> Device {
+        let device = device.clone().autodiff();
+        if self.activation_checkpointing {
+            device.gradient_checkpointing()
+        } else {
+            device
+        }
+    }
+}
+
+/// Trains `model` as the configuration says and returns it. Everything is written into the folder `out`; whatever ends
+/// the run, the last checkpoint there is whole.
+///
+/// `device` is where the model and its batches are ([`TrainConfig::training_device`]).
+///
+/// # Errors
+/// Those of the configuration, the folder, the stage; [`TrainError::NotFinite`] and [`TrainError::Collapsed`] where going
+/// on would be useless.
+pub fn run<S: Stage>(
+    config: &TrainConfig,
+    stage: &mut S,
+    model: S::Model,
+    device: &Device,
+    mut options: RunOptions,
+) -> Result<Outcome<S::Model>, TrainError> {
+    config.validate()?;
+    fs::create_dir_all(&config.out).map_err(TrainError::io("create", &config.out))?;
+    let _lock = lock(&config.out)?;
+    checkpoint::sweep(&config.out)?;
+    let mut run = Run::new(config, stage, model, device, &mut options)?;
+    let result = run.train();
+    match result {
+        Ok(stopped) => run.finish(stopped),
+        Err(error) => {
+            // The curve up to the failure helps to understand it.
+            let _ = run.draw_curve();
+            Err(error)
+        }
+    }
+}
+
+/// Keeps other processes out of a folder until it is dropped (or the process ends, however it does).
+fn lock(out: &Path) -> Result<File, TrainError> {
+    let path = out.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(TrainError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { out: out.into() }),
+        Err(TryLockError::Error(e)) => Err(TrainError::io("lock", &path)(e)),
+    }
+}
+
+struct Run<'a, 'b, S: Stage> {
+    config: &'a TrainConfig,
+    stage: &'a mut S,
+    device: Device,
+    options: &'a mut RunOptions<'b>,
+    /// Empty only while the optimiser moves the parameters.
+    model: Option<S::Model>,
+    optimiser: AdamW,
+    rates: Rates,
+    schedule: Schedule,
+    metrics: MetricsFile,
+    history: plot::History,
+    state: RunState,
+    /// When this process began to train, and the seconds trained before.
+    began: Instant,
+    seconds_before: f64,
+    last_save: (u64, Instant),
+    last_path: PathBuf,
+}
+
+impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
+    fn new(
+        config: &'a TrainConfig,
+        stage: &'a mut S,
+        model: S::Model,
+        device: &Device,
+        options: &'a mut RunOptions<'b>,
+    ) -> Result<Self, TrainError> {
+        let (found, skipped) = Checkpoint::newest(&config.out)?;
+        for skipped in &skipped {
+            tracing::warn!(
+                "{} is passed over: {}",
+                skipped.path.display(),
+                skipped.reason
+            );
+            emit(options, TrainEvent::Skipped(skipped));
+        }
+        if let (Some(found), false) = (&found, options.resume) {
+            return Err(TrainError::RunExists {
+                out: config.out.clone(),
+                step: found.state.step,
+            });
+        }
+        let mut state = RunState::new(0, config.seed, stage.name(), config.fingerprint());
+        let mut optimiser = AdamW::new(
+            &model,
+            config.optimiser.clone(),
+            config.ema.map(|ema| ema.decay),
+        );
+        let rates = Rates::new(config, optimiser.names())?;
+        let mut model = model;
+        if let Some(found) = &found {
+            if let Some(differences) = differences(&found.state.config, &state.config) {
+                return Err(TrainError::ConfigChanged {
+                    out: config.out.clone(),
+                    differences,
+                });
+            }
+            model = restore(model, &mut optimiser, found)?;
+            (state.step, state.samples, state.seconds) =
+                (found.state.step, found.state.samples, found.state.seconds);
+        } else if options.resume {
+            tracing::info!(
+                "{} holds no checkpoint: the run starts at the beginning",
+                config.out.display()
+            );
+        }
+        let model = rates.prepare(model, device);
+        let (metrics, kept) = MetricsFile::open(&config.out.join("metrics.jsonl"), state.step)?;
+        let parameters: Vec<usize> = emu_model::weights::parameters(&model)
+            .iter()
+            .map(|(_, shape)| shape.iter().product())
+            .collect();
+        let trainable = parameters
+            .iter()
+            .zip(rates.frozen())
+            .filter(|(_, frozen)| !frozen)
+            .map(|(n, _)| n)
+            .sum();
+        let parameters = parameters.iter().sum();
+        emit(
+            options,
+            TrainEvent::Started {
+                step: state.step,
+                steps: config.steps,
+                parameters,
+                trainable,
+            },
+        );
+        tracing::info!(
+            "stage {}: {trainable} of {parameters} parameters learn, step {} of {}",
+            stage.name(),
+            state.step,
+            config.steps
+        );
+        let now = Instant::now();
+        Ok(Self {
+            schedule: config.schedule.build(config.steps)?,
+            device: device.clone(),
+            history: plot::History::new(&kept),
+            seconds_before: state.seconds,
+            last_save: (
+                if found.is_some() {
+                    state.step
+                } else {
+                    u64::MAX
+                },
+                now,
+            ),
+            last_path: found.map(|found| found.path).unwrap_or_default(),
+            began: now,
+            model: Some(model),
+            config,
+            stage,
+            options,
+            optimiser,
+            rates,
+            metrics,
+            state,
+        })
+    }
+
+    /// Makes the remaining steps; whether it was asked to stop.
+    fn train(&mut self) -> Result<bool, TrainError> {
+        while self.state.step < self.config.steps {
+            if self.options.stop.is_set() {
+                return Ok(true);
+            }
+            let metrics = self.step()?;
+            self.after(metrics)?;
+        }
+        Ok(false)
+    }
+
+    /// One step of the optimiser.
+    fn step(&mut self) -> Result<StepMetrics, TrainError> {
+        let started = Instant::now();
+        let step = self.state.step;
+        let model = self
+            .model
+            .take()
+            .ok_or_else(|| TrainError::Stage("The model was lost.".into()))?;
+
+        // 1. gradients of the micro-batches, averaged
+        let mut gradients = GradientSum::new();
+        let mut losses = Vec::with_capacity(self.config.accumulate);
+        for micro_step in 0..self.config.accumulate {
+            let context = StepContext {
+                seed: self.config.seed,
+                step,
+                micro_step,
+                accumulate: self.config.accumulate,
+                steps: self.config.steps,
+                device: self.device.clone(),
+                train: true,
+            };
+            self.device.seed(context.device_seed());
+            let loss = self.stage.loss(&model, &context)?;
+            if !loss.loss.is_tracked() {
+                return Err(TrainError::Stage(format!(
+                    "The loss of stage {} does not depend on anything that learns. Unfreeze a part that it uses.",
+                    self.stage.name()
+                )));
+            }
+            gradients.add(&model, loss.loss.backward(), loss.samples as f64);
+            losses.push(loss);
+        }
+
+        // 2. everything that is read back, at once; nothing moves before it is known to be finite
+        let (loss, terms, norm) = read_back(&losses, &gradients);
+        let not_finite = |what: String| {
+            let batch = losses
+                .iter()
+                .flat_map(|loss| loss.keys.clone())
+                .collect::<Vec<_>>()
+                .join(", ");
+            TrainError::NotFinite { step, what, batch }
+        };
+        if !loss.is_finite() {
+            return Err(not_finite("a loss".into()));
+        }
+        if !norm.is_finite() {
+            let name = gradients
+                .first_not_finite()
+                .and_then(|i| self.optimiser.names().get(i));
+            return Err(not_finite(name.map_or("gradients".into(), |name| {
+                format!("a gradient of `{name}`")
+            })));
+        }
+
+        // 3. the update
+        let factor = self.schedule.factor(step);
+        let scale = self.optimiser.clip_scale(norm);
+        self.model = Some(
+            self.optimiser
+                .step(model, gradients, scale, &self.rates.at(factor)),
+        );
+
+        let samples: usize = losses.iter().map(|loss| loss.samples).sum();
+        self.state.step += 1;
+        self.state.samples += samples as u64;
+        self.state.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
+        Ok(StepMetrics {
+            step,
+            loss: loss as f32,
+            terms,
+            grad_norm: norm as f32,
+            lr: self.rates.by_part(factor),
+            samples_per_s: (samples as f64 / started.elapsed().as_secs_f64().max(1e-9)) as f32,
+            seconds: self.state.seconds,
+            eval: vec![],
+        })
+    }
+
+    /// What follows a step: evaluation, metrics, samples, curve, checkpoint.
+    fn after(&mut self, mut metrics: StepMetrics) -> Result<(), TrainError> {
+        let (step, log) = (self.state.step, self.config.log);
+        let due =
+            |every: u64| every > 0 && (step.is_multiple_of(every) || step == self.config.steps);
+        let monitored = self.stage.monitor(metrics.step, &metrics.terms);
+
+        if due(log.eval_every) && monitored.is_ok() {
+            let figures = self.stage.evaluate(&self.showing(), step)?;
+            emit(
+                self.options,
+                TrainEvent::Evaluated {
+                    step,
+                    figures: &figures,
+                },
+            );
+            tracing::info!("step {step}: {}", list(&figures));
+            metrics.eval = figures;
+        }
+        self.metrics.write(&metrics)?;
+        self.history.push(&metrics);
+        emit(self.options, TrainEvent::Step(&metrics));
+        if due(log.every) {
+            tracing::info!(
+                "step {step}/{}: loss {:.4}, {}, norm {:.3}, {:.1} samples/s",
+                self.config.steps,
+                metrics.loss,
+                list(&metrics.terms),
+                metrics.grad_norm,
+                metrics.samples_per_s
+            );
+        }
+        monitored?;
+
+        if due(log.sample_every) {
+            let dir = self.config.out.join("samples").join(format!("{step:08}"));
+            fs::create_dir_all(&dir).map_err(TrainError::io("create", &dir))?;
+            self.stage.sample(&self.showing(), step, &dir)?;
+            emit(self.options, TrainEvent::Sampled { step, dir: &dir });
+        }
+        if due(log.curve_every) {
+            self.draw_curve()?;
+        }
+        let save = self.config.checkpoint;
+        let waited = self.last_save.1.elapsed() >= Duration::from_secs_f64(save.minutes * 60.0);
+        if (save.steps > 0 && step.is_multiple_of(save.steps)) || (save.minutes > 0.0 && waited) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        if self.last_save.0 == self.state.step {
+            return Ok(());
+        }
+        self.state.metrics_bytes = self.metrics.sync()?;
+        self.state.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
+        let mut tensors = Tensors {
+            optimiser: self.optimiser.export()?,
+            average: self.optimiser.export_average()?,
+            model: vec![],
+        };
+        if let Some(model) = &self.model {
+            emu_model::weights::export(model, |tensor: TensorData| {
+                tensors.model.push(tensor);
+                Ok::<_, TrainError>(())
+            })?;
+        }
+        self.last_path = checkpoint::write(
+            &self.config.out,
+            self.state.clone(),
+            &tensors,
+            &checkpoint::create_file,
+        )?;
+        checkpoint::prune(&self.config.out, self.config.checkpoint.keep)?;
+        self.last_save = (self.state.step, Instant::now());
+        emit(
+            self.options,
+            TrainEvent::Saved {
+                step: self.state.step,
+                path: &self.last_path,
+            },
+        );
+        tracing::info!("saved {}", self.last_path.display());
+        Ok(())
+    }
+
+    fn draw_curve(&self) -> Result<(), TrainError> {
+        plot::draw(&self.history, &self.config.out.join("loss.png"))
+    }
+
+    /// The model to look at: averaged where there is an average, without autodiff.
+    fn showing(&self) -> S::Model {
+        // Present outside of `step`.
+        let Some(model) = &self.model else {
+            unreachable!("the model is only away during a step")
+        };
+        self.optimiser
+            .averaged(model)
+            .unwrap_or_else(|| model.clone())
+            .valid()
+    }
+
+    fn finish(mut self, stopped: bool) -> Result<Outcome<S::Model>, TrainError> {
+        self.save()?;
+        self.draw_curve()?;
+        let step = self.state.step;
+        if stopped {
+            tracing::info!("stopped after step {step}; go on with --resume");
+        }
+        emit(self.options, TrainEvent::Finished { step, stopped });
+        let Some(model) = self.model else {
+            unreachable!("the model is only away during a step")
+        };
+        let averaged = self.optimiser.averaged(&model).map(|model| model.valid());
+        Ok(Outcome {
+            model,
+            averaged,
+            step,
+            stopped,
+            checkpoint: self.last_path,
+        })
+    }
+}
+
+fn emit(options: &mut RunOptions, event: TrainEvent) {
+    if let Some(on_event) = &mut options.on_event {
+        on_event(event);
+    }
+}
+
+fn list(figures: &[(String, f32)]) -> String {
+    figures
+        .iter()
+        .map(|(name, value)| format!("{name} {value:.4}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Weights and optimiser of a checkpoint.
+fn restore<M: Module>(
+    model: M,
+    optimiser: &mut AdamW,
+    found: &Checkpoint,
+) -> Result<M, TrainError> {
+    let broken = |reason: String| TrainError::Checkpoint {
+        path: found.path.clone(),
+        reason,
+    };
+    let tensors = found.tensors()?;
+    let mut weights: std::collections::BTreeMap<String, TensorData> = tensors
+        .model
+        .into_iter()
+        .map(|tensor| (tensor.info.name.clone(), tensor))
+        .collect();
+    let inner = Device::flex();
+    let device = burn::module::Module::devices(&model)
+        .into_iter()
+        .next()
+        .unwrap_or(inner);
+    let model = emu_model::weights::load(model, &device, |name| {
+        weights
+            .remove(name)
+            .ok_or_else(|| emu_pack::PackError::MissingTensor {
+                file: found.path.display().to_string(),
+                tensor: name.into(),
+            })
+    })?;
+    if let Some(name) = weights.keys().next() {
+        return Err(broken(format!("`{name}` is no parameter of the model")));
+    }
+    optimiser
+        .import(&model, tensors.optimiser, tensors.average)
+        .map_err(broken)?;
+    Ok(model)
+}
+
+/// Loss, terms (each the mean over the micro-batches that have it) and gradient norm of a step, in one transfer.
+fn read_back(losses: &[StepLoss], gradients: &GradientSum) -> (f64, Vec<(String, f32)>, f64) {
+    let mut pending: Vec<Tensor<1>> = Vec::new();
+    let mut later = |tensor: &Tensor<1>| {
+        pending.push(tensor.clone().inner().reshape([1]));
+        pending.len() - 1
+    };
+    enum Figure {
+        Known(f32),
+        Pending(usize),
+    }
+    let (known, squares) = gradients.square_sum();
+    let squares = squares.map(|tensor| later(&tensor));
+    let total: f64 = losses.iter().map(|loss| loss.samples as f64).sum();
+    let mut figures: Vec<(Option<&str>, f64, Figure)> = Vec::new();
+    for loss in losses {
+        let weight = if total > 0.0 {
+            loss.samples as f64
+        } else {
+            1.0
+        };
+        figures.push((None, weight, Figure::Pending(later(&loss.loss))));
+        for (name, term) in &loss.terms {
+            let figure = match term {
+                Term::Value(value) => Figure::Known(*value),
+                Term::Tensor(tensor) => Figure::Pending(later(tensor)),
+            };
+            figures.push((Some(name), weight, figure));
+        }
+    }
+    let values = if pending.is_empty() {
+        vec![]
+    } else {
+        floats(Tensor::cat(pending, 0))
+    };
+    let at = |i: usize| values.get(i).copied().unwrap_or(f32::NAN);
+
+    // Sums of weighted values and of weights, by name.
+    let mut sums: Vec<(Option<&str>, f64, f64)> = Vec::new();
+    for (name, weight, figure) in figures {
+        let value = match figure {
+            Figure::Known(value) => value,
+            Figure::Pending(i) => at(i),
+        };
+        match sums.iter_mut().find(|(other, ..)| *other == name) {
+            Some((_, sum, weights)) => {
+                (*sum, *weights) = (*sum + weight * f64::from(value), *weights + weight)
+            }
+            None => sums.push((name, weight * f64::from(value), weight)),
+        }
+    }
+    let mean = |sum: f64, weights: f64| {
+        if weights > 0.0 {
+            sum / weights
+        } else {
+            f64::NAN
+        }
+    };
+    let loss = sums
+        .iter()
+        .find(|(name, ..)| name.is_none())
+        .map_or(f64::NAN, |(_, sum, weights)| mean(*sum, *weights));
+    let terms = sums
+        .iter()
+        .filter_map(|(name, sum, weights)| {
+            name.map(|name| (name.to_string(), mean(*sum, *weights) as f32))
+        })
+        .collect();
+    (
+        loss,
+        terms,
+        (known + squares.map_or(0.0, |i| f64::from(at(i)))).sqrt(),
+    )
+}

@@ -1,0 +1,441 @@
+//! Runs of a toy stage: exact resume, being killed, damaged folders, bad numbers.
+
+mod toy;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use emu_train::checkpoint::Checkpoint;
+use emu_train::{RunOptions, Stage, StepContext, StopFlag, TrainEvent};
+use toy::*;
+
+const WITH_EVERYTHING: &str = "accumulate = 2\nema = { decay = 0.9 }\nschedule = { warmup = 3, floor = 0.1 }\n\
+    rates = [{ part = 'head', lr = 5e-3 }]\nlog = { eval_every = 4, sample_every = 8, curve_every = 10, every = 5 }";
+
+fn resume() -> RunOptions<'static> {
+    RunOptions {
+        resume: true,
+        ..Default::default()
+    }
+}
+
+/// Trains until `steps` steps are made, then asks the run to stop.
+fn train_to(config: &emu_train::TrainConfig, steps: u64, resume: bool) -> emu_train::Outcome<Toy> {
+    let stop = StopFlag::new();
+    let raised = stop.clone();
+    let mut on_event = move |event: TrainEvent| {
+        if matches!(event, TrainEvent::Step(metrics) if metrics.step + 1 == steps) {
+            raised.stop();
+        }
+    };
+    train(
+        config,
+        RunOptions {
+            resume,
+            stop,
+            on_event: Some(&mut on_event),
+        },
+    )
+    .unwrap()
+}
+
+#[test]
+fn twenty_steps_are_ten_and_ten_more() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let whole = train(
+        &config(&folder.path().join("whole"), WITH_EVERYTHING),
+        Default::default(),
+    )
+    .unwrap();
+    assert!(!whole.stopped && whole.step == 20);
+
+    let out = folder.path().join("parts");
+    let parts = config(&out, WITH_EVERYTHING);
+    let first = train_to(&parts, 10, false);
+    assert!(first.stopped && first.step == 10);
+    // What a killed process may have written after its last checkpoint.
+    let metrics = out.join("metrics.jsonl");
+    let text = fs::read_to_string(&metrics).unwrap();
+    let line = text
+        .lines()
+        .last()
+        .unwrap()
+        .replace("\"step\":9", "\"step\":10");
+    fs::write(&metrics, format!("{text}{line}\n{{\"step\":11,")).unwrap();
+    let second = train(&parts, resume()).unwrap();
+
+    assert_eq!(bits(&second.model), bits(&whole.model));
+    assert_eq!(
+        bits(&second.averaged.unwrap()),
+        bits(whole.averaged.as_ref().unwrap())
+    );
+    assert_ne!(bits(&second.model), bits(&first.model));
+    assert_eq!(steps_in(metrics), (0..20).collect::<Vec<_>>());
+    assert_eq!(
+        fs::read_to_string(out.join("samples/00000016/toy.txt")).unwrap(),
+        "16"
+    );
+    assert!(fs::metadata(out.join("loss.png")).unwrap().len() > 1000);
+
+    // Weights for whoever loads the run are the averaged ones.
+    let weights = Checkpoint::find(&out).unwrap().weights().unwrap();
+    let stored = emu_pack::TensorSource::read(&weights, "head.weight").unwrap();
+    let averaged = bits(whole.averaged.as_ref().unwrap());
+    assert_eq!(
+        stored.bytes,
+        averaged
+            .iter()
+            .find(|(name, _)| name == "head.weight")
+            .unwrap()
+            .1
+    );
+}
+
+#[test]
+fn a_run_learns() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), "").clone();
+    let config = emu_train::TrainConfig {
+        steps: 150,
+        batch: 16,
+        ..config
+    };
+    let mut losses = Vec::new();
+    let mut on_event = |event: TrainEvent| {
+        if let TrainEvent::Step(metrics) = event {
+            losses.push(metrics.loss);
+            assert_eq!(metrics.terms[1], ("two".to_string(), 2.0));
+        }
+    };
+    let options = RunOptions {
+        on_event: Some(&mut on_event),
+        ..Default::default()
+    };
+    train_stage(&config, &mut ToyStage::new(&config), 0.0, options).unwrap();
+    let mean = |part: &[f32]| part.iter().sum::<f32>() / part.len() as f32;
+    assert!(
+        mean(&losses[140..]) < 0.5 * mean(&losses[..10]),
+        "{:?}",
+        &losses
+    );
+}
+
+#[test]
+fn accumulation_equals_a_large_batch() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let trained = |name: &str, batch: usize, accumulate: usize| {
+        let config = config(&folder.path().join(name), "");
+        let config = emu_train::TrainConfig {
+            steps: 3,
+            batch,
+            accumulate,
+            ..config
+        };
+        let outcome = train_stage(
+            &config,
+            &mut ToyStage::new(&config),
+            0.0,
+            Default::default(),
+        )
+        .unwrap();
+        emu_model::weights::to_map(&outcome.model)
+    };
+    let large = trained("large", 12, 1);
+    for (name, tensor) in trained("small", 4, 3) {
+        let (small, large) = (tensor.to_f32().unwrap(), large[&name].to_f32().unwrap());
+        let error = small
+            .iter()
+            .zip(&large)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(error < 2e-5, "{name}: {error}");
+    }
+}
+
+#[test]
+fn frozen_parts_stay_and_get_no_gradient() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(
+        folder.path(),
+        "rates = [{ part = 'stem', freeze = true }, { part = 'norm', lr = 0.0 }]",
+    );
+    let before = bits(&Toy::new(0.2, &Device::flex()));
+    let outcome = train(&config, Default::default()).unwrap();
+    assert!(!outcome.model.stem.weight.is_require_grad());
+    assert!(outcome.model.norm.weight.is_require_grad());
+    for ((name, before), (_, after)) in before.iter().zip(bits(&outcome.model)) {
+        assert_eq!(*before == after, !name.starts_with("head"), "{name}");
+    }
+    let state = fs::read_to_string(outcome.checkpoint.join("state.json")).unwrap();
+    assert!(state.contains("\"step\": 20"), "{state}");
+}
+
+#[test]
+fn a_folder_is_protected() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let base = config(folder.path(), "");
+    train(&base, Default::default()).unwrap();
+
+    let error = train(&base, Default::default()).unwrap_err();
+    assert_eq!(error.code(), "run-exists");
+    assert!(
+        error.to_string().contains("step 20") && error.to_string().contains("--resume"),
+        "{error}"
+    );
+
+    let other = config(folder.path(), "accumulate = 2");
+    let error = train(&other, resume()).unwrap_err();
+    assert_eq!(error.code(), "config-changed");
+    assert!(
+        error.to_string().contains("`accumulate` was 1, is 2"),
+        "{error}"
+    );
+
+    // More steps are no other run.
+    let longer = emu_train::TrainConfig {
+        steps: 22,
+        ..base.clone()
+    };
+    assert_eq!(train(&longer, resume()).unwrap().step, 22);
+
+    let lock = fs::File::options()
+        .write(true)
+        .open(folder.path().join("lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    assert_eq!(train(&longer, resume()).unwrap_err().code(), "locked");
+}
+
+#[test]
+fn damaged_checkpoints_are_passed_over() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let base = config(
+        folder.path(),
+        "checkpoint = { steps = 8, minutes = 0.0, keep = 5 }",
+    );
+    let whole = train(&base, Default::default()).unwrap();
+    fs::write(
+        folder.path().join("step-00000020/model.safetensors"),
+        "half",
+    )
+    .unwrap();
+    fs::remove_file(folder.path().join("step-00000016/state.json")).unwrap();
+    let mut skipped = Vec::new();
+    let mut on_event = |event: TrainEvent| {
+        if let TrainEvent::Skipped(found) = event {
+            skipped.push(
+                found
+                    .path
+                    .file_name()
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
+        }
+    };
+    let again = train(
+        &base,
+        RunOptions {
+            resume: true,
+            on_event: Some(&mut on_event),
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    assert_eq!(skipped, ["step-00000020", "step-00000016"]);
+    assert_eq!(bits(&again.model), bits(&whole.model));
+    assert_eq!(
+        steps_in(folder.path().join("metrics.jsonl")),
+        (0..20).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn numbers_that_are_not_finite_stop_the_run() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let base = config(
+        folder.path(),
+        "checkpoint = { steps = 5, minutes = 0.0, keep = 2 }",
+    );
+    let mut stage = ToyStage::new(&base);
+    stage.poison = Some(7);
+    let error = train_stage(&base, &mut stage, 0.2, Default::default()).unwrap_err();
+    assert_eq!(error.code(), "not-finite");
+    let text = error.to_string();
+    assert!(
+        text.contains("Step 7") && text.contains("a loss") && text.contains("sample-28, sample-29"),
+        "{text}"
+    );
+    let (found, skipped) = Checkpoint::newest(folder.path()).unwrap();
+    assert_eq!(found.unwrap().state.step, 5);
+    assert!(skipped.is_empty());
+    // The same run without the bad batch goes on from there.
+    assert_eq!(train(&base, resume()).unwrap().step, 20);
+}
+
+#[test]
+fn nothing_to_train_is_an_error() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    for (extra, word) in [
+        ("rates = [{ part = '', freeze = true }]", "nothing to train"),
+        ("rates = [{ part = 'tail' }]", "`tail`"),
+        ("init = { parts = { head = '/nowhere' } }", "checkpoint"),
+    ] {
+        let config = config(folder.path(), extra);
+        let device = config.training_device(&Device::flex());
+        let loaded = emu_train::parts::load_parts(Toy::new(0.0, &device), &config, &device);
+        let error = loaded
+            .and_then(|_| train(&config, Default::default()).map(|_| ()))
+            .unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn parts_start_from_another_run() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let first = train(
+        &config(&folder.path().join("first"), ""),
+        Default::default(),
+    )
+    .unwrap();
+    let path = folder.path().join("first").display().to_string();
+    let second = config(
+        &folder.path().join("second"),
+        &format!("init = {{ parts = {{ head = {path:?} }} }}"),
+    );
+    let device = second.training_device(&Device::flex());
+    let model = emu_train::parts::load_parts(Toy::new(0.0, &device), &second, &device).unwrap();
+    let (trained, fresh) = (bits(&first.model), bits(&Toy::new(0.0, &device)));
+    for (i, (name, now)) in bits(&model).into_iter().enumerate() {
+        let expected = if name.starts_with("head") {
+            &trained
+        } else {
+            &fresh
+        };
+        assert_eq!(now, expected[i].1, "{name}");
+    }
+}
+
+#[test]
+fn activation_checkpointing_changes_nothing() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let plain = train(
+        &config(&folder.path().join("plain"), ""),
+        Default::default(),
+    )
+    .unwrap();
+    let other = config(
+        &folder.path().join("other"),
+        "activation_checkpointing = true",
+    );
+    assert_eq!(
+        bits(&train(&other, Default::default()).unwrap().model),
+        bits(&plain.model)
+    );
+}
+
+#[test]
+fn contexts_give_every_micro_batch_its_own_numbers() {
+    let context = |step, micro_step| StepContext {
+        seed: 3,
+        step,
+        micro_step,
+        accumulate: 4,
+        steps: 10,
+        device: Device::flex(),
+        train: true,
+    };
+    let draw = |step, micro| {
+        context(step, micro)
+            .random(emu_kernels::random::Stream::Training)
+            .next_u32()
+    };
+    assert_eq!(context(2, 3).batch_index(), 11);
+    assert_eq!(draw(2, 3), draw(2, 3));
+    assert_ne!(draw(2, 3), draw(2, 2));
+    assert_eq!(ToyStage::new(&config(Path::new("x"), "")).name(), "toy");
+}
+
+const CHILD: &str = "EMU_TRAIN_TEST_CHILD";
+
+fn long(out: &Path) -> emu_train::TrainConfig {
+    let config = config(
+        out,
+        "ema = { decay = 0.9 }\ncheckpoint = { steps = 4, minutes = 0.0, keep = 2 }",
+    );
+    emu_train::TrainConfig {
+        steps: 160,
+        ..config
+    }
+}
+
+/// Not a test by itself: the process that [`killed_at_any_moment`] kills.
+#[test]
+fn child() {
+    if let Some(out) = std::env::var_os(CHILD) {
+        train(&long(&PathBuf::from(out)), resume()).unwrap();
+    }
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let mut quiet = long(&folder.path().join("whole"));
+    quiet.checkpoint.steps = 0;
+    let whole = train(&quiet, Default::default()).unwrap();
+    let out = folder.path().join("killed");
+    let mut random = emu_kernels::random::Philox::with_stream(u64::from(std::process::id()), 99, 0);
+    let mut kills = 0;
+    for _ in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child"])
+            .env(CHILD, &out)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(40 + random.below(120) as u64));
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if out.exists() {
+            let (_, skipped) = Checkpoint::newest(&out).unwrap();
+            assert!(skipped.is_empty(), "{skipped:?}");
+        }
+    }
+    assert!(kills > 0, "every child was too quick to be killed");
+    let resumed = train(&long(&out), resume()).unwrap();
+    assert_eq!(resumed.step, 160);
+    assert_eq!(bits(&resumed.model), bits(&whole.model));
+    assert_eq!(
+        bits(&resumed.averaged.unwrap()),
+        bits(&whole.averaged.unwrap())
+    );
+    assert_eq!(
+        steps_in(out.join("metrics.jsonl")),
+        (0..160).collect::<Vec<_>>()
+    );
+    let hidden = fs::read_dir(&out).unwrap().filter(|e| {
+        e.as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with('.')
+    });
+    assert_eq!(hidden.count(), 0);
+}

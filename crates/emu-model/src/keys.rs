@@ -41,9 +41,14 @@ pub fn emu() -> Result<KeyMap, PackError> {
             "cformer.cformer.block.{i}.layer.1.layer_norm.weight",
             "cformer.blocks.{i}.cross_norm.weight",
         ),
+        // Each by its name: a placeholder would claim the norms of a block when names are written back.
         Rule::new(
-            "cformer.cformer.block.{i}.layer.2.DenseReluDense.{p}.weight",
-            "cformer.blocks.{i}.{p}.weight",
+            "cformer.cformer.block.{i}.layer.2.DenseReluDense.wi.weight",
+            "cformer.blocks.{i}.wi.weight",
+        ),
+        Rule::new(
+            "cformer.cformer.block.{i}.layer.2.DenseReluDense.wo.weight",
+            "cformer.blocks.{i}.wo.weight",
         ),
         Rule::new(
             "cformer.cformer.block.{i}.layer.2.layer_norm.weight",

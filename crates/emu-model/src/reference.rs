@@ -67,8 +67,15 @@ pub fn emu_config(emu: &Value, llama: &Value) -> Result<EmuConfig, ConfigError> 
 pub fn lm_config(llama: &Value) -> Result<LmConfig, ConfigError> {
     let llama = Section::root("the LLaMA config", llama)?;
     llama.only("hidden_act", &["silu"])?;
-    if llama.value.get("rope_scaling").is_some_and(|v| !v.is_null()) {
-        return Err(llama.wrong("rope_scaling", "absent: stretched positions are not supported"));
+    if llama
+        .value
+        .get("rope_scaling")
+        .is_some_and(|v| !v.is_null())
+    {
+        return Err(llama.wrong(
+            "rope_scaling",
+            "absent: stretched positions are not supported",
+        ));
     }
     let (width, heads) = (
         llama.size("hidden_size")?,
@@ -85,7 +92,11 @@ pub fn lm_config(llama: &Value) -> Result<LmConfig, ConfigError> {
         context: llama.size_or("max_position_embeddings", 2048)?,
         rope_base: llama.number_or("rope_theta", 10000.0)?,
         norm_eps: llama.number_or("rms_norm_eps", 1e-6)?,
-        tied: llama.value.get("tie_word_embeddings").and_then(Value::as_bool) == Some(true),
+        tied: llama
+            .value
+            .get("tie_word_embeddings")
+            .and_then(Value::as_bool)
+            == Some(true),
     })
 }
 
@@ -258,13 +269,45 @@ mod tests {
         };
         wrong(&Value::Null, &llama, "vision_cfg");
         wrong(&emu, &Value::Null, "LLaMA");
-        wrong(&with(&emu, "vision_cfg", "width", "wide".into()), &llama, "width");
-        wrong(&with(&emu, "vision_cfg", "patch_size", 13.into()), &llama, "patch");
-        wrong(&with(&emu, "t5_config", "feed_forward_proj", "gated-gelu".into()), &llama, "gated");
-        wrong(&emu, &root(&llama, "hidden_act", "gelu".into()), "hidden_act");
-        wrong(&emu, &root(&llama, "num_hidden_layers", Value::Null), "num_hidden_layers");
-        wrong(&emu, &root(&llama, "vocab_size", (1u64 << 40).into()), "vocab_size");
-        wrong(&emu, &root(&llama, "rope_scaling", serde_json::json!({"type": "linear"})), "rope_scaling");
+        wrong(
+            &with(&emu, "vision_cfg", "width", "wide".into()),
+            &llama,
+            "width",
+        );
+        wrong(
+            &with(&emu, "vision_cfg", "patch_size", 13.into()),
+            &llama,
+            "patch",
+        );
+        wrong(
+            &with(&emu, "t5_config", "feed_forward_proj", "gated-gelu".into()),
+            &llama,
+            "gated",
+        );
+        wrong(
+            &emu,
+            &root(&llama, "hidden_act", "gelu".into()),
+            "hidden_act",
+        );
+        wrong(
+            &emu,
+            &root(&llama, "num_hidden_layers", Value::Null),
+            "num_hidden_layers",
+        );
+        wrong(
+            &emu,
+            &root(&llama, "vocab_size", (1u64 << 40).into()),
+            "vocab_size",
+        );
+        wrong(
+            &emu,
+            &root(
+                &llama,
+                "rope_scaling",
+                serde_json::json!({"type": "linear"}),
+            ),
+            "rope_scaling",
+        );
     }
 
     /// Both published key sets against the full-size model, each tensor in both directions, nothing allocated.
@@ -275,7 +318,11 @@ mod tests {
         let pretrain = emu_config(&json(EMU_14B), &llama).expect("a config");
         both_ways(&keys["pretrain"], &pretrain, &keys::emu().expect("rules"));
         let instruct = pretrain.instruct();
-        both_ways(&keys["instruct"], &instruct, &keys::emu_instruct().expect("rules"));
+        both_ways(
+            &keys["instruct"],
+            &instruct,
+            &keys::emu_instruct().expect("rules"),
+        );
         // What newer peft calls the adapted weight.
         let newer: serde_json::Map<String, Value> = keys["instruct"]
             .as_object()
@@ -309,7 +356,10 @@ mod tests {
             let shape = serde_json::from_value(value[0].clone()).expect("a shape");
             match map.to_model(key) {
                 Some(Mapped::Name(name)) => {
-                    assert!(shapes.insert(name, shape).is_none(), "{key} fills a parameter twice");
+                    assert!(
+                        shapes.insert(name, shape).is_none(),
+                        "{key} fills a parameter twice"
+                    );
                 }
                 Some(Mapped::Ignored) => {}
                 None => panic!("{key} is not mapped"),

@@ -19,8 +19,10 @@ pub struct TextOptions {
     pub sampling: Sampling,
     /// For sampling.
     pub seed: u64,
-    /// When the model emits [IMG]: regress a picture's embeddings and go on. Otherwise [IMG] is banned.
+    /// When the model emits [IMG]: regress a picture's embeddings and go on.
     pub images: bool,
+    /// Never emit [IMG] where nobody draws (`images` is off).
+    pub ban_images: bool,
 }
 
 impl Default for TextOptions {
@@ -31,6 +33,7 @@ impl Default for TextOptions {
             sampling: Sampling::default(),
             seed: 0,
             images: false,
+            ban_images: true,
         }
     }
 }
@@ -165,9 +168,11 @@ impl<'a> TextMachine<'a> {
             .apply(&self.history, special.eos, &mut logits);
         let queries = self.config.causal.queries;
         let left = self.session.cache.capacity() - self.session.cache.len();
-        if !self.options.images && self.config.special.user.is_some()
-            || self.options.images && left < queries + 2
-        {
+        let banned = match self.options.images {
+            true => left < queries + 2,
+            false => self.options.ban_images,
+        };
+        if banned {
             // Nobody would draw it, or there is no room for it.
             if let Some(score) = logits.get_mut(special.img as usize) {
                 *score = f32::NEG_INFINITY;

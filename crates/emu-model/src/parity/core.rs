@@ -3,11 +3,11 @@
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use super::{Bound, Goldens, ParityError, Row, compare_kept, exact};
+use crate::Emu;
 use crate::causal::bucket;
 use crate::config::EmuConfig;
 use crate::lm::Visibility;
 use crate::probe::Probe;
-use crate::Emu;
 
 /// A model with the reference's weights.
 #[derive(Clone, Copy)]
@@ -148,7 +148,10 @@ fn more_queries(
 ) -> Result<(), ParityError> {
     let former = &subject.emu.cformer;
     for name in goldens.names() {
-        let Some(prefix) = name.strip_suffix(".causal_tokens").filter(|p| !p.contains('/')) else {
+        let Some(prefix) = name
+            .strip_suffix(".causal_tokens")
+            .filter(|p| !p.contains('/'))
+        else {
             continue;
         };
         let queries = goldens.tensor::<3>(name, subject.device)?;
@@ -220,7 +223,12 @@ fn stages(
         .splice(&batch.ids, visual, subject.config.special.image)?;
     let mut probe = Probe::on(&format!("{prefix}."));
     probe.see(format_args!("inputs_embeds"), &embeds);
-    let hidden = lm.forward_probed(embeds, positions, &batch.visibility(subject.device), &mut probe);
+    let hidden = lm.forward_probed(
+        embeds,
+        positions,
+        &batch.visibility(subject.device),
+        &mut probe,
+    );
     probe.see(format_args!("logits"), &lm.logits(hidden.clone()));
     probe.see(format_args!("regress"), &lm.regress(hidden));
 

@@ -4,6 +4,8 @@
 //! the same way gets them compared.
 
 pub mod core;
+pub mod generate;
+pub mod tokenizer;
 
 use burn::tensor::{Device, Tensor, TensorData as BurnData};
 use emu_pack::{PackError, TensorData, TensorSource};
@@ -12,6 +14,7 @@ use serde_json::Value;
 use crate::config::ConfigError;
 use crate::emu::SpliceError;
 use crate::generate::GenerateError;
+use crate::tokenizer::TokenizerError;
 
 /// A compared tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +96,9 @@ pub enum ParityError {
     /// A generation failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// A text cannot be encoded or decoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The JSON beside the tensors lacks something.
     #[error("The golden JSON has no usable {0}. Give a folder laid out like the reference.")]
     Json(String),
@@ -116,6 +122,7 @@ impl ParityError {
             Self::Config(_) => "bad-config",
             Self::Splice(_) => "image-marks",
             Self::Generate(e) => e.code(),
+            Self::Tokenizer(e) => e.code(),
             Self::Json(_) => "golden-json",
             Self::Shape { .. } => "golden-shape",
         }
@@ -168,9 +175,10 @@ impl<'a> Goldens<'a> {
     /// Where it is absent, of another rank, or holds no integers.
     pub fn rows(&self, name: &str) -> Result<Vec<Vec<i64>>, ParityError> {
         match self.ints(name)? {
-            (shape, values) if shape.len() == 2 => {
-                Ok(values.chunks(shape[1].max(1)).map(<[i64]>::to_vec).collect())
-            }
+            (shape, values) if shape.len() == 2 => Ok(values
+                .chunks(shape[1].max(1))
+                .map(<[i64]>::to_vec)
+                .collect()),
             (shape, _) => Err(ParityError::Shape {
                 tensor: name.into(),
                 shape,
@@ -254,25 +262,29 @@ pub fn compare(name: &str, got: &[f32], want: &[f32], bound: Bound) -> Row {
         let note = format!("{} values instead of {}", got.len(), want.len());
         return Row::failed(name, note);
     }
-    Row::new(name, greatest_difference(got, want), bound.limit(greatest(want)))
+    Row::new(
+        name,
+        greatest_difference(got, want),
+        bound.limit(greatest(want)),
+    )
 }
 
 /// Compares the rows (of `width` values) that are true in `keep`.
-pub fn compare_kept(
-    name: &str,
-    got: &[f32],
-    want: &[f32],
-    keep: &[bool],
-    bound: Bound,
-) -> Row {
+pub fn compare_kept(name: &str, got: &[f32], want: &[f32], keep: &[bool], bound: Bound) -> Row {
     let width = want.len().checked_div(keep.len()).unwrap_or(0);
     if got.len() != want.len() || width * keep.len() != want.len() {
         let (rows, found, wanted) = (keep.len(), got.len(), want.len());
-        return Row::failed(name, format!("{found} values instead of {wanted} in {rows} rows"));
+        return Row::failed(
+            name,
+            format!("{found} values instead of {wanted} in {rows} rows"),
+        );
     }
     let pick = |values: &[f32]| -> Vec<f32> {
         let rows = values.chunks(width.max(1)).zip(keep);
-        rows.filter(|(_, keep)| **keep).flat_map(|(row, _)| row).copied().collect()
+        rows.filter(|(_, keep)| **keep)
+            .flat_map(|(row, _)| row)
+            .copied()
+            .collect()
     };
     compare(name, &pick(got), &pick(want), bound)
 }
@@ -290,9 +302,17 @@ fn greatest(values: &[f32]) -> f64 {
 
 fn greatest_difference(got: &[f32], want: &[f32]) -> f64 {
     got.iter().zip(want).fold(0.0, |max, (a, b)| {
-        let difference = if a == b { 0.0 } else { (f64::from(*a) - f64::from(*b)).abs() };
+        let difference = if a == b {
+            0.0
+        } else {
+            (f64::from(*a) - f64::from(*b)).abs()
+        };
         // `max` would lose a NaN.
-        if difference.is_nan() { f64::INFINITY } else { difference.max(max) }
+        if difference.is_nan() {
+            f64::INFINITY
+        } else {
+            difference.max(max)
+        }
     })
 }
 

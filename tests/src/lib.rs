@@ -1,1 +1,4 @@
-//! tests
+//! What the tests of the workspace share.
+
+pub mod compare;
+pub mod reference;

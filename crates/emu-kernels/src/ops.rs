@@ -5,6 +5,8 @@
 //! The free functions are what layers and networks call; each asks [`operations`] for the implementation that suits the
 //! tensor's device. [`Composed`] is the reference: Burn's own operations, differentiable, on every device.
 
+use core::f64::consts::FRAC_1_SQRT_2;
+
 use burn::tensor::activation;
 use burn::tensor::module as burn_ops;
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
@@ -100,7 +102,7 @@ pub trait Operations {
 
     /// See [`rms_norm`].
     fn rms_norm(&self, x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
-        let rms = x.clone().square().mean_dim(2).add_scalar(eps).sqrt();
+        let rms = sqrt(x.clone().square().mean_dim(2).add_scalar(eps));
         x.div(rms).mul(weight.unsqueeze())
     }
 
@@ -113,7 +115,7 @@ pub trait Operations {
     fn geglu(&self, x: Tensor<3>) -> Tensor<3> {
         let [_, _, d] = x.dims();
         let value = x.clone().narrow(2, 0, d / 2);
-        value.mul(activation::gelu(x.narrow(2, d / 2, d / 2)))
+        value.mul(gelu(x.narrow(2, d / 2, d / 2)))
     }
 
     /// See [`group_norm`].
@@ -129,7 +131,7 @@ pub trait Operations {
         let rows = x.reshape([b, groups, c / groups * h * w]);
         let mean = rows.clone().mean_dim(2);
         let centred = rows.sub(mean);
-        let std = centred.clone().square().mean_dim(2).add_scalar(eps).sqrt();
+        let std = sqrt(centred.clone().square().mean_dim(2).add_scalar(eps));
         let y = centred.div(std).reshape([b, c, h, w]);
         y.mul(weight.reshape([1, c, 1, 1]))
             .add(bias.reshape([1, c, 1, 1]))
@@ -182,6 +184,16 @@ fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
     x.reshape([b, g, 1, s * e])
         .expand([b, g, times, s * e])
         .reshape([b, g * times, s, e])
+}
+
+/// Square root whose gradient is as precise as its value. Burn's own gradient takes a power, which software GPUs give to
+/// four digits only; a step of Newton's rule from the root, held constant, is the root again and has the root's slope.
+fn sqrt<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !x.device().is_autodiff() {
+        return x.sqrt();
+    }
+    let root = x.clone().detach().sqrt();
+    x.div(root.clone()).add(root).mul_scalar(0.5)
 }
 
 /// Runs a rank-3 operation over a tensor of any rank by folding the leading axes.
@@ -329,6 +341,17 @@ pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
         .reshape([b, c * h, 1, w * 2]);
     wide.expand([b, c * h, 2, w * 2])
         .reshape([b, c, h * 2, w * 2])
+}
+
+/// `x · Φ(x)`, the exact GELU.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let device = x.device();
+    if !device.is_autodiff() || device.inner() == Device::flex() {
+        return activation::gelu(x);
+    }
+    // Burn's own gradient on GPUs is that of the tanh approximation, right to three digits only.
+    let share = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0);
+    x.mul(share.mul_scalar(0.5))
 }
 
 /// `x · sigmoid(1.702 x)`, CLIP's approximation of GELU.

@@ -34,7 +34,11 @@ impl Probe {
     /// Remembers a tensor.
     pub fn see<const D: usize>(&mut self, name: Arguments<'_>, tensor: &Tensor<D>) {
         if let Some(seen) = &mut self.seen {
-            seen.insert(format!("{}{name}", self.prefix), tensor.to_data());
+            // Copied at once: what a GPU in the CPU's memory gives back can be the tensor's own buffer, which a later
+            // operation may write its result to.
+            let values: Vec<f32> = tensor.to_data().iter::<f32>().collect();
+            let data = TensorData::new(values, tensor.dims());
+            seen.insert(format!("{}{name}", self.prefix), data);
         }
     }
 

@@ -3,7 +3,6 @@
 //! B batch, N tokens (class token first), D width, H heads, E head size, P patches along a side.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 use emu_kernels::init::{Init, param};
 use emu_kernels::ops::{self, AttentionOptions};
@@ -245,6 +244,6 @@ impl Attention {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(gelu(self.fc1.forward(x)))
+        self.fc2.forward(ops::gelu(self.fc1.forward(x)))
     }
 }

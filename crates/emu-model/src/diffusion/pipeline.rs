@@ -272,7 +272,7 @@ impl<'a> Denoise<'a> {
         if let Some(output) = self.evaluate() {
             let clean = (preview != Preview::None)
                 .then(|| self.sampler.clean(output.clone(), self.latents.clone()));
-            self.latents = self.sampler.step(output, self.latents.clone());
+            self.advance(output);
             if let Some(clean) = clean {
                 previews = self.preview(clean, preview).await?;
             }
@@ -301,6 +301,11 @@ impl<'a> Denoise<'a> {
         );
         let (with, without) = (both.clone().narrow(0, 0, b), both.narrow(0, b, b));
         Some(without.clone() + (with - without).mul_scalar(guidance))
+    }
+
+    /// Moves the latents by what [`Denoise::evaluate`] returned.
+    pub fn advance(&mut self, output: Tensor<4>) {
+        self.latents = self.sampler.step(output, self.latents.clone());
     }
 
     /// The pictures of the current latents.

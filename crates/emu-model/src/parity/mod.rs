@@ -4,6 +4,7 @@
 //! the same way gets them compared.
 
 pub mod core;
+pub mod diffusion;
 pub mod generate;
 pub mod tokenizer;
 

@@ -1,4 +1,5 @@
 //! What the tests of the workspace share.
 
 pub mod compare;
+pub mod files;
 pub mod reference;

@@ -14,6 +14,7 @@ mod error;
 pub mod metrics;
 pub mod objectives;
 pub mod optim;
+pub mod parity;
 pub mod parts;
 pub mod plot;
 mod prefetch;

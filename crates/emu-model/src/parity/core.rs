@@ -243,3 +243,34 @@ fn stages(
     }
     Ok(())
 }
+
+/// Weights with their adapters added: `instruct.merged_<projection>_layer<i>`.
+pub fn merged(subject: Subject<'_>, goldens: &Goldens<'_>) -> Vec<Row> {
+    let mut rows = vec![];
+    for name in goldens.names() {
+        let Some((projection, layer)) = name
+            .strip_prefix("instruct.merged_")
+            .and_then(|rest| rest.rsplit_once("_layer"))
+        else {
+            continue;
+        };
+        let layer = layer
+            .parse()
+            .ok()
+            .and_then(|i: usize| subject.emu.lm.layers.get(i));
+        let linear = layer
+            .map(|layer| &layer.self_attn)
+            .and_then(|attn| match projection {
+                "q_proj" => Some(&attn.q_proj),
+                "k_proj" => Some(&attn.k_proj),
+                "v_proj" => Some(&attn.v_proj),
+                "o_proj" => Some(&attn.o_proj),
+                _ => None,
+            });
+        rows.push(match linear {
+            Some(linear) => goldens.compare(name, &linear.merged_weight(), Bound::Forward),
+            None => Row::failed(name, "the model has no such projection"),
+        });
+    }
+    rows
+}

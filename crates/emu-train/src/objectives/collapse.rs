@@ -27,12 +27,20 @@ pub struct CollapseMonitor {
 impl CollapseMonitor {
     /// Complains once the relative variance stayed below `floor` for `patience` looks in a row.
     pub fn new(floor: f32, patience: usize) -> Self {
-        Self { floor, patience, low: 0 }
+        Self {
+            floor,
+            patience,
+            low: 0,
+        }
     }
 
     /// Takes a value of [`relative_variance`]. True means collapsed.
     pub fn collapsed(&mut self, variance: f32) -> bool {
-        self.low = if variance.is_nan() || variance < self.floor { self.low + 1 } else { 0 };
+        self.low = if variance.is_nan() || variance < self.floor {
+            self.low + 1
+        } else {
+            0
+        };
         self.low >= self.patience
     }
 }

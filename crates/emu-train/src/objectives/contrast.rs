@@ -23,7 +23,10 @@ fn log_sum_exp(x: Tensor<3>) -> Tensor<2> {
 pub fn scores(embeddings: Tensor<3>, words: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
     let [b, q, d] = embeddings.dims();
     let [n, _] = words.dims();
-    let each = embeddings.reshape([b * q, d]).matmul(words.transpose()).reshape([b, q, n]);
+    let each = embeddings
+        .reshape([b * q, d])
+        .matmul(words.transpose())
+        .reshape([b, q, n]);
     (each.clone(), log_sum_exp(each))
 }
 
@@ -33,8 +36,15 @@ pub fn scores(embeddings: Tensor<3>, words: Tensor<2>) -> (Tensor<3>, Tensor<2>)
 /// - `scores`: `[R, N]`; `answers`: (row, word) pairs, not empty
 pub fn multi_cross_entropy(scores: Tensor<2>, answers: &[(usize, usize)]) -> Tensor<1> {
     let [_, n] = scores.dims();
-    let flat: Vec<i32> = answers.iter().map(|&(row, word)| (row * n + word) as i32).collect();
+    let flat: Vec<i32> = answers
+        .iter()
+        .map(|&(row, word)| (row * n + word) as i32)
+        .collect();
     let count = flat.len();
     let index: Tensor<1, Int> = Tensor::from_data(TensorData::new(flat, [count]), &scores.device());
-    log_softmax(scores, 1).flatten::<1>(0, 1).select(0, index).mean().neg()
+    log_softmax(scores, 1)
+        .flatten::<1>(0, 1)
+        .select(0, index)
+        .mean()
+        .neg()
 }

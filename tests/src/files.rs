@@ -1,0 +1,50 @@
+//! Folders of reference files to copy and to damage.
+
+use std::path::{Path, PathBuf};
+
+use emu_pack::{SafetensorsFile, TensorSource, write_safetensors};
+
+/// The folder of all reference data, where there is one: named by `EMU_REFERENCE`, or beside the checkout.
+pub fn reference_folder() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
+    let folder = std::env::var_os("EMU_REFERENCE").map_or(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+/// Copies a folder with everything in it.
+///
+/// # Panics
+/// Where something cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            // Read and written: a copy would take over a read-only source's permissions.
+            std::fs::write(target, std::fs::read(&path).expect("a file")).expect("written");
+        }
+    }
+}
+
+/// Rewrites a safetensors file with one tensor's first value changed.
+///
+/// # Panics
+/// Where there is no such file or tensor.
+pub fn change_weight(path: &Path, name: &str, change: impl Fn(f32) -> f32) {
+    let source = SafetensorsFile::open(path).expect("a safetensors file");
+    let infos = source.tensors().iter();
+    let mut tensors: Vec<_> = infos
+        .map(|info| source.read(&info.name).expect("a tensor"))
+        .collect();
+    let tensor = tensors
+        .iter_mut()
+        .find(|t| t.info.name == name)
+        .expect("the tensor");
+    let first = f32::from_le_bytes(tensor.bytes[..4].try_into().expect("four bytes"));
+    tensor.bytes[..4].copy_from_slice(&change(first).to_le_bytes());
+    let mut file = std::fs::File::create(path).expect("a file");
+    write_safetensors(&mut file, &tensors).expect("written");
+}

@@ -18,6 +18,8 @@ pub enum Init {
     Normal(f32),
     /// Uniform in `-bound..bound`.
     Uniform(f32),
+    /// Ones on the diagonal of a matrix, zeros elsewhere.
+    Identity,
 }
 
 thread_local! {
@@ -39,6 +41,12 @@ pub fn param<const D: usize>(shape: [usize; D], init: Init, device: &Device) -> 
         let tensor = match init {
             Init::Zeros => Tensor::zeros(shape, device),
             Init::Ones => Tensor::ones(shape, device),
+            Init::Identity => {
+                let columns = shape.get(1).copied().unwrap_or(1);
+                let values: Vec<f32> =
+                    (0..n).map(|i| if i / columns == i % columns { 1.0 } else { 0.0 }).collect();
+                Tensor::from_data(TensorData::new(values, shape), device)
+            }
             Init::Normal(std) => {
                 let mut values = Philox::new(seed, Stream::Init, number).normals(n);
                 values.iter_mut().for_each(|v| *v *= std);

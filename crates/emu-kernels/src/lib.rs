@@ -9,8 +9,10 @@
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
 //! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
 
+pub mod backend;
 pub mod cache;
 pub mod conv;
+mod cpu;
 pub mod device;
 pub mod embedding;
 pub mod init;

@@ -7,11 +7,13 @@
 
 use core::f64::consts::FRAC_1_SQRT_2;
 
+use burn::backend::Dispatch;
 use burn::tensor::activation;
 use burn::tensor::module as burn_ops;
-use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 
+use crate::backend::{ConvSpec, EmuBackend, GroupNormSpec};
 use crate::cache::LayerCache;
 use crate::rope::RopeTables;
 
@@ -119,48 +121,15 @@ pub trait Operations {
     }
 
     /// See [`group_norm`].
-    fn group_norm(
-        &self,
-        x: Tensor<4>,
-        weight: Tensor<1>,
-        bias: Tensor<1>,
-        groups: usize,
-        eps: f64,
-    ) -> Tensor<4> {
-        let [b, c, h, w] = x.dims();
-        let rows = x.reshape([b, groups, c / groups * h * w]);
-        let mean = rows.clone().mean_dim(2);
-        let centred = rows.sub(mean);
-        let std = sqrt(centred.clone().square().mean_dim(2).add_scalar(eps));
-        let y = centred.div(std).reshape([b, c, h, w]);
-        y.mul(weight.reshape([1, c, 1, 1]))
-            .add(bias.reshape([1, c, 1, 1]))
-    }
-
-    /// See [`group_norm_silu`].
-    fn group_norm_silu(
-        &self,
-        x: Tensor<4>,
-        weight: Tensor<1>,
-        bias: Tensor<1>,
-        groups: usize,
-        eps: f64,
-    ) -> Tensor<4> {
-        activation::silu(self.group_norm(x, weight, bias, groups, eps))
+    fn group_norm(&self, x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, spec: GroupNormSpec) -> Tensor<4> {
+        let y = Dispatch::emu_group_norm(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), spec);
+        Tensor::from_dispatch(y)
     }
 
     /// See [`conv2d`].
-    fn conv2d(
-        &self,
-        x: Tensor<4>,
-        weight: Tensor<4>,
-        bias: Option<Tensor<1>>,
-        stride: usize,
-        padding: (usize, usize),
-    ) -> Tensor<4> {
-        let mut options = ConvOptions::new([stride; 2], [padding.0; 2], [1; 2], 1);
-        options.padding = [padding; 2];
-        burn_ops::conv2d(x, weight, bias, options)
+    fn conv2d(&self, x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, spec: ConvSpec) -> Tensor<4> {
+        let y = Dispatch::emu_conv2d(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), spec);
+        Tensor::from_dispatch(y)
     }
 }
 
@@ -297,25 +266,13 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
 }
 
 /// Group norm of `[B, C, H, W]`.
-pub fn group_norm(
-    x: Tensor<4>,
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    groups: usize,
-    eps: f64,
-) -> Tensor<4> {
-    operations(&x.device()).group_norm(x, weight, bias, groups, eps)
+pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    operations(&x.device()).group_norm(x, weight, bias, GroupNormSpec { groups, eps, silu: false })
 }
 
 /// Group norm followed by SiLU.
-pub fn group_norm_silu(
-    x: Tensor<4>,
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    groups: usize,
-    eps: f64,
-) -> Tensor<4> {
-    operations(&x.device()).group_norm_silu(x, weight, bias, groups, eps)
+pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    operations(&x.device()).group_norm(x, weight, bias, GroupNormSpec { groups, eps, silu: true })
 }
 
 /// Convolution with square kernels; `padding` is `(before, after)` on both axes.
@@ -329,7 +286,8 @@ pub fn conv2d(
     stride: usize,
     padding: (usize, usize),
 ) -> Tensor<4> {
-    operations(&x.device()).conv2d(x, weight, bias, stride, padding)
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
+    operations(&x.device()).conv2d(x, weight, bias, ConvSpec { stride, padding })
 }
 
 /// Doubles height and width by repeating pixels: `[B, C, H, W]` to `[B, C, 2H, 2W]`.

@@ -36,7 +36,8 @@ pub struct Sequences {
     pub positions: Vec<Vec<usize>>,
     /// What may not be seen beyond the causal order.
     pub visibility: Visibility,
-    /// B rows of T: whether the token is to be predicted at all (answers only, for example). Absent: every token.
+    /// B rows of T: whether the token, or the embedding in its place, is to be predicted at all (answers only, for
+    /// example). Absent: all are.
     pub wanted: Option<Vec<Vec<bool>>>,
 }
 
@@ -64,9 +65,7 @@ impl UnifiedLoss {
     /// Never with sequences of at least one label or picture; a batch of neither gives `None`.
     pub fn total(&self, visual_weight: f64) -> Option<Tensor<1>> {
         match (&self.text, &self.visual) {
-            (Some(text), Some(visual)) => {
-                Some(text.clone() + visual.clone().mul_scalar(visual_weight))
-            }
+            (Some(text), Some(visual)) => Some(text.clone() + visual.clone().mul_scalar(visual_weight)),
             (Some(text), None) => Some(text.clone()),
             (None, Some(visual)) => Some(visual.clone().mul_scalar(visual_weight)),
             (None, None) => None,
@@ -75,26 +74,18 @@ impl UnifiedLoss {
 }
 
 /// The label of each token: itself, unless it is one that nobody predicts.
-pub fn labels(
-    ids: &[Vec<u32>],
-    special: &SpecialTokens,
-    options: &UnifiedOptions,
-) -> Vec<Vec<Option<u32>>> {
+pub fn labels(ids: &[Vec<u32>], special: &SpecialTokens, options: &UnifiedOptions) -> Vec<Vec<Option<u32>>> {
     let hidden = |id: u32| {
-        id == special.pad
-            || id == special.end_img
-            || id == special.image
-            || (id == special.img && !options.predict_boi)
+        id == special.pad || id == special.end_img || id == special.image || (id == special.img && !options.predict_boi)
     };
-    ids.iter()
-        .map(|row| row.iter().map(|&id| (!hidden(id)).then_some(id)).collect())
-        .collect()
+    ids.iter().map(|row| row.iter().map(|&id| (!hidden(id)).then_some(id)).collect()).collect()
 }
 
 /// The objective on a batch.
 ///
 /// # Shapes
 /// - `visual`: `[pictures, Q, D]`, the causal former's embeddings in the order of the `<image>` tokens
+/// - `seen`: the same with noise, where the LM is not to rely on them while it regresses; what it reads instead
 ///
 /// # Errors
 /// Where embeddings and `<image>` tokens differ in number.
@@ -103,9 +94,10 @@ pub fn unified(
     special: &SpecialTokens,
     batch: &Sequences,
     visual: Option<Tensor<3>>,
+    seen: Option<Tensor<3>>,
     options: &UnifiedOptions,
 ) -> Result<UnifiedLoss, SpliceError> {
-    let embeds = emu.splice(&batch.ids, visual.clone(), special.image)?; // [B, T, D]
+    let embeds = emu.splice(&batch.ids, seen.or_else(|| visual.clone()), special.image)?; // [B, T, D]
     let hidden = emu.lm.forward(embeds, &batch.positions, &batch.visibility); // [B, T, D]
 
     // 1. text: position t - 1 predicts the label of t
@@ -131,65 +123,37 @@ pub fn unified(
     });
 
     // 2. pictures: each embedding is regressed from the position before it
-    let next_is = |row: &[u32], t: usize, id: u32| row.get(t + 1) == Some(&id);
-    let mut regressed: Vec<Vec<bool>> = vec![];
-    let mut from = vec![];
+    let [pictures, queries, d] = visual.as_ref().map_or([0; 3], |v| v.dims());
+    let end_row = pictures * queries; // behind the visual embeddings: that of [/IMG]
+    let mut regressed = vec![vec![false; steps]; batch.ids.len()];
+    let (mut from, mut to, mut next) = (vec![], vec![], 0);
     for (b, row) in batch.ids.iter().enumerate() {
-        regressed.push(
-            (0..row.len())
-                .map(|t| {
-                    let ends = options.regression == Regression::NPlusOne
-                        && row[t] == special.image
-                        && next_is(row, t, special.end_img);
-                    let here = next_is(row, t, special.image) || ends;
-                    if here {
-                        from.push(b * steps + t);
-                    }
-                    here
-                })
-                .collect(),
-        );
+        for t in 0..row.len() {
+            let target = if row[t] == special.image {
+                next += 1;
+                Some(next - 1)
+            } else if row[t] == special.end_img && options.regression == Regression::NPlusOne {
+                Some(end_row)
+            } else {
+                None
+            };
+            let wanted = batch.wanted.as_ref().is_none_or(|w| w[b][t]);
+            if let (Some(target), true, 1..) = (target, wanted, t) {
+                regressed[b][t - 1] = true;
+                from.push(b * steps + t - 1);
+                to.push(target);
+            }
+        }
     }
     let (mut predicted, mut target, mut loss) = (None, None, None);
     if let (Some(visual), false) = (visual, from.is_empty()) {
-        let prediction = emu
-            .lm
-            .regress(rows(hidden, &from).unsqueeze_dim::<3>(0))
-            .squeeze_dim::<2>(0);
-        let wanted = targets_of(emu, special, visual, options).detach();
+        let prediction = emu.lm.regress(rows(hidden, &from).unsqueeze_dim::<3>(0)).squeeze_dim::<2>(0);
+        let end = emu.lm.embed_tokens.weight.val().narrow(0, special.end_img as usize, 1); // [1, D]
+        let all = Tensor::cat(vec![visual.reshape([end_row, d]), end], 0).unsqueeze_dim::<3>(0);
+        let wanted = rows(all, &to).detach();
         loss = Some((prediction.clone() - wanted.clone()).square().mean());
         predicted = Some(prediction);
         target = Some(wanted);
     }
-    Ok(UnifiedLoss {
-        text,
-        visual: loss,
-        predicted,
-        target,
-        labels,
-        regressed,
-    })
-}
-
-/// What is regressed, `[N, D]`: the embeddings, followed for each picture by that of [/IMG] in the n + 1 variant.
-fn targets_of(
-    emu: &Emu,
-    special: &SpecialTokens,
-    visual: Tensor<3>,
-    options: &UnifiedOptions,
-) -> Tensor<2> {
-    let [pictures, q, d] = visual.dims();
-    match options.regression {
-        Regression::N => visual.reshape([pictures * q, d]),
-        Regression::NPlusOne => {
-            let end = emu
-                .lm
-                .embed_tokens
-                .weight
-                .val()
-                .narrow(0, special.end_img as usize, 1); // [1, D]
-            let end = end.unsqueeze::<3>().expand([pictures, 1, d]);
-            Tensor::cat(vec![visual, end], 1).reshape([pictures * (q + 1), d])
-        }
-    }
+    Ok(UnifiedLoss { text, visual: loss, predicted, target, labels, regressed })
 }

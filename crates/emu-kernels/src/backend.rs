@@ -1,0 +1,374 @@
+//! Operations below the tensor: what a backend does itself instead of composing Burn's operations.
+//!
+//! Every method has a default that any backend can run. Flex (the CPU) has its own in [`crate::cpu`], and autodiff has
+//! backward passes that stay on the same footing: a backend's forward and backward are one another's business.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::ConvOptions;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::tensor::Shape;
+
+use crate::cpu;
+
+/// Stride and padding `(before, after)` of a convolution with square kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvSpec {
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zero rows and columns added.
+    pub padding: (usize, usize),
+}
+
+impl ConvSpec {
+    fn options(&self) -> ConvOptions<2> {
+        let mut options = ConvOptions::new([self.stride; 2], [self.padding.0; 2], [1; 2], 1);
+        options.padding = [self.padding; 2];
+        options
+    }
+}
+
+/// Groups, eps and the activation of a group norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupNormSpec {
+    /// Groups that the channels are divided into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+/// The extension of Burn's backends. Shapes as in [`crate::ops`].
+#[allow(missing_docs)]
+#[backend_extension(Cube, Flex, Autodiff)]
+pub trait EmuBackend: Backend {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(x, weight, Some(bias), spec.options())
+    }
+
+    fn emu_conv2d_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_x_backward(x, weight, grad, spec.options())
+    }
+
+    fn emu_conv2d_weight_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_weight_backward(x, weight, grad, spec.options())
+    }
+
+    fn emu_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        composed::group_norm::<Self>(x, weight, bias, spec)
+    }
+
+    fn emu_group_norm_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        composed::group_norm_x_backward::<Self>(x, weight, bias, grad, spec)
+    }
+
+    /// Gradients of weight and bias, `[2, C]`.
+    fn emu_group_norm_affine_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        composed::group_norm_affine_backward::<Self>(x, weight, bias, grad, spec)
+    }
+}
+
+impl EmuBackend for burn::backend::Cube {}
+
+impl EmuBackend for Flex {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        cpu::conv::forward(x, weight, bias, spec)
+    }
+
+    fn emu_conv2d_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        cpu::conv::x_backward(x, weight, grad, spec)
+    }
+
+    fn emu_conv2d_weight_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        cpu::conv::weight_backward(x, weight, grad, spec)
+    }
+
+    fn emu_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        cpu::group_norm::forward(x, weight, bias, spec)
+    }
+
+    fn emu_group_norm_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        cpu::group_norm::x_backward(x, weight, bias, grad, spec)
+    }
+
+    fn emu_group_norm_affine_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        cpu::group_norm::affine_backward(x, weight, bias, grad, spec)
+    }
+}
+
+/// A convolution in the graph: x, weight, bias.
+#[derive(Debug)]
+struct Conv2dNode;
+
+impl<B: EmuBackend> Backward<B, 3> for Conv2dNode {
+    type State = (NodeId, NodeId, NodeId, ConvSpec);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let [node_x, node_weight, node_bias] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, bias, spec) = ops.state;
+        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(x);
+        let weight = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(weight);
+        let bias = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(bias);
+        if let Some(node) = node_x {
+            let grad = B::emu_conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), spec);
+            grads.register::<B>(node.id, grad);
+        }
+        if let Some(node) = node_weight {
+            let grad = B::emu_conv2d_weight_backward(x.clone(), weight, grad.clone(), spec);
+            grads.register::<B>(node.id, grad);
+        }
+        if let Some(node) = node_bias {
+            grads.register::<B>(node.id, B::conv2d_bias_backward(x, bias, grad));
+        }
+    }
+}
+
+/// A group norm in the graph: x, weight, bias.
+#[derive(Debug)]
+struct GroupNormNode;
+
+impl<B: EmuBackend> Backward<B, 3> for GroupNormNode {
+    type State = (NodeId, NodeId, NodeId, GroupNormSpec);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let [node_x, node_weight, node_bias] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, bias, spec) = ops.state;
+        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(x);
+        let weight = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(weight);
+        let bias = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(bias);
+        if node_weight.is_some() || node_bias.is_some() {
+            let both =
+                B::emu_group_norm_affine_backward(x.clone(), weight.clone(), bias.clone(), grad.clone(), spec);
+            let channels = weight.shape().num_elements();
+            let row = |i: usize| {
+                let row = B::float_slice(both.clone(), &[(i..i + 1).into(), (0..channels).into()]);
+                B::float_reshape(row, Shape::new([channels]))
+            };
+            if let Some(node) = node_weight {
+                grads.register::<B>(node.id, row(0));
+            }
+            if let Some(node) = node_bias {
+                grads.register::<B>(node.id, row(1));
+            }
+        }
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, B::emu_group_norm_x_backward(x, weight, bias, grad, spec));
+        }
+    }
+}
+
+impl<B: EmuBackend, C: CheckpointStrategy> EmuBackend for Autodiff<B, C> {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        match Conv2dNode.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&weight), prep.checkpoint(&bias), spec);
+                let y = B::emu_conv2d(
+                    x.primitive().clone(),
+                    weight.primitive().clone(),
+                    bias.primitive().clone(),
+                    spec,
+                );
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::emu_conv2d(
+                x.primitive().clone(),
+                weight.primitive().clone(),
+                bias.primitive().clone(),
+                spec,
+            )),
+        }
+    }
+
+    fn emu_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        match GroupNormNode.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&weight), prep.checkpoint(&bias), spec);
+                let y = B::emu_group_norm(
+                    x.primitive().clone(),
+                    weight.primitive().clone(),
+                    bias.primitive().clone(),
+                    spec,
+                );
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::emu_group_norm(
+                x.primitive().clone(),
+                weight.primitive().clone(),
+                bias.primitive().clone(),
+                spec,
+            )),
+        }
+    }
+}
+
+/// Group norm of Burn's operations.
+///
+/// With `n = (x - mean) / std` per group, `z = n · weight + bias` and `y = silu(z)` or `z`.
+mod composed {
+    use super::*;
+
+    struct Parts<B: Backend> {
+        normal: FloatTensor<B>, // [B, G, R], n
+        std: FloatTensor<B>,    // [B, G, 1]
+        z: FloatTensor<B>,      // [B, C, H, W]
+        dims: [usize; 4],
+    }
+
+    fn channelwise<B: Backend>(v: FloatTensor<B>, c: usize) -> FloatTensor<B> {
+        B::float_reshape(v, Shape::new([1, c, 1, 1]))
+    }
+
+    fn parts<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: FloatTensor<B>,
+        spec: GroupNormSpec,
+    ) -> Parts<B> {
+        let dims @ [b, c, h, w] = x.shape().dims::<4>();
+        let rows = B::float_reshape(x, Shape::new([b, spec.groups, c / spec.groups * h * w]));
+        let centred = B::float_sub(rows.clone(), B::float_mean_dim(rows, 2));
+        let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 2);
+        let std = B::float_sqrt(B::float_add_scalar(variance, spec.eps.into()));
+        let normal = B::float_div(centred, std.clone());
+        let flat = B::float_reshape(normal.clone(), Shape::new(dims));
+        let z = B::float_add(B::float_mul(flat, channelwise::<B>(weight, c)), channelwise::<B>(bias, c));
+        Parts { normal, std, z, dims }
+    }
+
+    /// Gradient at `z`.
+    fn before_silu<B: Backend>(z: FloatTensor<B>, grad: FloatTensor<B>, spec: GroupNormSpec) -> FloatTensor<B> {
+        if !spec.silu {
+            return grad;
+        }
+        // d/dz (z s(z)) = s (1 + z (1 - s))
+        let s = B::sigmoid(z.clone());
+        let rest = B::float_add_scalar(B::float_neg(s.clone()), 1.0.into());
+        let slope = B::float_mul(s, B::float_add_scalar(B::float_mul(z, rest), 1.0.into()));
+        B::float_mul(grad, slope)
+    }
+
+    pub fn group_norm<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: FloatTensor<B>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<B> {
+        let z = parts::<B>(x, weight, bias, spec).z;
+        if spec.silu { B::float_mul(z.clone(), B::sigmoid(z)) } else { z }
+    }
+
+    pub fn group_norm_x_backward<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: FloatTensor<B>,
+        grad: FloatTensor<B>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<B> {
+        let Parts { normal, std, z, dims } = parts::<B>(x, weight.clone(), bias, spec);
+        let grad = before_silu::<B>(z, grad, spec);
+        let grad = B::float_mul(grad, channelwise::<B>(weight, dims[1]));
+        let grad = B::float_reshape(grad, normal.shape());
+        let mean = B::float_mean_dim(grad.clone(), 2);
+        let along = B::float_mean_dim(B::float_mul(grad.clone(), normal.clone()), 2);
+        let rest = B::float_sub(B::float_sub(grad, mean), B::float_mul(normal, along));
+        B::float_reshape(B::float_div(rest, std), Shape::new(dims))
+    }
+
+    pub fn group_norm_affine_backward<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        bias: FloatTensor<B>,
+        grad: FloatTensor<B>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<B> {
+        let Parts { normal, z, dims: dims @ [b, c, h, w], .. } = parts::<B>(x, weight, bias, spec);
+        let grad = before_silu::<B>(z, grad, spec);
+        let normal = B::float_reshape(normal, Shape::new(dims));
+        let sum = |v: FloatTensor<B>| {
+            let rows = B::float_reshape(B::float_swap_dims(v, 0, 1), Shape::new([c, b * h * w]));
+            B::float_reshape(B::float_sum_dim(rows, 1), Shape::new([1, c]))
+        };
+        B::float_cat(vec![sum(B::float_mul(grad.clone(), normal)), sum(grad)], 0)
+    }
+}

@@ -1,0 +1,165 @@
+//! Group norm with an optional SiLU, forward and backward in two passes over each group.
+//!
+//! B images, C channels, G groups, R = C/G · H · W values of a group.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::TensorMetadata;
+
+use super::{contiguous, for_each, tensor, values};
+use crate::backend::GroupNormSpec;
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    b: usize,
+    c: usize,
+    area: usize,
+    channels: usize,
+    dims: [usize; 4],
+}
+
+impl Sizes {
+    fn new(x: &FlexTensor, spec: GroupNormSpec) -> Self {
+        let dims @ [b, c, h, w] = x.shape().dims::<4>();
+        Self { b, c, area: h * w, channels: c / spec.groups, dims }
+    }
+
+    fn row(&self) -> usize {
+        self.channels * self.area
+    }
+}
+
+/// Mean and `1 / sqrt(var + eps)`, in f64 sums of f32 partial sums of a channel's line.
+fn moments(row: &[f32], area: usize, eps: f64) -> (f32, f32) {
+    let sum = |f: &dyn Fn(f32) -> f32| {
+        row.chunks_exact(area.max(1)).map(|line| f64::from(line.iter().map(|&v| f(v)).sum::<f32>())).sum::<f64>()
+            / row.len() as f64
+    };
+    let mean = sum(&|v| v) as f32;
+    let variance = sum(&|v| (v - mean) * (v - mean));
+    (mean, (1.0 / (variance + eps).sqrt()) as f32)
+}
+
+fn sigmoid(z: f32) -> f32 {
+    1.0 / (1.0 + (-z).exp())
+}
+
+/// Slope of SiLU.
+fn slope(z: f32) -> f32 {
+    let s = sigmoid(z);
+    s * (1.0 + z * (1.0 - s))
+}
+
+/// `[B, C, H, W]` in the same shape.
+pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: GroupNormSpec) -> FlexTensor {
+    let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+    let s = Sizes::new(&x, spec);
+    let (inputs, weights, biases) = (values(&x), values(&weight), values(&bias));
+    let mut out = vec![0.0; inputs.len()];
+    let work: Vec<_> = inputs.chunks(s.row()).zip(out.chunks_mut(s.row())).enumerate().collect();
+    for_each(work, |(i, (row, out))| {
+        let first = i % spec.groups * s.channels;
+        let (mean, scale) = moments(row, s.area, spec.eps);
+        for (c, (line, out)) in row.chunks_exact(s.area).zip(out.chunks_exact_mut(s.area)).enumerate() {
+            let (a, b) = (scale * weights[first + c], biases[first + c]);
+            let shift = b - mean * a;
+            if spec.silu {
+                out.iter_mut().zip(line).for_each(|(out, &v)| {
+                    let z = v * a + shift;
+                    *out = z * sigmoid(z);
+                });
+            } else {
+                out.iter_mut().zip(line).for_each(|(out, &v)| *out = v * a + shift);
+            }
+        }
+    });
+    tensor(out, s.dims)
+}
+
+/// The gradient at the input.
+pub fn x_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    grad: FlexTensor,
+    spec: GroupNormSpec,
+) -> FlexTensor {
+    let (x, weight, bias, grad) = (contiguous(x), contiguous(weight), contiguous(bias), contiguous(grad));
+    let s = Sizes::new(&x, spec);
+    let (inputs, grads, weights, biases) = (values(&x), values(&grad), values(&weight), values(&bias));
+    let mut out = vec![0.0; inputs.len()];
+    let work: Vec<_> =
+        inputs.chunks(s.row()).zip(grads.chunks(s.row())).zip(out.chunks_mut(s.row())).enumerate().collect();
+    for_each(work, |(i, ((row, grads), out))| {
+        let first = i % spec.groups * s.channels;
+        let (mean, scale) = moments(row, s.area, spec.eps);
+        // 1. gradients at the normalised values, and their means alone and along them
+        let (mut sum, mut along) = (0.0f64, 0.0f64);
+        for (c, ((line, grads), out)) in
+            row.chunks_exact(s.area).zip(grads.chunks_exact(s.area)).zip(out.chunks_exact_mut(s.area)).enumerate()
+        {
+            let (w, b) = (weights[first + c], biases[first + c]);
+            let (mut line_sum, mut line_along) = (0.0f32, 0.0f32);
+            for ((out, &v), &g) in out.iter_mut().zip(line).zip(grads) {
+                let n = (v - mean) * scale;
+                let g = if spec.silu { g * slope(n * w + b) } else { g } * w;
+                line_sum += g;
+                line_along += g * n;
+                *out = g;
+            }
+            sum += f64::from(line_sum);
+            along += f64::from(line_along);
+        }
+        let (sum, along) = ((sum / row.len() as f64) as f32, (along / row.len() as f64) as f32);
+        // 2. the part that changes neither mean nor variance
+        for (out, &v) in out.iter_mut().zip(row) {
+            let n = (v - mean) * scale;
+            *out = (*out - sum - n * along) * scale;
+        }
+    });
+    tensor(out, s.dims)
+}
+
+/// The gradients at weight and bias, `[2, C]`.
+pub fn affine_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    grad: FlexTensor,
+    spec: GroupNormSpec,
+) -> FlexTensor {
+    let (x, weight, bias, grad) = (contiguous(x), contiguous(weight), contiguous(bias), contiguous(grad));
+    let s = Sizes::new(&x, spec);
+    let (inputs, grads, weights, biases) = (values(&x), values(&grad), values(&weight), values(&bias));
+    // [B, C, 2], summed over B in order at the end
+    let mut sums = vec![0.0f32; s.b * s.c * 2];
+    let work: Vec<_> = inputs
+        .chunks(s.row())
+        .zip(grads.chunks(s.row()))
+        .zip(sums.chunks_mut(s.channels * 2))
+        .enumerate()
+        .collect();
+    for_each(work, |(i, ((row, grads), sums))| {
+        let first = i % spec.groups * s.channels;
+        let (mean, scale) = moments(row, s.area, spec.eps);
+        for (c, (line, grads)) in row.chunks_exact(s.area).zip(grads.chunks_exact(s.area)).enumerate() {
+            let (w, b) = (weights[first + c], biases[first + c]);
+            let (mut at_weight, mut at_bias) = (0.0f32, 0.0f32);
+            for (&v, &g) in line.iter().zip(grads) {
+                let n = (v - mean) * scale;
+                let g = if spec.silu { g * slope(n * w + b) } else { g };
+                at_weight += g * n;
+                at_bias += g;
+            }
+            sums[2 * c] = at_weight;
+            sums[2 * c + 1] = at_bias;
+        }
+    });
+    let mut out = vec![0.0; 2 * s.c];
+    for image in sums.chunks_exact(2 * s.c) {
+        for c in 0..s.c {
+            out[c] += image[2 * c];
+            out[s.c + c] += image[2 * c + 1];
+        }
+    }
+    tensor(out, [2, s.c])
+}

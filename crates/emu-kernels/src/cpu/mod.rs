@@ -1,0 +1,39 @@
+//! The CPU's own operations: plain loops over slices, threads over images.
+//!
+//! Work is divided by the sizes alone, never by the number of threads, so that sums come in one order and a resumed
+//! training repeats itself bit for bit.
+
+pub mod conv;
+pub mod group_norm;
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Bytes, DType, Shape};
+
+/// The values of a tensor, contiguous.
+fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
+}
+
+/// The values of a contiguous tensor.
+fn values(x: &FlexTensor) -> &[f32] {
+    x.as_slice::<f32>().unwrap_or_default()
+}
+
+/// A tensor of these values.
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    use burn::backend::flex::Layout;
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::new(shape)), DType::F32)
+}
+
+/// Runs `f` over items, on threads where there are any.
+#[cfg(not(target_family = "wasm"))]
+fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    use rayon::prelude::*;
+    items.into_par_iter().for_each(f);
+}
+
+/// Runs `f` over items.
+#[cfg(target_family = "wasm")]
+fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    items.into_iter().for_each(f);
+}

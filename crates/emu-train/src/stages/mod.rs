@@ -1,0 +1,111 @@
+//! The stages of training, by the names that configurations use.
+//!
+//! `vae`, then `vision` and `pretrain`, then `decoder`; `instruct` tunes what came out. What all stages share about data
+//! is in [`corpus`], how records become sequences in [`sequence`].
+
+pub mod corpus;
+pub mod sequence;
+
+mod pretrain;
+mod vision;
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use emu_model::EmuConfig;
+
+pub use pretrain::Pretrain;
+pub use vision::Vision;
+
+use crate::parts::load_parts;
+use crate::{RunOptions, TrainConfig, TrainError};
+use corpus::Words;
+
+/// How a run of any stage ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Steps made.
+    pub step: u64,
+    /// Whether somebody asked it to stop before its last step.
+    pub stopped: bool,
+    /// The last checkpoint.
+    pub checkpoint: std::path::PathBuf,
+}
+
+/// Name of the file beside the checkpoints of a run that holds the sizes of its model.
+pub const MODEL_FILE: &str = "model.json";
+
+/// Runs the stage that the configuration names.
+///
+/// # Errors
+/// Those of the configuration, the data, the device and the training itself.
+pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainError> {
+    config.validate()?;
+    let opened = config.open_device()?;
+    let device = config.training_device(&opened.device);
+    emu_kernels::init::seed(config.seed);
+    match config.stage.as_str() {
+        "vision" => {
+            let mut stage = Vision::new(config)?;
+            train_emu(config, &mut stage, |stage| stage.model_config().clone(), &device, options)
+        }
+        "pretrain" | "instruct" => {
+            let mut stage = Pretrain::new(config)?;
+            train_emu(config, &mut stage, |stage| stage.model_config().clone(), &device, options)
+        }
+        other => Err(TrainError::config(
+            "stage",
+            format!("there is no stage {other:?}, only vae, vision, pretrain, decoder and instruct"),
+        )),
+    }
+}
+
+fn train_emu<S: crate::Stage<Model = emu_model::Emu>>(
+    config: &TrainConfig,
+    stage: &mut S,
+    sizes: impl Fn(&S) -> EmuConfig,
+    device: &Device,
+    options: RunOptions,
+) -> Result<Finished, TrainError> {
+    let sizes = sizes(stage);
+    let model = sizes.init(device).map_err(|e| TrainError::other("config", e))?;
+    let model = load_parts(model, config, device)?;
+    write_model_file(&config.out, &serde_json::json!({ "emu": sizes }))?;
+    let outcome = crate::run(config, stage, model, device, options)?;
+    Ok(Finished { step: outcome.step, stopped: outcome.stopped, checkpoint: outcome.checkpoint })
+}
+
+/// Writes the sizes of a model beside its checkpoints.
+fn write_model_file(out: &Path, value: &serde_json::Value) -> Result<(), TrainError> {
+    std::fs::create_dir_all(out).map_err(TrainError::io("create", out))?;
+    let path = out.join(MODEL_FILE);
+    let text = serde_json::to_string_pretty(value).map_err(|e| TrainError::Stage(e.to_string()))?;
+    std::fs::write(&path, text).map_err(TrainError::io("write", &path))
+}
+
+/// The sizes of the Emu that a configuration asks for: the preset `emu-mini` with the tokenizer's vocabulary, another
+/// preset, or a TOML or JSON file.
+///
+/// # Errors
+/// Where there is no such preset, or the file cannot be read or does not fit the tokenizer.
+pub fn emu_config(config: &TrainConfig, words: &Words) -> Result<EmuConfig, TrainError> {
+    let name = config.init.preset.as_deref().unwrap_or("emu-mini");
+    let sizes = match name {
+        "emu-mini" => EmuConfig::emu_mini(words.vocab(), words.special),
+        "tiny" => EmuConfig::tiny(),
+        "emu-14b" => EmuConfig::emu_14b(),
+        path => {
+            let text = std::fs::read_to_string(path).map_err(TrainError::io("read", Path::new(path)))?;
+            let wrong = |message: String| TrainError::config("init.preset", message);
+            if path.ends_with(".json") {
+                let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+                let inner = value.get("emu").cloned().unwrap_or(value);
+                serde_json::from_value(inner).map_err(|e| wrong(e.to_string()))?
+            } else {
+                toml::from_str(&text).map_err(|e: toml::de::Error| wrong(e.message().to_string()))?
+            }
+        }
+    };
+    sizes.validate().map_err(|e| TrainError::other("config", e))?;
+    Ok(sizes)
+}

@@ -1,0 +1,300 @@
+//! Joint training of encoder, causal former and LM with the unified objective; and its answer-only variant for
+//! instruction tuning.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::random::{Philox, Stream};
+use emu_model::generate::{Prompt, TextMachine, TextOptions};
+use emu_model::{Emu, EmuConfig};
+use serde::Deserialize;
+
+use super::corpus::{Corpus, Words, image_tensor, open_set, pixels};
+use super::emu_config;
+use super::sequence::{Composer, Sequence, pad};
+use super::vision::{Shown, Vocabulary, contents};
+use crate::data::record::{Pair, Record};
+use crate::data::{Sample, ShardDataset};
+use crate::objectives::collapse::{CollapseMonitor, relative_variance};
+use crate::objectives::unified::{UnifiedOptions, unified};
+use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+
+/// The stage's own settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// `tokenizer.json` of the data.
+    tokenizer: PathBuf,
+    /// `concepts.json` of the data, for the contrast that goes on beside the unified objective.
+    #[serde(default)]
+    concepts: Option<PathBuf>,
+    /// Questions asked about each scene.
+    #[serde(default = "questions")]
+    questions: usize,
+    /// Weight of the regression.
+    #[serde(default = "one")]
+    visual_weight: f64,
+    /// Weight of the contrast of whole pictures.
+    #[serde(default)]
+    contrast_weight: f64,
+    /// Weight of the contrast of places.
+    #[serde(default)]
+    place_weight: f64,
+    /// Largest standard deviation of the noise on the embeddings that the LM reads while it regresses, in units of
+    /// theirs: what it draws then follows from the text, not only from what it has drawn already.
+    #[serde(default)]
+    input_noise: f64,
+    /// Only answers are learnt (instruction tuning).
+    #[serde(default)]
+    answers_only: bool,
+    /// Folders of held-out scenes to measure on.
+    #[serde(default)]
+    evaluate: Vec<PathBuf>,
+    /// Scenes measured of each.
+    #[serde(default = "some")]
+    evaluate_samples: usize,
+    /// The run ends with an error when the relative variance of the embeddings across pictures stays below this.
+    #[serde(default = "floor")]
+    collapse_floor: f32,
+}
+
+fn questions() -> usize {
+    4
+}
+fn one() -> f64 {
+    1.0
+}
+fn some() -> usize {
+    96
+}
+fn floor() -> f32 {
+    0.02
+}
+
+struct Batch {
+    sequences: Vec<Sequence>,
+    pixels: Vec<f32>,
+    shown: Shown,
+    /// Of each picture: whether it is regressed.
+    drawn: Vec<bool>,
+    keys: Vec<String>,
+}
+
+/// The stages `pretrain` and `instruct`.
+pub struct Pretrain {
+    name: String,
+    config: EmuConfig,
+    options: Options,
+    words: Arc<Words>,
+    vocabulary: Option<Arc<Vocabulary>>,
+    batches: Prefetch<Batch>,
+    held_out: Vec<(String, ShardDataset)>,
+    monitor: CollapseMonitor,
+}
+
+impl Pretrain {
+    /// Opens the data.
+    ///
+    /// # Errors
+    /// Where the configuration or the data cannot be used.
+    pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
+        let options: Options = train.options()?;
+        let words = Arc::new(Words::open(&options.tokenizer)?);
+        let config = emu_config(train, &words)?;
+        let vocabulary = match &options.concepts {
+            Some(concepts) => Some(Arc::new(Vocabulary::new(concepts, &words, &config)?)),
+            None => None,
+        };
+        let corpus = Corpus::open(train)?;
+        let maker = Maker {
+            words: words.clone(),
+            vocabulary: vocabulary.clone(),
+            config: config.clone(),
+            questions: options.questions,
+            answers_only: options.answers_only,
+        };
+        let (size, seed) = (train.batch, train.seed);
+        let batches = Prefetch::new(4, move |index| {
+            maker.batch(&corpus.batch(index, size)?, &mut Philox::new(seed, Stream::Data, index))
+        });
+        let held_out = options
+            .evaluate
+            .iter()
+            .map(|path| {
+                let name = path.file_name().map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
+                Ok((name, open_set(path, Some("scenes"))?))
+            })
+            .collect::<Result<_, TrainError>>()?;
+        let monitor = CollapseMonitor::new(options.collapse_floor, 200);
+        Ok(Self { name: train.stage.clone(), config, options, words, vocabulary, batches, held_out, monitor })
+    }
+
+    /// Sizes of the model that is trained.
+    pub fn model_config(&self) -> &EmuConfig {
+        &self.config
+    }
+
+    /// Greedy answers to questions about held-out scenes: share right, by kind of question.
+    fn answers(&self, model: &Emu, set: &ShardDataset, device: &Device) -> Result<Vec<(String, f32)>, TrainError> {
+        let composer = Composer::new(&self.words, self.config.causal.queries, self.config.lm.context);
+        let mut score: std::collections::BTreeMap<String, [usize; 2]> = Default::default();
+        for i in 0..set.len().min(self.options.evaluate_samples) {
+            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+            let (Ok(Record::Scene(scene)), Some(picture)) = (sample.record(), sample.images.first()) else { continue };
+            let images = image_tensor(pixels(picture, self.config.vision.image_size, &self.config.image), self.config.vision.image_size, device);
+            let visual = model.embed_images(images);
+            let mut asked: Vec<(String, Option<String>, String)> = vec![("caption".into(), None, scene.caption.clone())];
+            let mut random = Philox::new(0, Stream::Data, i as u64);
+            let layout = if scene.objects.len() == 1 { "alone" } else { "together" };
+            asked.extend(composer.questions(&scene.qa, 5, &mut random).into_iter().map(|qa| {
+                let kind = if qa.kind == "name" { format!("name.{layout}") } else { qa.kind.clone() };
+                (kind, Some(qa.question.clone()), qa.answer.clone())
+            }));
+            for (kind, question, answer) in asked {
+                let prompt = Prompt { ids: composer.prompt(question.as_deref())?, visual: Some(visual.clone()) };
+                let options = TextOptions { max_new_tokens: 24, ..Default::default() };
+                let machine = TextMachine::new(model, &self.config, &prompt, options)
+                    .map_err(|e| TrainError::other(e.code(), e))?;
+                let made = burn::tensor::read_sync(machine.run()).map_err(|e| TrainError::other(e.code(), e))?;
+                let entry = score.entry(kind).or_default();
+                entry[0] += usize::from(self.words.decode(&made) == answer);
+                entry[1] += 1;
+            }
+        }
+        Ok(score.into_iter().map(|(kind, [right, total])| (kind, right as f32 / total.max(1) as f32)).collect())
+    }
+}
+
+/// Makes batches of samples, on any thread.
+struct Maker {
+    words: Arc<Words>,
+    vocabulary: Option<Arc<Vocabulary>>,
+    config: EmuConfig,
+    questions: usize,
+    answers_only: bool,
+}
+
+impl Maker {
+    fn batch(&self, samples: &[Sample], random: &mut Philox) -> Result<Batch, TrainError> {
+        let composer = Composer::new(&self.words, self.config.causal.queries, self.config.lm.context);
+        let mut batch =
+            Batch { sequences: vec![], pixels: vec![], shown: Shown::default(), drawn: vec![], keys: vec![] };
+        for sample in samples {
+            let record = sample.record().map_err(|e| TrainError::other("data", e))?;
+            let mut sequence = match &record {
+                Record::Scene(scene) => composer.scene(scene, self.questions, random)?,
+                Record::Document(document) => composer.document(document)?,
+                Record::Pair(Pair { caption }) => composer.pair(caption, random.below(2) == 0)?,
+                Record::Drawing(_) => {
+                    return Err(TrainError::Stage(format!("Sample {} has no text. Leave drawings out of this stage.", sample.key)));
+                }
+            };
+            if self.answers_only {
+                composer.only_answers(&mut sequence);
+            }
+            let first = batch.drawn.len();
+            for (i, picture) in sample.images.iter().enumerate() {
+                batch.pixels.extend(pixels(picture, self.config.vision.image_size, &self.config.image));
+                batch.drawn.push(composer.is_drawn(&sequence, i));
+            }
+            if let (Some(vocabulary), Some((objects, background))) = (&self.vocabulary, contents(&record)) {
+                vocabulary.note(&mut batch.shown, first, objects, Some(background));
+            }
+            batch.sequences.push(sequence);
+            batch.keys.push(sample.key.clone());
+        }
+        Ok(batch)
+    }
+}
+
+/// Noise for the embeddings of pictures that are regressed, `[P, Q, D]`; each picture its own strength.
+fn noise(drawn: &[bool], q: usize, d: usize, strength: f64, random: &mut Philox, device: &Device) -> Tensor<3> {
+    let mut values = vec![0.0; drawn.len() * q * d];
+    for (picture, _) in drawn.iter().enumerate().filter(|(_, drawn)| **drawn) {
+        let std = random.uniform() * strength as f32;
+        let normals = random.normals(q * d);
+        for (value, normal) in values[picture * q * d..].iter_mut().zip(normals) {
+            *value = normal * std;
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [drawn.len(), q, d]), device)
+}
+
+impl Stage for Pretrain {
+    type Model = Emu;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn loss(&mut self, model: &Emu, context: &StepContext) -> Result<StepLoss, TrainError> {
+        let batch = self.batches.get(context.batch_index())?;
+        let device = &context.device;
+        let count = batch.keys.len();
+
+        // 1. pictures to embeddings
+        let visual = (!batch.drawn.is_empty())
+            .then(|| model.embed_images(image_tensor(batch.pixels, self.config.vision.image_size, device)));
+        let seen = visual.clone().filter(|_| self.options.input_noise > 0.0 && batch.drawn.contains(&true)).map(|v| {
+            let [_, q, d] = v.dims();
+            let mut random = context.random(Stream::TrainingNoise);
+            let rms = v.clone().detach().square().mean().sqrt();
+            v + noise(&batch.drawn, q, d, self.options.input_noise, &mut random, device) * rms.unsqueeze()
+        });
+
+        // 2. the unified objective
+        let sequences = pad(batch.sequences, self.config.special.pad, device);
+        let options = UnifiedOptions { predict_boi: true, ..Default::default() };
+        let losses = unified(model, &self.config.special, &sequences, visual.clone(), seen, &options)
+            .map_err(|e| TrainError::other("image-marks", e))?;
+        let mut total = losses
+            .total(self.options.visual_weight)
+            .ok_or_else(|| TrainError::Stage("A batch has nothing to predict. Check the data.".into()))?;
+        let mut terms = vec![];
+        terms.extend(losses.text.clone().map(|t| ("text", t)));
+        terms.extend(losses.visual.clone().map(|t| ("visual", t)));
+
+        // 3. contrast and the guard against collapse
+        if let (Some(vocabulary), Some(visual)) = (&self.vocabulary, &visual) {
+            let weights = [self.options.contrast_weight, self.options.place_weight, self.options.contrast_weight];
+            let contrast = vocabulary.losses(model, visual.clone(), &batch.shown);
+            for ((name, loss), weight) in ["names", "places", "colours"].into_iter().zip(contrast).zip(weights) {
+                if let (Some(loss), true) = (loss, weight > 0.0) {
+                    terms.push((name, loss.clone()));
+                    total = total + loss.mul_scalar(weight);
+                }
+            }
+        }
+        if let Some(visual) = visual.filter(|v| v.dims()[0] > 1) {
+            terms.push(("variance", relative_variance(visual.detach())));
+        }
+        let mut loss = StepLoss::new(total, count).with_keys(batch.keys);
+        for (name, term) in terms {
+            loss = loss.with_term(name, term);
+        }
+        Ok(loss)
+    }
+
+    fn monitor(&mut self, step: u64, terms: &[(String, f32)]) -> Result<(), TrainError> {
+        match terms.iter().find(|(name, _)| name == "variance") {
+            Some((_, variance)) if self.monitor.collapsed(*variance) => Err(TrainError::Collapsed {
+                step,
+                reason: format!("the embeddings of different pictures have become alike (relative variance {variance:.4})"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn evaluate(&mut self, model: &Emu, _step: u64) -> Result<Vec<(String, f32)>, TrainError> {
+        let device = model.devices().first().cloned().unwrap_or_else(Device::flex);
+        let mut figures = vec![];
+        for (name, set) in &self.held_out {
+            for (kind, share) in self.answers(model, set, &device)? {
+                figures.push((format!("{name}.{kind}"), share));
+            }
+        }
+        Ok(figures)
+    }
+}

@@ -1,0 +1,267 @@
+//! Records as sequences of tokens.
+//!
+//! A scene becomes `<s>[IMG]…[/IMG]` followed by its caption and some questions as separate segments: each sees the
+//! picture and itself, none sees another (answers would be copied from the caption), and each starts at the position
+//! after the picture, as it will in use. A document is one sequence in its own order.
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use emu_kernels::random::Philox;
+use emu_model::lm::Visibility;
+
+use super::corpus::Words;
+use crate::TrainError;
+use crate::data::record::{Document, Part, Qa, Scene};
+use crate::objectives::unified::Sequences;
+
+/// One sequence, not yet padded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sequence {
+    /// Tokens.
+    pub ids: Vec<u32>,
+    /// Position of each.
+    pub positions: Vec<usize>,
+    /// Segment of each: 0 is seen by all that follow, others only by themselves.
+    pub segments: Vec<u32>,
+    /// Whether each (or the embedding in its place) is to be predicted.
+    pub wanted: Vec<bool>,
+}
+
+/// Makes sequences of records.
+pub struct Composer<'a> {
+    words: &'a Words,
+    queries: usize,
+    context: usize,
+}
+
+impl<'a> Composer<'a> {
+    /// For a model of so many embeddings a picture and so many positions.
+    pub fn new(words: &'a Words, queries: usize, context: usize) -> Self {
+        Self { words, queries, context }
+    }
+
+    /// `<s>` and a picture.
+    fn picture_prefix(&self) -> Sequence {
+        let mut prefix = Sequence::default();
+        prefix.push(self.words.special.bos, 0, false);
+        self.push_picture(&mut prefix, 0, false);
+        prefix
+    }
+
+    fn push_picture(&self, sequence: &mut Sequence, segment: u32, wanted: bool) {
+        let special = &self.words.special;
+        sequence.push(special.img, segment, wanted);
+        for _ in 0..self.queries {
+            sequence.push(special.image, segment, wanted);
+        }
+        sequence.push(special.end_img, segment, false);
+    }
+
+    /// A scene's picture, its caption and up to `questions` of its questions, chosen by `random`.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn scene(&self, scene: &Scene, questions: usize, random: &mut Philox) -> Result<Sequence, TrainError> {
+        let special = &self.words.special;
+        let mut sequence = self.picture_prefix();
+
+        // The caption comes first: its first word is predicted from [/IMG].
+        let start = sequence.ids.len();
+        for id in self.words.encode(&scene.caption)? {
+            sequence.push(id, 1, true);
+        }
+        sequence.push(special.eos, 1, true);
+
+        for (i, qa) in choose(&scene.qa, questions, random).into_iter().enumerate() {
+            let mut segment = Sequence::default();
+            self.push_turn(&mut segment, &qa.question, i as u32 + 2)?;
+            for id in self.words.encode(&qa.answer)? {
+                segment.push(id, i as u32 + 2, true);
+            }
+            segment.push(special.eos, i as u32 + 2, true);
+            if sequence.ids.len() + segment.ids.len() > self.context {
+                break;
+            }
+            segment.positions.iter_mut().for_each(|p| *p += start);
+            sequence.append(segment);
+        }
+        Ok(sequence)
+    }
+
+    /// A captioned picture of somebody's own data, the picture before its caption or after it.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn pair(&self, caption: &str, picture_first: bool) -> Result<Sequence, TrainError> {
+        let mut sequence = Sequence::default();
+        sequence.push(self.words.special.bos, 0, false);
+        if picture_first {
+            self.push_picture(&mut sequence, 0, false);
+        }
+        for id in self.words.encode(caption)? {
+            sequence.push(id, 0, true);
+        }
+        if !picture_first {
+            self.push_picture(&mut sequence, 0, true);
+        }
+        sequence.push(self.words.special.eos, 0, true);
+        Ok(sequence)
+    }
+
+    /// What stands before an answer about one picture: the picture, and the question if there is one (without, a
+    /// caption follows).
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn prompt(&self, question: Option<&str>) -> Result<Vec<u32>, TrainError> {
+        let mut sequence = self.picture_prefix();
+        if let Some(question) = question {
+            self.push_turn(&mut sequence, question, 0)?;
+        }
+        Ok(sequence.ids)
+    }
+
+    /// Up to `n` questions, of different kinds as far as possible.
+    pub fn questions<'q>(&self, qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
+        choose(qa, n, random)
+    }
+
+    /// Takes back what is wanted outside of answers: everything before the first [ASSISTANT] and in users' turns.
+    pub fn only_answers(&self, sequence: &mut Sequence) {
+        let special = &self.words.special;
+        let mut answering = false;
+        for (id, wanted) in sequence.ids.iter().zip(&mut sequence.wanted) {
+            if Some(*id) == special.user || *id == special.bos {
+                answering = false;
+            }
+            *wanted &= answering;
+            if Some(*id) == special.assistant {
+                answering = true;
+            }
+        }
+    }
+
+    /// Whether the embeddings of a sequence's picture number `n` are to be predicted.
+    pub fn is_drawn(&self, sequence: &Sequence, n: usize) -> bool {
+        let mut images =
+            sequence.ids.iter().zip(&sequence.wanted).filter(|(id, _)| **id == self.words.special.image);
+        images.nth(n * self.queries).is_some_and(|(_, wanted)| *wanted)
+    }
+
+    /// What a user says and the mark that asks for the answer.
+    fn push_turn(&self, sequence: &mut Sequence, text: &str, segment: u32) -> Result<(), TrainError> {
+        let special = &self.words.special;
+        special.user.iter().for_each(|&user| sequence.push(user, segment, false));
+        for id in self.words.encode(text)? {
+            sequence.push(id, segment, false);
+        }
+        special.assistant.iter().for_each(|&assistant| sequence.push(assistant, segment, false));
+        Ok(())
+    }
+
+    /// A document. In `draw` the request is a user's turn and the picture the answer; in `blend` the last picture is
+    /// to be predicted; elsewhere the text is, and where pictures begin.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn document(&self, document: &Document) -> Result<Sequence, TrainError> {
+        let special = &self.words.special;
+        let mut sequence = Sequence::default();
+        sequence.push(special.bos, 0, false);
+        let last = document.parts.len().saturating_sub(1);
+        for (i, part) in document.parts.iter().enumerate() {
+            match (part, document.task.as_str()) {
+                (Part::Text(text), "draw") => self.push_turn(&mut sequence, text, 0)?,
+                (Part::Text(text), _) => {
+                    for id in self.words.encode(text)? {
+                        sequence.push(id, 0, true);
+                    }
+                }
+                (Part::Image(_), "draw") => self.push_picture(&mut sequence, 0, true),
+                (Part::Image(_), "blend") => self.push_picture(&mut sequence, 0, i == last),
+                (Part::Image(_), "story") => self.push_picture(&mut sequence, 0, true),
+                (Part::Image(_), _) => {
+                    self.push_picture(&mut sequence, 0, false);
+                    // Where the next example begins is to be known, so that an answer ends.
+                    if let (Some(wanted), true) = (sequence.nth_from_end(self.queries + 2), i > 0) {
+                        *wanted = true;
+                    }
+                }
+            }
+        }
+        sequence.push(special.eos, 0, true);
+        Ok(sequence)
+    }
+}
+
+/// Up to `n` questions, of different kinds as far as possible.
+fn choose<'q>(qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
+    let mut order: Vec<&Qa> = qa.iter().collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, random.below(i + 1));
+    }
+    let mut chosen: Vec<&Qa> = vec![];
+    let mut rest = vec![];
+    for qa in order {
+        if chosen.iter().any(|c| c.kind == qa.kind) { rest.push(qa) } else { chosen.push(qa) }
+    }
+    chosen.truncate(n);
+    let more = n - chosen.len();
+    chosen.extend(rest.into_iter().take(more));
+    chosen
+}
+
+impl Sequence {
+    fn push(&mut self, id: u32, segment: u32, wanted: bool) {
+        self.positions.push(self.ids.len());
+        self.ids.push(id);
+        self.segments.push(segment);
+        self.wanted.push(wanted);
+    }
+
+    fn append(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.positions.extend(other.positions);
+        self.segments.extend(other.segments);
+        self.wanted.extend(other.wanted);
+    }
+
+    fn nth_from_end(&mut self, n: usize) -> Option<&mut bool> {
+        let at = self.wanted.len().checked_sub(n)?;
+        self.wanted.get_mut(at)
+    }
+}
+
+/// Pads sequences to one length on the right and builds the mask between segments.
+///
+/// # Shapes
+/// The mask is `[B, 1, T, T]`, true where a key is hidden.
+pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
+    let (b, t) = (sequences.len(), sequences.iter().map(|s| s.ids.len()).max().unwrap_or(0));
+    let blocks = sequences.iter().any(|s| s.segments.iter().any(|&x| x != 0));
+    let visibility = if blocks {
+        let mut hidden = vec![false; b * t * t];
+        for (row, sequence) in sequences.iter().enumerate() {
+            let segments = &sequence.segments;
+            for i in 0..segments.len() {
+                for j in 0..i {
+                    hidden[(row * t + i) * t + j] = segments[j] != 0 && segments[j] != segments[i];
+                }
+            }
+        }
+        let hidden: Tensor<4, Bool> = Tensor::from_data(TensorData::new(hidden, [b, 1, t, t]), device);
+        Visibility::Blocks(hidden)
+    } else {
+        Visibility::All
+    };
+    let mut batch = Sequences { ids: vec![], positions: vec![], visibility, wanted: Some(vec![]) };
+    for mut sequence in sequences {
+        // Nothing before the padding sees it, and nothing of it is predicted.
+        while sequence.ids.len() < t {
+            sequence.push(pad, 0, false);
+        }
+        batch.ids.push(sequence.ids);
+        batch.positions.push(sequence.positions);
+        batch.wanted.get_or_insert_default().push(sequence.wanted);
+    }
+    batch
+}

@@ -172,7 +172,12 @@ struct Conv2dNode;
 impl<B: EmuBackend> Backward<B, 3> for Conv2dNode {
     type State = (NodeId, NodeId, NodeId, ConvSpec);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let [node_x, node_weight, node_bias] = ops.parents;
         let grad = grads.consume::<B>(&ops.node);
         let (x, weight, bias, spec) = ops.state;
@@ -200,7 +205,12 @@ struct GroupNormNode;
 impl<B: EmuBackend> Backward<B, 3> for GroupNormNode {
     type State = (NodeId, NodeId, NodeId, GroupNormSpec);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let [node_x, node_weight, node_bias] = ops.parents;
         let grad = grads.consume::<B>(&ops.node);
         let (x, weight, bias, spec) = ops.state;
@@ -208,8 +218,13 @@ impl<B: EmuBackend> Backward<B, 3> for GroupNormNode {
         let weight = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(weight);
         let bias = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(bias);
         if node_weight.is_some() || node_bias.is_some() {
-            let both =
-                B::emu_group_norm_affine_backward(x.clone(), weight.clone(), bias.clone(), grad.clone(), spec);
+            let both = B::emu_group_norm_affine_backward(
+                x.clone(),
+                weight.clone(),
+                bias.clone(),
+                grad.clone(),
+                spec,
+            );
             let channels = weight.shape().num_elements();
             let row = |i: usize| {
                 let row = B::float_slice(both.clone(), &[(i..i + 1).into(), (0..channels).into()]);
@@ -223,7 +238,10 @@ impl<B: EmuBackend> Backward<B, 3> for GroupNormNode {
             }
         }
         if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::emu_group_norm_x_backward(x, weight, bias, grad, spec));
+            grads.register::<B>(
+                node.id,
+                B::emu_group_norm_x_backward(x, weight, bias, grad, spec),
+            );
         }
     }
 }
@@ -235,9 +253,18 @@ impl<B: EmuBackend, C: CheckpointStrategy> EmuBackend for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         spec: ConvSpec,
     ) -> FloatTensor<Self> {
-        match Conv2dNode.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+        match Conv2dNode
+            .prepare::<C>([x.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&x), prep.checkpoint(&weight), prep.checkpoint(&bias), spec);
+                let state = (
+                    prep.checkpoint(&x),
+                    prep.checkpoint(&weight),
+                    prep.checkpoint(&bias),
+                    spec,
+                );
                 let y = B::emu_conv2d(
                     x.primitive().clone(),
                     weight.primitive().clone(),
@@ -261,9 +288,18 @@ impl<B: EmuBackend, C: CheckpointStrategy> EmuBackend for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        match GroupNormNode.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+        match GroupNormNode
+            .prepare::<C>([x.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&x), prep.checkpoint(&weight), prep.checkpoint(&bias), spec);
+                let state = (
+                    prep.checkpoint(&x),
+                    prep.checkpoint(&weight),
+                    prep.checkpoint(&bias),
+                    spec,
+                );
                 let y = B::emu_group_norm(
                     x.primitive().clone(),
                     weight.primitive().clone(),
@@ -312,12 +348,24 @@ mod composed {
         let std = B::float_sqrt(B::float_add_scalar(variance, spec.eps.into()));
         let normal = B::float_div(centred, std.clone());
         let flat = B::float_reshape(normal.clone(), Shape::new(dims));
-        let z = B::float_add(B::float_mul(flat, channelwise::<B>(weight, c)), channelwise::<B>(bias, c));
-        Parts { normal, std, z, dims }
+        let z = B::float_add(
+            B::float_mul(flat, channelwise::<B>(weight, c)),
+            channelwise::<B>(bias, c),
+        );
+        Parts {
+            normal,
+            std,
+            z,
+            dims,
+        }
     }
 
     /// Gradient at `z`.
-    fn before_silu<B: Backend>(z: FloatTensor<B>, grad: FloatTensor<B>, spec: GroupNormSpec) -> FloatTensor<B> {
+    fn before_silu<B: Backend>(
+        z: FloatTensor<B>,
+        grad: FloatTensor<B>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<B> {
         if !spec.silu {
             return grad;
         }
@@ -335,7 +383,11 @@ mod composed {
         spec: GroupNormSpec,
     ) -> FloatTensor<B> {
         let z = parts::<B>(x, weight, bias, spec).z;
-        if spec.silu { B::float_mul(z.clone(), B::sigmoid(z)) } else { z }
+        if spec.silu {
+            B::float_mul(z.clone(), B::sigmoid(z))
+        } else {
+            z
+        }
     }
 
     pub fn group_norm_x_backward<B: Backend>(
@@ -345,7 +397,12 @@ mod composed {
         grad: FloatTensor<B>,
         spec: GroupNormSpec,
     ) -> FloatTensor<B> {
-        let Parts { normal, std, z, dims } = parts::<B>(x, weight.clone(), bias, spec);
+        let Parts {
+            normal,
+            std,
+            z,
+            dims,
+        } = parts::<B>(x, weight.clone(), bias, spec);
         let grad = before_silu::<B>(z, grad, spec);
         let grad = B::float_mul(grad, channelwise::<B>(weight, dims[1]));
         let grad = B::float_reshape(grad, normal.shape());
@@ -362,7 +419,12 @@ mod composed {
         grad: FloatTensor<B>,
         spec: GroupNormSpec,
     ) -> FloatTensor<B> {
-        let Parts { normal, z, dims: dims @ [b, c, h, w], .. } = parts::<B>(x, weight, bias, spec);
+        let Parts {
+            normal,
+            z,
+            dims: dims @ [b, c, h, w],
+            ..
+        } = parts::<B>(x, weight, bias, spec);
         let grad = before_silu::<B>(z, grad, spec);
         let normal = B::float_reshape(normal, Shape::new(dims));
         let sum = |v: FloatTensor<B>| {

@@ -43,8 +43,9 @@ pub fn param<const D: usize>(shape: [usize; D], init: Init, device: &Device) -> 
             Init::Ones => Tensor::ones(shape, device),
             Init::Identity => {
                 let columns = shape.get(1).copied().unwrap_or(1);
-                let values: Vec<f32> =
-                    (0..n).map(|i| if i / columns == i % columns { 1.0 } else { 0.0 }).collect();
+                let values: Vec<f32> = (0..n)
+                    .map(|i| if i / columns == i % columns { 1.0 } else { 0.0 })
+                    .collect();
                 Tensor::from_data(TensorData::new(values, shape), device)
             }
             Init::Normal(std) => {

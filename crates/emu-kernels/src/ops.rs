@@ -121,14 +121,36 @@ pub trait Operations {
     }
 
     /// See [`group_norm`].
-    fn group_norm(&self, x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, spec: GroupNormSpec) -> Tensor<4> {
-        let y = Dispatch::emu_group_norm(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), spec);
+    fn group_norm(
+        &self,
+        x: Tensor<4>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        spec: GroupNormSpec,
+    ) -> Tensor<4> {
+        let y = Dispatch::emu_group_norm(
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+            spec,
+        );
         Tensor::from_dispatch(y)
     }
 
     /// See [`conv2d`].
-    fn conv2d(&self, x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, spec: ConvSpec) -> Tensor<4> {
-        let y = Dispatch::emu_conv2d(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), spec);
+    fn conv2d(
+        &self,
+        x: Tensor<4>,
+        weight: Tensor<4>,
+        bias: Tensor<1>,
+        spec: ConvSpec,
+    ) -> Tensor<4> {
+        let y = Dispatch::emu_conv2d(
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+            spec,
+        );
         Tensor::from_dispatch(y)
     }
 }
@@ -266,13 +288,43 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
 }
 
 /// Group norm of `[B, C, H, W]`.
-pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
-    operations(&x.device()).group_norm(x, weight, bias, GroupNormSpec { groups, eps, silu: false })
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+) -> Tensor<4> {
+    operations(&x.device()).group_norm(
+        x,
+        weight,
+        bias,
+        GroupNormSpec {
+            groups,
+            eps,
+            silu: false,
+        },
+    )
 }
 
 /// Group norm followed by SiLU.
-pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
-    operations(&x.device()).group_norm(x, weight, bias, GroupNormSpec { groups, eps, silu: true })
+pub fn group_norm_silu(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+) -> Tensor<4> {
+    operations(&x.device()).group_norm(
+        x,
+        weight,
+        bias,
+        GroupNormSpec {
+            groups,
+            eps,
+            silu: true,
+        },
+    )
 }
 
 /// Convolution with square kernels; `padding` is `(before, after)` on both axes.

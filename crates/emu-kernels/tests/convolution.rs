@@ -31,7 +31,12 @@ fn compare(
         let y = f(x.clone(), scale.clone(), kernel.clone(), bias.clone());
         let mix = random(y.dims(), 5, &device).detach();
         let grads = (y.clone() * mix).sum().backward();
-        let parts = (x.grad(&grads), kernel.grad(&grads), scale.grad(&grads), bias.grad(&grads));
+        let parts = (
+            x.grad(&grads),
+            kernel.grad(&grads),
+            scale.grad(&grads),
+            bias.grad(&grads),
+        );
         (y.inner(), parts)
     };
     let (y, (gx, gk, gs, gb)) = run(&ours);
@@ -68,7 +73,10 @@ fn convolution_agrees_with_burn() {
         };
         let ours = |x, _: Tensor<1>, w, b| ops::conv2d(x, w, Some(b), stride, padding);
         let error = compare(shape, vec![out, shape[1], k], ours, burn);
-        assert!(error < 2e-4, "{shape:?} {out} {k} {stride} {padding:?}: {error}");
+        assert!(
+            error < 2e-4,
+            "{shape:?} {out} {k} {stride} {padding:?}: {error}"
+        );
     }
 }
 
@@ -82,7 +90,12 @@ fn composed(x: Tensor<4>, w: Tensor<1>, b: Tensor<1>, groups: usize, eps: f64) -
 
 #[test]
 fn group_norm_agrees_with_its_composition() {
-    for (shape, groups) in [([2, 8, 5, 3], 4), ([3, 6, 1, 7], 2), ([1, 4, 4, 4], 1), ([2, 12, 2, 2], 12)] {
+    for (shape, groups) in [
+        ([2, 8, 5, 3], 4),
+        ([3, 6, 1, 7], 2),
+        ([1, 4, 4, 4], 1),
+        ([2, 12, 2, 2], 12),
+    ] {
         let ours = |x, w, _: Tensor<4>, b| ops::group_norm(x, w, b, groups, 1e-5);
         let theirs = |x, w, _: Tensor<4>, b| composed(x, w, b, groups, 1e-5);
         let error = compare(shape, vec![shape[1], 1, 1], ours, theirs);

@@ -83,15 +83,19 @@ impl CausalConfig {
         // so that what a short warm-up taught the encoder reaches the LM.
         let scaled = |inputs: usize| Init::Normal(1.0 / (inputs as f32).sqrt());
         let near = |from: usize, to: usize| {
-            if self.raster && from == to { Init::Identity } else { scaled(from) }
+            if self.raster && from == to {
+                Init::Identity
+            } else {
+                scaled(from)
+            }
         };
         let through = near(encoder_width, self.d_model);
         let project = near(self.d_model, lm_width);
         CausalFormer {
             causal_tokens: param([1, self.queries, self.d_model], Init::Normal(0.02), device),
-            raster: self.raster.then(|| {
-                QLinear::with_init(encoder_width, self.d_model, false, through, device)
-            }),
+            raster: self
+                .raster
+                .then(|| QLinear::with_init(encoder_width, self.d_model, false, through, device)),
             relative_bias: QEmbedding::new(self.buckets, self.heads, 0.02, device),
             blocks: (0..self.layers).map(block).collect(),
             final_norm: RmsNorm::new(self.d_model, self.norm_eps, device),

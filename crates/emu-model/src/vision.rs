@@ -40,11 +40,13 @@ pub struct Stem {
     pub stages: Vec<StemStage>,
 }
 
-/// A halving and its residual blocks.
+/// A halving, normed and through SiLU, and its residual blocks.
 #[derive(Module, Debug)]
 pub struct StemStage {
     /// Stride 2.
     pub down: Conv2d,
+    /// After the halving.
+    pub norm: GroupNorm,
     /// At the stage's size.
     pub blocks: Vec<StemBlock>,
 }
@@ -158,6 +160,7 @@ impl StemConfig {
             };
             StemStage {
                 down,
+                norm: GroupNorm::new(self.groups, c, 1e-5, device),
                 blocks: (0..blocks).map(block).collect(),
             }
         });
@@ -216,7 +219,8 @@ impl Stem {
     /// `[B, 3, S, S]` to `[B, D, P, P]`.
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         self.stages.iter().fold(images, |x, stage| {
-            stage.blocks.iter().fold(stage.down.forward(x), |x, block| {
+            let x = stage.norm.forward_silu(stage.down.forward(x));
+            stage.blocks.iter().fold(x, |x, block| {
                 let h = block.conv1.forward(block.norm1.forward_silu(x.clone()));
                 x + block.conv2.forward(block.norm2.forward_silu(h))
             })

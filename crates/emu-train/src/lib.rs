@@ -20,6 +20,7 @@ pub mod plot;
 mod prefetch;
 pub mod schedule;
 pub mod stage;
+pub mod stages;
 mod stop;
 mod trainer;
 

@@ -2,8 +2,8 @@
 //!
 //! B images, C channels in, O channels out, k side of the kernel, K = C k², P pixels out of an image.
 
-use burn::backend::flex::FlexTensor;
 use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
 
 use super::{contiguous, for_each, tensor, values};
 use crate::backend::ConvSpec;
@@ -27,7 +27,18 @@ impl Sizes {
         let [b, c, h, w] = x.shape().dims::<4>();
         let [o, _, k, _] = weight.shape().dims::<4>();
         let out = |n: usize| (n + spec.padding.0 + spec.padding.1 - k) / spec.stride + 1;
-        Self { b, c, h, w, o, k, ho: out(h), wo: out(w), stride: spec.stride, before: spec.padding.0 }
+        Self {
+            b,
+            c,
+            h,
+            w,
+            o,
+            k,
+            ho: out(h),
+            wo: out(w),
+            stride: spec.stride,
+            before: spec.padding.0,
+        }
     }
 
     fn patch(&self) -> usize {
@@ -45,13 +56,19 @@ impl Sizes {
 
     /// Whether patches are the pixels themselves.
     fn pointwise(&self) -> bool {
-        self.k == 1 && self.stride == 1 && self.before == 0 && self.ho == self.h && self.wo == self.w
+        self.k == 1
+            && self.stride == 1
+            && self.before == 0
+            && self.ho == self.h
+            && self.wo == self.w
     }
 
     /// The span of output columns whose input column `ox · stride + kx - before` lies inside the row.
     fn inside(&self, kx: usize) -> (usize, usize) {
         let first = self.before.saturating_sub(kx).div_ceil(self.stride);
-        let last = (self.w + self.before).saturating_sub(kx).div_ceil(self.stride);
+        let last = (self.w + self.before)
+            .saturating_sub(kx)
+            .div_ceil(self.stride);
         (first.min(self.wo), last.min(self.wo))
     }
 }
@@ -78,7 +95,10 @@ fn unroll(s: &Sizes, images: &[f32], columns: &mut [f32]) {
                 if s.stride == 1 {
                     out[first..last].copy_from_slice(&line[from..from + last - first]);
                 } else {
-                    for (out, value) in out[first..last].iter_mut().zip(line[from..].iter().step_by(s.stride)) {
+                    for (out, value) in out[first..last]
+                        .iter_mut()
+                        .zip(line[from..].iter().step_by(s.stride))
+                    {
                         *out = *value;
                     }
                 }
@@ -111,7 +131,11 @@ fn roll_add(s: &Sizes, columns: &[f32], images: &mut [f32]) {
                         *out += *value;
                     }
                 } else {
-                    for (out, value) in line[from..].iter_mut().step_by(s.stride).zip(&grad[first..last]) {
+                    for (out, value) in line[from..]
+                        .iter_mut()
+                        .step_by(s.stride)
+                        .zip(&grad[first..last])
+                    {
                         *out += *value;
                     }
                 }
@@ -133,7 +157,10 @@ fn product(out: &mut [f32], m: usize, n: usize, k: usize, a: Matrix, b: Matrix, 
     let fits = |x: &Matrix, rows: usize, columns: usize| {
         (rows.max(1) - 1) * x.row + (columns.max(1) - 1) * x.column < x.values.len().max(1)
     };
-    assert!(out.len() >= m * n && fits(&a, m, k) && fits(&b, k, n), "the slices hold the matrices");
+    assert!(
+        out.len() >= m * n && fits(&a, m, k) && fits(&b, k, n),
+        "the slices hold the matrices"
+    );
     // SAFETY: the assertion above keeps every element that gemm touches inside its slice; `out` is borrowed mutably,
     // so that it overlaps neither factor.
     unsafe {
@@ -162,11 +189,19 @@ fn product(out: &mut [f32], m: usize, n: usize, k: usize, a: Matrix, b: Matrix, 
 }
 
 fn rows(values: &[f32], columns: usize) -> Matrix<'_> {
-    Matrix { values, row: columns, column: 1 }
+    Matrix {
+        values,
+        row: columns,
+        column: 1,
+    }
 }
 
 fn transposed(values: &[f32], columns: usize) -> Matrix<'_> {
-    Matrix { values, row: 1, column: columns }
+    Matrix {
+        values,
+        row: 1,
+        column: columns,
+    }
 }
 
 /// Brings `[n, O, P]` into `[O, n P]`.
@@ -186,7 +221,10 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: ConvSp
     let (p, kk, g) = (s.pixels(), s.patch(), s.group());
     let (images, weights, biases) = (values(&x), values(&weight), values(&bias));
     let mut out = vec![0.0; s.b * s.o * p];
-    let work: Vec<_> = images.chunks(g * s.c * s.h * s.w).zip(out.chunks_mut(g * s.o * p)).collect();
+    let work: Vec<_> = images
+        .chunks(g * s.c * s.h * s.w)
+        .zip(out.chunks_mut(g * s.o * p))
+        .collect();
     for_each(work, |(images, out)| {
         let n = out.len() / (s.o * p);
         let unrolled;
@@ -202,7 +240,15 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: ConvSp
             for (line, bias) in out.chunks_exact_mut(n * p).zip(biases) {
                 line.fill(*bias);
             }
-            product(out, s.o, n * p, kk, rows(weights, kk), rows(columns, n * p), true);
+            product(
+                out,
+                s.o,
+                n * p,
+                kk,
+                rows(weights, kk),
+                rows(columns, n * p),
+                true,
+            );
         };
         if n == 1 {
             product_of(out);
@@ -219,33 +265,57 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: ConvSp
 }
 
 /// The gradient at the input, `[B, C, H, W]`.
-pub fn x_backward(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, spec: ConvSpec) -> FlexTensor {
+pub fn x_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    grad: FlexTensor,
+    spec: ConvSpec,
+) -> FlexTensor {
     let s = Sizes::new(&x, &weight, spec);
     let (weight, grad) = (contiguous(weight), contiguous(grad));
     let (p, kk, g) = (s.pixels(), s.patch(), s.group());
     let (weights, grads) = (values(&weight), values(&grad));
     let mut out = vec![0.0; s.b * s.c * s.h * s.w];
-    let work: Vec<_> = grads.chunks(g * s.o * p).zip(out.chunks_mut(g * s.c * s.h * s.w)).collect();
+    let work: Vec<_> = grads
+        .chunks(g * s.o * p)
+        .zip(out.chunks_mut(g * s.c * s.h * s.w))
+        .collect();
     for_each(work, |(grads, out)| {
         let n = grads.len() / (s.o * p);
         let mut together = vec![0.0; grads.len()];
         gather(&s, grads, &mut together);
         let mut columns = vec![0.0; kk * n * p];
-        product(&mut columns, kk, n * p, s.o, transposed(weights, kk), rows(&together, n * p), false);
+        product(
+            &mut columns,
+            kk,
+            n * p,
+            s.o,
+            transposed(weights, kk),
+            rows(&together, n * p),
+            false,
+        );
         roll_add(&s, &columns, out);
     });
     tensor(out, [s.b, s.c, s.h, s.w])
 }
 
 /// The gradient at the weights, `[O, C, k, k]`.
-pub fn weight_backward(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, spec: ConvSpec) -> FlexTensor {
+pub fn weight_backward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    grad: FlexTensor,
+    spec: ConvSpec,
+) -> FlexTensor {
     let s = Sizes::new(&x, &weight, spec);
     let (x, grad) = (contiguous(x), contiguous(grad));
     let (p, kk) = (s.pixels(), s.patch());
     let (images, grads) = (values(&x), values(&grad));
     // Eight sums, added in order at the end: the same on any number of threads.
     let share = s.b.div_ceil(8).max(1);
-    let mut sums: Vec<Vec<f32>> = images.chunks(share * s.c * s.h * s.w).map(|_| vec![0.0; s.o * kk]).collect();
+    let mut sums: Vec<Vec<f32>> = images
+        .chunks(share * s.c * s.h * s.w)
+        .map(|_| vec![0.0; s.o * kk])
+        .collect();
     let work: Vec<_> = images
         .chunks(share * s.c * s.h * s.w)
         .zip(grads.chunks(share * s.o * p))
@@ -256,13 +326,24 @@ pub fn weight_backward(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, spec
     for_each(work, |(images, grads, sum)| {
         let mut columns = vec![];
         let mut together = vec![];
-        for (images, grads) in images.chunks(g * s.c * s.h * s.w).zip(grads.chunks(g * s.o * p)) {
+        for (images, grads) in images
+            .chunks(g * s.c * s.h * s.w)
+            .zip(grads.chunks(g * s.o * p))
+        {
             let n = grads.len() / (s.o * p);
             columns.resize(kk * n * p, 0.0);
             unroll(&s, images, &mut columns);
             together.resize(grads.len(), 0.0);
             gather(&s, grads, &mut together);
-            product(sum, s.o, kk, n * p, rows(&together, n * p), transposed(&columns, n * p), true);
+            product(
+                sum,
+                s.o,
+                kk,
+                n * p,
+                rows(&together, n * p),
+                transposed(&columns, n * p),
+                true,
+            );
         }
     });
     let mut total = vec![0.0; s.o * kk];

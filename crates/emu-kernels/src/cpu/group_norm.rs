@@ -2,8 +2,8 @@
 //!
 //! B images, C channels, G groups, R = C/G · H · W values of a group.
 
-use burn::backend::flex::FlexTensor;
 use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
 
 use super::{contiguous, for_each, tensor, values};
 use crate::backend::GroupNormSpec;
@@ -20,7 +20,13 @@ struct Sizes {
 impl Sizes {
     fn new(x: &FlexTensor, spec: GroupNormSpec) -> Self {
         let dims @ [b, c, h, w] = x.shape().dims::<4>();
-        Self { b, c, area: h * w, channels: c / spec.groups, dims }
+        Self {
+            b,
+            c,
+            area: h * w,
+            channels: c / spec.groups,
+            dims,
+        }
     }
 
     fn row(&self) -> usize {
@@ -31,7 +37,9 @@ impl Sizes {
 /// Mean and `1 / sqrt(var + eps)`, in f64 sums of f32 partial sums of a channel's line.
 fn moments(row: &[f32], area: usize, eps: f64) -> (f32, f32) {
     let sum = |f: &dyn Fn(f32) -> f32| {
-        row.chunks_exact(area.max(1)).map(|line| f64::from(line.iter().map(|&v| f(v)).sum::<f32>())).sum::<f64>()
+        row.chunks_exact(area.max(1))
+            .map(|line| f64::from(line.iter().map(|&v| f(v)).sum::<f32>()))
+            .sum::<f64>()
             / row.len() as f64
     };
     let mean = sum(&|v| v) as f32;
@@ -50,16 +58,29 @@ fn slope(z: f32) -> f32 {
 }
 
 /// `[B, C, H, W]` in the same shape.
-pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: GroupNormSpec) -> FlexTensor {
+pub fn forward(
+    x: FlexTensor,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    spec: GroupNormSpec,
+) -> FlexTensor {
     let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
     let s = Sizes::new(&x, spec);
     let (inputs, weights, biases) = (values(&x), values(&weight), values(&bias));
     let mut out = vec![0.0; inputs.len()];
-    let work: Vec<_> = inputs.chunks(s.row()).zip(out.chunks_mut(s.row())).enumerate().collect();
+    let work: Vec<_> = inputs
+        .chunks(s.row())
+        .zip(out.chunks_mut(s.row()))
+        .enumerate()
+        .collect();
     for_each(work, |(i, (row, out))| {
         let first = i % spec.groups * s.channels;
         let (mean, scale) = moments(row, s.area, spec.eps);
-        for (c, (line, out)) in row.chunks_exact(s.area).zip(out.chunks_exact_mut(s.area)).enumerate() {
+        for (c, (line, out)) in row
+            .chunks_exact(s.area)
+            .zip(out.chunks_exact_mut(s.area))
+            .enumerate()
+        {
             let (a, b) = (scale * weights[first + c], biases[first + c]);
             let shift = b - mean * a;
             if spec.silu {
@@ -68,7 +89,9 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: GroupN
                     *out = z * sigmoid(z);
                 });
             } else {
-                out.iter_mut().zip(line).for_each(|(out, &v)| *out = v * a + shift);
+                out.iter_mut()
+                    .zip(line)
+                    .for_each(|(out, &v)| *out = v * a + shift);
             }
         }
     });
@@ -83,19 +106,32 @@ pub fn x_backward(
     grad: FlexTensor,
     spec: GroupNormSpec,
 ) -> FlexTensor {
-    let (x, weight, bias, grad) = (contiguous(x), contiguous(weight), contiguous(bias), contiguous(grad));
+    let (x, weight, bias, grad) = (
+        contiguous(x),
+        contiguous(weight),
+        contiguous(bias),
+        contiguous(grad),
+    );
     let s = Sizes::new(&x, spec);
-    let (inputs, grads, weights, biases) = (values(&x), values(&grad), values(&weight), values(&bias));
+    let (inputs, grads, weights, biases) =
+        (values(&x), values(&grad), values(&weight), values(&bias));
     let mut out = vec![0.0; inputs.len()];
-    let work: Vec<_> =
-        inputs.chunks(s.row()).zip(grads.chunks(s.row())).zip(out.chunks_mut(s.row())).enumerate().collect();
+    let work: Vec<_> = inputs
+        .chunks(s.row())
+        .zip(grads.chunks(s.row()))
+        .zip(out.chunks_mut(s.row()))
+        .enumerate()
+        .collect();
     for_each(work, |(i, ((row, grads), out))| {
         let first = i % spec.groups * s.channels;
         let (mean, scale) = moments(row, s.area, spec.eps);
         // 1. gradients at the normalised values, and their means alone and along them
         let (mut sum, mut along) = (0.0f64, 0.0f64);
-        for (c, ((line, grads), out)) in
-            row.chunks_exact(s.area).zip(grads.chunks_exact(s.area)).zip(out.chunks_exact_mut(s.area)).enumerate()
+        for (c, ((line, grads), out)) in row
+            .chunks_exact(s.area)
+            .zip(grads.chunks_exact(s.area))
+            .zip(out.chunks_exact_mut(s.area))
+            .enumerate()
         {
             let (w, b) = (weights[first + c], biases[first + c]);
             let (mut line_sum, mut line_along) = (0.0f32, 0.0f32);
@@ -109,7 +145,10 @@ pub fn x_backward(
             sum += f64::from(line_sum);
             along += f64::from(line_along);
         }
-        let (sum, along) = ((sum / row.len() as f64) as f32, (along / row.len() as f64) as f32);
+        let (sum, along) = (
+            (sum / row.len() as f64) as f32,
+            (along / row.len() as f64) as f32,
+        );
         // 2. the part that changes neither mean nor variance
         for (out, &v) in out.iter_mut().zip(row) {
             let n = (v - mean) * scale;
@@ -127,9 +166,15 @@ pub fn affine_backward(
     grad: FlexTensor,
     spec: GroupNormSpec,
 ) -> FlexTensor {
-    let (x, weight, bias, grad) = (contiguous(x), contiguous(weight), contiguous(bias), contiguous(grad));
+    let (x, weight, bias, grad) = (
+        contiguous(x),
+        contiguous(weight),
+        contiguous(bias),
+        contiguous(grad),
+    );
     let s = Sizes::new(&x, spec);
-    let (inputs, grads, weights, biases) = (values(&x), values(&grad), values(&weight), values(&bias));
+    let (inputs, grads, weights, biases) =
+        (values(&x), values(&grad), values(&weight), values(&bias));
     // [B, C, 2], summed over B in order at the end
     let mut sums = vec![0.0f32; s.b * s.c * 2];
     let work: Vec<_> = inputs
@@ -141,7 +186,11 @@ pub fn affine_backward(
     for_each(work, |(i, ((row, grads), sums))| {
         let first = i % spec.groups * s.channels;
         let (mean, scale) = moments(row, s.area, spec.eps);
-        for (c, (line, grads)) in row.chunks_exact(s.area).zip(grads.chunks_exact(s.area)).enumerate() {
+        for (c, (line, grads)) in row
+            .chunks_exact(s.area)
+            .zip(grads.chunks_exact(s.area))
+            .enumerate()
+        {
             let (w, b) = (weights[first + c], biases[first + c]);
             let (mut at_weight, mut at_bias) = (0.0f32, 0.0f32);
             for (&v, &g) in line.iter().zip(grads) {

@@ -11,7 +11,11 @@ use burn::tensor::{Bytes, DType, Shape};
 
 /// The values of a tensor, contiguous.
 fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
+    if x.is_contiguous() && x.layout().start_offset() == 0 {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 /// The values of a contiguous tensor.
@@ -22,7 +26,11 @@ fn values(x: &FlexTensor) -> &[f32] {
 /// A tensor of these values.
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     use burn::backend::flex::Layout;
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::new(shape)), DType::F32)
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(Shape::new(shape)),
+        DType::F32,
+    )
 }
 
 /// Runs `f` over items, on threads where there are any.

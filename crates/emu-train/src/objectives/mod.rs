@@ -2,6 +2,7 @@
 
 pub mod collapse;
 pub mod contrast;
+pub mod diffusion;
 pub mod unified;
 
 use burn::tensor::activation::log_softmax;

@@ -65,7 +65,9 @@ impl UnifiedLoss {
     /// Never with sequences of at least one label or picture; a batch of neither gives `None`.
     pub fn total(&self, visual_weight: f64) -> Option<Tensor<1>> {
         match (&self.text, &self.visual) {
-            (Some(text), Some(visual)) => Some(text.clone() + visual.clone().mul_scalar(visual_weight)),
+            (Some(text), Some(visual)) => {
+                Some(text.clone() + visual.clone().mul_scalar(visual_weight))
+            }
             (Some(text), None) => Some(text.clone()),
             (None, Some(visual)) => Some(visual.clone().mul_scalar(visual_weight)),
             (None, None) => None,
@@ -74,11 +76,20 @@ impl UnifiedLoss {
 }
 
 /// The label of each token: itself, unless it is one that nobody predicts.
-pub fn labels(ids: &[Vec<u32>], special: &SpecialTokens, options: &UnifiedOptions) -> Vec<Vec<Option<u32>>> {
+pub fn labels(
+    ids: &[Vec<u32>],
+    special: &SpecialTokens,
+    options: &UnifiedOptions,
+) -> Vec<Vec<Option<u32>>> {
     let hidden = |id: u32| {
-        id == special.pad || id == special.end_img || id == special.image || (id == special.img && !options.predict_boi)
+        id == special.pad
+            || id == special.end_img
+            || id == special.image
+            || (id == special.img && !options.predict_boi)
     };
-    ids.iter().map(|row| row.iter().map(|&id| (!hidden(id)).then_some(id)).collect()).collect()
+    ids.iter()
+        .map(|row| row.iter().map(|&id| (!hidden(id)).then_some(id)).collect())
+        .collect()
 }
 
 /// The objective on a batch.
@@ -147,13 +158,28 @@ pub fn unified(
     }
     let (mut predicted, mut target, mut loss) = (None, None, None);
     if let (Some(visual), false) = (visual, from.is_empty()) {
-        let prediction = emu.lm.regress(rows(hidden, &from).unsqueeze_dim::<3>(0)).squeeze_dim::<2>(0);
-        let end = emu.lm.embed_tokens.weight.val().narrow(0, special.end_img as usize, 1); // [1, D]
+        let prediction = emu
+            .lm
+            .regress(rows(hidden, &from).unsqueeze_dim::<3>(0))
+            .squeeze_dim::<2>(0);
+        let end = emu
+            .lm
+            .embed_tokens
+            .weight
+            .val()
+            .narrow(0, special.end_img as usize, 1); // [1, D]
         let all = Tensor::cat(vec![visual.reshape([end_row, d]), end], 0).unsqueeze_dim::<3>(0);
         let wanted = rows(all, &to).detach();
         loss = Some((prediction.clone() - wanted.clone()).square().mean());
         predicted = Some(prediction);
         target = Some(wanted);
     }
-    Ok(UnifiedLoss { text, visual: loss, predicted, target, labels, regressed })
+    Ok(UnifiedLoss {
+        text,
+        visual: loss,
+        predicted,
+        target,
+        labels,
+        regressed,
+    })
 }

@@ -30,7 +30,8 @@ impl Corpus {
             parts.push((data.weight, set.len() as u64));
             sets.push(set);
         }
-        let mixture = Mixture::new(config.seed, &parts).map_err(|e| TrainError::other("data", e))?;
+        let mixture =
+            Mixture::new(config.seed, &parts).map_err(|e| TrainError::other("data", e))?;
         Ok(Arc::new(Self { sets, mixture }))
     }
 
@@ -40,7 +41,9 @@ impl Corpus {
     /// Where it cannot be read.
     pub fn get(&self, position: u64) -> Result<Sample, TrainError> {
         let pick = self.mixture.pick(position);
-        self.sets[pick.part].get(pick.sample as usize).map_err(|e| TrainError::other("data", e))
+        self.sets[pick.part]
+            .get(pick.sample as usize)
+            .map_err(|e| TrainError::other("data", e))
     }
 
     /// The samples of a micro-batch.
@@ -48,7 +51,9 @@ impl Corpus {
     /// # Errors
     /// Where one cannot be read.
     pub fn batch(&self, index: u64, size: usize) -> Result<Vec<Sample>, TrainError> {
-        (0..size as u64).map(|i| self.get(index * size as u64 + i)).collect()
+        (0..size as u64)
+            .map(|i| self.get(index * size as u64 + i))
+            .collect()
     }
 }
 
@@ -78,9 +83,12 @@ impl Words {
     /// Where it cannot be read or lacks one of Emu's special tokens.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let wrong = |what: String| TrainError::config("options.tokenizer", what);
-        let tokenizer = Tokenizer::from_file(path).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
+        let tokenizer =
+            Tokenizer::from_file(path).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
         let id = |token: &str| {
-            tokenizer.token_to_id(token).ok_or_else(|| wrong(format!("{} has no token {token}", path.display())))
+            tokenizer
+                .token_to_id(token)
+                .ok_or_else(|| wrong(format!("{} has no token {token}", path.display())))
         };
         let special = SpecialTokens {
             bos: id("<s>")?,
@@ -109,13 +117,20 @@ impl Words {
         if text.is_empty() {
             return Ok(vec![]);
         }
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| TrainError::Stage(e.to_string()))?;
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|e| TrainError::Stage(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of tokens, special ones left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.tokenizer.decode(ids, true).unwrap_or_default().trim().to_string()
+        self.tokenizer
+            .decode(ids, true)
+            .unwrap_or_default()
+            .trim()
+            .to_string()
     }
 
     /// The one token of a word.
@@ -125,7 +140,10 @@ impl Words {
     pub fn word(&self, word: &str) -> Result<u32, TrainError> {
         match self.encode(word)?.as_slice() {
             [token] => Ok(*token),
-            _ => Err(TrainError::config("options.tokenizer", format!("{word:?} is not one token"))),
+            _ => Err(TrainError::config(
+                "options.tokenizer",
+                format!("{word:?} is not one token"),
+            )),
         }
     }
 }
@@ -143,7 +161,10 @@ impl WordList {
     ///
     /// # Errors
     /// Where a word takes several tokens.
-    pub fn new<'a>(words: &Words, list: impl IntoIterator<Item = &'a str>) -> Result<Self, TrainError> {
+    pub fn new<'a>(
+        words: &Words,
+        list: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, TrainError> {
         let mut result = Self::default();
         for word in list {
             if !result.index.contains_key(word) {
@@ -187,9 +208,14 @@ pub fn concept_words(path: &Path, words: &Words) -> Result<(WordList, WordList),
         colours: Vec<Named>,
     }
     let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
-    let concepts: Concepts =
-        serde_json::from_str(&text).map_err(|e| TrainError::config("options.concepts", e.to_string()))?;
-    let list = |named: &[Named]| WordList::new(words, named.iter().filter(|n| !n.unseen).map(|n| n.name.as_str()));
+    let concepts: Concepts = serde_json::from_str(&text)
+        .map_err(|e| TrainError::config("options.concepts", e.to_string()))?;
+    let list = |named: &[Named]| {
+        WordList::new(
+            words,
+            named.iter().filter(|n| !n.unseen).map(|n| n.name.as_str()),
+        )
+    };
     Ok((list(&concepts.concepts)?, list(&concepts.colours)?))
 }
 

@@ -6,15 +6,22 @@
 pub mod corpus;
 pub mod sequence;
 
+pub mod sheet;
+
+mod decoder;
 mod pretrain;
+mod vae;
 mod vision;
 
 use std::path::Path;
 
 use burn::tensor::Device;
-use emu_model::EmuConfig;
+use emu_model::{Emu, EmuConfig, weights};
+use emu_pack::TensorSource;
 
+pub use decoder::DecoderStage;
 pub use pretrain::Pretrain;
+pub use vae::VaeStage;
 pub use vision::Vision;
 
 use crate::parts::load_parts;
@@ -47,15 +54,57 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
     match config.stage.as_str() {
         "vision" => {
             let mut stage = Vision::new(config)?;
-            train_emu(config, &mut stage, |stage| stage.model_config().clone(), &device, options)
+            train_emu(
+                config,
+                &mut stage,
+                |stage| stage.model_config().clone(),
+                &device,
+                options,
+            )
         }
         "pretrain" | "instruct" => {
             let mut stage = Pretrain::new(config)?;
-            train_emu(config, &mut stage, |stage| stage.model_config().clone(), &device, options)
+            train_emu(
+                config,
+                &mut stage,
+                |stage| stage.model_config().clone(),
+                &device,
+                options,
+            )
+        }
+        "vae" => {
+            let mut stage = VaeStage::new(config)?;
+            let sizes = stage.model_config().clone();
+            let model = sizes
+                .init(&device)
+                .map_err(|e| TrainError::other("config", e))?;
+            let model = load_parts(model, config, &device)?;
+            write_model_file(&config.out, &serde_json::json!({ "vae": sizes }))?;
+            Ok(Finished::of(crate::run(
+                config, &mut stage, model, &device, options,
+            )?))
+        }
+        "decoder" => {
+            let mut stage = DecoderStage::new(config, &opened.device)?;
+            let sizes = stage.model_config().clone();
+            let model = sizes
+                .init(&opened.device)
+                .map_err(|e| TrainError::other("config", e))?;
+            let model = load_parts(model, config, &opened.device)?;
+            let model = stage.measure(model)?;
+            write_model_file(
+                &config.out,
+                &decoder::model_value(stage.emu_config(), stage.model_config()),
+            )?;
+            Ok(Finished::of(crate::run(
+                config, &mut stage, model, &device, options,
+            )?))
         }
         other => Err(TrainError::config(
             "stage",
-            format!("there is no stage {other:?}, only vae, vision, pretrain, decoder and instruct"),
+            format!(
+                "there is no stage {other:?}, only vae, vision, pretrain, decoder and instruct"
+            ),
         )),
     }
 }
@@ -68,11 +117,58 @@ fn train_emu<S: crate::Stage<Model = emu_model::Emu>>(
     options: RunOptions,
 ) -> Result<Finished, TrainError> {
     let sizes = sizes(stage);
-    let model = sizes.init(device).map_err(|e| TrainError::other("config", e))?;
+    let model = sizes
+        .init(device)
+        .map_err(|e| TrainError::other("config", e))?;
     let model = load_parts(model, config, device)?;
     write_model_file(&config.out, &serde_json::json!({ "emu": sizes }))?;
-    let outcome = crate::run(config, stage, model, device, options)?;
-    Ok(Finished { step: outcome.step, stopped: outcome.stopped, checkpoint: outcome.checkpoint })
+    Ok(Finished::of(crate::run(
+        config, stage, model, device, options,
+    )?))
+}
+
+impl Finished {
+    fn of<M>(outcome: crate::Outcome<M>) -> Self {
+        Self {
+            step: outcome.step,
+            stopped: outcome.stopped,
+            checkpoint: outcome.checkpoint,
+        }
+    }
+}
+
+/// The encoder and LM of a run, or of one of its checkpoints' folders, averaged weights where it has them.
+///
+/// # Errors
+/// Where the folder holds no run of an Emu, or its weights do not fit its sizes.
+pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), TrainError> {
+    let value = read_model_file(folder)?;
+    let path = folder.join(MODEL_FILE);
+    let wrong = |message: String| TrainError::Checkpoint {
+        path: path.clone(),
+        reason: message,
+    };
+    let sizes: EmuConfig = serde_json::from_value(value.get("emu").cloned().unwrap_or_default())
+        .map_err(|e| wrong(e.to_string()))?;
+    let model = sizes
+        .init(device)
+        .map_err(|e| TrainError::other("config", e))?;
+    let source = crate::checkpoint::Checkpoint::find(folder)?.weights()?;
+    let model = weights::load(model, device, |name| source.read(name))?;
+    Ok((model, sizes))
+}
+
+/// Reads the sizes of a model that lie beside its checkpoints.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn read_model_file(folder: &Path) -> Result<serde_json::Value, TrainError> {
+    let path = folder.join(MODEL_FILE);
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
+    serde_json::from_str(&text).map_err(|e| TrainError::Checkpoint {
+        path,
+        reason: e.to_string(),
+    })
 }
 
 /// Writes the sizes of a model beside its checkpoints.
@@ -95,17 +191,22 @@ pub fn emu_config(config: &TrainConfig, words: &Words) -> Result<EmuConfig, Trai
         "tiny" => EmuConfig::tiny(),
         "emu-14b" => EmuConfig::emu_14b(),
         path => {
-            let text = std::fs::read_to_string(path).map_err(TrainError::io("read", Path::new(path)))?;
+            let text =
+                std::fs::read_to_string(path).map_err(TrainError::io("read", Path::new(path)))?;
             let wrong = |message: String| TrainError::config("init.preset", message);
             if path.ends_with(".json") {
-                let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+                let value: serde_json::Value =
+                    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
                 let inner = value.get("emu").cloned().unwrap_or(value);
                 serde_json::from_value(inner).map_err(|e| wrong(e.to_string()))?
             } else {
-                toml::from_str(&text).map_err(|e: toml::de::Error| wrong(e.message().to_string()))?
+                toml::from_str(&text)
+                    .map_err(|e: toml::de::Error| wrong(e.message().to_string()))?
             }
         }
     };
-    sizes.validate().map_err(|e| TrainError::other("config", e))?;
+    sizes
+        .validate()
+        .map_err(|e| TrainError::other("config", e))?;
     Ok(sizes)
 }

@@ -117,18 +117,32 @@ impl Pretrain {
         };
         let (size, seed) = (train.batch, train.seed);
         let batches = Prefetch::new(4, move |index| {
-            maker.batch(&corpus.batch(index, size)?, &mut Philox::new(seed, Stream::Data, index))
+            maker.batch(
+                &corpus.batch(index, size)?,
+                &mut Philox::new(seed, Stream::Data, index),
+            )
         });
         let held_out = options
             .evaluate
             .iter()
             .map(|path| {
-                let name = path.file_name().map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
+                let name = path
+                    .file_name()
+                    .map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
                 Ok((name, open_set(path, Some("scenes"))?))
             })
             .collect::<Result<_, TrainError>>()?;
         let monitor = CollapseMonitor::new(options.collapse_floor, 200);
-        Ok(Self { name: train.stage.clone(), config, options, words, vocabulary, batches, held_out, monitor })
+        Ok(Self {
+            name: train.stage.clone(),
+            config,
+            options,
+            words,
+            vocabulary,
+            batches,
+            held_out,
+            monitor,
+        })
     }
 
     /// Sizes of the model that is trained.
@@ -137,33 +151,74 @@ impl Pretrain {
     }
 
     /// Greedy answers to questions about held-out scenes: share right, by kind of question.
-    fn answers(&self, model: &Emu, set: &ShardDataset, device: &Device) -> Result<Vec<(String, f32)>, TrainError> {
-        let composer = Composer::new(&self.words, self.config.causal.queries, self.config.lm.context);
+    fn answers(
+        &self,
+        model: &Emu,
+        set: &ShardDataset,
+        device: &Device,
+    ) -> Result<Vec<(String, f32)>, TrainError> {
+        let composer = Composer::new(
+            &self.words,
+            self.config.causal.queries,
+            self.config.lm.context,
+        );
         let mut score: std::collections::BTreeMap<String, [usize; 2]> = Default::default();
         for i in 0..set.len().min(self.options.evaluate_samples) {
             let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
-            let (Ok(Record::Scene(scene)), Some(picture)) = (sample.record(), sample.images.first()) else { continue };
-            let images = image_tensor(pixels(picture, self.config.vision.image_size, &self.config.image), self.config.vision.image_size, device);
+            let (Ok(Record::Scene(scene)), Some(picture)) =
+                (sample.record(), sample.images.first())
+            else {
+                continue;
+            };
+            let images = image_tensor(
+                pixels(picture, self.config.vision.image_size, &self.config.image),
+                self.config.vision.image_size,
+                device,
+            );
             let visual = model.embed_images(images);
-            let mut asked: Vec<(String, Option<String>, String)> = vec![("caption".into(), None, scene.caption.clone())];
+            let mut asked: Vec<(String, Option<String>, String)> =
+                vec![("caption".into(), None, scene.caption.clone())];
             let mut random = Philox::new(0, Stream::Data, i as u64);
-            let layout = if scene.objects.len() == 1 { "alone" } else { "together" };
-            asked.extend(composer.questions(&scene.qa, 5, &mut random).into_iter().map(|qa| {
-                let kind = if qa.kind == "name" { format!("name.{layout}") } else { qa.kind.clone() };
-                (kind, Some(qa.question.clone()), qa.answer.clone())
-            }));
+            let layout = if scene.objects.len() == 1 {
+                "alone"
+            } else {
+                "together"
+            };
+            asked.extend(
+                composer
+                    .questions(&scene.qa, 5, &mut random)
+                    .into_iter()
+                    .map(|qa| {
+                        let kind = if qa.kind == "name" {
+                            format!("name.{layout}")
+                        } else {
+                            qa.kind.clone()
+                        };
+                        (kind, Some(qa.question.clone()), qa.answer.clone())
+                    }),
+            );
             for (kind, question, answer) in asked {
-                let prompt = Prompt { ids: composer.prompt(question.as_deref())?, visual: Some(visual.clone()) };
-                let options = TextOptions { max_new_tokens: 24, ..Default::default() };
+                let prompt = Prompt {
+                    ids: composer.prompt(question.as_deref())?,
+                    visual: Some(visual.clone()),
+                };
+                let options = TextOptions {
+                    max_new_tokens: 24,
+                    ..Default::default()
+                };
                 let machine = TextMachine::new(model, &self.config, &prompt, options)
                     .map_err(|e| TrainError::other(e.code(), e))?;
-                let made = burn::tensor::read_sync(machine.run()).map_err(|e| TrainError::other(e.code(), e))?;
+                let made = burn::tensor::read_sync(machine.run())
+                    .map_err(|e| TrainError::other(e.code(), e))?;
                 let entry = score.entry(kind).or_default();
                 entry[0] += usize::from(self.words.decode(&made) == answer);
                 entry[1] += 1;
             }
         }
-        Ok(score.into_iter().map(|(kind, [right, total])| (kind, right as f32 / total.max(1) as f32)).collect())
+        Ok(score
+            .into_iter()
+            .map(|(kind, [right, total])| (kind, right as f32 / total.max(1) as f32))
+            .collect())
     }
 }
 
@@ -178,9 +233,18 @@ struct Maker {
 
 impl Maker {
     fn batch(&self, samples: &[Sample], random: &mut Philox) -> Result<Batch, TrainError> {
-        let composer = Composer::new(&self.words, self.config.causal.queries, self.config.lm.context);
-        let mut batch =
-            Batch { sequences: vec![], pixels: vec![], shown: Shown::default(), drawn: vec![], keys: vec![] };
+        let composer = Composer::new(
+            &self.words,
+            self.config.causal.queries,
+            self.config.lm.context,
+        );
+        let mut batch = Batch {
+            sequences: vec![],
+            pixels: vec![],
+            shown: Shown::default(),
+            drawn: vec![],
+            keys: vec![],
+        };
         for sample in samples {
             let record = sample.record().map_err(|e| TrainError::other("data", e))?;
             let mut sequence = match &record {
@@ -188,7 +252,10 @@ impl Maker {
                 Record::Document(document) => composer.document(document)?,
                 Record::Pair(Pair { caption }) => composer.pair(caption, random.below(2) == 0)?,
                 Record::Drawing(_) => {
-                    return Err(TrainError::Stage(format!("Sample {} has no text. Leave drawings out of this stage.", sample.key)));
+                    return Err(TrainError::Stage(format!(
+                        "Sample {} has no text. Leave drawings out of this stage.",
+                        sample.key
+                    )));
                 }
             };
             if self.answers_only {
@@ -196,10 +263,16 @@ impl Maker {
             }
             let first = batch.drawn.len();
             for (i, picture) in sample.images.iter().enumerate() {
-                batch.pixels.extend(pixels(picture, self.config.vision.image_size, &self.config.image));
+                batch.pixels.extend(pixels(
+                    picture,
+                    self.config.vision.image_size,
+                    &self.config.image,
+                ));
                 batch.drawn.push(composer.is_drawn(&sequence, i));
             }
-            if let (Some(vocabulary), Some((objects, background))) = (&self.vocabulary, contents(&record)) {
+            if let (Some(vocabulary), Some((objects, background))) =
+                (&self.vocabulary, contents(&record))
+            {
                 vocabulary.note(&mut batch.shown, first, objects, Some(background));
             }
             batch.sequences.push(sequence);
@@ -210,7 +283,14 @@ impl Maker {
 }
 
 /// Noise for the embeddings of pictures that are regressed, `[P, Q, D]`; each picture its own strength.
-fn noise(drawn: &[bool], q: usize, d: usize, strength: f64, random: &mut Philox, device: &Device) -> Tensor<3> {
+fn noise(
+    drawn: &[bool],
+    q: usize,
+    d: usize,
+    strength: f64,
+    random: &mut Philox,
+    device: &Device,
+) -> Tensor<3> {
     let mut values = vec![0.0; drawn.len() * q * d];
     for (picture, _) in drawn.iter().enumerate().filter(|(_, drawn)| **drawn) {
         let std = random.uniform() * strength as f32;
@@ -235,32 +315,65 @@ impl Stage for Pretrain {
         let count = batch.keys.len();
 
         // 1. pictures to embeddings
-        let visual = (!batch.drawn.is_empty())
-            .then(|| model.embed_images(image_tensor(batch.pixels, self.config.vision.image_size, device)));
-        let seen = visual.clone().filter(|_| self.options.input_noise > 0.0 && batch.drawn.contains(&true)).map(|v| {
-            let [_, q, d] = v.dims();
-            let mut random = context.random(Stream::TrainingNoise);
-            let rms = v.clone().detach().square().mean().sqrt();
-            v + noise(&batch.drawn, q, d, self.options.input_noise, &mut random, device) * rms.unsqueeze()
+        let visual = (!batch.drawn.is_empty()).then(|| {
+            model.embed_images(image_tensor(
+                batch.pixels,
+                self.config.vision.image_size,
+                device,
+            ))
         });
+        let seen = visual
+            .clone()
+            .filter(|_| self.options.input_noise > 0.0 && batch.drawn.contains(&true))
+            .map(|v| {
+                let [_, q, d] = v.dims();
+                let mut random = context.random(Stream::TrainingNoise);
+                let rms = v.clone().detach().square().mean().sqrt();
+                v + noise(
+                    &batch.drawn,
+                    q,
+                    d,
+                    self.options.input_noise,
+                    &mut random,
+                    device,
+                ) * rms.unsqueeze()
+            });
 
         // 2. the unified objective
         let sequences = pad(batch.sequences, self.config.special.pad, device);
-        let options = UnifiedOptions { predict_boi: true, ..Default::default() };
-        let losses = unified(model, &self.config.special, &sequences, visual.clone(), seen, &options)
-            .map_err(|e| TrainError::other("image-marks", e))?;
-        let mut total = losses
-            .total(self.options.visual_weight)
-            .ok_or_else(|| TrainError::Stage("A batch has nothing to predict. Check the data.".into()))?;
+        let options = UnifiedOptions {
+            predict_boi: true,
+            ..Default::default()
+        };
+        let losses = unified(
+            model,
+            &self.config.special,
+            &sequences,
+            visual.clone(),
+            seen,
+            &options,
+        )
+        .map_err(|e| TrainError::other("image-marks", e))?;
+        let mut total = losses.total(self.options.visual_weight).ok_or_else(|| {
+            TrainError::Stage("A batch has nothing to predict. Check the data.".into())
+        })?;
         let mut terms = vec![];
         terms.extend(losses.text.clone().map(|t| ("text", t)));
         terms.extend(losses.visual.clone().map(|t| ("visual", t)));
 
         // 3. contrast and the guard against collapse
         if let (Some(vocabulary), Some(visual)) = (&self.vocabulary, &visual) {
-            let weights = [self.options.contrast_weight, self.options.place_weight, self.options.contrast_weight];
+            let weights = [
+                self.options.contrast_weight,
+                self.options.place_weight,
+                self.options.contrast_weight,
+            ];
             let contrast = vocabulary.losses(model, visual.clone(), &batch.shown);
-            for ((name, loss), weight) in ["names", "places", "colours"].into_iter().zip(contrast).zip(weights) {
+            for ((name, loss), weight) in ["names", "places", "colours"]
+                .into_iter()
+                .zip(contrast)
+                .zip(weights)
+            {
                 if let (Some(loss), true) = (loss, weight > 0.0) {
                     terms.push((name, loss.clone()));
                     total = total + loss.mul_scalar(weight);
@@ -279,16 +392,24 @@ impl Stage for Pretrain {
 
     fn monitor(&mut self, step: u64, terms: &[(String, f32)]) -> Result<(), TrainError> {
         match terms.iter().find(|(name, _)| name == "variance") {
-            Some((_, variance)) if self.monitor.collapsed(*variance) => Err(TrainError::Collapsed {
-                step,
-                reason: format!("the embeddings of different pictures have become alike (relative variance {variance:.4})"),
-            }),
+            Some((_, variance)) if self.monitor.collapsed(*variance) => {
+                Err(TrainError::Collapsed {
+                    step,
+                    reason: format!(
+                        "the embeddings of different pictures have become alike (relative variance {variance:.4})"
+                    ),
+                })
+            }
             _ => Ok(()),
         }
     }
 
     fn evaluate(&mut self, model: &Emu, _step: u64) -> Result<Vec<(String, f32)>, TrainError> {
-        let device = model.devices().first().cloned().unwrap_or_else(Device::flex);
+        let device = model
+            .devices()
+            .first()
+            .cloned()
+            .unwrap_or_else(Device::flex);
         let mut figures = vec![];
         for (name, set) in &self.held_out {
             for (kind, share) in self.answers(model, set, &device)? {

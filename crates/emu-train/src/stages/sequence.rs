@@ -36,7 +36,11 @@ pub struct Composer<'a> {
 impl<'a> Composer<'a> {
     /// For a model of so many embeddings a picture and so many positions.
     pub fn new(words: &'a Words, queries: usize, context: usize) -> Self {
-        Self { words, queries, context }
+        Self {
+            words,
+            queries,
+            context,
+        }
     }
 
     /// `<s>` and a picture.
@@ -60,7 +64,12 @@ impl<'a> Composer<'a> {
     ///
     /// # Errors
     /// Where the tokenizer fails.
-    pub fn scene(&self, scene: &Scene, questions: usize, random: &mut Philox) -> Result<Sequence, TrainError> {
+    pub fn scene(
+        &self,
+        scene: &Scene,
+        questions: usize,
+        random: &mut Philox,
+    ) -> Result<Sequence, TrainError> {
         let special = &self.words.special;
         let mut sequence = self.picture_prefix();
 
@@ -120,6 +129,17 @@ impl<'a> Composer<'a> {
         Ok(sequence.ids)
     }
 
+    /// What stands before a picture that a user asks for, without [IMG].
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn request(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        let mut sequence = Sequence::default();
+        sequence.push(self.words.special.bos, 0, false);
+        self.push_turn(&mut sequence, text, 0)?;
+        Ok(sequence.ids)
+    }
+
     /// Up to `n` questions, of different kinds as far as possible.
     pub fn questions<'q>(&self, qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
         choose(qa, n, random)
@@ -142,19 +162,35 @@ impl<'a> Composer<'a> {
 
     /// Whether the embeddings of a sequence's picture number `n` are to be predicted.
     pub fn is_drawn(&self, sequence: &Sequence, n: usize) -> bool {
-        let mut images =
-            sequence.ids.iter().zip(&sequence.wanted).filter(|(id, _)| **id == self.words.special.image);
-        images.nth(n * self.queries).is_some_and(|(_, wanted)| *wanted)
+        let mut images = sequence
+            .ids
+            .iter()
+            .zip(&sequence.wanted)
+            .filter(|(id, _)| **id == self.words.special.image);
+        images
+            .nth(n * self.queries)
+            .is_some_and(|(_, wanted)| *wanted)
     }
 
     /// What a user says and the mark that asks for the answer.
-    fn push_turn(&self, sequence: &mut Sequence, text: &str, segment: u32) -> Result<(), TrainError> {
+    fn push_turn(
+        &self,
+        sequence: &mut Sequence,
+        text: &str,
+        segment: u32,
+    ) -> Result<(), TrainError> {
         let special = &self.words.special;
-        special.user.iter().for_each(|&user| sequence.push(user, segment, false));
+        special
+            .user
+            .iter()
+            .for_each(|&user| sequence.push(user, segment, false));
         for id in self.words.encode(text)? {
             sequence.push(id, segment, false);
         }
-        special.assistant.iter().for_each(|&assistant| sequence.push(assistant, segment, false));
+        special
+            .assistant
+            .iter()
+            .for_each(|&assistant| sequence.push(assistant, segment, false));
         Ok(())
     }
 
@@ -202,7 +238,11 @@ fn choose<'q>(qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
     let mut chosen: Vec<&Qa> = vec![];
     let mut rest = vec![];
     for qa in order {
-        if chosen.iter().any(|c| c.kind == qa.kind) { rest.push(qa) } else { chosen.push(qa) }
+        if chosen.iter().any(|c| c.kind == qa.kind) {
+            rest.push(qa)
+        } else {
+            chosen.push(qa)
+        }
     }
     chosen.truncate(n);
     let more = n - chosen.len();
@@ -236,7 +276,10 @@ impl Sequence {
 /// # Shapes
 /// The mask is `[B, 1, T, T]`, true where a key is hidden.
 pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
-    let (b, t) = (sequences.len(), sequences.iter().map(|s| s.ids.len()).max().unwrap_or(0));
+    let (b, t) = (
+        sequences.len(),
+        sequences.iter().map(|s| s.ids.len()).max().unwrap_or(0),
+    );
     let blocks = sequences.iter().any(|s| s.segments.iter().any(|&x| x != 0));
     let visibility = if blocks {
         let mut hidden = vec![false; b * t * t];
@@ -248,12 +291,18 @@ pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
                 }
             }
         }
-        let hidden: Tensor<4, Bool> = Tensor::from_data(TensorData::new(hidden, [b, 1, t, t]), device);
+        let hidden: Tensor<4, Bool> =
+            Tensor::from_data(TensorData::new(hidden, [b, 1, t, t]), device);
         Visibility::Blocks(hidden)
     } else {
         Visibility::All
     };
-    let mut batch = Sequences { ids: vec![], positions: vec![], visibility, wanted: Some(vec![]) };
+    let mut batch = Sequences {
+        ids: vec![],
+        positions: vec![],
+        visibility,
+        wanted: Some(vec![]),
+    };
     for mut sequence in sequences {
         // Nothing before the padding sees it, and nothing of it is predicted.
         while sequence.ids.len() < t {

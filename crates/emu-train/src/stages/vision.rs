@@ -79,16 +79,37 @@ impl Vocabulary {
     ///
     /// # Errors
     /// Where the concepts cannot be read.
-    pub fn new(concepts: &std::path::Path, words: &Words, config: &EmuConfig) -> Result<Self, TrainError> {
+    pub fn new(
+        concepts: &std::path::Path,
+        words: &Words,
+        config: &EmuConfig,
+    ) -> Result<Self, TrainError> {
         let (names, colours) = concept_words(concepts, words)?;
-        let grid = if config.causal.raster { config.vision.grid() } else { 0 };
-        Ok(Self { names, colours, grid, queries: config.causal.queries })
+        let grid = if config.causal.raster {
+            config.vision.grid()
+        } else {
+            0
+        };
+        Ok(Self {
+            names,
+            colours,
+            grid,
+            queries: config.causal.queries,
+        })
     }
 
     /// Notes what picture number `picture` shows.
-    pub fn note(&self, shown: &mut Shown, picture: usize, objects: &[Object], background: Option<&str>) {
+    pub fn note(
+        &self,
+        shown: &mut Shown,
+        picture: usize,
+        objects: &[Object],
+        background: Option<&str>,
+    ) {
         for object in objects {
-            let Some(name) = self.names.get(&object.name) else { continue };
+            let Some(name) = self.names.get(&object.name) else {
+                continue;
+            };
             if !shown.names.contains(&(picture, name)) {
                 shown.names.push((picture, name));
             }
@@ -105,7 +126,12 @@ impl Vocabulary {
     ///
     /// # Shapes
     /// - `embeddings`: `[B, Q, D]`
-    pub fn losses(&self, emu: &Emu, embeddings: Tensor<3>, shown: &Shown) -> [Option<Tensor<1>>; 3] {
+    pub fn losses(
+        &self,
+        emu: &Emu,
+        embeddings: Tensor<3>,
+        shown: &Shown,
+    ) -> [Option<Tensor<1>>; 3] {
         let (each, names) = scores(embeddings.clone(), word_rows(emu, &self.names));
         let [b, q, n] = each.dims();
         let (_, colours) = scores(embeddings, word_rows(emu, &self.colours));
@@ -124,7 +150,8 @@ impl Vocabulary {
 fn word_rows(emu: &Emu, words: &WordList) -> Tensor<2> {
     let table = emu.lm.embed_tokens.weight.val();
     let tokens: Vec<i32> = words.tokens.iter().map(|&t| t as i32).collect();
-    let tokens: Tensor<1, Int> = Tensor::from_data(TensorData::new(tokens, [words.len()]), &table.device());
+    let tokens: Tensor<1, Int> =
+        Tensor::from_data(TensorData::new(tokens, [words.len()]), &table.device());
     table.select(0, tokens)
 }
 
@@ -136,7 +163,8 @@ fn cells(object: &Object, grid: usize) -> Vec<usize> {
     (0..grid * grid)
         .filter(|cell| {
             let (x, y) = ((cell % grid) as f64 + 0.5, (cell / grid) as f64 + 0.5);
-            let inside = (x / side - object.cx).abs() <= reach && (y / side - object.cy).abs() <= reach;
+            let inside =
+                (x / side - object.cx).abs() <= reach && (y / side - object.cy).abs() <= reach;
             inside || (cell % grid == centre(object.cx) && cell / grid == centre(object.cy))
         })
         .collect()
@@ -171,17 +199,28 @@ impl Vision {
         let corpus = Corpus::open(train)?;
         let batches = {
             let (vocabulary, config, size) = (vocabulary.clone(), config.clone(), train.batch);
-            Prefetch::new(4, move |index| make_batch(&corpus.batch(index, size)?, &vocabulary, &config))
+            Prefetch::new(4, move |index| {
+                make_batch(&corpus.batch(index, size)?, &vocabulary, &config)
+            })
         };
         let held_out = options
             .evaluate
             .iter()
             .map(|path| {
-                let name = path.file_name().map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
+                let name = path
+                    .file_name()
+                    .map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
                 Ok((name, open_set(path, Some("scenes"))?))
             })
             .collect::<Result<_, TrainError>>()?;
-        Ok(Self { config, options, vocabulary, batches, held_out, batch: train.batch })
+        Ok(Self {
+            config,
+            options,
+            vocabulary,
+            batches,
+            held_out,
+            batch: train.batch,
+        })
     }
 
     /// Sizes of the model that is trained.
@@ -190,7 +229,12 @@ impl Vision {
     }
 
     /// Share of the objects of held-out scenes whose name scores highest at their place; alone and with others.
-    fn naming(&self, model: &Emu, set: &ShardDataset, device: &Device) -> Result<[f32; 2], TrainError> {
+    fn naming(
+        &self,
+        model: &Emu,
+        set: &ShardDataset,
+        device: &Device,
+    ) -> Result<[f32; 2], TrainError> {
         let (mut right, mut total) = ([0; 2], [0; 2]);
         let samples: Vec<Sample> = (0..set.len().min(self.options.evaluate_samples))
             .map(|i| set.get(i).map_err(|e| TrainError::other("data", e)))
@@ -199,9 +243,17 @@ impl Vision {
             let mut pixels_of = vec![];
             let mut objects = vec![];
             for (i, sample) in chunk.iter().enumerate() {
-                let Ok(Record::Scene(scene)) = sample.record() else { continue };
-                let Some(picture) = sample.images.first() else { continue };
-                pixels_of.extend(pixels(picture, self.config.vision.image_size, &self.config.image));
+                let Ok(Record::Scene(scene)) = sample.record() else {
+                    continue;
+                };
+                let Some(picture) = sample.images.first() else {
+                    continue;
+                };
+                pixels_of.extend(pixels(
+                    picture,
+                    self.config.vision.image_size,
+                    &self.config.image,
+                ));
                 objects.push((i, scene.objects));
             }
             if objects.is_empty() {
@@ -211,8 +263,14 @@ impl Vision {
             let embeddings = model.embed_images(images);
             let (each, whole) = scores(embeddings, word_rows(model, &self.vocabulary.names));
             let [_, q, n] = each.dims();
-            let each = each.into_data().try_to_vec::<f32>().map_err(|e| TrainError::Stage(format!("{e:?}")))?;
-            let whole = whole.into_data().try_to_vec::<f32>().map_err(|e| TrainError::Stage(format!("{e:?}")))?;
+            let each = each
+                .into_data()
+                .try_to_vec::<f32>()
+                .map_err(|e| TrainError::Stage(format!("{e:?}")))?;
+            let whole = whole
+                .into_data()
+                .try_to_vec::<f32>()
+                .map_err(|e| TrainError::Stage(format!("{e:?}")))?;
             for (row, (_, objects)) in objects.iter().enumerate() {
                 let alone = usize::from(objects.len() > 1);
                 for object in objects {
@@ -227,7 +285,8 @@ impl Vision {
                         sum = whole[row * n..(row + 1) * n].to_vec();
                     }
                     let best = emu_kernels::sample::argmax(&sum) as usize;
-                    right[alone] += usize::from(self.vocabulary.names.get(&object.name) == Some(best));
+                    right[alone] +=
+                        usize::from(self.vocabulary.names.get(&object.name) == Some(best));
                     total[alone] += 1;
                 }
             }
@@ -239,27 +298,45 @@ impl Vision {
 /// What a sample's picture shows, if it is one picture with known contents.
 pub fn contents(record: &Record) -> Option<(&[Object], &str)> {
     match record {
-        Record::Scene(Scene { objects, background, .. }) => Some((objects, background)),
+        Record::Scene(Scene {
+            objects,
+            background,
+            ..
+        }) => Some((objects, background)),
         Record::Document(document) if document.task == "draw" => {
             Some((&document.objects, document.background.as_deref()?))
         }
-        Record::Drawing(drawing) => Some((std::slice::from_ref(&drawing.object), &drawing.background)),
+        Record::Drawing(drawing) => {
+            Some((std::slice::from_ref(&drawing.object), &drawing.background))
+        }
         _ => None,
     }
 }
 
-fn make_batch(samples: &[Sample], vocabulary: &Vocabulary, config: &EmuConfig) -> Result<Batch, TrainError> {
-    let mut batch = Batch { pixels: vec![], shown: Shown::default(), keys: vec![] };
+fn make_batch(
+    samples: &[Sample],
+    vocabulary: &Vocabulary,
+    config: &EmuConfig,
+) -> Result<Batch, TrainError> {
+    let mut batch = Batch {
+        pixels: vec![],
+        shown: Shown::default(),
+        keys: vec![],
+    };
     for sample in samples {
         let record = sample.record().map_err(|e| TrainError::other("data", e))?;
-        let (Some((objects, background)), Some(picture)) = (contents(&record), sample.images.first()) else {
+        let (Some((objects, background)), Some(picture)) =
+            (contents(&record), sample.images.first())
+        else {
             return Err(TrainError::Stage(format!(
                 "Sample {} shows nothing that is named. Give the stage vision scenes or drawings.",
                 sample.key
             )));
         };
         let number = batch.keys.len();
-        batch.pixels.extend(pixels(picture, config.vision.image_size, &config.image));
+        batch
+            .pixels
+            .extend(pixels(picture, config.vision.image_size, &config.image));
         vocabulary.note(&mut batch.shown, number, objects, Some(background));
         batch.keys.push(sample.key.clone());
     }
@@ -278,7 +355,11 @@ impl Stage for Vision {
         let images = image_tensor(batch.pixels, self.config.vision.image_size, &context.device);
         let embeddings = model.embed_images(images);
         let [names, places, colours] = self.vocabulary.losses(model, embeddings, &batch.shown);
-        let weights = [("names", names, 1.0), ("places", places, self.options.place_weight), ("colours", colours, self.options.colour_weight)];
+        let weights = [
+            ("names", names, 1.0),
+            ("places", places, self.options.place_weight),
+            ("colours", colours, self.options.colour_weight),
+        ];
         let mut total: Option<Tensor<1>> = None;
         let mut terms = vec![];
         for (name, loss, weight) in weights {
@@ -290,7 +371,9 @@ impl Stage for Vision {
                 Some(total) => total + weighted,
             });
         }
-        let total = total.ok_or_else(|| TrainError::Stage("A batch shows nothing that has a name. Check concepts.json.".into()))?;
+        let total = total.ok_or_else(|| {
+            TrainError::Stage("A batch shows nothing that has a name. Check concepts.json.".into())
+        })?;
         let count = batch.keys.len();
         let mut loss = StepLoss::new(total, count).with_keys(batch.keys);
         for (name, term) in terms {
@@ -300,7 +383,11 @@ impl Stage for Vision {
     }
 
     fn evaluate(&mut self, model: &Emu, _step: u64) -> Result<Vec<(String, f32)>, TrainError> {
-        let device = model.devices().first().cloned().unwrap_or_else(Device::flex);
+        let device = model
+            .devices()
+            .first()
+            .cloned()
+            .unwrap_or_else(Device::flex);
         let mut figures = vec![];
         for (name, set) in &self.held_out {
             let [alone, together] = self.naming(model, set, &device)?;

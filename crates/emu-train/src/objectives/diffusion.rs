@@ -1,0 +1,64 @@
+//! Losses of the picture decoder: the autoencoder's, and denoising.
+
+use burn::tensor::Tensor;
+use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::diffusion::unet::Unet;
+use emu_model::diffusion::vae::Vae;
+
+/// The pieces of the autoencoder's loss.
+#[derive(Clone, Debug)]
+pub struct AutoencoderLoss {
+    /// Mean absolute error of pixels.
+    pub pixels: Tensor<1>,
+    /// Mean absolute error of the differences between neighbours, which keeps edges.
+    pub edges: Tensor<1>,
+    /// Divergence of the posterior from a standard normal.
+    pub kl: Tensor<1>,
+    /// `[B, 3, S, S]`, what came out.
+    pub reconstruction: Tensor<4>,
+}
+
+/// Differences between neighbouring pixels, down and across.
+fn differences(x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let [_, _, h, w] = x.dims();
+    let down = x.clone().narrow(2, 1, h - 1) - x.clone().narrow(2, 0, h - 1);
+    let across = x.clone().narrow(3, 1, w - 1) - x.narrow(3, 0, w - 1);
+    (down, across)
+}
+
+/// The autoencoder's loss on pictures.
+///
+/// # Shapes
+/// - `pictures`: `[B, 3, S, S]` from -1 to 1; `noise`: standard normal, of the latents' shape
+pub fn autoencoder(vae: &Vae, pictures: Tensor<4>, noise: Tensor<4>) -> AutoencoderLoss {
+    let posterior = vae.encode(pictures.clone());
+    let reconstruction = vae.decode(posterior.sample(noise));
+    let (down, across) = differences(reconstruction.clone());
+    let (true_down, true_across) = differences(pictures.clone());
+    AutoencoderLoss {
+        pixels: (reconstruction.clone() - pictures).abs().mean(),
+        edges: (down - true_down).abs().mean() + (across - true_across).abs().mean(),
+        kl: posterior.kl(),
+        reconstruction,
+    }
+}
+
+/// Mean squared error of the UNet's prediction at the given noise levels.
+///
+/// # Shapes
+/// - `latents`, `noise`: `[B, L, H, W]`; `timesteps`: B; `context`: `[B, N, D]`
+pub fn denoising(
+    unet: &Unet,
+    schedule: &NoiseSchedule,
+    latents: Tensor<4>,
+    noise: Tensor<4>,
+    timesteps: &[usize],
+    context: Tensor<3>,
+) -> Tensor<1> {
+    let noisy = schedule.add_noise(latents.clone(), noise.clone(), timesteps);
+    let levels: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let predicted = unet.forward(noisy, &levels, context);
+    (predicted - schedule.target(latents, noise, timesteps))
+        .square()
+        .mean()
+}

@@ -1,0 +1,409 @@
+//! The picture decoder: a UNet that learns to denoise latents under the embeddings of pictures, those that the encoder
+//! gives and those that the LM regresses. Encoder, LM and autoencoder are frozen.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::random::{Philox, Stream};
+use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
+use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
+use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::{Emu, EmuConfig};
+use serde::Deserialize;
+
+use super::corpus::{Corpus, Words, image_tensor, open_set, pixels};
+use super::load_emu;
+use super::sequence::Composer;
+use super::sheet::contact_sheet;
+use super::vae::PLAIN;
+use crate::data::record::{Document, Part, Record};
+use crate::data::{Sample, ShardDataset};
+use crate::objectives::diffusion::denoising;
+use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+
+/// The stage's own settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// `tokenizer.json` of the data.
+    tokenizer: PathBuf,
+    /// Folder of the run whose encoder and LM give the embeddings.
+    emu: PathBuf,
+    /// Share of the pictures whose embeddings are the LM's, from their text, not the encoder's.
+    #[serde(default)]
+    regressed: f64,
+    /// Share of the pictures that are denoised under the null prompt.
+    #[serde(default = "tenth")]
+    condition_drop: f64,
+    /// Pictures that the normalisation of embeddings and latents is measured on.
+    #[serde(default = "many")]
+    measure: usize,
+    /// Folder of requests to draw samples of.
+    #[serde(default)]
+    requests: Option<PathBuf>,
+    /// Samples drawn.
+    #[serde(default = "some")]
+    samples: usize,
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+fn many() -> usize {
+    512
+}
+fn some() -> usize {
+    24
+}
+
+struct Batch {
+    /// As the encoder wants them.
+    seen: Vec<f32>,
+    /// As the autoencoder wants them.
+    plain: Vec<f32>,
+    /// Tokens up to the picture, where there is text before it and the LM is to give the embeddings.
+    requests: Vec<Option<Vec<u32>>>,
+    keys: Vec<String>,
+}
+
+/// The stage.
+pub struct DecoderStage {
+    options: Options,
+    config: DecoderConfig,
+    schedule: NoiseSchedule,
+    emu: Emu,
+    emu_config: EmuConfig,
+    words: Arc<Words>,
+    corpus: Arc<Corpus>,
+    batches: Prefetch<Batch>,
+    requests: Option<ShardDataset>,
+    device: Device,
+}
+
+impl DecoderStage {
+    /// Opens the data and the frozen parts on `device` (without autodiff).
+    ///
+    /// # Errors
+    /// Where the configuration, the data or the frozen parts cannot be used.
+    pub fn new(train: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
+        let options: Options = train.options()?;
+        let words = Arc::new(Words::open(&options.tokenizer)?);
+        let (emu, emu_config) = load_emu(&options.emu, device)?;
+        let config = DecoderConfig::emu_mini(emu_config.causal.queries, emu_config.lm.width);
+        let schedule = config
+            .scheduler
+            .noise_schedule()
+            .map_err(|e| TrainError::other("config", e))?;
+        let corpus = Corpus::open(train)?;
+        let maker = Maker {
+            words: words.clone(),
+            emu: emu_config.clone(),
+            size: config.image_size,
+            regressed: options.regressed,
+        };
+        let batches = {
+            let (corpus, batch, seed) = (corpus.clone(), train.batch, train.seed);
+            Prefetch::new(4, move |index| {
+                maker.batch(
+                    &corpus.batch(index, batch)?,
+                    &mut Philox::new(seed, Stream::Data, index),
+                )
+            })
+        };
+        let requests = match &options.requests {
+            Some(path) => Some(open_set(path, Some("draw"))?),
+            None => None,
+        };
+        Ok(Self {
+            options,
+            config,
+            schedule,
+            emu,
+            emu_config,
+            words,
+            corpus,
+            batches,
+            requests,
+            device: device.clone(),
+        })
+    }
+
+    /// Sizes of the model that is trained, as measured by [`DecoderStage::measure`].
+    pub fn model_config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Sizes of the model that gives the embeddings.
+    pub fn emu_config(&self) -> &EmuConfig {
+        &self.emu_config
+    }
+
+    /// Measures embeddings and latents, so that the UNet sees both with mean 0 and variance 1, and embeds the null
+    /// prompt. Deterministic: the same pictures each time.
+    ///
+    /// # Errors
+    /// Where the data cannot be read.
+    pub fn measure(&mut self, decoder: Decoder) -> Result<Decoder, TrainError> {
+        let mut embeddings = vec![];
+        let mut latents = vec![];
+        let size = self.config.image_size;
+        for chunk in 0..self.options.measure.div_ceil(16) as u64 {
+            let samples = self.corpus.batch(chunk, 16)?;
+            let (mut seen, mut plain) = (vec![], vec![]);
+            for picture in samples.iter().filter_map(|s| s.images.last()) {
+                seen.extend(pixels(picture, size, &self.emu_config.image));
+                plain.extend(pixels(picture, size, &PLAIN));
+            }
+            embeddings.extend(floats(self.emu.embed_images(image_tensor(
+                seen,
+                size,
+                &self.device,
+            )))?);
+            latents.extend(floats(
+                decoder
+                    .vae
+                    .encode(image_tensor(plain, size, &self.device))
+                    .mean,
+            )?);
+        }
+        let width = self.emu_config.lm.width;
+        let (mean, std) = moments(&embeddings, width);
+        let (_, latent_std) = moments(&latents, 1);
+        self.config.normalisation = Some(Normalisation { mean, std });
+        self.config.vae.scaling_factor = f64::from(1.0 / latent_std[0]);
+        self.config
+            .validate()
+            .map_err(|e| TrainError::other("config", e))?;
+
+        let null = self.regress(&[vec![self.words.special.bos]])?;
+        let values = floats(null)?;
+        let shape = [1, self.config.tokens, width];
+        let null: Tensor<3> = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        let id = decoder.null_prompt.id;
+        Ok(Decoder {
+            null_prompt: burn::module::Param::initialized(id, null),
+            ..decoder
+        })
+    }
+
+    /// The embeddings that the LM regresses after these prompts of one length, `[B, Q, D]`.
+    fn regress(&self, prompts: &[Vec<u32>]) -> Result<Tensor<3>, TrainError> {
+        let lm = &self.emu.lm;
+        let special = &self.words.special;
+        let queries = self.emu_config.causal.queries;
+        let embeds = self
+            .emu
+            .splice(prompts, None, special.image)
+            .map_err(|e| TrainError::other("image-marks", e))?;
+        let [b, t, _] = embeds.dims();
+        let mut cache = lm.cache(b, t + queries);
+        lm.step(embeds, &mut cache);
+        let begin = self
+            .emu
+            .splice(&vec![vec![special.img]; b], None, special.image)
+            .map_err(|e| TrainError::other("image-marks", e))?;
+        let mut next = begin;
+        let mut all = Vec::with_capacity(queries);
+        for _ in 0..queries {
+            next = lm.regress(lm.step(next, &mut cache));
+            all.push(next.clone());
+        }
+        Ok(Tensor::cat(all, 1))
+    }
+
+    /// Embeddings for each picture of a batch: the LM's where there is a request, the encoder's elsewhere.
+    fn conditions(&self, batch: &Batch) -> Result<Tensor<3>, TrainError> {
+        let size = self.config.image_size;
+        let seen = self
+            .emu
+            .embed_images(image_tensor(batch.seen.clone(), size, &self.device));
+        let mut rows: Vec<Tensor<3>> = seen.clone().split(1, 0);
+        let mut by_length: std::collections::BTreeMap<usize, Vec<usize>> = Default::default();
+        for (i, request) in batch.requests.iter().enumerate() {
+            if let Some(request) = request {
+                by_length.entry(request.len()).or_default().push(i);
+            }
+        }
+        for members in by_length.values() {
+            let prompts: Vec<Vec<u32>> = members
+                .iter()
+                .filter_map(|&i| batch.requests[i].clone())
+                .collect();
+            for (row, &i) in self.regress(&prompts)?.split(1, 0).into_iter().zip(members) {
+                rows[i] = row;
+            }
+        }
+        Ok(self.config.normalise(Tensor::cat(rows, 0)))
+    }
+}
+
+/// Makes batches of samples, on any thread.
+struct Maker {
+    words: Arc<Words>,
+    emu: EmuConfig,
+    size: usize,
+    regressed: f64,
+}
+
+impl Maker {
+    fn batch(&self, samples: &[Sample], random: &mut Philox) -> Result<Batch, TrainError> {
+        let composer = Composer::new(&self.words, self.emu.causal.queries, self.emu.lm.context);
+        let mut batch = Batch {
+            seen: vec![],
+            plain: vec![],
+            requests: vec![],
+            keys: vec![],
+        };
+        for sample in samples {
+            let picture = sample.images.last().ok_or_else(|| {
+                TrainError::Stage(format!("Sample {} has no picture.", sample.key))
+            })?;
+            batch
+                .seen
+                .extend(pixels(picture, self.size, &self.emu.image));
+            batch.plain.extend(pixels(picture, self.size, &PLAIN));
+            let request = match sample.record() {
+                Ok(Record::Document(document)) => request(&composer, &document)?,
+                _ => None,
+            };
+            let regressed = f64::from(random.uniform()) < self.regressed;
+            batch.requests.push(request.filter(|_| regressed));
+            batch.keys.push(sample.key.clone());
+        }
+        Ok(batch)
+    }
+}
+
+/// The prompt of a request to draw: text, then a picture.
+fn request(composer: &Composer, document: &Document) -> Result<Option<Vec<u32>>, TrainError> {
+    match document.parts.as_slice() {
+        [Part::Text(text), Part::Image(_)] if document.task == "draw" => {
+            Ok(Some(composer.request(text)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+    tensor
+        .into_data()
+        .try_to_vec::<f32>()
+        .map_err(|e| TrainError::Stage(format!("{e:?}")))
+}
+
+/// Mean and standard deviation of each of `width` columns.
+fn moments(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
+    let rows = (values.len() / width).max(1) as f64;
+    let mut sums = vec![(0.0f64, 0.0f64); width];
+    for row in values.chunks_exact(width) {
+        for (sum, &v) in sums.iter_mut().zip(row) {
+            sum.0 += f64::from(v);
+            sum.1 += f64::from(v) * f64::from(v);
+        }
+    }
+    sums.iter()
+        .map(|&(sum, squares)| {
+            let mean = sum / rows;
+            (
+                mean as f32,
+                (squares / rows - mean * mean).max(1e-8).sqrt() as f32,
+            )
+        })
+        .unzip()
+}
+
+impl Stage for DecoderStage {
+    type Model = Decoder;
+
+    fn name(&self) -> &str {
+        "decoder"
+    }
+
+    fn loss(&mut self, model: &Decoder, context: &StepContext) -> Result<StepLoss, TrainError> {
+        let batch = self.batches.get(context.batch_index())?;
+        let count = batch.keys.len();
+        let mut random = context.random(Stream::Training);
+
+        // 1. what is known: latents and conditions, outside of the graph
+        let size = self.config.image_size;
+        let pictures = image_tensor(batch.plain.clone(), size, &context.device);
+        let latents = model
+            .vae
+            .encode(pictures)
+            .mean
+            .detach()
+            .mul_scalar(self.config.vae.scaling_factor);
+        let conditions = self.conditions(&batch)?;
+        let null = self
+            .config
+            .normalise(model.null_prompt.val().detach().inner());
+        let rows: Vec<Tensor<3>> = conditions
+            .split(1, 0)
+            .into_iter()
+            .map(|row| {
+                if f64::from(random.uniform()) < self.options.condition_drop {
+                    null.clone()
+                } else {
+                    row
+                }
+            })
+            .collect();
+        let conditions = Tensor::from_inner(Tensor::cat(rows, 0));
+
+        // 2. a noise level for each picture
+        let levels = self.schedule.alphas_cumprod.len();
+        let timesteps: Vec<usize> = (0..count).map(|_| random.below(levels)).collect();
+        let shape = latents.dims();
+        let values = context
+            .random(Stream::TrainingNoise)
+            .normals(shape.iter().product());
+        let noise = Tensor::from_data(TensorData::new(values, shape), &context.device);
+        let loss = denoising(
+            &model.unet,
+            &self.schedule,
+            latents,
+            noise,
+            &timesteps,
+            conditions,
+        );
+        Ok(StepLoss::new(loss, count).with_keys(batch.keys))
+    }
+
+    fn sample(&mut self, model: &Decoder, _step: u64, dir: &Path) -> Result<(), TrainError> {
+        let Some(requests) = &self.requests else {
+            return Ok(());
+        };
+        let composer = Composer::new(
+            &self.words,
+            self.emu_config.causal.queries,
+            self.emu_config.lm.context,
+        );
+        let mut pictures = vec![];
+        for i in 0..requests.len().min(self.options.samples) {
+            let Ok(Record::Document(document)) = requests.record(i) else {
+                continue;
+            };
+            let Some(prompt) = request(&composer, &document)? else {
+                continue;
+            };
+            let condition = self.regress(&[prompt])?;
+            let options = DrawOptions::new(&self.config, i as u64);
+            let condition = self.config.normalise(condition);
+            let negative = self.config.normalise(model.null_prompt.val());
+            let mut bare = self.config.clone();
+            bare.normalisation = None; // done above
+            let drawing = Denoise::new(model, &bare, condition, Some(negative), &options)
+                .map_err(|e| TrainError::other(e.code(), e))?;
+            let made = burn::tensor::read_sync(drawing.run())
+                .map_err(|e| TrainError::other(e.code(), e))?;
+            pictures.extend(made);
+        }
+        contact_sheet(&pictures, 8, &dir.join("drawings.png"))
+    }
+}
+
+/// The sizes of encoder, LM and decoder as one value, for the file beside the checkpoints.
+pub fn model_value(emu: &EmuConfig, decoder: &DecoderConfig) -> serde_json::Value {
+    serde_json::json!({ "emu": emu, "decoder": decoder })
+}

@@ -1,0 +1,167 @@
+//! The autoencoder between pictures and latents.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::random::Stream;
+use emu_model::config::ImageConfig;
+use emu_model::diffusion::vae::{Vae, VaeConfig};
+use serde::Deserialize;
+
+use super::corpus::{Corpus, image_tensor, pixels};
+use super::sheet::{contact_sheet, pictures_of};
+use crate::objectives::diffusion::autoencoder;
+use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+
+/// The stage's own settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    /// Side of the pictures, pixels.
+    image_size: usize,
+    /// Weight of the edges.
+    edge_weight: f64,
+    /// Weight of the divergence.
+    kl_weight: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            image_size: 64,
+            edge_weight: 0.5,
+            kl_weight: 1e-3,
+        }
+    }
+}
+
+/// Pictures from -1 to 1, as the autoencoder wants them.
+pub const PLAIN: ImageConfig = ImageConfig {
+    mean: [0.5; 3],
+    std: [0.5; 3],
+};
+
+struct Batch {
+    pixels: Vec<f32>,
+    keys: Vec<String>,
+}
+
+/// The stage.
+pub struct VaeStage {
+    config: VaeConfig,
+    options: Options,
+    batches: Prefetch<Batch>,
+    samples: Vec<f32>,
+}
+
+impl VaeStage {
+    /// Opens the data.
+    ///
+    /// # Errors
+    /// Where the configuration or the data cannot be used.
+    pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
+        let options: Options = train.options()?;
+        let corpus = Corpus::open(train)?;
+        let (size, batch) = (options.image_size, train.batch);
+        let samples = read(&corpus, u64::MAX / 2 / 16, 16, size)?.pixels;
+        let batches = {
+            let corpus: Arc<Corpus> = corpus.clone();
+            Prefetch::new(4, move |index| read(&corpus, index, batch, size))
+        };
+        Ok(Self {
+            config: VaeConfig::emu_mini(),
+            options,
+            batches,
+            samples,
+        })
+    }
+
+    /// Sizes of the model that is trained.
+    pub fn model_config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    fn noise(
+        &self,
+        pictures: usize,
+        values: impl FnOnce(usize) -> Vec<f32>,
+        device: &Device,
+    ) -> Tensor<4> {
+        let side = self.options.image_size / self.config.factor();
+        let shape = [pictures, self.config.latent_channels, side, side];
+        Tensor::from_data(
+            TensorData::new(values(shape.iter().product()), shape),
+            device,
+        )
+    }
+}
+
+/// One picture of each sample: the last one, which in documents is what is drawn.
+fn read(corpus: &Corpus, index: u64, batch: usize, size: usize) -> Result<Batch, TrainError> {
+    let mut result = Batch {
+        pixels: vec![],
+        keys: vec![],
+    };
+    for sample in corpus.batch(index, batch)? {
+        let picture = sample
+            .images
+            .last()
+            .ok_or_else(|| TrainError::Stage(format!("Sample {} has no picture.", sample.key)))?;
+        result.pixels.extend(pixels(picture, size, &PLAIN));
+        result.keys.push(sample.key);
+    }
+    Ok(result)
+}
+
+impl Stage for VaeStage {
+    type Model = Vae;
+
+    fn name(&self) -> &str {
+        "vae"
+    }
+
+    fn loss(&mut self, model: &Vae, context: &StepContext) -> Result<StepLoss, TrainError> {
+        let batch = self.batches.get(context.batch_index())?;
+        let count = batch.keys.len();
+        let images = image_tensor(batch.pixels, self.options.image_size, &context.device);
+        let mut random = context.random(Stream::TrainingNoise);
+        let noise = self.noise(count, |n| random.normals(n), &context.device);
+        let losses = autoencoder(model, images, noise);
+        let total = losses.pixels.clone()
+            + losses.edges.clone().mul_scalar(self.options.edge_weight)
+            + losses.kl.clone().mul_scalar(self.options.kl_weight);
+        Ok(StepLoss::new(total, count)
+            .with_keys(batch.keys)
+            .with_term("pixels", losses.pixels)
+            .with_term("edges", losses.edges)
+            .with_term("kl", losses.kl))
+    }
+
+    fn evaluate(&mut self, model: &Vae, _step: u64) -> Result<Vec<(String, f32)>, TrainError> {
+        let device = model
+            .devices()
+            .first()
+            .cloned()
+            .unwrap_or_else(Device::flex);
+        let images = image_tensor(self.samples.clone(), self.options.image_size, &device);
+        let made = model.decode(model.encode(images.clone()).mean);
+        // Of pictures from -1 to 1: the peak is 2.
+        let mse = (made - images).square().mean().into_scalar::<f32>();
+        Ok(vec![("psnr".into(), 10.0 * (4.0 / mse.max(1e-12)).log10())])
+    }
+
+    fn sample(&mut self, model: &Vae, _step: u64, dir: &Path) -> Result<(), TrainError> {
+        let device = model
+            .devices()
+            .first()
+            .cloned()
+            .unwrap_or_else(Device::flex);
+        let images = image_tensor(self.samples.clone(), self.options.image_size, &device);
+        let made = model.decode(model.encode(images.clone()).mean);
+        let mut pictures = pictures_of(images)?;
+        pictures.extend(pictures_of(made)?);
+        contact_sheet(&pictures, 8, &dir.join("reconstructions.png"))
+    }
+}

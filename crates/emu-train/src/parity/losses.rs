@@ -52,6 +52,7 @@ impl Trained<'_> {
             &self.config.special,
             &sequences,
             Some(visual),
+            None,
             &options,
         )?)
     }

@@ -147,7 +147,8 @@ impl VisionConfig {
 }
 
 impl StemConfig {
-    fn init(&self, device: &Device) -> Stem {
+    /// A new stem over RGB pictures.
+    pub fn init(&self, device: &Device) -> Stem {
         let mut inputs = 3;
         let stages = self.channels.iter().zip(&self.blocks).map(|(&c, &blocks)| {
             let down = Conv2dConfig::same(inputs, c, 3).with_stride(2).init(device);
@@ -217,7 +218,7 @@ impl Vision {
 
 impl Stem {
     /// `[B, 3, S, S]` to `[B, D, P, P]`.
-    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         self.stages.iter().fold(images, |x, stage| {
             let x = stage.norm.forward_silu(stage.down.forward(x));
             stage.blocks.iter().fold(x, |x, block| {

@@ -11,6 +11,8 @@ pub mod config;
 pub mod dashboard;
 pub mod data;
 mod error;
+pub mod eval;
+pub mod judge;
 pub mod metrics;
 pub mod objectives;
 pub mod optim;

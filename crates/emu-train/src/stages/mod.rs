@@ -1,6 +1,7 @@
 //! The stages of training, by the names that configurations use.
 //!
-//! `vae`, then `vision` and `pretrain`, then `decoder`; `instruct` tunes what came out. What all stages share about data
+//! `vae`, then `vision` and `pretrain`, then `decoder`; `instruct` tunes what came out. `judge` trains the classifier that
+//! measures drawings and is no part of the model. What all stages share about data
 //! is in [`corpus`], how records become sequences in [`sequence`].
 
 pub mod corpus;
@@ -21,9 +22,10 @@ use emu_pack::TensorSource;
 
 pub use decoder::DecoderStage;
 pub use pretrain::Pretrain;
-pub use vae::VaeStage;
+pub use vae::{PLAIN, VaeStage};
 pub use vision::Vision;
 
+use crate::judge::JudgeStage;
 use crate::parts::load_parts;
 use crate::{RunOptions, TrainConfig, TrainError};
 use corpus::Words;
@@ -100,10 +102,21 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
                 config, &mut stage, model, &device, options,
             )?))
         }
+        "judge" => {
+            let mut stage = JudgeStage::new(config)?;
+            let model = load_parts(stage.init(&device), config, &device)?;
+            write_model_file(
+                &config.out,
+                &serde_json::json!({ "judge": stage.model_config() }),
+            )?;
+            Ok(Finished::of(crate::run(
+                config, &mut stage, model, &device, options,
+            )?))
+        }
         other => Err(TrainError::config(
             "stage",
             format!(
-                "there is no stage {other:?}, only vae, vision, pretrain, decoder and instruct"
+                "there is no stage {other:?}, only vae, vision, pretrain, decoder, instruct and judge"
             ),
         )),
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
-use emu_model::generate::{Prompt, TextMachine, TextOptions};
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
@@ -17,6 +16,7 @@ use super::sequence::{Composer, Sequence, pad};
 use super::vision::{Shown, Vocabulary, contents};
 use crate::data::record::{Pair, Record};
 use crate::data::{Sample, ShardDataset};
+use crate::eval::text::Subject;
 use crate::objectives::collapse::{CollapseMonitor, relative_variance};
 use crate::objectives::unified::{UnifiedOptions, unified};
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
@@ -148,77 +148,6 @@ impl Pretrain {
     /// Sizes of the model that is trained.
     pub fn model_config(&self) -> &EmuConfig {
         &self.config
-    }
-
-    /// Greedy answers to questions about held-out scenes: share right, by kind of question.
-    fn answers(
-        &self,
-        model: &Emu,
-        set: &ShardDataset,
-        device: &Device,
-    ) -> Result<Vec<(String, f32)>, TrainError> {
-        let composer = Composer::new(
-            &self.words,
-            self.config.causal.queries,
-            self.config.lm.context,
-        );
-        let mut score: std::collections::BTreeMap<String, [usize; 2]> = Default::default();
-        for i in 0..set.len().min(self.options.evaluate_samples) {
-            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
-            let (Ok(Record::Scene(scene)), Some(picture)) =
-                (sample.record(), sample.images.first())
-            else {
-                continue;
-            };
-            let images = image_tensor(
-                pixels(picture, self.config.vision.image_size, &self.config.image),
-                self.config.vision.image_size,
-                device,
-            );
-            let visual = model.embed_images(images);
-            let mut asked: Vec<(String, Option<String>, String)> =
-                vec![("caption".into(), None, scene.caption.clone())];
-            let mut random = Philox::new(0, Stream::Data, i as u64);
-            let layout = if scene.objects.len() == 1 {
-                "alone"
-            } else {
-                "together"
-            };
-            asked.extend(
-                composer
-                    .questions(&scene.qa, 5, &mut random)
-                    .into_iter()
-                    .map(|qa| {
-                        let kind = if qa.kind == "name" {
-                            format!("name.{layout}")
-                        } else {
-                            qa.kind.clone()
-                        };
-                        (kind, Some(qa.question.clone()), qa.answer.clone())
-                    }),
-            );
-            for (kind, question, answer) in asked {
-                let prompt = Prompt {
-                    ids: composer.prompt(question.as_deref())?,
-                    visual: Some(visual.clone()),
-                };
-                let options = TextOptions {
-                    max_new_tokens: 24,
-                    ..Default::default()
-                };
-                let machine = TextMachine::new(model, &self.config, &prompt, options)
-                    .map_err(|e| TrainError::other(e.code(), e))?;
-                let made = burn::tensor::read_sync(machine.run())
-                    .map_err(|e| TrainError::other(e.code(), e))?;
-                let entry = score.entry(kind).or_default();
-                entry[0] += usize::from(self.words.decode(&made) == answer);
-                entry[1] += 1;
-            }
-        }
-        Ok(score
-            .into_iter()
-            .map(|(kind, [right, total])| (kind, right as f32 / total.max(1) as f32))
-            .collect())
     }
 }
 
@@ -412,9 +341,18 @@ impl Stage for Pretrain {
             .unwrap_or_else(Device::flex);
         let mut figures = vec![];
         for (name, set) in &self.held_out {
-            for (kind, share) in self.answers(model, set, &device)? {
-                figures.push((format!("{name}.{kind}"), share));
-            }
+            let subject = Subject {
+                emu: model,
+                config: &self.config,
+                words: &self.words,
+                device: &device,
+            };
+            let scores = subject.scenes(set, self.options.evaluate_samples, 5)?;
+            figures.extend(
+                scores
+                    .shares()
+                    .map(|(kind, share)| (format!("{name}.{kind}"), share)),
+            );
         }
         Ok(figures)
     }

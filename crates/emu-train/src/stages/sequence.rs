@@ -129,6 +129,18 @@ impl<'a> Composer<'a> {
         Ok(sequence.ids)
     }
 
+    /// What stands before part `at` of a document.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn before(&self, document: &Document, at: usize) -> Result<Vec<u32>, TrainError> {
+        let mut shortened = document.clone();
+        shortened.parts.truncate(at);
+        let mut ids = self.document(&shortened)?.ids;
+        ids.pop(); // </s>
+        Ok(ids)
+    }
+
     /// What stands before a picture that a user asks for, without [IMG].
     ///
     /// # Errors

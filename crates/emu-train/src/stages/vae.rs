@@ -32,7 +32,7 @@ impl Default for Options {
         Self {
             image_size: 64,
             edge_weight: 0.5,
-            kl_weight: 1e-3,
+            kl_weight: 1e-5,
         }
     }
 }

@@ -1,0 +1,117 @@
+//! What a model draws when it is asked to, judged by a classifier of its own.
+
+use burn::tensor::{Device, Tensor};
+use emu_kernels::random::{Philox, Stream};
+use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
+use emu_model::diffusion::{Decoder, DecoderConfig};
+use emu_model::generate::{ImageEmbedder, Prompt};
+use image::RgbImage;
+
+use super::Scores;
+use super::text::{Subject, request_of};
+use crate::TrainError;
+use crate::data::ShardDataset;
+use crate::data::record::{Layout, Object, Record};
+use crate::judge::Judge;
+use crate::stages::sequence::Composer;
+
+/// A model that draws.
+pub struct Artist<'a> {
+    /// What reads the request.
+    pub subject: Subject<'a>,
+    /// What draws.
+    pub decoder: &'a Decoder,
+    /// Its sizes.
+    pub config: &'a DecoderConfig,
+}
+
+impl Artist<'_> {
+    /// Draws a request.
+    ///
+    /// # Errors
+    /// Where the model fails.
+    pub fn draw(&self, text: &str, seed: u64) -> Result<RgbImage, TrainError> {
+        let config = self.subject.config;
+        let composer = Composer::new(self.subject.words, config.causal.queries, config.lm.context);
+        let prompt = Prompt::text(composer.request(text)?);
+        let embedder = ImageEmbedder::new(self.subject.emu, config, &prompt)
+            .map_err(|e| TrainError::other(e.code(), e))?;
+        self.render(embedder.run().0, seed)
+    }
+
+    fn render(&self, embeddings: Tensor<3>, seed: u64) -> Result<RgbImage, TrainError> {
+        let options = DrawOptions::new(self.config, seed);
+        let drawing = Denoise::new(self.decoder, self.config, embeddings, None, &options)
+            .map_err(|e| TrainError::other(e.code(), e))?;
+        let pictures =
+            burn::tensor::read_sync(drawing.run()).map_err(|e| TrainError::other(e.code(), e))?;
+        pictures
+            .into_iter()
+            .next()
+            .ok_or_else(|| TrainError::Stage("Nothing was drawn.".into()))
+    }
+
+    /// Draws the first requests of a set and judges them: `background`, `one` (single objects), `two` (both of two),
+    /// `each` (single objects of pairs). Returns the pictures in order.
+    ///
+    /// # Errors
+    /// Where the data cannot be read or the model fails.
+    pub fn judged(
+        &self,
+        set: &ShardDataset,
+        limit: usize,
+        judge: &Judge,
+        device: &Device,
+    ) -> Result<(Scores, Vec<RgbImage>), TrainError> {
+        let mut scores = Scores::default();
+        let mut pictures = vec![];
+        for i in 0..set.len().min(limit) {
+            let Ok(Record::Document(document)) = set.record(i) else {
+                continue;
+            };
+            let Some(text) = request_of(&document) else {
+                continue;
+            };
+            let seed = u64::from(Philox::new(0, Stream::Latents, i as u64).next_u32());
+            let picture = self.draw(text, seed)?;
+            if let Some(background) = &document.background {
+                scores.add(
+                    "background",
+                    judge.background(&picture) == Some(background.as_str()),
+                );
+            }
+            let mut right = vec![];
+            for object in &document.objects {
+                let part = crop(&picture, object, document.layout);
+                right.push(judge.name(&part, device)?.as_deref() == Some(object.name.as_str()));
+            }
+            match right.as_slice() {
+                [one] => scores.add("one", *one),
+                many => {
+                    many.iter().for_each(|each| scores.add("each", *each));
+                    scores.add("two", many.iter().all(|r| *r));
+                }
+            }
+            pictures.push(picture);
+        }
+        Ok((scores, pictures))
+    }
+}
+
+/// The square of a picture in which an object was asked for.
+fn crop(picture: &RgbImage, object: &Object, layout: Option<Layout>) -> RgbImage {
+    if !matches!(layout, Some(Layout::Row | Layout::Column)) {
+        return picture.clone();
+    }
+    let side = f64::from(picture.width().min(picture.height()));
+    let reach = (object.size * 1.15).min(1.0) * side;
+    let from = |centre: f64| (centre * side - reach / 2.0).clamp(0.0, side - reach) as u32;
+    image::imageops::crop_imm(
+        picture,
+        from(object.cx),
+        from(object.cy),
+        reach as u32,
+        reach as u32,
+    )
+    .to_image()
+}

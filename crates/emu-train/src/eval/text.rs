@@ -1,0 +1,203 @@
+//! What a model says about held-out pictures.
+
+use burn::tensor::{Device, Tensor};
+use emu_kernels::random::{Philox, Stream};
+use emu_model::generate::{Prompt, TextMachine, TextOptions};
+use emu_model::{Emu, EmuConfig};
+
+use super::Scores;
+use crate::TrainError;
+use crate::data::ShardDataset;
+use crate::data::record::{Document, Part, Record, Scene};
+use crate::stages::corpus::{Words, image_tensor, pixels};
+use crate::stages::sequence::Composer;
+
+/// A model to be asked.
+pub struct Subject<'a> {
+    /// Encoder and LM, without autodiff.
+    pub emu: &'a Emu,
+    /// Its sizes.
+    pub config: &'a EmuConfig,
+    /// Its tokenizer.
+    pub words: &'a Words,
+    /// Where it is.
+    pub device: &'a Device,
+}
+
+/// Tokens of an answer at most: no caption of the data is longer.
+const ANSWER: usize = 32;
+
+impl Subject<'_> {
+    fn composer(&self) -> Composer<'_> {
+        Composer::new(
+            self.words,
+            self.config.causal.queries,
+            self.config.lm.context,
+        )
+    }
+
+    /// Embeddings of pictures, `[B, Q, D]`.
+    fn see(&self, pictures: &[crate::data::Picture]) -> Tensor<3> {
+        let size = self.config.vision.image_size;
+        let values = pictures
+            .iter()
+            .flat_map(|p| pixels(p, size, &self.config.image))
+            .collect();
+        self.emu
+            .embed_images(image_tensor(values, size, self.device))
+    }
+
+    /// The greedy continuation of a prompt, up to the end, a picture or [`ANSWER`] tokens.
+    fn answer(&self, ids: Vec<u32>, visual: Option<Tensor<3>>) -> Result<Vec<u32>, TrainError> {
+        let options = TextOptions {
+            max_new_tokens: ANSWER,
+            images: true,
+            ..Default::default()
+        };
+        let prompt = Prompt { ids, visual };
+        let mut machine = TextMachine::new(self.emu, self.config, &prompt, options)
+            .map_err(|e| TrainError::other(e.code(), e))?;
+        loop {
+            use emu_model::generate::TextEvent::{Done, Token};
+            let event = burn::tensor::read_sync(machine.step())
+                .map_err(|e| TrainError::other(e.code(), e))?;
+            match event {
+                Token(token) if token == self.config.special.img => break,
+                Done(_) => break,
+                _ => {}
+            }
+        }
+        Ok(machine.sequence().get(1..).unwrap_or_default().to_vec())
+    }
+
+    /// Captions and answers about scenes. Kinds: `caption` (the whole text), `caption.objects` (both of two in their
+    /// order), `name.alone`, `name.together`, `colour`, `count`, `relation`, `yesno`.
+    ///
+    /// # Errors
+    /// Where the data cannot be read or the model fails.
+    pub fn scenes(
+        &self,
+        set: &ShardDataset,
+        limit: usize,
+        questions: usize,
+    ) -> Result<Scores, TrainError> {
+        let composer = self.composer();
+        let mut scores = Scores::default();
+        for i in 0..set.len().min(limit) {
+            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+            let (Ok(Record::Scene(scene)), [picture, ..]) =
+                (sample.record(), sample.images.as_slice())
+            else {
+                continue;
+            };
+            let visual = self.see(std::slice::from_ref(picture));
+            let caption = self
+                .words
+                .decode(&self.answer(composer.prompt(None)?, Some(visual.clone()))?);
+            scores.add("caption", caption == scene.caption);
+            if let Some(right) = names_in_order(&caption, &scene) {
+                scores.add("caption.objects", right);
+            }
+            let together = if scene.objects.len() == 1 {
+                "alone"
+            } else {
+                "together"
+            };
+            let mut random = Philox::new(0, Stream::Data, i as u64);
+            for qa in composer.questions(&scene.qa, questions, &mut random) {
+                let said =
+                    self.answer(composer.prompt(Some(&qa.question))?, Some(visual.clone()))?;
+                let kind = if qa.kind == "name" {
+                    format!("name.{together}")
+                } else {
+                    qa.kind.clone()
+                };
+                scores.add(kind, self.words.decode(&said) == qa.answer);
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Completion of documents whose pattern only the examples show: `few` with all examples, `zero` with the last
+    /// picture alone; and each by pattern.
+    ///
+    /// # Errors
+    /// Where the data cannot be read or the model fails.
+    pub fn fewshot(&self, set: &ShardDataset, limit: usize) -> Result<Scores, TrainError> {
+        let composer = self.composer();
+        let mut scores = Scores::default();
+        for i in 0..set.len().min(limit) {
+            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+            let Ok(Record::Document(document)) = sample.record() else {
+                continue;
+            };
+            let (Some(at), Some(last)) = (document.answer, sample.images.len().checked_sub(1))
+            else {
+                continue;
+            };
+            let Some(Part::Text(wanted)) = document.parts.get(at) else {
+                continue;
+            };
+            let pattern = document.pattern.clone().unwrap_or_default();
+            let prompts = [
+                (
+                    "few",
+                    composer.before(&document, at)?,
+                    self.see(&sample.images),
+                ),
+                (
+                    "zero",
+                    composer.prompt(None)?,
+                    self.see(&sample.images[last..]),
+                ),
+            ];
+            for (name, ids, visual) in prompts {
+                let right = self.words.decode(&self.answer(ids, Some(visual))?) == *wanted;
+                scores.add(name, right);
+                scores.add(format!("{name}.{pattern}"), right);
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Whether an [IMG] follows requests to draw, unprompted: `follows`.
+    ///
+    /// # Errors
+    /// Where the data cannot be read or the model fails.
+    pub fn follows(&self, set: &ShardDataset, limit: usize) -> Result<Scores, TrainError> {
+        let composer = self.composer();
+        let mut scores = Scores::default();
+        for i in 0..set.len().min(limit) {
+            let Ok(Record::Document(document)) = set.record(i) else {
+                continue;
+            };
+            let Some(text) = request_of(&document) else {
+                continue;
+            };
+            let said = self.answer(composer.request(text)?, None)?;
+            scores.add("follows", said.first() == Some(&self.config.special.img));
+        }
+        Ok(scores)
+    }
+}
+
+/// The text of a request to draw.
+pub fn request_of(document: &Document) -> Option<&str> {
+    match document.parts.as_slice() {
+        [Part::Text(text), Part::Image(_)] if document.task == "draw" => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether a caption names both of two different objects in their order.
+fn names_in_order(caption: &str, scene: &Scene) -> Option<bool> {
+    let [first, second] = scene.objects.as_slice() else {
+        return None;
+    };
+    if first.name == second.name {
+        return None;
+    }
+    let words: Vec<&str> = caption.split(|c: char| !c.is_alphanumeric()).collect();
+    let place = |name: &str| words.iter().position(|w| *w == name);
+    Some(matches!((place(&first.name), place(&second.name)), (Some(a), Some(b)) if a < b))
+}

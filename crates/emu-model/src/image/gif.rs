@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
+use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, DisposalMethod, MemoryLimit};
 
 use super::decode::Format;
 use super::{ImageError, Limits, RgbImage};
@@ -48,39 +48,138 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
 /// The first frame. As in Pillow, the canvas outside a smaller frame, and transparent pixels, show the palette's
 /// colour of the transparent index.
 pub(crate) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    let mut decoder = open(bytes, Some(limits))?;
-    let (width, height) = (u32::from(decoder.width()), u32::from(decoder.height()));
-    limits.check_pixels(width, height)?;
-    let global = decoder.global_palette().map(<[u8]>::to_vec);
-    let Some(frame) = decoder.read_next_frame().map_err(from_gif)? else {
-        return Err(ImageError::Truncated {
+    let mut frames = GifFrames::open(bytes, limits)?;
+    match frames.next_frame()? {
+        Some(canvas) => Ok(canvas.clone()),
+        None => Err(ImageError::Truncated {
             format: Format::Gif,
-        });
-    };
-    let palette = frame.palette.as_deref().or(global.as_deref());
-    let color = |index: u8| match palette {
-        // an index past the end of the palette is black
-        Some(p) => p
-            .get(usize::from(index) * 3..)
-            .and_then(|p| p.first_chunk::<3>())
-            .copied()
-            .unwrap_or([0; 3]),
-        None => [index; 3],
-    };
-    let mut picture = RgbImage::from_pixel(
-        width,
-        height,
-        ::image::Rgb(color(frame.transparent.unwrap_or(0))),
-    );
-    let (left, top) = (u32::from(frame.left), u32::from(frame.top));
-    for (row, y) in frame
-        .buffer
-        .chunks_exact(usize::from(frame.width).max(1))
-        .zip(top..height)
-    {
-        for (index, x) in row.iter().zip(left..width) {
-            picture.put_pixel(x, y, ::image::Rgb(color(*index)));
-        }
+        }),
     }
-    Ok(picture)
+}
+
+/// A frame's palette; without one, grey.
+struct Colors<'a>(Option<&'a [u8]>);
+
+impl Colors<'_> {
+    /// An index past the end of the palette is black.
+    fn of(&self, index: u8) -> [u8; 3] {
+        let Some(palette) = self.0 else {
+            return [index; 3];
+        };
+        let entry = palette
+            .get(usize::from(index) * 3..)
+            .and_then(|p| p.first_chunk());
+        entry.copied().unwrap_or_default()
+    }
+}
+
+/// The frames of an animation, each composed on the canvas that the ones before left.
+pub(crate) struct GifFrames<'a> {
+    decoder: GifDecoder<'a>,
+    canvas: Option<RgbImage>,
+    /// What to do with the last frame's area before the next is drawn.
+    disposal: Disposal,
+}
+
+/// The end of a frame's time.
+enum Disposal {
+    Keep,
+    /// An area goes back to the colours it had.
+    Restore(RgbImage),
+    /// An area gets one color.
+    Fill(Area, [u8; 3]),
+}
+
+/// A rectangle that lies inside the canvas.
+#[derive(Clone, Copy)]
+struct Area {
+    left: u32,
+    top: u32,
+    right: u32,
+    bottom: u32,
+}
+
+impl<'a> GifFrames<'a> {
+    /// How many frames there are; none is decoded.
+    pub fn count(bytes: &[u8]) -> Result<usize, ImageError> {
+        let mut options = DecodeOptions::new();
+        options.skip_frame_decoding(true);
+        let mut decoder = options.read_info(Cursor::new(bytes)).map_err(from_gif)?;
+        let mut count = 0;
+        while decoder.next_frame_info().map_err(from_gif)?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    pub fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self, ImageError> {
+        let decoder = open(bytes, Some(limits))?;
+        limits.check_pixels(u32::from(decoder.width()), u32::from(decoder.height()))?;
+        Ok(Self {
+            decoder,
+            canvas: None,
+            disposal: Disposal::Keep,
+        })
+    }
+
+    /// The next frame; `None` after the last.
+    pub fn next_frame(&mut self) -> Result<Option<&RgbImage>, ImageError> {
+        let (width, height) = (
+            u32::from(self.decoder.width()),
+            u32::from(self.decoder.height()),
+        );
+        let global = self.decoder.global_palette().map(<[u8]>::to_vec);
+        let Some(frame) = self.decoder.read_next_frame().map_err(from_gif)? else {
+            return Ok(None);
+        };
+        let colors = Colors(frame.palette.as_deref().or(global.as_deref()));
+        let background = colors.of(frame.transparent.unwrap_or(0));
+        let canvas = self
+            .canvas
+            .get_or_insert_with(|| RgbImage::from_pixel(width, height, ::image::Rgb(background)));
+        match std::mem::replace(&mut self.disposal, Disposal::Keep) {
+            Disposal::Keep => {}
+            Disposal::Restore(before) => *canvas = before,
+            Disposal::Fill(area, color) => {
+                for (x, y) in (area.top..area.bottom)
+                    .flat_map(|y| (area.left..area.right).map(move |x| (x, y)))
+                {
+                    canvas.put_pixel(x, y, ::image::Rgb(color));
+                }
+            }
+        }
+        let (left, top) = (
+            u32::from(frame.left).min(width),
+            u32::from(frame.top).min(height),
+        );
+        let right = (left + u32::from(frame.width)).min(width);
+        let bottom = (top + u32::from(frame.height)).min(height);
+        self.disposal = match frame.dispose {
+            DisposalMethod::Any | DisposalMethod::Keep => Disposal::Keep,
+            DisposalMethod::Background => Disposal::Fill(
+                Area {
+                    left,
+                    top,
+                    right,
+                    bottom,
+                },
+                background,
+            ),
+            DisposalMethod::Previous => Disposal::Restore(canvas.clone()),
+        };
+        for (row, y) in frame
+            .buffer
+            .chunks_exact(usize::from(frame.width).max(1))
+            .zip(top..bottom)
+        {
+            for (index, x) in row
+                .iter()
+                .zip(left..right)
+                .filter(|(index, _)| Some(**index) != frame.transparent)
+            {
+                canvas.put_pixel(x, y, ::image::Rgb(colors.of(*index)));
+            }
+        }
+        Ok(Some(canvas))
+    }
 }

@@ -16,8 +16,10 @@ mod transform;
 mod tests;
 
 pub use ::image::RgbImage;
+pub(crate) use decode::from_inner;
 pub use decode::{Format, Limits, decode, dimensions};
 pub use error::ImageError;
+pub(crate) use gif::GifFrames;
 pub use output::{encode_png, picture_from_decoded};
 pub use resize::resize_bicubic;
 pub use transform::{

@@ -1,0 +1,42 @@
+//! Frames of GIF and WebP animations.
+
+use super::webp::Animation;
+use super::{Picker, VideoError, VideoFrames, sample_pictures};
+use crate::image::{GifFrames, Limits};
+
+/// Counts the frames first, which decodes none of them, then composes them up to the last one wanted.
+pub(super) fn sample_gif(
+    bytes: &[u8],
+    wanted: usize,
+    limits: &Limits,
+) -> Result<VideoFrames, VideoError> {
+    let mut picker = Picker::new(GifFrames::count(bytes)?, wanted)?;
+    let mut frames = GifFrames::open(bytes, limits)?;
+    let mut index = 0;
+    while picker.next().is_some() {
+        let Some(canvas) = frames.next_frame()? else {
+            break;
+        };
+        picker.take(index, || Ok(canvas.clone()))?;
+        index += 1;
+    }
+    picker.finish()
+}
+
+/// The same for WebP.
+pub(super) fn sample_webp(
+    bytes: &[u8],
+    wanted: usize,
+    limits: &Limits,
+) -> Result<VideoFrames, VideoError> {
+    let Some(mut animation) = Animation::read(bytes, limits)? else {
+        return sample_pictures(&[bytes], wanted, limits);
+    };
+    let mut picker = Picker::new(animation.frames(), wanted)?;
+    let mut index = 0;
+    while picker.next().is_some() && animation.step()? {
+        picker.take(index, || Ok(animation.picture()))?;
+        index += 1;
+    }
+    picker.finish()
+}

@@ -1,0 +1,107 @@
+//! H.264 through OpenH264 (a C++ library).
+
+use openh264::decoder::{DecodeOptions, DecodedYUV, Decoder, Flush};
+use openh264::formats::YUVSource;
+
+use super::mp4::Track;
+use super::{Picker, VideoError, VideoFrames};
+use crate::image::{Limits, RgbImage};
+
+fn damaged(error: openh264::Error) -> VideoError {
+    VideoError::Damaged {
+        reason: error.to_string(),
+    }
+}
+
+/// Decodes the wanted frames. Frames come out in the order in which they are shown; no frame before a key frame
+/// depends on one after it, so decoding starts at the key frame before each wanted frame.
+pub(super) fn sample(
+    track: &Track<'_>,
+    wanted: usize,
+    limits: &Limits,
+) -> Result<VideoFrames, VideoError> {
+    let mut picker = Picker::new(track.samples.len(), wanted)?;
+    let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
+    while let Some(next) = picker.next() {
+        let start = track.keyframe(next);
+        // frames shown so far, counted over the whole video
+        let mut shown = start;
+        let mut decoder = Decoder::new().map_err(damaged)?;
+        decoder
+            .decode_with_options(&track.parameter_sets(), options.clone())
+            .map_err(damaged)?;
+        let mut fed = start;
+        // as far as this group of frames goes; the next one may be far away
+        while picker
+            .next()
+            .is_some_and(|next| track.keyframe(next) == start)
+        {
+            if fed < track.samples.len() && (fed == start || track.keyframe(fed) == start) {
+                let frame = decoder
+                    .decode_with_options(&track.annex_b(fed)?, options.clone())
+                    .map_err(damaged)?;
+                fed += 1;
+                if let Some(frame) = frame {
+                    picker.take(shown, || to_rgb(&frame, limits))?;
+                    shown += 1;
+                }
+                continue;
+            }
+            for frame in decoder.flush_remaining().map_err(damaged)? {
+                picker.take(shown, || to_rgb(&frame, limits))?;
+                shown += 1;
+            }
+            if picker
+                .next()
+                .is_some_and(|next| track.keyframe(next) == start)
+            {
+                return Err(VideoError::Damaged {
+                    reason: format!("only {shown} of {fed} frames could be decoded"),
+                });
+            }
+        }
+    }
+    picker.finish()
+}
+
+/// BT.601 with limited range, each colour sample repeated over its four pixels.
+fn to_rgb(frame: &DecodedYUV<'_>, limits: &Limits) -> Result<RgbImage, VideoError> {
+    let (width, height) = frame.dimensions();
+    limits.check_pixels(width as u32, height as u32)?;
+    let (y_stride, u_stride, v_stride) = frame.strides();
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    let rows =
+        |plane: &[u8], stride: usize, at: usize| plane.get(at * stride..).map(<[u8]>::to_vec);
+    for row in 0..height {
+        let (Some(y), Some(u), Some(v)) = (
+            rows(frame.y(), y_stride, row),
+            rows(frame.u(), u_stride, row / 2),
+            rows(frame.v(), v_stride, row / 2),
+        ) else {
+            return Err(VideoError::Damaged {
+                reason: "a frame lacks rows".to_owned(),
+            });
+        };
+        let colors = u.iter().zip(&v).flat_map(|uv| [uv; 2]);
+        pixels.extend(
+            y.iter()
+                .zip(colors)
+                .take(width)
+                .flat_map(|(y, (u, v))| yuv_to_rgb(*y, *u, *v)),
+        );
+    }
+    let actual = pixels.len();
+    RgbImage::from_raw(width as u32, height as u32, pixels).ok_or_else(|| VideoError::Damaged {
+        reason: format!("a frame of {width} x {height} pixels has {actual} values"),
+    })
+}
+
+/// The usual integer form with 8 fraction bits.
+fn yuv_to_rgb(y: u8, u: u8, v: u8) -> [u8; 3] {
+    let (y, u, v) = (
+        298 * (i32::from(y) - 16) + 128,
+        i32::from(u) - 128,
+        i32::from(v) - 128,
+    );
+    [y + 409 * v, y - 100 * u - 208 * v, y + 516 * u].map(|value| (value >> 8).clamp(0, 255) as u8)
+}

@@ -1,0 +1,345 @@
+//! Frame picking against the released rule, decoding against FFmpeg and Pillow, and every kind of bad file.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::image::{ImageError, encode_png};
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures")
+        .join(name);
+    std::fs::read(path).unwrap_or_else(|e| panic!("fixture {name}: {e}"))
+}
+
+fn mp4_file() -> Vec<u8> {
+    fixture("video/carphone_distorted.mp4")
+}
+
+/// A column of a sheet of frames.
+fn column(sheet: &RgbImage, index: usize, width: u32) -> RgbImage {
+    ::image::imageops::crop_imm(sheet, index as u32 * width, 0, width, sheet.height()).to_image()
+}
+
+#[test]
+fn offsets_follow_the_released_rule() {
+    // values of numpy
+    assert_eq!(sample_offsets(120, 8), [7, 22, 37, 52, 67, 81, 96, 111]);
+    assert_eq!(
+        sample_offsets(250, 8),
+        [15, 46, 77, 108, 139, 171, 202, 233]
+    );
+    assert_eq!(sample_offsets(132, 8), [8, 24, 41, 57, 74, 90, 106, 123]);
+    // steps of exactly 1.5: halves go to the even neighbour
+    assert_eq!(sample_offsets(13, 8), [0, 2, 3, 4, 6, 8, 9, 10]);
+    assert_eq!(sample_offsets(8, 8), [0, 1, 2, 3, 4, 4, 5, 6]);
+    assert_eq!(sample_offsets(1, 8), [0; 8]);
+    assert!(sample_offsets(0, 8).is_empty());
+    assert!(sample_offsets(5, 0).is_empty());
+    for total in 1..500 {
+        assert!(
+            sample_offsets(total, 8).is_sorted() && sample_offsets(total, 8)[7] < total,
+            "{total}"
+        );
+    }
+}
+
+#[test]
+fn animations_give_pillows_frames() {
+    for file in ["images/animation.gif", "images/animation.webp"] {
+        let sheet = decode(&fixture(&format!("{file}.rgb.png")), &Limits::default()).unwrap();
+        let video = sample_frames(&fixture(file), 8, &Limits::default()).unwrap();
+        assert_eq!((video.total, video.frames.len()), (10, 8), "{file}");
+        assert_eq!(video.offsets, sample_offsets(10, 8));
+        for (frame, offset) in video.frames.iter().zip(&video.offsets) {
+            let want = column(&sheet, *offset, 32);
+            assert!(*frame == want, "{file}: frame {offset}");
+        }
+    }
+}
+
+#[test]
+fn translucent_webp_frames_are_blended() {
+    let sheet = decode(
+        &fixture("images/translucent.webp.rgb.png"),
+        &Limits::default(),
+    )
+    .unwrap();
+    let video =
+        sample_frames(&fixture("images/translucent.webp"), 100, &Limits::default()).unwrap();
+    assert_eq!(video.total, 6);
+    for (frame, offset) in video.frames.iter().zip(&video.offsets) {
+        let want = column(&sheet, *offset, 40);
+        assert!(*frame == want, "frame {offset}");
+    }
+}
+
+#[test]
+fn damaged_webp_animations_never_panic() {
+    let whole = fixture("images/translucent.webp");
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0xff;
+        let _ = sample_frames(&damaged, 8, &Limits::default());
+        if at > 30 && at < whole.len() - 8 {
+            let error = sample_frames(&whole[..at], 8, &Limits::default()).unwrap_err();
+            assert!(
+                matches!(error, VideoError::Truncated | VideoError::NoFrames),
+                "{at} bytes: {error}"
+            );
+        }
+    }
+    let tight = Limits {
+        max_pixels: 100,
+        ..Limits::default()
+    };
+    for file in ["images/translucent.webp", "images/animation.gif"] {
+        let error = sample_frames(&fixture(file), 8, &tight).unwrap_err();
+        assert!(
+            matches!(error, VideoError::Frame(ImageError::TooManyPixels { .. })),
+            "{error}"
+        );
+    }
+}
+
+/// A GIF of frames given as (left, disposal, index of one 2 x 2 square); palette of four colours, 3 transparent.
+fn gif_of(frames: &[(u16, gif::DisposalMethod, u8)]) -> Vec<u8> {
+    let palette = [255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9];
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, 4, 2, &palette).unwrap();
+    for (left, dispose, index) in frames {
+        let mut frame = gif::Frame::from_indexed_pixels(2, 2, vec![*index; 4], Some(3));
+        (frame.left, frame.dispose) = (*left, *dispose);
+        encoder.write_frame(&frame).unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
+#[test]
+fn gif_frames_are_disposed_of() {
+    use gif::DisposalMethod::{Background, Keep, Previous};
+    let bytes = gif_of(&[
+        (0, Keep, 0),
+        (2, Previous, 1),
+        (2, Background, 2),
+        (0, Keep, 3),
+        (1, Keep, 1),
+    ]);
+    let video = sample_frames(&bytes, 200, &Limits::default()).unwrap();
+    let mut rows: Vec<[u8; 4]> = Vec::new();
+    for frame in &video.frames {
+        // the channel that is brightest tells the colour; 9 is the transparent colour
+        let row = std::array::from_fn(|x| match frame.get_pixel(x as u32, 0).0 {
+            [255, 0, 0] => b'r',
+            [0, 255, 0] => b'g',
+            [0, 0, 255] => b'b',
+            _ => b'.',
+        });
+        if rows.last() != Some(&row) {
+            rows.push(row);
+        }
+    }
+    // the fourth frame is transparent all over, the green square before it was taken back, the blue one cleared
+    assert_eq!(rows.map_strings(), ["rr..", "rrgg", "rrbb", "rr..", "rgg."]);
+}
+
+trait MapStrings {
+    fn map_strings(&self) -> Vec<String>;
+}
+
+impl MapStrings for Vec<[u8; 4]> {
+    fn map_strings(&self) -> Vec<String> {
+        self.iter()
+            .map(|row| String::from_utf8_lossy(row).into_owned())
+            .collect()
+    }
+}
+
+#[test]
+fn pictures_are_frames_too() {
+    let picture =
+        |value| encode_png(&RgbImage::from_pixel(3, 2, ::image::Rgb([value; 3]))).unwrap();
+    // frame 1 is not wanted and not looked at
+    let mut files: Vec<Vec<u8>> = (0..17).map(picture).collect();
+    files[0] = b"not a picture".to_vec();
+    let video = sample_pictures(&files, 8, &Limits::default()).unwrap();
+    assert_eq!(video.offsets, [1, 3, 5, 7, 9, 11, 13, 15]);
+    assert_eq!(video.frames[7].get_pixel(0, 0).0, [15; 3]);
+    let none: [&[u8]; 0] = [];
+    assert!(matches!(
+        sample_pictures(&none, 8, &Limits::default()),
+        Err(VideoError::NoFrames)
+    ));
+    files[3] = b"not a picture".to_vec();
+    let error = sample_pictures(&files, 8, &Limits::default()).unwrap_err();
+    assert!(
+        matches!(error, VideoError::Frame(ImageError::UnsupportedFormat)),
+        "{error}"
+    );
+    // one picture file is a video of one frame
+    assert_eq!(
+        sample_frames(&files[5], 8, &Limits::default())
+            .unwrap()
+            .total,
+        1
+    );
+    assert_eq!(
+        sample_frames(&fixture("images/still.gif"), 8, &Limits::default())
+            .unwrap()
+            .frames
+            .len(),
+        8
+    );
+    assert_eq!(
+        sample_frames(&fixture("images/lossless.webp"), 8, &Limits::default())
+            .unwrap()
+            .frames
+            .len(),
+        8
+    );
+}
+
+#[test]
+fn other_containers_are_named() {
+    for (bytes, name) in [
+        (&b"\x1a\x45\xdf\xa3...."[..], "Matroska or WebM"),
+        (b"RIFF....AVI ", "AVI"),
+        (b"hello", "unknown"),
+        (b"\0\0\0\x14ftypavif........", "an AVIF or HEIC picture"),
+    ] {
+        let error = sample_frames(bytes, 8, &Limits::default()).unwrap_err();
+        assert!(
+            matches!(error, VideoError::UnsupportedContainer { container } if container == name),
+            "{error}"
+        );
+    }
+    let limits = Limits {
+        max_bytes: 10,
+        ..Limits::default()
+    };
+    assert!(matches!(
+        sample_frames(&mp4_file(), 8, &limits),
+        Err(VideoError::TooManyBytes { .. })
+    ));
+}
+
+/// Replaces a pattern at its first occurrence.
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = bytes
+        .windows(from.len())
+        .position(|w| w == from)
+        .expect("pattern");
+    [&bytes[..at], to, &bytes[at + from.len()..]].concat()
+}
+
+#[test]
+fn tracks_without_usable_pictures() {
+    let error = |bytes: &[u8]| sample_frames(bytes, 8, &Limits::default()).unwrap_err();
+    let file = mp4_file();
+    let named = error(&replace(
+        &file,
+        b"avc1\0\0\0\0\0\0\0\x01",
+        b"hvc1\0\0\0\0\0\0\0\x01",
+    ));
+    assert!(
+        matches!(&named, VideoError::UnsupportedCodec { codec } if codec == "H.265"),
+        "{named}"
+    );
+    assert!(matches!(
+        error(&replace(&file, b"\0\0\0\0vide", b"\0\0\0\0soun")),
+        VideoError::NoFrames
+    ));
+    assert!(matches!(
+        error(&replace(&file, b"avcC", b"none")),
+        VideoError::Damaged { .. }
+    ));
+    // the table of sizes says that there are no samples
+    let empty = replace(
+        &file,
+        b"stsz\0\0\0\0\0\0\0\0\0\0\0\x78",
+        b"stsz\0\0\0\0\0\0\0\0\0\0\0\0",
+    );
+    assert!(matches!(error(&empty), VideoError::NoFrames));
+    // or that there are four thousand million
+    let huge = replace(
+        &file,
+        b"stsz\0\0\0\0\0\0\0\0\0\0\0\x78",
+        b"stsz\0\0\0\0\0\0\0\0\xff\xff\xff\xff",
+    );
+    assert!(matches!(error(&huge), VideoError::Damaged { .. }));
+}
+
+#[test]
+fn videos_cut_short_are_errors() {
+    let file = mp4_file();
+    for length in (8..file.len()).step_by(11) {
+        match sample_frames(&file[..length], 8, &Limits::default()).unwrap_err() {
+            VideoError::Truncated => {}
+            other => panic!("{length} bytes: {other}"),
+        }
+    }
+    let animation = fixture("images/animation.gif");
+    for length in (13..animation.len() - 200).step_by(101) {
+        // cut between two frames, a GIF is a shorter animation
+        if let Ok(video) = sample_frames(&animation[..length], 8, &Limits::default()) {
+            assert!(video.total < 10, "{length} bytes");
+        }
+    }
+}
+
+#[cfg(feature = "video")]
+mod with_decoder {
+    use super::*;
+
+    #[test]
+    fn frames_equal_those_of_ffmpeg() {
+        let sheet = decode(
+            &fixture("video/carphone_distorted.frames.png"),
+            &Limits::default(),
+        )
+        .unwrap();
+        let video = sample_frames(&mp4_file(), 8, &Limits::default()).unwrap();
+        assert_eq!((video.total, video.frames.len()), (120, 8));
+        for (index, frame) in video.frames.iter().enumerate() {
+            assert_eq!(frame.dimensions(), (176, 144));
+            let part = ::image::imageops::crop_imm(frame, 48, 40, 80, 64).to_image();
+            assert!(part == column(&sheet, index, 80), "frame {index}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_for_every_frame() {
+        let limits = Limits {
+            max_pixels: 176 * 144 - 1,
+            ..Limits::default()
+        };
+        let error = sample_frames(&mp4_file(), 8, &limits).unwrap_err();
+        assert!(
+            matches!(error, VideoError::Frame(ImageError::TooManyPixels { .. })),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn damaged_frames_are_errors_or_frames() {
+        let file = mp4_file();
+        let data = file.windows(4).position(|w| w == b"mdat").unwrap() + 4;
+        for at in (data..data + 4000).step_by(97) {
+            let mut damaged = file.clone();
+            damaged[at] ^= 0xff;
+            if let Ok(video) = sample_frames(&damaged, 8, &Limits::default()) {
+                assert_eq!(video.frames.len(), 8);
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "video"))]
+#[test]
+fn without_a_decoder_that_is_what_the_error_says() {
+    assert!(matches!(
+        sample_frames(&mp4_file(), 8, &Limits::default()),
+        Err(VideoError::NoDecoder)
+    ));
+}

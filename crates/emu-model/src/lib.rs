@@ -6,6 +6,7 @@ pub mod causal;
 pub mod config;
 pub mod diffusion;
 pub mod emu;
+pub mod fuzzing;
 pub mod generate;
 pub mod image;
 pub mod keys;
@@ -15,6 +16,7 @@ pub mod probe;
 pub mod reference;
 pub mod safety;
 pub mod tokenizer;
+pub mod video;
 pub mod vision;
 pub mod weights;
 

@@ -1,0 +1,149 @@
+//! Bodies of the fuzz targets: each takes any bytes and must return.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::image::{self, Limits};
+use crate::tokenizer::{EmuTokenizer, Roles, expand_pictures};
+use crate::video;
+
+/// The first byte says what the rest is: 0 a SentencePiece model, 1 a `tokenizer.json`, else a text.
+pub fn tokenizer(data: &[u8]) {
+    match data.split_first() {
+        Some((0, file)) => {
+            if let Ok(tokenizer) = EmuTokenizer::from_sentencepiece_bytes(file, Roles::Instruct) {
+                round_trip(&tokenizer, "a [IMG]<image> [/IMG] \u{4f60}\n");
+            }
+        }
+        Some((1, file)) => {
+            for tokenizer in [
+                EmuTokenizer::from_json_bytes(file),
+                EmuTokenizer::from_base_json_bytes(file, Roles::Pretrain),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                round_trip(&tokenizer, "a [IMG]<image> [/IMG] \u{4f60}\n");
+            }
+        }
+        Some((pictures, text)) => {
+            let text = String::from_utf8_lossy(text);
+            let _ = expand_pictures(&text, usize::from(*pictures % 4), 3);
+            round_trip(sample(), &text);
+        }
+        None => {}
+    }
+}
+
+/// Encodes a text, decodes it in both ways, and token by token, which must agree.
+fn round_trip(tokenizer: &EmuTokenizer, text: &str) {
+    let Ok(ids) = tokenizer.encode(text) else {
+        return;
+    };
+    let whole = tokenizer.decode(&ids, true);
+    let mut stream = tokenizer.decode_stream();
+    let parts: Result<Vec<String>, _> = ids.iter().map(|id| stream.push(*id)).collect();
+    if let (Ok(whole), Ok(parts)) = (whole, parts) {
+        assert_eq!(parts.concat() + &stream.finish(), whole);
+    }
+    let _ = tokenizer.decode(&ids, false);
+}
+
+/// A tokenizer of LLaMA's kind with few pieces.
+fn sample() -> &'static EmuTokenizer {
+    static SAMPLE: OnceLock<EmuTokenizer> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let words = ["\u{2581}", "a", "b", "\u{2581}a", "ab", "\u{2581}ab", "\u{e9}"];
+        let pieces = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter();
+        let pieces = pieces.chain((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+        let pieces = pieces.chain(words.map(str::to_owned));
+        let vocab: serde_json::Map<String, Value> =
+            pieces.enumerate().map(|(id, piece)| (piece, json!(id))).collect();
+        let json = json!({
+            "version": "1.0",
+            "added_tokens": [],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "\u{2581}"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+            ]},
+            "decoder": {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+            "model": {
+                "type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "vocab": vocab,
+                "merges": [["\u{2581}", "a"], ["a", "b"], ["\u{2581}a", "b"], ["\u{2581}", "ab"]],
+            },
+        });
+        let tokenizer = EmuTokenizer::from_base_json_bytes(json.to_string().as_bytes(), Roles::Instruct);
+        tokenizer.expect("the sample is sound")
+    })
+}
+
+/// Limits that keep a run short.
+const SMALL: Limits = Limits {
+    max_pixels: 1 << 16,
+    max_bytes: 1 << 20,
+};
+
+/// A picture file.
+pub fn image(data: &[u8]) {
+    let size = image::dimensions(data, &SMALL);
+    if let Ok(picture) = image::decode(data, &SMALL) {
+        assert_eq!(size.ok(), Some(picture.dimensions()));
+        let _ = image::process_img(&picture, 28);
+    }
+}
+
+/// A video file.
+pub fn video(data: &[u8]) {
+    if let Ok(video) = video::sample_frames(data, 8, &SMALL) {
+        assert_eq!((video.frames.len(), video.offsets.len()), (8, 8));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../fuzz/seeds")
+            .join(target);
+        let files =
+            std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let read = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        read.collect()
+    }
+
+    /// Every seed, with single bytes changed at about `places` places.
+    fn mutate(target: &str, places: usize, body: impl Fn(&[u8])) {
+        let mut seen = 0;
+        for seed in seeds(target) {
+            body(&seed);
+            for at in (0..seed.len()).step_by(seed.len() / places + 1) {
+                for value in [0, 0x7f, 0xff, seed[at] ^ 1] {
+                    let mut changed = seed.clone();
+                    changed[at] = value;
+                    body(&changed);
+                }
+                body(&seed[..at]);
+                seen += 1;
+            }
+        }
+        assert!(seen > 100, "{target} has no seeds");
+    }
+
+    #[test]
+    fn tokenizer() {
+        mutate("tokenizer", 200, super::tokenizer);
+    }
+
+    #[test]
+    fn image() {
+        mutate("image", 300, super::image);
+    }
+
+    #[test]
+    fn video() {
+        mutate("video", 60, super::video);
+    }
+}

@@ -427,7 +427,7 @@ mod tests {
             ..config.unet
         };
         config.vae = VaeConfig {
-            channels: vec![4, 8, 8],
+            channels: vec![4, 8],
             norm_groups: 2,
             ..config.vae
         };

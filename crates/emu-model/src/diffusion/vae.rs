@@ -34,9 +34,20 @@ pub struct VaeConfig {
     pub norm_groups: usize,
     /// The UNet sees latents times this.
     pub scaling_factor: f64,
-    /// Self-attention in the middle of encoder and decoder.
+    /// Residual blocks in the middle of encoder and decoder.
+    #[serde(default = "yes")]
+    pub mid_block: bool,
+    /// Self-attention between them.
     #[serde(default = "yes")]
     pub mid_attention: bool,
+    /// Side of the squares of pixels that become channels before the first convolution (and pixels again after the
+    /// last): small models spend most of their time at full size otherwise.
+    #[serde(default = "one")]
+    pub patch: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn yes() -> bool {
@@ -60,18 +71,22 @@ impl VaeConfig {
             layers_per_block: 2,
             norm_groups: 32,
             scaling_factor: 0.18215,
+            mid_block: true,
             mid_attention: true,
+            patch: 1,
         }
     }
 
     /// A small autoencoder: a latent covers 4x4 pixels.
     pub fn emu_mini() -> Self {
         Self {
-            channels: vec![32, 64, 64],
+            channels: vec![32, 64],
             layers_per_block: 1,
             norm_groups: 8,
             scaling_factor: 1.0,
+            mid_block: false,
             mid_attention: false,
+            patch: 2,
             ..Self::emu_14b()
         }
     }
@@ -109,7 +124,9 @@ impl VaeConfig {
             layers_per_block: from.usize("layers_per_block", 1)?,
             norm_groups: from.usize("norm_num_groups", 32)?,
             scaling_factor: from.f64("scaling_factor", 0.18215)?,
+            mid_block: true,
             mid_attention: from.bool("mid_block_add_attention", true)?,
+            patch: 1,
         };
         from.finish()?;
         config.validate()?;
@@ -146,6 +163,15 @@ impl VaeConfig {
                 self.norm_groups
             ));
         }
+        if self.mid_attention && !self.mid_block {
+            return wrong("mid_attention needs mid_block".into());
+        }
+        if !(1..=16).contains(&self.patch) {
+            return wrong(format!(
+                "patch is {}, where 1 to 16 are possible",
+                self.patch
+            ));
+        }
         if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
             return wrong(format!(
                 "scaling_factor {} is no number to multiply by",
@@ -157,7 +183,7 @@ impl VaeConfig {
 
     /// Pixels that a latent covers along a side.
     pub fn factor(&self) -> usize {
-        1 << self.channels.len().saturating_sub(1)
+        self.patch << self.channels.len().saturating_sub(1)
     }
 
     /// A new autoencoder, its weights not yet allocated.
@@ -172,6 +198,7 @@ impl VaeConfig {
             decoder: self.init_decoder(device),
             quant_conv: Conv2dConfig::same(2 * latent, 2 * latent, 1).init(device),
             post_quant_conv: Conv2dConfig::same(latent, latent, 1).init(device),
+            patch: self.patch,
         })
     }
 
@@ -195,7 +222,8 @@ impl VaeConfig {
             block
         });
         Encoder {
-            conv_in: Conv2dConfig::same(self.in_channels, first, 3).init(device),
+            conv_in: Conv2dConfig::same(self.in_channels * self.patch * self.patch, first, 3)
+                .init(device),
             down_blocks: down_blocks.collect(),
             mid_block: self.init_mid(last, device),
             conv_norm_out: GroupNorm::new(self.norm_groups, last, NORM_EPS, device),
@@ -232,7 +260,8 @@ impl VaeConfig {
             mid_block: self.init_mid(last, device),
             up_blocks: up_blocks.collect(),
             conv_norm_out: GroupNorm::new(self.norm_groups, first, NORM_EPS, device),
-            conv_out: Conv2dConfig::same(first, self.out_channels, 3).init(device),
+            conv_out: Conv2dConfig::same(first, self.out_channels * self.patch * self.patch, 3)
+                .init(device),
         }
     }
 
@@ -246,7 +275,7 @@ impl VaeConfig {
             to_out: linear(),
         };
         MidBlock {
-            resnets: (0..2)
+            resnets: (0..if self.mid_block { 2 } else { 0 })
                 .map(|_| self.resnet(channels, channels).init(device))
                 .collect(),
             attentions: self.mid_attention.then(attention).into_iter().collect(),
@@ -282,6 +311,8 @@ pub struct Vae {
     pub quant_conv: Conv2d,
     /// 1x1, before the decoder.
     pub post_quant_conv: Conv2d,
+    /// See [`VaeConfig::patch`].
+    pub patch: usize,
 }
 
 /// Pictures to the posterior.
@@ -335,7 +366,7 @@ pub struct DecoderBlock {
 /// Residual block, attention (where the model has it), residual block.
 #[derive(Module, Debug)]
 pub struct MidBlock {
-    /// Two.
+    /// Two, or none.
     pub resnets: Vec<Resnet>,
     /// At most one.
     pub attentions: Vec<PixelAttention>,
@@ -391,9 +422,10 @@ impl Vae {
 
     /// As [`Vae::encode`], showing its stages.
     pub fn encode_probed(&self, pictures: Tensor<4>, probe: &mut Probe) -> Posterior {
-        let moments = self
-            .quant_conv
-            .forward(self.encoder.forward(pictures, probe));
+        let moments = self.quant_conv.forward(
+            self.encoder
+                .forward(pixels_to_channels(pictures, self.patch), probe),
+        );
         let [_, channels, _, _] = moments.dims();
         let mean = moments.clone().narrow(1, 0, channels / 2);
         let log_variance = moments
@@ -416,9 +448,33 @@ impl Vae {
         let pictures = self
             .decoder
             .forward(self.post_quant_conv.forward(latents), probe);
+        let pictures = channels_to_pixels(pictures, self.patch);
         probe.see(format_args!("vae.decode"), &pictures);
         pictures
     }
+}
+
+/// Squares of P by P pixels as channels: `[B, C, H, W]` to `[B, C·P², H/P, W/P]`.
+fn pixels_to_channels(x: Tensor<4>, p: usize) -> Tensor<4> {
+    if p == 1 {
+        return x;
+    }
+    let [b, c, h, w] = x.dims();
+    let squares = x
+        .reshape([b, c, h / p, p, w / p, p])
+        .permute([0, 1, 3, 5, 2, 4]); // [B, C, P, P, H/P, W/P]
+    squares.reshape([b, c * p * p, h / p, w / p])
+}
+
+/// The inverse of [`pixels_to_channels`].
+fn channels_to_pixels(x: Tensor<4>, p: usize) -> Tensor<4> {
+    if p == 1 {
+        return x;
+    }
+    let [b, c, h, w] = x.dims();
+    let c = c / (p * p);
+    let rows = x.reshape([b, c, p, p, h, w]).permute([0, 1, 4, 2, 5, 3]); // [B, C, H, P, W, P]
+    rows.reshape([b, c, h * p, w * p])
 }
 
 impl Encoder {
@@ -513,6 +569,50 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn squares_become_channels_and_pixels_again() {
+        let values: Vec<f32> = (0..2 * 3 * 4 * 6).map(|i| i as f32).collect();
+        let data = burn::tensor::TensorData::new(values.clone(), [2, 3, 4, 6]);
+        let x: Tensor<4> = Tensor::from_data(data, &Device::flex());
+        let y = pixels_to_channels(x, 2);
+        assert_eq!(y.dims(), [2, 12, 2, 3]);
+        let first: Vec<f32> = y
+            .clone()
+            .narrow(0, 0, 1)
+            .narrow(2, 0, 1)
+            .narrow(3, 0, 1)
+            .to_data()
+            .iter()
+            .collect();
+        assert_eq!(
+            first[..4],
+            [0.0, 1.0, 6.0, 7.0],
+            "a square's pixels, row by row"
+        );
+        let back: Vec<f32> = channels_to_pixels(y, 2).to_data().iter().collect();
+        assert_eq!(back, values);
+    }
+
+    #[test]
+    fn small_models_have_no_middle() {
+        let config = VaeConfig::emu_mini();
+        assert_eq!(config.factor(), 4);
+        let vae = config.init(&Device::flex()).unwrap();
+        assert!(vae.decoder.mid_block.resnets.is_empty());
+        let posterior = vae.encode(Tensor::zeros([1, 3, 16, 24], &Device::flex()));
+        assert_eq!(posterior.mean.dims(), [1, 4, 4, 6]);
+        assert_eq!(vae.decode(posterior.mean).dims(), [1, 3, 16, 24]);
+        assert!(
+            VaeConfig {
+                mid_attention: true,
+                ..config.clone()
+            }
+            .validate()
+            .is_err()
+        );
+        assert!(VaeConfig { patch: 0, ..config }.validate().is_err());
+    }
 
     #[test]
     fn reads_diffusers() {

@@ -13,7 +13,7 @@ use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
 use super::corpus::{Corpus, Words, image_tensor, open_set, pixels};
-use super::load_emu;
+use super::{load_emu, read_sizes};
 use super::sequence::Composer;
 use super::sheet::contact_sheet;
 use super::vae::PLAIN;
@@ -30,6 +30,9 @@ struct Options {
     tokenizer: PathBuf,
     /// Folder of the run whose encoder and LM give the embeddings.
     emu: PathBuf,
+    /// JSON file of the decoder's sizes; emu-mini's without it.
+    #[serde(default)]
+    sizes: Option<PathBuf>,
     /// Share of the pictures whose embeddings are the LM's, from their text, not the encoder's.
     #[serde(default)]
     regressed: f64,
@@ -90,7 +93,10 @@ impl DecoderStage {
         let options: Options = train.options()?;
         let words = Arc::new(Words::open(&options.tokenizer)?);
         let (emu, emu_config) = load_emu(&options.emu, device)?;
-        let config = DecoderConfig::emu_mini(emu_config.causal.queries, emu_config.lm.width);
+        let config: DecoderConfig = match &options.sizes {
+            Some(path) => read_sizes(path)?,
+            None => DecoderConfig::emu_mini(emu_config.causal.queries, emu_config.lm.width),
+        };
         let schedule = config
             .scheduler
             .noise_schedule()

@@ -1,6 +1,6 @@
 //! The autoencoder between pictures and latents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -11,6 +11,7 @@ use emu_model::diffusion::vae::{Vae, VaeConfig};
 use serde::Deserialize;
 
 use super::corpus::{Corpus, image_tensor, pixels};
+use super::read_sizes;
 use super::sheet::{contact_sheet, pictures_of};
 use crate::objectives::diffusion::autoencoder;
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
@@ -21,6 +22,8 @@ use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 struct Options {
     /// Side of the pictures, pixels.
     image_size: usize,
+    /// JSON file of the autoencoder's sizes; emu-mini's without it.
+    sizes: Option<PathBuf>,
     /// Weight of the edges.
     edge_weight: f64,
     /// Weight of the divergence.
@@ -31,6 +34,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             image_size: 64,
+            sizes: None,
             edge_weight: 0.5,
             kl_weight: 1e-5,
         }
@@ -63,6 +67,10 @@ impl VaeStage {
     /// Where the configuration or the data cannot be used.
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
+        let config = match &options.sizes {
+            Some(path) => read_sizes(path)?,
+            None => VaeConfig::emu_mini(),
+        };
         let corpus = Corpus::open(train)?;
         let (size, batch) = (options.image_size, train.batch);
         let samples = read(&corpus, u64::MAX / 2 / 16, 16, size)?.pixels;
@@ -71,7 +79,7 @@ impl VaeStage {
             Prefetch::new(4, move |index| read(&corpus, index, batch, size))
         };
         Ok(Self {
-            config: VaeConfig::emu_mini(),
+            config,
             options,
             batches,
             samples,

@@ -9,10 +9,14 @@ use emu_model::diffusion::DecoderConfig;
 use emu_train::data::record::{Document, Drawing, Layout, Object, Part, Place, Qa, Record, Scene};
 use emu_train::data::{Member, Picture, SampleFiles, write_shard};
 use emu_train::stages::corpus::Words;
-use emu_train::{RunOptions, TrainConfig, stages};
+use emu_train::{RunOptions, StopFlag, TrainConfig, TrainEvent, stages};
 
 const NAMES: [&str; 4] = ["dog", "cat", "apple", "star"];
-const COLOURS: [(&str, [u8; 3]); 3] = [("red", [222, 78, 70]), ("blue", [88, 140, 218]), ("white", [250, 250, 250])];
+const COLOURS: [(&str, [u8; 3]); 3] = [
+    ("red", [222, 78, 70]),
+    ("blue", [88, 140, 218]),
+    ("white", [250, 250, 250]),
+];
 const SIDE: usize = 64;
 
 fn tokenizer() -> PathBuf {
@@ -34,16 +38,31 @@ fn picture(name: usize, colour: usize) -> Picture {
 
 fn object(name: usize) -> Object {
     let size = (16 + 8 * name) as f64 / SIDE as f64;
-    Object { name: NAMES[name].into(), hexcode: "0".into(), set: "test".into(), place: Place::Center, cx: 0.5, cy: 0.5, size }
+    Object {
+        name: NAMES[name].into(),
+        hexcode: "0".into(),
+        set: "test".into(),
+        place: Place::Center,
+        cx: 0.5,
+        cy: 0.5,
+        size,
+    }
 }
 
 fn sample(key: usize, record: &Record, pictures: &[Picture]) -> SampleFiles {
-    let mut members = vec![Member { extension: "json".into(), bytes: serde_json::to_vec(record).expect("json") }];
+    let mut members: Vec<Member> = vec![("json".into(), serde_json::to_vec(record).expect("json"))];
     for (i, picture) in pictures.iter().enumerate() {
-        let extension = if matches!(record, Record::Document(_)) { format!("{i}.png") } else { "png".into() };
-        members.push(Member { extension, bytes: picture.to_png().expect("png") });
+        let extension = if matches!(record, Record::Document(_)) {
+            format!("{i}.png")
+        } else {
+            "png".into()
+        };
+        members.push((extension, picture.to_png().expect("png")));
     }
-    SampleFiles { key: format!("{key:06}"), members }
+    SampleFiles {
+        key: format!("{key:06}"),
+        members,
+    }
 }
 
 /// Scenes, requests, few-shot documents and drawings in `dir`.
@@ -56,7 +75,12 @@ fn write_data(dir: &Path) {
             layout: Layout::Single,
             objects: vec![object(name)],
             caption: format!("a {} on a {} background", NAMES[name], COLOURS[colour].0),
-            qa: vec![Qa { kind: "name".into(), form: None, question: "what is this?".into(), answer: format!("a {}", NAMES[name]) }],
+            qa: vec![Qa {
+                kind: "name".into(),
+                form: None,
+                question: "what is this?".into(),
+                answer: format!("a {}", NAMES[name]),
+            }],
             unseen: None,
         };
         (Record::Scene(scene), vec![picture(name, colour)])
@@ -66,7 +90,10 @@ fn write_data(dir: &Path) {
             split: "train".into(),
             task: "draw".into(),
             parts: vec![
-                Part::Text(format!("draw a {} on a {} background", NAMES[name], COLOURS[colour].0)),
+                Part::Text(format!(
+                    "draw a {} on a {} background",
+                    NAMES[name], COLOURS[colour].0
+                )),
                 Part::Image("0".into()),
             ],
             answer: Some(1),
@@ -83,7 +110,12 @@ fn write_data(dir: &Path) {
         let document = Document {
             split: "train".into(),
             task: "fewshot".into(),
-            parts: vec![Part::Image("0".into()), text(i), Part::Image("1".into()), text(i + 1)],
+            parts: vec![
+                Part::Image("0".into()),
+                text(i),
+                Part::Image("1".into()),
+                text(i + 1),
+            ],
             answer: Some(3),
             pattern: Some("name".into()),
             background: None,
@@ -91,15 +123,25 @@ fn write_data(dir: &Path) {
             objects: vec![],
             unseen: vec![],
         };
-        (Record::Document(document), vec![picture(i % 4, 0), picture((i + 1) % 4, 1)])
+        (
+            Record::Document(document),
+            vec![picture(i % 4, 0), picture((i + 1) % 4, 1)],
+        )
     });
     let drawings = all.iter().map(|&(name, colour)| {
-        let drawing = Drawing { split: "train".into(), background: COLOURS[colour].0.into(), object: object(name) };
+        let drawing = Drawing {
+            split: "train".into(),
+            background: COLOURS[colour].0.into(),
+            object: object(name),
+        };
         (Record::Drawing(drawing), vec![picture(name, colour)])
     });
     let write = |kind: &str, samples: Vec<(Record, Vec<Picture>)>| {
-        let files: Vec<SampleFiles> =
-            samples.iter().enumerate().map(|(i, (record, pictures))| sample(i, record, pictures)).collect();
+        let files: Vec<SampleFiles> = samples
+            .iter()
+            .enumerate()
+            .map(|(i, (record, pictures))| sample(i, record, pictures))
+            .collect();
         write_shard(&dir.join(format!("train/{kind}-00000.tar")), &files).expect("shard");
     };
     std::fs::create_dir_all(dir.join("train")).expect("folder");
@@ -119,40 +161,86 @@ fn write_data(dir: &Path) {
     emu.vision.width = 32;
     emu.vision.layers = 1;
     emu.vision.head_width = 16;
-    emu.vision.stem = Some(StemConfig { channels: vec![8, 8, 16, 32], blocks: vec![0, 0, 1, 1], groups: 4 });
-    (emu.causal.d_model, emu.causal.d_kv, emu.causal.d_ff, emu.causal.layers, emu.causal.heads) = (32, 16, 48, 1, 2);
-    (emu.lm.width, emu.lm.ffn, emu.lm.layers, emu.lm.heads, emu.lm.kv_heads, emu.lm.head_size) = (32, 64, 2, 2, 2, 16);
+    emu.vision.stem = Some(StemConfig {
+        channels: vec![8, 8, 16, 32],
+        blocks: vec![0, 0, 1, 1],
+        groups: 4,
+    });
+    (
+        emu.causal.d_model,
+        emu.causal.d_kv,
+        emu.causal.d_ff,
+        emu.causal.layers,
+        emu.causal.heads,
+    ) = (32, 16, 48, 1, 2);
+    (
+        emu.lm.width,
+        emu.lm.ffn,
+        emu.lm.layers,
+        emu.lm.heads,
+        emu.lm.kv_heads,
+        emu.lm.head_size,
+    ) = (32, 64, 2, 2, 2, 16);
     emu.validate().expect("sizes");
-    std::fs::write(dir.join("emu.json"), serde_json::to_string(&emu).expect("json")).expect("emu.json");
+    std::fs::write(
+        dir.join("emu.json"),
+        serde_json::to_string(&emu).expect("json"),
+    )
+    .expect("emu.json");
     let mut decoder = DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width);
     decoder.unet.channels = vec![16, 16, 32];
     decoder.unet.heads = vec![1, 2, 2];
     decoder.unet.norm_groups = 8;
     decoder.vae.channels = vec![8, 16];
     decoder.validate().expect("sizes");
-    std::fs::write(dir.join("decoder.json"), serde_json::to_string(&decoder).expect("json")).expect("decoder.json");
-    std::fs::write(dir.join("vae.json"), serde_json::to_string(&decoder.vae).expect("json")).expect("vae.json");
+    std::fs::write(
+        dir.join("decoder.json"),
+        serde_json::to_string(&decoder).expect("json"),
+    )
+    .expect("decoder.json");
+    std::fs::write(
+        dir.join("vae.json"),
+        serde_json::to_string(&decoder.vae).expect("json"),
+    )
+    .expect("vae.json");
 }
 
 /// The configuration of a stage in `dir`, its run in `dir/out`.
 fn config(dir: &Path, stage: &str, out: &str, device: &str, steps: usize) -> TrainConfig {
     let d = dir.display();
     let data = |kinds: &[&str]| -> String {
-        kinds.iter().map(|kind| format!("[[data]]\npath = \"{d}/train\"\nkind = \"{kind}\"\n")).collect()
+        kinds
+            .iter()
+            .map(|kind| format!("[[data]]\npath = \"{d}/train\"\nkind = \"{kind}\"\n"))
+            .collect()
     };
     let words = format!("tokenizer = \"{}\"\n", tokenizer().display());
     let concepts = format!("concepts = \"{d}/concepts.json\"\n");
     let preset = format!("[init]\npreset = \"{d}/emu.json\"\n");
     let (init, data, options) = match stage {
-        "vae" => (String::new(), data(&["scenes"]), format!("sizes = \"{d}/vae.json\"\n")),
+        "vae" => (
+            String::new(),
+            data(&["scenes"]),
+            format!("sizes = \"{d}/vae.json\"\n"),
+        ),
         "vision" => (preset, data(&["scenes", "drawings"]), words + &concepts),
-        "pretrain" => (preset, data(&["scenes", "draw", "fewshot"]), words + &concepts + "input_noise = 0.3\ncontrast_weight = 0.3\n"),
-        "instruct" => (preset, data(&["scenes", "draw"]), words + "answers_only = true\n"),
+        "pretrain" => (
+            preset,
+            data(&["scenes", "draw", "fewshot"]),
+            words + &concepts + "input_noise = 0.3\ncontrast_weight = 0.3\n",
+        ),
+        "instruct" => (
+            preset,
+            data(&["scenes", "draw"]),
+            words + "answers_only = true\n",
+        ),
         "judge" => (String::new(), data(&["drawings"]), concepts),
         _ => (
             format!("[init.parts]\nvae = \"{d}/{device}-vae\"\n"),
             data(&["draw"]),
-            format!("{words}emu = \"{d}/{device}-pretrain\"\nsizes = \"{d}/decoder.json\"\nregressed = 0.5\nmeasure = 16\n"),
+            format!(
+                "{words}emu = \"{d}/{device}-pretrain\"\nsizes = \"{d}/decoder.json\"\nregressed = 0.5\nmeasure = 16\n"
+            ),
         ),
     };
     let frozen = if stage == "decoder" {
@@ -173,16 +261,33 @@ fn losses(dir: &Path, out: &str) -> BTreeMap<u64, f64> {
     text.lines()
         .map(|line| {
             let value: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
-            (value["step"].as_u64().expect("step"), value["loss"].as_f64().expect("loss"))
+            (
+                value["step"].as_u64().expect("step"),
+                value["loss"].as_f64().expect("loss"),
+            )
         })
         .collect()
 }
 
-fn run(dir: &Path, stage: &str, out: &str, device: &str, steps: usize, resume: bool) {
-    let config = config(dir, stage, out, device, steps);
-    let options = RunOptions { resume, ..Default::default() };
+/// Runs a stage of twenty steps, up to `until`; `resume` goes on.
+fn run(dir: &Path, stage: &str, out: &str, device: &str, until: u64, resume: bool) {
+    let config = config(dir, stage, out, device, 20);
+    let stop = StopFlag::default();
+    let mut leave = |event: TrainEvent| {
+        if let TrainEvent::Step(metrics) = event
+            && metrics.step + 1 == until
+            && until < 20
+        {
+            stop.stop();
+        }
+    };
+    let options = RunOptions {
+        resume,
+        stop: stop.clone(),
+        on_event: Some(&mut leave),
+    };
     let done = stages::run(&config, options).unwrap_or_else(|e| panic!("{stage} on {device}: {e}"));
-    assert_eq!(done.step, steps as u64, "{stage}");
+    assert_eq!((done.step, done.stopped), (until, until < 20), "{stage}");
 }
 
 /// In an order in which later stages find the earlier ones.
@@ -201,7 +306,10 @@ fn every_stage_learns_and_resumes_exactly() {
             let n = range.end - range.start;
             range.map(|i| whole[&i]).sum::<f64>() / n as f64
         };
-        assert!(mean(15..20) < mean(0..5), "{stage} does not learn: {whole:?}");
+        assert!(
+            mean(15..20) < mean(0..5),
+            "{stage} does not learn: {whole:?}"
+        );
 
         // Ten steps, and ten more after a resume: the same weights, bit for bit.
         let halves = format!("cpu-{stage}-halves");
@@ -209,9 +317,17 @@ fn every_stage_learns_and_resumes_exactly() {
         run(dir, stage, &halves, "cpu", 20, true);
         assert_eq!(losses(dir, &halves), whole, "{stage}");
         let weights = |out: &str| {
-            std::fs::read(dir.join(out).join("step-00000020").join("model.safetensors")).expect("weights")
+            std::fs::read(
+                dir.join(out)
+                    .join("step-00000020")
+                    .join("model.safetensors"),
+            )
+            .expect("weights")
         };
-        assert!(weights(&halves) == weights(&out), "{stage}: the weights differ after a resume");
+        assert!(
+            weights(&halves) == weights(&out),
+            "{stage}: the weights differ after a resume"
+        );
     }
 }
 
@@ -228,10 +344,17 @@ fn every_stage_agrees_on_wgpu() {
         for device in ["cpu", "gpu"] {
             run(dir, stage, &format!("{device}-{stage}"), device, 20, false);
         }
-        let (cpu, gpu) = (losses(dir, &format!("cpu-{stage}")), losses(dir, &format!("gpu-{stage}")));
+        let (cpu, gpu) = (
+            losses(dir, &format!("cpu-{stage}")),
+            losses(dir, &format!("gpu-{stage}")),
+        );
         for (step, loss) in &cpu {
             let difference = (loss - gpu[step]).abs();
-            assert!(difference < 1e-3 * loss.abs().max(1.0), "{stage}, step {step}: {loss} and {}", gpu[step]);
+            assert!(
+                difference < 1e-3 * loss.abs().max(1.0),
+                "{stage}, step {step}: {loss} and {}",
+                gpu[step]
+            );
         }
         // A run that was left goes on there too.
         run(dir, stage, &format!("gpu-{stage}-halves"), "gpu", 10, false);

@@ -181,6 +181,17 @@ impl Source {
         Ok(Self::Other(Box::new(Checkpoint::find(path)?.weights()?)))
     }
 
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Pack(pack) => pack
+                .manifest()
+                .logical_tensors()
+                .iter()
+                .any(|t| t.name == name),
+            Self::Other(source) => source.info(name).is_some(),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<TensorData, TrainError> {
         Ok(match self {
             Self::Pack(pack) => pack.read_logical(name)?,
@@ -203,10 +214,17 @@ impl Loader<'_> {
         shape: [usize; D],
     ) -> Result<Option<Tensor<D>>, TrainError> {
         let fitting = self.sources.iter().filter(|(part, ..)| belongs(name, part));
-        let Some((_, path, source)) = fitting.max_by_key(|(part, ..)| part.len()) else {
+        let Some((part, path, source)) = fitting.max_by_key(|(part, ..)| part.len()) else {
             return Ok(None);
         };
-        let tensor = source.read(name)?;
+        // A run that trained the part alone names its tensors without it.
+        let alone = name
+            .strip_prefix(part.as_str())
+            .and_then(|n| n.strip_prefix('.'));
+        let tensor = match alone {
+            Some(alone) if !source.has(name) && source.has(alone) => source.read(alone)?,
+            _ => source.read(name)?,
+        };
         if tensor.info.shape != shape {
             let reason = format!(
                 "`{name}` has the shape {:?} where the model needs {shape:?}",

@@ -13,10 +13,10 @@ use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
 use super::corpus::{Corpus, Words, image_tensor, open_set, pixels};
-use super::{load_emu, read_sizes};
 use super::sequence::Composer;
 use super::sheet::contact_sheet;
 use super::vae::PLAIN;
+use super::{load_emu, read_sizes};
 use crate::data::record::{Document, Part, Record};
 use crate::data::{Sample, ShardDataset};
 use crate::objectives::diffusion::denoising;

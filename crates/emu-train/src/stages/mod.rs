@@ -174,7 +174,8 @@ pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), Trai
 /// Sizes of a part from a JSON file of the user's.
 fn read_sizes<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
-    serde_json::from_str(&text).map_err(|e| TrainError::config("options.sizes", format!("{}: {e}", path.display())))
+    serde_json::from_str(&text)
+        .map_err(|e| TrainError::config("options.sizes", format!("{}: {e}", path.display())))
 }
 
 /// Reads the sizes of a model that lie beside its checkpoints.

@@ -1,1 +1,50 @@
-fn main() {}
+//! The `emu` program: pictures and text in, text and pictures out; training, converting, measuring.
+
+mod args;
+mod caption;
+mod chat;
+mod convert;
+mod data;
+mod imagine;
+mod inspect;
+mod media;
+mod output;
+mod parity;
+mod prompt;
+mod runtime;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use args::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Chat(args) => chat::run(&args),
+        Command::Caption(args) => caption::run(&args),
+        Command::Imagine(args) => imagine::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Parity(args) => parity::run(&args),
+        Command::Data(args) => data::run(&args),
+    }
+}

@@ -11,6 +11,7 @@ pub mod generate;
 pub mod image;
 pub mod keys;
 pub mod lm;
+pub mod pack;
 pub mod parity;
 pub mod probe;
 pub mod reference;

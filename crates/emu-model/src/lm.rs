@@ -4,7 +4,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use emu_kernels::cache::KvCache;
+use emu_kernels::cache::{KvCache, LayerCache};
 use emu_kernels::init::Init;
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::rope::RopeTables;
@@ -228,18 +228,30 @@ impl Lm {
     /// - `x`: `[B, T, D]`, returned in the same shape
     pub fn step(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
         let [_, t, _] = x.dims();
-        let start = cache.len();
-        let positions = [(start..start + t).collect()];
-        let tables = RopeTables::new(&positions, self.head_size, self.rope_base, &x.device());
+        let tables = self.tables_after(cache, t, &x.device());
         cache.extend_table(t);
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            let h = layer.input_layernorm.forward(x.clone());
-            let (q, k, v) = layer.self_attn.project(h);
-            let q = ops::rope_append(q, k, v, &tables, cache);
-            x = x + layer.self_attn.merge(ops::decode_attention(q, cache, None));
-            x = x.clone() + layer.mlp.forward(layer.post_attention_layernorm.forward(x));
+            x = layer.step(x, &tables, cache);
         }
         self.norm.forward(x)
+    }
+
+    /// Rotary tables of the T positions that follow those in the cache.
+    pub fn tables_after(&self, cache: &KvCache, t: usize, device: &Device) -> RopeTables {
+        let start = cache.len();
+        let positions = [(start..start + t).collect()];
+        RopeTables::new(&positions, self.head_size, self.rope_base, device)
+    }
+}
+
+impl Layer {
+    /// Appends positions to this layer's cache: `[B, T, D]` in and out.
+    pub fn step(&self, x: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<3> {
+        let h = self.input_layernorm.forward(x.clone());
+        let (q, k, v) = self.self_attn.project(h);
+        let q = ops::rope_append(q, k, v, tables, cache);
+        let x = x + self.self_attn.merge(ops::decode_attention(q, cache, None));
+        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
 

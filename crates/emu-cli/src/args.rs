@@ -1,0 +1,369 @@
+//! What the program can be asked.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use emu_kernels::device::DeviceChoice;
+use emu_model::diffusion::SamplerKind;
+
+/// Emu in Rust: a model that reads pictures and text in any order and answers with both.
+#[derive(Debug, Parser)]
+#[command(name = "emu", version, about)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer a prompt that may hold pictures; without a prompt, a conversation.
+    Chat(ChatArgs),
+    /// Describe pictures, one line each.
+    Caption(CaptionArgs),
+    /// Draw what a prompt of texts and pictures asks for.
+    Imagine(ImagineArgs),
+    /// Turn a published checkpoint into a pack.
+    Convert(ConvertArgs),
+    /// Say what a pack holds, what it needs, and whether this machine can run it.
+    Inspect(InspectArgs),
+    /// Compare with the original implementation's numbers, or a pack with its checkpoint.
+    Parity(ParityArgs),
+    /// Build training data.
+    Data(DataArgs),
+}
+
+/// What every command that runs a model takes.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Folder of the pack; the built-in emu-mini without it.
+    #[arg(long, value_name = "PACK")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Decides everything that is random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// auto: a hardware GPU if there is one, else the CPU; gpu: any adapter, a software one too.
+    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    pub device: DeviceName,
+}
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DeviceName {
+    /// A hardware GPU, or the CPU.
+    Auto,
+    /// Any GPU.
+    Gpu,
+    /// The CPU.
+    Cpu,
+}
+
+impl From<DeviceName> for DeviceChoice {
+    fn from(name: DeviceName) -> Self {
+        match name {
+            DeviceName::Auto => Self::Auto,
+            DeviceName::Gpu => Self::Gpu,
+            DeviceName::Cpu => Self::Cpu,
+        }
+    }
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+pub struct TextArgs {
+    /// Beams of a search; 1 takes one token after the other.
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub beams: usize,
+    /// Tokens at most.
+    #[arg(long, default_value_t = 128, value_parser = positive)]
+    pub max_new_tokens: usize,
+    /// 0 takes the most likely token; above it, chance.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Only the most likely tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Only this many of the most likely tokens; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Above 1 makes tokens that were used before less likely.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// No sequence of so many tokens twice; 0 for no ban.
+    #[arg(long, default_value_t = 0)]
+    pub no_repeat_ngram: usize,
+    /// Exponent of the length in a beam's score; below 0 favours short answers.
+    #[arg(long, default_value_t = -1.0, allow_negative_numbers = true)]
+    pub length_penalty: f32,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("give a whole number of at least 1".into()),
+        Ok(n) => Ok(n),
+    }
+}
+
+/// `emu chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first.
+    #[arg(long, value_name = "P")]
+    pub image: Vec<PathBuf>,
+    /// A video (MP4, GIF, WebP, or a folder of frames); <video> marks likewise.
+    #[arg(long, value_name = "P")]
+    pub video: Vec<PathBuf>,
+    /// Put before everything, in place of the model's own.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Where pictures that the model draws in its answer go; without it, it does not draw.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub text: TextArgs,
+    /// What to say. Without it, a conversation: one line is one turn.
+    pub prompt: Option<String>,
+}
+
+/// `emu caption`
+#[derive(Debug, Args)]
+pub struct CaptionArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub text: TextArgs,
+    /// Pictures.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+}
+
+/// `emu imagine`
+#[derive(Debug, Args)]
+pub struct ImagineArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The PNG to write.
+    #[arg(short, long, value_name = "OUT.png")]
+    pub out: PathBuf,
+    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first.
+    #[arg(long, value_name = "P")]
+    pub image: Vec<PathBuf>,
+    /// Steps of the sampler.
+    #[arg(long, value_parser = positive)]
+    pub steps: Option<usize>,
+    /// The sampler.
+    #[arg(long, value_enum)]
+    pub scheduler: Option<SchedulerName>,
+    /// How closely to follow the prompt; 1 follows it without contrast, at half the price.
+    #[arg(long, allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
+    /// What the picture should not be.
+    #[arg(long)]
+    pub negative: Option<String>,
+    /// Width and height in pixels, as 512x512.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Option<(usize, usize)>,
+    /// Also write the picture as it is after each step, into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub previews: Option<PathBuf>,
+    /// What to draw.
+    pub prompt: String,
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text
+        .split_once(['x', 'X'])
+        .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    parsed.ok_or_else(|| "give width and height as 512x512".into())
+}
+
+/// `--scheduler`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SchedulerName {
+    /// The released one.
+    Pndm,
+    /// Deterministic, one evaluation a step.
+    Ddim,
+    /// Second-order multistep; good in few steps.
+    #[value(name = "dpm++")]
+    DpmSolver,
+}
+
+impl From<SchedulerName> for SamplerKind {
+    fn from(name: SchedulerName) -> Self {
+        match name {
+            SchedulerName::Pndm => Self::Pndm,
+            SchedulerName::Ddim => Self::Ddim,
+            SchedulerName::DpmSolver => Self::DpmSolver,
+        }
+    }
+}
+
+/// `emu convert`
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A folder of published parts, or a file of Emu's weights (PyTorch or safetensors).
+    pub source: PathBuf,
+    /// The pack to write.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// none, f16, q8, q4, or a TOML file with a precision for each tensor.
+    #[arg(long, default_value = "none")]
+    pub quantize: String,
+    /// Bytes of a shard at most, as 32MiB.
+    #[arg(long, default_value = "32MiB", value_parser = bytes)]
+    pub max_shard: u64,
+    /// Emu's configuration, where it is not beside the weights.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder of LLaMA's configuration and tokenizer, where it is not beside the weights.
+    #[arg(long, value_name = "DIR")]
+    pub llama: Option<PathBuf>,
+    /// The folder with unet, vae and scheduler, where it is not the source.
+    #[arg(long, value_name = "DIR")]
+    pub decoder: Option<PathBuf>,
+    /// Leave out everything that draws.
+    #[arg(long)]
+    pub no_decoder: bool,
+    /// Name of the model; that of the source without it.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Licence of the weights.
+    #[arg(long, default_value = "unknown")]
+    pub license: String,
+    /// Whom to credit.
+    #[arg(long, default_value = "")]
+    pub attribution: String,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "give a size as 32MiB, 100MB or a number of bytes".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).filter(|n| *n > 0).ok_or_else(wrong)
+}
+
+/// `emu inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The pack; the built-in emu-mini without it.
+    pub pack: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Check every byte of it too.
+    #[arg(long)]
+    pub verify: bool,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `emu parity`
+#[derive(Debug, Args)]
+pub struct ParityArgs {
+    /// A folder laid out like the reference; with --against, a pack.
+    pub folder: PathBuf,
+    /// The checkpoint that the pack came from.
+    #[arg(long, value_name = "SRC")]
+    pub against: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `emu data`
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Which data set.
+    #[command(subcommand)]
+    pub builder: Builder,
+}
+
+/// The data sets that can be built.
+#[derive(Debug, Subcommand)]
+pub enum Builder {
+    /// Scenes composed of emoji drawings, with captions, questions and documents.
+    Emoji(EmojiArgs),
+}
+
+/// `emu data emoji`
+#[derive(Debug, Args)]
+pub struct EmojiArgs {
+    /// Where the data go.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Where the drawings' packages are kept between builds.
+    #[arg(long, value_name = "DIR", default_value = "target/emoji-sources")]
+    pub sources: PathBuf,
+    /// A TOML file with what differs from the default: sizes and counts.
+    #[arg(long, value_name = "FILE")]
+    pub options: Option<PathBuf>,
+    /// Another list of concepts than the shipped one.
+    #[arg(long, value_name = "FILE")]
+    pub concepts: Option<PathBuf>,
+    /// Everything that is random follows from this.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Replace a finished data set.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_and_nonsense_is_refused() {
+        assert_eq!(bytes("32MiB"), Ok(32 << 20));
+        assert_eq!(bytes("1000"), Ok(1000));
+        assert_eq!(bytes("2 GB"), Ok(2_000_000_000));
+        for wrong in ["", "MiB", "0", "3 furlongs", "99999999999999999999", "99999999999GiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(size("64x32"), Ok((64, 32)));
+        for wrong in ["64", "x", "64x", "-1x3"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert!(positive("0").is_err() && positive("-1").is_err());
+    }
+}

@@ -1,0 +1,46 @@
+//! `emu caption`
+
+use anyhow::Result;
+use emu_kernels::burn::tensor::read_sync;
+use emu_model::generate::{BeamSearch, TextMachine};
+use serde_json::json;
+
+use crate::args::CaptionArgs;
+use crate::chat::{beam_options, text_options};
+use crate::output::{bar, json_line, print_now};
+use crate::runtime::Runtime;
+use crate::{media, prompt};
+
+/// Describes each picture in a line.
+pub fn run(args: &CaptionArgs) -> Result<()> {
+    // A path that is wrong is said before the model is loaded.
+    let pictures = args.images.iter().map(|path| media::picture(path));
+    let pictures = pictures.collect::<Result<Vec<_>>>()?;
+    let runtime = Runtime::open(&args.model)?;
+    let bar = bar(pictures.len() as u64, "pictures");
+    for (path, picture) in args.images.iter().zip(pictures) {
+        let prompt = prompt::caption(&runtime, picture)?;
+        let (emu, config) = (runtime.emu()?, runtime.emu_config());
+        let tokens = match args.text.beams {
+            1 => {
+                let options = text_options(&args.text, args.model.seed, false);
+                read_sync(TextMachine::new(emu, config, &prompt, options)?.run())?
+            }
+            _ => {
+                let search = BeamSearch::new(emu, config, &prompt, beam_options(&args.text))?;
+                let best = read_sync(search.run())?.into_iter().next();
+                best.map_or(vec![], |best| best.tokens)
+            }
+        };
+        let caption = runtime.tokenizer.decode(&tokens, true)?;
+        let caption = caption.trim();
+        bar.suspend(|| match args.model.json {
+            true => json_line(&json!({"image": path, "caption": caption})),
+            // One line per picture, whatever the model says.
+            false => print_now(&format!("{}\n", caption.replace(['\n', '\r'], " "))),
+        })?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}

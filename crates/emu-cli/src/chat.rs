@@ -1,0 +1,271 @@
+//! `emu chat`
+
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use emu_kernels::burn::tensor::{Tensor, read_sync};
+use emu_kernels::sample::{Processors, Sampling};
+use emu_model::generate::{
+    BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions,
+};
+use serde_json::json;
+
+use crate::args::{ChatArgs, TextArgs};
+use crate::imagine::{self, Drawing};
+use crate::media;
+use crate::output::{json_line, print_now, spinner};
+use crate::prompt::{Conversation, Marked, Turn};
+use crate::runtime::Runtime;
+
+/// Answers one prompt, or holds a conversation.
+pub fn run(args: &ChatArgs) -> Result<()> {
+    let runtime = Runtime::open(&args.model)?;
+    let mut conversation = Conversation {
+        system: system(args, &runtime),
+        turns: vec![],
+    };
+    let mut speaker = Speaker {
+        runtime: &runtime,
+        args,
+        drawn: 0,
+    };
+    let given = (args.image.clone(), args.video.clone());
+    if let Some(prompt) = &args.prompt {
+        let user = marked(prompt, &given.0, &given.1)?;
+        conversation.turns.push(Turn {
+            user,
+            answer: String::new(),
+        });
+        speaker.answer(&conversation)?;
+        return Ok(());
+    }
+    converse(&mut speaker, &mut conversation, given)
+}
+
+fn system(args: &ChatArgs, runtime: &Runtime) -> String {
+    let own = &runtime.emu_config().prompts.system;
+    args.system.clone().unwrap_or_else(|| own.clone())
+}
+
+fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked> {
+    let pictures = pictures.iter().map(|p| media::picture(p)).collect::<Result<_>>()?;
+    let videos = videos
+        .iter()
+        .map(|p| Ok(media::video(p)?.frames))
+        .collect::<Result<_>>()?;
+    Marked::new(text, pictures, videos)
+}
+
+/// Line by line until the input ends. Pictures wait until something is said about them.
+fn converse(
+    speaker: &mut Speaker<'_>,
+    conversation: &mut Conversation,
+    (mut pictures, mut videos): (Vec<PathBuf>, Vec<PathBuf>),
+) -> Result<()> {
+    let stdin = std::io::stdin();
+    let terminal = stdin.is_terminal();
+    if terminal {
+        eprintln!("/image FILE and /video FILE add to what you say next, /reset forgets, /quit leaves.");
+    }
+    let mut lines = stdin.lock().lines();
+    loop {
+        if terminal {
+            eprint!("> ");
+        }
+        let Some(line) = lines.next() else {
+            return Ok(());
+        };
+        let line = line.context("The input cannot be read. Give text in UTF-8")?;
+        match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
+            ("", _) => {}
+            ("/quit", _) => return Ok(()),
+            ("/reset", _) => conversation.turns.clear(),
+            ("/image", path) => pictures.push(path.trim().into()),
+            ("/video", path) => videos.push(path.trim().into()),
+            _ => {
+                let taken = (std::mem::take(&mut pictures), std::mem::take(&mut videos));
+                let said = marked(line.trim(), &taken.0, &taken.1)
+                    .and_then(|user| say(speaker, conversation, user));
+                // At a terminal a mistake costs a turn, not the conversation.
+                match said {
+                    Err(error) if terminal => eprintln!("error: {error:#}"),
+                    other => other?,
+                }
+            }
+        }
+    }
+}
+
+fn say(speaker: &mut Speaker<'_>, conversation: &mut Conversation, user: Marked) -> Result<()> {
+    conversation.turns.push(Turn {
+        user,
+        answer: String::new(),
+    });
+    match speaker.answer(conversation) {
+        Ok(answer) => {
+            if let Some(turn) = conversation.turns.last_mut() {
+                turn.answer = answer;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            conversation.turns.pop();
+            Err(error)
+        }
+    }
+}
+
+/// How tokens are chosen, from the arguments.
+pub fn processors(args: &TextArgs) -> Processors {
+    Processors {
+        repetition_penalty: args.repetition_penalty,
+        no_repeat_ngram: args.no_repeat_ngram,
+        min_length: 0,
+    }
+}
+
+/// A search with the arguments' options.
+pub fn beam_options(args: &TextArgs) -> BeamOptions {
+    BeamOptions {
+        beams: args.beams,
+        max_new_tokens: args.max_new_tokens,
+        length_penalty: args.length_penalty,
+        processors: processors(args),
+        ban_images: true,
+    }
+}
+
+/// A generation with the arguments' options.
+pub fn text_options(args: &TextArgs, seed: u64, images: bool) -> TextOptions {
+    TextOptions {
+        max_new_tokens: args.max_new_tokens,
+        processors: processors(args),
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+        },
+        seed,
+        images,
+        ban_images: true,
+    }
+}
+
+struct Speaker<'a> {
+    runtime: &'a Runtime,
+    args: &'a ChatArgs,
+    /// Pictures drawn so far.
+    drawn: u64,
+}
+
+impl Speaker<'_> {
+    /// Prints the answer as it comes. Returns its text.
+    fn answer(&mut self, conversation: &Conversation) -> Result<String> {
+        if self.args.out.is_some() && self.args.text.beams > 1 {
+            bail!("A beam search cannot draw. Leave out --out or --beams.");
+        }
+        let clock = Instant::now();
+        let prompt = conversation.prompt(self.runtime)?;
+        let (text, tokens) = match self.args.text.beams {
+            1 => self.stream(&prompt)?,
+            _ => self.search(&prompt)?,
+        };
+        if self.args.model.json {
+            json_line(&json!({
+                "type": "usage", "prompt_tokens": prompt.ids.len(), "tokens": tokens,
+                "seconds": clock.elapsed().as_secs_f64(), "device": self.runtime.opened.name,
+            }))?;
+        } else {
+            print_now("\n")?;
+        }
+        Ok(text)
+    }
+
+    fn say(&self, text: &str) -> Result<()> {
+        match (text.is_empty(), self.args.model.json) {
+            (true, _) => Ok(()),
+            (false, true) => json_line(&json!({"type": "text", "text": text})),
+            (false, false) => print_now(text),
+        }
+    }
+
+    fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {
+        let runtime = self.runtime;
+        let options = text_options(&self.args.text, self.args.model.seed, self.args.out.is_some());
+        let mut machine =
+            TextMachine::new(runtime.emu()?, runtime.emu_config(), prompt, options)?;
+        let mut decoder = runtime.tokenizer.decode_stream();
+        let (mut text, mut tokens) = (String::new(), 0);
+        loop {
+            let piece = match read_sync(machine.step())? {
+                TextEvent::Token(id) => {
+                    tokens += 1;
+                    decoder.push(id)?
+                }
+                TextEvent::Embedding(..) => String::new(),
+                TextEvent::Image(embeddings) => {
+                    self.draw(embeddings)?;
+                    String::new()
+                }
+                TextEvent::Done(_) => {
+                    let rest = decoder.finish();
+                    self.say(&rest)?;
+                    return Ok((text + &rest, tokens));
+                }
+            };
+            self.say(&piece)?;
+            text += &piece;
+        }
+    }
+
+    fn search(&self, prompt: &Prompt) -> Result<(String, usize)> {
+        let runtime = self.runtime;
+        let waiting = spinner("searching");
+        let search = BeamSearch::new(
+            runtime.emu()?,
+            runtime.emu_config(),
+            prompt,
+            beam_options(&self.args.text),
+        )?;
+        let found = read_sync(search.run())?;
+        waiting.finish_and_clear();
+        let best = found.first().map_or(&[][..], |best| &best.tokens);
+        let text = runtime.tokenizer.decode(best, true)?;
+        self.say(&text)?;
+        Ok((text, best.len().saturating_sub(1)))
+    }
+
+    /// Draws a picture in the midst of an answer.
+    fn draw(&mut self, embeddings: Tensor<3>) -> Result<()> {
+        let Some(folder) = &self.args.out else {
+            return Ok(());
+        };
+        self.drawn += 1;
+        let seed = self.args.model.seed.wrapping_add(self.drawn - 1);
+        let path = unused(folder, self.drawn)?;
+        let (_, config) = self.runtime.decoder()?;
+        let drawing = Drawing {
+            options: emu_model::diffusion::DrawOptions::new(config, seed),
+            negative: None,
+            previews: None,
+        };
+        let picture = imagine::draw(self.runtime, embeddings, &drawing)?;
+        imagine::save(&picture.image, &path)?;
+        if self.args.model.json {
+            json_line(&json!({
+                "type": "image", "image": path, "seed": seed, "flagged": picture.flagged,
+            }))
+        } else {
+            print_now(&format!(" [{}] ", path.display()))
+        }
+    }
+}
+
+fn unused(folder: &Path, number: u64) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!("{} cannot be created; choose another --out", folder.display())
+    })?;
+    Ok(folder.join(format!("emu-{number}.png")))
+}

@@ -1,0 +1,272 @@
+//! Finding the parts of a published model.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use emu_model::config::EmuConfig;
+use emu_model::reference;
+use emu_model::tokenizer::{EmuTokenizer, Roles};
+use emu_pack::TensorSource;
+use emu_pack::convert::open_weights;
+use serde_json::Value;
+
+use crate::args::ConvertArgs;
+
+/// Where a model's parts are.
+pub struct Source {
+    /// The encoder's and language model's weights.
+    pub file: PathBuf,
+    /// Emu's configuration; that of the released model without it.
+    config: Option<PathBuf>,
+    /// LLaMA's configuration and tokenizer.
+    llama: PathBuf,
+    /// What draws.
+    pub decoder: Option<DecoderFolders>,
+    /// A name for the pack.
+    pub name: String,
+}
+
+/// Where what draws is.
+pub struct DecoderFolders {
+    /// A diffusers folder.
+    pub unet: PathBuf,
+    /// A diffusers folder.
+    pub vae: PathBuf,
+    /// `scheduler_config.json`.
+    pub scheduler: PathBuf,
+    /// A transformers folder.
+    pub safety: Option<PathBuf>,
+}
+
+impl Source {
+    /// Finds everything from what the arguments name.
+    ///
+    /// # Errors
+    /// Where a part is missing, or there are several to choose from.
+    pub fn find(args: &ConvertArgs) -> Result<Self> {
+        let mut source = Self::beside(&args.source, args.config.as_deref(), args.llama.as_deref())?;
+        let folder = args.decoder.as_deref().unwrap_or_else(|| source.folder());
+        source.decoder = match args.no_decoder {
+            true => None,
+            false => DecoderFolders::find(folder, source.stem())?,
+        };
+        if args.decoder.is_some() && source.decoder.is_none() && !args.no_decoder {
+            bail!(
+                "{} holds no unet folder. Name the folder with unet, vae and scheduler.",
+                folder.display()
+            );
+        }
+        Ok(source)
+    }
+
+    /// Weights and configuration, without what draws.
+    ///
+    /// # Errors
+    /// As [`Source::find`].
+    pub fn beside(path: &Path, config: Option<&Path>, llama: Option<&Path>) -> Result<Self> {
+        if !path.exists() {
+            bail!("There is nothing at {}. Check the path.", path.display());
+        }
+        let file = match path.is_dir() {
+            true => weights_in(path)?,
+            false => path.to_owned(),
+        };
+        let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
+        let found = config.map(Path::to_owned).or_else(|| config_in(&folder, &file));
+        let llama = match llama {
+            Some(llama) => llama.to_owned(),
+            None => llama_for(&folder, found.as_deref())?,
+        };
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self {
+            file,
+            config: found,
+            llama,
+            decoder: None,
+            name,
+        })
+    }
+
+    fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("."))
+    }
+
+    /// `tiny-` of `tiny-emu-config.json`; nothing for a configuration of another name.
+    fn stem(&self) -> &str {
+        let name = self.config.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+        name.and_then(|name| name.strip_suffix("emu-config.json")).unwrap_or("")
+    }
+
+    /// Opens the weights.
+    ///
+    /// # Errors
+    /// Where the file is no checkpoint, or damaged.
+    pub fn weights(&self) -> Result<Box<dyn TensorSource + Send + Sync>> {
+        Ok(open_weights(&self.file)?)
+    }
+
+    /// The model's sizes: of the configuration files, the adapter's from the weights.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or says what cannot be.
+    pub fn emu_config(&self, weights: &dyn TensorSource) -> Result<EmuConfig> {
+        let mut config = match &self.config {
+            Some(path) => {
+                let llama = read_json(&self.llama.join("config.json"))?;
+                reference::emu_config(&read_json(path)?, &llama)
+                    .with_context(|| format!("configuration {}", path.display()))?
+            }
+            None => EmuConfig::emu_14b(),
+        };
+        if let Some(adapter) = reference::adapter(weights, None)? {
+            config = config.instruct();
+            config.adapter = Some(adapter);
+        }
+        Ok(config)
+    }
+
+    /// The tokenizer, with Emu's special tokens where the model has them.
+    ///
+    /// # Errors
+    /// Where LLaMA's folder has none, or its special tokens get other ids than the model's.
+    pub fn tokenizer_json(&self, config: &EmuConfig) -> Result<String> {
+        let roles = match config.special.user {
+            Some(_) => Roles::Instruct,
+            None => Roles::Pretrain,
+        };
+        let (model, json) = (self.llama.join("tokenizer.model"), self.llama.join("tokenizer.json"));
+        let tokenizer = if model.is_file() {
+            EmuTokenizer::from_sentencepiece_bytes(&read(&model)?, roles)
+                .with_context(|| format!("tokenizer {}", model.display()))?
+        } else if json.is_file() {
+            EmuTokenizer::from_base_json_bytes(&read(&json)?, roles)
+                .with_context(|| format!("tokenizer {}", json.display()))?
+        } else {
+            bail!(
+                "{} holds neither tokenizer.model nor tokenizer.json. Name the folder of LLaMA's tokenizer with --llama.",
+                self.llama.display()
+            );
+        };
+        if tokenizer.specials().image != config.special.image {
+            bail!(
+                "The tokenizer gives <image> the id {}, the model wants {}. Name the tokenizer that came with the model with --llama.",
+                tokenizer.specials().image,
+                config.special.image
+            );
+        }
+        Ok(tokenizer.to_json()?)
+    }
+}
+
+impl DecoderFolders {
+    /// The folders of what draws below `folder`, where `prefix` may stand before their names; none without a UNet.
+    fn find(folder: &Path, prefix: &str) -> Result<Option<Self>> {
+        let at = |names: &[&str]| -> Option<PathBuf> {
+            let names = names.iter().flat_map(|name| [format!("{prefix}{name}"), (*name).to_owned()]);
+            names.map(|name| folder.join(name)).find(|path| path.exists())
+        };
+        let Some(unet) = at(&["unet"]) else {
+            return Ok(None);
+        };
+        let lacks = |what: &str| {
+            format!(
+                "{} has a unet but no {what}. Complete the folder, or leave the decoder out with --no-decoder.",
+                folder.display()
+            )
+        };
+        Ok(Some(Self {
+            unet,
+            vae: at(&["vae"]).with_context(|| lacks("vae"))?,
+            scheduler: at(&[
+                "scheduler/scheduler_config.json",
+                "schedulers/pndm/scheduler_config.json",
+            ])
+            .with_context(|| lacks("scheduler"))?,
+            safety: at(&["safety_checker", "safety-checker"]),
+        }))
+    }
+}
+
+/// The only weights in a folder: beside a configuration those of its name, or else the only file of a kind.
+fn weights_in(folder: &Path) -> Result<PathBuf> {
+    let inner = folder.join("multimodal_encoder");
+    let folder = if inner.is_dir() { inner.as_path() } else { folder };
+    let names = names_in(folder)?;
+    let stem = names.iter().find_map(|name| name.strip_suffix("-emu-config.json"));
+    if let Some(stem) = stem {
+        for ending in [".safetensors", ".pt"] {
+            let file = folder.join(format!("{stem}-emu{ending}"));
+            if file.is_file() {
+                return Ok(file);
+            }
+        }
+    }
+    let kinds = [".safetensors", ".pt", ".pth", ".bin"];
+    let found: Vec<&String> = names
+        .iter()
+        .filter(|name| kinds.iter().any(|kind| name.ends_with(kind)))
+        .collect();
+    match found.as_slice() {
+        [one] => Ok(folder.join(one)),
+        [] => bail!("{} holds no weights. Name the file of Emu's weights.", folder.display()),
+        many => bail!(
+            "{} holds several weight files ({}). Name the one to convert.",
+            folder.display(),
+            many.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+/// Emu's configuration beside its weights.
+fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
+    let names = names_in(folder).ok()?;
+    let stem = file.file_stem()?.to_string_lossy().into_owned();
+    // `tiny-emu-config.json` serves `tiny-emu.pt` and `tiny-emu-instruct.pt`.
+    let fits = |name: &&String| {
+        name.strip_suffix("-config.json").is_some_and(|own| own.ends_with("emu") && stem.starts_with(own))
+    };
+    let own = names.iter().find(fits);
+    let released = names.iter().find(|name| name.starts_with("Emu-") && name.ends_with(".json"));
+    Some(folder.join(own.or(released)?))
+}
+
+/// The LLaMA folder that a configuration names, or one beside the weights.
+fn llama_for(folder: &Path, config: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = config
+        && let Some(named) = read_json(path)?.get("llama_config").and_then(Value::as_str)
+        && let Some(llama) = folder.join(named).parent()
+    {
+        return Ok(llama.to_owned());
+    }
+    let has_config = |path: &PathBuf| path.join("config.json").is_file();
+    let mut folders: Vec<PathBuf> = names_in(folder)?.iter().map(|name| folder.join(name)).collect();
+    folders.retain(|path| path.to_string_lossy().to_lowercase().contains("llama"));
+    folders.into_iter().find(has_config).with_context(|| {
+        format!(
+            "{} holds no folder of LLaMA's configuration and tokenizer. Name it with --llama.",
+            folder.display()
+        )
+    })
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("{} cannot be read; check the path", folder.display()))?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    Ok(names)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("{} cannot be read; check the path", path.display()))
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// Where it cannot be read or is no JSON.
+pub fn read_json(path: &Path) -> Result<Value> {
+    serde_json::from_slice(&read(path)?)
+        .with_context(|| format!("{} is no JSON; take the published file", path.display()))
+}

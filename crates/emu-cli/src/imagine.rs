@@ -1,0 +1,175 @@
+//! `emu imagine`
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use emu_kernels::burn::tensor::{Tensor, TensorData, read_sync};
+use emu_model::diffusion::{Denoise, DrawOptions, Preview};
+use emu_model::generate::ImageEmbedder;
+use emu_model::image::{ClipFeatureExtractor, RgbImage, encode_png};
+use emu_model::safety::black_out;
+use serde_json::json;
+
+use crate::args::ImagineArgs;
+use crate::output::{bar, json_line, print_now, spinner};
+use crate::prompt::{self, Marked, fill};
+use crate::runtime::Runtime;
+use crate::media;
+
+/// Draws one picture.
+pub fn run(args: &ImagineArgs) -> Result<()> {
+    let clock = Instant::now();
+    writable(&args.out)?;
+    let pictures = args.image.iter().map(|path| media::picture(path));
+    let marked = Marked::new(&args.prompt, pictures.collect::<Result<_>>()?, vec![])?;
+    let runtime = Runtime::open(&args.model)?;
+    let seed = args.model.seed;
+    let (_, config) = runtime.decoder()?;
+    let mut options = DrawOptions::new(config, seed);
+    if let Some((width, height)) = args.size {
+        (options.width, options.height) = (width, height);
+    }
+    options.steps = args.steps.unwrap_or(options.steps);
+    options.guidance = args.guidance.unwrap_or(options.guidance);
+    options.sampler = args.scheduler.map_or(options.sampler, Into::into);
+
+    let marked = Marked {
+        text: fill(&runtime.emu_config().prompts.imagine, &marked.text),
+        ..marked
+    };
+    let condition = regress(&runtime, &marked, "reading the prompt")?;
+    let negative = match &args.negative {
+        None => None,
+        Some(text) => {
+            let marked = Marked::new(text, vec![], vec![])?;
+            Some(regress(&runtime, &marked, "reading the negative prompt")?)
+        }
+    };
+    let drawing = Drawing {
+        options,
+        negative,
+        previews: args.previews.clone(),
+    };
+    let picture = draw(&runtime, condition, &drawing)?;
+    save(&picture.image, &args.out)?;
+    let (width, height) = picture.image.dimensions();
+    if args.model.json {
+        return json_line(&json!({
+            "image": args.out, "seed": seed, "flagged": picture.flagged, "width": width, "height": height,
+            "steps": drawing.options.steps, "seconds": clock.elapsed().as_secs_f64(), "device": runtime.opened.name,
+        }));
+    }
+    if picture.flagged == Some(true) {
+        eprintln!("The safety checker flagged the picture, so it is black. Try another --seed.");
+    }
+    print_now(&format!("{}\n", args.out.display()))
+}
+
+/// The embeddings of the picture that a prompt asks for, `[1, Q, D]`.
+fn regress(runtime: &Runtime, marked: &Marked, what: &str) -> Result<Tensor<3>> {
+    let prompt = prompt::picture(runtime, marked)?;
+    let waiting = spinner(what);
+    let (embeddings, _) =
+        ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run();
+    waiting.finish_and_clear();
+    Ok(embeddings)
+}
+
+/// What is drawn besides the condition.
+pub struct Drawing {
+    /// Size, steps, seed.
+    pub options: DrawOptions,
+    /// What guidance leads away from; the empty prompt without it.
+    pub negative: Option<Tensor<3>>,
+    /// A folder for the picture after each step.
+    pub previews: Option<PathBuf>,
+}
+
+/// A finished picture.
+pub struct Drawn {
+    /// Black where it was flagged.
+    pub image: RgbImage,
+    /// What the checker said, if the pack has one.
+    pub flagged: Option<bool>,
+}
+
+/// Draws the picture of these embeddings.
+///
+/// # Errors
+/// Where the pack cannot draw, an option does not fit it, or the device fails.
+pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Result<Drawn> {
+    let (decoder, config) = runtime.decoder()?;
+    let mut walk = Denoise::new(
+        decoder,
+        config,
+        condition,
+        drawing.negative.clone(),
+        &drawing.options,
+    )?;
+    let (_, total) = walk.progress();
+    let bar = bar(total as u64, "drawing");
+    let preview = match &drawing.previews {
+        None => Preview::None,
+        Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| {
+                format!("{} cannot be created; choose another folder", folder.display())
+            })?;
+            Preview::Decoded
+        }
+    };
+    while !walk.is_done() {
+        let progress = read_sync(walk.step(preview))?;
+        if let (Some(folder), Some(image)) = (&drawing.previews, progress.previews.first()) {
+            save(image, &folder.join(format!("step-{:03}.png", progress.step)))?;
+        }
+        bar.set_position(progress.step as u64);
+    }
+    bar.finish_and_clear();
+    let Some(mut image) = read_sync(walk.pictures())?.into_iter().next() else {
+        bail!("No picture came out. Try again, or use --device cpu.");
+    };
+    let flagged = checked(runtime, &image)?;
+    black_out([image.as_mut()], &[flagged == Some(true)]);
+    Ok(Drawn { image, flagged })
+}
+
+/// What the pack's checker says of a picture.
+fn checked(runtime: &Runtime, image: &RgbImage) -> Result<Option<bool>> {
+    let Some((checker, config)) = runtime.safety()? else {
+        return Ok(None);
+    };
+    let side = config.image_size as u32;
+    let extractor = ClipFeatureExtractor {
+        shortest_edge: Some(side),
+        crop: Some((side, side)),
+        ..Default::default()
+    };
+    let (values, height, width) = extractor.apply(image)?;
+    let data = TensorData::new(values, [1, 3, height as usize, width as usize]);
+    let input = Tensor::<4>::from_data(data, &runtime.opened.device);
+    let flags = read_sync(checker.flagged(input))?;
+    Ok(flags.first().copied())
+}
+
+/// Says before the work, not after it, that the picture cannot be kept.
+fn writable(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        bail!("There is no folder {}. Create it, or choose another -o.", folder.display());
+    }
+    if path.is_dir() {
+        bail!("{} is a folder. Name a PNG file with -o.", path.display());
+    }
+    Ok(())
+}
+
+/// Writes a picture as PNG.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
+    std::fs::write(path, encode_png(image)?).with_context(|| {
+        format!("{} cannot be written; check the folder and the space left", path.display())
+    })
+}

@@ -1,0 +1,96 @@
+//! Pictures and videos from files to the tensors that the encoder reads.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use emu_kernels::burn::tensor::{Tensor, TensorData};
+use emu_model::image::{Limits, RgbImage, decode, process_img_with};
+use emu_model::video::{FRAMES_PER_VIDEO, VideoFrames, sample_frames, sample_pictures};
+
+use crate::runtime::Runtime;
+
+/// Pictures that the encoder reads at once.
+const BATCH: usize = 8;
+
+/// Reads a picture.
+///
+/// # Errors
+/// Where the file cannot be read or is no picture within the limits.
+pub fn picture(path: &Path) -> Result<RgbImage> {
+    let bytes = read(path)?;
+    decode(&bytes, &Limits::default()).with_context(|| format!("picture {}", path.display()))
+}
+
+/// Reads the frames of a video that the model sees: of a file, or of a folder of pictures in the order of their names.
+///
+/// # Errors
+/// Where there are none, or they cannot be read.
+pub fn video(path: &Path) -> Result<VideoFrames> {
+    let limits = Limits::default();
+    let frames = if path.is_dir() {
+        let files: Vec<Vec<u8>> = frame_files(path)?
+            .iter()
+            .map(|file| read(file))
+            .collect::<Result<_>>()?;
+        sample_pictures(&files, FRAMES_PER_VIDEO, &limits)
+    } else {
+        sample_frames(&read(path)?, FRAMES_PER_VIDEO, &limits)
+    };
+    frames.with_context(|| format!("video {}", path.display()))
+}
+
+fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| unreadable(folder))?;
+    let mut files = vec![];
+    for entry in entries {
+        let path = entry.with_context(|| unreadable(folder))?.path();
+        let kind = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        if matches!(kind.as_deref(), Some("png" | "jpg" | "jpeg" | "webp" | "gif")) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    // Asked before the bytes are: a huge file is refused without being read.
+    let limit = Limits::default().max_bytes as u64;
+    let length = std::fs::metadata(path).with_context(|| unreadable(path))?.len();
+    if length > limit {
+        bail!(
+            "{} has {length} bytes, more than the {limit} that are read. Cut or compress it first.",
+            path.display()
+        );
+    }
+    std::fs::read(path).with_context(|| unreadable(path))
+}
+
+fn unreadable(path: &Path) -> String {
+    format!("{} cannot be read; check the path and its permissions", path.display())
+}
+
+/// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.
+///
+/// # Errors
+/// Where the model cannot be loaded, or a picture cannot be resized.
+pub fn embed(runtime: &Runtime, pictures: &[RgbImage]) -> Result<Option<Tensor<3>>> {
+    if pictures.is_empty() {
+        return Ok(None);
+    }
+    let config = runtime.emu_config();
+    let (emu, device) = (runtime.emu()?, &runtime.opened.device);
+    let side = config.vision.image_size;
+    let wide = |values: [f32; 3]| values.map(f64::from);
+    let (mean, std) = (wide(config.image.mean), wide(config.image.std));
+    let mut embedded = vec![];
+    for batch in pictures.chunks(BATCH) {
+        let mut values = Vec::with_capacity(batch.len() * 3 * side * side);
+        for picture in batch {
+            values.extend(process_img_with(picture, side as u32, &mean, &std)?);
+        }
+        let data = TensorData::new(values, [batch.len(), 3, side, side]);
+        embedded.push(emu.embed_images(Tensor::<4>::from_data(data, device)));
+    }
+    Ok(Some(Tensor::cat(embedded, 0)))
+}

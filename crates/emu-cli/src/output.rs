@@ -1,0 +1,51 @@
+//! Lines on stdout, bars on stderr.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+/// Prints one JSON object as one line.
+///
+/// # Errors
+/// Where stdout is closed.
+pub fn json_line(value: &Value) -> Result<()> {
+    print_now(&format!("{value}\n"))
+}
+
+/// Prints text at once, without a line's end.
+///
+/// # Errors
+/// Where stdout is closed.
+pub fn print_now(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("Nothing can be printed: the output is closed. Redirect it to a file instead")
+}
+
+/// A bar of so many steps on stderr, if that is a terminal.
+pub fn bar(steps: u64, what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(steps).with_message(what.to_owned());
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A bar for work of unknown length.
+pub fn spinner(what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
+    spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+    spinner
+}
+
+/// Bytes for people.
+pub fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}

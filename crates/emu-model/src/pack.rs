@@ -1,0 +1,202 @@
+//! What a pack of this model holds: its configuration, which component a tensor belongs to, and loading.
+//!
+//! Tensors have the names of the modules' parameters: `visual..`, `ln_visual..` and `cformer..` in [`VISION`], `lm..` in
+//! [`LM`], `unet..`, `vae..` and `null_prompt` in [`DECODER`], `safety..` in [`SAFETY`].
+
+use burn::module::Module;
+use burn::tensor::Device;
+use emu_pack::{PackError, PackReader};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Emu;
+use crate::config::{ConfigError, EmuConfig};
+use crate::diffusion::{Decoder, DecoderConfig};
+use crate::safety::{SafetyChecker, SafetyConfig};
+use crate::weights;
+
+/// Encoder and causal former.
+pub const VISION: &str = "vision";
+/// Language model and regression head.
+pub const LM: &str = "lm";
+/// UNet, autoencoder, null prompt.
+pub const DECODER: &str = "decoder";
+/// Safety checker.
+pub const SAFETY: &str = "safety";
+/// Name of the tokenizer's file.
+pub const TOKENIZER: &str = "tokenizer.json";
+
+/// `config` of a pack's manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Encoder, causal former, language model.
+    pub emu: EmuConfig,
+    /// What draws, where the pack can draw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<DecoderConfig>,
+    /// What checks drawn pictures, where the pack has a checker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<SafetyConfig>,
+}
+
+impl ModelConfig {
+    /// Reads and validates the configuration of a manifest.
+    ///
+    /// # Errors
+    /// Where an entry is absent, unknown or wrong, or parts do not fit each other.
+    pub fn from_value(value: &Value) -> Result<Self, ConfigError> {
+        let config: Self =
+            serde_json::from_value(value.clone()).map_err(|e| ConfigError(e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every part, and that the parts fit each other.
+    ///
+    /// # Errors
+    /// Names the first number that does not fit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.emu.validate()?;
+        if let Some(decoder) = &self.decoder {
+            decoder.validate()?;
+            let (tokens, width) = (self.emu.causal.queries, self.emu.lm.width);
+            if (decoder.tokens, decoder.unet.context_width) != (tokens, width) {
+                return Err(ConfigError(format!(
+                    "the decoder wants {} embeddings of width {}, the language model gives {tokens} of width {width}",
+                    decoder.tokens, decoder.unet.context_width
+                )));
+            }
+        }
+        match &self.safety {
+            Some(safety) => safety.validate(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The component of a tensor, by its name.
+pub fn component(name: &str) -> &'static str {
+    match name.split('.').next() {
+        Some("lm") => LM,
+        Some("unet" | "vae" | "null_prompt") => DECODER,
+        Some("safety") => SAFETY,
+        _ => VISION,
+    }
+}
+
+/// Encoder, causal former and language model.
+///
+/// # Errors
+/// A missing, misshapen or damaged tensor.
+pub fn load_emu(
+    reader: &PackReader,
+    config: &EmuConfig,
+    device: &Device,
+) -> Result<Emu, LoadError> {
+    load(config.init(device)?, "", reader, device)
+}
+
+/// What draws.
+///
+/// # Errors
+/// As [`load_emu`].
+pub fn load_decoder(
+    reader: &PackReader,
+    config: &DecoderConfig,
+    device: &Device,
+) -> Result<Decoder, LoadError> {
+    load(config.init(device)?, "", reader, device)
+}
+
+/// What checks drawn pictures.
+///
+/// # Errors
+/// As [`load_emu`].
+pub fn load_safety(
+    reader: &PackReader,
+    config: &SafetyConfig,
+    device: &Device,
+) -> Result<SafetyChecker, LoadError> {
+    load(config.init(device)?, "safety.", reader, device)
+}
+
+fn load<M: Module>(
+    module: M,
+    prefix: &str,
+    reader: &PackReader,
+    device: &Device,
+) -> Result<M, LoadError> {
+    Ok(weights::load(module, device, |name| {
+        reader.read_logical(&format!("{prefix}{name}"))
+    })?)
+}
+
+/// Why a pack cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A tensor or file of it.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+}
+
+impl LoadError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::Pack(error) => error.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mini() -> ModelConfig {
+        let special = EmuConfig::tiny().special;
+        let emu = EmuConfig::emu_mini(400, special);
+        ModelConfig {
+            decoder: Some(DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width)),
+            emu,
+            safety: None,
+        }
+    }
+
+    #[test]
+    fn configurations_survive_json_and_contradictions_are_named() {
+        let config = mini();
+        let value = serde_json::to_value(&config).expect("JSON");
+        assert_eq!(ModelConfig::from_value(&value).expect("a config"), config);
+
+        let mut wrong = mini();
+        if let Some(decoder) = &mut wrong.decoder {
+            decoder.tokens += 1;
+        }
+        let message = wrong.validate().expect_err("too many").to_string();
+        assert!(message.contains("17 embeddings"), "{message}");
+        let unknown = serde_json::json!({"emu": value["emu"], "encoder": {}});
+        let message = ModelConfig::from_value(&unknown).expect_err("unknown").to_string();
+        assert!(message.contains("encoder"), "{message}");
+    }
+
+    #[test]
+    fn every_parameter_has_its_component() {
+        let config = mini();
+        let device = Device::flex();
+        let emu = config.emu.init(&device).expect("a model");
+        for (name, _) in weights::parameters(&emu) {
+            let lm = name.starts_with("lm.");
+            assert_eq!(component(&name), if lm { LM } else { VISION }, "{name}");
+        }
+        let decoder = config.decoder.expect("one").init(&device).expect("a model");
+        for (name, _) in weights::parameters(&decoder) {
+            assert_eq!(component(&name), DECODER, "{name}");
+        }
+        assert_eq!(component("safety.visual_projection.weight"), SAFETY);
+    }
+}

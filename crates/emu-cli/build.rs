@@ -34,8 +34,12 @@ fn entries(folder: &Path) -> String {
         let kind = path.extension().and_then(|e| e.to_str());
         if let (Some("json" | "safetensors"), Some(name)) = (kind, path.file_name()) {
             let name = name.to_string_lossy();
-            let path = path.canonicalize().unwrap_or(path);
-            let _ = write!(list, "({name:?}, include_bytes!({:?})),", path.display().to_string());
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let _ = write!(
+                list,
+                "({name:?}, include_bytes!({:?})),",
+                path.display().to_string()
+            );
         }
     }
     list

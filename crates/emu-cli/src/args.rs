@@ -30,6 +30,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Compare with the original implementation's numbers, or a pack with its checkpoint.
     Parity(ParityArgs),
+    /// Train a stage.
+    Train(TrainArgs),
     /// Build training data.
     Data(DataArgs),
 }
@@ -89,16 +91,16 @@ pub struct TextArgs {
     #[arg(long, default_value_t = 128, value_parser = positive)]
     pub max_new_tokens: usize,
     /// 0 takes the most likely token; above it, chance.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Only the most likely tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Only this many of the most likely tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
     /// Above 1 makes tokens that were used before less likely.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// No sequence of so many tokens twice; 0 for no ban.
     #[arg(long, default_value_t = 0)]
@@ -254,7 +256,9 @@ pub struct ConvertArgs {
 
 fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "give a size as 32MiB, 100MB or a number of bytes".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim() {
         "" | "B" => 1,
@@ -267,7 +271,10 @@ fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(factor).filter(|n| *n > 0).ok_or_else(wrong)
+    number
+        .checked_mul(factor)
+        .filter(|n| *n > 0)
+        .ok_or_else(wrong)
 }
 
 /// `emu inspect`
@@ -295,6 +302,25 @@ pub struct ParityArgs {
     pub against: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `emu train`
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The stage as a TOML file.
+    pub config: PathBuf,
+    /// Go on from the newest checkpoint of the run's folder.
+    #[arg(long)]
+    pub resume: bool,
+    /// The run's folder, in place of the configuration's.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Lines in place of the dashboard.
+    #[arg(long)]
+    pub plain: bool,
     /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
@@ -357,7 +383,14 @@ mod tests {
         assert_eq!(bytes("32MiB"), Ok(32 << 20));
         assert_eq!(bytes("1000"), Ok(1000));
         assert_eq!(bytes("2 GB"), Ok(2_000_000_000));
-        for wrong in ["", "MiB", "0", "3 furlongs", "99999999999999999999", "99999999999GiB"] {
+        for wrong in [
+            "",
+            "MiB",
+            "0",
+            "3 furlongs",
+            "99999999999999999999",
+            "99999999999GiB",
+        ] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
         assert_eq!(size("64x32"), Ok((64, 32)));

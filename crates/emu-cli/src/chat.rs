@@ -7,9 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::{Tensor, read_sync};
 use emu_kernels::sample::{Processors, Sampling};
-use emu_model::generate::{
-    BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions,
-};
+use emu_model::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
 use serde_json::json;
 
 use crate::args::{ChatArgs, TextArgs};
@@ -31,6 +29,10 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         args,
         drawn: 0,
     };
+    if args.out.is_some() {
+        // Better said now than in the midst of an answer.
+        runtime.decoder()?;
+    }
     let given = (args.image.clone(), args.video.clone());
     if let Some(prompt) = &args.prompt {
         let user = marked(prompt, &given.0, &given.1)?;
@@ -50,7 +52,10 @@ fn system(args: &ChatArgs, runtime: &Runtime) -> String {
 }
 
 fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked> {
-    let pictures = pictures.iter().map(|p| media::picture(p)).collect::<Result<_>>()?;
+    let pictures = pictures
+        .iter()
+        .map(|p| media::picture(p))
+        .collect::<Result<_>>()?;
     let videos = videos
         .iter()
         .map(|p| Ok(media::video(p)?.frames))
@@ -67,7 +72,9 @@ fn converse(
     let stdin = std::io::stdin();
     let terminal = stdin.is_terminal();
     if terminal {
-        eprintln!("/image FILE and /video FILE add to what you say next, /reset forgets, /quit leaves.");
+        eprintln!(
+            "/image FILE and /video FILE add to what you say next, /reset forgets, /quit leaves."
+        );
     }
     let mut lines = stdin.lock().lines();
     loop {
@@ -193,9 +200,12 @@ impl Speaker<'_> {
 
     fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {
         let runtime = self.runtime;
-        let options = text_options(&self.args.text, self.args.model.seed, self.args.out.is_some());
-        let mut machine =
-            TextMachine::new(runtime.emu()?, runtime.emu_config(), prompt, options)?;
+        let options = text_options(
+            &self.args.text,
+            self.args.model.seed,
+            self.args.out.is_some(),
+        );
+        let mut machine = TextMachine::new(runtime.emu()?, runtime.emu_config(), prompt, options)?;
         let mut decoder = runtime.tokenizer.decode_stream();
         let (mut text, mut tokens) = (String::new(), 0);
         loop {
@@ -265,7 +275,10 @@ impl Speaker<'_> {
 
 fn unused(folder: &Path, number: u64) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| {
-        format!("{} cannot be created; choose another --out", folder.display())
+        format!(
+            "{} cannot be created; choose another --out",
+            folder.display()
+        )
     })?;
     Ok(folder.join(format!("emu-{number}.png")))
 }

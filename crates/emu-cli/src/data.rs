@@ -38,11 +38,17 @@ fn emoji(args: &EmojiArgs) -> Result<()> {
     waiting.finish_and_clear();
 
     let bar = bar(0, "samples");
-    let index = build(&catalogue, &options, &args.out, args.overwrite, &mut |progress| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(progress.what.clone());
-    })?;
+    let index = build(
+        &catalogue,
+        &options,
+        &args.out,
+        args.overwrite,
+        &mut |progress| {
+            bar.set_length(progress.total as u64);
+            bar.set_position(progress.done as u64);
+            bar.set_message(progress.what.clone());
+        },
+    )?;
     bar.finish_and_clear();
     let samples: usize = index.counts.values().sum();
     let size: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
@@ -54,5 +60,9 @@ fn emoji(args: &EmojiArgs) -> Result<()> {
     for (part, count) in &index.counts {
         print_now(&format!("{part:24} {count:8}\n"))?;
     }
-    print_now(&format!("{samples} samples, {} in {}\n", bytes(size), args.out.display()))
+    print_now(&format!(
+        "{samples} samples, {} in {}\n",
+        bytes(size),
+        args.out.display()
+    ))
 }

@@ -12,10 +12,10 @@ use emu_model::safety::black_out;
 use serde_json::json;
 
 use crate::args::ImagineArgs;
+use crate::media;
 use crate::output::{bar, json_line, print_now, spinner};
 use crate::prompt::{self, Marked, fill};
 use crate::runtime::Runtime;
-use crate::media;
 
 /// Draws one picture.
 pub fn run(args: &ImagineArgs) -> Result<()> {
@@ -70,8 +70,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
 fn regress(runtime: &Runtime, marked: &Marked, what: &str) -> Result<Tensor<3>> {
     let prompt = prompt::picture(runtime, marked)?;
     let waiting = spinner(what);
-    let (embeddings, _) =
-        ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run();
+    let (embeddings, _) = ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run();
     waiting.finish_and_clear();
     Ok(embeddings)
 }
@@ -113,7 +112,10 @@ pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Resul
         None => Preview::None,
         Some(folder) => {
             std::fs::create_dir_all(folder).with_context(|| {
-                format!("{} cannot be created; choose another folder", folder.display())
+                format!(
+                    "{} cannot be created; choose another folder",
+                    folder.display()
+                )
             })?;
             Preview::Decoded
         }
@@ -121,7 +123,10 @@ pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Resul
     while !walk.is_done() {
         let progress = read_sync(walk.step(preview))?;
         if let (Some(folder), Some(image)) = (&drawing.previews, progress.previews.first()) {
-            save(image, &folder.join(format!("step-{:03}.png", progress.step)))?;
+            save(
+                image,
+                &folder.join(format!("step-{:03}.png", progress.step)),
+            )?;
         }
         bar.set_position(progress.step as u64);
     }
@@ -154,9 +159,14 @@ fn checked(runtime: &Runtime, image: &RgbImage) -> Result<Option<bool>> {
 
 /// Says before the work, not after it, that the picture cannot be kept.
 fn writable(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        bail!("There is no folder {}. Create it, or choose another -o.", folder.display());
+        bail!(
+            "There is no folder {}. Create it, or choose another -o.",
+            folder.display()
+        );
     }
     if path.is_dir() {
         bail!("{} is a folder. Name a PNG file with -o.", path.display());
@@ -170,6 +180,9 @@ fn writable(path: &Path) -> Result<()> {
 /// Where the file cannot be written.
 pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
     std::fs::write(path, encode_png(image)?).with_context(|| {
-        format!("{} cannot be written; check the folder and the space left", path.display())
+        format!(
+            "{} cannot be written; check the folder and the space left",
+            path.display()
+        )
     })
 }

@@ -63,7 +63,10 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         .iter()
         .map(|(name, part)| {
             let parameters = parameters.get(name.as_str()).copied().unwrap_or(0);
-            (name.as_str(), json!({"bytes": part.bytes, "shards": part.shards.len(), "parameters": parameters}))
+            (
+                name.as_str(),
+                json!({"bytes": part.bytes, "shards": part.shards.len(), "parameters": parameters}),
+            )
         })
         .collect();
     let stored: u64 = manifest.shards.iter().map(|shard| shard.bytes).sum();
@@ -77,7 +80,10 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         }));
     }
     let mut lines = vec![
-        format!("{} ({}) {}", manifest.name, manifest.license, manifest.attribution),
+        format!(
+            "{} ({}) {}",
+            manifest.name, manifest.license, manifest.attribution
+        ),
         format!("model      {summary}"),
     ];
     for (name, part) in &manifest.components {
@@ -88,7 +94,11 @@ pub fn run(args: &InspectArgs) -> Result<()> {
             part.shards.len()
         ));
     }
-    lines.push(format!("stored     {}, {} tensors quantized", bytes(stored), manifest.quantization.len()));
+    lines.push(format!(
+        "stored     {}, {} tensors quantized",
+        bytes(stored),
+        manifest.quantization.len()
+    ));
     lines.push(format!(
         "needs      {} of memory; largest buffer {}",
         bytes(loaded),
@@ -106,7 +116,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 /// Memory that programs can have, where the system says so.
 fn memory_available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

@@ -12,6 +12,7 @@ mod output;
 mod parity;
 mod prompt;
 mod runtime;
+mod train;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Parity(args) => parity::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Data(args) => data::run(&args),
     }
 }

@@ -45,7 +45,10 @@ fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry.with_context(|| unreadable(folder))?.path();
         let kind = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if matches!(kind.as_deref(), Some("png" | "jpg" | "jpeg" | "webp" | "gif")) {
+        if matches!(
+            kind.as_deref(),
+            Some("png" | "jpg" | "jpeg" | "webp" | "gif")
+        ) {
             files.push(path);
         }
     }
@@ -56,7 +59,9 @@ fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
 fn read(path: &Path) -> Result<Vec<u8>> {
     // Asked before the bytes are: a huge file is refused without being read.
     let limit = Limits::default().max_bytes as u64;
-    let length = std::fs::metadata(path).with_context(|| unreadable(path))?.len();
+    let length = std::fs::metadata(path)
+        .with_context(|| unreadable(path))?
+        .len();
     if length > limit {
         bail!(
             "{} has {length} bytes, more than the {limit} that are read. Cut or compress it first.",
@@ -67,7 +72,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn unreadable(path: &Path) -> String {
-    format!("{} cannot be read; check the path and its permissions", path.display())
+    format!(
+        "{} cannot be read; check the path and its permissions",
+        path.display()
+    )
 }
 
 /// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.

@@ -6,15 +6,19 @@ use emu_model::parity::Row;
 use serde_json::{Value, json};
 
 use crate::args::ParityArgs;
-use crate::output::{json_line, print_now, spinner};
 use crate::convert::against;
+use crate::output::{json_line, print_now, spinner};
 
 /// Compares a folder of goldens with this implementation, or a pack with its checkpoint.
 pub fn run(args: &ParityArgs) -> Result<()> {
     let opened = open(args.device.device.into())?;
     let waiting = spinner("");
     let (rows, skipped, uncompared) = match &args.against {
-        Some(source) => (against::run(&args.folder, source, &opened.device)?, vec![], vec![]),
+        Some(source) => (
+            against::run(&args.folder, source, &opened.device)?,
+            vec![],
+            vec![],
+        ),
         None => {
             let progress = |part: &str| waiting.set_message(part.to_owned());
             let report = emu_train::parity::run(&args.folder, &opened.device, progress)?;
@@ -39,23 +43,46 @@ pub fn run(args: &ParityArgs) -> Result<()> {
         for name in &uncompared {
             print_now(&format!("not compared: {name}\n"))?;
         }
-        print_now(&format!("{} compared on {}, {failed} failed\n", rows.len(), opened.name))?;
+        print_now(&format!(
+            "{} compared on {}, {failed} failed\n",
+            rows.len(),
+            opened.name
+        ))?;
     }
     match failed {
-        0 if rows.is_empty() => bail!("Nothing was compared. Give a folder laid out like the reference."),
+        0 if rows.is_empty() => {
+            bail!("Nothing was compared. Give a folder laid out like the reference.")
+        }
         0 => Ok(()),
-        n => bail!("{n} of {} comparisons failed. Look for FAIL in the table.", rows.len()),
+        n => bail!(
+            "{n} of {} comparisons failed. Look for FAIL in the table.",
+            rows.len()
+        ),
     }
 }
 
 fn table(rows: &[Row]) -> Result<()> {
-    let width = rows.iter().map(|row| row.tensor.len()).max().unwrap_or(0).clamp(6, 90);
-    print_now(&format!("     {:width$}  {:>9}  {:>9}\n", "tensor", "error", "bound"))?;
+    let width = rows
+        .iter()
+        .map(|row| row.tensor.len())
+        .max()
+        .unwrap_or(0)
+        .clamp(6, 90);
+    print_now(&format!(
+        "     {:width$}  {:>9}  {:>9}\n",
+        "tensor", "error", "bound"
+    ))?;
     for row in rows {
         let mark = if row.passes() { "ok" } else { "FAIL" };
         let note = row.note.as_deref().unwrap_or("");
-        let (tensor, error, bound) = (&row.tensor, row.error, row.bound);
-        print_now(&format!("{mark:4} {tensor:width$}  {error:9.2e}  {bound:9.2e} {note}\n"))?;
+        let (tensor, error) = (&row.tensor, row.error);
+        let bound = match row.bound.is_finite() {
+            true => format!("{:9.2e}", row.bound),
+            false => "        -".into(),
+        };
+        print_now(&format!(
+            "{mark:4} {tensor:width$}  {error:9.2e}  {bound} {note}\n"
+        ))?;
     }
     Ok(())
 }

@@ -141,7 +141,9 @@ pub fn ask(runtime: &Runtime, marked: &Marked) -> Result<Prompt> {
     let config = runtime.emu_config();
     let (pictures, queries) = (marked.pictures.len(), config.causal.queries);
     let ids =
-        runtime.tokenizer.encode_prompt(&marked.text, pictures, queries, config.lm.context)?;
+        runtime
+            .tokenizer
+            .encode_prompt(&marked.text, pictures, queries, config.lm.context)?;
     let visual = embed(runtime, &marked.pictures)?;
     Ok(Prompt { ids, visual })
 }
@@ -188,9 +190,16 @@ mod tests {
 
     #[test]
     fn marks_that_do_not_match_are_an_error() {
-        for (text, pictures) in [("<image>", 0), ("<image> <image>", 1), ("<image>", 2), ("<video>", 1)] {
+        for (text, pictures) in [
+            ("<image>", 0),
+            ("<image> <image>", 1),
+            ("<image>", 2),
+            ("<video>", 1),
+        ] {
             let pictures = vec![picture(0); pictures];
-            let message = Marked::new(text, pictures, vec![]).expect_err(text).to_string();
+            let message = Marked::new(text, pictures, vec![])
+                .expect_err(text)
+                .to_string();
             assert!(message.contains("marks"), "{message}");
         }
     }

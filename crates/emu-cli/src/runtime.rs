@@ -35,7 +35,12 @@ pub fn open_pack(model: Option<&Path>) -> Result<PackReader> {
         }
         return Ok(PackReader::open(folder)?);
     }
-    let file = |name: &str| FILES.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes);
+    let file = |name: &str| {
+        FILES
+            .iter()
+            .find(|(file, _)| *file == name)
+            .map(|(_, bytes)| *bytes)
+    };
     let Some(manifest) = file(MANIFEST) else {
         bail!("This program was built without a model inside. Name a pack with --model.");
     };
@@ -149,5 +154,6 @@ fn filled<'a, T>(
         spinner.finish_and_clear();
         let _ = cell.set(loaded);
     }
-    cell.get().context("The model was not kept after loading. Start the program again")
+    cell.get()
+        .context("The model was not kept after loading. Start the program again")
 }

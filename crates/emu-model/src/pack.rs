@@ -180,7 +180,9 @@ mod tests {
         let message = wrong.validate().expect_err("too many").to_string();
         assert!(message.contains("17 embeddings"), "{message}");
         let unknown = serde_json::json!({"emu": value["emu"], "encoder": {}});
-        let message = ModelConfig::from_value(&unknown).expect_err("unknown").to_string();
+        let message = ModelConfig::from_value(&unknown)
+            .expect_err("unknown")
+            .to_string();
         assert!(message.contains("encoder"), "{message}");
     }
 

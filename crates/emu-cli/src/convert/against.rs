@@ -9,35 +9,43 @@ use emu_model::lm::Visibility;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::parity::{Bound, Row, compare};
 use emu_model::{Emu as Model, EmuConfig, weights};
-use emu_pack::{Dtype, PackReader, TensorSource};
+use emu_pack::{Dtype, PackReader, TensorData, TensorSource};
 
-use super::{Emu, Source};
+use super::{Drawing, Emu, Source};
 use crate::runtime::open_pack;
 
 /// Text tokens after the picture of the common prompt.
 const TOKENS: usize = 24;
 
-/// Compares every tensor of encoder and language model, and what both compute of the same prompt.
+/// Compares every tensor, and what encoder and language model compute of the same prompt.
 ///
 /// # Errors
 /// Where pack or checkpoint cannot be read, or are not of the same sizes.
 pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
     let reader = open_pack(Some(pack))?;
-    let config = ModelConfig::from_value(&reader.manifest().config)?.emu;
-    let source = Emu::open(&Source::beside(source, None, None)?)?;
+    let config = ModelConfig::from_value(&reader.manifest().config)?;
+    let source = Source::with_decoder(source, config.decoder.is_some())?;
+    let emu = Emu::open(&source)?;
     let mut rows = vec![];
-    for name in source.names() {
-        let want = source.read(name)?.to_f32()?;
-        let got = reader.read_logical(name)?.to_f32()?;
+    let mut hold = |tensor: TensorData| -> Result<()> {
+        let name = &tensor.info.name;
+        let (want, got) = (tensor.to_f32()?, reader.read_logical(name)?.to_f32()?);
         let absmax = want.iter().fold(0f32, |max, v| max.max(v.abs()));
         let bound = bound(&reader, name, absmax);
         rows.push(compare(name, &got, &want, Bound::Absolute(bound)));
+        Ok(())
+    };
+    for name in emu.names() {
+        hold(emu.read(name)?)?;
+    }
+    if let Some(folders) = &source.decoder {
+        Drawing::open(folders, &emu.config)?.each(|_, tensor| hold(tensor))?;
     }
 
-    let ours = pack::load_emu(&reader, &config, device)?;
-    let theirs = source.config.init(device)?;
-    let theirs = weights::load(theirs, device, |name| source.read(name))?;
-    rows.extend(outputs(&ours, &theirs, &config, device)?);
+    let ours = pack::load_emu(&reader, &config.emu, device)?;
+    let theirs = emu.config.init(device)?;
+    let theirs = weights::load(theirs, device, |name| emu.read(name))?;
+    rows.extend(outputs(&ours, &theirs, &config.emu, device)?);
     Ok(rows)
 }
 
@@ -70,13 +78,17 @@ fn outputs(ours: &Model, theirs: &Model, config: &EmuConfig, device: &Device) ->
     let pixels = Philox::new(0, Stream::Latents, 0).normals(3 * side * side);
 
     let run = |model: &Model| -> Result<(Vec<f32>, Vec<f32>)> {
-        let picture = Tensor::<4>::from_data(BurnData::new(pixels.clone(), [1, 3, side, side]), device);
+        let picture =
+            Tensor::<4>::from_data(BurnData::new(pixels.clone(), [1, 3, side, side]), device);
         let visual = model.embed_images(picture);
         let embeds = model.splice(&[ids.clone()], Some(visual.clone()), special.image)?;
         let positions = [(0..ids.len()).collect()];
         let hidden = model.lm.forward(embeds, &positions, &Visibility::All);
         let floats = |data: BurnData| data.iter::<f32>().collect();
-        Ok((floats(visual.into_data()), floats(model.lm.logits(hidden).into_data())))
+        Ok((
+            floats(visual.into_data()),
+            floats(model.lm.logits(hidden).into_data()),
+        ))
     };
     let ((our_visual, our_logits), (visual, logits)) = (run(ours)?, run(theirs)?);
     let vocab = config.lm.vocab.max(1);
@@ -89,9 +101,12 @@ fn outputs(ours: &Model, theirs: &Model, config: &EmuConfig, device: &Device) ->
         ("outputs: logits", our_logits, logits),
     ] {
         // Not a test: what a precision costs is for the reader to judge.
-        let mut row = compare(name, &got, &want, Bound::Absolute(f64::MAX));
+        let mut row = compare(name, &got, &want, Bound::Absolute(f64::INFINITY));
         if name.ends_with("logits") {
-            row.note = Some(format!("the same most likely token at {same} of {} positions", ids.len()));
+            row.note = Some(format!(
+                "the same most likely token at {same} of {} positions",
+                ids.len()
+            ));
         }
         rows.push(row);
     }

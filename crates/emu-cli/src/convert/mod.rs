@@ -33,15 +33,19 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let config = ModelConfig {
         emu: emu.config.clone(),
         decoder: drawing.as_ref().map(|drawing| drawing.config.clone()),
-        safety: drawing.as_ref().and_then(|d| d.safety.as_ref()).map(|s| s.0.clone()),
+        safety: drawing
+            .as_ref()
+            .and_then(|d| d.safety.as_ref())
+            .map(|s| s.0.clone()),
     };
     config.validate()?;
     let meta = PackMeta {
         name: args.name.clone().unwrap_or_else(|| source.name.clone()),
         license: args.license.clone(),
         attribution: args.attribution.clone(),
-        config: serde_json::to_value(&config)
-            .context("The configuration cannot be written. Report this as a mistake of the program")?,
+        config: serde_json::to_value(&config).context(
+            "The configuration cannot be written. Report this as a mistake of the program",
+        )?,
         features: vec![],
     };
     let options = WriteOptions {
@@ -54,7 +58,10 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     if let Some(drawing) = &drawing {
         drawing.write(&mut writer, &emu, &bar)?;
     }
-    writer.add_file(pack::TOKENIZER, source.tokenizer_json(&emu.config)?.as_bytes())?;
+    writer.add_file(
+        pack::TOKENIZER,
+        source.tokenizer_json(&emu.config)?.as_bytes(),
+    )?;
     writer.finish()?;
     bar.finish_and_clear();
     report(args)
@@ -125,7 +132,10 @@ impl Emu {
     fn write(&self, writer: &mut PackWriter, bar: &ProgressBar) -> Result<()> {
         // A component after the other, so that each has shards of its own.
         for part in [pack::VISION, pack::LM] {
-            let names: Vec<&str> = self.names().filter(|name| component(name) == part).collect();
+            let names: Vec<&str> = self
+                .names()
+                .filter(|name| component(name) == part)
+                .collect();
             bar.inc_length(names.len() as u64);
             for name in names {
                 writer.add(part, self.read(name)?)?;
@@ -167,38 +177,46 @@ impl Drawing {
     }
 
     fn write(&self, writer: &mut PackWriter, emu: &Emu, bar: &ProgressBar) -> Result<()> {
-        let device = Device::flex();
-        let unet = self.config.unet.init(&device)?;
-        copy(writer, pack::DECODER, "unet", &unet, &self.unet, &diffusion::keys::unet()?, bar)?;
-        let vae = self.config.vae.init(&device)?;
-        copy(writer, pack::DECODER, "vae", &vae, &self.vae, &diffusion::keys::vae()?, bar)?;
+        self.each(|part, tensor| {
+            bar.inc_length(1);
+            bar.inc(1);
+            Ok(writer.add(part, tensor)?)
+        })?;
         writer.add(pack::DECODER, null_prompt::regress(emu, bar)?)?;
+        Ok(())
+    }
+
+    /// Reads every published tensor, one at a time, under the pack's name.
+    fn each(&self, mut f: impl FnMut(&'static str, TensorData) -> Result<()>) -> Result<()> {
+        let device = Device::flex();
+        // The null prompt is written behind these, so the checker comes first.
         if let Some((config, folder)) = &self.safety {
             let checker = config.init(&device)?;
             let map = diffusion::keys::safety()?;
-            copy(writer, pack::SAFETY, "safety", &checker, folder, &map, bar)?;
+            each(&checker, "safety", folder, &map, |t| f(pack::SAFETY, t))?;
         }
-        Ok(())
+        let unet = self.config.unet.init(&device)?;
+        let map = diffusion::keys::unet()?;
+        each(&unet, "unet", &self.unet, &map, |t| f(pack::DECODER, t))?;
+        let vae = self.config.vae.init(&device)?;
+        let map = diffusion::keys::vae()?;
+        each(&vae, "vae", &self.vae, &map, |t| f(pack::DECODER, t))
     }
 }
 
-/// Copies the parameters of a module, under `prefix`, from a folder that must hold exactly these.
-fn copy<M: Module>(
-    writer: &mut PackWriter,
-    part: &str,
-    prefix: &str,
+/// Reads the parameters of a module, named under `prefix`, from a folder that must hold exactly these.
+fn each<M: Module>(
     module: &M,
+    prefix: &str,
     folder: &ModelFolder,
     map: &KeyMap,
-    bar: &ProgressBar,
+    mut f: impl FnMut(TensorData) -> Result<()>,
 ) -> Result<()> {
     let parameters = weights::parameters(module);
     let plan = check(folder.tensors(), &parameters, map)
         .with_context(|| format!("{} does not fit its configuration", folder.file.display()))?;
-    bar.inc_length(parameters.len() as u64);
     for (name, _) in &parameters {
-        writer.add(part, plan.read(folder, name)?.renamed(format!("{prefix}.{name}")))?;
-        bar.inc(1);
+        f(plan.read(folder, name)?.renamed(format!("{prefix}.{name}")))?;
     }
     Ok(())
 }

@@ -64,7 +64,9 @@ fn layer(emu: &Emu, i: usize, device: &Device) -> Result<Layer> {
         ..emu.config.lm.clone()
     };
     let Lm { mut layers, .. } = one.init(emu.config.adapter.as_ref(), device);
-    let empty = layers.pop().context("The language model has no layers. Check the configuration")?;
+    let empty = layers
+        .pop()
+        .context("The language model has no layers. Check the configuration")?;
     Ok(part(emu, empty, &format!("lm.layers.{i}"), device)?)
 }
 
@@ -77,5 +79,8 @@ fn embed(emu: &Emu, ids: &[u32], width: usize, device: &Device) -> Result<Tensor
     });
     let values: Vec<f32> = rows.flatten().copied().collect();
     let steps = values.len() / width.max(1);
-    Ok(Tensor::from_data(BurnData::new(values, [1, steps, width]), device))
+    Ok(Tensor::from_data(
+        BurnData::new(values, [1, steps, width]),
+        device,
+    ))
 }

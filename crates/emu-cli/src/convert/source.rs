@@ -46,16 +46,17 @@ impl Source {
     pub fn find(args: &ConvertArgs) -> Result<Self> {
         let mut source = Self::beside(&args.source, args.config.as_deref(), args.llama.as_deref())?;
         let folder = args.decoder.as_deref().unwrap_or_else(|| source.folder());
-        source.decoder = match args.no_decoder {
+        let decoder = match args.no_decoder {
             true => None,
             false => DecoderFolders::find(folder, source.stem())?,
         };
-        if args.decoder.is_some() && source.decoder.is_none() && !args.no_decoder {
+        if args.decoder.is_some() && decoder.is_none() && !args.no_decoder {
             bail!(
                 "{} holds no unet folder. Name the folder with unet, vae and scheduler.",
                 folder.display()
             );
         }
+        source.decoder = decoder;
         Ok(source)
     }
 
@@ -72,12 +73,18 @@ impl Source {
             false => path.to_owned(),
         };
         let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
-        let found = config.map(Path::to_owned).or_else(|| config_in(&folder, &file));
+        let found = config
+            .map(Path::to_owned)
+            .or_else(|| config_in(&folder, &file));
         let llama = match llama {
             Some(llama) => llama.to_owned(),
             None => llama_for(&folder, found.as_deref())?,
         };
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Ok(Self {
             file,
             config: found,
@@ -87,14 +94,31 @@ impl Source {
         })
     }
 
+    /// As [`Source::beside`], with what draws where it is wanted and there.
+    ///
+    /// # Errors
+    /// As [`Source::find`].
+    pub fn with_decoder(path: &Path, wanted: bool) -> Result<Self> {
+        let mut source = Self::beside(path, None, None)?;
+        if wanted {
+            source.decoder = DecoderFolders::find(source.folder(), source.stem())?;
+        }
+        Ok(source)
+    }
+
     fn folder(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new("."))
     }
 
     /// `tiny-` of `tiny-emu-config.json`; nothing for a configuration of another name.
     fn stem(&self) -> &str {
-        let name = self.config.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
-        name.and_then(|name| name.strip_suffix("emu-config.json")).unwrap_or("")
+        let name = self
+            .config
+            .as_deref()
+            .and_then(Path::file_name)
+            .and_then(|n| n.to_str());
+        name.and_then(|name| name.strip_suffix("emu-config.json"))
+            .unwrap_or("")
     }
 
     /// Opens the weights.
@@ -134,7 +158,10 @@ impl Source {
             Some(_) => Roles::Instruct,
             None => Roles::Pretrain,
         };
-        let (model, json) = (self.llama.join("tokenizer.model"), self.llama.join("tokenizer.json"));
+        let (model, json) = (
+            self.llama.join("tokenizer.model"),
+            self.llama.join("tokenizer.json"),
+        );
         let tokenizer = if model.is_file() {
             EmuTokenizer::from_sentencepiece_bytes(&read(&model)?, roles)
                 .with_context(|| format!("tokenizer {}", model.display()))?
@@ -162,8 +189,12 @@ impl DecoderFolders {
     /// The folders of what draws below `folder`, where `prefix` may stand before their names; none without a UNet.
     fn find(folder: &Path, prefix: &str) -> Result<Option<Self>> {
         let at = |names: &[&str]| -> Option<PathBuf> {
-            let names = names.iter().flat_map(|name| [format!("{prefix}{name}"), (*name).to_owned()]);
-            names.map(|name| folder.join(name)).find(|path| path.exists())
+            let names = names
+                .iter()
+                .flat_map(|name| [format!("{prefix}{name}"), (*name).to_owned()]);
+            names
+                .map(|name| folder.join(name))
+                .find(|path| path.exists())
         };
         let Some(unet) = at(&["unet"]) else {
             return Ok(None);
@@ -190,9 +221,15 @@ impl DecoderFolders {
 /// The only weights in a folder: beside a configuration those of its name, or else the only file of a kind.
 fn weights_in(folder: &Path) -> Result<PathBuf> {
     let inner = folder.join("multimodal_encoder");
-    let folder = if inner.is_dir() { inner.as_path() } else { folder };
+    let folder = if inner.is_dir() {
+        inner.as_path()
+    } else {
+        folder
+    };
     let names = names_in(folder)?;
-    let stem = names.iter().find_map(|name| name.strip_suffix("-emu-config.json"));
+    let stem = names
+        .iter()
+        .find_map(|name| name.strip_suffix("-emu-config.json"));
     if let Some(stem) = stem {
         for ending in [".safetensors", ".pt"] {
             let file = folder.join(format!("{stem}-emu{ending}"));
@@ -208,11 +245,17 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         .collect();
     match found.as_slice() {
         [one] => Ok(folder.join(one)),
-        [] => bail!("{} holds no weights. Name the file of Emu's weights.", folder.display()),
+        [] => bail!(
+            "{} holds no weights. Name the file of Emu's weights.",
+            folder.display()
+        ),
         many => bail!(
             "{} holds several weight files ({}). Name the one to convert.",
             folder.display(),
-            many.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+            many.iter()
+                .map(|name| name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
     }
 }
@@ -223,10 +266,13 @@ fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
     let stem = file.file_stem()?.to_string_lossy().into_owned();
     // `tiny-emu-config.json` serves `tiny-emu.pt` and `tiny-emu-instruct.pt`.
     let fits = |name: &&String| {
-        name.strip_suffix("-config.json").is_some_and(|own| own.ends_with("emu") && stem.starts_with(own))
+        name.strip_suffix("-config.json")
+            .is_some_and(|own| own.ends_with("emu") && stem.starts_with(own))
     };
     let own = names.iter().find(fits);
-    let released = names.iter().find(|name| name.starts_with("Emu-") && name.ends_with(".json"));
+    let released = names
+        .iter()
+        .find(|name| name.starts_with("Emu-") && name.ends_with(".json"));
     Some(folder.join(own.or(released)?))
 }
 
@@ -239,7 +285,10 @@ fn llama_for(folder: &Path, config: Option<&Path>) -> Result<PathBuf> {
         return Ok(llama.to_owned());
     }
     let has_config = |path: &PathBuf| path.join("config.json").is_file();
-    let mut folders: Vec<PathBuf> = names_in(folder)?.iter().map(|name| folder.join(name)).collect();
+    let mut folders: Vec<PathBuf> = names_in(folder)?
+        .iter()
+        .map(|name| folder.join(name))
+        .collect();
     folders.retain(|path| path.to_string_lossy().to_lowercase().contains("llama"));
     folders.into_iter().find(has_config).with_context(|| {
         format!(
@@ -252,14 +301,16 @@ fn llama_for(folder: &Path, config: Option<&Path>) -> Result<PathBuf> {
 fn names_in(folder: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(folder)
         .with_context(|| format!("{} cannot be read; check the path", folder.display()))?;
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let names =
+        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
     let mut names: Vec<String> = names.collect();
     names.sort();
     Ok(names)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("{} cannot be read; check the path", path.display()))
+    std::fs::read(path)
+        .with_context(|| format!("{} cannot be read; check the path", path.display()))
 }
 
 /// Reads a JSON file.

@@ -1,0 +1,154 @@
+//! Running the program, and packs to run it on.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use emu_kernels::burn::tensor::Device;
+use emu_model::config::EmuConfig;
+use emu_model::diffusion::DecoderConfig;
+use emu_model::pack::{self, ModelConfig};
+use emu_model::tokenizer::{EmuTokenizer, Roles};
+use emu_model::weights;
+use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
+use emu_pack::{PackError, TensorData};
+
+/// The reference's files that the checkout carries.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/reference")
+}
+
+/// What a run of the program said.
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+fn said(output: &Output) -> Said {
+    Said {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs `emu` with these arguments.
+pub fn emu(arguments: &[&str]) -> Said {
+    said(&command(arguments).output().expect("the program starts"))
+}
+
+/// Runs `emu` with text on its standard input.
+pub fn emu_with_input(arguments: &[&str], input: &str) -> Said {
+    use std::io::Write;
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input.as_bytes())
+        .expect("written");
+    said(&child.wait_with_output().expect("the program ends"))
+}
+
+/// Runs `emu`, which must succeed, and returns its lines as JSON.
+#[track_caller]
+pub fn json_of(arguments: &[&str]) -> Vec<serde_json::Value> {
+    let said = emu(arguments);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let lines = said.out.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect()
+}
+
+/// Runs `emu`, which must fail with an error that holds all of these words and says what to do.
+#[track_caller]
+pub fn fails(arguments: &[&str], words: &[&str]) {
+    let said = emu(arguments);
+    assert_eq!(said.code, Some(1), "{} {}", said.out, said.err);
+    assert!(said.err.starts_with("error: "), "{}", said.err);
+    assert!(!said.err.contains("panicked"), "{}", said.err);
+    for word in words {
+        assert!(said.err.contains(word), "{word:?} is not in: {}", said.err);
+    }
+}
+
+/// Converts the reference's tiny model, without a decoder, into `folder`.
+pub fn tiny_pack(folder: &Path) -> String {
+    let out = text(&folder.join("tiny"));
+    let source = text(&fixtures());
+    let said = emu(&["convert", &source, "-o", &out, "--no-decoder"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    out
+}
+
+/// A pack of random weights that can draw: pictures of 16 pixels, in milliseconds.
+pub fn drawing_pack(folder: &Path) -> String {
+    let device = Device::flex();
+    emu_kernels::init::seed(3);
+    let emu = EmuConfig::tiny();
+    let mut decoder = DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width);
+    decoder.unet.channels = vec![16, 32];
+    decoder.unet.down.truncate(2);
+    decoder.unet.up = decoder.unet.up.split_off(1);
+    decoder.unet.heads = vec![2, 2];
+    decoder.unet.norm_groups = 8;
+    decoder.vae.channels = vec![8, 16];
+    decoder.image_size = 16;
+    decoder.steps = 3;
+    let config = ModelConfig {
+        emu,
+        decoder: Some(decoder),
+        safety: None,
+    };
+    let meta = PackMeta {
+        name: "drawing".into(),
+        license: "none".into(),
+        config: serde_json::to_value(&config).expect("JSON"),
+        ..Default::default()
+    };
+    let out = folder.join("drawing");
+    let mut writer = PackWriter::create(&out, meta, WriteOptions::default()).expect("a writer");
+    let mut add = |tensor: TensorData| -> Result<(), PackError> {
+        writer.add(pack::component(&tensor.info.name.clone()), tensor)
+    };
+    let model = config.emu.init(&device).expect("a model");
+    weights::export(&model, &mut add).expect("written");
+    let decoder = config
+        .decoder
+        .expect("a decoder")
+        .init(&device)
+        .expect("a decoder");
+    weights::export(&decoder, &mut add).expect("written");
+    let bytes = std::fs::read(fixtures().join("tiny-llama/tokenizer.model")).expect("a tokenizer");
+    let tokenizer = EmuTokenizer::from_sentencepiece_bytes(&bytes, Roles::Pretrain);
+    let json = tokenizer.expect("a tokenizer").to_json().expect("JSON");
+    writer
+        .add_file(pack::TOKENIZER, json.as_bytes())
+        .expect("written");
+    writer.finish().expect("finished");
+    text(&out)
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> String {
+    path.to_str().expect("a path in UTF-8").to_owned()
+}
+
+/// A picture of the fixtures.
+pub fn cat() -> String {
+    text(&fixtures().join("images/cat.jpg"))
+}

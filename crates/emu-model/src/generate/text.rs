@@ -48,6 +48,8 @@ pub enum Finish {
 }
 
 /// What a step brought.
+// One is moved per step: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum TextEvent {
     /// A token of text, or the end token.

@@ -15,6 +15,7 @@ pub mod conv;
 mod cpu;
 pub mod device;
 pub mod embedding;
+pub mod fused;
 pub mod init;
 pub mod linear;
 pub mod norm;

@@ -15,6 +15,7 @@ use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 
 use crate::backend::{ConvSpec, EmuBackend, GroupNormSpec};
 use crate::cache::LayerCache;
+use crate::fused::{AttentionSpec, FusedBackend};
 use crate::rope::RopeTables;
 
 /// What attention is masked and shifted by.
@@ -35,6 +36,17 @@ pub struct AttentionOptions {
 pub trait Operations {
     /// See [`linear`].
     fn linear(&self, x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        if on_cpu(&x.device()) {
+            // One product of all rows, and two in the backward pass: Burn's linear makes one for each batch.
+            let [b, t, d] = x.dims();
+            let y = x.reshape([b * t, d]).matmul(weight.transpose());
+            let y = match bias {
+                Some(bias) => y + bias.unsqueeze(),
+                None => y,
+            };
+            let [_, out] = y.dims();
+            return y.reshape([b, t, out]);
+        }
         burn_ops::linear(x, weight.transpose(), bias)
     }
 
@@ -54,6 +66,27 @@ pub trait Operations {
         let [b, h, t, _] = q.dims();
         let [_, g, s, _] = k.dims();
         let (k, v) = (share_heads(k, h / g), share_heads(v, h / g));
+        if on_cpu(&q.device()) {
+            let scale = options.scale.unwrap_or_else(|| 1.0 / (q.dims()[3] as f64).sqrt());
+            let spec = AttentionSpec {
+                causal: options.causal,
+                scale,
+                hidden: options.hidden.is_some(),
+                bias: options.bias.is_some(),
+                score_gradient: false,
+            };
+            let device = q.device();
+            let hidden = options.hidden.unwrap_or_else(|| Tensor::from_data([[[[false]]]], &device));
+            let bias = options.bias.unwrap_or_else(|| Tensor::zeros([1, 1, 1, 1], &device));
+            return Tensor::from_dispatch(Dispatch::emu_attention(
+                q.into_dispatch(),
+                k.into_dispatch(),
+                v.into_dispatch(),
+                hidden.into_dispatch(),
+                bias.into_dispatch(),
+                spec,
+            ));
+        }
         let mask = options.hidden.map(|m| m.expand([b, h, t, s]));
         let bias = options.bias.map(|m| m.expand([b, h, t, s]));
         let options = AttentionModuleOptions {
@@ -110,14 +143,30 @@ pub trait Operations {
 
     /// See [`silu_gate`].
     fn silu_gate(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+        if on_cpu(&gate.device()) {
+            return Tensor::from_dispatch(Dispatch::emu_silu_gate(gate.into_dispatch(), up.into_dispatch()));
+        }
         activation::silu(gate).mul(up)
+    }
+
+    /// See [`gelu`].
+    fn gelu(&self, x: Tensor<3>) -> Tensor<3> {
+        if on_cpu(&x.device()) {
+            return Tensor::from_dispatch(Dispatch::emu_gelu(x.into_dispatch()));
+        }
+        if !x.device().is_autodiff() {
+            return activation::gelu(x);
+        }
+        // Burn's own gradient on GPUs is that of the tanh approximation, right to three digits only.
+        let share = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0);
+        x.mul(share.mul_scalar(0.5))
     }
 
     /// See [`geglu`].
     fn geglu(&self, x: Tensor<3>) -> Tensor<3> {
         let [_, _, d] = x.dims();
         let value = x.clone().narrow(2, 0, d / 2);
-        value.mul(gelu(x.narrow(2, d / 2, d / 2)))
+        value.mul(self.gelu(x.narrow(2, d / 2, d / 2)))
     }
 
     /// See [`group_norm`].
@@ -164,6 +213,11 @@ impl Operations for Composed {}
 /// The implementation for tensors of this device.
 pub fn operations(_device: &Device) -> &'static dyn Operations {
     &Composed
+}
+
+/// Whether tensors of this device are computed by Flex.
+fn on_cpu(device: &Device) -> bool {
+    *device == Device::flex()
 }
 
 /// Repeats each key/value head for the query heads that share it: `[B, G, S, E]` to `[B, G·times, S, E]`.
@@ -353,15 +407,10 @@ pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
         .reshape([b, c, h * 2, w * 2])
 }
 
-/// `x · Φ(x)`, the exact GELU.
+/// `x · Φ(x)`, exact (not the tanh approximation).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let device = x.device();
-    if !device.is_autodiff() || device.inner() == Device::flex() {
-        return activation::gelu(x);
-    }
-    // Burn's own gradient on GPUs is that of the tanh approximation, right to three digits only.
-    let share = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0);
-    x.mul(share.mul_scalar(0.5))
+    let operations = operations(&x.device());
+    folded(x, |x| operations.gelu(x))
 }
 
 /// `x · sigmoid(1.702 x)`, CLIP's approximation of GELU.

@@ -3,8 +3,11 @@
 //! Work is divided by the sizes alone, never by the number of threads, so that sums come in one order and a resumed
 //! training repeats itself bit for bit.
 
+pub mod attention;
 pub mod conv;
+pub mod elementwise;
 pub mod group_norm;
+pub mod math;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};

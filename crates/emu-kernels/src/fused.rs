@@ -65,7 +65,12 @@ pub trait FusedBackend: Backend {
         probabilities: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
         composed::attention_backward::<Self>(q, k, v, probabilities, grad, spec)
     }
 
@@ -124,7 +129,12 @@ impl FusedBackend for Flex {
         probabilities: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
         cpu::attention::backward(q, k, v, probabilities, grad, spec)
     }
 
@@ -165,14 +175,29 @@ struct AttentionState<B: Backend> {
 impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
     type State = AttentionState<B>;
 
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let grad = grads.consume::<B>(&ops.node);
         let [node_q, node_k, node_v, node_bias] = ops.parents;
-        let AttentionState { inputs, probabilities, bias, spec } = ops.state;
+        let AttentionState {
+            inputs,
+            probabilities,
+            bias,
+            spec,
+        } = ops.state;
         let node_bias = node_bias.filter(|_| spec.bias);
-        let [q, k, v] = inputs.map(|node| checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(node));
-        let spec = AttentionSpec { score_gradient: node_bias.is_some(), ..spec };
-        let (at_q, at_k, at_v, at_scores) = B::emu_attention_backward(q, k, v, probabilities, grad, spec);
+        let [q, k, v] =
+            inputs.map(|node| checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(node));
+        let spec = AttentionSpec {
+            score_gradient: node_bias.is_some(),
+            ..spec
+        };
+        let (at_q, at_k, at_v, at_scores) =
+            B::emu_attention_backward(q, k, v, probabilities, grad, spec);
         for (node, grad) in [(node_q, at_q), (node_k, at_k), (node_v, at_v)] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -197,7 +222,12 @@ struct SiluGateNode;
 impl<B: FusedBackend> Backward<B, 2> for SiluGateNode {
     type State = (NodeId, NodeId);
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let grad = grads.consume::<B>(&ops.node);
         let gate = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.0);
         let up = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.1);
@@ -217,7 +247,12 @@ struct GeluNode;
 impl<B: FusedBackend> Backward<B, 1> for GeluNode {
     type State = NodeId;
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let grad = grads.consume::<B>(&ops.node);
         let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state);
         if let [Some(node)] = ops.parents {
@@ -241,9 +276,21 @@ impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
         let (iq, ik, iv, ib) = (inner(&q), inner(&k), inner(&v), inner(&bias));
         match AttentionNode.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let inputs = [prep.checkpoint(&q), prep.checkpoint(&k), prep.checkpoint(&v)];
+                let inputs = [
+                    prep.checkpoint(&q),
+                    prep.checkpoint(&k),
+                    prep.checkpoint(&v),
+                ];
                 let (y, probabilities) = B::emu_attention_keeping(iq, ik, iv, hidden, ib, spec);
-                prep.finish(AttentionState { inputs, probabilities, bias: shape, spec }, y)
+                prep.finish(
+                    AttentionState {
+                        inputs,
+                        probabilities,
+                        bias: shape,
+                        spec,
+                    },
+                    y,
+                )
             }
             OpsKind::UnTracked(prep) => prep.finish(B::emu_attention(iq, ik, iv, hidden, ib, spec)),
         }
@@ -251,7 +298,11 @@ impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
 
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let y = || B::emu_silu_gate(gate.primitive().clone(), up.primitive().clone());
-        match SiluGateNode.prepare::<C>([gate.node(), up.node()]).compute_bound().stateful() {
+        match SiluGateNode
+            .prepare::<C>([gate.node(), up.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&gate), prep.checkpoint(&up));
                 prep.finish(state, y())
@@ -286,25 +337,38 @@ mod composed {
     ) -> FloatTensor<B> {
         let ([b, h, t, _], [_, _, s, _]) = (q.shape().dims::<4>(), k.shape().dims::<4>());
         let full = Shape::new([b, h, t, s]);
-        let mut scores = B::float_matmul(B::float_mul_scalar(q, spec.scale.into()), B::float_transpose(k));
+        let mut scores = B::float_matmul(
+            B::float_mul_scalar(q, spec.scale.into()),
+            B::float_transpose(k),
+        );
         if spec.bias {
             scores = B::float_add(scores, bias);
         }
         if spec.hidden {
-            scores = B::float_mask_fill(scores, B::bool_expand(hidden, full.clone()), LOWEST.into());
+            scores =
+                B::float_mask_fill(scores, B::bool_expand(hidden, full.clone()), LOWEST.into());
         }
         if spec.causal {
             let device = scores.device();
             let later = |(row, column): (usize, usize)| column + t > row + s;
-            let flags: Vec<bool> = (0..t).flat_map(|row| (0..s).map(move |c| later((row, c)))).collect();
+            let flags: Vec<bool> = (0..t)
+                .flat_map(|row| (0..s).map(move |c| later((row, c))))
+                .collect();
             let data = burn::tensor::TensorData::new(flags, [1, 1, t, s]);
             let mask = B::bool_expand(B::bool_from_data(data, &device), full);
             scores = B::float_mask_fill(scores, mask, LOWEST.into());
         }
         let greatest = B::float_max_dim(scores.clone(), 3);
-        let shown = B::float_greater_elem(scores.clone(), (LOWEST * 0.5).into(), burn::tensor::BoolDType::Native);
+        let shown = B::float_greater_elem(
+            scores.clone(),
+            (LOWEST * 0.5).into(),
+            burn::tensor::BoolDType::Native,
+        );
         let exps = B::float_exp(B::float_sub(scores, greatest));
-        let exps = B::float_mul(exps, B::bool_into_float(shown, burn::tensor::FloatDType::F32));
+        let exps = B::float_mul(
+            exps,
+            B::bool_into_float(shown, burn::tensor::FloatDType::F32),
+        );
         let sum = B::float_clamp_min(B::float_sum_dim(exps.clone(), 3), f32::MIN_POSITIVE.into());
         B::float_div(exps, sum)
     }
@@ -319,7 +383,12 @@ mod composed {
         p: FloatTensor<B>,
         grad: FloatTensor<B>,
         spec: AttentionSpec,
-    ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    ) -> (
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+    ) {
         let at_v = B::float_matmul(B::float_transpose(p.clone()), grad.clone());
         let at_p = B::float_matmul(grad, B::float_transpose(v));
         let mean = B::float_sum_dim(B::float_mul(at_p.clone(), p.clone()), 3);
@@ -344,86 +413,5 @@ mod composed {
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::backend::flex::FlexTensor;
-    use burn::backend::ops::{ActivationOps, FloatTensorOps};
-    use burn::tensor::TensorData;
-
-    use super::*;
-    use crate::random::Philox;
-
-    fn random(seed: u32, shape: [usize; 4]) -> FlexTensor {
-        let values = Philox::with_stream(3, 40 + seed, 0).normals(shape.iter().product());
-        FlexTensor::from_data(TensorData::new(values, shape))
-    }
-
-    fn floats(x: FlexTensor) -> Vec<f32> {
-        x.into_data().iter::<f32>().collect()
-    }
-
-    fn near(a: FlexTensor, b: FlexTensor, what: &str) {
-        let (a, b) = (floats(a), floats(b));
-        assert_eq!(a.len(), b.len(), "{what}");
-        let error = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let size = b.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-        assert!(error < 3e-6 * size && a.iter().all(|a| a.is_finite()), "{what}: {error}");
-    }
-
-    /// The CPU's attention beside Burn's operations: odd sizes, several blocks, masks that hide whole rows, biases that
-    /// repeat, tensors that are not contiguous.
-    #[test]
-    fn attention_of_the_cpu_is_that_of_burn() {
-        for (b, h, t, s, e, causal) in
-            [(2, 3, 5, 5, 4, true), (1, 2, 70, 70, 8, true), (2, 1, 3, 40, 7, false), (2, 2, 4, 9, 3, true)]
-        {
-            for masked in 0..4 {
-                let (has_hidden, has_bias) = (masked & 1 != 0, masked & 2 != 0);
-                let spec =
-                    AttentionSpec { causal, scale: 0.3, hidden: has_hidden, bias: has_bias, score_gradient: true };
-                let [q, grad] = [1, 2].map(|i| random(i, [b, h, t, e]));
-                let [k, v] = [3, 4].map(|i| random(i, [b, h, s, e]));
-                // The same numbers behind other strides.
-                let k = k.transpose(1, 2).to_contiguous().transpose(1, 2);
-                let flags: Vec<bool> = (0..b * t * s).map(|i| i / s % 3 == 1 || i % 4 == 0).collect();
-                let hidden = FlexTensor::from_data(TensorData::new(flags, [b, 1, t, s]));
-                let bias = random(5, [1, h, t, s]);
-                let p = composed::probabilities::<Flex>(q.clone(), k.clone(), hidden.clone(), bias.clone(), spec);
-                let y = Flex::float_matmul(p.clone(), v.clone());
-                let (found, kept) =
-                    Flex::emu_attention_keeping(q.clone(), k.clone(), v.clone(), hidden.clone(), bias.clone(), spec);
-                let plain = Flex::emu_attention(q.clone(), k.clone(), v.clone(), hidden, bias, spec);
-                near(found, y.clone(), "attention");
-                near(plain, y, "attention, nothing kept");
-                near(kept, p.clone(), "probabilities");
-                let a = composed::attention_backward::<Flex>(
-                    q.clone(),
-                    k.clone(),
-                    v.clone(),
-                    p.clone(),
-                    grad.clone(),
-                    spec,
-                );
-                let b = Flex::emu_attention_backward(q, k, v, p, grad, spec);
-                near(a.0, b.0, "q");
-                near(a.1, b.1, "k");
-                near(a.2, b.2, "v");
-                near(a.3, b.3, "scores");
-            }
-        }
-    }
-
-    #[test]
-    fn gates_of_the_cpu_are_those_of_burn() {
-        let shape = [1, 3, 7, 11];
-        let [gate, up, grad] = [1, 2, 3].map(|i| Flex::float_mul_scalar(random(i, shape), 4.0.into()));
-        let s = Flex::sigmoid(gate.clone());
-        let y = Flex::float_mul(Flex::float_mul(gate.clone(), s), up.clone());
-        near(Flex::emu_silu_gate(gate.clone(), up.clone()), y, "gate");
-        let a = composed::silu_gate_backward::<Flex>(gate.clone(), up.clone(), grad.clone());
-        let b = Flex::emu_silu_gate_backward(gate.clone(), up, grad.clone());
-        near(a.0, b.0, "at the gate");
-        near(a.1, b.1, "at the other");
-        near(Flex::emu_gelu(gate.clone()), Flex::gelu(gate.clone()), "gelu");
-        near(Flex::emu_gelu_backward(gate.clone(), grad.clone()), Flex::gelu_backward(gate, grad), "gelu backward");
-    }
-}
+#[path = "fused_tests.rs"]
+mod tests;

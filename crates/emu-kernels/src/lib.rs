@@ -23,6 +23,8 @@ pub mod ops;
 pub mod random;
 pub mod rope;
 pub mod sample;
+#[cfg(not(target_family = "wasm"))]
+pub mod slices;
 
 pub use burn;
 pub use conv::{Conv2d, Conv2dConfig};

@@ -67,7 +67,9 @@ pub trait Operations {
         let [_, g, s, _] = k.dims();
         let (k, v) = (share_heads(k, h / g), share_heads(v, h / g));
         if on_cpu(&q.device()) {
-            let scale = options.scale.unwrap_or_else(|| 1.0 / (q.dims()[3] as f64).sqrt());
+            let scale = options
+                .scale
+                .unwrap_or_else(|| 1.0 / (q.dims()[3] as f64).sqrt());
             let spec = AttentionSpec {
                 causal: options.causal,
                 scale,
@@ -76,8 +78,12 @@ pub trait Operations {
                 score_gradient: false,
             };
             let device = q.device();
-            let hidden = options.hidden.unwrap_or_else(|| Tensor::from_data([[[[false]]]], &device));
-            let bias = options.bias.unwrap_or_else(|| Tensor::zeros([1, 1, 1, 1], &device));
+            let hidden = options
+                .hidden
+                .unwrap_or_else(|| Tensor::from_data([[[[false]]]], &device));
+            let bias = options
+                .bias
+                .unwrap_or_else(|| Tensor::zeros([1, 1, 1, 1], &device));
             return Tensor::from_dispatch(Dispatch::emu_attention(
                 q.into_dispatch(),
                 k.into_dispatch(),
@@ -144,7 +150,10 @@ pub trait Operations {
     /// See [`silu_gate`].
     fn silu_gate(&self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
         if on_cpu(&gate.device()) {
-            return Tensor::from_dispatch(Dispatch::emu_silu_gate(gate.into_dispatch(), up.into_dispatch()));
+            return Tensor::from_dispatch(Dispatch::emu_silu_gate(
+                gate.into_dispatch(),
+                up.into_dispatch(),
+            ));
         }
         activation::silu(gate).mul(up)
     }

@@ -5,94 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use emu_kernels::device::Opened;
 use emu_pack::TensorData;
 
+use crate::TrainError;
 use crate::checkpoint::{self, Checkpoint, RunState, Tensors};
 use crate::config::{TrainConfig, differences};
+use crate::events::{Outcome, RunOptions, TrainEvent};
 use crate::metrics::{MetricsFile, StepMetrics};
-use crate::optim::{AdamW, GradientSum, floats};
+use crate::optim::{AdamW, GradientSum};
 use crate::parts::Rates;
 use crate::plot;
+use crate::readback::read_back;
 use crate::schedule::Schedule;
-use crate::stage::{Stage, StepContext, StepLoss, Term};
-use crate::{StopFlag, TrainError};
-
-/// What happens in a run, for whoever shows it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum TrainEvent<'a> {
-    /// The run begins or goes on.
-    Started {
-        /// Steps made before.
-        step: u64,
-        /// Steps of the whole run.
-        steps: u64,
-        /// Numbers in the model.
-        parameters: usize,
-        /// Those that learn.
-        trainable: usize,
-    },
-    /// A damaged checkpoint was passed over.
-    Skipped(&'a checkpoint::Skipped),
-    /// A step was made.
-    Step(&'a StepMetrics),
-    /// The model was measured; the figures are in the step's metrics as well.
-    Evaluated {
-        /// Steps made.
-        step: u64,
-        /// Figures by name.
-        figures: &'a [(String, f32)],
-    },
-    /// Sample pictures were written.
-    Sampled {
-        /// Steps made.
-        step: u64,
-        /// Their folder.
-        dir: &'a Path,
-    },
-    /// A checkpoint was written.
-    Saved {
-        /// Steps made.
-        step: u64,
-        /// Its folder.
-        path: &'a Path,
-    },
-    /// The run ends here.
-    Finished {
-        /// Steps made.
-        step: u64,
-        /// Whether somebody asked it to stop before its last step.
-        stopped: bool,
-    },
-}
-
-/// How a run is started.
-#[derive(Default)]
-pub struct RunOptions<'a> {
-    /// Goes on from the newest checkpoint in the folder (from the beginning, if there is none).
-    pub resume: bool,
-    /// Raised to have the run save and leave.
-    pub stop: StopFlag,
-    /// Called with everything that happens.
-    pub on_event: Option<&'a mut dyn FnMut(TrainEvent)>,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub struct Outcome<M> {
-    /// The model, with autodiff.
-    pub model: M,
-    /// The model with averaged weights, without autodiff, where the run keeps an average.
-    pub averaged: Option<M>,
-    /// Steps made.
-    pub step: u64,
-    /// Whether somebody asked it to stop before its last step.
-    pub stopped: bool,
-    /// The last checkpoint.
-    pub checkpoint: PathBuf,
-}
+use crate::stage::{Stage, StepContext};
 
 impl TrainConfig {
     /// Opens the device of the configuration and sets the number of threads (which only the first run of a process
@@ -563,79 +490,4 @@ fn restore<M: Module>(
         .import(&model, tensors.optimiser, tensors.average)
         .map_err(broken)?;
     Ok(model)
-}
-
-/// Loss, terms (each the mean over the micro-batches that have it) and gradient norm of a step, in one transfer.
-fn read_back(losses: &[StepLoss], gradients: &GradientSum) -> (f64, Vec<(String, f32)>, f64) {
-    let mut pending: Vec<Tensor<1>> = Vec::new();
-    let mut later = |tensor: &Tensor<1>| {
-        pending.push(tensor.clone().inner().reshape([1]));
-        pending.len() - 1
-    };
-    enum Figure {
-        Known(f32),
-        Pending(usize),
-    }
-    let (known, squares) = gradients.square_sum();
-    let squares = squares.map(|tensor| later(&tensor));
-    let total: f64 = losses.iter().map(|loss| loss.samples as f64).sum();
-    let mut figures: Vec<(Option<&str>, f64, Figure)> = Vec::new();
-    for loss in losses {
-        let weight = if total > 0.0 {
-            loss.samples as f64
-        } else {
-            1.0
-        };
-        figures.push((None, weight, Figure::Pending(later(&loss.loss))));
-        for (name, term) in &loss.terms {
-            let figure = match term {
-                Term::Value(value) => Figure::Known(*value),
-                Term::Tensor(tensor) => Figure::Pending(later(tensor)),
-            };
-            figures.push((Some(name), weight, figure));
-        }
-    }
-    let values = if pending.is_empty() {
-        vec![]
-    } else {
-        floats(Tensor::cat(pending, 0))
-    };
-    let at = |i: usize| values.get(i).copied().unwrap_or(f32::NAN);
-
-    // Sums of weighted values and of weights, by name.
-    let mut sums: Vec<(Option<&str>, f64, f64)> = Vec::new();
-    for (name, weight, figure) in figures {
-        let value = match figure {
-            Figure::Known(value) => value,
-            Figure::Pending(i) => at(i),
-        };
-        match sums.iter_mut().find(|(other, ..)| *other == name) {
-            Some((_, sum, weights)) => {
-                (*sum, *weights) = (*sum + weight * f64::from(value), *weights + weight)
-            }
-            None => sums.push((name, weight * f64::from(value), weight)),
-        }
-    }
-    let mean = |sum: f64, weights: f64| {
-        if weights > 0.0 {
-            sum / weights
-        } else {
-            f64::NAN
-        }
-    };
-    let loss = sums
-        .iter()
-        .find(|(name, ..)| name.is_none())
-        .map_or(f64::NAN, |(_, sum, weights)| mean(*sum, *weights));
-    let terms = sums
-        .iter()
-        .filter_map(|(name, sum, weights)| {
-            name.map(|name| (name.to_string(), mean(*sum, *weights) as f32))
-        })
-        .collect();
-    (
-        loss,
-        terms,
-        (known + squares.map_or(0.0, |i| f64::from(at(i)))).sqrt(),
-    )
 }

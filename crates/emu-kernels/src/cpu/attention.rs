@@ -25,12 +25,23 @@ struct Sizes {
 impl Sizes {
     fn new(q: &FlexTensor, k: &FlexTensor, spec: AttentionSpec) -> Self {
         let ([b, h, t, e], [_, _, s, _]) = (q.shape().dims::<4>(), k.shape().dims::<4>());
-        Self { b, h, t, s, e, causal: spec.causal }
+        Self {
+            b,
+            h,
+            t,
+            s,
+            e,
+            causal: spec.causal,
+        }
     }
 
     /// How many keys query `row` may see.
     fn limit(&self, row: usize) -> usize {
-        if self.causal { (row + 1 + self.s).saturating_sub(self.t).min(self.s) } else { self.s }
+        if self.causal {
+            (row + 1 + self.s).saturating_sub(self.t).min(self.s)
+        } else {
+            self.s
+        }
     }
 
     /// First row, rows and keys of each block of queries.
@@ -52,27 +63,50 @@ struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     fn rows(values: &'a [f32], row: usize) -> Self {
-        Self { values, row, column: 1 }
+        Self {
+            values,
+            row,
+            column: 1,
+        }
     }
 
-    fn from_row(self, first: usize) -> Self {
-        Self { values: self.values.get(first * self.row..).unwrap_or_default(), ..self }
+    fn skipping(self, first: usize) -> Self {
+        Self {
+            values: self.values.get(first * self.row..).unwrap_or_default(),
+            ..self
+        }
     }
 
     fn transposed(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
+        Self {
+            row: self.column,
+            column: self.row,
+            ..self
+        }
     }
 
     fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
+        rows == 0
+            || columns == 0
+            || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
     }
 }
 
 /// `out [m, n] = (out) + factor · a [m, k] b [k, n]`; `out` has this many values from row to row.
-fn product(out: (&mut [f32], usize), [m, n, k]: [usize; 3], a: Matrix, b: Matrix, factor: f32, add: bool) {
+fn product(
+    out: (&mut [f32], usize),
+    [m, n, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    factor: f32,
+    add: bool,
+) {
     let (out, row) = out;
     let room = m == 0 || n == 0 || (m - 1) * row + n <= out.len();
-    assert!(room && a.holds(m, k) && b.holds(k, n), "the slices hold the matrices");
+    assert!(
+        room && a.holds(m, k) && b.holds(k, n),
+        "the slices hold the matrices"
+    );
     // SAFETY: the assertion keeps every element that gemm touches inside its slice; `out` is borrowed mutably, so that
     // it overlaps neither factor.
     unsafe {
@@ -108,7 +142,11 @@ struct Heads<'a> {
 
 /// The tensor itself where its strides can be used, else a contiguous copy.
 fn usable(x: FlexTensor) -> FlexTensor {
-    if x.layout().has_positive_strides() { x } else { x.to_contiguous() }
+    if x.layout().has_positive_strides() {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 impl<'a> Heads<'a> {
@@ -118,12 +156,19 @@ impl<'a> Heads<'a> {
         for (to, from) in strides.iter_mut().zip(x.layout().strides()) {
             *to = from.unsigned_abs();
         }
-        Self { values: all.get(x.layout().start_offset()..).unwrap_or_default(), strides }
+        Self {
+            values: all.get(x.layout().start_offset()..).unwrap_or_default(),
+            strides,
+        }
     }
 
     fn matrix(&self, b: usize, h: usize) -> Matrix<'a> {
         let [batch, head, row, column] = self.strides;
-        Matrix { values: self.values.get(b * batch + h * head..).unwrap_or_default(), row, column }
+        Matrix {
+            values: self.values.get(b * batch + h * head..).unwrap_or_default(),
+            row,
+            column,
+        }
     }
 }
 
@@ -150,7 +195,9 @@ fn softmax(row: &mut [f32], limit: usize, bias: Option<&[f32]>, hidden: Option<&
         seen.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
     }
     if let Some(hidden) = hidden {
-        seen.iter_mut().zip(hidden).for_each(|(x, &h)| *x = if h != 0 { f32::NEG_INFINITY } else { *x });
+        seen.iter_mut()
+            .zip(hidden)
+            .for_each(|(x, &h)| *x = if h != 0 { f32::NEG_INFINITY } else { *x });
     }
     let greatest = max(seen);
     if greatest == f32::NEG_INFINITY {
@@ -174,16 +221,29 @@ pub fn forward(
     let (hidden, bias) = (contiguous(hidden), contiguous(bias));
     let z = Sizes::new(&q, &k, spec);
     let (queries, keys, contents) = (Heads::new(&q), Heads::new(&k), Heads::new(&v));
-    let hidden = spec.hidden.then(|| Rows { values: hidden.bytes(), dims: hidden.shape().dims::<4>() });
-    let bias = spec.bias.then(|| Rows { values: values(&bias), dims: bias.shape().dims::<4>() });
+    let hidden = spec.hidden.then(|| Rows {
+        values: hidden.bytes(),
+        dims: hidden.shape().dims::<4>(),
+    });
+    let bias = spec.bias.then(|| Rows {
+        values: values(&bias),
+        dims: bias.shape().dims::<4>(),
+    });
     let mut out = vec![0.0; z.b * z.h * z.t * z.e];
     let mut kept = vec![0.0; if keep { z.b * z.h * z.t * z.s } else { 0 }];
     let mut kept_parts = kept.chunks_mut((z.t * z.s).max(1));
-    let work: Vec<_> =
-        out.chunks_mut((z.t * z.e).max(1)).enumerate().map(|(i, out)| (i, out, kept_parts.next())).collect();
+    let work: Vec<_> = out
+        .chunks_mut((z.t * z.e).max(1))
+        .enumerate()
+        .map(|(i, out)| (i, out, kept_parts.next()))
+        .collect();
     for_each(work, |(i, out, kept)| {
         let (b, h) = (i / z.h, i % z.h);
-        let (q, k, v) = (queries.matrix(b, h), keys.matrix(b, h), contents.matrix(b, h));
+        let (q, k, v) = (
+            queries.matrix(b, h),
+            keys.matrix(b, h),
+            contents.matrix(b, h),
+        );
         let mut scratch = vec![0.0; if keep { 0 } else { BLOCK.min(z.t) * z.s }];
         let mut kept = kept;
         for (first, rows, n) in z.blocks() {
@@ -191,17 +251,38 @@ pub fn forward(
                 Some(kept) => &mut kept[first * z.s..][..rows * z.s],
                 None => &mut scratch[..rows * z.s],
             };
-            product((scores, z.s), [rows, n, z.e], q.from_row(first), k.transposed(), spec.scale as f32, false);
+            product(
+                (scores, z.s),
+                [rows, n, z.e],
+                q.skipping(first),
+                k.transposed(),
+                spec.scale as f32,
+                false,
+            );
             for (row, scores) in scores.chunks_exact_mut(z.s).enumerate() {
                 let t = first + row;
-                let (bias, hidden) = (bias.as_ref().map(|x| x.row(b, h, t)), hidden.as_ref().map(|x| x.row(b, h, t)));
+                let (bias, hidden) = (
+                    bias.as_ref().map(|x| x.row(b, h, t)),
+                    hidden.as_ref().map(|x| x.row(b, h, t)),
+                );
                 softmax(scores, z.limit(t), bias, hidden);
             }
             let out = &mut out[first * z.e..][..rows * z.e];
-            product((out, z.e), [rows, z.e, n], Matrix::rows(scores, z.s), v, 1.0, false);
+            product(
+                (out, z.e),
+                [rows, z.e, n],
+                Matrix::rows(scores, z.s),
+                v,
+                1.0,
+                false,
+            );
         }
     });
-    let kept = if keep { tensor(kept, [z.b, z.h, z.t, z.s]) } else { tensor(vec![], [0]) };
+    let kept = if keep {
+        tensor(kept, [z.b, z.h, z.t, z.s])
+    } else {
+        tensor(vec![], [0])
+    };
     (tensor(out, [z.b, z.h, z.t, z.e]), kept)
 }
 
@@ -217,11 +298,23 @@ pub fn backward(
     let (q, k, v, grad) = (usable(q), usable(k), usable(v), usable(grad));
     let probabilities = contiguous(probabilities);
     let z = Sizes::new(&q, &k, spec);
-    let (queries, keys, contents, grads) = (Heads::new(&q), Heads::new(&k), Heads::new(&v), Heads::new(&grad));
+    let (queries, keys, contents, grads) = (
+        Heads::new(&q),
+        Heads::new(&k),
+        Heads::new(&v),
+        Heads::new(&grad),
+    );
     let probabilities = values(&probabilities);
     let zeros = |rows: usize| vec![0.0; z.b * z.h * rows * z.e];
     let (mut at_q, mut at_k, mut at_v) = (zeros(z.t), zeros(z.s), zeros(z.s));
-    let mut at_scores = vec![0.0; if spec.score_gradient { z.b * z.h * z.t * z.s } else { 0 }];
+    let mut at_scores = vec![
+        0.0;
+        if spec.score_gradient {
+            z.b * z.h * z.t * z.s
+        } else {
+            0
+        }
+    ];
     let mut score_parts = at_scores.chunks_mut((z.t * z.s).max(1));
     let (query_size, key_size) = ((z.t * z.e).max(1), (z.s * z.e).max(1));
     let work: Vec<_> = at_q
@@ -232,10 +325,21 @@ pub fn backward(
         .collect();
     for_each(work, |(i, at_q, at_k, at_v, at_scores)| {
         let (b, h) = (i / z.h, i % z.h);
-        let (q, k, v) = (queries.matrix(b, h), keys.matrix(b, h), contents.matrix(b, h));
+        let (q, k, v) = (
+            queries.matrix(b, h),
+            keys.matrix(b, h),
+            contents.matrix(b, h),
+        );
         let grad = grads.matrix(b, h);
         let p = &probabilities[i * z.t * z.s..][..z.t * z.s];
-        let mut scratch = vec![0.0; if spec.score_gradient { 0 } else { BLOCK.min(z.t) * z.s }];
+        let mut scratch = vec![
+            0.0;
+            if spec.score_gradient {
+                0
+            } else {
+                BLOCK.min(z.t) * z.s
+            }
+        ];
         let mut at_scores = at_scores;
         let scale = spec.scale as f32;
         for (first, rows, n) in z.blocks() {
@@ -244,24 +348,51 @@ pub fn backward(
                 Some(all) => &mut all[first * z.s..][..rows * z.s],
                 None => &mut scratch[..rows * z.s],
             };
-            let grad = grad.from_row(first);
+            let grad = grad.skipping(first);
             // 1. at the probabilities, then through the softmax
-            product((slopes, z.s), [rows, n, z.e], grad, v.transposed(), 1.0, false);
+            product(
+                (slopes, z.s),
+                [rows, n, z.e],
+                grad,
+                v.transposed(),
+                1.0,
+                false,
+            );
             for (slopes, p) in slopes.chunks_exact_mut(z.s).zip(p.chunks_exact(z.s)) {
                 let (slopes, p) = (&mut slopes[..n], &p[..n]);
                 let mean = dot(slopes, p);
-                slopes.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - mean));
+                slopes
+                    .iter_mut()
+                    .zip(p)
+                    .for_each(|(d, p)| *d = p * (*d - mean));
             }
             // 2. at queries, keys and contents
             let slopes = Matrix::rows(slopes, z.s);
             let out = &mut at_q[first * z.e..][..rows * z.e];
             product((out, z.e), [rows, z.e, n], slopes, k, scale, false);
-            product((at_k, z.e), [n, z.e, rows], slopes.transposed(), q.from_row(first), scale, true);
-            product((at_v, z.e), [n, z.e, rows], Matrix::rows(p, z.s).transposed(), grad, 1.0, true);
+            product(
+                (at_k, z.e),
+                [n, z.e, rows],
+                slopes.transposed(),
+                q.skipping(first),
+                scale,
+                true,
+            );
+            product(
+                (at_v, z.e),
+                [n, z.e, rows],
+                Matrix::rows(p, z.s).transposed(),
+                grad,
+                1.0,
+                true,
+            );
         }
     });
-    let at_scores =
-        if spec.score_gradient { tensor(at_scores, [z.b, z.h, z.t, z.s]) } else { tensor(vec![], [0]) };
+    let at_scores = if spec.score_gradient {
+        tensor(at_scores, [z.b, z.h, z.t, z.s])
+    } else {
+        tensor(vec![], [0])
+    };
     let of = |values: Vec<f32>, rows: usize| tensor(values, [z.b, z.h, rows, z.e]);
     (of(at_q, z.t), of(at_k, z.s), of(at_v, z.s), at_scores)
 }

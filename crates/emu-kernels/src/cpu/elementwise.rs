@@ -1,7 +1,7 @@
 //! Activations in one pass, forward and backward.
 
-use burn::backend::flex::FlexTensor;
 use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Shape};
 
 use super::math::{erf, exp, sigmoid};
@@ -12,16 +12,25 @@ const CHUNK: usize = 1 << 14;
 
 fn of(values: Vec<f32>, shape: Shape) -> FlexTensor {
     use burn::backend::flex::Layout;
-    FlexTensor::new(burn::tensor::Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+    FlexTensor::new(
+        burn::tensor::Bytes::from_elems(values),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
 }
 
 /// `f` of each element.
 fn unary(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync + Send) -> FlexTensor {
     let (shape, x) = (x.shape(), contiguous(x));
     let mut out = vec![0.0; values(&x).len()];
-    for_each(out.chunks_mut(CHUNK).zip(values(&x).chunks(CHUNK)).collect(), |(out, x)| {
-        out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x));
-    });
+    for_each(
+        out.chunks_mut(CHUNK)
+            .zip(values(&x).chunks(CHUNK))
+            .collect(),
+        |(out, x)| {
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x));
+        },
+    );
     of(out, shape)
 }
 
@@ -29,9 +38,16 @@ fn unary(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync + Send) -> FlexTensor {
 fn binary(x: FlexTensor, y: FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync + Send) -> FlexTensor {
     let (shape, x, y) = (x.shape(), contiguous(x), contiguous(y));
     let mut out = vec![0.0; values(&x).len()];
-    let work = out.chunks_mut(CHUNK).zip(values(&x).chunks(CHUNK)).zip(values(&y).chunks(CHUNK)).collect();
+    let work = out
+        .chunks_mut(CHUNK)
+        .zip(values(&x).chunks(CHUNK))
+        .zip(values(&y).chunks(CHUNK))
+        .collect();
     for_each(work, |((out, x), y)| {
-        out.iter_mut().zip(x).zip(y).for_each(|((out, &x), &y)| *out = f(x, y));
+        out.iter_mut()
+            .zip(x)
+            .zip(y)
+            .for_each(|((out, &x), &y)| *out = f(x, y));
     });
     of(out, shape)
 }
@@ -42,14 +58,32 @@ pub fn silu_gate(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
 }
 
 /// The gradients at gate and up.
-pub fn silu_gate_backward(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
-    let (shape, gate, up, grad) = (gate.shape(), contiguous(gate), contiguous(up), contiguous(grad));
+pub fn silu_gate_backward(
+    gate: FlexTensor,
+    up: FlexTensor,
+    grad: FlexTensor,
+) -> (FlexTensor, FlexTensor) {
+    let (shape, gate, up, grad) = (
+        gate.shape(),
+        contiguous(gate),
+        contiguous(up),
+        contiguous(grad),
+    );
     let n = values(&gate).len();
     let (mut at_gate, mut at_up) = (vec![0.0; n], vec![0.0; n]);
-    let inputs = values(&gate).chunks(CHUNK).zip(values(&up).chunks(CHUNK)).zip(values(&grad).chunks(CHUNK));
-    let work = at_gate.chunks_mut(CHUNK).zip(at_up.chunks_mut(CHUNK)).zip(inputs).collect();
+    let inputs = values(&gate)
+        .chunks(CHUNK)
+        .zip(values(&up).chunks(CHUNK))
+        .zip(values(&grad).chunks(CHUNK));
+    let work = at_gate
+        .chunks_mut(CHUNK)
+        .zip(at_up.chunks_mut(CHUNK))
+        .zip(inputs)
+        .collect();
     for_each(work, |((at_gate, at_up), ((gate, up), grad))| {
-        for ((((at_gate, at_up), &g), &u), &d) in at_gate.iter_mut().zip(at_up).zip(gate).zip(up).zip(grad) {
+        for ((((at_gate, at_up), &g), &u), &d) in
+            at_gate.iter_mut().zip(at_up).zip(gate).zip(up).zip(grad)
+        {
             let s = sigmoid(g);
             *at_up = d * g * s;
             *at_gate = d * u * s * (1.0 + g * (1.0 - s));
@@ -60,13 +94,16 @@ pub fn silu_gate_backward(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) ->
 
 /// `x · Φ(x)`
 pub fn gelu(x: FlexTensor) -> FlexTensor {
-    unary(x, |x| 0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2)))
+    unary(x, |x| {
+        0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
+    })
 }
 
 /// The gradient at the input: `Φ(x) + x φ(x)` times the gradient at the output.
 pub fn gelu_backward(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
     const DENSITY: f32 = 0.398_942_3; // 1 / sqrt(2 π)
     binary(x, grad, |x, d| {
-        d * (0.5 * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2)) + x * DENSITY * exp(-0.5 * x * x))
+        d * (0.5 * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
+            + x * DENSITY * exp(-0.5 * x * x))
     })
 }

@@ -5,6 +5,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
+use super::math::sigmoid;
 use super::{contiguous, for_each, tensor, values};
 use crate::backend::GroupNormSpec;
 
@@ -45,10 +46,6 @@ fn moments(row: &[f32], area: usize, eps: f64) -> (f32, f32) {
     let mean = sum(&|v| v) as f32;
     let variance = sum(&|v| (v - mean) * (v - mean));
     (mean, (1.0 / (variance + eps).sqrt()) as f32)
-}
-
-fn sigmoid(z: f32) -> f32 {
-    1.0 / (1.0 + (-z).exp())
 }
 
 /// Slope of SiLU.

@@ -66,7 +66,10 @@ pub fn max(x: &[f32]) -> f32 {
             *m = if x > *m { x } else { *m };
         }
     }
-    greatest.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
+    greatest
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
 }
 
 /// `x ← e^(x - shift)`; returns the sum, in a fixed order.
@@ -98,13 +101,19 @@ mod tests {
             let x = i as f32 * 0.01;
             let (found, right) = (f64::from(exp(x)), f64::from(x.min(88.0)).exp());
             if x > -87.2 {
-                assert!((found / right - 1.0).abs() < 3e-7, "exp {x}: {found} is not {right}");
+                assert!(
+                    (found / right - 1.0).abs() < 3e-7,
+                    "exp {x}: {found} is not {right}"
+                );
             } else {
                 assert!(found < 1.5e-38);
             }
             let right = 1.0 / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(sigmoid(x)) - right).abs() < 2e-7, "sigmoid {x}");
-            assert!((f64::from(erf(x)) - libm::erf(f64::from(x))).abs() < 4e-7, "erf {x}");
+            assert!(
+                (f64::from(erf(x)) - libm::erf(f64::from(x))).abs() < 4e-7,
+                "erf {x}"
+            );
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::NAN).is_nan());

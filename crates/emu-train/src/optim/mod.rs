@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::slices::AdamWUpdate;
 use emu_pack::{Dtype, PackError, TensorData as Stored};
 
 pub use gradients::GradientSum;
@@ -95,23 +96,6 @@ pub(crate) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// The numbers of one update of one parameter.
-#[derive(Clone, Copy, Debug)]
-struct Update {
-    /// What gradients are multiplied by: clipping.
-    scale: f64,
-    decay: f64,
-    beta1: f64,
-    beta2: f64,
-    /// `1 / √(1 − β₂ᵗ)`
-    root: f64,
-    /// `lr / (1 − β₁ᵗ)`
-    rate: f64,
-    eps: f64,
-    /// `1 − d` of the average.
-    follow: f64,
-}
-
 impl AdamW {
     /// An optimiser of this module's parameters that has made no step yet. `decay` asks for an average of the weights.
     pub fn new<M: Module>(module: &M, settings: OptimiserConfig, decay: Option<f64>) -> Self {
@@ -180,11 +164,18 @@ impl AdamW {
         }))
     }
 
-    fn update(&self, state_updates: u64, vector: bool, scale: f64, lr: f64, follow: f64) -> Update {
+    fn update(
+        &self,
+        state_updates: u64,
+        vector: bool,
+        scale: f64,
+        lr: f64,
+        follow: f64,
+    ) -> AdamWUpdate {
         let s = &self.settings;
         let t = state_updates as f64;
         let decays = !vector || s.decay_vectors;
-        Update {
+        AdamWUpdate {
             scale,
             decay: if decays {
                 1.0 - lr * s.weight_decay
@@ -409,7 +400,7 @@ fn composed<const D: usize>(
     m: &mut Values,
     v: &mut Values,
     average: Option<&mut Option<Values>>,
-    u: &Update,
+    u: &AdamWUpdate,
 ) -> Tensor<D> {
     let device = tensor.device();
     let strategy = tensor.gradient_checkpointing_strategy();

@@ -439,3 +439,57 @@ fn killed_at_any_moment() {
     });
     assert_eq!(hidden.count(), 0);
 }
+
+/// On a GPU, a software one too: the losses are those of the CPU, and a resumed run goes on. Slow where shaders are
+/// compiled for a CPU.
+#[test]
+#[ignore = "needs a graphics adapter"]
+fn a_gpu_trains_and_resumes() {
+    let _turn = turn();
+    let opened = match emu_kernels::device::open(emu_kernels::device::DeviceChoice::Gpu) {
+        Ok(opened) => opened,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let losses = |name: &str, device: &Device, steps: &[u64]| {
+        let config = config(
+            &folder.path().join(name),
+            "ema = { decay = 0.9 }\naccumulate = 2",
+        );
+        let device = config.training_device(device);
+        let mut losses = Vec::new();
+        for &until in steps {
+            let stop = StopFlag::new();
+            let raised = stop.clone();
+            let mut on_event = |event: TrainEvent| {
+                if let TrainEvent::Step(metrics) = event {
+                    losses.push(metrics.loss);
+                    if metrics.step + 1 == until {
+                        raised.stop();
+                    }
+                }
+            };
+            let options = RunOptions {
+                resume: true,
+                stop: stop.clone(),
+                on_event: Some(&mut on_event),
+            };
+            let mut stage = ToyStage::new(&config);
+            emu_train::run(
+                &config,
+                &mut stage,
+                Toy::new(0.0, &device),
+                &device,
+                options,
+            )
+            .unwrap();
+        }
+        losses
+    };
+    let cpu = losses("cpu", &Device::flex(), &[20]);
+    let gpu = losses("gpu", &opened.device, &[8, 20]);
+    assert_eq!(gpu.len(), 20);
+    for (a, b) in cpu.iter().zip(&gpu) {
+        assert!((a - b).abs() < 1e-3, "{cpu:?} {gpu:?}");
+    }
+}

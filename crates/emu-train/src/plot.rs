@@ -137,10 +137,15 @@ fn panel_of(area: &Area, name: &str, points: &[(u64, f32)]) -> Result<(), Drawin
     if let Some((_, y)) = smoothed(&points).last() {
         write(area, &short(*y), (PANEL.0 as i32 - right, 6), Align::Right)?;
     }
-    write(area, &short(first), (left, height as i32 - 16), Align::Left)?;
     write(
         area,
-        &short(last),
+        &short(first.floor()),
+        (left, height as i32 - 16),
+        Align::Left,
+    )?;
+    write(
+        area,
+        &short(last.ceil()),
         (PANEL.0 as i32 - right, height as i32 - 16),
         Align::Right,
     )

@@ -34,6 +34,45 @@ pub enum Command {
     Train(TrainArgs),
     /// Build training data.
     Data(DataArgs),
+    /// Measure a model on held-out data.
+    Eval(EvalArgs),
+}
+
+/// `emu eval`
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What to measure.
+    #[arg(value_enum)]
+    pub task: EvalTask,
+    /// Folder of a split: scenes for caption and vqa, few-shot documents, requests to draw.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Samples at most.
+    #[arg(long, default_value_t = 500, value_parser = positive)]
+    pub limit: usize,
+    /// For draw: the run of the judge.
+    #[arg(long, value_name = "RUN")]
+    pub judge: Option<PathBuf>,
+    /// For draw: where a contact sheet of the drawings goes.
+    #[arg(long, value_name = "PNG")]
+    pub sheet: Option<PathBuf>,
+}
+
+/// Tasks of `emu eval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EvalTask {
+    /// Captions of scenes.
+    Caption,
+    /// Questions about scenes, and captions.
+    Vqa,
+    /// Completion of few-shot documents, against the last picture alone.
+    Fewshot,
+    /// Whether a picture begins, unprompted, after a request to draw.
+    Follow,
+    /// Drawings of requests, judged by a classifier.
+    Draw,
 }
 
 /// What every command that runs a model takes.
@@ -217,7 +256,7 @@ impl From<SchedulerName> for SamplerKind {
 /// `emu convert`
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A folder of published parts, or a file of Emu's weights (PyTorch or safetensors).
+    /// A folder of published parts, a file of Emu's weights (PyTorch or safetensors), or the folder of a training run.
     pub source: PathBuf,
     /// The pack to write.
     #[arg(short, long, value_name = "DIR")]
@@ -234,7 +273,10 @@ pub struct ConvertArgs {
     /// The folder of LLaMA's configuration and tokenizer, where it is not beside the weights.
     #[arg(long, value_name = "DIR")]
     pub llama: Option<PathBuf>,
-    /// The folder with unet, vae and scheduler, where it is not the source.
+    /// The tokenizer.json of the training data, where the source is a run.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// The folder with unet, vae and scheduler, where it is not the source; or the run of the decoder.
     #[arg(long, value_name = "DIR")]
     pub decoder: Option<PathBuf>,
     /// Leave out everything that draws.

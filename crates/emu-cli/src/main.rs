@@ -5,6 +5,7 @@ mod caption;
 mod chat;
 mod convert;
 mod data;
+mod eval;
 mod imagine;
 mod inspect;
 mod media;
@@ -48,5 +49,6 @@ fn run(command: Command) -> Result<()> {
         Command::Parity(args) => parity::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Data(args) => data::run(&args),
+        Command::Eval(args) => eval::run(&args),
     }
 }

@@ -104,6 +104,14 @@ impl Runtime {
         &self.config.emu
     }
 
+    /// A file of the pack.
+    ///
+    /// # Errors
+    /// Where it is missing or damaged.
+    pub fn file(&self, name: &str) -> Result<Vec<u8>> {
+        Ok(self.reader.file(name)?.to_vec())
+    }
+
     /// Encoder and language model.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod data;
 mod error;
 pub mod eval;
 mod events;
+pub mod export;
 pub mod judge;
 pub mod metrics;
 pub mod objectives;

@@ -2,6 +2,7 @@
 
 pub mod against;
 mod null_prompt;
+mod run;
 mod source;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +25,10 @@ use source::{DecoderFolders, Source};
 /// Turns a checkpoint into a pack, one tensor at a time.
 pub fn run(args: &ConvertArgs) -> Result<()> {
     let policy = Policy::from_argument(&args.quantize)?;
+    if run::is_run(&args.source) {
+        run::export(args, policy)?;
+        return report(args);
+    }
     let source = Source::find(args)?;
     let emu = Emu::open(&source)?;
     let drawing = match &source.decoder {

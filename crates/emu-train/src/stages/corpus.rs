@@ -82,13 +82,21 @@ impl Words {
     /// # Errors
     /// Where it cannot be read or lacks one of Emu's special tokens.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
+        Self::from_bytes(&bytes, &path.display().to_string())
+    }
+
+    /// The bytes of a `tokenizer.json`; `name` is for errors.
+    ///
+    /// # Errors
+    /// As [`Words::open`].
+    pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, TrainError> {
         let wrong = |what: String| TrainError::config("options.tokenizer", what);
-        let tokenizer =
-            Tokenizer::from_file(path).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| wrong(format!("{name}: {e}")))?;
         let id = |token: &str| {
             tokenizer
                 .token_to_id(token)
-                .ok_or_else(|| wrong(format!("{} has no token {token}", path.display())))
+                .ok_or_else(|| wrong(format!("{name} has no token {token}")))
         };
         let special = SpecialTokens {
             bos: id("<s>")?,

@@ -1,0 +1,44 @@
+//! Packs of models that were trained here.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use emu_pack::convert::{PackMeta, Policy, WriteOptions};
+use emu_train::export::Export;
+use emu_train::stages::MODEL_FILE;
+
+use crate::args::ConvertArgs;
+
+/// Whether a folder is that of a training run.
+pub fn is_run(source: &Path) -> bool {
+    source.join(MODEL_FILE).is_file()
+}
+
+/// Writes the pack of a run of encoder and LM, and of the decoder's where one is named.
+pub fn export(args: &ConvertArgs, policy: Policy) -> Result<()> {
+    let tokenizer = args.tokenizer.clone().context(
+        "A training run has no tokenizer of its own. Name the tokenizer.json of its data with --tokenizer",
+    )?;
+    let folder = args
+        .source
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
+    let export = Export {
+        emu: args.source.clone(),
+        decoder: args.decoder.clone().filter(|_| !args.no_decoder),
+        tokenizer,
+        files: vec![],
+        meta: PackMeta {
+            name: args.name.clone().or(folder).unwrap_or_default(),
+            license: args.license.clone(),
+            attribution: args.attribution.clone(),
+            ..Default::default()
+        },
+        options: WriteOptions {
+            policy,
+            max_shard_bytes: args.max_shard,
+        },
+    };
+    export.write(&args.out)?;
+    Ok(())
+}

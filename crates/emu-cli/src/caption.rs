@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use emu_kernels::burn::tensor::read_sync;
-use emu_model::generate::{BeamSearch, TextMachine};
+use emu_model::generate::{BeamSearch, TextEvent, TextMachine};
 use serde_json::json;
 
 use crate::args::CaptionArgs;
@@ -24,7 +24,16 @@ pub fn run(args: &CaptionArgs) -> Result<()> {
         let tokens = match args.text.beams {
             1 => {
                 let options = text_options(&args.text, args.model.seed, false);
-                read_sync(TextMachine::new(emu, config, &prompt, options)?.run())?
+                let mut machine = TextMachine::new(emu, config, &prompt, options)?;
+                loop {
+                    match read_sync(machine.step())? {
+                        // Where a picture would begin the caption is at its end.
+                        TextEvent::Token(id) if id == config.special.img => break,
+                        TextEvent::Done(_) => break,
+                        _ => {}
+                    }
+                }
+                machine.sequence().to_vec()
             }
             _ => {
                 let search = BeamSearch::new(emu, config, &prompt, beam_options(&args.text))?;

@@ -156,7 +156,8 @@ pub fn text_options(args: &TextArgs, seed: u64, images: bool) -> TextOptions {
         },
         seed,
         images,
-        ban_images: true,
+        // Where a picture would begin the text is at its end.
+        ban_images: false,
     }
 }
 
@@ -200,16 +201,19 @@ impl Speaker<'_> {
 
     fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {
         let runtime = self.runtime;
-        let options = text_options(
-            &self.args.text,
-            self.args.model.seed,
-            self.args.out.is_some(),
-        );
+        let (draws, image) = (self.args.out.is_some(), runtime.emu_config().special.img);
+        let options = text_options(&self.args.text, self.args.model.seed, draws);
         let mut machine = TextMachine::new(runtime.emu()?, runtime.emu_config(), prompt, options)?;
         let mut decoder = runtime.tokenizer.decode_stream();
         let (mut text, mut tokens) = (String::new(), 0);
         loop {
             let piece = match read_sync(machine.step())? {
+                // A picture that nobody draws ends the answer.
+                TextEvent::Token(id) if id == image && !draws => {
+                    let rest = decoder.finish();
+                    self.say(&rest)?;
+                    return Ok((text + &rest, tokens));
+                }
                 TextEvent::Token(id) => {
                     tokens += 1;
                     decoder.push(id)?

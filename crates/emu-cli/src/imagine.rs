@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::ImagineArgs;
 use crate::media;
 use crate::output::{bar, json_line, print_now, spinner};
-use crate::prompt::{self, Marked, fill};
+use crate::prompt::{self, Marked};
 use crate::runtime::Runtime;
 
 /// Draws one picture.
@@ -34,10 +34,6 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     options.guidance = args.guidance.unwrap_or(options.guidance);
     options.sampler = args.scheduler.map_or(options.sampler, Into::into);
 
-    let marked = Marked {
-        text: fill(&runtime.emu_config().prompts.imagine, &marked.text),
-        ..marked
-    };
     let condition = regress(&runtime, &marked, "reading the prompt")?;
     let negative = match &args.negative {
         None => None,

@@ -1,6 +1,7 @@
 //! From what the user gave to the model's prompt: marks, templates, token ids.
 
 use anyhow::{Result, bail};
+use emu_model::config::PromptConfig;
 use emu_model::generate::Prompt;
 use emu_model::image::RgbImage;
 use emu_model::tokenizer::{IMAGE_MARK, RELEASED_MARK, names};
@@ -10,14 +11,18 @@ use crate::runtime::Runtime;
 
 /// The mark for a video.
 pub const VIDEO_MARK: &str = "<video>";
+/// Where a template wants pictures.
+const PICTURES: &str = "{pictures}";
 
-/// A text with a mark for each picture, and the pictures in the order of the marks.
+/// What a user said: a text, and pictures at marks in it or before it.
 #[derive(Clone, Debug, Default)]
 pub struct Marked {
-    /// The text, one `<image>` for each picture.
+    /// The text, one `<image>` for each picture that is not in front of it.
     pub text: String,
-    /// Pictures, frames of videos among them.
+    /// Pictures, frames of videos among them: first those without a mark, then in the order of the marks.
     pub pictures: Vec<RgbImage>,
+    /// Pictures without a mark.
+    pub leading: usize,
 }
 
 impl Marked {
@@ -27,33 +32,38 @@ impl Marked {
     /// # Errors
     /// Where marks and pictures, or marks and videos, differ in number.
     pub fn new(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -> Result<Self> {
-        let mut text = text.replace(RELEASED_MARK, IMAGE_MARK);
-        for (mark, given, option) in [
-            (IMAGE_MARK, pictures.len(), "--image"),
-            (VIDEO_MARK, videos.len(), "--video"),
-        ] {
-            match text.matches(mark).count() {
-                0 => text.insert_str(0, &mark.repeat(given)),
-                marks if marks == given => {}
-                marks => bail!(
-                    "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, or leave the marks out."
-                ),
-            }
-        }
+        let text = text.replace(RELEASED_MARK, IMAGE_MARK);
+        let marked = |mark: &str, given: usize, option: &str| match text.matches(mark).count() {
+            0 => Ok(false),
+            marks if marks == given => Ok(true),
+            marks => bail!(
+                "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, or leave the marks out."
+            ),
+        };
+        let pictures_marked = marked(IMAGE_MARK, pictures.len(), "--image")?;
+        let videos_marked = marked(VIDEO_MARK, videos.len(), "--video")?;
+
+        let mut filled = Self::default();
         let (mut pictures, mut videos) = (pictures.into_iter(), videos.into_iter());
-        let mut marked = Self::default();
+        if !videos_marked {
+            filled.pictures.extend(videos.by_ref().flatten());
+        }
+        if !pictures_marked {
+            filled.pictures.extend(pictures.by_ref());
+        }
+        filled.leading = filled.pictures.len();
         let mut rest = text.as_str();
         while let Some((at, mark)) = first_mark(rest) {
             let (before, from) = rest.split_at(at);
-            marked.text.push_str(before);
+            filled.text.push_str(before);
             match mark {
-                IMAGE_MARK => marked.add(pictures.next()),
-                _ => marked.add(videos.next().into_iter().flatten()),
+                IMAGE_MARK => filled.add(pictures.next()),
+                _ => filled.add(videos.next().into_iter().flatten()),
             }
             rest = &from[mark.len()..];
         }
-        marked.text.push_str(rest);
-        Ok(marked)
+        filled.text.push_str(rest);
+        Ok(filled)
     }
 
     fn add(&mut self, pictures: impl IntoIterator<Item = RgbImage>) {
@@ -61,6 +71,42 @@ impl Marked {
             self.text.push_str(IMAGE_MARK);
             self.pictures.push(picture);
         }
+    }
+
+    /// Marks of the pictures in front.
+    fn front(&self) -> String {
+        IMAGE_MARK.repeat(self.leading)
+    }
+
+    /// The text with a mark for every picture.
+    fn whole(&self) -> String {
+        self.front() + &self.text
+    }
+
+    /// As a user's turn that asks for an answer.
+    pub fn turn(&self, templates: &PromptConfig) -> String {
+        if self.pictures.len() > self.leading
+            && let Some(template) = &templates.marked
+        {
+            return fill(template, &self.whole());
+        }
+        let asked = match templates.user.contains(PICTURES) {
+            true => fill(
+                &templates.user.replacen(PICTURES, &self.front(), 1),
+                &self.text,
+            ),
+            false => fill(&templates.user, &self.whole()),
+        };
+        asked + &templates.assistant
+    }
+
+    /// As a request to draw.
+    pub fn request(&self, templates: &PromptConfig) -> String {
+        let template = match (&templates.blend, self.pictures.is_empty()) {
+            (Some(blend), false) => blend,
+            _ => &templates.imagine,
+        };
+        fill(template, &self.whole())
     }
 }
 
@@ -73,7 +119,7 @@ fn first_mark(text: &str) -> Option<(usize, &'static str)> {
 }
 
 /// A template with its `{}` replaced.
-pub fn fill(template: &str, content: &str) -> String {
+fn fill(template: &str, content: &str) -> String {
     template.replacen("{}", content, 1)
 }
 
@@ -102,17 +148,13 @@ impl Conversation {
     /// Where it does not fit the context, or the model cannot be loaded.
     pub fn prompt(&self, runtime: &Runtime) -> Result<Prompt> {
         let templates = &runtime.emu_config().prompts;
-        let mut all = Marked {
-            text: self.system.clone(),
-            pictures: vec![],
-        };
+        let (mut text, mut pictures) = (self.system.clone(), vec![]);
         for turn in &self.turns {
-            all.text.push_str(&fill(&templates.user, &turn.user.text));
-            all.text.push_str(&templates.assistant);
-            all.text.push_str(&turn.answer);
-            all.pictures.extend_from_slice(&turn.user.pictures);
+            text.push_str(&turn.user.turn(templates));
+            text.push_str(&turn.answer);
+            pictures.extend_from_slice(&turn.user.pictures);
         }
-        ask(runtime, &all)
+        ask(runtime, &text, &pictures)
     }
 }
 
@@ -125,26 +167,29 @@ pub fn caption(runtime: &Runtime, picture: RgbImage) -> Result<Prompt> {
     let text = match templates.caption.as_str() {
         "" => IMAGE_MARK.to_owned(),
         words => {
-            let asked = fill(&templates.user, &format!("{IMAGE_MARK}{words}"));
-            format!("{}{asked}{}", templates.system, templates.assistant)
+            let asked = Marked {
+                text: words.to_owned(),
+                pictures: vec![],
+                leading: 1,
+            };
+            templates.system.clone() + &asked.turn(templates)
         }
     };
-    let pictures = vec![picture];
-    ask(runtime, &Marked { text, pictures })
+    ask(runtime, &text, &[picture])
 }
 
 /// A text with its pictures as the model reads it.
 ///
 /// # Errors
 /// As [`Conversation::prompt`].
-pub fn ask(runtime: &Runtime, marked: &Marked) -> Result<Prompt> {
+pub fn ask(runtime: &Runtime, text: &str, pictures: &[RgbImage]) -> Result<Prompt> {
     let config = runtime.emu_config();
-    let (pictures, queries) = (marked.pictures.len(), config.causal.queries);
-    let ids =
-        runtime
-            .tokenizer
-            .encode_prompt(&marked.text, pictures, queries, config.lm.context)?;
-    let visual = embed(runtime, &marked.pictures)?;
+    let (given, queries) = (pictures.len(), config.causal.queries);
+    let context = config.lm.context;
+    let ids = runtime
+        .tokenizer
+        .encode_prompt(text, given, queries, context)?;
+    let visual = embed(runtime, pictures)?;
     Ok(Prompt { ids, visual })
 }
 
@@ -153,12 +198,11 @@ pub fn ask(runtime: &Runtime, marked: &Marked) -> Result<Prompt> {
 /// # Errors
 /// As [`Conversation::prompt`].
 pub fn picture(runtime: &Runtime, marked: &Marked) -> Result<Prompt> {
+    let request = marked.request(&runtime.emu_config().prompts);
     let mut prompt = ask(
         runtime,
-        &Marked {
-            text: format!("{}{}", marked.text, names::IMG),
-            pictures: marked.pictures.clone(),
-        },
+        &format!("{request}{}", names::IMG),
+        &marked.pictures,
     )?;
     prompt.ids.pop();
     Ok(prompt)
@@ -166,6 +210,8 @@ pub fn picture(runtime: &Runtime, marked: &Marked) -> Result<Prompt> {
 
 #[cfg(test)]
 mod tests {
+    use emu_model::EmuConfig;
+
     use super::*;
 
     fn picture(shade: u8) -> RgbImage {
@@ -182,10 +228,38 @@ mod tests {
         let text = "a <image> b <video> c [<IMG_PLH>]";
         let marked = Marked::new(text, vec![picture(1), picture(2)], videos.clone()).expect("fits");
         assert_eq!(marked.text, "a <image> b <image><image> c <image>");
-        assert_eq!(shades(&marked), [1, 7, 8, 2]);
-        let marked = Marked::new("what?", vec![picture(1)], videos).expect("fits");
-        assert_eq!(marked.text, "<image><image><image>what?");
-        assert_eq!(shades(&marked), [7, 8, 1]);
+        assert_eq!((shades(&marked), marked.leading), (vec![1, 7, 8, 2], 0));
+        let marked = Marked::new("what?", vec![picture(1)], videos.clone()).expect("fits");
+        assert_eq!(marked.whole(), "<image><image><image>what?");
+        assert_eq!((shades(&marked), marked.leading), (vec![7, 8, 1], 3));
+        let marked = Marked::new("<image>?", vec![picture(1)], videos).expect("fits");
+        assert_eq!(marked.whole(), "<image><image><image>?");
+        assert_eq!((shades(&marked), marked.leading), (vec![7, 8, 1], 2));
+    }
+
+    #[test]
+    fn templates_put_pictures_where_the_model_learned_them() {
+        let one = |text: &str| Marked::new(text, vec![picture(1)], vec![]).expect("fits");
+        let words = Marked::new("a dog", vec![], vec![]).expect("fits");
+        let special = EmuConfig::tiny().special;
+
+        let instruct = EmuConfig::tiny().instruct().prompts;
+        assert_eq!(
+            one("what?").turn(&instruct),
+            "[USER]: <image>what? [ASSISTANT]:"
+        );
+        assert_eq!(
+            one("a <image>?").turn(&instruct),
+            "[USER]: a <image>? [ASSISTANT]:"
+        );
+        assert_eq!(one("like").request(&instruct), "<image>like");
+
+        let mini = EmuConfig::emu_mini(400, special).prompts;
+        assert_eq!(one("what?").turn(&mini), "<image>[USER]what?[ASSISTANT]");
+        assert_eq!(words.turn(&mini), "[USER]a dog[ASSISTANT]");
+        assert_eq!(one("<image> a cat").turn(&mini), "<image> a cat");
+        assert_eq!(words.request(&mini), "[USER]a dog[ASSISTANT]");
+        assert_eq!(one("<image>").request(&mini), "<image>");
     }
 
     #[test]

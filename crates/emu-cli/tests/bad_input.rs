@@ -311,3 +311,17 @@ fn arguments_that_are_not_known() {
     assert_eq!(emu(&["--help"]).code, Some(0));
     assert_eq!(emu(&["--version"]).code, Some(0));
 }
+
+#[test]
+fn measuring_needs_data_and_a_task() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pack = tiny_pack(folder.path());
+    let data = text(folder.path());
+    let eval = |task| {
+        [
+            "eval", "--model", &pack, "--device", "cpu", task, "--data", &data,
+        ]
+    };
+    fails(&eval("caption"), &[&data]);
+    assert_eq!(emu(&eval("sing")).code, Some(2));
+}

@@ -160,20 +160,27 @@ impl Default for ImageConfig {
     }
 }
 
-/// Texts around what the user says.
+/// Texts around what the user says. `{}` is what was said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
     /// Put first in a chat, unless the user gives another.
     pub system: String,
-    /// A user's turn; `{}` is what was said.
+    /// A user's turn. Pictures without a mark in the text go where `{pictures}` stands, or else before the text.
     pub user: String,
     /// What asks for the answer.
     pub assistant: String,
-    /// What asks for a caption, after the picture.
+    /// A turn whose text marks the places of its pictures, where that is no turn of `user` and `assistant` but a text
+    /// to go on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marked: Option<String>,
+    /// What asks for a caption, after the picture. Empty: the picture alone does.
     pub caption: String,
-    /// What asks for a picture, `{}` is the user's prompt.
+    /// What asks for a picture.
     pub imagine: String,
+    /// What asks for a picture with words and pictures, where that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blend: Option<String>,
 }
 
 impl Default for PromptConfig {
@@ -182,8 +189,25 @@ impl Default for PromptConfig {
             system: String::new(),
             user: "{}".into(),
             assistant: String::new(),
+            marked: None,
             caption: String::new(),
             imagine: "{}".into(),
+            blend: None,
+        }
+    }
+}
+
+impl PromptConfig {
+    /// Of models that this project trains, as the sequences of its training are made: a question follows its picture,
+    /// a text with marks is a document, a request to draw is a turn, and pictures to blend stand alone.
+    pub fn trained() -> Self {
+        Self {
+            user: "{pictures}[USER]{}".into(),
+            assistant: "[ASSISTANT]".into(),
+            marked: Some("{}".into()),
+            imagine: "[USER]{}[ASSISTANT]".into(),
+            blend: Some("{}".into()),
+            ..Default::default()
         }
     }
 }
@@ -390,12 +414,11 @@ impl EmuConfig {
             alpha: 16.0,
         });
         self.prompts = PromptConfig {
-            system: String::new(),
             user: "[USER]: {}".into(),
             assistant: " [ASSISTANT]:".into(),
             caption: "Please provide an accurate and concise description of the given image."
                 .into(),
-            imagine: "{}".into(),
+            ..Default::default()
         };
         self
     }
@@ -444,13 +467,7 @@ impl EmuConfig {
             adapter: None,
             special,
             image: ImageConfig::default(),
-            prompts: PromptConfig {
-                system: String::new(),
-                user: "[USER]{}".into(),
-                assistant: "[ASSISTANT]".into(),
-                caption: String::new(),
-                imagine: "{}".into(),
-            },
+            prompts: PromptConfig::trained(),
         }
     }
 

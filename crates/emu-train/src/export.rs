@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use emu_model::config::PromptConfig;
 use emu_model::pack::{ModelConfig, TOKENIZER, component};
 use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
 use emu_pack::{Manifest, TensorSource};
@@ -35,7 +36,10 @@ impl Export {
     /// Where a run has no checkpoint, the parts do not fit each other, or the pack cannot be written.
     pub fn write(mut self, out: impl Into<PathBuf>) -> Result<Manifest, TrainError> {
         let model = read_model_file(self.decoder.as_ref().unwrap_or(&self.emu))?;
-        let config = ModelConfig::from_value(&model).map_err(|e| TrainError::other("config", e))?;
+        let mut config =
+            ModelConfig::from_value(&model).map_err(|e| TrainError::other("config", e))?;
+        // The training's own code says how its prompts are put, not what a run of long ago noted down.
+        config.emu.prompts = PromptConfig::trained();
         self.meta.config =
             serde_json::to_value(&config).map_err(|e| TrainError::Stage(e.to_string()))?;
         let tokenizer =

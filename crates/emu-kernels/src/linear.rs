@@ -27,7 +27,7 @@ pub struct Lora {
     pub b: Param<Tensor<2>>,
     /// alpha / rank
     pub scale: f64,
-    /// Probability with which an input of `a` is dropped while training; 0 otherwise.
+    /// Probability with which an input of `a` is dropped while training, which is where the device differentiates.
     pub dropout: f64,
 }
 
@@ -95,7 +95,7 @@ impl QLinear {
         match &self.lora {
             None => y,
             Some(lora) => {
-                let x = if lora.dropout > 0.0 {
+                let x = if lora.dropout > 0.0 && x.device().is_autodiff() {
                     ops::dropout(x, lora.dropout)
                 } else {
                     x

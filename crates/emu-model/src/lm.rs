@@ -148,6 +148,23 @@ impl LmConfig {
 }
 
 impl Lm {
+    /// Drops inputs of the adapters with this probability while training.
+    pub fn with_lora_dropout(mut self, probability: f64) -> Self {
+        for layer in &mut self.layers {
+            let attention = &mut layer.self_attn;
+            let projections = [
+                &mut attention.q_proj,
+                &mut attention.k_proj,
+                &mut attention.v_proj,
+                &mut attention.o_proj,
+            ];
+            for lora in projections.into_iter().filter_map(|p| p.lora.as_mut()) {
+                lora.dropout = probability;
+            }
+        }
+        self
+    }
+
     /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)

@@ -10,8 +10,12 @@ use crate::TrainError;
 use crate::checkpoint::Checkpoint;
 use crate::config::TrainConfig;
 
-/// Whether a parameter belongs to a part: the same name, or followed by a dot. Everything belongs to `""`.
+/// Whether a parameter belongs to a part: the same name, or followed by a dot. Everything belongs to `""`; to `*.lora`,
+/// whatever has that element anywhere in its name.
 pub fn belongs(name: &str, part: &str) -> bool {
+    if let Some(element) = part.strip_prefix("*.") {
+        return name.split('.').any(|e| e == element);
+    }
     part.is_empty()
         || name
             .strip_prefix(part)
@@ -217,6 +221,10 @@ impl Loader<'_> {
         let Some((part, path, source)) = fitting.max_by_key(|(part, ..)| part.len()) else {
             return Ok(None);
         };
+        // A model that gets adapters starts from one that had none.
+        if belongs(name, "*.lora") && !source.has(name) {
+            return Ok(None);
+        }
         // A run that trained the part alone names its tensors without it.
         let alone = name
             .strip_prefix(part.as_str())

@@ -59,7 +59,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
             train_emu(
                 config,
                 &mut stage,
-                |stage| stage.model_config().clone(),
+                |stage| (stage.model_config().clone(), 0.0),
                 &device,
                 options,
             )
@@ -69,7 +69,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
             train_emu(
                 config,
                 &mut stage,
-                |stage| stage.model_config().clone(),
+                |stage| (stage.model_config().clone(), stage.lora_dropout()),
                 &device,
                 options,
             )
@@ -125,15 +125,16 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
 fn train_emu<S: crate::Stage<Model = emu_model::Emu>>(
     config: &TrainConfig,
     stage: &mut S,
-    sizes: impl Fn(&S) -> EmuConfig,
+    sizes: impl Fn(&S) -> (EmuConfig, f64),
     device: &Device,
     options: RunOptions,
 ) -> Result<Finished, TrainError> {
-    let sizes = sizes(stage);
+    let (sizes, dropout) = sizes(stage);
     let model = sizes
         .init(device)
         .map_err(|e| TrainError::other("config", e))?;
-    let model = load_parts(model, config, device)?;
+    let mut model = load_parts(model, config, device)?;
+    model.lm = model.lm.with_lora_dropout(dropout);
     write_model_file(&config.out, &serde_json::json!({ "emu": sizes }))?;
     Ok(Finished::of(crate::run(
         config, stage, model, device, options,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
+use emu_model::config::AdapterConfig;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
@@ -49,6 +50,9 @@ struct Options {
     /// Only answers are learnt (instruction tuning).
     #[serde(default)]
     answers_only: bool,
+    /// Low-rank adapters on the LM's attention. What else is trained is up to the rates: `*.lora` names the adapters.
+    #[serde(default)]
+    adapter: Option<Adapter>,
     /// Folders of held-out scenes to measure on.
     #[serde(default)]
     evaluate: Vec<PathBuf>,
@@ -58,6 +62,17 @@ struct Options {
     /// The run ends with an error when the relative variance of the embeddings across pictures stays below this.
     #[serde(default = "floor")]
     collapse_floor: f32,
+}
+
+/// Adapters and their regularisation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adapter {
+    rank: usize,
+    alpha: f64,
+    /// Probability with which an input of an adapter is dropped.
+    #[serde(default)]
+    dropout: f64,
 }
 
 fn questions() -> usize {
@@ -102,7 +117,19 @@ impl Pretrain {
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let words = Arc::new(Words::open(&options.tokenizer)?);
-        let config = emu_config(train, &words)?;
+        let mut config = emu_config(train, &words)?;
+        if let Some(adapter) = &options.adapter {
+            if adapter.rank == 0 || !(0.0..1.0).contains(&adapter.dropout) {
+                return Err(TrainError::config(
+                    "options.adapter",
+                    "rank must be at least 1, dropout in 0..1",
+                ));
+            }
+            config.adapter = Some(AdapterConfig {
+                rank: adapter.rank,
+                alpha: adapter.alpha,
+            });
+        }
         let vocabulary = match &options.concepts {
             Some(concepts) => Some(Arc::new(Vocabulary::new(concepts, &words, &config)?)),
             None => None,
@@ -143,6 +170,11 @@ impl Pretrain {
             held_out,
             monitor,
         })
+    }
+
+    /// Probability with which an input of an adapter is dropped.
+    pub fn lora_dropout(&self) -> f64 {
+        self.options.adapter.as_ref().map_or(0.0, |a| a.dropout)
     }
 
     /// Sizes of the model that is trained.

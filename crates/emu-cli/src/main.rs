@@ -33,10 +33,21 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes, those left out that it already quotes.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(command: Command) -> Result<()> {
@@ -50,5 +61,26 @@ fn run(command: Command) -> Result<()> {
         Command::Train(args) => train::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let io = || std::io::Error::other("it is full");
+        let quoted: anyhow::Result<()> =
+            Err(io()).context("The disk cannot be written: it is full.");
+        assert_eq!(
+            super::message(&quoted.unwrap_err()),
+            "The disk cannot be written: it is full."
+        );
+        let bare: anyhow::Result<()> = Err(io()).context("The disk cannot be written");
+        assert_eq!(
+            super::message(&bare.unwrap_err()),
+            "The disk cannot be written: it is full"
+        );
     }
 }

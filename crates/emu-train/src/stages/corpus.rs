@@ -1,7 +1,7 @@
 //! What the stages share about data: open data sets in a mixture, words as tokens, pictures as tensors.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -67,6 +67,20 @@ pub fn open_set(path: &Path, kind: Option<&str>) -> Result<ShardDataset, TrainEr
         None => ShardDataset::open(path),
     }
     .map_err(|e| TrainError::other("data", e))
+}
+
+/// Opens the scenes of held-out splits, each named by its folder.
+///
+/// # Errors
+/// Where one has none.
+pub fn open_held_out(paths: &[PathBuf]) -> Result<Vec<(String, ShardDataset)>, TrainError> {
+    let open = |path: &PathBuf| {
+        let name = path
+            .file_name()
+            .map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
+        Ok((name, open_set(path, Some("scenes"))?))
+    };
+    paths.iter().map(open).collect()
 }
 
 /// The tokenizer of the data, with its special tokens looked up.

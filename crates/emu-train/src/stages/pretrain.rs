@@ -11,7 +11,7 @@ use emu_model::config::AdapterConfig;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Words, image_tensor, open_set, pixels};
+use super::corpus::{Corpus, Words, image_tensor, open_held_out, pixels};
 use super::emu_config;
 use super::sequence::{Composer, Sequence, pad};
 use super::vision::{Shown, Vocabulary, contents};
@@ -149,16 +149,7 @@ impl Pretrain {
                 &mut Philox::new(seed, Stream::Data, index),
             )
         });
-        let held_out = options
-            .evaluate
-            .iter()
-            .map(|path| {
-                let name = path
-                    .file_name()
-                    .map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
-                Ok((name, open_set(path, Some("scenes"))?))
-            })
-            .collect::<Result<_, TrainError>>()?;
+        let held_out = open_held_out(&options.evaluate)?;
         let monitor = CollapseMonitor::new(options.collapse_floor, 200);
         Ok(Self {
             name: train.stage.clone(),

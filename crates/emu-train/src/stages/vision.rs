@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, WordList, Words, concept_words, image_tensor, open_set, pixels};
+use super::corpus::{Corpus, WordList, Words, concept_words, image_tensor, open_held_out, pixels};
 use super::emu_config;
 use crate::data::record::{Object, Record, Scene};
 use crate::data::{Sample, ShardDataset};
@@ -203,16 +203,7 @@ impl Vision {
                 make_batch(&corpus.batch(index, size)?, &vocabulary, &config)
             })
         };
-        let held_out = options
-            .evaluate
-            .iter()
-            .map(|path| {
-                let name = path
-                    .file_name()
-                    .map_or("held-out".into(), |n| n.to_string_lossy().into_owned());
-                Ok((name, open_set(path, Some("scenes"))?))
-            })
-            .collect::<Result<_, TrainError>>()?;
+        let held_out = open_held_out(&options.evaluate)?;
         Ok(Self {
             config,
             options,

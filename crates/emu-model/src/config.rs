@@ -435,8 +435,8 @@ impl EmuConfig {
                 mlp_ratio: 3.0,
                 stem: Some(StemConfig {
                     channels: vec![32, 48, 96, 192],
-                    blocks: vec![0, 1, 2, 1],
-                    groups: 8,
+                    blocks: vec![0, 1, 1, 1],
+                    groups: 16,
                 }),
             },
             causal: CausalConfig {

@@ -135,7 +135,8 @@ impl LmConfig {
             },
         };
         Lm {
-            embed_tokens: QEmbedding::new(self.vocab, d, 0.02, device),
+            // Rows of about unit norm: the model reads normalised states against them.
+            embed_tokens: QEmbedding::new(self.vocab, d, (d as f32).powf(-0.5), device),
             layers: (0..self.layers).map(layer).collect(),
             norm: RmsNorm::new(d, self.norm_eps, device),
             lm_head: (!self.tied).then(|| QLinear::new(d, self.vocab, false, device)),

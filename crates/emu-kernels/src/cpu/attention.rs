@@ -6,6 +6,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::math::{dot, exp_shifted, max};
+use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
 use crate::fused::AttentionSpec;
 
@@ -50,87 +51,6 @@ impl Sizes {
             let rows = BLOCK.min(self.t - first);
             (first, rows, self.limit(first + rows - 1))
         })
-    }
-}
-
-/// A matrix with its strides.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    row: usize,
-    column: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn rows(values: &'a [f32], row: usize) -> Self {
-        Self {
-            values,
-            row,
-            column: 1,
-        }
-    }
-
-    fn skipping(self, first: usize) -> Self {
-        Self {
-            values: self.values.get(first * self.row..).unwrap_or_default(),
-            ..self
-        }
-    }
-
-    fn transposed(self) -> Self {
-        Self {
-            row: self.column,
-            column: self.row,
-            ..self
-        }
-    }
-
-    fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0
-            || columns == 0
-            || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
-    }
-}
-
-/// `out [m, n] = (out) + factor · a [m, k] b [k, n]`; `out` has this many values from row to row.
-fn product(
-    out: (&mut [f32], usize),
-    [m, n, k]: [usize; 3],
-    a: Matrix,
-    b: Matrix,
-    factor: f32,
-    add: bool,
-) {
-    let (out, row) = out;
-    let room = m == 0 || n == 0 || (m - 1) * row + n <= out.len();
-    assert!(
-        room && a.holds(m, k) && b.holds(k, n),
-        "the slices hold the matrices"
-    );
-    // SAFETY: the assertion keeps every element that gemm touches inside its slice; `out` is borrowed mutably, so that
-    // it overlaps neither factor.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            row as isize,
-            add,
-            a.values.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.values.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 

@@ -5,6 +5,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
+use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
 use crate::backend::ConvSpec;
 
@@ -144,66 +145,6 @@ fn roll_add(s: &Sizes, columns: &[f32], images: &mut [f32]) {
     }
 }
 
-/// A matrix with its strides.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    row: usize,
-    column: usize,
-}
-
-/// `out [m, n] = start + a [m, k] b [k, n]`, `out` row-major; where `start` is false the old values are overwritten.
-fn product(out: &mut [f32], m: usize, n: usize, k: usize, a: Matrix, b: Matrix, add: bool) {
-    let fits = |x: &Matrix, rows: usize, columns: usize| {
-        (rows.max(1) - 1) * x.row + (columns.max(1) - 1) * x.column < x.values.len().max(1)
-    };
-    assert!(
-        out.len() >= m * n && fits(&a, m, k) && fits(&b, k, n),
-        "the slices hold the matrices"
-    );
-    // SAFETY: the assertion above keeps every element that gemm touches inside its slice; `out` is borrowed mutably,
-    // so that it overlaps neither factor.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            add,
-            a.values.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.values.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
-fn rows(values: &[f32], columns: usize) -> Matrix<'_> {
-    Matrix {
-        values,
-        row: columns,
-        column: 1,
-    }
-}
-
-fn transposed(values: &[f32], columns: usize) -> Matrix<'_> {
-    Matrix {
-        values,
-        row: 1,
-        column: columns,
-    }
-}
-
 /// Brings `[n, O, P]` into `[O, n P]`.
 fn gather(s: &Sizes, grads: &[f32], out: &mut [f32]) {
     let p = s.pixels();
@@ -241,12 +182,11 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: ConvSp
                 line.fill(*bias);
             }
             product(
-                out,
-                s.o,
-                n * p,
-                kk,
-                rows(weights, kk),
-                rows(columns, n * p),
+                (out, n * p),
+                [s.o, n * p, kk],
+                Matrix::rows(weights, kk),
+                Matrix::rows(columns, n * p),
+                1.0,
                 true,
             );
         };
@@ -286,12 +226,11 @@ pub fn x_backward(
         gather(&s, grads, &mut together);
         let mut columns = vec![0.0; kk * n * p];
         product(
-            &mut columns,
-            kk,
-            n * p,
-            s.o,
-            transposed(weights, kk),
-            rows(&together, n * p),
+            (&mut columns, n * p),
+            [kk, n * p, s.o],
+            Matrix::rows(weights, kk).transposed(),
+            Matrix::rows(&together, n * p),
+            1.0,
             false,
         );
         roll_add(&s, &columns, out);
@@ -336,12 +275,11 @@ pub fn weight_backward(
             together.resize(grads.len(), 0.0);
             gather(&s, grads, &mut together);
             product(
-                sum,
-                s.o,
-                kk,
-                n * p,
-                rows(&together, n * p),
-                transposed(&columns, n * p),
+                (sum.as_mut_slice(), kk),
+                [s.o, kk, n * p],
+                Matrix::rows(&together, n * p),
+                Matrix::rows(&columns, n * p).transposed(),
+                1.0,
                 true,
             );
         }

@@ -5,7 +5,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::math::sigmoid;
+use super::math::{sigmoid, sums};
 use super::{contiguous, for_each, tensor, values};
 use crate::backend::GroupNormSpec;
 
@@ -36,19 +36,24 @@ impl Sizes {
 }
 
 /// Mean and `1 / sqrt(var + eps)`, in f64 sums of f32 partial sums of a channel's line.
+#[inline(always)]
 fn moments(row: &[f32], area: usize, eps: f64) -> (f32, f32) {
-    let sum = |f: &dyn Fn(f32) -> f32| {
-        row.chunks_exact(area.max(1))
-            .map(|line| f64::from(line.iter().map(|&v| f(v)).sum::<f32>()))
-            .sum::<f64>()
-            / row.len() as f64
-    };
-    let mean = sum(&|v| v) as f32;
-    let variance = sum(&|v| (v - mean) * (v - mean));
+    let lines = || row.chunks_exact(area.max(1));
+    let n = row.len() as f64;
+    let mean = lines()
+        .map(|line| f64::from(sums(line, line, |v, _| [v])[0]))
+        .sum::<f64>()
+        / n;
+    let mean = mean as f32;
+    let variance = lines()
+        .map(|line| f64::from(sums(line, line, |v, _| [(v - mean) * (v - mean)])[0]))
+        .sum::<f64>()
+        / n;
     (mean, (1.0 / (variance + eps).sqrt()) as f32)
 }
 
 /// Slope of SiLU.
+#[inline(always)]
 fn slope(z: f32) -> f32 {
     let s = sigmoid(z);
     s * (1.0 + z * (1.0 - s))
@@ -131,14 +136,11 @@ pub fn x_backward(
             .enumerate()
         {
             let (w, b) = (weights[first + c], biases[first + c]);
-            let (mut line_sum, mut line_along) = (0.0f32, 0.0f32);
             for ((out, &v), &g) in out.iter_mut().zip(line).zip(grads) {
                 let n = (v - mean) * scale;
-                let g = if spec.silu { g * slope(n * w + b) } else { g } * w;
-                line_sum += g;
-                line_along += g * n;
-                *out = g;
+                *out = if spec.silu { g * slope(n * w + b) } else { g } * w;
             }
+            let [line_sum, line_along] = sums(out, line, |g, v| [g, g * ((v - mean) * scale)]);
             sum += f64::from(line_sum);
             along += f64::from(line_along);
         }
@@ -173,14 +175,14 @@ pub fn affine_backward(
     let (inputs, grads, weights, biases) =
         (values(&x), values(&grad), values(&weight), values(&bias));
     // [B, C, 2], summed over B in order at the end
-    let mut sums = vec![0.0f32; s.b * s.c * 2];
+    let mut parts = vec![0.0f32; s.b * s.c * 2];
     let work: Vec<_> = inputs
         .chunks(s.row())
         .zip(grads.chunks(s.row()))
-        .zip(sums.chunks_mut(s.channels * 2))
+        .zip(parts.chunks_mut(s.channels * 2))
         .enumerate()
         .collect();
-    for_each(work, |(i, ((row, grads), sums))| {
+    for_each(work, |(i, ((row, grads), part))| {
         let first = i % spec.groups * s.channels;
         let (mean, scale) = moments(row, s.area, spec.eps);
         for (c, (line, grads)) in row
@@ -189,19 +191,17 @@ pub fn affine_backward(
             .enumerate()
         {
             let (w, b) = (weights[first + c], biases[first + c]);
-            let (mut at_weight, mut at_bias) = (0.0f32, 0.0f32);
-            for (&v, &g) in line.iter().zip(grads) {
+            let [at_weight, at_bias] = sums(line, grads, |v, g| {
                 let n = (v - mean) * scale;
                 let g = if spec.silu { g * slope(n * w + b) } else { g };
-                at_weight += g * n;
-                at_bias += g;
-            }
-            sums[2 * c] = at_weight;
-            sums[2 * c + 1] = at_bias;
+                [g * n, g]
+            });
+            part[2 * c] = at_weight;
+            part[2 * c + 1] = at_bias;
         }
     });
     let mut out = vec![0.0; 2 * s.c];
-    for image in sums.chunks_exact(2 * s.c) {
+    for image in parts.chunks_exact(2 * s.c) {
         for c in 0..s.c {
             out[c] += image[2 * c];
             out[s.c + c] += image[2 * c + 1];

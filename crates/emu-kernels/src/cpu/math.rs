@@ -43,17 +43,33 @@ pub fn erf(x: f32) -> f32 {
 
 const LANES: usize = 16;
 
+/// The sums over pairs of elements of the values of `f`, in a fixed order that vector code of any width can keep.
+#[inline(always)]
+pub fn sums<const K: usize>(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f32; K]) -> [f32; K] {
+    let mut lanes = [[0.0f32; LANES]; K];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            let terms = f(a[i], b[i]);
+            for k in 0..K {
+                lanes[k][i] += terms[k];
+            }
+        }
+    }
+    let mut totals = lanes.map(|lanes| lanes.iter().sum::<f32>());
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        let terms = f(*a, *b);
+        for k in 0..K {
+            totals[k] += terms[k];
+        }
+    }
+    totals
+}
+
 /// The sum of `a · b`, in a fixed order.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    sums(a, b, |a, b| [a * b])[0]
 }
 
 /// The greatest value; -infinity of none.

@@ -8,6 +8,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod group_norm;
 pub mod math;
+pub mod matrix;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};
@@ -36,11 +37,28 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     )
 }
 
-/// Runs `f` over items, on threads where there are any.
+/// Runs `f` over items, on threads where there are any, compiled for the widest vectors that the machine has.
 #[cfg(not(target_family = "wasm"))]
 fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
     use rayon::prelude::*;
-    items.into_par_iter().for_each(f);
+    let arch = pulp::Arch::new();
+    items
+        .into_par_iter()
+        .for_each(|item| arch.dispatch(Task(&f, item)));
+}
+
+/// A call whose body is compiled once for each instruction set.
+#[cfg(not(target_family = "wasm"))]
+struct Task<'a, F, T>(&'a F, T);
+
+#[cfg(not(target_family = "wasm"))]
+impl<F: Fn(T), T> pulp::NullaryFnOnce for Task<'_, F, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        (self.0)(self.1);
+    }
 }
 
 /// Runs `f` over items.

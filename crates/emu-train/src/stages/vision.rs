@@ -26,6 +26,10 @@ struct Options {
     tokenizer: PathBuf,
     /// `concepts.json` of the data.
     concepts: PathBuf,
+    /// Train without the transformer layers of encoder and causal former, which join in the next stage: a stem alone
+    /// learns names several times faster.
+    #[serde(default)]
+    stem_only: bool,
     /// Weight of the name of each object's place.
     #[serde(default = "half")]
     place_weight: f64,
@@ -194,7 +198,10 @@ impl Vision {
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let words = Words::open(&options.tokenizer)?;
-        let config = emu_config(train, &words)?;
+        let mut config = emu_config(train, &words)?;
+        if options.stem_only {
+            (config.vision.layers, config.causal.layers) = (0, 0);
+        }
         let vocabulary = Arc::new(Vocabulary::new(&options.concepts, &words, &config)?);
         let corpus = Corpus::open(train)?;
         let batches = {

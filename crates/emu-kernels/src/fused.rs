@@ -2,16 +2,14 @@
 //!
 //! As in [`crate::backend`]: every method has a default of Burn's operations, Flex has its own in [`crate::cpu`].
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
-use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
 use crate::cpu;
+
+#[cfg(not(target_family = "wasm"))]
+mod autodiff;
 
 /// What attention does to its scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +28,8 @@ pub struct AttentionSpec {
 
 /// The extension of Burn's backends. Shapes as in [`crate::ops`]; masks and biases may have 1 where they repeat.
 #[allow(missing_docs)]
-#[backend_extension(Cube, Flex, Autodiff)]
+#[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex, Autodiff))]
+#[cfg_attr(target_family = "wasm", backend_extension(Cube, Flex))]
 pub trait FusedBackend: Backend {
     fn emu_attention(
         q: FloatTensor<Self>,
@@ -156,170 +155,6 @@ impl FusedBackend for Flex {
 
     fn emu_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         cpu::elementwise::gelu_backward(x, grad)
-    }
-}
-
-/// Attention in the graph: q, k, v, bias.
-#[derive(Debug)]
-struct AttentionNode;
-
-/// What attention's backward pass needs.
-#[derive(Clone, Debug)]
-struct AttentionState<B: Backend> {
-    inputs: [NodeId; 3],
-    probabilities: B::FloatTensorPrimitive,
-    bias: Shape,
-    spec: AttentionSpec,
-}
-
-impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
-    type State = AttentionState<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 4>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let [node_q, node_k, node_v, node_bias] = ops.parents;
-        let AttentionState {
-            inputs,
-            probabilities,
-            bias,
-            spec,
-        } = ops.state;
-        let node_bias = node_bias.filter(|_| spec.bias);
-        let [q, k, v] =
-            inputs.map(|node| checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(node));
-        let spec = AttentionSpec {
-            score_gradient: node_bias.is_some(),
-            ..spec
-        };
-        let (at_q, at_k, at_v, at_scores) =
-            B::emu_attention_backward(q, k, v, probabilities, grad, spec);
-        for (node, grad) in [(node_q, at_q), (node_k, at_k), (node_v, at_v)] {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
-            }
-        }
-        if let Some(node) = node_bias {
-            let (full, mut sum) = (at_scores.shape().dims::<4>(), at_scores);
-            for (axis, (n, all)) in bias.dims::<4>().into_iter().zip(full).enumerate() {
-                if n != all {
-                    sum = B::float_sum_dim(sum, axis);
-                }
-            }
-            grads.register::<B>(node.id, sum);
-        }
-    }
-}
-
-/// A SiLU gate in the graph: gate, up.
-#[derive(Debug)]
-struct SiluGateNode;
-
-impl<B: FusedBackend> Backward<B, 2> for SiluGateNode {
-    type State = (NodeId, NodeId);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let gate = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.0);
-        let up = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.1);
-        let (at_gate, at_up) = B::emu_silu_gate_backward(gate, up, grad);
-        for (node, grad) in ops.parents.into_iter().zip([at_gate, at_up]) {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
-            }
-        }
-    }
-}
-
-/// GELU in the graph.
-#[derive(Debug)]
-struct GeluNode;
-
-impl<B: FusedBackend> Backward<B, 1> for GeluNode {
-    type State = NodeId;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state);
-        if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::emu_gelu_backward(x, grad));
-        }
-    }
-}
-
-impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
-    fn emu_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
-        bias: FloatTensor<Self>,
-        spec: AttentionSpec,
-    ) -> FloatTensor<Self> {
-        let shape = bias.primitive().shape();
-        let nodes = [q.node(), k.node(), v.node(), bias.node()];
-        let inner = |x: &FloatTensor<Self>| x.primitive().clone();
-        let (iq, ik, iv, ib) = (inner(&q), inner(&k), inner(&v), inner(&bias));
-        match AttentionNode.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let inputs = [
-                    prep.checkpoint(&q),
-                    prep.checkpoint(&k),
-                    prep.checkpoint(&v),
-                ];
-                let (y, probabilities) = B::emu_attention_keeping(iq, ik, iv, hidden, ib, spec);
-                prep.finish(
-                    AttentionState {
-                        inputs,
-                        probabilities,
-                        bias: shape,
-                        spec,
-                    },
-                    y,
-                )
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::emu_attention(iq, ik, iv, hidden, ib, spec)),
-        }
-    }
-
-    fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        let y = || B::emu_silu_gate(gate.primitive().clone(), up.primitive().clone());
-        match SiluGateNode
-            .prepare::<C>([gate.node(), up.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&gate), prep.checkpoint(&up));
-                prep.finish(state, y())
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y()),
-        }
-    }
-
-    fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let y = || B::emu_gelu(x.primitive().clone());
-        match GeluNode.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = prep.checkpoint(&x);
-                prep.finish(state, y())
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y()),
-        }
     }
 }
 

@@ -31,6 +31,14 @@ pub fn seed(seed: u64) {
     SEQUENCE.set((seed, 0));
 }
 
+/// Builds two modules of equal sizes that start with equal values.
+pub fn twins<T>(make: impl Fn() -> T) -> (T, T) {
+    let start = SEQUENCE.get();
+    let first = make();
+    SEQUENCE.set(start);
+    (first, make())
+}
+
 /// A parameter of this shape. Nothing is allocated before its first use, so that a model of any size can be built to
 /// ask for its names and shapes.
 pub fn param<const D: usize>(shape: [usize; D], init: Init, device: &Device) -> Param<Tensor<D>> {

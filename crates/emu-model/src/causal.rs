@@ -69,6 +69,10 @@ pub struct T5Attention {
 
 impl CausalConfig {
     /// A new causal transformer between an encoder and an LM of these widths.
+    ///
+    /// With a raster it starts near the identity, so that what a short warm-up taught the encoder reaches the LM: an
+    /// embedding begins as the encoder's token of its raster position, the layers add nothing yet, and the embeddings of
+    /// different positions are a third of their size apart, so that the LM can tell places from the first step.
     pub fn init(&self, encoder_width: usize, lm_width: usize, device: &Device) -> CausalFormer {
         let block = |_| CausalBlock {
             self_norm: RmsNorm::new(self.d_model, self.norm_eps, device),
@@ -77,10 +81,8 @@ impl CausalConfig {
             cross_attn: self.init_attention(encoder_width, device),
             ff_norm: RmsNorm::new(self.d_model, self.norm_eps, device),
             wi: QLinear::new(self.d_model, self.d_ff, false, device),
-            wo: QLinear::with_init(self.d_ff, self.d_model, false, Init::Normal(0.02), device),
+            wo: QLinear::with_init(self.d_ff, self.d_model, false, self.last(), device),
         };
-        // Small models start near the identity: an embedding begins as the encoder's token of its raster position,
-        // so that what a short warm-up taught the encoder reaches the LM.
         let scaled = |inputs: usize| Init::Normal(1.0 / (inputs as f32).sqrt());
         let near = |from: usize, to: usize| {
             if self.raster && from == to {
@@ -89,10 +91,11 @@ impl CausalConfig {
                 scaled(from)
             }
         };
+        let places = Init::Normal(if self.raster { 0.3 } else { 0.02 });
         let through = near(encoder_width, self.d_model);
         let project = near(self.d_model, lm_width);
         CausalFormer {
-            causal_tokens: param([1, self.queries, self.d_model], Init::Normal(0.02), device),
+            causal_tokens: param([1, self.queries, self.d_model], places, device),
             raster: self
                 .raster
                 .then(|| QLinear::with_init(encoder_width, self.d_model, false, through, device)),
@@ -105,6 +108,15 @@ impl CausalConfig {
         }
     }
 
+    /// How the last linear of a residual branch starts.
+    fn last(&self) -> Init {
+        if self.raster {
+            Init::Zeros
+        } else {
+            Init::Normal(0.02)
+        }
+    }
+
     fn init_attention(&self, kv_width: usize, device: &Device) -> T5Attention {
         let inner = self.heads * self.d_kv;
         // T5's initialisation: the missing scale of the scores is in q.
@@ -113,7 +125,7 @@ impl CausalConfig {
             q: QLinear::with_init(self.d_model, inner, false, q, device),
             k: QLinear::new(kv_width, inner, false, device),
             v: QLinear::new(kv_width, inner, false, device),
-            o: QLinear::with_init(inner, self.d_model, false, Init::Normal(0.02), device),
+            o: QLinear::with_init(inner, self.d_model, false, self.last(), device),
             heads: self.heads,
         }
     }

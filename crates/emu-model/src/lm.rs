@@ -101,38 +101,38 @@ impl LmConfig {
             Some(lora) => linear.with_lora(lora, device),
             None => linear,
         };
-        let layer = |_| Layer {
-            input_layernorm: RmsNorm::new(d, self.norm_eps, device),
-            self_attn: Attention {
-                q_proj: adapted(QLinear::new(d, self.heads * self.head_size, false, device)),
-                k_proj: adapted(QLinear::new(
-                    d,
-                    self.kv_heads * self.head_size,
-                    false,
-                    device,
-                )),
-                v_proj: adapted(QLinear::new(
-                    d,
-                    self.kv_heads * self.head_size,
-                    false,
-                    device,
-                )),
-                o_proj: adapted(QLinear::with_init(
-                    self.heads * self.head_size,
-                    d,
-                    false,
-                    out,
-                    device,
-                )),
-                heads: self.heads,
-                kv_heads: self.kv_heads,
-            },
-            post_attention_layernorm: RmsNorm::new(d, self.norm_eps, device),
-            mlp: Mlp {
-                gate_proj: QLinear::new(d, self.ffn, false, device),
-                up_proj: QLinear::new(d, self.ffn, false, device),
-                down_proj: QLinear::with_init(self.ffn, d, false, out, device),
-            },
+        let linear = |heads: usize| QLinear::new(d, heads * self.head_size, false, device);
+        let layer = |i: usize| {
+            // Queries that equal keys at the start: the first layer attends to what is alike, a word to the visual
+            // embeddings that show it. Questions of yes and no are learned from there, and hardly otherwise.
+            let (q_proj, k_proj) = if i == 0 && self.heads == self.kv_heads {
+                emu_kernels::init::twins(|| linear(self.heads))
+            } else {
+                (linear(self.heads), linear(self.kv_heads))
+            };
+            Layer {
+                input_layernorm: RmsNorm::new(d, self.norm_eps, device),
+                self_attn: Attention {
+                    q_proj: adapted(q_proj),
+                    k_proj: adapted(k_proj),
+                    v_proj: adapted(linear(self.kv_heads)),
+                    o_proj: adapted(QLinear::with_init(
+                        self.heads * self.head_size,
+                        d,
+                        false,
+                        out,
+                        device,
+                    )),
+                    heads: self.heads,
+                    kv_heads: self.kv_heads,
+                },
+                post_attention_layernorm: RmsNorm::new(d, self.norm_eps, device),
+                mlp: Mlp {
+                    gate_proj: QLinear::new(d, self.ffn, false, device),
+                    up_proj: QLinear::new(d, self.ffn, false, device),
+                    down_proj: QLinear::with_init(self.ffn, d, false, out, device),
+                },
+            }
         };
         Lm {
             // Rows of about unit norm: the model reads normalised states against them.

@@ -128,19 +128,25 @@ impl VisionConfig {
 
     fn init_block(&self, device: &Device) -> Block {
         let d = self.width;
+        // Over a stem that has been warmed up alone, a block begins as the identity.
+        let last = if self.stem.is_some() {
+            Init::Zeros
+        } else {
+            Init::Normal(0.02)
+        };
         Block {
             norm1: LayerNorm::new(d, NORM_EPS, device),
             attn: Attention {
                 qkv: QLinear::new(d, 3 * d, false, device),
                 q_bias: param([d], Init::Zeros, device),
                 v_bias: param([d], Init::Zeros, device),
-                proj: QLinear::with_init(d, d, true, Init::Normal(0.02), device),
+                proj: QLinear::with_init(d, d, true, last, device),
                 heads: d / self.head_width,
             },
             norm2: LayerNorm::new(d, NORM_EPS, device),
             mlp: Mlp {
                 fc1: QLinear::new(d, self.mlp_width(), true, device),
-                fc2: QLinear::with_init(self.mlp_width(), d, true, Init::Normal(0.02), device),
+                fc2: QLinear::with_init(self.mlp_width(), d, true, last, device),
             },
         }
     }

@@ -83,9 +83,9 @@ impl JudgeConfig {
 
     fn init(&self, device: &Device) -> JudgeNet {
         let stem = StemConfig {
-            channels: vec![24, 48, 96, 160],
+            channels: vec![32, 48, 96, 160],
             blocks: vec![0, 1, 1, 1],
-            groups: 8,
+            groups: 16,
         };
         JudgeNet {
             stem: stem.init(device),

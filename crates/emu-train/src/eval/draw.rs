@@ -11,7 +11,7 @@ use super::Scores;
 use super::text::{Subject, request_of};
 use crate::TrainError;
 use crate::data::ShardDataset;
-use crate::data::record::{Layout, Object, Record};
+use crate::data::record::{Document, Layout, Object, Record};
 use crate::judge::Judge;
 use crate::stages::sequence::Composer;
 
@@ -52,7 +52,8 @@ impl Artist<'_> {
     }
 
     /// Draws the first requests of a set and judges them: `background`, `one` (single objects), `two` (both of two),
-    /// `each` (single objects of pairs). Returns the pictures in order.
+    /// `each` (single objects of pairs). The same of the pictures that the data has for these requests, as `data.one`
+    /// and so on, says what the judge can see at best. Returns the pictures in order.
     ///
     /// # Errors
     /// Where the data cannot be read or the model fails.
@@ -74,28 +75,48 @@ impl Artist<'_> {
             };
             let seed = u64::from(Philox::new(0, Stream::Latents, i as u64).next_u32());
             let picture = self.draw(text, seed)?;
-            if let Some(background) = &document.background {
-                scores.add(
-                    "background",
-                    judge.background(&picture) == Some(background.as_str()),
-                );
-            }
-            let mut right = vec![];
-            for object in &document.objects {
-                let part = crop(&picture, object, document.layout);
-                right.push(judge.name(&part, device)?.as_deref() == Some(object.name.as_str()));
-            }
-            match right.as_slice() {
-                [one] => scores.add("one", *one),
-                many => {
-                    many.iter().for_each(|each| scores.add("each", *each));
-                    scores.add("two", many.iter().all(|r| *r));
-                }
+            judge_one(&mut scores, "", &picture, &document, judge, device)?;
+            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+            let right = sample
+                .images
+                .last()
+                .and_then(|p| RgbImage::from_raw(p.width, p.height, p.rgb.clone()));
+            if let Some(right) = right {
+                judge_one(&mut scores, "data.", &right, &document, judge, device)?;
             }
             pictures.push(picture);
         }
         Ok((scores, pictures))
     }
+}
+
+/// Adds what the judge says of a picture that a document asks for, under names that begin with `prefix`.
+fn judge_one(
+    scores: &mut Scores,
+    prefix: &str,
+    picture: &RgbImage,
+    document: &Document,
+    judge: &Judge,
+    device: &Device,
+) -> Result<(), TrainError> {
+    let name = |kind: &str| format!("{prefix}{kind}");
+    if let Some(background) = &document.background {
+        let right = judge.background(picture) == Some(background.as_str());
+        scores.add(name("background"), right);
+    }
+    let mut right = vec![];
+    for object in &document.objects {
+        let part = crop(picture, object, document.layout);
+        right.push(judge.name(&part, device)?.as_deref() == Some(object.name.as_str()));
+    }
+    match right.as_slice() {
+        [one] => scores.add(name("one"), *one),
+        many => {
+            many.iter().for_each(|each| scores.add(name("each"), *each));
+            scores.add(name("two"), many.iter().all(|r| *r));
+        }
+    }
+    Ok(())
 }
 
 /// The square of a picture in which an object was asked for.

@@ -86,11 +86,11 @@ impl UnetConfig {
         Self {
             in_channels: 4,
             out_channels: 4,
-            channels: vec![64, 128, 192],
+            channels: vec![48, 96, 160],
             down: vec![Plain, CrossAttention, CrossAttention],
             up: vec![CrossAttention, CrossAttention, Plain],
             layers_per_block: 1,
-            heads: vec![2, 4, 6],
+            heads: vec![2, 3, 5],
             context_width,
             norm_groups: 16,
             ..Self::emu_14b()

@@ -5,7 +5,7 @@
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{KvCache, LayerCache};
-use emu_kernels::init::Init;
+use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::rope::RopeTables;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
@@ -106,7 +106,9 @@ impl LmConfig {
             // Queries that equal keys at the start: the first layer attends to what is alike, a word to the visual
             // embeddings that show it. Questions of yes and no are learned from there, and hardly otherwise.
             let (q_proj, k_proj) = if i == 0 && self.heads == self.kv_heads {
-                emu_kernels::init::twins(|| linear(self.heads))
+                let sharp = Init::Normal(2.0 / (d as f32).sqrt());
+                let outputs = self.heads * self.head_size;
+                twins(|| QLinear::with_init(d, outputs, false, sharp, device))
             } else {
                 (linear(self.heads), linear(self.kv_heads))
             };

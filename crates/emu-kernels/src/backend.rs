@@ -3,11 +3,14 @@
 //! Every method has a default that any backend can run. Flex (the CPU) has its own in [`crate::cpu`], and autodiff has
 //! backward passes that stay on the same footing: a backend's forward and backward are one another's business.
 
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
+#[cfg(feature = "flex")]
 use crate::cpu;
 
 #[cfg(not(target_family = "wasm"))]
@@ -44,7 +47,8 @@ pub struct GroupNormSpec {
 /// The extension of Burn's backends. Shapes as in [`crate::ops`].
 #[allow(missing_docs)]
 #[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex, Autodiff))]
-#[cfg_attr(target_family = "wasm", backend_extension(Cube, Flex))]
+#[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
+#[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
 pub trait EmuBackend: Backend {
     fn emu_conv2d(
         x: FloatTensor<Self>,
@@ -104,8 +108,10 @@ pub trait EmuBackend: Backend {
     }
 }
 
+#[cfg(feature = "wgpu")]
 impl EmuBackend for burn::backend::Cube {}
 
+#[cfg(feature = "flex")]
 impl EmuBackend for Flex {
     fn emu_conv2d(
         x: FloatTensor<Self>,

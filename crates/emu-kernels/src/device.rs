@@ -47,6 +47,7 @@ pub struct Opened {
     pub hardware: bool,
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn cpu() -> Opened {
     Opened {
         device: Device::flex(),

@@ -2,10 +2,13 @@
 //!
 //! As in [`crate::backend`]: every method has a default of Burn's operations, Flex has its own in [`crate::cpu`].
 
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
-use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
+#[cfg(feature = "flex")]
 use crate::cpu;
 
 #[cfg(not(target_family = "wasm"))]
@@ -29,7 +32,8 @@ pub struct AttentionSpec {
 /// The extension of Burn's backends. Shapes as in [`crate::ops`]; masks and biases may have 1 where they repeat.
 #[allow(missing_docs)]
 #[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex, Autodiff))]
-#[cfg_attr(target_family = "wasm", backend_extension(Cube, Flex))]
+#[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
+#[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
 pub trait FusedBackend: Backend {
     fn emu_attention(
         q: FloatTensor<Self>,
@@ -96,8 +100,10 @@ pub trait FusedBackend: Backend {
     }
 }
 
+#[cfg(feature = "wgpu")]
 impl FusedBackend for burn::backend::Cube {}
 
+#[cfg(feature = "flex")]
 impl FusedBackend for Flex {
     fn emu_attention(
         q: FloatTensor<Self>,

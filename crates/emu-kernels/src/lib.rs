@@ -9,9 +9,19 @@
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
 //! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
 
+#[cfg(not(any(
+    all(feature = "wgpu", feature = "flex", not(target_family = "wasm")),
+    all(feature = "wgpu", not(feature = "flex"), target_family = "wasm"),
+    all(feature = "flex", not(feature = "wgpu"), target_family = "wasm"),
+)))]
+compile_error!(
+    "natively both features `wgpu` and `flex` are needed; a WASM module has one of them"
+);
+
 pub mod backend;
 pub mod cache;
 pub mod conv;
+#[cfg(feature = "flex")]
 mod cpu;
 pub mod device;
 pub mod embedding;

@@ -12,8 +12,10 @@ pub mod image;
 pub mod keys;
 pub mod lm;
 pub mod pack;
+#[cfg(not(target_family = "wasm"))]
 pub mod parity;
 pub mod probe;
+#[cfg(not(target_family = "wasm"))]
 pub mod reference;
 pub mod safety;
 pub mod tokenizer;

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::args::CaptionArgs;
 use crate::chat::{beam_options, text_options};
+use crate::media;
 use crate::output::{bar, json_line, print_now};
 use crate::runtime::Runtime;
-use crate::{media, prompt};
 
 /// Describes each picture in a line.
 pub fn run(args: &CaptionArgs) -> Result<()> {
@@ -19,7 +19,7 @@ pub fn run(args: &CaptionArgs) -> Result<()> {
     let runtime = Runtime::open(&args.model)?;
     let bar = bar(pictures.len() as u64, "pictures");
     for (path, picture) in args.images.iter().zip(pictures) {
-        let prompt = prompt::caption(&runtime, picture)?;
+        let prompt = runtime.prompter()?.caption(picture)?;
         let (emu, config) = (runtime.emu()?, runtime.emu_config());
         let tokens = match args.text.beams {
             1 => {

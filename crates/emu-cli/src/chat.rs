@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::{Tensor, read_sync};
 use emu_kernels::sample::{Processors, Sampling};
 use emu_model::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
+use emu_model::prompt::{Conversation, Marked, Turn};
 use serde_json::json;
 
 use crate::args::{ChatArgs, TextArgs};
 use crate::imagine::{self, Drawing};
 use crate::media;
 use crate::output::{json_line, print_now, spinner};
-use crate::prompt::{Conversation, Marked, Turn};
 use crate::runtime::Runtime;
 
 /// Answers one prompt, or holds a conversation.
@@ -60,7 +60,7 @@ fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked
         .iter()
         .map(|p| Ok(media::video(p)?.frames))
         .collect::<Result<_>>()?;
-    Marked::new(text, pictures, videos)
+    Ok(Marked::new(text, pictures, videos)?)
 }
 
 /// Line by line until the input ends. Pictures wait until something is said about them.
@@ -175,7 +175,7 @@ impl Speaker<'_> {
             bail!("A beam search cannot draw. Leave out --out or --beams.");
         }
         let clock = Instant::now();
-        let prompt = conversation.prompt(self.runtime)?;
+        let prompt = self.runtime.prompter()?.conversation(conversation)?;
         let (text, tokens) = match self.args.text.beams {
             1 => self.stream(&prompt)?,
             _ => self.search(&prompt)?,

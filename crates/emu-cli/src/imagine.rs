@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use emu_kernels::burn::tensor::{Tensor, TensorData, read_sync};
+use emu_kernels::burn::tensor::{Tensor, read_sync};
 use emu_model::diffusion::{Denoise, DrawOptions, Preview};
 use emu_model::generate::ImageEmbedder;
-use emu_model::image::{ClipFeatureExtractor, RgbImage, encode_png};
+use emu_model::image::{RgbImage, encode_png};
+use emu_model::prompt::Marked;
 use emu_model::safety::black_out;
 use serde_json::json;
 
 use crate::args::ImagineArgs;
 use crate::media;
 use crate::output::{bar, json_line, print_now, spinner};
-use crate::prompt::{self, Marked};
 use crate::runtime::Runtime;
 
 /// Draws one picture.
@@ -64,7 +64,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
 
 /// The embeddings of the picture that a prompt asks for, `[1, Q, D]`.
 fn regress(runtime: &Runtime, marked: &Marked, what: &str) -> Result<Tensor<3>> {
-    let prompt = prompt::picture(runtime, marked)?;
+    let prompt = runtime.prompter()?.picture(marked)?;
     let waiting = spinner(what);
     let (embeddings, _) = ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run();
     waiting.finish_and_clear();
@@ -140,17 +140,8 @@ fn checked(runtime: &Runtime, image: &RgbImage) -> Result<Option<bool>> {
     let Some((checker, config)) = runtime.safety()? else {
         return Ok(None);
     };
-    let side = config.image_size as u32;
-    let extractor = ClipFeatureExtractor {
-        shortest_edge: Some(side),
-        crop: Some((side, side)),
-        ..Default::default()
-    };
-    let (values, height, width) = extractor.apply(image)?;
-    let data = TensorData::new(values, [1, 3, height as usize, width as usize]);
-    let input = Tensor::<4>::from_data(data, &runtime.opened.device);
-    let flags = read_sync(checker.flagged(input))?;
-    Ok(flags.first().copied())
+    let picture = checker.check(image, config, &runtime.opened.device);
+    Ok(Some(read_sync(picture)?))
 }
 
 /// Says before the work, not after it, that the picture cannot be kept.

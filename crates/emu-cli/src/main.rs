@@ -11,7 +11,6 @@ mod inspect;
 mod media;
 mod output;
 mod parity;
-mod prompt;
 mod runtime;
 mod train;
 

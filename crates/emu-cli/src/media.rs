@@ -3,14 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use emu_kernels::burn::tensor::{Tensor, TensorData};
-use emu_model::image::{Limits, RgbImage, decode, process_img_with};
+use emu_model::image::{Limits, RgbImage, decode};
 use emu_model::video::{FRAMES_PER_VIDEO, VideoFrames, sample_frames, sample_pictures};
-
-use crate::runtime::Runtime;
-
-/// Pictures that the encoder reads at once.
-const BATCH: usize = 8;
 
 /// Reads a picture.
 ///
@@ -76,29 +70,4 @@ fn unreadable(path: &Path) -> String {
         "{} cannot be read; check the path and its permissions",
         path.display()
     )
-}
-
-/// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.
-///
-/// # Errors
-/// Where the model cannot be loaded, or a picture cannot be resized.
-pub fn embed(runtime: &Runtime, pictures: &[RgbImage]) -> Result<Option<Tensor<3>>> {
-    if pictures.is_empty() {
-        return Ok(None);
-    }
-    let config = runtime.emu_config();
-    let (emu, device) = (runtime.emu()?, &runtime.opened.device);
-    let side = config.vision.image_size;
-    let wide = |values: [f32; 3]| values.map(f64::from);
-    let (mean, std) = (wide(config.image.mean), wide(config.image.std));
-    let mut embedded = vec![];
-    for batch in pictures.chunks(BATCH) {
-        let mut values = Vec::with_capacity(batch.len() * 3 * side * side);
-        for picture in batch {
-            values.extend(process_img_with(picture, side as u32, &mean, &std)?);
-        }
-        let data = TensorData::new(values, [batch.len(), 3, side, side]);
-        embedded.push(emu.embed_images(Tensor::<4>::from_data(data, device)));
-    }
-    Ok(Some(Tensor::cat(embedded, 0)))
 }

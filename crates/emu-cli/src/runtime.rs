@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use emu_kernels::device::{DeviceChoice, Opened, open};
 use emu_model::diffusion::{Decoder, DecoderConfig};
 use emu_model::pack::{self, ModelConfig};
+use emu_model::prompt::Prompter;
 use emu_model::safety::{SafetyChecker, SafetyConfig};
 use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{Emu, EmuConfig};
@@ -119,6 +120,19 @@ impl Runtime {
     pub fn emu(&self) -> Result<&Emu> {
         filled(&self.emu, "loading the language model", || {
             pack::load_emu(&self.reader, &self.config.emu, &self.opened.device)
+        })
+    }
+
+    /// What makes prompts for it.
+    ///
+    /// # Errors
+    /// As [`Runtime::emu`].
+    pub fn prompter(&self) -> Result<Prompter<'_>> {
+        Ok(Prompter {
+            emu: self.emu()?,
+            config: self.emu_config(),
+            tokenizer: &self.tokenizer,
+            device: &self.opened.device,
         })
     }
 

@@ -47,7 +47,7 @@ pub struct Opened {
     pub hardware: bool,
 }
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "flex")]
 fn cpu() -> Opened {
     Opened {
         device: Device::flex(),
@@ -68,6 +68,33 @@ pub fn open(choice: DeviceChoice) -> Result<Opened, DeviceError> {
         DeviceChoice::Auto if gpu::has_hardware() => gpu::open(),
         DeviceChoice::Auto => Ok(cpu()),
     }
+}
+
+/// Opens the one device of a WASM module: the CPU, or the page's WebGPU.
+///
+/// # Errors
+/// [`DeviceError::NoAdapter`] where the page has no WebGPU.
+#[cfg(all(target_family = "wasm", feature = "flex"))]
+pub async fn open_async() -> Result<Opened, DeviceError> {
+    Ok(cpu())
+}
+
+/// Opens the one device of a WASM module: the CPU, or the page's WebGPU.
+///
+/// # Errors
+/// [`DeviceError::NoAdapter`] where the page has no WebGPU.
+#[cfg(all(target_family = "wasm", feature = "wgpu"))]
+pub async fn open_async() -> Result<Opened, DeviceError> {
+    let options = Device::wgpu_options().init_with_setup_async().await;
+    let (device, setup) = options.map_err(|e| DeviceError::NoAdapter {
+        reason: e.to_string(),
+    })?;
+    let info = setup.adapter.get_info();
+    Ok(Opened {
+        device,
+        name: info.name,
+        hardware: info.device_type != burn::tensor::wgpu::wgpu::DeviceType::Cpu,
+    })
 }
 
 #[cfg(not(target_family = "wasm"))]

@@ -33,6 +33,7 @@ pub mod ops;
 pub mod random;
 pub mod rope;
 pub mod sample;
+pub mod selftest;
 #[cfg(not(target_family = "wasm"))]
 pub mod slices;
 

@@ -225,8 +225,15 @@ pub fn operations(_device: &Device) -> &'static dyn Operations {
 }
 
 /// Whether tensors of this device are computed by Flex.
+#[cfg(feature = "flex")]
 fn on_cpu(device: &Device) -> bool {
     *device == Device::flex()
+}
+
+/// Whether tensors of this device are computed by Flex, which is not there.
+#[cfg(not(feature = "flex"))]
+fn on_cpu(_device: &Device) -> bool {
+    false
 }
 
 /// Repeats each key/value head for the query heads that share it: `[B, G, S, E]` to `[B, G·times, S, E]`.

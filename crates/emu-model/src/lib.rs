@@ -15,9 +15,11 @@ pub mod pack;
 #[cfg(not(target_family = "wasm"))]
 pub mod parity;
 pub mod probe;
+pub mod prompt;
 #[cfg(not(target_family = "wasm"))]
 pub mod reference;
 pub mod safety;
+pub mod streamed;
 pub mod tokenizer;
 pub mod video;
 pub mod vision;

@@ -106,7 +106,7 @@ impl LmConfig {
             // Queries that equal keys at the start: the first layer attends to what is alike, a word to the visual
             // embeddings that show it. Questions of yes and no are learned from there, and hardly otherwise.
             let (q_proj, k_proj) = if i == 0 && self.heads == self.kv_heads {
-                let sharp = Init::Normal(2.0 / (d as f32).sqrt());
+                let sharp = Init::Normal(4.0 / (d as f32).sqrt());
                 let outputs = self.heads * self.head_size;
                 twins(|| QLinear::with_init(d, outputs, false, sharp, device))
             } else {

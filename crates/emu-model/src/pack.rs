@@ -141,6 +141,18 @@ pub enum LoadError {
     /// A tensor or file of it.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// The pack has no such part.
+    #[error("This pack has no component {component}, which this needs. Use a pack that has one.")]
+    NoComponent {
+        /// Its name.
+        component: String,
+    },
+    /// A part is needed whose weights are not here.
+    #[error("The component {component} is not loaded. Load it first.")]
+    NotLoaded {
+        /// Its name.
+        component: String,
+    },
 }
 
 impl LoadError {
@@ -149,6 +161,8 @@ impl LoadError {
         match self {
             Self::Config(_) => "config",
             Self::Pack(error) => error.code(),
+            Self::NoComponent { .. } => "no-component",
+            Self::NotLoaded { .. } => "not-loaded",
         }
     }
 }

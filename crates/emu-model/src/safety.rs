@@ -3,7 +3,7 @@
 //! B batch, N tokens (class token first), D width, H heads, E width of the joint space, K concepts.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::init::{Init, param};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::{Conv2d, LayerNorm, QEmbedding, QLinear};
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::config::ConfigError;
 use crate::generate::{GenerateError, read};
+use crate::image::{ClipFeatureExtractor, ImageError, RgbImage};
 use crate::probe::Probe;
 
 /// Sizes of the checker.
@@ -326,6 +327,39 @@ impl SafetyChecker {
             .map(|(row, special)| is_flagged(row, &thresholds, special, &special_thresholds))
             .collect())
     }
+
+    /// Whether a drawn picture is flagged.
+    ///
+    /// # Errors
+    /// Where it cannot be resized, or the device fails.
+    pub async fn check(
+        &self,
+        picture: &RgbImage,
+        config: &SafetyConfig,
+        device: &Device,
+    ) -> Result<bool, CheckError> {
+        let side = config.image_size as u32;
+        let extractor = ClipFeatureExtractor {
+            shortest_edge: Some(side),
+            crop: Some((side, side)),
+            ..Default::default()
+        };
+        let (values, height, width) = extractor.apply(picture)?;
+        let data = TensorData::new(values, [1, 3, height as usize, width as usize]);
+        let flags = self.flagged(Tensor::from_data(data, device)).await?;
+        Ok(flags.first().copied().unwrap_or(true))
+    }
+}
+
+/// Why a drawn picture could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It cannot be resized.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] GenerateError),
 }
 
 /// What every further score is raised by once a concept of special care was met.

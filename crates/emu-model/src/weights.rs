@@ -92,32 +92,49 @@ impl<F: FnMut(TensorData) -> Result<(), E>, E> ModuleVisitor for Export<F, E> {
 pub fn load<M: Module>(
     module: M,
     device: &Device,
-    read: impl FnMut(&str) -> Result<TensorData, PackError>,
+    mut read: impl FnMut(&str) -> Result<TensorData, PackError>,
 ) -> Result<M, PackError> {
-    let mut load = Load {
+    fill(module, device, |name| Some(read(name)))
+}
+
+/// Fills the parameters that `take` has a value for, and leaves the others as they are.
+///
+/// # Errors
+/// As [`load`].
+pub fn fill<M: Module>(
+    module: M,
+    device: &Device,
+    take: impl FnMut(&str) -> Option<Result<TensorData, PackError>>,
+) -> Result<M, PackError> {
+    let mut fill = Fill {
         path: vec![],
         device: device.clone(),
-        read,
+        take,
         failed: None,
     };
-    let module = module.map(&mut load);
-    match load.failed {
+    let module = module.map(&mut fill);
+    match fill.failed {
         None => Ok(module),
         Some(error) => Err(error),
     }
 }
 
-struct Load<F> {
+struct Fill<F> {
     path: Vec<String>,
     device: Device,
-    read: F,
+    take: F,
     failed: Option<PackError>,
 }
 
-impl<F: FnMut(&str) -> Result<TensorData, PackError>> Load<F> {
-    fn read<const D: usize>(&mut self, shape: [usize; D]) -> Result<Tensor<D>, PackError> {
+impl<F: FnMut(&str) -> Option<Result<TensorData, PackError>>> Fill<F> {
+    fn tensor<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+    ) -> Result<Option<Tensor<D>>, PackError> {
         let name = self.path.join(".");
-        let data = (self.read)(&name)?;
+        let Some(data) = (self.take)(&name).transpose()? else {
+            return Ok(None);
+        };
         if data.info.shape != shape {
             return Err(PackError::Misshapen {
                 file: "weights".into(),
@@ -127,14 +144,12 @@ impl<F: FnMut(&str) -> Result<TensorData, PackError>> Load<F> {
             });
         }
         data.check_finite()?;
-        Ok(Tensor::from_data(
-            BurnData::new(data.to_f32()?, shape),
-            &self.device,
-        ))
+        let data = BurnData::new(data.to_f32()?, shape);
+        Ok(Some(Tensor::from_data(data, &self.device)))
     }
 }
 
-impl<F: FnMut(&str) -> Result<TensorData, PackError>> ModuleMapper for Load<F> {
+impl<F: FnMut(&str) -> Option<Result<TensorData, PackError>>> ModuleMapper for Fill<F> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }
@@ -147,8 +162,9 @@ impl<F: FnMut(&str) -> Result<TensorData, PackError>> ModuleMapper for Load<F> {
         if self.failed.is_some() {
             return param;
         }
-        match self.read(param.lazy_shape().dims::<D>()) {
-            Ok(tensor) => {
+        match self.tensor(param.lazy_shape().dims::<D>()) {
+            Ok(None) => param,
+            Ok(Some(tensor)) => {
                 let id = param.id;
                 let tensor = if self.device.is_autodiff() {
                     tensor.require_grad()

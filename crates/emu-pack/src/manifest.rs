@@ -413,6 +413,23 @@ impl Manifest {
             .collect()
     }
 
+    /// Verifies the bytes of a file that is not a shard.
+    ///
+    /// # Errors
+    /// Where the manifest lists no such file, or its length or hash is another.
+    pub fn check_file(&self, file: &str, bytes: &[u8]) -> Result<(), PackError> {
+        crate::reader::verify_bytes(self.file(file)?, bytes)
+    }
+
+    /// The entry of a file that is not a shard.
+    pub(crate) fn file(&self, name: &str) -> Result<&FileEntry, PackError> {
+        let entry = self.files.iter().find(|entry| entry.file == name);
+        entry.ok_or_else(|| PackError::BadManifest {
+            file: MANIFEST_FILE.into(),
+            reason: format!("it lists no file {name}"),
+        })
+    }
+
     /// Verifies the bytes of one shard and returns what they hold, for loaders that stream shard by shard.
     pub fn open_shard<'a>(
         &'a self,

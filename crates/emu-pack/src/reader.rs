@@ -155,15 +155,7 @@ impl PackReader {
 
     /// The bytes of a file that is not a shard (`tokenizer.json`), verified.
     pub fn file(&self, name: &str) -> Result<Vec<u8>, PackError> {
-        let entry = self
-            .manifest
-            .files
-            .iter()
-            .find(|entry| entry.file == name)
-            .ok_or_else(|| PackError::BadManifest {
-                file: MANIFEST_FILE.into(),
-                reason: format!("it lists no file {name}"),
-            })?;
+        let entry = self.manifest.file(name)?;
         let bytes = match &self.bytes {
             Bytes::Folder(folder) => {
                 let path = folder.join(name);

@@ -1,1 +1,115 @@
-//! emu-web
+//! Emu in a page: what the package's worker calls.
+//!
+//! One module, one device: the feature `webgpu` or `cpu` decides which. Everything long is a machine of steps; after each
+//! step an event is handed to JavaScript and its answer awaited, so that the worker can stop between two steps.
+
+#![cfg(target_family = "wasm")]
+
+mod draw;
+mod engine;
+mod error;
+mod events;
+mod request;
+mod speak;
+
+use emu_kernels::device;
+use emu_kernels::selftest;
+use js_sys::Function;
+use sha2::{Digest, Sha256};
+use wasm_bindgen::JsCast;
+use wasm_bindgen::prelude::*;
+
+use crate::error::Failure;
+use crate::events::Listener;
+
+pub use engine::Engine;
+
+unsafe extern "C" {
+    fn __wasm_call_ctors();
+}
+
+/// Runs once when the module is instantiated.
+#[wasm_bindgen(start)]
+pub fn start() {
+    // Without an explicit call the linker wraps every export, and each call into the module would run all constructors
+    // again.
+    // SAFETY: called once, before anything else of this module.
+    unsafe { __wasm_call_ctors() };
+    // A panic ends the instance: whatever was awaited never resolves. So the worker is told.
+    std::panic::set_hook(Box::new(|info| {
+        let global = js_sys::global();
+        let told = js_sys::Reflect::get(&global, &JsValue::from_str("emuPanicked"));
+        if let Ok(tell) = told.and_then(|f| f.dyn_into::<Function>()) {
+            let _ = tell.call1(&JsValue::NULL, &JsValue::from_str(&info.to_string()));
+        }
+    }));
+}
+
+/// Version of this crate, the package's own.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Opens the module's device; once per instance.
+///
+/// # Errors
+/// `no-adapter` where there is none.
+#[wasm_bindgen]
+pub async fn open() -> Result<JsValue, JsValue> {
+    let opened = device::open_async().await.map_err(Failure::from)?;
+    let kind = if cfg!(feature = "webgpu") {
+        "webgpu"
+    } else {
+        "cpu"
+    };
+    let description = events::object(&[
+        ("kind", kind.into()),
+        ("name", opened.name.as_str().into()),
+        ("software", (!opened.hardware).into()),
+    ]);
+    engine::set_device(opened);
+    Ok(description)
+}
+
+/// Runs every kind of kernel on small known input; `on_progress(done, total)` is awaited after each.
+///
+/// # Errors
+/// `self-test` names the operation that is wrong; `aborted` where `on_progress` answers false.
+#[wasm_bindgen(js_name = selfTest)]
+pub async fn self_test(on_progress: Function) -> Result<(), JsValue> {
+    let device = engine::device()?.device;
+    let total = selftest::CASES.len();
+    for (done, case) in selftest::CASES.iter().enumerate() {
+        case.run(&device).await.map_err(Failure::from)?;
+        Listener::new(&on_progress)
+            .progress(done + 1, total)
+            .await?;
+    }
+    Ok(())
+}
+
+/// SHA-256 of bytes that come in pieces.
+#[wasm_bindgen]
+#[derive(Debug, Default)]
+pub struct Hasher(Sha256);
+
+#[wasm_bindgen]
+impl Hasher {
+    /// Of nothing yet.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of everything so far, in lower-case hexadecimal digits.
+    pub fn hex(&self) -> String {
+        let digest = self.0.clone().finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -11,6 +11,7 @@ use crate::check::CheckArgs;
 use crate::data::DataArgs;
 use crate::demo::DemoArgs;
 use crate::test::{TestArgs, Tier};
+use crate::wasm::WasmArgs;
 
 /// One task, with what it was asked for.
 pub enum Task {
@@ -22,6 +23,15 @@ pub enum Task {
     Check(CheckArgs),
     /// Build the training data.
     Data(DataArgs),
+    /// Build the WASM modules of the npm package.
+    Wasm(WasmArgs),
+    /// Make a compiled module loadable by JavaScript; a step of `wasm`.
+    Bindgen {
+        /// The module.
+        compiled: PathBuf,
+        /// Where the result goes.
+        folder: PathBuf,
+    },
     /// Copy the reference data that the tests need.
     Fixtures(PathBuf),
 }
@@ -102,6 +112,22 @@ fn command() -> Command {
                 .num_args(0..)
                 .help("Passed on to `emu data emoji`"),
         );
+    let wasm = Command::new("wasm")
+        .about("Build the two WASM modules of the npm package into web/package/wasm")
+        .arg(flag("quick", "Leave wasm-opt out: larger, ready sooner"))
+        .arg(
+            option("only", "Only this module (repeatable)")
+                .value_parser(["cpu", "webgpu"])
+                .action(ArgAction::Append),
+        );
+    let place = |name: &'static str| {
+        Arg::new(name)
+            .required(true)
+            .value_parser(value_parser!(PathBuf))
+    };
+    let bindgen = Command::new("bindgen")
+        .hide(true)
+        .args([place("compiled"), place("folder")]);
     let fixtures = Command::new("fixtures")
         .about("Copy the reference data that the tests need into tests/fixtures/reference")
         .arg(
@@ -115,7 +141,7 @@ fn command() -> Command {
         .about("Everything the project does about itself")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([demo, test, check, data, fixtures])
+        .subcommands([demo, test, check, data, wasm, bindgen, fixtures])
 }
 
 fn task(matches: &ArgMatches) -> Option<Task> {
@@ -153,6 +179,14 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             out: text("out")?,
             rest: texts("rest"),
         }),
+        "wasm" => Task::Wasm(WasmArgs {
+            quick: given.get_flag("quick"),
+            only: texts("only"),
+        }),
+        "bindgen" => Task::Bindgen {
+            compiled: path("compiled")?,
+            folder: path("folder")?,
+        },
         "fixtures" => Task::Fixtures(path("reference")?),
         _ => return None,
     })

@@ -9,6 +9,7 @@ mod data;
 mod demo;
 mod fixtures;
 mod test;
+mod wasm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ fn run(task: Task) -> Result<bool> {
         Task::Test(args) => test::run(&workspace, &args),
         Task::Check(args) => check::run(&workspace, &args),
         Task::Data(args) => data::run(&workspace, &args),
+        Task::Wasm(args) => wasm::run(&workspace, &args),
+        Task::Bindgen { compiled, folder } => wasm::bindgen(&compiled, &folder),
         Task::Fixtures(reference) => fixtures::run(&workspace, &reference),
     }
 }

@@ -226,6 +226,11 @@ impl<'a> BeamSearch<'a> {
         while self.step().await? {}
         Ok(self.finished)
     }
+
+    /// The hypotheses found so far, best first.
+    pub fn into_found(self) -> Vec<Hypothesis> {
+        self.finished
+    }
 }
 
 /// The `n` greatest scores as (beam, token, score), greatest first, ties in order of beam and token.

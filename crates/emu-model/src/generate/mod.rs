@@ -167,7 +167,10 @@ impl<'a> Session<'a> {
 }
 
 /// Reads a tensor back as f32.
-pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, GenerateError> {
+///
+/// # Errors
+/// Where the device fails.
+pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, GenerateError> {
     let data = tensor
         .into_data_async()
         .await

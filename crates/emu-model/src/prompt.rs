@@ -1,13 +1,15 @@
-//! From what the user gave to the model's prompt: marks, templates, token ids.
+//! From what a user gave to the model's prompt: marks, templates, token ids, visual embeddings.
 
-use anyhow::{Result, bail};
-use emu_model::config::PromptConfig;
-use emu_model::generate::Prompt;
-use emu_model::image::RgbImage;
-use emu_model::tokenizer::{IMAGE_MARK, RELEASED_MARK, names};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::media::embed;
-use crate::runtime::Runtime;
+use crate::config::{EmuConfig, PromptConfig};
+use crate::emu::Emu;
+use crate::generate::Prompt;
+use crate::image::{ImageError, RgbImage, process_img_with};
+use crate::tokenizer::{EmuTokenizer, IMAGE_MARK, RELEASED_MARK, TokenizerError, names};
+
+/// Pictures that the encoder reads at once.
+const BATCH: usize = 8;
 
 /// The mark for a video.
 pub const VIDEO_MARK: &str = "<video>";
@@ -31,17 +33,19 @@ impl Marked {
     ///
     /// # Errors
     /// Where marks and pictures, or marks and videos, differ in number.
-    pub fn new(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -> Result<Self> {
+    pub fn new(
+        text: &str,
+        pictures: Vec<RgbImage>,
+        videos: Vec<Vec<RgbImage>>,
+    ) -> Result<Self, PromptError> {
         let text = text.replace(RELEASED_MARK, IMAGE_MARK);
-        let marked = |mark: &str, given: usize, option: &str| match text.matches(mark).count() {
+        let marked = |mark: &'static str, given: usize| match text.matches(mark).count() {
             0 => Ok(false),
             marks if marks == given => Ok(true),
-            marks => bail!(
-                "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, or leave the marks out."
-            ),
+            marks => Err(PromptError::Marks { mark, marks, given }),
         };
-        let pictures_marked = marked(IMAGE_MARK, pictures.len(), "--image")?;
-        let videos_marked = marked(VIDEO_MARK, videos.len(), "--video")?;
+        let pictures_marked = marked(IMAGE_MARK, pictures.len())?;
+        let videos_marked = marked(VIDEO_MARK, videos.len())?;
 
         let mut filled = Self::default();
         let (mut pictures, mut videos) = (pictures.into_iter(), videos.into_iter());
@@ -141,77 +145,144 @@ pub struct Turn {
     pub answer: String,
 }
 
-impl Conversation {
-    /// All of it as one prompt that asks for the next answer.
+/// What is wrong with a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// Marks and pictures, or marks and videos, differ in number.
+    #[error(
+        "The prompt has {marks} {mark} marks for {given} given. Give one for each mark, or leave the marks out."
+    )]
+    Marks {
+        /// Which mark.
+        mark: &'static str,
+        /// How often it is in the text.
+        marks: usize,
+        /// Pictures or videos.
+        given: usize,
+    },
+    /// The text cannot be encoded, or is too long.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A picture cannot be resized.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl PromptError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Marks { .. } => "image-marks",
+            Self::Tokenizer(TokenizerError::PromptTooLong { .. }) => "prompt-too-long",
+            Self::Tokenizer(_) => "bad-prompt",
+            Self::Image(_) => "bad-image",
+        }
+    }
+}
+
+/// Makes prompts for a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompter<'a> {
+    /// Encoder and causal former.
+    pub emu: &'a Emu,
+    /// Its sizes and templates.
+    pub config: &'a EmuConfig,
+    /// Its tokenizer.
+    pub tokenizer: &'a EmuTokenizer,
+    /// Where it runs.
+    pub device: &'a Device,
+}
+
+impl Prompter<'_> {
+    /// A conversation as one prompt that asks for the next answer.
     ///
     /// # Errors
-    /// Where it does not fit the context, or the model cannot be loaded.
-    pub fn prompt(&self, runtime: &Runtime) -> Result<Prompt> {
-        let templates = &runtime.emu_config().prompts;
-        let (mut text, mut pictures) = (self.system.clone(), vec![]);
-        for turn in &self.turns {
+    /// Where it does not fit the context.
+    pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
+        let templates = &self.config.prompts;
+        let (mut text, mut pictures) = (conversation.system.clone(), vec![]);
+        for turn in &conversation.turns {
             text.push_str(&turn.user.turn(templates));
             text.push_str(&turn.answer);
             pictures.extend_from_slice(&turn.user.pictures);
         }
-        ask(runtime, &text, &pictures)
+        self.ask(&text, &pictures)
     }
-}
 
-/// A caption's prompt: the picture alone, or asked for in the words of the model's template.
-///
-/// # Errors
-/// As [`Conversation::prompt`].
-pub fn caption(runtime: &Runtime, picture: RgbImage) -> Result<Prompt> {
-    let templates = &runtime.emu_config().prompts;
-    let text = match templates.caption.as_str() {
-        "" => IMAGE_MARK.to_owned(),
-        words => {
-            let asked = Marked {
-                text: words.to_owned(),
-                pictures: vec![],
-                leading: 1,
-            };
-            templates.system.clone() + &asked.turn(templates)
+    /// A caption's prompt: the picture alone, or asked for in the words of the model's template.
+    ///
+    /// # Errors
+    /// As [`Prompter::conversation`].
+    pub fn caption(&self, picture: RgbImage) -> Result<Prompt, PromptError> {
+        let templates = &self.config.prompts;
+        let text = match templates.caption.as_str() {
+            "" => IMAGE_MARK.to_owned(),
+            words => {
+                let asked = Marked {
+                    text: words.to_owned(),
+                    pictures: vec![],
+                    leading: 1,
+                };
+                templates.system.clone() + &asked.turn(templates)
+            }
+        };
+        self.ask(&text, &[picture])
+    }
+
+    /// A prompt whose continuation is a picture. Without its final [IMG], before which white space is dropped.
+    ///
+    /// # Errors
+    /// As [`Prompter::conversation`].
+    pub fn picture(&self, marked: &Marked) -> Result<Prompt, PromptError> {
+        let request = marked.request(&self.config.prompts);
+        let mut prompt = self.ask(&format!("{request}{}", names::IMG), &marked.pictures)?;
+        prompt.ids.pop();
+        Ok(prompt)
+    }
+
+    /// A text with its pictures as the model reads it.
+    ///
+    /// # Errors
+    /// As [`Prompter::conversation`].
+    pub fn ask(&self, text: &str, pictures: &[RgbImage]) -> Result<Prompt, PromptError> {
+        let (given, queries) = (pictures.len(), self.config.causal.queries);
+        let context = self.config.lm.context;
+        let ids = self
+            .tokenizer
+            .encode_prompt(text, given, queries, context)?;
+        let visual = self.embed(pictures)?;
+        Ok(Prompt { ids, visual })
+    }
+
+    /// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.
+    ///
+    /// # Errors
+    /// Where a picture cannot be resized.
+    pub fn embed(&self, pictures: &[RgbImage]) -> Result<Option<Tensor<3>>, PromptError> {
+        if pictures.is_empty() {
+            return Ok(None);
         }
-    };
-    ask(runtime, &text, &[picture])
-}
-
-/// A text with its pictures as the model reads it.
-///
-/// # Errors
-/// As [`Conversation::prompt`].
-pub fn ask(runtime: &Runtime, text: &str, pictures: &[RgbImage]) -> Result<Prompt> {
-    let config = runtime.emu_config();
-    let (given, queries) = (pictures.len(), config.causal.queries);
-    let context = config.lm.context;
-    let ids = runtime
-        .tokenizer
-        .encode_prompt(text, given, queries, context)?;
-    let visual = embed(runtime, pictures)?;
-    Ok(Prompt { ids, visual })
-}
-
-/// A prompt whose continuation is a picture. Without its final [IMG], before which white space is dropped.
-///
-/// # Errors
-/// As [`Conversation::prompt`].
-pub fn picture(runtime: &Runtime, marked: &Marked) -> Result<Prompt> {
-    let request = marked.request(&runtime.emu_config().prompts);
-    let mut prompt = ask(
-        runtime,
-        &format!("{request}{}", names::IMG),
-        &marked.pictures,
-    )?;
-    prompt.ids.pop();
-    Ok(prompt)
+        let side = self.config.vision.image_size;
+        let wide = |values: [f32; 3]| values.map(f64::from);
+        let (mean, std) = (wide(self.config.image.mean), wide(self.config.image.std));
+        let mut embedded = vec![];
+        for batch in pictures.chunks(BATCH) {
+            let mut values = Vec::with_capacity(batch.len() * 3 * side * side);
+            for picture in batch {
+                values.extend(process_img_with(picture, side as u32, &mean, &std)?);
+            }
+            let data = TensorData::new(values, [batch.len(), 3, side, side]);
+            embedded.push(
+                self.emu
+                    .embed_images(Tensor::<4>::from_data(data, self.device)),
+            );
+        }
+        Ok(Some(Tensor::cat(embedded, 0)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use emu_model::EmuConfig;
-
     use super::*;
 
     fn picture(shade: u8) -> RgbImage {

@@ -1,0 +1,407 @@
+//! What a device must get right before a model runs on it: every kind of kernel on small known input, against plain
+//! loops in f64. A browser logs a shader that does not compile and goes on with stale data; this finds it.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::cache::LayerCache;
+use crate::ops::{self, AttentionOptions};
+use crate::random::{Philox, Stream};
+use crate::rope::RopeTables;
+
+/// An operation that a device gets wrong, or cannot compute.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestError {
+    /// Wrong values.
+    #[error(
+        "This device computes {operation} wrongly: off by {error:e}, where {bound:e} is allowed. Update the browser and the graphics driver, or use the CPU."
+    )]
+    Wrong {
+        /// What was computed.
+        operation: &'static str,
+        /// Largest difference.
+        error: f64,
+        /// What is allowed.
+        bound: f64,
+    },
+    /// No values at all.
+    #[error(
+        "This device fails at {operation}: {reason}. Update the browser and the graphics driver, or use the CPU."
+    )]
+    Failed {
+        /// What was computed.
+        operation: &'static str,
+        /// What the device said.
+        reason: String,
+    },
+}
+
+impl SelfTestError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        "self-test"
+    }
+}
+
+/// One kind of kernel.
+#[derive(Debug)]
+pub struct Case {
+    /// What it computes.
+    pub operation: &'static str,
+    compute: fn(&mut Input) -> (Tensor<1>, Vec<f64>),
+}
+
+/// All of them.
+pub const CASES: &[Case] = &[
+    Case {
+        operation: "a linear layer",
+        compute: linear,
+    },
+    Case {
+        operation: "rows of a table",
+        compute: embedding,
+    },
+    Case {
+        operation: "attention",
+        compute: attention,
+    },
+    Case {
+        operation: "attention over a cache",
+        compute: decoding,
+    },
+    Case {
+        operation: "layer norm",
+        compute: layer_norm,
+    },
+    Case {
+        operation: "root-mean-square norm",
+        compute: rms_norm,
+    },
+    Case {
+        operation: "group norm with SiLU",
+        compute: group_norm,
+    },
+    Case {
+        operation: "a convolution",
+        compute: convolution,
+    },
+    Case {
+        operation: "upsampling",
+        compute: upsampling,
+    },
+    Case {
+        operation: "gates",
+        compute: gates,
+    },
+];
+
+/// Largest difference allowed; values are of the order of one.
+const BOUND: f64 = 2e-4;
+
+impl Case {
+    /// Computes it on a device and compares.
+    ///
+    /// # Errors
+    /// Where the values are wrong, or none come.
+    pub async fn run(&self, device: &Device) -> Result<(), SelfTestError> {
+        let mut input = Input {
+            device: device.clone(),
+            random: Philox::new(1, Stream::Init, 0),
+        };
+        let (got, want) = (self.compute)(&mut input);
+        let got = got
+            .into_data_async()
+            .await
+            .map_err(|e| SelfTestError::Failed {
+                operation: self.operation,
+                reason: format!("{e:?}"),
+            })?;
+        compare(
+            self.operation,
+            &got.iter::<f32>().collect::<Vec<_>>(),
+            &want,
+        )
+    }
+}
+
+fn compare(operation: &'static str, got: &[f32], want: &[f64]) -> Result<(), SelfTestError> {
+    let error = match got.len() == want.len() {
+        true => got
+            .iter()
+            .zip(want)
+            .map(|(g, w)| (f64::from(*g) - w).abs())
+            .fold(0.0, worse),
+        false => f64::INFINITY,
+    };
+    match error <= BOUND {
+        true => Ok(()),
+        false => Err(SelfTestError::Wrong {
+            operation,
+            error,
+            bound: BOUND,
+        }),
+    }
+}
+
+/// The greater, and NaN where one is.
+fn worse(a: f64, b: f64) -> f64 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// Where input comes from.
+struct Input {
+    device: Device,
+    random: Philox,
+}
+
+impl Input {
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        self.random.normals(n)
+    }
+
+    fn tensor<const D: usize>(&self, values: &[f32], shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &self.device)
+    }
+
+    fn random<const D: usize>(&mut self, shape: [usize; D]) -> (Tensor<D>, Vec<f64>) {
+        let values = self.values(shape.iter().product());
+        (
+            self.tensor(&values, shape),
+            values.iter().map(|&v| f64::from(v)).collect(),
+        )
+    }
+}
+
+fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    x.reshape([-1])
+}
+
+fn linear(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (t, n, m) = (5, 36, 70);
+    let (x, xs) = input.random([1, t, n]);
+    let (w, ws) = input.random([m, n]);
+    let (b, bs) = input.random([m]);
+    let (w, ws): (_, Vec<f64>) = (w.mul_scalar(0.125), ws.iter().map(|w| w * 0.125).collect());
+    let want = (0..t * m)
+        .map(|i| {
+            bs[i % m]
+                + (0..n)
+                    .map(|j| xs[i / m * n + j] * ws[i % m * n + j])
+                    .sum::<f64>()
+        })
+        .collect();
+    (flat(ops::linear(x, w, Some(b))), want)
+}
+
+fn embedding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (rows, d) = (37, 12);
+    let (table, values) = input.random([rows, d]);
+    let ids = [36i32, 0, 17, 17];
+    let index: Tensor<2, Int> =
+        Tensor::from_data(TensorData::new(ids.to_vec(), [1, 4]), &input.device);
+    let want = ids
+        .iter()
+        .flat_map(|&id| values[id as usize * d..][..d].to_vec())
+        .collect();
+    (flat(ops::embedding(table, index)), want)
+}
+
+/// `softmax(q kᵀ / √e) v` of one head; the last `t` of `s` positions ask, each for those up to its own.
+fn attend(q: &[f64], k: &[f64], v: &[f64], e: usize) -> Vec<f64> {
+    let (t, s) = (q.len() / e, k.len() / e);
+    let mut out = vec![];
+    for i in 0..t {
+        let seen = s - t + i + 1;
+        let score =
+            |j: usize| (0..e).map(|c| q[i * e + c] * k[j * e + c]).sum::<f64>() / (e as f64).sqrt();
+        let weights: Vec<f64> = (0..seen).map(|j| score(j).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        out.extend((0..e).map(|c| (0..seen).map(|j| weights[j] * v[j * e + c]).sum::<f64>() / sum));
+    }
+    out
+}
+
+fn attention(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (h, t, e) = (2, 7, 8);
+    let (q, qs) = input.random([1, h, t, e]);
+    let (k, ks) = input.random([1, h, t, e]);
+    let (v, vs) = input.random([1, h, t, e]);
+    let head = t * e;
+    let want = (0..h)
+        .flat_map(|i| {
+            attend(
+                &qs[i * head..][..head],
+                &ks[i * head..][..head],
+                &vs[i * head..][..head],
+                e,
+            )
+        })
+        .collect();
+    let options = AttentionOptions {
+        causal: true,
+        ..Default::default()
+    };
+    (flat(ops::attention(q, k, v, options)), want)
+}
+
+fn decoding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (t, e, base) = (4, 8, 10_000.0);
+    let (q, qs) = input.random([1, 1, t, e]);
+    let (k, ks) = input.random([1, 1, t, e]);
+    let (v, vs) = input.random([1, 1, t, e]);
+    // Three positions at once, then one: both asked for as decoding asks.
+    let mut cache = LayerCache::new(1, 1, t + 1, e, &input.device);
+    let mut step = |from: usize, to: usize| {
+        let part = |x: &Tensor<4>| x.clone().narrow(2, from, to - from);
+        let tables = RopeTables::new(&[(from..to).collect()], e, base, &input.device);
+        let q = ops::rope_append(part(&q), part(&k), part(&v), &tables, &mut cache);
+        ops::decode_attention(q, &cache, None)
+    };
+    let got = Tensor::cat(vec![step(0, t - 1), step(t - 1, t)], 2);
+    let turned = |x: &[f64]| -> Vec<f64> {
+        let half = e / 2;
+        let angle = |p: usize, i: usize| p as f64 / base.powf(2.0 * (i % half) as f64 / e as f64);
+        let at = |p: usize, i: usize| x[p * e + i];
+        let other = |p: usize, i: usize| {
+            if i < half {
+                -at(p, i + half)
+            } else {
+                at(p, i - half)
+            }
+        };
+        (0..t * e)
+            .map(|n| (n / e, n % e))
+            .map(|(p, i)| at(p, i) * angle(p, i).cos() + other(p, i) * angle(p, i).sin())
+            .collect()
+    };
+    (flat(got), attend(&turned(&qs), &turned(&ks), &vs, e))
+}
+
+fn layer_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (rows, d, eps) = (3, 50, 1e-5);
+    let (x, xs) = input.random([1, rows, d]);
+    let (w, ws) = input.random([d]);
+    let (b, bs) = input.random([d]);
+    let want = normed(&xs, d, eps, true)
+        .iter()
+        .enumerate()
+        .map(|(i, v)| v * ws[i % d] + bs[i % d])
+        .collect();
+    (flat(ops::layer_norm(x, w, b, eps)), want)
+}
+
+fn rms_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (rows, d, eps) = (3, 50, 1e-6);
+    let (x, xs) = input.random([1, rows, d]);
+    let (w, ws) = input.random([d]);
+    let want = normed(&xs, d, eps, false)
+        .iter()
+        .enumerate()
+        .map(|(i, v)| v * ws[i % d])
+        .collect();
+    (flat(ops::rms_norm(x, w, eps)), want)
+}
+
+/// Each run of `d` values over its deviation, or over its root mean square.
+fn normed(values: &[f64], d: usize, eps: f64, centred: bool) -> Vec<f64> {
+    let norm = |row: &[f64]| {
+        let mean = if centred {
+            row.iter().sum::<f64>() / d as f64
+        } else {
+            0.0
+        };
+        let square = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / d as f64;
+        row.iter()
+            .map(|v| (v - mean) / (square + eps).sqrt())
+            .collect::<Vec<_>>()
+    };
+    values.chunks(d).flat_map(norm).collect()
+}
+
+fn silu(v: f64) -> f64 {
+    v / (1.0 + (-v).exp())
+}
+
+fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (c, side, groups, eps) = (6, 5, 3, 1e-5);
+    let (x, xs) = input.random([1, c, side, side]);
+    let (w, ws) = input.random([c]);
+    let (b, bs) = input.random([c]);
+    let area = side * side;
+    let want = normed(&xs, c / groups * area, eps, true)
+        .iter()
+        .enumerate()
+        .map(|(i, v)| silu(v * ws[i / area] + bs[i / area]))
+        .collect();
+    (flat(ops::group_norm_silu(x, w, b, groups, eps)), want)
+}
+
+fn convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (c, o, side, stride) = (5, 7, 9, 2);
+    let (x, xs) = input.random([1, c, side, side]);
+    let (w, ws) = input.random([o, c, 3, 3]);
+    let (w, ws): (_, Vec<f64>) = (w.mul_scalar(0.25), ws.iter().map(|w| w * 0.25).collect());
+    let (b, bs) = input.random([o]);
+    let out = (side - 1) / stride + 1;
+    let pixel = |c: usize, y: usize, x: usize| match (y.checked_sub(1), x.checked_sub(1)) {
+        (Some(y), Some(x)) if y < side && x < side => xs[(c * side + y) * side + x],
+        _ => 0.0,
+    };
+    let mut want = vec![];
+    for (to, y, x) in (0..o * out * out).map(|i| (i / (out * out), i / out % out, i % out)) {
+        let taps = (0..c * 9).map(|i| (i / 9, i / 3 % 3, i % 3));
+        let sum: f64 = taps
+            .map(|(c2, ky, kx)| {
+                ws[((to * c + c2) * 3 + ky) * 3 + kx] * pixel(c2, y * stride + ky, x * stride + kx)
+            })
+            .sum();
+        want.push(sum + bs[to]);
+    }
+    (flat(ops::conv2d(x, w, Some(b), stride, (1, 1))), want)
+}
+
+fn upsampling(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (c, side) = (3, 4);
+    let (x, xs) = input.random([1, c, side, side]);
+    let twice = side * 2;
+    let want = (0..c * twice * twice)
+        .map(|i| (i / (twice * twice), i / twice % twice / 2, i % twice / 2))
+        .map(|(c, y, x)| xs[(c * side + y) * side + x])
+        .collect();
+    (flat(ops::upsample_nearest2(x)), want)
+}
+
+fn gates(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let d = 33;
+    let (x, xs) = input.random([1, 2, d]);
+    let (y, ys) = input.random([1, 2, d]);
+    let (z, zs) = input.random([1, 1, 2 * d]);
+    let gelu = |v: f64| v * 0.5 * libm::erfc(-v / std::f64::consts::SQRT_2);
+    let mut want: Vec<f64> = xs.iter().zip(&ys).map(|(x, y)| silu(*x) * y).collect();
+    want.extend((0..d).map(|i| zs[i] * gelu(zs[d + i])));
+    (
+        Tensor::cat(vec![flat(ops::silu_gate(x, y)), flat(ops::geglu(z))], 0),
+        want,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_passes_and_wrong_values_do_not() {
+        for case in CASES {
+            burn::tensor::read_sync(case.run(&Device::flex())).expect(case.operation);
+        }
+        assert!(compare("x", &[1.0, 2.0], &[1.0, 2.0]).is_ok());
+        for wrong in [
+            &[1.0, 2.001][..],
+            &[1.0, f32::NAN],
+            &[f32::NAN, 2.0],
+            &[1.0],
+        ] {
+            let error = compare("x", wrong, &[1.0, 2.0]).expect_err("wrong");
+            assert_eq!(error.code(), "self-test");
+        }
+    }
+}

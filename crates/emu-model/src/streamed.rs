@@ -1,0 +1,319 @@
+//! Loading a pack shard by shard, in any order: what a page does, where no file system hands over tensors by name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use burn::tensor::Device;
+use emu_pack::{MANIFEST_FILE, Manifest, PackError, PartView, TensorData, quant};
+
+use crate::config::EmuConfig;
+use crate::diffusion::{Decoder, DecoderConfig};
+use crate::emu::Emu;
+use crate::pack::{self, LoadError, ModelConfig};
+use crate::safety::{SafetyChecker, SafetyConfig};
+use crate::weights;
+
+/// A model whose weights come shard by shard. A component can be used once [`Streamed::finish`] has found it whole.
+#[derive(Debug)]
+pub struct Streamed {
+    manifest: Manifest,
+    config: ModelConfig,
+    device: Device,
+    emu: Emu,
+    decoder: Option<Decoder>,
+    safety: Option<SafetyChecker>,
+    /// Stored tensors of which something is still to come, or that wait for their scales.
+    waiting: HashMap<String, Stored>,
+    /// Parameters that have their values.
+    filled: HashSet<String>,
+    finished: BTreeSet<String>,
+}
+
+/// A stored tensor, as far as it has come.
+#[derive(Debug)]
+struct Stored {
+    tensor: TensorData,
+    /// Rows that have come.
+    rows: usize,
+}
+
+impl Streamed {
+    /// A model without weights, from the bytes of an `emu.json`.
+    ///
+    /// # Errors
+    /// Where the manifest or its configuration is wrong.
+    pub fn new(manifest: &[u8], device: &Device) -> Result<Self, LoadError> {
+        let manifest = Manifest::parse(MANIFEST_FILE, manifest)?;
+        let config = ModelConfig::from_value(&manifest.config)?;
+        Ok(Self {
+            emu: config.emu.init(device)?,
+            decoder: config
+                .decoder
+                .as_ref()
+                .map(|d| d.init(device))
+                .transpose()?,
+            safety: config.safety.as_ref().map(|s| s.init(device)).transpose()?,
+            manifest,
+            config,
+            device: device.clone(),
+            waiting: HashMap::new(),
+            filled: HashSet::new(),
+            finished: BTreeSet::new(),
+        })
+    }
+
+    /// What the pack says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Sizes and templates.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Verifies a shard and uploads the tensors that it completes. What it holds of others is kept until the rest comes.
+    ///
+    /// # Errors
+    /// A wrong hash or length, after which the right bytes may follow. A damaged, misshapen or unknown tensor, after which
+    /// the component is to be unloaded.
+    pub fn shard(&mut self, file: &str, bytes: &[u8]) -> Result<(), LoadError> {
+        let mut touched = BTreeSet::new();
+        for part in self.manifest.open_shard(file, bytes)? {
+            touched.insert(logical(&part.tensor.name).to_owned());
+            keep(&mut self.waiting, &part)?;
+        }
+        let mut ready = BTreeMap::new();
+        for name in touched {
+            if let Some(stored) = self.take(&name) {
+                ready.insert(name, stored);
+            }
+        }
+        self.fill(ready)
+    }
+
+    /// The stored tensors of a parameter, once all of them are whole: words, scales, minimums.
+    fn take(&mut self, name: &str) -> Option<Vec<TensorData>> {
+        let mut names = vec![name.to_owned()];
+        if let Some(scheme) = self.manifest.quantization.get(name) {
+            names.push(quant::scales_name(name));
+            if scheme.has_mins() {
+                names.push(quant::mins_name(name));
+            }
+        }
+        let whole = |name: &String| {
+            let stored = self.waiting.get(name);
+            stored.is_some_and(|s| s.rows == s.tensor.info.shape.first().copied().unwrap_or(1))
+        };
+        if !names.iter().all(whole) {
+            return None;
+        }
+        let taken = names.iter().filter_map(|name| self.waiting.remove(name));
+        Some(taken.map(|stored| stored.tensor).collect())
+    }
+
+    fn fill(&mut self, mut ready: BTreeMap<String, Vec<TensorData>>) -> Result<(), LoadError> {
+        let schemes = &self.manifest.quantization;
+        let filled = &mut self.filled;
+        let mut take = |name: &str| {
+            let stored = ready.remove(name)?;
+            filled.insert(name.to_owned());
+            Some(match (schemes.get(name), stored.as_slice()) {
+                (Some(&scheme), [words, scales, mins @ ..]) => {
+                    quant::dequantize(scheme, words, scales, mins.first())
+                }
+                _ => stored.into_iter().next().ok_or_else(|| missing(name)),
+            })
+        };
+        self.emu = weights::fill(self.emu.clone(), &self.device, &mut take)?;
+        if let Some(decoder) = self.decoder.clone() {
+            self.decoder = Some(weights::fill(decoder, &self.device, &mut take)?);
+        }
+        if let Some(safety) = self.safety.clone() {
+            let take = |name: &str| take(&format!("safety.{name}"));
+            self.safety = Some(weights::fill(safety, &self.device, take)?);
+        }
+        match ready.into_keys().next() {
+            None => Ok(()),
+            Some(tensor) => Err(LoadError::Pack(PackError::UnknownTensor {
+                file: MANIFEST_FILE.into(),
+                tensor,
+            })),
+        }
+    }
+
+    /// Finds a component whole.
+    ///
+    /// # Errors
+    /// Names the first parameter without a value, or says that the pack has no such component.
+    pub fn finish(&mut self, component: &str) -> Result<(), LoadError> {
+        let wanted = self.parameters(component)?;
+        if let Some(name) = wanted.iter().find(|name| !self.filled.contains(*name)) {
+            return Err(LoadError::Pack(missing(name)));
+        }
+        self.finished.insert(component.to_owned());
+        Ok(())
+    }
+
+    /// Drops the weights of a component.
+    ///
+    /// # Errors
+    /// Where the pack has no such component.
+    pub fn unload(&mut self, component: &str) -> Result<(), LoadError> {
+        let names = self.parameters(component)?;
+        self.finished.remove(component);
+        self.filled.retain(|name| !names.contains(name));
+        self.waiting
+            .retain(|name, _| pack::component(name) != component);
+        let device = &self.device;
+        match component {
+            pack::DECODER => {
+                let config = self.config.decoder.as_ref();
+                self.decoder = config.map(|c| c.init(device)).transpose()?;
+            }
+            pack::SAFETY => {
+                let config = self.config.safety.as_ref();
+                self.safety = config.map(|c| c.init(device)).transpose()?;
+            }
+            part => {
+                let new = self.config.emu.init(device)?;
+                match part {
+                    pack::LM => self.emu.lm = new.lm,
+                    _ => {
+                        (self.emu.visual, self.emu.ln_visual) = (new.visual, new.ln_visual);
+                        self.emu.cformer = new.cformer;
+                    }
+                }
+            }
+        }
+        self.device.memory_cleanup();
+        Ok(())
+    }
+
+    /// Whether a component can be used.
+    pub fn is_loaded(&self, component: &str) -> bool {
+        self.finished.contains(component)
+    }
+
+    /// The parameters of a component.
+    fn parameters(&self, component: &str) -> Result<BTreeSet<String>, LoadError> {
+        let names =
+            |list: Vec<(String, _)>| list.into_iter().map(|(name, _): (String, Vec<usize>)| name);
+        let found: BTreeSet<String> = match component {
+            pack::DECODER => self
+                .decoder
+                .iter()
+                .flat_map(|d| names(weights::parameters(d)))
+                .collect(),
+            pack::SAFETY => {
+                let all = self
+                    .safety
+                    .iter()
+                    .flat_map(|s| names(weights::parameters(s)));
+                all.map(|name| format!("safety.{name}")).collect()
+            }
+            _ => names(weights::parameters(&self.emu))
+                .filter(|name| pack::component(name) == component)
+                .collect(),
+        };
+        if found.is_empty() {
+            return Err(LoadError::NoComponent {
+                component: component.into(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Encoder and language model.
+    ///
+    /// # Errors
+    /// Where one of them is not loaded.
+    pub fn emu(&self) -> Result<(&Emu, &EmuConfig), LoadError> {
+        self.loaded(pack::VISION)?;
+        self.loaded(pack::LM)?;
+        Ok((&self.emu, &self.config.emu))
+    }
+
+    /// Encoder and causal former; the language model need not be there.
+    ///
+    /// # Errors
+    /// Where they are not loaded.
+    pub fn vision(&self) -> Result<(&Emu, &EmuConfig), LoadError> {
+        self.loaded(pack::VISION)?;
+        Ok((&self.emu, &self.config.emu))
+    }
+
+    /// What draws.
+    ///
+    /// # Errors
+    /// Where it is not loaded.
+    pub fn decoder(&self) -> Result<(&Decoder, &DecoderConfig), LoadError> {
+        self.loaded(pack::DECODER)?;
+        let both = self.decoder.as_ref().zip(self.config.decoder.as_ref());
+        both.ok_or_else(|| LoadError::NoComponent {
+            component: pack::DECODER.into(),
+        })
+    }
+
+    /// What checks drawn pictures, where the pack has it.
+    ///
+    /// # Errors
+    /// Where the pack has one that is not loaded.
+    pub fn safety(&self) -> Result<Option<(&SafetyChecker, &SafetyConfig)>, LoadError> {
+        if self.config.safety.is_some() {
+            self.loaded(pack::SAFETY)?;
+        }
+        Ok(self.safety.as_ref().zip(self.config.safety.as_ref()))
+    }
+
+    fn loaded(&self, component: &str) -> Result<(), LoadError> {
+        match self.is_loaded(component) {
+            true => Ok(()),
+            false => Err(LoadError::NotLoaded {
+                component: component.into(),
+            }),
+        }
+    }
+}
+
+/// The parameter that a stored tensor belongs to.
+fn logical(stored: &str) -> &str {
+    let base = stored.strip_suffix(".scales");
+    base.or_else(|| stored.strip_suffix(".mins"))
+        .unwrap_or(stored)
+}
+
+/// Copies a part to its rows.
+fn keep(waiting: &mut HashMap<String, Stored>, part: &PartView<'_>) -> Result<(), PackError> {
+    let info = part.tensor.info();
+    let name = info.name.clone();
+    let rows = part.tensor.rows().max(1);
+    let stored = match waiting.entry(name) {
+        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+        std::collections::hash_map::Entry::Vacant(entry) => {
+            let bytes = vec![0; info.byte_len()?];
+            entry.insert(Stored {
+                tensor: TensorData { info, bytes },
+                rows: 0,
+            })
+        }
+    };
+    let width = stored.tensor.bytes.len() / rows;
+    let place = part.rows.start * width..part.rows.end * width;
+    if let Some(into) = stored
+        .tensor
+        .bytes
+        .get_mut(place)
+        .filter(|into| into.len() == part.bytes.len())
+    {
+        into.copy_from_slice(part.bytes);
+        stored.rows += part.rows.len();
+    }
+    Ok(())
+}
+
+fn missing(tensor: &str) -> PackError {
+    PackError::MissingTensor {
+        file: MANIFEST_FILE.into(),
+        tensor: tensor.into(),
+    }
+}

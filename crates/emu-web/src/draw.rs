@@ -1,0 +1,138 @@
+//! Pictures.
+
+use emu_kernels::burn::tensor::Tensor;
+use emu_model::diffusion::{Decoder, DecoderConfig, Denoise, Preview};
+use emu_model::generate::ImageEmbedder;
+use emu_model::pack;
+use emu_model::prompt::{Marked, Prompter};
+use emu_model::safety::black_out;
+use wasm_bindgen::JsValue;
+
+use crate::engine::Engine;
+use crate::error::Failure;
+use crate::events::{Listener, event, object, picture};
+use crate::request::Draw;
+
+/// Draws what a prompt asks for.
+pub async fn imagine(
+    engine: &Engine,
+    listener: &Listener<'_>,
+    prompter: &Prompter<'_>,
+    wanted: &Marked,
+    draw: &Draw,
+    seed: u64,
+) -> Result<(), JsValue> {
+    let condition = regress(listener, prompter, wanted).await?;
+    let negative = match &draw.negative {
+        None => None,
+        Some(text) => {
+            let unwanted = Marked::new(text, vec![], vec![]).map_err(Failure::from)?;
+            Some(regress(listener, prompter, &unwanted).await?)
+        }
+    };
+    walk(engine, listener, condition, negative, draw, seed).await
+}
+
+/// The embeddings of the picture that a prompt asks for, `[1, Q, D]`.
+async fn regress(
+    listener: &Listener<'_>,
+    prompter: &Prompter<'_>,
+    wanted: &Marked,
+) -> Result<Tensor<3>, JsValue> {
+    let prompt = prompter.picture(wanted).map_err(Failure::from)?;
+    let tokens = prompt.ids.len();
+    let mut embedder =
+        ImageEmbedder::new(prompter.emu, prompter.config, &prompt).map_err(Failure::from)?;
+    listener
+        .tell(&event("prefill", &[("tokens", tokens.into())]))
+        .await?;
+    loop {
+        if let Some(embeddings) = embedder.step() {
+            return Ok(embeddings);
+        }
+        listener
+            .tell(&event("decode", &[("tokens", embedder.done().into())]))
+            .await?;
+    }
+}
+
+/// Draws from embeddings.
+pub async fn walk(
+    engine: &Engine,
+    listener: &Listener<'_>,
+    condition: Tensor<3>,
+    negative: Option<Tensor<3>>,
+    draw: &Draw,
+    seed: u64,
+) -> Result<(), JsValue> {
+    let checks = engine.model().config().safety.is_some();
+    if checks {
+        engine.need(listener, pack::SAFETY).await?;
+    }
+    let (decoder, config) = decoder(engine)?;
+    let options = draw.options(&config, seed);
+    let mut walk =
+        Denoise::new(&decoder, &config, condition, negative, &options).map_err(Failure::from)?;
+    while !walk.is_done() {
+        let (step, total) = walk.progress();
+        let due = draw.preview_every > 0
+            && (step + 1).is_multiple_of(draw.preview_every)
+            && step + 1 < total;
+        let preview = if due { Preview::Rough } else { Preview::None };
+        let progress = walk.step(preview).await.map_err(Failure::from)?;
+        if !due {
+            computed(walk.latents()).await?;
+        }
+        let mut fields = vec![
+            ("step", progress.step.into()),
+            ("steps", progress.total.into()),
+        ];
+        if let Some(image) = progress.previews.first() {
+            fields.push(("preview", object(&picture(image))));
+        }
+        listener.tell(&event("denoise", &fields)).await?;
+    }
+    listener.tell(&event("decode-image", &[])).await?;
+    let pictures = walk.pictures().await.map_err(Failure::from)?;
+    let Some(mut image) = pictures.into_iter().next() else {
+        return Err(Failure::new("device", "No picture came out. Try again.").into());
+    };
+    let flagged = check(engine, &image).await?;
+    black_out([image.as_mut()], &[flagged == Some(true)]);
+    let mut fields = picture(&image);
+    fields.push(("seed", (seed as f64).into()));
+    fields.push(("flagged", flagged.map_or(JsValue::NULL, JsValue::from)));
+    listener.tell(&event("image", &fields)).await
+}
+
+fn decoder(engine: &Engine) -> Result<(Decoder, DecoderConfig), Failure> {
+    let model = engine.model();
+    let (decoder, config) = model.decoder()?;
+    Ok((decoder.clone(), config.clone()))
+}
+
+async fn check(
+    engine: &Engine,
+    image: &emu_model::image::RgbImage,
+) -> Result<Option<bool>, Failure> {
+    let checker = {
+        let model = engine.model();
+        model
+            .safety()?
+            .map(|(checker, config)| (checker.clone(), config.clone()))
+    };
+    match checker {
+        None => Ok(None),
+        Some((checker, config)) => Ok(Some(checker.check(image, &config, engine.device()).await?)),
+    }
+}
+
+/// Waits until the device has computed a tensor. A GPU otherwise runs steps behind what the page is told, and a stop
+/// would have to wait for all of them.
+async fn computed(tensor: Tensor<4>) -> Result<(), Failure> {
+    if cfg!(feature = "webgpu") {
+        let one = tensor.slice([0..1, 0..1, 0..1, 0..1]);
+        emu_model::generate::read(one).await?;
+    }
+    Ok(())
+}

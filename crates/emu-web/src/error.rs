@@ -1,0 +1,88 @@
+//! Errors as JavaScript gets them: `{ code, message }`.
+
+use emu_kernels::device::DeviceError;
+use emu_kernels::selftest::SelfTestError;
+use emu_model::diffusion::DrawError;
+use emu_model::generate::GenerateError;
+use emu_model::image::ImageError;
+use emu_model::pack::LoadError;
+use emu_model::prompt::PromptError;
+use emu_model::safety::CheckError;
+use emu_model::tokenizer::TokenizerError;
+use wasm_bindgen::JsValue;
+
+use crate::events::object;
+
+/// What went wrong: a stable name, and a sentence on what is wrong and one on what to do.
+#[derive(Debug)]
+pub struct Failure {
+    code: &'static str,
+    message: String,
+}
+
+impl Failure {
+    /// A failure of this surface itself.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The caller wanted to stop.
+    pub fn aborted() -> Self {
+        Self::new(
+            "aborted",
+            "The call was aborted. Start it again when you like.",
+        )
+    }
+}
+
+impl From<Failure> for JsValue {
+    fn from(failure: Failure) -> Self {
+        object(&[
+            ("code", failure.code.into()),
+            ("message", failure.message.as_str().into()),
+        ])
+    }
+}
+
+macro_rules! coded {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(error.code(), error.to_string())
+            }
+        }
+    )*};
+}
+
+coded!(
+    DeviceError,
+    DrawError,
+    GenerateError,
+    LoadError,
+    PromptError,
+    SelfTestError
+);
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        Self::new("bad-image", error.to_string())
+    }
+}
+
+impl From<TokenizerError> for Failure {
+    fn from(error: TokenizerError) -> Self {
+        Self::new("bad-tokenizer", error.to_string())
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Image(error) => error.into(),
+            CheckError::Device(error) => error.into(),
+        }
+    }
+}

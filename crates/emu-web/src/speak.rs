@@ -1,0 +1,130 @@
+//! Text, and pictures in the midst of it.
+
+use emu_model::config::EmuConfig;
+use emu_model::generate::{BeamSearch, Cost, Finish, Prompt, TextEvent, TextMachine};
+use emu_model::{Emu, pack};
+use wasm_bindgen::JsValue;
+
+use crate::draw;
+use crate::engine::{Engine, usage};
+use crate::error::Failure;
+use crate::events::{Listener, event};
+use crate::request::{Draw, Text};
+
+/// Answers a prompt. Pictures that the model begins are drawn where `drawing` says how, and end the text otherwise.
+pub async fn chat(
+    engine: &Engine,
+    listener: &Listener<'_>,
+    (emu, config): (&Emu, &EmuConfig),
+    prompt: &Prompt,
+    text: &Text,
+    drawing: Option<&Draw>,
+    seed: u64,
+) -> Result<(), JsValue> {
+    if text.beams > 1 && drawing.is_some() {
+        let what = "A beam search cannot draw. Leave out beams, or set images to false.";
+        return Err(Failure::new("bad-option", what).into());
+    }
+    let length = prompt.ids.len();
+    if text.beams > 1 {
+        let search = BeamSearch::new(emu, config, prompt, text.search()).map_err(Failure::from)?;
+        return search_answer(engine, listener, search, length).await;
+    }
+    let options = text.options(seed, drawing.is_some());
+    let mut machine = TextMachine::new(emu, config, prompt, options).map_err(Failure::from)?;
+    listener
+        .tell(&event("prefill", &[("tokens", length.into())]))
+        .await?;
+    let mut decoder = engine.tokenizer().decode_stream();
+    let (mut tokens, mut pictures) = (0, 0);
+    let finish = loop {
+        match machine.step().await.map_err(Failure::from)? {
+            // A picture that nobody draws ends the answer.
+            TextEvent::Token(id) if id == config.special.img && drawing.is_none() => {
+                break Finish::End;
+            }
+            TextEvent::Token(id) => {
+                tokens += 1;
+                let piece = decoder.push(id).map_err(Failure::from)?;
+                say(listener, &piece).await?;
+                listener
+                    .tell(&event("decode", &[("tokens", tokens.into())]))
+                    .await?;
+            }
+            TextEvent::Embedding(..) => {
+                listener
+                    .tell(&event("decode", &[("tokens", tokens.into())]))
+                    .await?;
+            }
+            TextEvent::Image(condition) => {
+                engine.need(listener, pack::DECODER).await?;
+                let draw = drawing.cloned().unwrap_or_default();
+                let seed = seed.wrapping_add(pictures);
+                draw::walk(engine, listener, condition, None, &draw, seed).await?;
+                pictures += 1;
+            }
+            TextEvent::Done(finish) => break finish,
+        }
+    };
+    say(listener, &decoder.finish()).await?;
+    tell_usage(listener, length, tokens, finish, machine.cost()).await
+}
+
+async fn search_answer(
+    engine: &Engine,
+    listener: &Listener<'_>,
+    mut search: BeamSearch<'_>,
+    length: usize,
+) -> Result<(), JsValue> {
+    listener
+        .tell(&event("prefill", &[("tokens", length.into())]))
+        .await?;
+    let mut steps = 0usize;
+    while search.step().await.map_err(Failure::from)? {
+        steps += 1;
+        listener
+            .tell(&event("decode", &[("tokens", steps.into())]))
+            .await?;
+    }
+    let cost = search.cost();
+    let found = search.into_found();
+    let best = found.first().map_or(&[][..], |best| &best.tokens);
+    let text = engine
+        .tokenizer()
+        .decode(best, true)
+        .map_err(Failure::from)?;
+    say(listener, &text).await?;
+    tell_usage(
+        listener,
+        length,
+        best.len().saturating_sub(1),
+        Finish::End,
+        cost,
+    )
+    .await
+}
+
+async fn say(listener: &Listener<'_>, text: &str) -> Result<(), JsValue> {
+    match text {
+        "" => Ok(()),
+        text => {
+            listener
+                .tell(&event("text", &[("text", text.into())]))
+                .await
+        }
+    }
+}
+
+async fn tell_usage(
+    listener: &Listener<'_>,
+    prompt: usize,
+    tokens: usize,
+    finish: Finish,
+    cost: Cost,
+) -> Result<(), JsValue> {
+    let finish = match finish {
+        Finish::End => "end",
+        Finish::Length => "length",
+    };
+    listener.tell(&usage(prompt, tokens, finish, cost)).await
+}

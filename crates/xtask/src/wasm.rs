@@ -1,0 +1,227 @@
+//! `cargo xtask wasm`: the two WASM modules of the npm package, one for WebGPU, one for the CPU.
+//!
+//! Compile, turn into what JavaScript can load (wasm-bindgen, of the version in Cargo.lock), optimise (Binaryen's
+//! wasm-opt, of the version in web/package-lock.json), and hold the sizes against their budgets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+use crate::workspace::Workspace;
+
+/// The modules; each is a feature of emu-web.
+const MODULES: [&str; 2] = ["cpu", "webgpu"];
+const TARGET: &str = "wasm32-unknown-unknown";
+/// Where the package has them.
+const FOLDER: &str = "web/package/wasm";
+/// What rustc and wasm-bindgen use of WebAssembly; every browser with WebGPU has it.
+const FEATURES: [&str; 7] = [
+    "bulk-memory",
+    "bulk-memory-opt",
+    "mutable-globals",
+    "nontrapping-float-to-int",
+    "reference-types",
+    "sign-ext",
+    "simd",
+];
+/// Bytes of a module, as it is and under brotli.
+const BUDGET: Size = Size {
+    raw: 12_000_000,
+    brotli: 2_200_000,
+};
+
+/// What `cargo xtask wasm` can be asked for.
+#[derive(Debug, Default)]
+pub struct WasmArgs {
+    /// Leave wasm-opt out: larger, slower, ready sooner.
+    pub quick: bool,
+    /// Only these modules; both where empty.
+    pub only: Vec<String>,
+}
+
+/// Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    raw: u64,
+    brotli: u64,
+}
+
+/// Builds the modules; `false` where one is over its budget.
+pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
+    let mut within = true;
+    let wanted = |module: &str| args.only.is_empty() || args.only.iter().any(|name| name == module);
+    for module in MODULES.into_iter().filter(|module| wanted(module)) {
+        let compiled = compile(workspace, module)?;
+        let folder = workspace.root.join(FOLDER).join(module);
+        let stamp = stamp(&compiled, args.quick)?;
+        let stamp_file = folder.join(".made-from");
+        if fs::read_to_string(&stamp_file).is_ok_and(|made| made == stamp) {
+            println!("{FOLDER}/{module}: as before");
+            continue;
+        }
+        bind(workspace, &compiled, &folder)?;
+        let file = folder.join("emu_web_bg.wasm");
+        if !args.quick {
+            optimise(workspace, &file)?;
+        }
+        let size = measure(workspace, &file)?;
+        println!(
+            "{FOLDER}/{module}: {} bytes, {} under brotli",
+            size.raw, size.brotli
+        );
+        if !args.quick {
+            within &= fits(module, size);
+        }
+        fs::write(&stamp_file, stamp)
+            .with_context(|| format!("{} cannot be written", stamp_file.display()))?;
+    }
+    Ok(within)
+}
+
+fn fits(module: &str, size: Size) -> bool {
+    let mut within = true;
+    for (what, bytes, budget) in [
+        ("bytes", size.raw, BUDGET.raw),
+        ("bytes under brotli", size.brotli, BUDGET.brotli),
+    ] {
+        if bytes > budget {
+            println!("FAILED: the {module} module has {bytes} {what}, the budget is {budget}");
+            within = false;
+        }
+    }
+    within
+}
+
+/// Compiles a module; where Cargo put it.
+fn compile(workspace: &Workspace, module: &str) -> Result<PathBuf> {
+    // A folder of its own: Cargo gives both the same name.
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace.root.join("target"), PathBuf::from)
+        .join("modules")
+        .join(module);
+    let mut build = command::cargo(workspace);
+    build
+        .args(["build", "--profile", "wasm", "--package", "emu-web"])
+        .args(["--features", module, "--target", TARGET, "--target-dir"])
+        .arg(&target);
+    if !command::succeeds(&mut build)? {
+        bail!("the {module} module did not build; the compiler's message is above");
+    }
+    Ok(target.join(TARGET).join("wasm/emu_web.wasm"))
+}
+
+/// What the output was made from: made anew only where this changes.
+fn stamp(compiled: &Path, quick: bool) -> Result<String> {
+    let about = fs::metadata(compiled)
+        .with_context(|| format!("{} was not written by the build", compiled.display()))?;
+    let changed = about.modified()?.duration_since(std::time::UNIX_EPOCH)?;
+    Ok(format!("{} {} {quick}\n", about.len(), changed.as_nanos()))
+}
+
+/// Makes the JavaScript beside the module, through this program built with its feature `bindgen`.
+fn bind(workspace: &Workspace, compiled: &Path, folder: &Path) -> Result<()> {
+    let mut bind = command::cargo(workspace);
+    bind.args([
+        "run",
+        "--quiet",
+        "--package",
+        "xtask",
+        "--features",
+        "bindgen",
+        "--",
+        "bindgen",
+    ])
+    .arg(compiled)
+    .arg(folder);
+    match command::succeeds(&mut bind)? {
+        true => Ok(()),
+        false => bail!("wasm-bindgen failed; its message is above"),
+    }
+}
+
+/// What the hidden task `bindgen` does.
+#[cfg(feature = "bindgen")]
+pub fn bindgen(compiled: &Path, folder: &Path) -> Result<bool> {
+    fs::create_dir_all(folder)
+        .with_context(|| format!("{} cannot be created", folder.display()))?;
+    wasm_bindgen_cli_support::Bindgen::new()
+        .input_path(compiled)
+        .web(true)?
+        .typescript(true)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(folder)?;
+    Ok(true)
+}
+
+/// See the other one.
+#[cfg(not(feature = "bindgen"))]
+pub fn bindgen(_: &Path, _: &Path) -> Result<bool> {
+    bail!("this program was built without wasm-bindgen; run cargo xtask wasm")
+}
+
+fn optimise(workspace: &Workspace, file: &Path) -> Result<()> {
+    let web = workspace.root.join("web");
+    let tool = web.join("node_modules/binaryen/bin/wasm-opt");
+    if !tool.is_file() {
+        let mut install = command::new("npm", &web);
+        if !command::succeeds(install.args(["ci", "--no-audit", "--no-fund", "--silent"]))? {
+            bail!("npm ci failed in web; its message is above");
+        }
+    }
+    let smaller = file.with_extension("opt");
+    let mut shrink = command::new("node", &web);
+    shrink
+        .arg(tool)
+        .arg(file)
+        .args(FEATURES.map(|feature| format!("--enable-{feature}")))
+        .args(["-Os", "--strip-debug", "-o"])
+        .arg(&smaller);
+    if !command::succeeds(&mut shrink)? {
+        bail!("wasm-opt failed; its message is above");
+    }
+    fs::rename(&smaller, file).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+/// Raw and compressed size; Node brings brotli.
+fn measure(workspace: &Workspace, file: &Path) -> Result<Size> {
+    let script = "const b = require('fs').readFileSync(process.argv[1]);\
+        console.log(b.length, require('zlib').brotliCompressSync(b).length)";
+    let mut node = command::new("node", &workspace.root);
+    let text = command::capture(node.args(["-e", script]).arg(file))?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(raw)), Some(Ok(brotli))) => Ok(Size { raw, brotli }),
+        _ => bail!("node printed no sizes but {text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_held() {
+        let ok = Size {
+            raw: 11_999_999,
+            brotli: 2_000_000,
+        };
+        assert!(fits("cpu", ok));
+        assert!(!fits(
+            "cpu",
+            Size {
+                raw: 12_000_001,
+                ..ok
+            }
+        ));
+        assert!(!fits(
+            "cpu",
+            Size {
+                brotli: 2_200_001,
+                ..ok
+            }
+        ));
+    }
+}

@@ -7,8 +7,8 @@ use emu_kernels::burn::tensor::Device;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::streamed::Streamed;
 use emu_model::weights;
-use emu_pack::convert::{PackMeta, PackWriter, Policy, WriteOptions};
-use emu_pack::{PackReader, TensorSource};
+use emu_pack::PackReader;
+use emu_pack::convert::{Policy, WriteOptions, repack};
 
 fn mini() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/emu-mini")
@@ -22,32 +22,12 @@ fn file(pack: &std::path::Path, name: &str) -> Vec<u8> {
 /// emu-mini with another policy, in shards so small that large tensors are cut.
 fn repacked(policy: &str, folder: &std::path::Path) -> PathBuf {
     let from = PackReader::open(mini()).expect("the shipped pack");
-    let manifest = from.manifest();
-    let meta = PackMeta {
-        name: "repacked".into(),
-        license: manifest.license.clone(),
-        config: manifest.config.clone(),
-        ..Default::default()
-    };
     let options = WriteOptions {
         policy: Policy::from_argument(policy).expect("a policy"),
         max_shard_bytes: 300_000,
     };
     let out = folder.join(policy);
-    let mut writer = PackWriter::create(&out, meta, options).expect("a writer");
-    writer
-        .add_file(
-            pack::TOKENIZER,
-            &from.file(pack::TOKENIZER).expect("its tokenizer"),
-        )
-        .expect("the tokenizer");
-    for info in from.tensors() {
-        let tensor = from.read(&info.name).expect("a tensor");
-        writer
-            .add(pack::component(&info.name), tensor)
-            .expect("added");
-    }
-    writer.finish().expect("a pack");
+    repack(&from, &out, options).expect("a pack");
     out
 }
 

@@ -89,6 +89,12 @@ pub async fn self_test(on_progress: Function) -> Result<(), JsValue> {
     Ok(())
 }
 
+/// Panics: how the tests see that the worker is replaced.
+#[wasm_bindgen]
+pub fn panic() {
+    panic!("asked for by a test");
+}
+
 /// SHA-256 of bytes that come in pieces.
 #[wasm_bindgen]
 #[derive(Debug, Default)]

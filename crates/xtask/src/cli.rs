@@ -57,9 +57,17 @@ fn command() -> Command {
     };
     let option = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
     let demo = Command::new("demo")
-        .about(
-            "Build `emu`, let the shipped model caption, answer and draw, and write out/demo.html",
+        .about("Build the page with the shipped model in it, serve it and print the address")
+        .arg(flag(
+            "cli",
+            "Build `emu` instead, let it caption, answer and draw, and write out/demo.html",
+        ))
+        .arg(
+            option("port", "Where the page is served")
+                .value_parser(value_parser!(u16))
+                .default_value("8080"),
         )
+        .arg(flag("build-only", "Build the page and leave"))
         .arg(
             option("seed", "The seed of everything that is drawn")
                 .value_parser(value_parser!(u64))
@@ -158,6 +166,9 @@ fn task(matches: &ArgMatches) -> Option<Task> {
     let path = |name: &str| given.get_one::<PathBuf>(name).cloned();
     Some(match name {
         "demo" => Task::Demo(DemoArgs {
+            cli: given.get_flag("cli"),
+            port: given.get_one::<u16>("port").copied()?,
+            build_only: given.get_flag("build-only"),
             seed: given.get_one::<u64>("seed").copied()?,
             device: text("device")?,
             out: path("out")?,
@@ -211,7 +222,11 @@ mod tests {
     #[test]
     fn every_task_is_read() {
         assert!(
-            matches!(parsed(&["demo"]), Some(Task::Demo(args)) if args.seed == 7 && args.device == "auto" && args.only.is_empty())
+            matches!(parsed(&["demo"]), Some(Task::Demo(args)) if args.seed == 7 && args.device == "auto" && args.only.is_empty() && !args.cli && args.port == 8080)
+        );
+        assert!(matches!(parsed(&["demo", "--cli"]), Some(Task::Demo(args)) if args.cli));
+        assert!(
+            matches!(parsed(&["wasm", "--only", "cpu"]), Some(Task::Wasm(args)) if args.only == ["cpu"])
         );
         assert!(
             matches!(parsed(&["test", "--tier", "unit", "--tier", "gpu"]), Some(Task::Test(args)) if args.tiers == [Tier::Unit, Tier::Gpu])

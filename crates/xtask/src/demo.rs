@@ -1,4 +1,6 @@
-//! `cargo xtask demo`: builds `emu`, lets the shipped model do its main jobs on the bundled pictures, tells what it does
+//! `cargo xtask demo`: builds the page with the model in it, serves it and prints the address.
+//!
+//! `cargo xtask demo --cli`: builds `emu`, lets the shipped model do its main jobs on the bundled pictures, tells what it does
 //! and how long each took, and writes a page with all of it.
 //!
 //! Nothing here knows the model: the steps come from `models/emu-mini/demo/demo.json` (see [`plan`]), and each is one or
@@ -15,6 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::command;
+use crate::web;
 use crate::workspace::Workspace;
 
 /// The shipped model, relative to the root.
@@ -22,8 +25,17 @@ const MODEL: &str = "models/emu-mini";
 /// What the whole demo may take after the build, on two cores.
 const SECONDS_ALLOWED: f64 = 180.0;
 
+/// The page, relative to the folder that is asked for.
+const SITE: &str = "site";
+
 /// What `cargo xtask demo` can be asked for.
 pub struct DemoArgs {
+    /// Let the program perform, not the page.
+    pub cli: bool,
+    /// Where the page is served.
+    pub port: u16,
+    /// Build the page and leave.
+    pub build_only: bool,
     /// The seed of everything that is drawn.
     pub seed: u64,
     /// Passed on to `emu`: auto, gpu or cpu.
@@ -34,8 +46,32 @@ pub struct DemoArgs {
     pub only: Vec<String>,
 }
 
-/// Builds, performs, writes the page.
+/// Shows what the project is for.
 pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
+    if args.cli {
+        return perform_cli(workspace, args);
+    }
+    println!("building the page (the first build takes a while)");
+    let clock = Instant::now();
+    if !web::build(workspace)? {
+        return Ok(false);
+    }
+    let site = args.out.join(SITE);
+    web::assemble(workspace, &workspace.root.join(&site))?;
+    println!(
+        "built in {:.0} s: {} is what any static server can serve",
+        clock.elapsed().as_secs_f64(),
+        site.display()
+    );
+    if args.build_only {
+        return Ok(true);
+    }
+    println!("open this address in a browser; Ctrl-C ends:");
+    web::serve(workspace, &workspace.root.join(&site), args.port)
+}
+
+/// Builds `emu`, lets it perform, writes the page of what it did.
+fn perform_cli(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     let pack = workspace.root.join(MODEL);
     if !pack.join("emu.json").is_file() {
         println!(

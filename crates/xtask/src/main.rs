@@ -10,6 +10,7 @@ mod demo;
 mod fixtures;
 mod test;
 mod wasm;
+mod web;
 mod workspace;
 
 use std::process::ExitCode;

@@ -5,13 +5,16 @@
 //! - `unit`: every test of every crate that is not one of the other tiers', doc tests included
 //! - `golden on Flex`: the tests of `tests/`, on the CPU backend
 //! - `golden on wgpu (software adapter)`: every test with `wgpu` in its name, in any crate
+//! - `web`: the npm package, the page, and both in Chromium and Firefox; the sizes of what is shipped
 //!
 //! Tests that need a GPU read `EMU_TEST_GPU=1`, which is set here where there is a Vulkan driver. A test that cannot
 //! run prints `SKIP <tier>: <reason>` and returns; it counts as skipped, not as passed.
 
 mod binaries;
 mod libtest;
+mod node;
 mod setup;
+mod web;
 
 use std::time::{Duration, Instant};
 
@@ -48,11 +51,13 @@ pub enum Tier {
     Golden,
     /// The tests on whatever GPU there is, a software one too.
     Gpu,
+    /// The packages and the page, in Node and in browsers.
+    Web,
 }
 
 impl Tier {
     /// In the order in which they run.
-    pub const ALL: [Tier; 4] = [Tier::Lint, Tier::Unit, Tier::Golden, Tier::Gpu];
+    pub const ALL: [Tier; 5] = [Tier::Lint, Tier::Unit, Tier::Golden, Tier::Gpu, Tier::Web];
 
     /// As it is asked for.
     pub fn argument(self) -> &'static str {
@@ -61,6 +66,7 @@ impl Tier {
             Tier::Unit => "unit",
             Tier::Golden => "golden",
             Tier::Gpu => "gpu",
+            Tier::Web => "web",
         }
     }
 
@@ -70,6 +76,7 @@ impl Tier {
             Tier::Unit => "unit",
             Tier::Golden => "golden on Flex",
             Tier::Gpu => "golden on wgpu (software adapter)",
+            Tier::Web => "web",
         }
     }
 }
@@ -144,7 +151,7 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
         );
         for tier in Tier::ALL
             .into_iter()
-            .filter(|tier| *tier != Tier::Lint && wanted(*tier))
+            .filter(|tier| !matches!(tier, Tier::Lint | Tier::Web) && wanted(*tier))
         {
             heading(tier.name());
             let clock = Instant::now();
@@ -171,6 +178,13 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
             }
             table.push((tier, counts, clock.elapsed().as_secs_f64()));
         }
+    }
+
+    if wanted(Tier::Web) {
+        heading(Tier::Web.name());
+        let clock = Instant::now();
+        let counts = web::run(workspace, &machine, args.filter.as_deref())?;
+        table.push((Tier::Web, counts, clock.elapsed().as_secs_f64()));
     }
 
     heading("summary");
@@ -227,7 +241,7 @@ fn lint(workspace: &Workspace, machine: &setup::Machine) -> Result<Counts> {
 /// What `tier` runs of a binary: the tests of `tests/` are the goldens', those with `wgpu` in their name the GPU's.
 fn arguments(binary: &TestBinary, tier: Tier, filter: Option<&str>) -> Option<Vec<String>> {
     let selection = match tier {
-        Tier::Lint => return None,
+        Tier::Lint | Tier::Web => return None,
         Tier::Unit => Selection {
             in_tests_folder: Some(false),
             filters: vec!["--skip".into(), "wgpu".into()],

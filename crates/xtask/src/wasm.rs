@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The modules; each is a feature of emu-web.
-const MODULES: [&str; 2] = ["cpu", "webgpu"];
+/// The modules; each is a feature of emu-web. With WebGPU the processor only hands out work, so that small is better
+/// than fast; with the CPU it computes.
+const MODULES: [(&str, &str); 2] = [("cpu", "s"), ("webgpu", "z")];
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Where the package has them.
 const FOLDER: &str = "web/package/wasm";
@@ -52,8 +53,11 @@ struct Size {
 pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
     let mut within = true;
     let wanted = |module: &str| args.only.is_empty() || args.only.iter().any(|name| name == module);
-    for module in MODULES.into_iter().filter(|module| wanted(module)) {
-        let compiled = compile(workspace, module)?;
+    for (module, level) in MODULES {
+        if !wanted(module) {
+            continue;
+        }
+        let compiled = compile(workspace, module, level)?;
         let folder = workspace.root.join(FOLDER).join(module);
         let stamp = stamp(&compiled, args.quick)?;
         let stamp_file = folder.join(".made-from");
@@ -95,7 +99,7 @@ fn fits(module: &str, size: Size) -> bool {
 }
 
 /// Compiles a module; where Cargo put it.
-fn compile(workspace: &Workspace, module: &str) -> Result<PathBuf> {
+fn compile(workspace: &Workspace, module: &str, level: &str) -> Result<PathBuf> {
     // A folder of its own: Cargo gives both the same name.
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace.root.join("target"), PathBuf::from)
@@ -104,6 +108,7 @@ fn compile(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let mut build = command::cargo(workspace);
     build
         .args(["build", "--profile", "wasm", "--package", "emu-web"])
+        .args(["--config", &format!("profile.wasm.opt-level = {level:?}")])
         .args(["--features", module, "--target", TARGET, "--target-dir"])
         .arg(&target);
     if !command::succeeds(&mut build)? {

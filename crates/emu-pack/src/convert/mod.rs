@@ -5,6 +5,7 @@ mod folder;
 mod pickle;
 mod policy;
 mod pytorch;
+mod repack;
 mod writer;
 
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub use folder::{ModelFolder, open_weights};
 pub use pickle::{PickledTensor, StateDict, read_pickle};
 pub use policy::{Encoding, Policy, Precision};
 pub use pytorch::PyTorchFile;
+pub use repack::repack;
 pub use writer::{DEFAULT_SHARD_BYTES, PackMeta, PackWriter, WriteOptions};
 
 pub use crate::quant::quantize;

@@ -12,6 +12,14 @@ use crate::workspace::Workspace;
 pub struct Machine {
     /// No adapter for wgpu, not even a software one.
     pub no_gpu: Option<String>,
+    /// No Chromium.
+    pub no_chromium: Option<String>,
+    /// No Firefox.
+    pub no_firefox: Option<String>,
+    /// No Node.
+    pub no_node: Option<String>,
+    /// No compiler target for pages.
+    pub no_wasm: Option<String>,
     /// No rustfmt in the toolchain.
     pub no_rustfmt: Option<String>,
     /// No clippy in the toolchain.
@@ -36,6 +44,17 @@ const VULKAN: Need = Need {
     find: vulkan_driver,
 };
 
+const CHROMIUM: Need = Need {
+    what: "Chromium",
+    packages: &["chromium"],
+    find: chromium,
+};
+const FIREFOX: Need = Need {
+    what: "Firefox",
+    packages: &["firefox-esr"],
+    find: firefox,
+};
+
 /// Looks for everything, installs what it may, and prints each step.
 pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
     let mut machine = Machine::default();
@@ -45,7 +64,10 @@ pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
     machine.no_gpu = provide(workspace, &VULKAN, may_install).err();
     machine.no_rustfmt = component(workspace, "rustfmt", &["fmt", "--version"], may_install).err();
     machine.no_clippy = component(workspace, "clippy", &["clippy", "--version"], may_install).err();
-    wasm(workspace, may_install);
+    machine.no_node = node(workspace).err();
+    machine.no_wasm = wasm(workspace, may_install).err();
+    machine.no_chromium = provide(workspace, &CHROMIUM, may_install).err();
+    machine.no_firefox = provide(workspace, &FIREFOX, may_install).err();
     Ok(machine)
 }
 
@@ -228,34 +250,64 @@ fn component(
     Err(reason)
 }
 
-/// The target for pages, once there is code for it.
-fn wasm(workspace: &Workspace, may_install: bool) {
-    const TARGET: &str = "wasm32-unknown-unknown";
-    let library = std::fs::read_to_string(workspace.root.join("crates/emu-web/src/lib.rs"))
-        .unwrap_or_default();
-    if !library.contains("wasm_bindgen") {
-        println!("WASM: nothing to set up; crates/emu-web holds no code yet");
-        return;
-    }
-    let installed = command::capture(command::new("rustup", &workspace.root).args([
-        "target",
-        "list",
-        "--installed",
-    ]))
-    .unwrap_or_default();
-    if installed.lines().any(|line| line == TARGET) {
-        println!("WASM: {TARGET} is installed");
-    } else if may_install {
-        println!("$ rustup target add {TARGET}");
-        let added = command::succeeds(
-            command::new("rustup", &workspace.root).args(["target", "add", TARGET]),
-        );
-        if !added.unwrap_or(false) {
-            println!("WASM: {TARGET} could not be installed; by hand: rustup target add {TARGET}");
+/// The browsers that the end-to-end tests drive, as Debian and others name them.
+fn chromium() -> Option<String> {
+    let named = ["chromium", "chromium-browser", "google-chrome"];
+    named.into_iter().find_map(found)
+}
+
+fn firefox() -> Option<String> {
+    ["firefox-esr", "firefox"].into_iter().find_map(found)
+}
+
+fn found(program: &str) -> Option<String> {
+    Some(command::find(program)?.display().to_string())
+}
+
+/// The browsers' programs, for the tests.
+pub fn browsers() -> [(&'static str, Option<String>); 2] {
+    [("EMU_CHROMIUM", chromium()), ("EMU_FIREFOX", firefox())]
+}
+
+fn node(workspace: &Workspace) -> Result<(), String> {
+    let version = command::capture(command::new("node", &workspace.root).arg("--version"));
+    match version {
+        Ok(version) => {
+            println!("Node: {}", version.trim());
+            Ok(())
         }
-    } else {
-        println!("WASM: {TARGET} is missing; to have it: rustup target add {TARGET}");
+        Err(_) => {
+            let reason = "no Node; to have it: install Node 20 or later".to_owned();
+            println!("{reason}");
+            Err(reason)
+        }
     }
+}
+
+/// The compiler's target for pages.
+fn wasm(workspace: &Workspace, may_install: bool) -> Result<(), String> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let rustup = |arguments: &[&str]| {
+        let mut rustup = command::new("rustup", &workspace.root);
+        rustup.args(arguments);
+        rustup
+    };
+    let has = || {
+        let listed = command::capture(&mut rustup(&["target", "list", "--installed"]));
+        listed.is_ok_and(|list| list.lines().any(|line| line == TARGET))
+    };
+    if !has() && may_install {
+        println!("$ rustup target add {TARGET}");
+        // Looked for below, whatever it says.
+        let _ = command::succeeds(&mut rustup(&["target", "add", TARGET]));
+    }
+    if has() {
+        println!("WASM: {TARGET} is installed");
+        return Ok(());
+    }
+    let reason = format!("no {TARGET}; to have it: rustup target add {TARGET}");
+    println!("{reason}");
+    Err(reason)
 }
 
 #[cfg(test)]

@@ -1,0 +1,149 @@
+//! What a browser gets: the npm packages and the page, built and put together as a folder for any static server.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+use crate::wasm::{self, WasmArgs};
+use crate::workspace::Workspace;
+
+/// The shipped model.
+const MODEL: &str = "models/emu-mini";
+/// Where the package `emu-webgpu-mini` has it.
+const MINI_PACK: &str = "web/mini/pack";
+/// How it is stored there.
+const MINI_POLICY: &str = "q8";
+
+/// Installs what the packages are built and tested with: what the lock file says, nothing else.
+pub fn install(workspace: &Workspace) -> Result<()> {
+    let web = workspace.root.join("web");
+    let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+    let locked = changed(&web.join("package-lock.json"));
+    let installed = changed(&web.join("node_modules/.package-lock.json"));
+    if installed.is_some() && installed >= locked {
+        return Ok(());
+    }
+    let mut npm = command::new("npm", &web);
+    match command::succeeds(npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))? {
+        true => Ok(()),
+        false => bail!("npm ci failed in web; its message is above"),
+    }
+}
+
+/// Builds everything of the pages' side: modules, model, packages, page. `false` where a budget is exceeded.
+pub fn build(workspace: &Workspace) -> Result<bool> {
+    install(workspace)?;
+    let within = wasm::run(workspace, &WasmArgs::default())?;
+    mini_pack(workspace)?;
+    let mut npm = command::new("npm", &workspace.root.join("web"));
+    npm.args(["run", "build", "--workspaces", "--if-present", "--silent"]);
+    if !command::succeeds(&mut npm)? {
+        bail!("the packages did not build; the compiler's message is above");
+    }
+    Ok(within)
+}
+
+/// Fills the package that carries the model.
+fn mini_pack(workspace: &Workspace) -> Result<()> {
+    let pack = workspace.root.join(MINI_PACK);
+    let manifest = workspace.root.join(MODEL).join("emu.json");
+    let made_from = pack.join(".made-from");
+    let text = fs::read_to_string(&manifest)
+        .with_context(|| format!("{} cannot be read", manifest.display()))?;
+    if fs::read_to_string(&made_from).is_ok_and(|made| made == text) {
+        return Ok(());
+    }
+    if pack.exists() {
+        fs::remove_dir_all(&pack).with_context(|| format!("{} is in the way", pack.display()))?;
+    }
+    let mut repack = command::cargo(workspace);
+    repack
+        .args(["run", "--quiet", "--package", "emu-pack"])
+        .args(["--features", "convert", "--bin", "repack", "--"])
+        .args([MODEL, MINI_PACK, MINI_POLICY]);
+    if !command::succeeds(&mut repack)? {
+        bail!("{MINI_PACK} could not be written; the message is above");
+    }
+    for file in ["README.md", "ATTRIBUTION.md"] {
+        let from = workspace.root.join(MODEL).join(file);
+        fs::copy(&from, pack.join(file))
+            .with_context(|| format!("{} cannot be copied", from.display()))?;
+    }
+    fs::write(&made_from, text).context("the pack's folder cannot be written")
+}
+
+/// Puts the page together in `site`: what a static server is to serve.
+pub fn assemble(workspace: &Workspace, site: &Path) -> Result<()> {
+    let root = workspace.root.join("web");
+    if site.exists() {
+        fs::remove_dir_all(site).with_context(|| format!("{} is in the way", site.display()))?;
+    }
+    for (from, to) in [
+        ("demo/index.html", "index.html"),
+        ("demo/style.css", "style.css"),
+        ("demo/dist", "dist"),
+        ("demo/examples", "examples"),
+        ("package/dist", "emu-webgpu/dist"),
+        ("package/wasm", "emu-webgpu/wasm"),
+        ("mini/index.js", "emu-webgpu-mini/index.js"),
+        ("mini/package.json", "emu-webgpu-mini/package.json"),
+        ("mini/pack", "emu-webgpu-mini/pack"),
+    ] {
+        copy(&root.join(from), &site.join(to))?;
+    }
+    Ok(())
+}
+
+/// Copies a file or a folder; what begins with a dot stays.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let cannot = || format!("{} cannot be copied to {}", from.display(), to.display());
+    if !from.is_dir() {
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder).with_context(cannot)?;
+        }
+        fs::copy(from, to).with_context(cannot)?;
+        return Ok(());
+    }
+    for entry in fs::read_dir(from).with_context(cannot)? {
+        let entry = entry.with_context(cannot)?;
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with('.') {
+            copy(&entry.path(), &to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Serves a folder until the process is ended; prints the address.
+pub fn serve(workspace: &Workspace, site: &Path, port: u16) -> Result<bool> {
+    let script: PathBuf = ["web", "server", "serve.mjs"].iter().collect();
+    let mut node = command::new("node", &workspace.root);
+    node.arg(script)
+        .arg(site)
+        .args(["--port", &port.to_string()]);
+    command::succeeds(&mut node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_copied_without_hidden_files() {
+        let place = tempfile::tempdir().expect("a folder");
+        let from = place.path().join("from/deep");
+        fs::create_dir_all(&from).expect("made");
+        fs::write(from.join("a.js"), "1").expect("written");
+        fs::write(from.join(".made-from"), "2").expect("written");
+        let to = place.path().join("to");
+        copy(&place.path().join("from"), &to).expect("copied");
+        assert_eq!(
+            fs::read_to_string(to.join("deep/a.js")).expect("there"),
+            "1"
+        );
+        assert!(!to.join("deep/.made-from").exists());
+        assert!(copy(&place.path().join("absent"), &to).is_err());
+    }
+}

@@ -25,6 +25,7 @@ fn repacked(policy: &str, folder: &std::path::Path) -> PathBuf {
     let options = WriteOptions {
         policy: Policy::from_argument(policy).expect("a policy"),
         max_shard_bytes: 300_000,
+        ..Default::default()
     };
     let out = folder.join(policy);
     repack(&from, &out, options).expect("a pack");

@@ -112,15 +112,13 @@ impl Streamed {
     }
 
     fn fill(&mut self, mut ready: BTreeMap<String, Vec<TensorData>>) -> Result<(), LoadError> {
-        let schemes = &self.manifest.quantization;
+        let manifest = &self.manifest;
         let filled = &mut self.filled;
         let mut take = |name: &str| {
             let stored = ready.remove(name)?;
             filled.insert(name.to_owned());
-            Some(match (schemes.get(name), stored.as_slice()) {
-                (Some(&scheme), [words, scales, mins @ ..]) => {
-                    quant::dequantize(scheme, words, scales, mins.first())
-                }
+            Some(match stored.as_slice() {
+                [words, scales, mins @ ..] => manifest.unpack(name, words, scales, mins.first()),
                 _ => stored.into_iter().next().ok_or_else(|| missing(name)),
             })
         };

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dtype, PackError, TensorInfo, quant::Scheme, quant::mins_name, quant::scales_name};
+use crate::{
+    Dtype, PackError, TensorData, TensorInfo,
+    quant::{Scheme, as_matrix, dequantize, mins_name, scales_name},
+};
 
 /// The format version written and read here.
 pub const FORMAT: u32 = 1;
@@ -17,7 +20,7 @@ pub const MANIFEST_FILE: &str = "emu.json";
 pub(crate) const MAX_MANIFEST: u64 = 64 << 20;
 
 /// A whole `emu.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format version, [`FORMAT`].
     pub format: u32,
@@ -76,6 +79,10 @@ pub struct TensorEntry {
     pub dtype: Dtype,
     /// Shape as stored.
     pub shape: Vec<usize>,
+    /// Shape as the model has it, where that does not follow from the stored one: `[out, in, height, width]` of a
+    /// convolution that is quantized as the matrix `[out, in * height * width]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical: Option<Vec<usize>>,
     /// The component it belongs to.
     pub component: String,
     /// The pieces it is cut into along the first dimension, in order; mostly one.
@@ -223,6 +230,11 @@ impl Manifest {
                 });
             }
             tensor.info().byte_len()?;
+            if tensor.logical.is_some() && !self.quantization.contains_key(name) {
+                return Err(bad(format!(
+                    "tensor `{name}` has a logical shape but is not quantized"
+                )));
+            }
             let mut next = 0;
             for part in &tensor.parts {
                 let [begin, end] = part.rows;
@@ -346,8 +358,9 @@ impl Manifest {
                 tensor: name.into(),
             };
             let packed = by_name.get(name.as_str()).ok_or_else(|| missing(name))?;
-            let logical = self.logical_shape(packed);
-            let stored = logical.and_then(|(out, width)| scheme.stored(name, out, width));
+            let stored = self
+                .matrix(packed)
+                .and_then(|(out, width)| scheme.stored(name, out, width));
             let Some(stored) = stored.filter(|_| packed.dtype == Dtype::U32) else {
                 return Err(PackError::Misshapen {
                     file: file.into(),
@@ -381,16 +394,29 @@ impl Manifest {
         Ok(())
     }
 
-    /// `[out, in]` of a quantized tensor.
-    fn logical_shape(&self, packed: &TensorEntry) -> Option<(usize, usize)> {
+    /// `[out, in]` of a quantized tensor, whose logical shape must be the same matrix.
+    fn matrix(&self, packed: &TensorEntry) -> Option<(usize, usize)> {
         let scheme = self.quantization.get(&packed.name)?;
-        match packed.shape.as_slice() {
-            &[out, words] => Some((out, words.checked_mul(scheme.per_word())?)),
-            _ => None,
+        let &[out, words] = packed.shape.as_slice() else {
+            return None;
+        };
+        let matrix = (out, words.checked_mul(scheme.per_word())?);
+        match &packed.logical {
+            Some(shape) => as_matrix(shape).filter(|logical| *logical == matrix),
+            None => Some(matrix),
         }
     }
 
-    /// The tensors as the model sees them: quantized ones as F32 `[out, in]`, scales and minima left out.
+    /// The shape of a stored tensor as the model sees it: without scales and minima, quantized ones unpacked.
+    pub fn logical_shape(&self, tensor: &TensorEntry) -> Vec<usize> {
+        match (&tensor.logical, self.matrix(tensor)) {
+            (Some(shape), _) => shape.clone(),
+            (None, Some((out, width))) => vec![out, width],
+            (None, None) => tensor.shape.clone(),
+        }
+    }
+
+    /// The tensors as the model sees them: quantized ones as F32, scales and minima left out.
     pub fn logical_tensors(&self) -> Vec<TensorInfo> {
         let helpers: HashSet<String> = self
             .quantization
@@ -402,15 +428,39 @@ impl Manifest {
             .iter()
             .filter(|tensor| !helpers.contains(&tensor.name));
         visible
-            .map(|tensor| match self.logical_shape(tensor) {
-                Some((out, width)) => TensorInfo {
-                    name: tensor.name.clone(),
-                    dtype: Dtype::F32,
-                    shape: vec![out, width],
+            .map(|tensor| TensorInfo {
+                name: tensor.name.clone(),
+                dtype: match self.quantization.contains_key(&tensor.name) {
+                    true => Dtype::F32,
+                    false => tensor.dtype,
                 },
-                None => tensor.info(),
+                shape: self.logical_shape(tensor),
             })
             .collect()
+    }
+
+    /// A quantized tensor as the model sees it, from what is stored of it.
+    ///
+    /// # Errors
+    /// Where it is not quantized, or the pieces do not fit each other.
+    pub fn unpack(
+        &self,
+        name: &str,
+        words: &TensorData,
+        scales: &TensorData,
+        mins: Option<&TensorData>,
+    ) -> Result<TensorData, PackError> {
+        let scheme = self.quantization.get(name);
+        let &scheme = scheme.ok_or_else(|| PackError::MissingTensor {
+            file: MANIFEST_FILE.into(),
+            tensor: scales_name(name),
+        })?;
+        let mut tensor = dequantize(scheme, words, scales, mins)?;
+        let entry = self.tensors.iter().find(|entry| entry.name == name);
+        if let Some(shape) = entry.and_then(|entry| entry.logical.clone()) {
+            tensor.info.shape = shape;
+        }
+        Ok(tensor)
     }
 
     /// Verifies the bytes of a file that is not a shard.

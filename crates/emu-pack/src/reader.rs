@@ -17,7 +17,7 @@ use crate::{
     FileEntry, MANIFEST_FILE, Manifest, PackError, TensorData, TensorInfo, TensorSource,
     header::Header,
     manifest::MAX_MANIFEST,
-    quant::{Scheme, dequantize, mins_name, scales_name},
+    quant::{Scheme, mins_name, scales_name},
     safetensors::read_small,
     tensor::Index,
 };
@@ -81,6 +81,12 @@ impl PackReader {
         )
     }
 
+    /// Opens what a writer has finished of a pack.
+    #[cfg(feature = "convert")]
+    pub(crate) fn growing(manifest: Manifest, folder: PathBuf) -> Result<Self, PackError> {
+        Self::new(manifest, Bytes::Folder(folder))
+    }
+
     /// Opens a pack from the bytes of its `emu.json`; `fetch` is called with the name of a file when its bytes
     /// are needed.
     pub fn from_bytes(
@@ -135,7 +141,7 @@ impl PackReader {
         here.map(|tensor| tensor.name.as_str())
     }
 
-    /// Reads a tensor as the model sees it: a quantized one as f32 `[out, in]`, others as they are stored.
+    /// Reads a tensor as the model sees it: a quantized one as f32 in its own shape, others as they are stored.
     pub fn read_logical(&self, name: &str) -> Result<TensorData, PackError> {
         let Some(scheme) = self.scheme(name) else {
             return self.read(name);
@@ -145,12 +151,8 @@ impl PackReader {
         } else {
             None
         };
-        dequantize(
-            scheme,
-            &self.read(name)?,
-            &self.read(&scales_name(name))?,
-            mins.as_ref(),
-        )
+        let (words, scales) = (self.read(name)?, self.read(&scales_name(name))?);
+        self.manifest.unpack(name, &words, &scales, mins.as_ref())
     }
 
     /// The bytes of a file that is not a shard (`tokenizer.json`), verified.

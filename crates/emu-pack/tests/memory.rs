@@ -68,6 +68,7 @@ fn one_tensor_and_one_shard() {
         let options = WriteOptions {
             policy: Policy::from_argument(policy).unwrap(),
             max_shard_bytes: SHARD as u64,
+            resume: None,
         };
         let converting = peak(|| {
             let source = SafetensorsFile::open(&path).unwrap();

@@ -29,6 +29,7 @@ fn options(policy: &str, max_shard_bytes: u64) -> WriteOptions {
     WriteOptions {
         policy: Policy::from_argument(policy).unwrap(),
         max_shard_bytes,
+        resume: None,
     }
 }
 

@@ -56,6 +56,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let options = WriteOptions {
         policy,
         max_shard_bytes: args.max_shard,
+        resume: None,
     };
     let mut writer = PackWriter::create(&args.out, meta, options)?;
     let bar = bar(0, "tensors");

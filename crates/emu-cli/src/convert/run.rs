@@ -37,6 +37,7 @@ pub fn export(args: &ConvertArgs, policy: Policy) -> Result<()> {
         options: WriteOptions {
             policy,
             max_shard_bytes: args.max_shard,
+            resume: None,
         },
     };
     export.write(&args.out)?;

@@ -1,6 +1,7 @@
 //! Writers that fail or are killed at every single thing they ask of the disk.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::Path,
     sync::{
@@ -76,26 +77,147 @@ impl Disk for Breaking {
 }
 
 fn write(folder: &Path, value: f32, disk: Box<dyn Disk>) -> Result<(), PackError> {
+    write_with_key(folder, value, disk, None).map(drop)
+}
+
+/// Writes a pack of several shards and two components; returns how many shards were taken over.
+fn write_with_key(
+    folder: &Path,
+    value: f32,
+    disk: Box<dyn Disk>,
+    key: Option<&str>,
+) -> Result<usize, PackError> {
     let options = WriteOptions {
         max_shard_bytes: 600,
+        resume: key.map(str::to_owned),
         ..WriteOptions::default()
     };
     let mut writer = PackWriter::on_disk(folder, PackMeta::default(), options, disk)?;
-    for name in ["a", "b"] {
-        writer.add(
-            "lm",
-            TensorData::from_f32(name, vec![40, 4], &[value; 160])?,
-        )?;
+    let kept = writer.kept_shards();
+    for (component, name) in [("vision", "c"), ("lm", "a"), ("lm", "b")] {
+        if !writer.has(name) {
+            let tensor = TensorData::from_f32(name, vec![40, 4], &[value; 160])?;
+            writer.add(component, tensor)?;
+        }
     }
     writer.add_file("tokenizer.json", b"{}")?;
-    writer.finish().map(drop)
+    writer.finish().map(|_| kept)
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn an_interrupted_conversion_goes_on_from_its_last_shard() {
+    let root = tempfile::tempdir().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let whole = root.path().join("whole");
+    let disk = |left, killed| {
+        Box::new(Breaking {
+            disk: RealDisk,
+            left,
+            killed,
+            count: count.clone(),
+        })
+    };
+    write_with_key(&whole, 1.0, disk(usize::MAX, true), Some("k")).unwrap();
+    let (steps, whole) = (count.load(Ordering::Relaxed), files(&whole));
+    let shards = whole
+        .keys()
+        .filter(|name| name.starts_with("lm-") || name.starts_with("vision-"));
+    let shards = shards.count();
+    assert!(
+        shards > 4 && whole.len() == shards + 2,
+        "{:?}",
+        whole.keys()
+    );
+
+    for killed in [true, false] {
+        let mut kept_before = 0;
+        for left in 0..steps {
+            let folder = root.path().join(format!("{killed}-{left}"));
+            let written = write_with_key(&folder, 1.0, disk(left, killed), Some("k"));
+            if written.is_ok() || folder.exists() {
+                // Broken at the very end, where the pack is in its place.
+                continue;
+            }
+            let kept = write_with_key(&folder, 1.0, disk(usize::MAX, true), Some("k")).unwrap();
+            // More work done is more work kept, and the result is the same to the byte.
+            assert!(kept >= kept_before, "{left}: {kept} after {kept_before}");
+            assert!(files(&folder) == whole, "{killed} {left}");
+            kept_before = kept;
+        }
+        assert_eq!(kept_before, shards);
+    }
+}
+
+#[test]
+fn nothing_is_taken_over_from_another_conversion_or_a_damaged_one() {
+    let root = tempfile::tempdir().unwrap();
+    let killed = |folder: &Path| {
+        let count = Arc::new(AtomicUsize::new(0));
+        let disk = Breaking {
+            disk: RealDisk,
+            left: 12,
+            killed: true,
+            count,
+        };
+        write_with_key(folder, 1.0, Box::new(disk), Some("k")).unwrap_err();
+    };
+    let again = |folder: &Path, value: f32, key: Option<&str>| {
+        let kept = write_with_key(folder, value, Box::new(RealDisk), key).unwrap();
+        let pack = PackReader::open(folder).unwrap();
+        pack.verify().unwrap();
+        assert_eq!(pack.read("c").unwrap().to_f32().unwrap(), [value; 160]);
+        kept
+    };
+    let folder = |name: &str| {
+        let folder = root.path().join(name);
+        killed(&folder);
+        folder
+    };
+    assert!(again(&folder("same"), 1.0, Some("k")) > 0);
+    assert_eq!(again(&folder("other"), 2.0, Some("l")), 0);
+    assert_eq!(again(&folder("none"), 2.0, None), 0);
+
+    let damage = |name: &str, file: &str, change: fn(&mut Vec<u8>)| {
+        let folder = folder(name);
+        let path = root.path().join(format!(".{name}.part/{file}"));
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(again(&folder, 2.0, Some("k")), 0, "{name}");
+    };
+    damage("flipped", "shard-0", |bytes| bytes[300] ^= 1);
+    damage("short", "shard-1", |bytes| bytes.truncate(40));
+    damage("torn", ".progress.json", |bytes| bytes.truncate(200));
+    damage("empty", ".progress.json", Vec::clear);
+}
+
+#[test]
+fn two_writers_of_one_pack_exclude_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("pack");
+    let create = || PackWriter::create(&folder, PackMeta::default(), WriteOptions::default());
+    let first = create().unwrap();
+    assert_eq!(create().map(drop).unwrap_err().code(), "target-in-use");
+    drop(first);
+    assert!(create().is_ok());
 }
 
 /// The value that the pack's tensors hold, after verifying all of it.
 fn value(folder: &Path) -> Result<f32, PackError> {
     let pack = PackReader::open(folder)?;
     pack.verify()?;
-    let values = [pack.read("a")?.to_f32()?, pack.read("b")?.to_f32()?].concat();
+    let values = ["a", "b", "c"].map(|name| pack.read(name)?.to_f32());
+    let values = values.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     assert!(values.iter().all(|v| *v == values[0]), "old and new mixed");
     Ok(values[0])
 }

@@ -1,17 +1,22 @@
 //! Readers of published checkpoints and the writer of packs. Native only.
 
+mod cast;
 mod disk;
+mod existing;
 mod folder;
+mod loss;
 mod pickle;
 mod policy;
 mod pytorch;
 mod repack;
+mod resume;
 mod writer;
 
 #[cfg(test)]
 mod failure_tests;
 
 pub use folder::{ModelFolder, open_weights};
+pub use loss::{Loss, Outcome};
 pub use pickle::{PickledTensor, StateDict, read_pickle};
 pub use policy::{Encoding, Policy, Precision};
 pub use pytorch::PyTorchFile;

@@ -2,13 +2,16 @@
 
 use std::{fmt, path::Path, str::FromStr};
 
-use half::{bf16, f16};
 use serde::Deserialize;
 
+use super::{
+    Loss,
+    cast::{cast, fits_f16},
+};
 use crate::{
     Dtype, PackError, TensorData, TensorInfo,
     keymap::Pattern,
-    quant::{Scheme, quantize_rows},
+    quant::{Scheme, as_matrix, quantize_rows},
     safetensors::read_small,
 };
 
@@ -22,7 +25,8 @@ pub enum Precision {
     Keep,
     /// `f16`: floats of two or more dimensions become F16, others (norms, biases) F32.
     F16,
-    /// `q8`, `q4`, `q4_1`: matrices whose rows divide into blocks are quantized, the rest is as with `f16`.
+    /// `q8`, `q4`, `q4_1`: matrices and weights of convolutions whose rows divide into blocks are quantized, the rest is
+    /// as with `f16`.
     Quantized(Scheme),
 }
 
@@ -54,9 +58,9 @@ impl fmt::Display for Precision {
     }
 }
 
-/// A [`Precision`] for every tensor: the first rule whose pattern fits the name, or else the default.
+/// A [`Precision`] for every tensor: that of the first rule which fits, or else the default.
 ///
-/// As TOML, with the patterns of [`KeyMap`](crate::KeyMap):
+/// As TOML, with the patterns of [`KeyMap`](crate::KeyMap); a rule with `dims` fits only tensors of so many dimensions:
 ///
 /// ```
 /// let policy = emu_pack::convert::Policy::from_toml(r#"
@@ -64,13 +68,24 @@ impl fmt::Display for Precision {
 ///     [[rules]]
 ///     match = "lm.embed.{rest..}"
 ///     precision = "q8"
+///     [[rules]]
+///     match = "unet.{rest..}"
+///     dims = 4
+///     precision = "q8"
 /// "#)?;
 /// # Ok::<(), emu_pack::PackError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Policy {
     default: Precision,
-    rules: Vec<(Pattern, Precision)>,
+    rules: Vec<PolicyRule>,
+}
+
+#[derive(Debug, Clone)]
+struct PolicyRule {
+    pattern: Pattern,
+    dims: Option<usize>,
+    precision: Precision,
 }
 
 impl Policy {
@@ -95,12 +110,19 @@ impl Policy {
         #[serde(deny_unknown_fields)]
         struct RuleToml {
             r#match: String,
+            dims: Option<usize>,
             precision: String,
         }
         let file: File = toml::from_str(text).map_err(|e| PackError::BadPolicy {
             reason: e.to_string(),
         })?;
-        let rule = |rule: RuleToml| Ok((Pattern::parse(&rule.r#match)?, rule.precision.parse()?));
+        let rule = |rule: RuleToml| {
+            Ok(PolicyRule {
+                pattern: Pattern::parse(&rule.r#match)?,
+                dims: rule.dims,
+                precision: rule.precision.parse()?,
+            })
+        };
         Ok(Self {
             default: file.default.parse()?,
             rules: file
@@ -123,23 +145,22 @@ impl Policy {
         Self::from_toml(&text)
     }
 
-    /// What is asked for a tensor of this name.
-    pub fn precision(&self, name: &str) -> Precision {
-        let rule = self
-            .rules
-            .iter()
-            .find(|(pattern, _)| pattern.capture(name).is_some());
-        rule.map_or(self.default, |(_, precision)| *precision)
+    /// What is asked for a tensor of this name and number of dimensions.
+    pub fn precision(&self, name: &str, dims: usize) -> Precision {
+        let rule = self.rules.iter().find(|rule| {
+            rule.dims.is_none_or(|wanted| wanted == dims) && rule.pattern.capture(name).is_some()
+        });
+        rule.map_or(self.default, |rule| rule.precision)
     }
 
     /// How a tensor is stored, which depends on its shape and, where f16 might not hold them, on its values.
     pub fn encoding(&self, tensor: &TensorData) -> Result<Encoding, PackError> {
-        let precision = self.precision(&tensor.info.name);
+        let precision = self.precision(&tensor.info.name, tensor.info.shape.len());
         if precision == Precision::Keep || !tensor.info.dtype.is_float() {
             return Ok(Encoding::Dense(tensor.info.dtype));
         }
-        if let (Precision::Quantized(scheme), &[out, width]) =
-            (precision, tensor.info.shape.as_slice())
+        if let (Precision::Quantized(scheme), Some((out, width))) =
+            (precision, as_matrix(&tensor.info.shape))
             && scheme.stored(&tensor.info.name, out, width).is_some()
         {
             return Ok(Encoding::Quantized(scheme));
@@ -170,20 +191,35 @@ impl Encoding {
                 ..info.clone()
             }]
         };
-        match (self, info.shape.as_slice()) {
-            (Self::Dense(dtype), _) => dense(dtype),
-            (Self::Quantized(scheme), &[out, width]) => scheme
+        match (self, as_matrix(&info.shape)) {
+            (Self::Quantized(scheme), Some((out, width))) => scheme
                 .stored(&info.name, out, width)
                 .unwrap_or_else(|| dense(info.dtype)),
-            (Self::Quantized(_), _) => dense(info.dtype),
+            (Self::Dense(dtype), _) => dense(dtype),
+            (Self::Quantized(_), None) => dense(info.dtype),
+        }
+    }
+
+    /// The name of a scheme or of an element type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense(dtype) => dtype.name(),
+            Self::Quantized(scheme) => scheme.name(),
         }
     }
 
     /// Encodes some rows of a tensor, described as a tensor of their own; one result for each of
-    /// [`stored`](Self::stored).
-    pub fn encode(self, rows: TensorInfo, bytes: &[u8]) -> Result<Vec<TensorData>, PackError> {
+    /// [`stored`](Self::stored), and what was lost.
+    pub fn encode(
+        self,
+        rows: TensorInfo,
+        bytes: &[u8],
+    ) -> Result<(Vec<TensorData>, Loss), PackError> {
         match self {
-            Self::Dense(dtype) => Ok(vec![cast(rows, bytes, dtype)?]),
+            Self::Dense(dtype) => {
+                let (tensor, loss) = cast(rows, bytes, dtype)?;
+                Ok((vec![tensor], loss))
+            }
             Self::Quantized(scheme) => {
                 quantize_rows(&rows, bytes, scheme)?.ok_or_else(|| PackError::NotQuantizable {
                     tensor: rows.name.clone(),
@@ -194,63 +230,6 @@ impl Encoding {
     }
 }
 
-/// Whether rounding to f16 makes no value infinite.
-fn fits_f16(tensor: &TensorData) -> bool {
-    const LIMIT: f64 = 65520.0;
-    fn within<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> bool {
-        bytes
-            .as_chunks::<N>()
-            .0
-            .iter()
-            .all(|&element| value(element).abs() < LIMIT)
-    }
-    match tensor.info.dtype {
-        Dtype::F32 => within(&tensor.bytes, |b| f32::from_le_bytes(b).into()),
-        Dtype::BF16 => within(&tensor.bytes, |b| bf16::from_le_bytes(b).to_f64()),
-        Dtype::F64 => within(&tensor.bytes, f64::from_le_bytes),
-        _ => true,
-    }
-}
-
-/// Converts between float types; only F32 and F16 are ever the target of a policy.
-fn cast(info: TensorInfo, bytes: &[u8], dtype: Dtype) -> Result<TensorData, PackError> {
-    fn each<const N: usize, const M: usize>(
-        bytes: &[u8],
-        convert: impl Fn([u8; N]) -> [u8; M],
-    ) -> Vec<u8> {
-        let elements = bytes.as_chunks::<N>().0;
-        // Reserved exactly: growing would hold the result twice.
-        let mut converted = Vec::with_capacity(elements.len() * M);
-        elements
-            .iter()
-            .for_each(|&element| converted.extend_from_slice(&convert(element)));
-        converted
-    }
-    let bytes = match (info.dtype, dtype) {
-        (from, to) if from == to => bytes.to_vec(),
-        (Dtype::F32, Dtype::F16) => each(bytes, |b| {
-            f16::from_f32(f32::from_le_bytes(b)).to_le_bytes()
-        }),
-        (Dtype::F64, Dtype::F16) => each(bytes, |b| {
-            f16::from_f64(f64::from_le_bytes(b)).to_le_bytes()
-        }),
-        (Dtype::BF16, Dtype::F16) => each(bytes, |b| {
-            f16::from_f32(bf16::from_le_bytes(b).to_f32()).to_le_bytes()
-        }),
-        (Dtype::F64, Dtype::F32) => each(bytes, |b| (f64::from_le_bytes(b) as f32).to_le_bytes()),
-        (Dtype::BF16, Dtype::F32) => each(bytes, |b| bf16::from_le_bytes(b).to_f32().to_le_bytes()),
-        (from, _) => {
-            let (tensor, found) = (info.name, from.to_string());
-            return Err(PackError::WrongDtype {
-                tensor,
-                found,
-                wanted: "a wider float type",
-            });
-        }
-    };
-    TensorData::new(info.name, dtype, info.shape, bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +237,7 @@ mod tests {
     fn encoding(policy: &str, shape: &[usize], dtype: Dtype, value: f32) -> Encoding {
         let count: usize = shape.iter().product();
         let tensor = TensorData::from_f32("a.w", shape.into(), &vec![value; count]).unwrap();
-        let tensor = cast(tensor.info, &tensor.bytes, dtype).unwrap();
+        let (tensor, _) = cast(tensor.info, &tensor.bytes, dtype).unwrap();
         Policy::from_argument(policy)
             .unwrap()
             .encoding(&tensor)
@@ -299,6 +278,16 @@ mod tests {
             encoding("q8", &[2, 1, 32], Dtype::F32, 1.0),
             Dense(Dtype::F16)
         );
+        assert_eq!(
+            encoding("q8", &[2, 32, 3, 3], Dtype::F32, 1.0),
+            Quantized(Scheme::Q8),
+            "rows of 288"
+        );
+        assert_eq!(
+            encoding("q8", &[2, 3, 3, 3], Dtype::F32, 1.0),
+            Dense(Dtype::F16),
+            "rows of 27"
+        );
         assert_eq!(encoding("q4_1", &[32], Dtype::F32, 1.0), Dense(Dtype::F32));
         let ids = TensorData::new("ids", Dtype::I64, vec![1, 32], vec![0; 256]).unwrap();
         assert_eq!(
@@ -316,15 +305,15 @@ mod tests {
             rule("lm.{rest..}", "none")
         );
         let policy = Policy::from_toml(&text).unwrap();
-        assert_eq!(
-            policy.precision("lm.head.weight"),
-            Precision::Quantized(Scheme::Q8)
-        );
-        assert_eq!(policy.precision("lm.norm.weight"), Precision::Keep);
-        assert_eq!(
-            policy.precision("vision.w"),
-            Precision::Quantized(Scheme::Q4)
-        );
+        let q = Precision::Quantized;
+        assert_eq!(policy.precision("lm.head.weight", 2), q(Scheme::Q8));
+        assert_eq!(policy.precision("lm.norm.weight", 1), Precision::Keep);
+        assert_eq!(policy.precision("vision.w", 4), q(Scheme::Q4));
+
+        let text = "default = \"q4\"\n[[rules]]\nmatch = \"{all..}\"\ndims = 4\nprecision = \"q8\"";
+        let policy = Policy::from_toml(text).unwrap();
+        assert_eq!(policy.precision("unet.conv.weight", 4), q(Scheme::Q8));
+        assert_eq!(policy.precision("unet.linear.weight", 2), q(Scheme::Q4));
         for bad in [
             "",
             "default = \"q5\"",

@@ -3,27 +3,31 @@
 //! Everything goes into a hidden folder beside the target, which takes the target's place at the very end. An
 //! existing pack is put aside for that moment under `.<name>.previous`, where
 //! [`PackReader::open`](crate::PackReader::open) and the next writer find it should the program be killed in
-//! between.
+//! between. A writer that is given a key notes each finished shard in the hidden folder, and one with the same key
+//! goes on from there.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    fs,
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 
 use super::{
+    Loss, Outcome,
+    cast::is_finite,
     disk::{Disk, RealDisk},
+    existing::replaceable,
     policy::{Encoding, Policy, Precision},
+    resume::{self, final_name, rows_stored, working_name},
 };
 use crate::{
-    Component, FORMAT, FileEntry, MANIFEST_FILE, Manifest, PackError, Part, Requires, TensorData,
+    FORMAT, FileEntry, MANIFEST_FILE, Manifest, PackError, PackReader, Part, Requires, TensorData,
     TensorEntry, TensorInfo,
     header::Header,
-    manifest::{MAX_MANIFEST, check_component_name, check_file_name},
+    manifest::{check_component_name, check_file_name},
     reader::{hex, set_aside},
-    safetensors::read_small,
 };
 
 /// Bytes of a shard at most, unless told otherwise.
@@ -51,6 +55,9 @@ pub struct WriteOptions {
     pub policy: Policy,
     /// Bytes of a shard at most, header included.
     pub max_shard_bytes: u64,
+    /// Tells this conversion from any other: its sources and everything that decides its result. With it, a writer
+    /// that was killed leaves its finished shards to the next one of the same key; without, each begins anew.
+    pub resume: Option<String>,
 }
 
 impl Default for WriteOptions {
@@ -58,6 +65,7 @@ impl Default for WriteOptions {
         Self {
             policy: Policy::uniform(Precision::Keep),
             max_shard_bytes: DEFAULT_SHARD_BYTES,
+            resume: None,
         }
     }
 }
@@ -75,11 +83,18 @@ pub struct PackWriter {
     options: WriteOptions,
     manifest: Manifest,
     names: HashSet<String>,
+    /// What became of each tensor that was added; losses count what is in shards.
+    outcomes: Vec<Outcome>,
+    /// Tensors of which an earlier writer stored a part, with the rows stored.
+    begun: HashMap<String, usize>,
+    /// Shards that an earlier writer left.
+    kept: usize,
     shard: Shard,
-    /// Component and number within it of each shard written, in the manifest's order.
-    numbers: Vec<(String, usize)>,
     disk: Box<dyn Disk>,
-    done: bool,
+    /// Keeps other writers out.
+    _lock: Option<File>,
+    /// Whether what is in the hidden folder is worth nothing to another writer.
+    discard: bool,
 }
 
 /// The shard being filled.
@@ -88,6 +103,8 @@ struct Shard {
     component: String,
     /// Tensors and their place in the manifest: index of the tensor, first row, last row.
     pieces: Vec<(TensorData, usize, [usize; 2])>,
+    /// What was lost, by the place of the tensor's outcome.
+    losses: Vec<(usize, Loss)>,
     /// What it will take at most, header included.
     bytes: u64,
 }
@@ -126,49 +143,114 @@ impl PackWriter {
                 .map_err(|e| PackError::io(target.display(), e))?;
         }
         replaceable(&target)?;
-        if scratch.exists() {
-            disk.remove_folder(&scratch)
-                .map_err(|e| PackError::io(scratch.display(), e))?;
-        }
         disk.create_folder(&scratch)
             .map_err(|e| PackError::io(scratch.display(), e))?;
+        let mut lock = resume::lock(&scratch)?;
+        let key = options.resume.as_deref();
+        let kept = key.and_then(|key| resume::load(disk.as_mut(), &scratch, key));
+        if kept.is_none() {
+            drop(lock);
+            disk.remove_folder(&scratch)
+                .and_then(|()| disk.create_folder(&scratch))
+                .map_err(|e| PackError::io(scratch.display(), e))?;
+            lock = resume::lock(&scratch)?;
+        }
 
+        let (shards, outcomes) = match kept {
+            Some(kept) => (Some(kept.manifest), kept.outcomes),
+            None => (None, vec![]),
+        };
+        let manifest = shards.unwrap_or_default();
         let manifest = Manifest {
             format: FORMAT,
             name: meta.name,
             license: meta.license,
             attribution: meta.attribution,
             config: meta.config,
-            components: BTreeMap::new(),
-            shards: vec![],
-            files: vec![],
-            tensors: vec![],
-            quantization: BTreeMap::new(),
             requires: Requires {
                 features: meta.features,
                 ..Requires::default()
             },
+            ..manifest
         };
-        let (names, shard, numbers) = (HashSet::new(), Shard::default(), vec![]);
+        // Complete are the tensors of which every row is in a shard.
+        let (mut names, mut begun) = (HashSet::new(), HashMap::new());
+        for tensor in &manifest.tensors {
+            match rows_stored(tensor) {
+                rows if rows < tensor.rows() => {
+                    begun.insert(tensor.name.clone(), rows);
+                }
+                _ => {
+                    names.insert(tensor.name.clone());
+                }
+            }
+        }
         Ok(Self {
             target,
             scratch,
             previous,
             options,
+            kept: manifest.shards.len(),
             manifest,
             names,
-            shard,
-            numbers,
+            outcomes,
+            begun,
+            shard: Shard::default(),
             disk,
-            done: false,
+            _lock: lock,
+            discard: true,
         })
+    }
+
+    /// Shards that were taken over from a writer that was killed.
+    pub fn kept_shards(&self) -> usize {
+        self.kept
+    }
+
+    /// Whether all of a tensor is in a shard already, so that it need not be read and added.
+    pub fn has(&self, tensor: &str) -> bool {
+        self.names.contains(tensor)
+    }
+
+    /// What became of each tensor so far.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// Everything added so far, for reading it back.
+    pub fn written(&mut self) -> Result<PackReader, PackError> {
+        self.guarded(Self::flush)?;
+        PackReader::growing(self.manifest.clone(), self.scratch.clone())
+    }
+
+    /// Does something; if the disk fails meanwhile, what is finished is kept for another try.
+    fn guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, PackError>,
+    ) -> Result<T, PackError> {
+        let result = work(self);
+        let disk_failed = matches!(
+            result,
+            Err(PackError::DiskFull { .. } | PackError::Io { .. })
+        );
+        if disk_failed && self.options.resume.is_some() && !self.manifest.shards.is_empty() {
+            self.discard = false;
+        }
+        result
     }
 
     /// Adds a tensor to a component. NaN, infinity, and a name that was there before are errors.
     pub fn add(&mut self, component: &str, tensor: TensorData) -> Result<(), PackError> {
+        self.guarded(|writer| writer.add_tensor(component, &tensor))
+    }
+
+    fn add_tensor(&mut self, component: &str, tensor: &TensorData) -> Result<(), PackError> {
         check_component_name(component)?;
-        tensor.check_finite()?;
-        let encoding = self.options.policy.encoding(&tensor)?;
+        tensor.check_len()?;
+        if !is_finite(tensor) {
+            tensor.check_finite()?;
+        }
+        let encoding = self.options.policy.encoding(tensor)?;
         let stored = encoding.stored(&tensor.info);
         for info in &stored {
             if !self.names.insert(info.name.clone()) {
@@ -179,27 +261,10 @@ impl PackWriter {
                 });
             }
         }
-        if let Encoding::Quantized(scheme) = encoding {
-            self.manifest
-                .quantization
-                .insert(tensor.info.name.clone(), scheme);
-        }
-        let first = self.manifest.tensors.len();
-        for info in &stored {
-            let bytes = info.byte_len()? as u64;
-            let requires = &mut self.manifest.requires;
-            requires.largest_buffer = requires.largest_buffer.max(bytes);
-            requires.largest_binding = requires.largest_binding.max(bytes);
-            let (name, shape, component) =
-                (info.name.clone(), info.shape.clone(), component.to_owned());
-            self.manifest.tensors.push(TensorEntry {
-                name,
-                dtype: info.dtype,
-                shape,
-                component,
-                parts: vec![],
-            });
-        }
+        let (first, outcome, begin) = match self.begun.remove(&tensor.info.name) {
+            Some(rows) => self.place_of(&tensor.info, rows)?,
+            None => self.announce(component, &tensor.info, encoding, &stored)?,
+        };
         if self.shard.component != component {
             self.flush()?;
             self.shard.component = component.to_owned();
@@ -213,15 +278,9 @@ impl PackWriter {
         if self.room() < total {
             self.flush()?;
         }
-        if self.room() >= total {
-            return self.add_rows(
-                encoding,
-                tensor.info,
-                &tensor.bytes,
-                [0, rows],
-                first,
-                total,
-            );
+        if self.room() >= total && begin == 0 {
+            let (info, bytes) = (tensor.info.clone(), &tensor.bytes);
+            return self.add_rows(encoding, info, bytes, [0, rows], (first, outcome), total);
         }
 
         // Larger than a shard: as many rows as fit, again and again.
@@ -235,7 +294,7 @@ impl PackWriter {
             });
         }
         let source_row = tensor.info.byte_len()? / rows.max(1);
-        for begin in (0..rows).step_by(fit as usize) {
+        for begin in (begin..rows).step_by(fit as usize) {
             let end = rows.min(begin + fit as usize);
             let mut info = tensor.info.clone();
             if let Some(len) = info.shape.first_mut() {
@@ -245,17 +304,75 @@ impl PackWriter {
                 .bytes
                 .get(begin * source_row..end * source_row)
                 .unwrap_or_default();
-            let bytes_here = headers + row * (end - begin) as u64;
-            if self.room() < bytes_here {
+            let takes = headers + row * (end - begin) as u64;
+            if self.room() < takes {
                 self.flush()?;
             }
-            self.add_rows(encoding, info, bytes, [begin, end], first, bytes_here)?;
+            self.add_rows(encoding, info, bytes, [begin, end], (first, outcome), takes)?;
         }
         Ok(())
     }
 
+    /// Lists a new tensor in the manifest; returns its place there, that of its outcome, and row 0.
+    fn announce(
+        &mut self,
+        component: &str,
+        info: &TensorInfo,
+        encoding: Encoding,
+        stored: &[TensorInfo],
+    ) -> Result<(usize, usize, usize), PackError> {
+        if let Encoding::Quantized(scheme) = encoding {
+            let name = info.name.clone();
+            self.manifest.quantization.insert(name, scheme);
+        }
+        let (first, outcome) = (self.manifest.tensors.len(), self.outcomes.len());
+        let mut bytes = 0;
+        for (i, stored) in stored.iter().enumerate() {
+            bytes += stored.byte_len()? as u64;
+            // Words say what they stand for where that is no matrix.
+            let packed = i == 0 && matches!(encoding, Encoding::Quantized(_));
+            let logical = (packed && info.shape.len() != 2).then(|| info.shape.clone());
+            self.manifest.tensors.push(TensorEntry {
+                name: stored.name.clone(),
+                dtype: stored.dtype,
+                shape: stored.shape.clone(),
+                logical,
+                component: component.to_owned(),
+                parts: vec![],
+            });
+        }
+        self.outcomes.push(Outcome {
+            tensor: info.name.clone(),
+            component: component.to_owned(),
+            shape: info.shape.clone(),
+            stored: encoding.name().into(),
+            bytes,
+            loss: Loss::default(),
+        });
+        Ok((first, outcome, 0))
+    }
+
+    /// The same of a tensor that an earlier writer began, and the first row that is not stored.
+    fn place_of(&self, info: &TensorInfo, rows: usize) -> Result<(usize, usize, usize), PackError> {
+        let tensors = self.manifest.tensors.iter();
+        let first = { tensors }.position(|tensor| tensor.name == info.name);
+        let outcomes = self.outcomes.iter();
+        let outcome = { outcomes }.position(|o| o.tensor == info.name && o.shape == info.shape);
+        let place = first.zip(outcome).map(|(a, b)| (a, b, rows));
+        place.ok_or_else(|| PackError::Misshapen {
+            file: self.scratch.display().to_string(),
+            tensor: info.name.clone(),
+            expected: "the shape it had when the conversion was interrupted".into(),
+            found: info.describe(),
+        })
+    }
+
     /// Adds a file under this name (`tokenizer.json`).
     pub fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
+        self.guarded(|writer| writer.write_file(name, bytes))
+    }
+
+    fn write_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
         check_file_name(name)?;
         let taken = name == MANIFEST_FILE || name.ends_with(".safetensors");
         if taken || self.manifest.files.iter().any(|file| file.file == name) {
@@ -290,8 +407,19 @@ impl PackWriter {
     ///
     /// Files in the folder of a replaced pack that were none of its own (a model card) stay.
     pub fn finish(mut self) -> Result<Manifest, PackError> {
+        self.guarded(Self::complete)?;
+        Ok(self.manifest.clone())
+    }
+
+    fn complete(&mut self) -> Result<(), PackError> {
         self.flush()?;
         self.name_shards()?;
+        for tensor in &self.manifest.tensors {
+            let bytes = tensor.info().byte_len()? as u64;
+            let requires = &mut self.manifest.requires;
+            requires.largest_buffer = requires.largest_buffer.max(bytes);
+            requires.largest_binding = requires.largest_binding.max(bytes);
+        }
         self.manifest.validate(MANIFEST_FILE)?;
         let path = self.scratch.join(MANIFEST_FILE);
         self.disk
@@ -310,8 +438,7 @@ impl PackWriter {
         self.disk
             .sync_folder(&self.scratch)
             .map_err(|e| PackError::io(self.scratch.display(), e))?;
-        self.exchange(old.exists)?;
-        Ok(self.manifest.clone())
+        self.exchange(old.exists)
     }
 
     /// Puts the finished folder where the target is.
@@ -330,7 +457,10 @@ impl PackWriter {
             }
             return Err(io(error));
         }
-        self.done = true;
+        // The hidden folder is no more, and what only writers need goes out of the pack.
+        for name in [resume::PROGRESS_FILE, resume::LOCK_FILE] {
+            let _ = fs::remove_file(self.target.join(name));
+        }
         if let Some(parent) = self.target.parent() {
             self.disk.sync_folder(parent).map_err(io)?;
         }
@@ -354,10 +484,12 @@ impl PackWriter {
         rows: TensorInfo,
         bytes: &[u8],
         range: [usize; 2],
-        first: usize,
+        (first, outcome): (usize, usize),
         takes: u64,
     ) -> Result<(), PackError> {
-        for (i, mut piece) in encoding.encode(rows, bytes)?.into_iter().enumerate() {
+        let (pieces, loss) = encoding.encode(rows, bytes)?;
+        self.shard.losses.push((outcome, loss));
+        for (i, mut piece) in pieces.into_iter().enumerate() {
             let whole = self
                 .manifest
                 .tensors
@@ -377,6 +509,7 @@ impl PackWriter {
         let Shard {
             component,
             mut pieces,
+            losses,
             ..
         } = std::mem::take(&mut self.shard);
         self.shard.component.clone_from(&component);
@@ -394,15 +527,18 @@ impl PackWriter {
         let chunks: Vec<&[u8]> = std::iter::once(header.as_slice())
             .chain(pieces.iter().map(|(tensor, ..)| tensor.bytes.as_slice()))
             .collect();
-        let mut hash = Sha256::new();
-        chunks.iter().for_each(|chunk| hash.update(chunk));
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
 
-        let file = format!("shard-{}", self.manifest.shards.len());
+        let file = working_name(self.manifest.shards.len());
         let path = self.scratch.join(&file);
-        self.disk
-            .write(&path, &chunks)
-            .map_err(|e| PackError::io(path.display(), e))?;
+        let disk = &mut self.disk;
+        let hash = || {
+            let mut hash = Sha256::new();
+            chunks.iter().for_each(|chunk| hash.update(chunk));
+            hex(hash.finalize().as_slice())
+        };
+        let (written, sha256) = rayon::join(|| disk.write(&path, &chunks), hash);
+        written.map_err(|e| PackError::io(path.display(), e))?;
         for (tensor, entry, rows) in &pieces {
             if let Some(entry) = self.manifest.tensors.get_mut(*entry) {
                 entry.parts.push(Part {
@@ -419,30 +555,45 @@ impl PackWriter {
             .or_default();
         entry.bytes += bytes;
         entry.shards.push(file.clone());
-        self.numbers.push((component, entry.shards.len()));
         self.manifest.shards.push(FileEntry {
             file,
             bytes,
-            sha256: hex(hash.finalize().as_slice()),
+            sha256,
         });
-        Ok(())
+        for (at, loss) in losses {
+            if let Some(outcome) = self.outcomes.get_mut(at) {
+                outcome.loss = outcome.loss.and(loss);
+            }
+        }
+        match &self.options.resume {
+            None => Ok(()),
+            Some(key) => resume::save(
+                self.disk.as_mut(),
+                &self.scratch,
+                key,
+                &self.manifest,
+                &self.outcomes,
+            ),
+        }
     }
 
     /// Gives the shards their final names, now that it is known how many each component has.
     fn name_shards(&mut self) -> Result<(), PackError> {
         let mut names = BTreeMap::new();
-        for (shard, (component, number)) in self.manifest.shards.iter_mut().zip(&self.numbers) {
-            let count = self
-                .manifest
-                .components
-                .get(component)
-                .map_or(0, |c: &Component| c.shards.len());
-            let name = format!("{component}-{number:05}-of-{count:05}.safetensors");
-            let (from, to) = (self.scratch.join(&shard.file), self.scratch.join(&name));
-            self.disk
-                .rename(&from, &to)
-                .map_err(|e| PackError::io(to.display(), e))?;
-            names.insert(std::mem::replace(&mut shard.file, name.clone()), name);
+        for (component, entry) in &self.manifest.components {
+            let count = entry.shards.len();
+            for (i, file) in entry.shards.iter().enumerate() {
+                names.insert(file.clone(), final_name(component, i + 1, count));
+            }
+        }
+        for shard in &mut self.manifest.shards {
+            if let Some(name) = names.get(&shard.file) {
+                let (from, to) = (self.scratch.join(&shard.file), self.scratch.join(name));
+                self.disk
+                    .rename(&from, &to)
+                    .map_err(|e| PackError::io(to.display(), e))?;
+                shard.file.clone_from(name);
+            }
         }
         let components = self
             .manifest
@@ -466,75 +617,10 @@ impl PackWriter {
 
 impl Drop for PackWriter {
     fn drop(&mut self) {
-        if !self.done {
+        if self.discard && self.scratch.exists() {
             let _ = self.disk.remove_folder(&self.scratch);
         }
     }
-}
-
-/// What is at the target of a writer.
-#[derive(Default)]
-struct Existing {
-    exists: bool,
-    /// Files which are none of the pack's own.
-    others: Vec<String>,
-}
-
-/// Looks at what is there; only nothing, an empty folder or a pack without sub-folders may be replaced.
-fn replaceable(target: &Path) -> Result<Existing, PackError> {
-    let in_use = |reason: String| PackError::TargetInUse {
-        path: target.display().to_string(),
-        reason,
-    };
-    let io = |e| PackError::io(target.display(), e);
-    if !target.exists() {
-        return Ok(Existing::default());
-    }
-    if !target.is_dir() {
-        return Err(in_use("it is a file".into()));
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(target).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !entry.file_type().map_err(io)?.is_file() {
-            return Err(in_use(format!("{name} in it is not a plain file")));
-        }
-        files.push(name);
-    }
-    files.sort();
-    if files.is_empty() {
-        return Ok(Existing {
-            exists: true,
-            others: vec![],
-        });
-    }
-    if !files.iter().any(|name| name == MANIFEST_FILE) {
-        return Err(in_use(format!(
-            "it holds {} but no {MANIFEST_FILE}",
-            files.concat().chars().take(60).collect::<String>()
-        )));
-    }
-    let json = read_small(&target.join(MANIFEST_FILE), MAX_MANIFEST)?;
-    let own: HashSet<String> = match Manifest::parse(MANIFEST_FILE, &json) {
-        Ok(old) => old
-            .shards
-            .into_iter()
-            .chain(old.files)
-            .map(|entry| entry.file)
-            .collect(),
-        // A damaged pack, or one of another version: its shards are known by their names.
-        Err(_) => files
-            .iter()
-            .filter(|name| name.ends_with(".safetensors"))
-            .cloned()
-            .collect(),
-    };
-    files.retain(|name| name != MANIFEST_FILE && !own.contains(name));
-    Ok(Existing {
-        exists: true,
-        others: files,
-    })
 }
 
 /// Bytes of a tensor's entry in a header, at most: its name as JSON, the rows of a part, numbers of 20 digits.

@@ -52,6 +52,9 @@ pub struct EvalArgs {
     /// Samples at most.
     #[arg(long, default_value_t = 500, value_parser = positive)]
     pub limit: usize,
+    /// For agree: the pack whose answers are taken as right.
+    #[arg(long, value_name = "PACK")]
+    pub against: Option<PathBuf>,
     /// For draw: the run of the judge.
     #[arg(long, value_name = "RUN")]
     pub judge: Option<PathBuf>,
@@ -67,6 +70,8 @@ pub enum EvalTask {
     Caption,
     /// Questions about scenes, and captions.
     Vqa,
+    /// Whether the most likely next token is that of another pack, over captions and questions of scenes.
+    Agree,
     /// Completion of few-shot documents, against the last picture alone.
     Fewshot,
     /// Whether a picture begins, unprompted, after a request to draw.
@@ -256,7 +261,8 @@ impl From<SchedulerName> for SamplerKind {
 /// `emu convert`
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A folder of published parts, a file of Emu's weights (PyTorch or safetensors), or the folder of a training run.
+    /// A folder of published parts, a file of Emu's weights (PyTorch or safetensors), the folder of a training run, or
+    /// another pack.
     pub source: PathBuf,
     /// The pack to write.
     #[arg(short, long, value_name = "DIR")]
@@ -285,12 +291,15 @@ pub struct ConvertArgs {
     /// Name of the model; that of the source without it.
     #[arg(long)]
     pub name: Option<String>,
-    /// Licence of the weights.
-    #[arg(long, default_value = "unknown")]
-    pub license: String,
-    /// Whom to credit.
-    #[arg(long, default_value = "")]
-    pub attribution: String,
+    /// Licence of the weights; that of the source, if it is a pack, without it.
+    #[arg(long)]
+    pub license: Option<String>,
+    /// Whom to credit; as the source says, if it is a pack, without it.
+    #[arg(long)]
+    pub attribution: Option<String>,
+    /// Where a table of every tensor's error goes, one JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    pub errors: Option<PathBuf>,
     /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
@@ -339,7 +348,7 @@ pub struct InspectArgs {
 pub struct ParityArgs {
     /// A folder laid out like the reference; with --against, a pack.
     pub folder: PathBuf,
-    /// The checkpoint that the pack came from.
+    /// The checkpoint that the pack came from, or another pack of the same model.
     #[arg(long, value_name = "SRC")]
     pub against: Option<PathBuf>,
     #[command(flatten)]
@@ -381,6 +390,32 @@ pub struct DataArgs {
 pub enum Builder {
     /// Scenes composed of emoji drawings, with captions, questions and documents.
     Emoji(EmojiArgs),
+    /// A checkpoint of random weights with the keys, shapes and types of the released model, for trying conversions.
+    #[command(hide = true)]
+    Checkpoint(CheckpointArgs),
+}
+
+/// `emu data checkpoint`
+#[derive(Debug, Args)]
+pub struct CheckpointArgs {
+    /// The folder to write; it must not exist.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Folder with keys-emu-14b.json, keys-sd15-unet.json, keys-sd15-vae.json and keys-safety-checker.json.
+    #[arg(long, value_name = "DIR", default_value = "tests/fixtures/reference")]
+    pub keys: PathBuf,
+    /// Layers of encoder, causal former and language model at most.
+    #[arg(long, value_parser = positive)]
+    pub layers: Option<usize>,
+    /// Leave out everything that draws.
+    #[arg(long)]
+    pub no_decoder: bool,
+    /// The weights follow from this.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `emu data emoji`

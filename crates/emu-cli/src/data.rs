@@ -11,6 +11,7 @@ use crate::output::{bar, bytes, json_line, print_now, spinner};
 pub fn run(args: &DataArgs) -> Result<()> {
     match &args.builder {
         Builder::Emoji(args) => emoji(args),
+        Builder::Checkpoint(args) => crate::checkpoint::run(args),
     }
 }
 

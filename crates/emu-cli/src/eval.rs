@@ -1,6 +1,6 @@
 //! `emu eval`
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use emu_model::pack::TOKENIZER;
 use emu_train::eval::Scores;
 use emu_train::eval::draw::Artist;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::args::{EvalArgs, EvalTask};
 use crate::output::{json_line, print_now};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, open_pack};
 
 /// Questions about each scene: one of every kind.
 const QUESTIONS: usize = 5;
@@ -28,7 +28,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         device: &runtime.opened.device,
     };
     let kind = match args.task {
-        EvalTask::Caption | EvalTask::Vqa => "scenes",
+        EvalTask::Caption | EvalTask::Vqa | EvalTask::Agree => "scenes",
         EvalTask::Fewshot => "fewshot",
         EvalTask::Follow | EvalTask::Draw => "draw",
     };
@@ -36,6 +36,20 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let scores = match args.task {
         EvalTask::Caption => subject.scenes(&set, args.limit, 0)?,
         EvalTask::Vqa => subject.scenes(&set, args.limit, QUESTIONS)?,
+        EvalTask::Agree => {
+            let path = args.against.as_ref().context(
+                "Agreement is with another pack of the same model. Name it with --against",
+            )?;
+            let other =
+                Runtime::from_reader(open_pack(Some(path))?, args.model.device.device.into())?;
+            if other.emu_config() != runtime.emu_config() {
+                bail!(
+                    "{} has another configuration. Compare packs of the same model.",
+                    path.display()
+                );
+            }
+            subject.agrees_with(other.emu()?, &set, args.limit, QUESTIONS)?
+        }
         EvalTask::Fewshot => subject.fewshot(&set, args.limit)?,
         EvalTask::Follow => subject.follows(&set, args.limit)?,
         EvalTask::Draw => {

@@ -114,7 +114,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 }
 
 /// Memory that programs can have, where the system says so.
-fn memory_available() -> Option<u64> {
+pub fn memory_available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()

@@ -3,6 +3,7 @@
 mod args;
 mod caption;
 mod chat;
+mod checkpoint;
 mod convert;
 mod data;
 mod eval;

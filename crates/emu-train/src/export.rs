@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use emu_model::config::PromptConfig;
 use emu_model::pack::{ModelConfig, TOKENIZER, component};
-use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
+use emu_pack::convert::{Outcome, PackMeta, PackWriter, WriteOptions};
 use emu_pack::{Manifest, TensorSource};
 
 use crate::TrainError;
@@ -29,12 +29,15 @@ pub struct Export {
 }
 
 impl Export {
-    /// Writes the pack, averaged weights where a run kept them. A pack that was there before stays until the new one is
+    /// Writes the pack and says what became of each tensor; averaged weights where a run kept them. A pack that was there before stays until the new one is
     /// whole.
     ///
     /// # Errors
     /// Where a run has no checkpoint, the parts do not fit each other, or the pack cannot be written.
-    pub fn write(mut self, out: impl Into<PathBuf>) -> Result<Manifest, TrainError> {
+    pub fn write(
+        mut self,
+        out: impl Into<PathBuf>,
+    ) -> Result<(Manifest, Vec<Outcome>), TrainError> {
         let model = read_model_file(self.decoder.as_ref().unwrap_or(&self.emu))?;
         let mut config =
             ModelConfig::from_value(&model).map_err(|e| TrainError::other("config", e))?;
@@ -59,6 +62,6 @@ impl Export {
         for file in &self.files {
             writer.copy_file(file)?;
         }
-        Ok(writer.finish()?)
+        Ok(writer.finish_with_outcomes()?)
     }
 }

@@ -1,17 +1,22 @@
-//! A pack against the checkpoint it came from: error per tensor, agreement of outputs.
+//! A pack against the checkpoint it came from, or against another pack: error per tensor, agreement of outputs.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use emu_kernels::burn::tensor::{Device, Tensor, TensorData as BurnData};
 use emu_kernels::random::{Philox, Stream};
 use emu_model::lm::Visibility;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::parity::{Bound, Row, compare};
 use emu_model::{Emu as Model, EmuConfig, weights};
-use emu_pack::{Dtype, PackReader, TensorData, TensorSource};
+use emu_pack::convert::Loss;
+use emu_pack::{Dtype, PackReader, Scheme, TensorData, TensorSource};
 
+use super::null_prompt::NULL_PROMPT;
+use super::repack::is_pack;
 use super::{Drawing, Emu, Source};
+use crate::inspect::memory_available;
+use crate::output::bytes;
 use crate::runtime::open_pack;
 
 /// Text tokens after the picture of the common prompt.
@@ -24,38 +29,113 @@ const TOKENS: usize = 24;
 pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
     let reader = open_pack(Some(pack))?;
     let config = ModelConfig::from_value(&reader.manifest().config)?;
-    let source = Source::with_decoder(source, config.decoder.is_some())?;
-    let emu = Emu::open(&source)?;
     let mut rows = vec![];
-    let mut hold = |tensor: TensorData| -> Result<()> {
-        let name = &tensor.info.name;
-        let (want, got) = (tensor.to_f32()?, reader.read_logical(name)?.to_f32()?);
-        let absmax = want.iter().fold(0f32, |max, v| max.max(v.abs()));
-        let bound = bound(&reader, name, absmax);
-        rows.push(compare(name, &got, &want, Bound::Absolute(bound)));
-        Ok(())
+    let other = if is_pack(source) {
+        let other = PackReader::open(source)?;
+        let theirs = ModelConfig::from_value(&other.manifest().config)?;
+        if theirs != config {
+            bail!(
+                "{} and {} have different configurations. Compare packs of the same model.",
+                pack.display(),
+                source.display()
+            );
+        }
+        for tensor in reader.manifest().logical_tensors() {
+            // What the language model regresses for no prompt differs where its own weights do.
+            if tensor.name != NULL_PROMPT {
+                let theirs = other.read_logical(&tensor.name)?;
+                rows.push(row(&reader, &theirs, Some(&other))?);
+            }
+        }
+        Theirs::Pack(other)
+    } else {
+        let source = Source::with_decoder(source, config.decoder.is_some())?;
+        let emu = Emu::open(&source)?;
+        for name in emu.names() {
+            rows.push(row(&reader, &emu.read(name)?, None)?);
+        }
+        if let Some(folders) = &source.decoder {
+            Drawing::open(folders, &emu.config)?.each(|tensor| {
+                rows.push(row(&reader, &tensor, None)?);
+                Ok(())
+            })?;
+        }
+        Theirs::Checkpoint(emu)
     };
-    for name in emu.names() {
-        hold(emu.read(name)?)?;
-    }
-    if let Some(folders) = &source.decoder {
-        Drawing::open(folders, &emu.config)?.each(|_, tensor| hold(tensor))?;
-    }
 
+    // Both are loaded in f32 for this.
+    let parts = [pack::VISION, pack::LM];
+    let tensors = reader.manifest().tensors.iter();
+    let tensors = tensors.filter(|t| parts.contains(&t.component.as_str()));
+    let needed: u64 = 8 * tensors.map(|t| values(&reader, t)).sum::<u64>();
+    if let Some(free) = memory_available().filter(|free| *free < needed) {
+        let mut row = Row::new("outputs", 0.0, f64::INFINITY);
+        row.note = Some(format!(
+            "not compared: both models take {} of memory, and {} are free",
+            bytes(needed),
+            bytes(free)
+        ));
+        rows.push(row);
+        return Ok(rows);
+    }
     let ours = pack::load_emu(&reader, &config.emu, device)?;
-    let theirs = emu.config.init(device)?;
-    let theirs = weights::load(theirs, device, |name| emu.read(name))?;
+    let theirs = match other {
+        Theirs::Pack(other) => pack::load_emu(&other, &config.emu, device)?,
+        Theirs::Checkpoint(emu) => {
+            let theirs = emu.config.init(device)?;
+            weights::load(theirs, device, |name| emu.read(name))?
+        }
+    };
     rows.extend(outputs(&ours, &theirs, &config.emu, device)?);
     Ok(rows)
 }
 
-/// What rounding to the stored type may cost.
-fn bound(reader: &PackReader, name: &str, absmax: f32) -> f64 {
-    let absmax = f64::from(absmax);
-    if let Some(scheme) = reader.scheme(name) {
-        // Half a step of the coarsest block, whose scale is rounded to f16 as well.
-        let steps = if scheme.name() == "q8" { 127.0 } else { 7.0 };
-        return absmax / steps * 1.1;
+enum Theirs {
+    Pack(PackReader),
+    Checkpoint(Emu),
+}
+
+fn values(reader: &PackReader, tensor: &emu_pack::TensorEntry) -> u64 {
+    let shape = reader.manifest().logical_shape(tensor);
+    shape.iter().map(|&n| n as u64).product()
+}
+
+/// A tensor of the pack beside the one it came from, or that of another pack, which may have rounded it as well.
+fn row(reader: &PackReader, tensor: &TensorData, other: Option<&PackReader>) -> Result<Row> {
+    let name = &tensor.info.name;
+    let stored = reader.read_logical(name)?;
+    if stored.info.shape != tensor.info.shape {
+        let (ours, theirs) = (&stored.info.shape, &tensor.info.shape);
+        return Ok(Row::failed(
+            name,
+            format!("its shape is {ours:?} instead of {theirs:?}"),
+        ));
+    }
+    let (want, got) = (tensor.to_f32()?, stored.to_f32()?);
+    let absmax = want.iter().fold(0f32, |max, v| max.max(v.abs()));
+    let readers = std::iter::once(reader).chain(other);
+    let bound = readers
+        .map(|reader| bound(reader, name, absmax.into()))
+        .sum();
+    let mut row = compare(name, &got, &want, Bound::Absolute(bound));
+    let loss = Loss::between(want.into_iter().zip(got));
+    let stored = reader.scheme(name).map_or_else(
+        || stored.info.dtype.name().to_owned(),
+        |scheme| scheme.name().to_owned(),
+    );
+    row.note = Some(format!("{stored}, relative error {:.2e}", loss.relative()));
+    Ok(row)
+}
+
+/// What rounding to the stored type may cost a value: of a quantized one a step of the coarsest block, whose scale is
+/// rounded to f16 as well.
+fn bound(reader: &PackReader, name: &str, absmax: f64) -> f64 {
+    match reader.scheme(name) {
+        Some(Scheme::Q8) => return absmax / 127.0 * 1.1,
+        Some(Scheme::Q4) => return absmax / 8.0 * 1.1,
+        // The values of a block may lie anywhere from one end to the other.
+        Some(Scheme::Q4_1) => return 2.0 * absmax / 15.0 * 1.1,
+        None => {}
     }
     match reader.info(name).map(|info| info.dtype) {
         Some(Dtype::F16) => absmax * 2f64.powi(-11) + 2f64.powi(-24),

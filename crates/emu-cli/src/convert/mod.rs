@@ -1,7 +1,12 @@
 //! `emu convert`
 
 pub mod against;
+mod ahead;
+mod key;
 mod null_prompt;
+mod presets;
+mod repack;
+mod report;
 mod run;
 mod source;
 
@@ -13,22 +18,59 @@ use emu_model::pack::{self, ModelConfig, component};
 use emu_model::safety::SafetyConfig;
 use emu_model::tokenizer::names;
 use emu_model::{EmuConfig, weights};
-use emu_pack::convert::{ModelFolder, PackMeta, PackWriter, Policy, WriteOptions};
-use emu_pack::{KeyMap, Plan, TensorData, TensorSource, check};
+use emu_pack::convert::{ModelFolder, Outcome, PackMeta, PackWriter, Policy, WriteOptions};
+use emu_pack::{KeyMap, Manifest, Plan, TensorData, TensorSource, check};
 use indicatif::ProgressBar;
-use serde_json::json;
 
 use crate::args::ConvertArgs;
-use crate::output::{bar, bytes, json_line, print_now};
+use crate::output::bar;
+use null_prompt::NULL_PROMPT;
+pub use source::read_json;
 use source::{DecoderFolders, Source};
 
 /// Turns a checkpoint into a pack, one tensor at a time.
 pub fn run(args: &ConvertArgs) -> Result<()> {
-    let policy = Policy::from_argument(&args.quantize)?;
-    if run::is_run(&args.source) {
-        run::export(args, policy)?;
-        return report(args);
+    let policy = presets::policy(&args.quantize)?;
+    let converted = if run::is_run(&args.source) {
+        run::export(args, policy)?
+    } else if repack::is_pack(&args.source) {
+        repack::run(args, policy)?
+    } else {
+        checkpoint(args, policy)?
+    };
+    report::report(args, &converted)
+}
+
+/// What became of it.
+struct Converted {
+    manifest: Manifest,
+    outcomes: Vec<Outcome>,
+    /// Shards that an interrupted run had left.
+    kept_shards: usize,
+}
+
+impl Converted {
+    fn finish(writer: PackWriter) -> Result<Self> {
+        let kept_shards = writer.kept_shards();
+        let (manifest, outcomes) = writer.finish_with_outcomes()?;
+        Ok(Self {
+            manifest,
+            outcomes,
+            kept_shards,
+        })
     }
+}
+
+fn options(args: &ConvertArgs, policy: Policy, resume: Option<String>) -> WriteOptions {
+    WriteOptions {
+        policy,
+        max_shard_bytes: args.max_shard,
+        resume,
+    }
+}
+
+/// Converts what somebody published.
+fn checkpoint(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
     let source = Source::find(args)?;
     let emu = Emu::open(&source)?;
     let drawing = match &source.decoder {
@@ -44,52 +86,27 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
             .map(|s| s.0.clone()),
     };
     config.validate()?;
+    let tokenizer = source.tokenizer_json(&emu.config)?;
     let meta = PackMeta {
         name: args.name.clone().unwrap_or_else(|| source.name.clone()),
-        license: args.license.clone(),
-        attribution: args.attribution.clone(),
+        license: args.license.clone().unwrap_or_else(|| "unknown".into()),
+        attribution: args.attribution.clone().unwrap_or_default(),
         config: serde_json::to_value(&config).context(
             "The configuration cannot be written. Report this as a mistake of the program",
         )?,
         features: vec![],
     };
-    let options = WriteOptions {
-        policy,
-        max_shard_bytes: args.max_shard,
-        resume: None,
-    };
-    let mut writer = PackWriter::create(&args.out, meta, options)?;
+    let key = key::key(&meta, &policy, args.max_shard, source.paths());
+    let mut writer = PackWriter::create(&args.out, meta, options(args, policy, Some(key)))?;
     let bar = bar(0, "tensors");
     emu.write(&mut writer, &bar)?;
     if let Some(drawing) = &drawing {
         drawing.write(&mut writer, &emu, &bar)?;
     }
-    writer.add_file(
-        pack::TOKENIZER,
-        source.tokenizer_json(&emu.config)?.as_bytes(),
-    )?;
-    writer.finish()?;
+    writer.add_file(pack::TOKENIZER, tokenizer.as_bytes())?;
+    let converted = Converted::finish(writer)?;
     bar.finish_and_clear();
-    report(args)
-}
-
-fn report(args: &ConvertArgs) -> Result<()> {
-    let reader = emu_pack::PackReader::open(&args.out)?;
-    let manifest = reader.manifest();
-    let total: u64 = manifest.shards.iter().map(|shard| shard.bytes).sum();
-    if args.json {
-        return json_line(&json!({
-            "out": args.out, "bytes": total, "tensors": manifest.tensors.len(), "shards": manifest.shards.len(),
-            "components": manifest.components.iter().map(|(n, c)| (n.clone(), c.bytes)).collect::<std::collections::BTreeMap<_, _>>(),
-        }));
-    }
-    print_now(&format!(
-        "{}: {} tensors in {} shards, {}\n",
-        args.out.display(),
-        manifest.tensors.len(),
-        manifest.shards.len(),
-        bytes(total)
-    ))
+    Ok(converted)
 }
 
 /// The encoder and language model of a checkpoint, checked against each other.
@@ -140,13 +157,14 @@ impl Emu {
         for part in [pack::VISION, pack::LM] {
             let names: Vec<&str> = self
                 .names()
-                .filter(|name| component(name) == part)
+                .filter(|name| component(name) == part && !writer.has(name))
                 .collect();
             bar.inc_length(names.len() as u64);
-            for name in names {
-                writer.add(part, self.read(name)?)?;
+            let read = |name: &str| self.read(name);
+            ahead::each(names, read, |_, tensor| {
                 bar.inc(1);
-            }
+                Ok(writer.add(part, tensor)?)
+            })?;
         }
         Ok(())
     }
@@ -183,48 +201,100 @@ impl Drawing {
     }
 
     fn write(&self, writer: &mut PackWriter, emu: &Emu, bar: &ProgressBar) -> Result<()> {
-        self.each(|part, tensor| {
-            bar.inc_length(1);
-            bar.inc(1);
-            Ok(writer.add(part, tensor)?)
-        })?;
-        writer.add(pack::DECODER, null_prompt::regress(emu, bar)?)?;
+        // A component after the other, so that each has shards of its own.
+        if let Some((config, folder)) = &self.safety {
+            let kept = safety(config, folder)?.without(|name| writer.has(name));
+            kept.each(|tensor| Ok(writer.add(pack::SAFETY, tensor)?), bar)?;
+        }
+        // The embeddings for no prompt are those of the language model as it is stored.
+        if !writer.has(NULL_PROMPT) {
+            let prompt = null_prompt::regress(&writer.written()?, &emu.config, bar)?;
+            writer.add(pack::DECODER, prompt)?;
+        }
+        for part in self.pictures()? {
+            let kept = part.without(|name| writer.has(name));
+            kept.each(|tensor| Ok(writer.add(pack::DECODER, tensor)?), bar)?;
+        }
         Ok(())
     }
 
-    /// Reads every published tensor, one at a time, under the pack's name.
-    fn each(&self, mut f: impl FnMut(&'static str, TensorData) -> Result<()>) -> Result<()> {
+    /// UNet and autoencoder.
+    fn pictures(&self) -> Result<[Part<'_>; 2]> {
         let device = Device::flex();
-        // The null prompt is written behind these, so the checker comes first.
-        if let Some((config, folder)) = &self.safety {
-            let checker = config.init(&device)?;
-            let map = diffusion::keys::safety()?;
-            each(&checker, "safety", folder, &map, |t| f(pack::SAFETY, t))?;
-        }
         let unet = self.config.unet.init(&device)?;
-        let map = diffusion::keys::unet()?;
-        each(&unet, "unet", &self.unet, &map, |t| f(pack::DECODER, t))?;
         let vae = self.config.vae.init(&device)?;
-        let map = diffusion::keys::vae()?;
-        each(&vae, "vae", &self.vae, &map, |t| f(pack::DECODER, t))
+        Ok([
+            Part::of(&unet, "unet", &self.unet, &diffusion::keys::unet()?)?,
+            Part::of(&vae, "vae", &self.vae, &diffusion::keys::vae()?)?,
+        ])
+    }
+
+    /// Every published tensor, under the pack's name.
+    fn each(&self, mut f: impl FnMut(TensorData) -> Result<()>) -> Result<()> {
+        let safety = match &self.safety {
+            Some((config, folder)) => Some(safety(config, folder)?),
+            None => None,
+        };
+        for part in safety.into_iter().chain(self.pictures()?) {
+            part.each(&mut f, &ProgressBar::hidden())?;
+        }
+        Ok(())
     }
 }
 
-/// Reads the parameters of a module, named under `prefix`, from a folder that must hold exactly these.
-fn each<M: Module>(
-    module: &M,
-    prefix: &str,
-    folder: &ModelFolder,
-    map: &KeyMap,
-    mut f: impl FnMut(TensorData) -> Result<()>,
-) -> Result<()> {
-    let parameters = weights::parameters(module);
-    let plan = check(folder.tensors(), &parameters, map)
-        .with_context(|| format!("{} does not fit its configuration", folder.file.display()))?;
-    for (name, _) in &parameters {
-        f(plan.read(folder, name)?.renamed(format!("{prefix}.{name}")))?;
+fn safety<'a>(config: &SafetyConfig, folder: &'a ModelFolder) -> Result<Part<'a>> {
+    let checker = config.init(&Device::flex())?;
+    Part::of(&checker, "safety", folder, &diffusion::keys::safety()?)
+}
+
+/// The parameters of a module in a folder that holds exactly these.
+struct Part<'a> {
+    /// What the pack puts before their names.
+    prefix: &'static str,
+    folder: &'a ModelFolder,
+    plan: Plan,
+    names: Vec<String>,
+}
+
+impl<'a> Part<'a> {
+    fn of<M: Module>(
+        module: &M,
+        prefix: &'static str,
+        folder: &'a ModelFolder,
+        map: &KeyMap,
+    ) -> Result<Self> {
+        let parameters = weights::parameters(module);
+        let plan = check(folder.tensors(), &parameters, map)
+            .with_context(|| format!("{} does not fit its configuration", folder.file.display()))?;
+        let names = parameters.into_iter().map(|(name, _)| name).collect();
+        Ok(Self {
+            prefix,
+            folder,
+            plan,
+            names,
+        })
     }
-    Ok(())
+
+    fn without(mut self, done: impl Fn(&str) -> bool) -> Self {
+        let prefix = self.prefix;
+        self.names.retain(|name| !done(&format!("{prefix}.{name}")));
+        self
+    }
+
+    fn each(self, mut f: impl FnMut(TensorData) -> Result<()>, bar: &ProgressBar) -> Result<()> {
+        let Self {
+            prefix,
+            folder,
+            plan,
+            names,
+        } = self;
+        bar.inc_length(names.len() as u64);
+        let read = |name: &str| plan.read(folder, name);
+        ahead::each(names, read, |name, tensor| {
+            bar.inc(1);
+            f(tensor.renamed(format!("{prefix}.{name}")))
+        })
+    }
 }
 
 /// The prompt that guidance leads away from: nothing said, a picture asked for.

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use emu_pack::convert::{PackMeta, Policy, WriteOptions};
+use emu_pack::convert::{PackMeta, Policy};
 use emu_train::export::Export;
 use emu_train::stages::MODEL_FILE;
 
+use super::{Converted, options};
 use crate::args::ConvertArgs;
 
 /// Whether a folder is that of a training run.
@@ -15,7 +16,7 @@ pub fn is_run(source: &Path) -> bool {
 }
 
 /// Writes the pack of a run of encoder and LM, and of the decoder's where one is named.
-pub fn export(args: &ConvertArgs, policy: Policy) -> Result<()> {
+pub fn export(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
     let tokenizer = args.tokenizer.clone().context(
         "A training run has no tokenizer of its own. Name the tokenizer.json of its data with --tokenizer",
     )?;
@@ -30,16 +31,16 @@ pub fn export(args: &ConvertArgs, policy: Policy) -> Result<()> {
         files: vec![],
         meta: PackMeta {
             name: args.name.clone().or(folder).unwrap_or_default(),
-            license: args.license.clone(),
-            attribution: args.attribution.clone(),
+            license: args.license.clone().unwrap_or_else(|| "unknown".into()),
+            attribution: args.attribution.clone().unwrap_or_default(),
             ..Default::default()
         },
-        options: WriteOptions {
-            policy,
-            max_shard_bytes: args.max_shard,
-            resume: None,
-        },
+        options: options(args, policy, None),
     };
-    export.write(&args.out)?;
-    Ok(())
+    let (manifest, outcomes) = export.write(&args.out)?;
+    Ok(Converted {
+        manifest,
+        outcomes,
+        kept_shards: 0,
+    })
 }

@@ -121,6 +121,17 @@ impl Source {
             .unwrap_or("")
     }
 
+    /// The files and folders that a conversion reads.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let decoder = self.decoder.iter().flat_map(|decoder| {
+            let folders = [&decoder.unet, &decoder.vae, &decoder.scheduler];
+            folders.into_iter().chain(&decoder.safety)
+        });
+        let main = [&self.file, &self.llama];
+        let paths = main.into_iter().chain(&self.config).chain(decoder);
+        paths.map(PathBuf::as_path)
+    }
+
     /// Opens the weights.
     ///
     /// # Errors

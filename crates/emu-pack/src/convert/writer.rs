@@ -212,11 +212,6 @@ impl PackWriter {
         self.names.contains(tensor)
     }
 
-    /// What became of each tensor so far.
-    pub fn outcomes(&self) -> &[Outcome] {
-        &self.outcomes
-    }
-
     /// Everything added so far, for reading it back.
     pub fn written(&mut self) -> Result<PackReader, PackError> {
         self.guarded(Self::flush)?;
@@ -406,9 +401,17 @@ impl PackWriter {
     /// Writes the manifest and puts the pack in its place.
     ///
     /// Files in the folder of a replaced pack that were none of its own (a model card) stay.
-    pub fn finish(mut self) -> Result<Manifest, PackError> {
+    pub fn finish(self) -> Result<Manifest, PackError> {
+        self.finish_with_outcomes().map(|(manifest, _)| manifest)
+    }
+
+    /// As [`finish`](Self::finish), and says what became of each tensor.
+    pub fn finish_with_outcomes(mut self) -> Result<(Manifest, Vec<Outcome>), PackError> {
         self.guarded(Self::complete)?;
-        Ok(self.manifest.clone())
+        Ok((
+            std::mem::take(&mut self.manifest),
+            std::mem::take(&mut self.outcomes),
+        ))
     }
 
     fn complete(&mut self) -> Result<(), PackError> {

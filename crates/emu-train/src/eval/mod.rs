@@ -3,6 +3,7 @@
 //! Answers are taken greedily and compared as text. Drawings are judged by [`crate::judge`], a classifier that shares
 //! nothing with the model.
 
+pub mod agree;
 pub mod draw;
 pub mod text;
 

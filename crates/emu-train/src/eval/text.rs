@@ -28,7 +28,7 @@ pub struct Subject<'a> {
 const ANSWER: usize = 32;
 
 impl Subject<'_> {
-    fn composer(&self) -> Composer<'_> {
+    pub(super) fn composer(&self) -> Composer<'_> {
         Composer::new(
             self.words,
             self.config.causal.queries,
@@ -36,15 +36,19 @@ impl Subject<'_> {
         )
     }
 
-    /// Embeddings of pictures, `[B, Q, D]`.
-    fn see(&self, pictures: &[crate::data::Picture]) -> Tensor<3> {
+    /// Pictures as the encoder takes them, `[B, 3, H, W]`.
+    pub(super) fn pixels(&self, pictures: &[crate::data::Picture]) -> Tensor<4> {
         let size = self.config.vision.image_size;
         let values = pictures
             .iter()
             .flat_map(|p| pixels(p, size, &self.config.image))
             .collect();
-        self.emu
-            .embed_images(image_tensor(values, size, self.device))
+        image_tensor(values, size, self.device)
+    }
+
+    /// Embeddings of pictures, `[B, Q, D]`.
+    fn see(&self, pictures: &[crate::data::Picture]) -> Tensor<3> {
+        self.emu.embed_images(self.pixels(pictures))
     }
 
     /// The greedy continuation of a prompt, up to the end, a picture or [`ANSWER`] tokens.

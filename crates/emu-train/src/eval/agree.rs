@@ -1,0 +1,118 @@
+//! Whether two models say the same: the most likely next token at every place of captions and questions.
+
+use burn::tensor::Tensor;
+use emu_kernels::random::{Philox, Stream};
+use emu_kernels::sample::argmax;
+use emu_model::Emu;
+
+use super::Scores;
+use super::text::Subject;
+use crate::TrainError;
+use crate::data::ShardDataset;
+use crate::data::record::Record;
+use crate::stages::sequence::{Sequence, pad};
+
+/// What a place of a scene's sequence belongs to.
+const CAPTION: &str = "caption";
+const ANSWER: &str = "answer";
+const QUESTION: &str = "question";
+/// Captions and answers together: what the model is trained to say.
+const ALL: &str = "all";
+
+impl Subject<'_> {
+    /// Agreement with another model of the same sizes and tokenizer, both given the data's own words: `caption`,
+    /// `answer`, both as `all`, and `question` (which users say and no model is trained to).
+    ///
+    /// # Errors
+    /// Where the data cannot be read or a sequence does not fit the model.
+    pub fn agrees_with(
+        &self,
+        other: &Emu,
+        set: &ShardDataset,
+        limit: usize,
+        questions: usize,
+    ) -> Result<Scores, TrainError> {
+        let composer = self.composer();
+        let mut scores = Scores::default();
+        for i in 0..set.len().min(limit) {
+            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+            let (Ok(Record::Scene(scene)), [picture, ..]) =
+                (sample.record(), sample.images.as_slice())
+            else {
+                continue;
+            };
+            let mut random = Philox::new(0, Stream::Data, i as u64);
+            let sequence = composer.scene(&scene, questions, &mut random)?;
+            let pixels = self.pixels(std::slice::from_ref(picture));
+            let ours = self.next_tokens(self.emu, &sequence, pixels.clone())?;
+            let theirs = self.next_tokens(other, &sequence, pixels)?;
+            for (at, kind) in places(&sequence) {
+                let same = ours.get(at - 1) == theirs.get(at - 1);
+                scores.add(kind, same);
+                if kind != QUESTION {
+                    scores.add(ALL, same);
+                }
+            }
+        }
+        Ok(scores)
+    }
+
+    /// The most likely token after each of a sequence.
+    fn next_tokens(
+        &self,
+        emu: &Emu,
+        sequence: &Sequence,
+        pixels: Tensor<4>,
+    ) -> Result<Vec<u32>, TrainError> {
+        let special = &self.words.special;
+        let batch = pad(vec![sequence.clone()], special.pad, self.device);
+        let visual = emu.embed_images(pixels);
+        let embeds = emu
+            .splice(&batch.ids, Some(visual), special.image)
+            .map_err(|e| TrainError::Stage(e.to_string()))?;
+        let hidden = emu.lm.forward(embeds, &batch.positions, &batch.visibility);
+        let logits = emu.lm.logits(hidden);
+        let [_, _, vocab] = logits.dims();
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        Ok(logits.chunks(vocab.max(1)).map(argmax).collect())
+    }
+}
+
+/// The places of a scene's text that follow a place of their own segment or of the picture, and what each belongs to.
+fn places(sequence: &Sequence) -> impl Iterator<Item = (usize, &'static str)> {
+    (1..sequence.ids.len()).filter_map(|at| {
+        let (segment, before) = (sequence.segments[at], sequence.segments[at - 1]);
+        match (segment, sequence.wanted[at]) {
+            (0, _) => None,
+            (1, true) => Some((at, CAPTION)),
+            (_, true) => Some((at, ANSWER)),
+            // A turn's first token follows the picture, not the turn that happens to lie before it.
+            (_, false) => (segment == before).then_some((at, QUESTION)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_place_is_counted_once() {
+        // <s> [IMG] [/IMG] | caption of two | question of three, answer of one | question of two, answer of two
+        let segments = [0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3];
+        let wanted = [0, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 1, 1];
+        let sequence = Sequence {
+            ids: (0..13).collect(),
+            positions: (0..13).collect(),
+            segments: segments.to_vec(),
+            wanted: wanted.iter().map(|w| *w == 1).collect(),
+        };
+        let of = |kind: &str| -> Vec<usize> {
+            let places = places(&sequence).filter(|(_, k)| *k == kind);
+            places.map(|(at, _)| at).collect()
+        };
+        assert_eq!(of(CAPTION), [3, 4]);
+        assert_eq!(of(ANSWER), [8, 11, 12]);
+        assert_eq!(of(QUESTION), [6, 7, 10]);
+    }
+}

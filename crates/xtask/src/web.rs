@@ -14,7 +14,7 @@ const MODEL: &str = "models/emu-mini";
 /// Where the package `emu-webgpu-mini` has it.
 const MINI_PACK: &str = "web/mini/pack";
 /// How it is stored there.
-const MINI_POLICY: &str = "q8";
+const MINI_POLICY: &str = "configs/quantize/q8.toml";
 
 /// Installs what the packages are built and tested with: what the lock file says, nothing else.
 pub fn install(workspace: &Workspace) -> Result<()> {

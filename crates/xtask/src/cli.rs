@@ -19,6 +19,8 @@ pub enum Task {
     Demo(DemoArgs),
     /// Run every test.
     Test(TestArgs),
+    /// Run the browser tests with full counts.
+    Soak,
     /// Check the house rules.
     Check(CheckArgs),
     /// Build the training data.
@@ -128,6 +130,9 @@ fn command() -> Command {
                 .value_parser(["cpu", "webgpu"])
                 .action(ArgAction::Append),
         );
+    let soak = Command::new("soak").about(
+        "Run the browser tests with full counts: 300 captions, 50 drawings, every step of a drawing",
+    );
     let place = |name: &'static str| {
         Arg::new(name)
             .required(true)
@@ -149,7 +154,7 @@ fn command() -> Command {
         .about("Everything the project does about itself")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([demo, test, check, data, wasm, bindgen, fixtures])
+        .subcommands([demo, test, soak, check, data, wasm, bindgen, fixtures])
 }
 
 fn task(matches: &ArgMatches) -> Option<Task> {
@@ -182,6 +187,7 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             may_install: !given.get_flag("no-install"),
             filter: text("filter"),
         }),
+        "soak" => Task::Soak,
         "check" => Task::Check(CheckArgs {
             clippy: given.get_flag("clippy"),
             formatting: !given.get_flag("no-fmt"),

@@ -37,6 +37,7 @@ fn run(task: Task) -> Result<bool> {
     match task {
         Task::Demo(args) => demo::run(&workspace, &args),
         Task::Test(args) => test::run(&workspace, &args),
+        Task::Soak => test::soak(&workspace),
         Task::Check(args) => check::run(&workspace, &args),
         Task::Data(args) => data::run(&workspace, &args),
         Task::Wasm(args) => wasm::run(&workspace, &args),

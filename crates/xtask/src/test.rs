@@ -16,6 +16,8 @@ mod node;
 mod setup;
 mod web;
 
+pub use web::soak;
+
 use std::time::{Duration, Instant};
 
 use anyhow::Result;

@@ -171,10 +171,7 @@ fn optimise(workspace: &Workspace, file: &Path) -> Result<()> {
     let web = workspace.root.join("web");
     let tool = web.join("node_modules/binaryen/bin/wasm-opt");
     if !tool.is_file() {
-        let mut install = command::new("npm", &web);
-        if !command::succeeds(install.args(["ci", "--no-audit", "--no-fund", "--silent"]))? {
-            bail!("npm ci failed in web; its message is above");
-        }
+        crate::web::install(workspace)?;
     }
     let smaller = file.with_extension("opt");
     let mut shrink = command::new("node", &web);

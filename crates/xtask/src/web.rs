@@ -16,20 +16,31 @@ const MINI_PACK: &str = "web/mini/pack";
 /// How it is stored there.
 const MINI_POLICY: &str = "configs/quantize/q8.toml";
 
-/// Installs what the packages are built and tested with: what the lock file says, nothing else.
+/// Folders with a lock file of their own: tools, package, page, end-to-end tests.
+const FOLDERS: [&str; 4] = ["web", "web/package", "web/demo", "web/e2e"];
+/// Those of them that are compiled, in order: the page uses the package's types.
+const COMPILED: [&str; 2] = ["web/package", "web/demo"];
+
+/// Installs what the packages are built and tested with: what the lock files say, nothing else.
 pub fn install(workspace: &Workspace) -> Result<()> {
-    let web = workspace.root.join("web");
-    let changed = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    let locked = changed(&web.join("package-lock.json"));
-    let installed = changed(&web.join("node_modules/.package-lock.json"));
-    if installed.is_some() && installed >= locked {
-        return Ok(());
+    for name in FOLDERS {
+        let folder = workspace.root.join(name);
+        let changed = |path: &str| {
+            fs::metadata(folder.join(path))
+                .and_then(|m| m.modified())
+                .ok()
+        };
+        let installed = changed("node_modules/.package-lock.json");
+        if installed.is_some() && installed >= changed("package-lock.json") {
+            continue;
+        }
+        println!("$ npm ci in {name}");
+        let mut npm = command::new("npm", &folder);
+        if !command::succeeds(npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))? {
+            bail!("npm ci failed in {name}; its message is above");
+        }
     }
-    let mut npm = command::new("npm", &web);
-    match command::succeeds(npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))? {
-        true => Ok(()),
-        false => bail!("npm ci failed in web; its message is above"),
-    }
+    Ok(())
 }
 
 /// Builds everything of the pages' side: modules, model, packages, page. `false` where a budget is exceeded.
@@ -37,10 +48,11 @@ pub fn build(workspace: &Workspace) -> Result<bool> {
     install(workspace)?;
     let within = wasm::run(workspace, &WasmArgs::default())?;
     mini_pack(workspace)?;
-    let mut npm = command::new("npm", &workspace.root.join("web"));
-    npm.args(["run", "build", "--workspaces", "--if-present", "--silent"]);
-    if !command::succeeds(&mut npm)? {
-        bail!("the packages did not build; the compiler's message is above");
+    for name in COMPILED {
+        let mut npm = command::new("npm", &workspace.root.join(name));
+        if !command::succeeds(npm.args(["run", "--silent", "build"]))? {
+            bail!("{name} did not build; the compiler's message is above");
+        }
     }
     Ok(within)
 }

@@ -1,0 +1,167 @@
+/** A benchmark in the page, through the same calls as a conversation. */
+
+import type { Emu, Message, Progress } from "emu-webgpu";
+
+import { $, row, show } from "./dom.js";
+import { isAbort, told } from "./errors.js";
+import { seconds } from "./format.js";
+import { copyText } from "./picture.js";
+import type { Session } from "./session.js";
+
+const RUNS = 5;
+const SEED = 1;
+const QUESTION = "what is this?";
+
+const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+const round = (value: number): number => Number(value.toPrecision(4));
+
+/** A picture that every machine makes the same: a disc on a plain ground. */
+function testPicture(side: number): ImageData {
+  const image = new ImageData(side, side);
+  for (let i = 0; i < side * side; i += 1) {
+    const [x, y] = [(i % side) / side - 0.5, Math.floor(i / side) / side - 0.5];
+    image.data.set(x * x + y * y < 0.09 ? [220, 60, 50, 255] : [80, 140, 220, 255], i * 4);
+  }
+  return image;
+}
+
+/** Milliseconds of each phase of loading. */
+const times = ({ tracker }: Session) => Object.fromEntries([...tracker.times].map(([phase, ms]) => [phase, Math.round(ms)]));
+
+/** Main-thread tasks over 50 ms while something runs: the page should have none. */
+function longTasks(): () => { count: number; longest_ms: number } | null {
+  const found: number[] = [];
+  if (!PerformanceObserver.supportedEntryTypes.includes("longtask")) return () => null;
+  const observer = new PerformanceObserver((list) => found.push(...list.getEntries().map(({ duration }) => duration)));
+  observer.observe({ entryTypes: ["longtask"] });
+  return () => {
+    observer.disconnect();
+    return { count: found.length, longest_ms: Math.round(Math.max(0, ...found)) };
+  };
+}
+
+/** Runs something several times. */
+async function repeat<T>(once: () => Promise<T>): Promise<{ result: T; ms: number }[]> {
+  const runs = [];
+  while (runs.length < RUNS) {
+    const start = performance.now();
+    runs.push({ result: await once(), ms: performance.now() - start });
+  }
+  return runs;
+}
+
+async function caption(emu: Emu, image: ImageData, signal: AbortSignal) {
+  const times = (await repeat(() => emu.caption(image, { seed: SEED, signal }))).map(({ ms }) => ms);
+  return { runs: RUNS, first_ms: round(times[0] ?? 0), median_ms: round(median(times)) };
+}
+
+async function chat(emu: Emu, image: ImageData, signal: AbortSignal) {
+  const messages: Message[] = [{ role: "user", content: [image, QUESTION] }];
+  const runs = await repeat(async () => {
+    const start = performance.now();
+    let first = 0;
+    let usage = { promptTokens: 0, tokens: 0 };
+    for await (const event of emu.chat(messages, { seed: SEED, images: false, maxNewTokens: 32, signal })) {
+      if (event.type === "text") first ||= performance.now() - start;
+      if (event.type === "usage") usage = event;
+    }
+    return { ...usage, first };
+  });
+  const { promptTokens = 0, tokens = 0 } = runs[0]?.result ?? {};
+  return {
+    runs: RUNS,
+    prompt_tokens: promptTokens,
+    tokens,
+    first_token_ms: round(median(runs.map(({ result }) => result.first))),
+    ms_per_token: round(median(runs.map(({ result, ms }) => (ms - result.first) / Math.max(1, tokens - 1)))),
+  };
+}
+
+async function draw(emu: Emu, session: Session, signal: AbortSignal) {
+  session.tracker.begin();
+  // Without previews: they cost a read-back each.
+  const start = performance.now();
+  const at: number[] = [];
+  let steps = 0;
+  const onProgress = (progress: Progress) => {
+    session.tracker.take(progress);
+    if (progress.phase !== "denoise") return;
+    at.push(performance.now());
+    steps = progress.steps;
+  };
+  const { image } = await emu.generateImage([{ type: "text", text: "an apple on a blue background" }], { seed: SEED, previewEvery: 0, signal, onProgress });
+  const gaps = at.slice(1).map((time, index) => time - (at[index] ?? time));
+  return { width: image.width, height: image.height, steps, ms_per_step: round(median(gaps)), whole_ms: round(performance.now() - start) };
+}
+
+/** All of it. What is not loaded yet is loaded first and its time told apart. */
+async function measure(session: Session, signal: AbortSignal, tell: (text: string) => void) {
+  const tasks = longTasks();
+  tell("Loading");
+  const before = performance.now();
+  const warm = session.state === "ready";
+  const emu = await session.ready(signal);
+  const load = { already_loaded: warm, ms: warm ? 0 : Math.round(performance.now() - before), phases_ms: warm ? {} : times(session) };
+  const image = testPicture(session.support?.model.imageSize ?? 64);
+  tell("Describing");
+  const captions = await caption(emu, image, signal);
+  tell("Answering");
+  const answers = await chat(emu, image, signal);
+  let drawing = null;
+  if (session.support?.model.draws) {
+    tell("Drawing");
+    drawing = await draw(emu, session, signal);
+  }
+  const { model, adapter, plan } = session.support ?? {};
+  return {
+    benchmark: 1,
+    date: new Date().toISOString(),
+    browser: navigator.userAgent,
+    threads: navigator.hardwareConcurrency,
+    device: session.used,
+    adapter,
+    model: { ...model, url: session.url, plan },
+    load,
+    caption: captions,
+    chat: answers,
+    draw: drawing,
+    memory: await session.memory(),
+    main_thread_tasks_over_50_ms: tasks(),
+  };
+}
+
+/** Binds the section of the panel. `begin` gives the signal of the run, or null while something else runs. */
+export function bindBenchmark(session: Session, begin: () => AbortSignal | null, end: () => void): void {
+  const status = $("bench-status");
+  const json = $("bench-json");
+  const start = $<HTMLButtonElement>("bench-run");
+  start.addEventListener("click", async () => {
+    const signal = begin();
+    if (!signal) {
+      status.textContent = "Something is running. Stop it or wait for its end, then start the benchmark.";
+      return;
+    }
+    start.disabled = true;
+    show("bench-result", false);
+    try {
+      const result = await measure(session, signal, (text) => (status.textContent = `${text} …`));
+      json.textContent = JSON.stringify(result, null, 2);
+      const ms = (value: number) => seconds(value / 1000);
+      $("bench-summary").replaceChildren(
+        row("Description", ms(result.caption.median_ms)),
+        row("First word of an answer", ms(result.chat.first_token_ms)),
+        row("Each further token", `${result.chat.ms_per_token} ms`),
+        ...(result.draw ? [row(`Drawing, ${result.draw.steps} steps`, ms(result.draw.whole_ms)), row("One step", `${result.draw.ms_per_step} ms`)] : []),
+      );
+      show("bench-result", true);
+      status.textContent = "Done.";
+    } catch (error) {
+      status.textContent = isAbort(error) ? "Stopped." : told(error);
+    } finally {
+      start.disabled = false;
+      end();
+    }
+  });
+  const copy = $<HTMLButtonElement>("bench-copy");
+  copy.addEventListener("click", () => void copyText(copy, json.textContent ?? ""));
+}

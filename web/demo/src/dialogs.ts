@@ -1,0 +1,14 @@
+/** Questions that need an answer first. */
+
+import { $, say } from "./dom.js";
+
+/** Asks before something costly or final. Resolves to whether the visitor agreed. */
+export function confirm(title: string, body: string, action: string): Promise<boolean> {
+  const dialog = $<HTMLDialogElement>("confirm");
+  say("confirm-title", title);
+  say("confirm-body", body);
+  say("confirm-yes", action);
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}

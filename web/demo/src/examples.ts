@@ -1,0 +1,83 @@
+/** Examples to click, from the list that lies beside their pictures. */
+
+import { $, h, icon, show } from "./dom.js";
+
+const FOLDER = "examples/";
+
+type Kind = "caption" | "answer" | "complete" | "draw" | "blend";
+
+/** One example, as `demo.json` has it. */
+export interface Example {
+  kind: Kind;
+  images: string[];
+  prompt: string;
+}
+
+interface Group {
+  kind: Kind;
+  title: string;
+  about: string;
+  items: Example[];
+}
+
+/** How many of a kind stand on the first page. The rest are in the dialog. */
+const FIRST: Record<Kind, number> = { caption: 1, answer: 2, complete: 1, draw: 3, blend: 1 };
+const VERBS: Record<Kind, string> = { caption: "Describe", answer: "Ask", complete: "Continue the series", draw: "Draw", blend: "Blend" };
+
+/** What a card says where the example itself has no words. */
+const words = ({ kind, images, prompt }: Example): string => {
+  if (kind === "caption") return "What is in this picture?";
+  if (kind === "complete") return prompt.split("<image>").map((text) => text.trim()).filter(Boolean).join(" · ") + " · …";
+  return prompt || `${images.length} pictures become one`;
+};
+
+function card(example: Example, pick: (example: Example) => void): HTMLButtonElement {
+  const pictures = example.images.map((name) => h("img", { src: FOLDER + name, alt: "", loading: "lazy", class: "pixelated" }));
+  return h(
+    "button",
+    { type: "button", class: example.kind === "blend" ? "example pair" : "example", click: () => pick(example) },
+    pictures.length ? h("span", { class: "thumbs" }, ...pictures) : h("span", { class: "thumbs" }, icon("draw")),
+    h("span", { class: "what" }, h("span", { class: "verb" }, VERBS[example.kind]), h("span", {}, words(example))),
+  );
+}
+
+/** Reads the list. Without one, for example on a host of one's own, there are no examples and nothing else is missing. */
+async function read(): Promise<Group[]> {
+  try {
+    const answer = await fetch(`${FOLDER}demo.json`);
+    if (!answer.ok) return [];
+    const { steps } = (await answer.json()) as { steps: (Omit<Group, "items"> & { items: Partial<Example>[] })[] };
+    return steps
+      .filter(({ kind }) => kind in VERBS)
+      .map(({ kind, title, about, items }) => ({ kind, title, about, items: items.map(({ images = [], prompt = "" }) => ({ kind, images, prompt })) }));
+  } catch {
+    return [];
+  }
+}
+
+/** Shows the examples on the first page and in their dialog. */
+export async function showExamples(pick: (example: Example) => void): Promise<void> {
+  const groups = await read();
+  const dialog = $<HTMLDialogElement>("examples-dialog");
+  show("examples", groups.length > 0);
+  show("examples-open", groups.length > 0);
+  $("examples-open").addEventListener("click", () => dialog.showModal());
+  const picked = (example: Example) => {
+    dialog.close();
+    pick(example);
+  };
+  $("examples-list").replaceChildren(...groups.flatMap(({ kind, items }) => items.slice(0, FIRST[kind]).map((item) => card(item, picked))));
+  $("examples-all").replaceChildren(
+    ...groups.map(({ title, about, items }) => h("section", {}, h("h3", {}, title), about && h("p", { class: "hint" }, about), h("div", { class: "cards" }, ...items.map((item) => card(item, picked))))),
+  );
+}
+
+/** The pictures of an example as files. */
+export function files(example: Example): Promise<File[]> {
+  return Promise.all(
+    example.images.map(async (name) => {
+      const blob = await (await fetch(FOLDER + name)).blob();
+      return new File([blob], name.replace(/\.\w+$/, ""), { type: blob.type || "image/png" });
+    }),
+  );
+}

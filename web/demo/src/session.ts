@@ -1,0 +1,130 @@
+/** The model behind the page: what is known of it, and the one loaded instance. */
+
+import { Emu, type Component, type ComponentPlan, type DeviceChoice, type DeviceInfo, type MemoryInfo, type Support } from "emu-webgpu";
+
+import { Tracker } from "./tracker.js";
+
+export type State = "checking" | "unreachable" | "unsupported" | "idle" | "loading" | "ready";
+
+/** What `Emu.load` loads. The decoder follows when a call first needs it. */
+const FIRST: readonly Component[] = ["vision", "lm"];
+
+/** Rejects when the signal fires. */
+const aborted = (signal: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => {
+    const leave = () => reject(signal.reason);
+    if (signal.aborted) leave();
+    signal.addEventListener("abort", leave, { once: true });
+  });
+
+export class Session {
+  state: State = "checking";
+  support: Support | null = null;
+  /** Why the manifest could not be read. */
+  problem: unknown = null;
+  readonly tracker = new Tracker();
+  readonly listeners = new Set<() => void>();
+  private emu: Emu | null = null;
+  private loading: Promise<Emu> | null = null;
+
+  /** The pack's address; empty until it is known. */
+  url = "";
+
+  constructor(
+    private readonly locate: () => Promise<string>,
+    public device: DeviceChoice,
+    /** Whether the browser keeps the weights for the next visit. */
+    public keep: boolean,
+  ) {}
+
+  private become(state: State): void {
+    this.state = state;
+    this.changed();
+  }
+
+  /** Has everything that shows the model look again. */
+  changed(): void {
+    for (const listener of this.listeners) listener();
+  }
+
+  private async address(): Promise<string> {
+    return (this.url ||= await this.locate());
+  }
+
+  /** Reads the manifest, and nothing else, and weighs it against this machine. */
+  async check(): Promise<void> {
+    this.become("checking");
+    try {
+      this.support = await Emu.checkSupport(await this.address(), { device: this.device });
+      this.problem = null;
+      this.become(this.emu ? "ready" : this.support.supported ? "idle" : "unsupported");
+    } catch (error) {
+      this.problem = error;
+      this.become("unreachable");
+    }
+  }
+
+  /** Bytes still to be downloaded before the model can talk, or before it can draw. */
+  missing(mode: "chat" | "draw"): number {
+    const components = mode === "chat" ? FIRST : (this.support?.tasks.find(({ task }) => task === "draw")?.components ?? []);
+    let sum = 0;
+    for (const entry of this.support?.plan ?? []) {
+      if (components.includes(entry.component)) sum += Math.max(0, entry.download - this.here(entry));
+    }
+    return sum;
+  }
+
+  /** Bytes of a component that need no download any more. */
+  here({ component, cached }: ComponentPlan): number {
+    return Math.max(cached, this.tracker.components.get(component)?.download?.loaded ?? 0);
+  }
+
+  /** The loaded model. The first call loads it; calls that come meanwhile wait for the same loading, and only the first one's signal ends it. */
+  async ready(signal: AbortSignal): Promise<Emu> {
+    if (this.emu) return this.emu;
+    this.loading ??= this.load(signal);
+    return Promise.race([this.loading, aborted(signal)]);
+  }
+
+  private async load(signal: AbortSignal): Promise<Emu> {
+    this.tracker.clear();
+    this.become("loading");
+    try {
+      this.emu = await Emu.load(await this.address(), { device: this.device, components: [...FIRST], cache: this.keep ? "opfs" : "none", signal, onProgress: this.tracker.take });
+      this.support = this.emu.support;
+      this.become("ready");
+      return this.emu;
+    } catch (error) {
+      // What of it is in the cache now is known there only.
+      this.tracker.clear();
+      void this.check();
+      throw error;
+    } finally {
+      this.loading = null;
+    }
+  }
+
+  /** The device in use; null while nothing is loaded. */
+  get used(): DeviceInfo | null {
+    return this.emu?.device ?? null;
+  }
+
+  /** Bytes in use; null while nothing is loaded. */
+  async memory(): Promise<MemoryInfo | null> {
+    return (await this.emu?.memory()) ?? null;
+  }
+
+  /** Lets a new conversation begin with nothing of the old one. */
+  async reset(): Promise<void> {
+    await this.emu?.reset();
+  }
+
+  /** Lets go of the loaded model; the next call loads it with what is set now. */
+  async release(): Promise<void> {
+    const emu = this.emu;
+    this.emu = null;
+    this.tracker.clear();
+    await emu?.dispose().catch(() => undefined);
+    await this.check();
+  }
+}

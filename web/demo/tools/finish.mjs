@@ -1,0 +1,30 @@
+/* After tsc: takes the indentation out of what it wrote, and brings the examples here. */
+
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+
+const dist = new URL("../dist/", import.meta.url);
+const examples = new URL("../examples/", import.meta.url);
+const model = new URL("../../../models/emu-mini/demo/", import.meta.url);
+
+/** A seventh of the bytes is indentation. Nothing else of tsc's output is touched. */
+function outdent(file) {
+  const lines = readFileSync(file, "utf8").split("\n");
+  for (const line of lines) {
+    // Space at the start of a line counts only inside a template that spans lines. None does.
+    if ((line.match(/`/g)?.length ?? 0) % 2) throw new Error(`${file.pathname} holds a template over several lines: ${line}`);
+  }
+  writeFileSync(file, lines.map((line) => line.trimStart()).join("\n"));
+}
+
+/** The list of the model's demo and the pictures that it names. */
+function bringExamples() {
+  rmSync(examples, { recursive: true, force: true });
+  mkdirSync(examples);
+  const list = readFileSync(new URL("demo.json", model), "utf8");
+  writeFileSync(new URL("demo.json", examples), list);
+  const named = JSON.parse(list).steps.flatMap(({ items }) => items.flatMap(({ images = [] }) => images));
+  for (const name of new Set(named)) copyFileSync(new URL(name, model), new URL(name, examples));
+}
+
+for (const name of readdirSync(dist).filter((name) => name.endsWith(".js"))) outdent(new URL(name, dist));
+bringExamples();

@@ -1,0 +1,73 @@
+/** Chromium and Firefox as the system has them, on GPUs that are programs. */
+
+import { existsSync } from "node:fs";
+
+import puppeteer from "puppeteer-core";
+
+/** Milliseconds that a single question to a browser may take. Software GPUs are slow, and so are shared machines. */
+const PATIENCE = 15 * 60_000;
+
+const KINDS = {
+  chromium: {
+    title: "Chromium",
+    program: process.env.EMU_CHROMIUM || "/usr/bin/chromium",
+    options: ({ webgpu, flags = [] }) => ({
+      browser: "chrome",
+      args: [
+        "--headless=new",
+        "--no-sandbox",
+        // Tabs in the background are tested too, and are to run as fast.
+        "--disable-background-timer-throttling",
+        "--disable-renderer-backgrounding",
+        ...(webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader"] : []),
+        ...flags,
+      ],
+    }),
+  },
+  firefox: {
+    title: "Firefox",
+    program: process.env.EMU_FIREFOX || "/usr/bin/firefox-esr",
+    options: ({ webgpu, preferences = {} }) => ({
+      browser: "firefox",
+      headless: true,
+      extraPrefsFirefox: { "dom.webgpu.enabled": webgpu, "gfx.webgpu.ignore-blocklist": true, ...preferences },
+    }),
+  },
+};
+
+/** The names of the browsers. */
+export const BROWSERS = Object.keys(KINDS);
+
+/** Why a browser cannot be used here; `false` where it can. */
+export function absent(name) {
+  const { title, program } = KINDS[name];
+  return existsSync(program) ? false : `${title} is not installed (${program})`;
+}
+
+/**
+ * Starts a browser with a fresh profile.
+ *
+ * @param {"chromium" | "firefox"} name
+ * @param {{ webgpu?: boolean, profile?: string, flags?: string[], preferences?: object }} [how] `profile` is a folder to keep;
+ * `flags` are for Chromium, `preferences` for Firefox.
+ */
+export async function launch(name, { webgpu = true, profile, ...how } = {}) {
+  const { program, options } = KINDS[name];
+  return puppeteer.launch({
+    executablePath: program,
+    protocolTimeout: PATIENCE,
+    timeout: PATIENCE,
+    ...(profile && { userDataDir: profile }),
+    ...options({ webgpu, ...how }),
+  });
+}
+
+/** In a page: the adapter that WebGPU gives, in words; `null` where there is none. */
+export async function adapterOf(page) {
+  return page.evaluate(async () => {
+    const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+    if (!adapter) return null;
+    const { vendor, architecture, description } = adapter.info ?? {};
+    return [vendor, architecture, description].filter(Boolean).join(" ") || "unnamed adapter";
+  });
+}

@@ -1,0 +1,95 @@
+/** In the page: the package, and what the tests need around it. Everything is reached as `lab`. */
+
+import { Emu, VERSION } from "emu-webgpu";
+import { provoke } from "emu-webgpu/testing";
+
+/** What a promise came to: `{ value }`, or `{ error }` with what a page can tell of it. */
+async function outcome(promise) {
+  try {
+    return { value: await promise };
+  } catch (error) {
+    return { error: { name: error?.name, code: error?.code, message: String(error?.message ?? error) } };
+  }
+}
+
+/** Loads into `lab.emu`. Returns what was told meanwhile, and the error where there was one. */
+async function load(url, options = {}) {
+  const progress = [];
+  const onProgress = (event) => {
+    progress.push(event);
+    options.onProgress?.(event);
+  };
+  const start = performance.now();
+  const { value, error } = await outcome(Emu.load(url, { ...options, onProgress }));
+  if (value) lab.emu = value;
+  return { error, progress, milliseconds: performance.now() - start, device: value?.device, reasons: value?.support.reasons };
+}
+
+/** The whole of an answer. */
+async function chat(content, options = {}, emu = lab.emu) {
+  let text = "";
+  let usage = null;
+  const images = [];
+  for await (const event of emu.chat([{ role: "user", content }], options)) {
+    if (event.type === "text") text += event.text;
+    else if (event.type === "image") images.push(pixels(event.image));
+    else usage = event;
+  }
+  return { text, usage, images };
+}
+
+/** Draws; the picture is ready to leave the page. */
+async function draw(parts, options = {}, emu = lab.emu) {
+  const { image, seed, flagged } = await emu.generateImage(parts, options);
+  return { ...pixels(image), seed, flagged };
+}
+
+/** Pixels in a form that leaves the page fast. */
+function pixels({ width, height, data }) {
+  let text = "";
+  for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
+  return { width, height, base64: btoa(text) };
+}
+
+/** The bytes of a file of the site. */
+const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
+
+/**
+ * Does `act` when a call tells of `phase` for the `nth` time.
+ *
+ * @returns the call's `outcome`; `acted`, milliseconds from there to its end; `longest`, milliseconds of its longest step until
+ * then; the `phases` that were told.
+ */
+async function during(phase, nth, act, start) {
+  let seen = 0;
+  let at = null;
+  let last = performance.now();
+  let longest = 0;
+  const phases = [];
+  const onProgress = (event) => {
+    const now = performance.now();
+    if (at === null) longest = Math.max(longest, now - last);
+    last = now;
+    phases.push(event.phase);
+    if (event.phase !== phase || ++seen !== nth) return;
+    at = performance.now();
+    act();
+  };
+  const ended = await outcome(start(onProgress));
+  return { ...ended, acted: at === null ? null : performance.now() - at, longest, phases };
+}
+
+/** Aborts a call in a phase. `start` is given the signal and the listener. */
+function abortIn(phase, nth, start) {
+  const controller = new AbortController();
+  return during(phase, nth, () => controller.abort(), (onProgress) => start({ signal: controller.signal, onProgress }));
+}
+
+/** Milliseconds until the worker has nothing to do. */
+async function untilIdle() {
+  const start = performance.now();
+  await lab.emu.memory();
+  return performance.now() - start;
+}
+
+globalThis.lab = { Emu, VERSION, emu: null, provoke, outcome, load, chat, draw, pixels, bytes, during, abortIn, untilIdle };

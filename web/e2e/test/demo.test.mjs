@@ -1,0 +1,108 @@
+/** The page itself, put together as it is served: it describes a picture and draws one, smoothly, and asks nobody else. */
+
+import assert from "node:assert/strict";
+import { cp, mkdir, readFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { serveWithFaults } from "../../server/faults.mjs";
+import { absent, BROWSERS, launch } from "../lib/browsers.mjs";
+import * as native from "../lib/native.mjs";
+import { assertAlike, fromPage } from "../lib/pictures.mjs";
+import { temporaryFolder } from "../lib/project.mjs";
+import { PACK, picture, project } from "../lib/stage.mjs";
+import { CATEGORIES, mainThreadTasks, within } from "../lib/trace.mjs";
+
+const web = fileURLToPath(new URL("../..", import.meta.url));
+const unbuilt = existsSync(join(web, "demo/dist/main.js")) && existsSync(join(web, "demo/examples")) ? false : "web/demo is not built (npm run build)";
+const REQUEST = "create a picture of a banana on a red background";
+const [SEED, STEPS] = [7, 6];
+
+/** The folder that `cargo xtask demo` serves, with the package as it was packed. */
+async function assemble() {
+  const site = await temporaryFolder("site");
+  const { folder } = await project();
+  await mkdir(join(site, "emu-webgpu-mini"));
+  const parts = [
+    [join(web, "demo/index.html"), "index.html"],
+    [join(web, "demo/style.css"), "style.css"],
+    [join(web, "demo/dist"), "dist"],
+    [join(web, "demo/examples"), "examples"],
+    [join(folder, "node_modules/emu-webgpu/dist"), "emu-webgpu/dist"],
+    [join(folder, "node_modules/emu-webgpu/wasm"), "emu-webgpu/wasm"],
+    [join(web, "mini/index.js"), "emu-webgpu-mini/index.js"],
+    [join(web, "mini/package.json"), "emu-webgpu-mini/package.json"],
+    [PACK, "emu-webgpu-mini/pack"],
+  ];
+  for (const [from, to] of parts) await cp(from, join(site, to), { recursive: true });
+  return site;
+}
+
+const idle = (page) => page.waitForFunction(() => document.getElementById("stop")?.hidden && !document.querySelector("[aria-busy]"), { timeout: 180_000 });
+
+/** Clicks the example whose card holds these words. */
+async function example(page, words) {
+  await page.waitForSelector("#examples-all .example");
+  await page.$$eval("#examples-all .example", (cards, words) => cards.find(({ textContent }) => textContent.includes(words)).click(), words);
+  await page.waitForSelector(".turn");
+  await idle(page);
+}
+
+for (const name of BROWSERS) {
+  test(`the page describes and draws what the native program does (${name}, cpu)`, { skip: absent(name) || unbuilt, timeout: 600_000 }, async (t) => {
+    const server = await serveWithFaults([{ prefix: "/", folder: await assemble() }]);
+    t.after(() => server.close());
+    const browser = await launch(name);
+    t.after(() => browser.close());
+    const page = await browser.newPage();
+    const [problems, strangers] = [[], []];
+    page.on("pageerror", (error) => problems.push(String(error)));
+    page.on("console", (message) => ["error", "warn"].includes(message.type()) && problems.push(message.text()));
+    page.on("request", (request) => /^https?:/.test(request.url()) && !request.url().startsWith(server.url) && strangers.push(request.url()));
+    await page.setViewport({ width: 1100, height: 900 });
+    await page.goto(`${server.url}?device=cpu`);
+    await page.waitForFunction(() => document.getElementById("model-chip")?.dataset.state === "idle");
+    // Looking is free: nothing large was fetched.
+    assert.ok(!server.log.some(({ path }) => /\.(wasm|safetensors)$/.test(path)));
+    const traced = name === "chromium";
+    if (traced) {
+      await page.tracing.start({ categories: CATEGORIES });
+      await page.evaluate(() => void performance.mark("emu-main-thread"));
+    }
+
+    await example(page, "What is in this picture?");
+    const [{ images }] = JSON.parse(await readFile(join(web, "demo/examples/demo.json"), "utf8")).steps.find(({ kind }) => kind === "caption").items;
+    const [caption] = await native.captions(PACK, images.map(picture));
+    assert.equal(await page.$eval(".answer .said", ({ textContent }) => textContent.trim()), caption);
+    assert.ok(!server.log.some(({ path }) => path.includes("decoder-")), "the decoder was fetched for a caption");
+
+    for (const [field, value] of [["seed", SEED], ["steps", STEPS]]) {
+      await page.$eval(`#s-${field}`, (input, value) => {
+        input.value = value;
+        input.dispatchEvent(new Event("input", { bubbles: true }));
+        input.dispatchEvent(new Event("change", { bubbles: true }));
+      }, String(value));
+    }
+    await example(page, REQUEST);
+    const drawn = await page.$$eval(".answer .drawn img", async (found) => {
+      const bitmap = await createImageBitmap(found.at(-1));
+      const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+      return { width: bitmap.width, height: bitmap.height, base64: btoa(String.fromCharCode(...data)) };
+    });
+    const expected = await native.drawing(PACK, REQUEST, { seed: SEED, steps: STEPS });
+    t.diagnostic(`greatest difference ${assertAlike(fromPage(drawn), expected, 2)}/255`);
+
+    if (traced) {
+      const trace = JSON.parse(Buffer.from(await page.tracing.stop()).toString());
+      const [longest] = mainThreadTasks(trace, "emu-main-thread").sort((a, b) => b.cpu - a.cpu);
+      t.diagnostic(`longest task: ${longest.cpu.toFixed(1)} ms of CPU time`);
+      assert.ok(longest.cpu <= 50, `a task took ${longest.cpu.toFixed(1)} ms: ${within(trace, longest).join(", ")}`);
+    }
+    assert.deepEqual(problems, []);
+    assert.deepEqual(strangers, []);
+  });
+}

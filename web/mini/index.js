@@ -1,0 +1,31 @@
+import { EmuError, VERSION } from "emu-webgpu";
+
+/** Version of this pack, and of the emu-webgpu that it was made beside. */
+export const version = "0.1.0";
+
+// npm only warns of a peer that does not fit, and a page with an import map has no npm.
+if (!fits(VERSION)) {
+  const what = `emu-webgpu-mini ${version} does not go with emu-webgpu ${VERSION}.`;
+  throw new EmuError("version", `${what} Install the same version of both.`);
+}
+
+/** Whether a version of emu-webgpu reads this pack: it has the same major and minor number. */
+export function fits(other) {
+  const line = (v) => v.split(".").slice(0, 2).join(".");
+  return line(other) === line(version);
+}
+
+/** Each file by itself, in the form in which bundlers find and rename it. */
+export const pack = {
+  url: "npm:emu-webgpu-mini",
+  files: {
+    "emu.json": new URL("./pack/emu.json", import.meta.url).href,
+    "tokenizer.json": new URL("./pack/tokenizer.json", import.meta.url).href,
+    "vision-00001-of-00001.safetensors": new URL("./pack/vision-00001-of-00001.safetensors", import.meta.url).href,
+    "lm-00001-of-00001.safetensors": new URL("./pack/lm-00001-of-00001.safetensors", import.meta.url).href,
+    "decoder-00001-of-00001.safetensors": new URL("./pack/decoder-00001-of-00001.safetensors", import.meta.url).href,
+  },
+};
+
+/** The pack's folder, where the package is served as it was installed. Not in the form that bundlers look for: none knows folders. */
+export const url = import.meta.url.replace(/[^/]*$/, "pack/");

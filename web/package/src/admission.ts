@@ -1,0 +1,250 @@
+/** Whether and how a machine can run a pack: from `emu.json` alone, before anything large is fetched. */
+
+import type { AdapterInfo } from "./adapter.js";
+import { EmuError } from "./errors.js";
+import { COMPONENTS, DTYPE_BYTES, type Manifest, PER_WORD, type TensorEntry } from "./manifest.js";
+import type { Component, ComponentPlan, DeviceChoice, Support } from "./types.js";
+
+/** What is known of the machine. */
+export interface Machine {
+  adapter: AdapterInfo | null;
+  simd: boolean;
+  /** Bytes of memory, where that is told. */
+  memory: number | null;
+  /** Bytes that may still be stored, where that is told; `null` without a cache too. */
+  storage: number | null;
+}
+
+/** Invocations of the largest workgroup of any kernel. */
+const WORKGROUP = 256;
+/** A WASM memory ends at 4 GiB. What is left is for activations and the shard on its way in. */
+const CPU_MEMORY = 3.5 * 2 ** 30;
+/** A shard is read as one array, here and in the WASM memory. */
+const LARGEST_SHARD = 2 ** 30;
+
+/** Tasks and what they need, in the order of a growing model. */
+const TASKS: readonly { task: Support["tasks"][number]["task"]; components: readonly Component[] }[] = [
+  { task: "caption", components: ["vision", "lm"] },
+  { task: "chat", components: COMPONENTS },
+  { task: "draw", components: COMPONENTS },
+];
+
+/** Decides on a device and says why. `cached` holds the bytes of each shard that need no download. */
+export function admit(
+  manifest: Manifest,
+  machine: Machine,
+  choice: DeviceChoice,
+  cached: ReadonlyMap<string, number>,
+): Support {
+  const { adapter } = machine;
+  const plan = components(manifest).map((component) => planOf(manifest, component, cached));
+  const resident = new Map(plan.map((part) => [part.component, part.resident]));
+  const sum = (parts: readonly Component[]) => parts.reduce((bytes, part) => bytes + (resident.get(part) ?? 0), 0);
+
+  const tooLong = manifest.shards.find(({ bytes }) => bytes > LARGEST_SHARD);
+  const gpu = gpuObstacles(manifest, adapter);
+  const cpu = cpuObstacles(machine.simd, sum(["vision", "lm"]));
+  const device = tooLong ? null : choose(choice, adapter, gpu, cpu);
+
+  const reasons: string[] = [];
+  if (tooLong) {
+    reasons.push(
+      `${tooLong.file} has ${formatBytes(tooLong.bytes)}, and a page reads at most ${formatBytes(LARGEST_SHARD)} at once. Convert the model with smaller shards.`,
+    );
+  }
+  reasons.push(...explain(choice, device, adapter, gpu, cpu));
+  if (device === "webgpu") reasons.push(...splits(manifest, adapter));
+
+  const tasks = TASKS.map(({ task, components: needed }) => {
+    const parts = needed.filter((part) => resident.has(part));
+    const bytes = sum(parts);
+    const possible = task !== "draw" || parts.includes("decoder");
+    const blocked =
+      device === "webgpu" ? gpu.byComponent.filter(([part]) => parts.includes(part)).map(([, why]) => why) : [];
+    const room = device === "cpu" ? Math.min(CPU_MEMORY, machine.memory ?? Infinity) : (machine.memory ?? Infinity);
+    if (possible && device && bytes > room) {
+      reasons.push(
+        `To ${task} takes ${formatBytes(bytes)} of memory, and about ${formatBytes(room)} can be had. Use a smaller pack.`,
+      );
+    }
+    if (task !== "caption") reasons.push(...blocked.filter((why) => !reasons.includes(why)));
+    const download = plan.filter((part) => parts.includes(part.component)).reduce((n, part) => n + part.download, 0);
+    return {
+      task,
+      components: parts,
+      download,
+      resident: bytes,
+      fits: possible && device !== null && !blocked.length && bytes <= room,
+    };
+  });
+
+  const missing = plan.reduce((bytes, part) => bytes + part.download - part.cached, 0);
+  if (device && machine.storage !== null && machine.storage < missing) {
+    reasons.push(
+      `The browser grants this page ${formatBytes(machine.storage)} of storage, and the pack needs ${formatBytes(missing)}: not all of it can be kept for the next visit.`,
+    );
+  }
+  const { config } = manifest;
+  return {
+    supported: device !== null && tasks[0]!.fits,
+    reasons,
+    device,
+    adapter,
+    model: {
+      name: manifest.name,
+      license: manifest.license,
+      attribution: manifest.attribution,
+      imageSize: config.emu.vision.image_size,
+      draws: manifest.components.decoder ? (config.decoder?.image_size ?? null) : null,
+      checks: manifest.components.safety !== undefined && config.safety != null,
+    },
+    plan,
+    tasks,
+  };
+}
+
+/** Throws what a pack that cannot run here ends with. */
+export function requireSupport(support: Support, device: DeviceChoice): void {
+  if (support.supported) return;
+  const code = device === "webgpu" && !support.adapter ? "no-webgpu" : "unsupported";
+  throw new EmuError(code, support.reasons.join(" ") || "This machine cannot run the pack.");
+}
+
+/** The components that a pack has. */
+export function components(manifest: Manifest): Component[] {
+  return COMPONENTS.filter((component) => manifest.components[component]);
+}
+
+function planOf(manifest: Manifest, component: Component, cached: ReadonlyMap<string, number>): ComponentPlan {
+  const { shards, bytes } = manifest.components[component]!;
+  const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
+  return {
+    component,
+    download: bytes,
+    resident: tensors.reduce((sum, tensor) => sum + residentBytes(manifest, tensor), 0),
+    cached: shards.reduce((sum, shard) => sum + (cached.get(shard) ?? 0), 0),
+  };
+}
+
+/** Bytes of a tensor on the device, where every float is an f32: half-precision and quantized weights widen when they are loaded. */
+export function residentBytes({ quantization }: Manifest, { name, dtype, shape }: TensorEntry): number {
+  const elements = shape.reduce((product, side) => product * side, 1);
+  const scheme = quantization[name];
+  if (scheme) return elements * PER_WORD[scheme] * 4;
+  const of = /^(.*)\.(?:scales|mins)$/.exec(name)?.[1];
+  if (of !== undefined && Object.hasOwn(quantization, of)) return 0;
+  return elements * (dtype.includes("F") ? 4 : DTYPE_BYTES[dtype]!);
+}
+
+interface GpuObstacles {
+  /** Why WebGPU cannot be used at all. */
+  all: string[];
+  /** Why a component cannot be loaded. */
+  byComponent: [Component, string][];
+}
+
+function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObstacles {
+  if (!adapter) return { all: ["There is no WebGPU adapter here."], byComponent: [] };
+  const { features, limits } = adapter;
+  const lacking = manifest.requires.features.filter((feature) => !features.includes(feature));
+  const all = lacking.map((feature) => `The GPU lacks the feature ${feature}, which this pack needs.`);
+  if (limits.maxComputeInvocationsPerWorkgroup < WORKGROUP) {
+    all.push(
+      `The GPU runs workgroups of ${limits.maxComputeInvocationsPerWorkgroup} invocations, and the kernels need ${WORKGROUP}.`,
+    );
+  }
+  const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  const byComponent: GpuObstacles["byComponent"] = [];
+  for (const component of components(manifest)) {
+    const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
+    const stuck = tensors.find(
+      (tensor) => residentBytes(manifest, tensor) > largest && !splitsInto(manifest, tensor, largest),
+    );
+    if (!stuck) continue;
+    const bytes = formatBytes(residentBytes(manifest, stuck));
+    byComponent.push([
+      component,
+      `Tensor ${stuck.name} takes ${bytes}, and a buffer has at most ${formatBytes(largest)} here.`,
+    ]);
+  }
+  // What a pack asks for beyond its tensors.
+  const stored = Math.max(
+    0,
+    ...manifest.tensors.map((tensor) => tensor.shape.reduce((n, side) => n * side, DTYPE_BYTES[tensor.dtype]!)),
+  );
+  const { largest_buffer, largest_binding } = manifest.requires;
+  const wanted = Math.max(
+    largest_buffer > limits.maxBufferSize ? largest_buffer : 0,
+    largest_binding > limits.maxStorageBufferBindingSize ? largest_binding : 0,
+  );
+  if (wanted > stored)
+    all.push(`The pack needs buffers of ${formatBytes(wanted)}, and one has at most ${formatBytes(largest)} here.`);
+  // Without encoder and language model nothing runs.
+  all.push(...byComponent.filter(([component]) => component === "vision" || component === "lm").map(([, why]) => why));
+  return { all, byComponent };
+}
+
+/** Pieces of whole rows that fit `largest` bytes each: matrices are computed row by row, anything else must stay whole. */
+export function splitsInto(manifest: Manifest, tensor: TensorEntry, largest: number): number | null {
+  const [rows, columns] = tensor.shape;
+  if (!rows || columns === undefined || tensor.shape.length !== 2) return null;
+  const perPiece = Math.floor(largest / (residentBytes(manifest, tensor) / rows));
+  return perPiece > 0 ? Math.ceil(rows / perPiece) : null;
+}
+
+function splits(manifest: Manifest, adapter: AdapterInfo | null): string[] {
+  const { maxBufferSize = 0, maxStorageBufferBindingSize = 0 } = adapter?.limits ?? {};
+  const largest = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  const n = manifest.tensors.filter((tensor) => residentBytes(manifest, tensor) > largest).length;
+  const [what, are] = n === 1 ? ["tensor is", "is"] : ["tensors are", "are"];
+  return n ? [`${n} ${what} larger than a buffer may be here (${formatBytes(largest)}) and ${are} split by rows.`] : [];
+}
+
+function cpuObstacles(simd: boolean, resident: number): string[] {
+  const all: string[] = [];
+  if (!simd) all.push("This browser's WebAssembly has no vector instructions, which the CPU path needs.");
+  if (resident > CPU_MEMORY)
+    all.push(
+      `The CPU path has at most ${formatBytes(CPU_MEMORY)} for weights, and this pack takes ${formatBytes(resident)}.`,
+    );
+  return all;
+}
+
+function choose(
+  choice: DeviceChoice,
+  adapter: AdapterInfo | null,
+  gpu: GpuObstacles,
+  cpu: string[],
+): Support["device"] {
+  const [onGpu, onCpu] = [gpu.all.length === 0, cpu.length === 0];
+  if (choice === "webgpu") return onGpu ? "webgpu" : null;
+  if (choice === "cpu") return onCpu ? "cpu" : null;
+  if (onGpu && !adapter!.software) return "webgpu";
+  if (onCpu) return "cpu";
+  return onGpu ? "webgpu" : null;
+}
+
+function explain(
+  choice: DeviceChoice,
+  device: Support["device"],
+  adapter: AdapterInfo | null,
+  gpu: GpuObstacles,
+  cpu: string[],
+): string[] {
+  if (device === null) {
+    const why = choice === "webgpu" ? gpu.all : choice === "cpu" ? cpu : [...gpu.all, ...cpu];
+    return why;
+  }
+  if (choice !== "auto") return [];
+  if (device === "webgpu") return adapter?.software ? [...cpu, "A GPU in software is used instead; it is slow."] : [];
+  if (adapter?.software && !gpu.all.length)
+    return [`The only GPU here is a program (${adapter.name}), so the CPU is used, which is faster.`];
+  return [...gpu.all, "So the CPU is used; it is slower than a GPU."];
+}
+
+/** Bytes for people. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 2 ** 20) return `${Math.ceil(bytes / 1024)} KiB`;
+  const [n, unit] = bytes < 2 ** 30 ? [bytes / 2 ** 20, "MiB"] : [bytes / 2 ** 30, "GiB"];
+  return `${n.toFixed(n < 10 && !Number.isInteger(n) ? 1 : 0)} ${unit}`;
+}

@@ -1,0 +1,324 @@
+/** One file of a pack: from the store, or over the network, verified while it streams, resumed where it was left. */
+
+import { abortError, EmuError, isAbort, throwIfAborted } from "./errors.js";
+import { formatBytes } from "./admission.js";
+import type { FileEntry } from "./manifest.js";
+import { fileUrl, type PackAddress } from "./pack.js";
+import { CHECKPOINT, noStore, type Partial, type Store, storedName } from "./store.js";
+import { sleep, turn } from "./turn.js";
+
+/** Where files come from and are kept. */
+export interface Source {
+  pack: PackAddress;
+  store: Store;
+  fetch: typeof fetch;
+  newHasher(): { update(bytes: Uint8Array): void; hex(): string; free(): void };
+  /** Told when the store fails; what is fetched from then on is not kept. */
+  onStoreFailure(error: unknown): void;
+  /** Milliseconds before the first retry; they double from there. */
+  backoff?: number;
+  /** Milliseconds without a byte after which a connection counts as dead. */
+  patience?: number;
+}
+
+/** Told of bytes as they come: `loaded` may fall when a file has to start over; `fetched` only grows. */
+export type Meter = (loaded: number, fetched: number) => void;
+
+const HASH_STEP = 256 << 10;
+/** Retries without progress between them. */
+const RETRIES = 4;
+
+/** The verified bytes of a file. @throws {EmuError} `fetch`, `not-found`, `short-file`, `long-file` or `wrong-hash`. */
+export async function obtain(source: Source, entry: FileEntry, signal: AbortSignal, meter: Meter): Promise<Uint8Array> {
+  throwIfAborted(signal);
+  return source.store.exclusive(storedName(entry), signal, async () => {
+    const file = new Download(source, entry, signal, meter);
+    try {
+      return (await file.fromStore()) ?? (await file.fromNetwork());
+    } finally {
+      await file.close();
+    }
+  });
+}
+
+/** A failure after which another attempt may succeed. */
+class Hiccup extends Error {
+  constructor(
+    readonly final: EmuError,
+    readonly after = 0,
+  ) {
+    super(final.message);
+  }
+}
+
+class Download {
+  private readonly bytes: Uint8Array;
+  private readonly name: string;
+  private store: Store;
+  private partial: Partial | null = null;
+  private hasher;
+  /** Bytes of `bytes` that are here, and that are hashed and stored. */
+  private have = 0;
+  private settled = 0;
+  /** Whether the bytes so far are from an earlier session. */
+  private resumed = false;
+  private reload = false;
+
+  constructor(
+    private readonly source: Source,
+    private readonly entry: FileEntry,
+    private readonly signal: AbortSignal,
+    private readonly meter: Meter,
+  ) {
+    this.name = storedName(entry);
+    this.store = source.store;
+    try {
+      this.bytes = new Uint8Array(entry.bytes);
+    } catch (cause) {
+      const what = `There is no memory for the ${formatBytes(entry.bytes)} of ${entry.file}. Close other tabs and try again.`;
+      throw new EmuError("out-of-memory", what, { cause });
+    }
+    this.hasher = source.newHasher();
+  }
+
+  /** The file, if the store has it whole and undamaged. */
+  async fromStore(): Promise<Uint8Array | null> {
+    try {
+      const whole = await this.store.open(this.name);
+      if (!whole) return null;
+      try {
+        if (whole.size === this.entry.bytes) await this.take(whole, this.entry.bytes);
+      } finally {
+        await whole.close();
+      }
+      if (this.isRight()) return this.bytes;
+      this.forget();
+      await this.store.remove(this.name);
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      await this.giveUpStore(error);
+    }
+    return null;
+  }
+
+  async fromNetwork(): Promise<Uint8Array> {
+    await this.resume();
+    let failures = 0;
+    for (let mismatches = 0; ;) {
+      const before = this.have;
+      try {
+        await this.attempt();
+        if (this.isRight()) break;
+        if (mismatches++)
+          throw this.error(
+            "wrong-hash",
+            "does not have the SHA-256 that the manifest says",
+            "The server's copy is damaged; upload it again",
+          );
+        await this.startOver();
+      } catch (error) {
+        throwIfAborted(this.signal);
+        if (!(error instanceof Hiccup)) throw error;
+        // A file that ends twice at the same byte ends there.
+        if (error.final.code === "short-file" && this.have === before) throw error.final;
+        failures = this.have - before >= CHECKPOINT ? 1 : failures + 1;
+        if (failures > RETRIES) throw error.final;
+        const delay = (this.source.backoff ?? 500) * 2 ** (failures - 1) * (0.75 + Math.random() / 2);
+        await sleep(Math.max(delay, error.after), this.signal);
+      }
+    }
+    await this.commit();
+    return this.bytes;
+  }
+
+  async close(): Promise<void> {
+    this.hasher.free();
+    await this.partial?.close();
+  }
+
+  /** Reads and hashes the first `size` bytes of a stored file. */
+  private async take(
+    from: { read(into: Uint8Array, at: number): Promise<number> | number },
+    size: number,
+  ): Promise<void> {
+    while (this.settled < size) {
+      const piece = this.bytes.subarray(this.settled, Math.min(this.settled + CHECKPOINT, size));
+      const read = await from.read(piece, this.settled);
+      if (read !== piece.length) throw new Error(`The stored ${this.entry.file} cannot be read.`);
+      this.hash(piece);
+      this.settled += read;
+      this.have = this.settled;
+      this.meter(read, 0);
+      await turn();
+      throwIfAborted(this.signal);
+    }
+  }
+
+  /** Goes on where an earlier session stopped: at its last checkpoint, since what is behind may not have reached the disk. */
+  private async resume(): Promise<void> {
+    try {
+      this.partial = await this.store.partial(this.name);
+      const { size } = this.partial;
+      const whole = size > this.entry.bytes ? 0 : size - (size % CHECKPOINT);
+      await this.partial.truncate(whole);
+      await this.take(this.partial, whole);
+      this.resumed = whole > 0;
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      this.forget();
+      await this.giveUpStore(error);
+    }
+  }
+
+  /** One request, from the first byte that is missing to the end. */
+  private async attempt(): Promise<void> {
+    if (this.have === this.entry.bytes && this.have > 0) return this.settle(this.have);
+    const stop = new AbortController();
+    const abort = () => stop.abort();
+    this.signal.addEventListener("abort", abort, { once: true });
+    const patience = this.source.patience ?? 30_000;
+    let timer = setTimeout(abort, patience);
+    try {
+      const response = await this.request(stop.signal);
+      // A server without Range sends everything again.
+      let skip = this.have > 0 && response.status === 200 ? this.have : 0;
+      const reader = response.body!.getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        clearTimeout(timer);
+        timer = setTimeout(abort, patience);
+        const fresh = value.subarray(Math.min(skip, value.length));
+        skip -= value.length - fresh.length;
+        if (this.have + fresh.length > this.entry.bytes) {
+          stop.abort();
+          throw this.error(
+            "long-file",
+            `has more than the ${this.entry.bytes} bytes that the manifest says`,
+            "Upload the pack again",
+          );
+        }
+        this.bytes.set(fresh, this.have);
+        this.have += fresh.length;
+        this.resumed &&= fresh.length === 0;
+        this.meter(fresh.length, value.length);
+        while (this.have - this.settled >= CHECKPOINT) await this.settle(this.settled + CHECKPOINT);
+      }
+    } catch (error) {
+      if (this.signal.aborted) throw abortError();
+      if (error instanceof Hiccup || error instanceof EmuError) throw error;
+      const why = stop.signal.aborted ? `nothing came for ${patience / 1000} seconds` : "the connection failed";
+      throw new Hiccup(this.fetchError(why, error));
+    } finally {
+      clearTimeout(timer);
+      this.signal.removeEventListener("abort", abort);
+    }
+    if (this.have < this.entry.bytes) {
+      throw new Hiccup(
+        this.error("short-file", `ends after ${this.have} of ${this.entry.bytes} bytes`, "Upload the pack again"),
+      );
+    }
+    await this.settle(this.have);
+  }
+
+  private async request(signal: AbortSignal): Promise<Response> {
+    const { fetch, pack } = this.source;
+    const headers: HeadersInit = this.have > 0 ? { Range: `bytes=${this.have}-` } : {};
+    // What the store keeps need not lie in the browser's cache as well.
+    const cache = this.reload ? "reload" : this.store === noStore ? "default" : "no-store";
+    const response = await fetch(fileUrl(pack, this.entry.file), { headers, signal, cache });
+    const { status } = response;
+    if (status === 200 || (status === 206 && this.startsRight(response))) return response;
+    await response.body?.cancel();
+    if (status === 206 || (status === 416 && this.resumed)) {
+      await this.startOver();
+      throw new Hiccup(this.fetchError("the server sent other bytes than it was asked for"));
+    }
+    if (status === 416)
+      throw this.error("short-file", `ends before byte ${this.have} of ${this.entry.bytes}`, "Upload the pack again");
+    if (status === 404 || status === 410) throw this.error("not-found", "is not there", "Check the pack's address");
+    const error = this.fetchError(`the server answered ${status}`);
+    const passing = status >= 500 || status === 408 || status === 425 || status === 429;
+    if (!passing) throw error;
+    const after = Number(response.headers.get("Retry-After"));
+    throw new Hiccup(error, after > 0 ? Math.min(after, 30) * 1000 : 0);
+  }
+
+  private startsRight(response: Response): boolean {
+    // Other origins may hide the header; the hash finds out then.
+    const range = /^bytes (\d+)-/.exec(response.headers.get("Content-Range") ?? "");
+    return !range || Number(range[1]) === this.have;
+  }
+
+  /** Hashes and stores up to `to`: a checkpoint. */
+  private async settle(to: number): Promise<void> {
+    const piece = this.bytes.subarray(this.settled, to);
+    if (piece.length === 0) return;
+    this.hash(piece);
+    try {
+      await this.partial?.write(piece, this.settled);
+    } catch (error) {
+      await this.giveUpStore(error);
+    }
+    this.settled = to;
+  }
+
+  /** In small steps, since each is copied into the WASM memory, which never shrinks. */
+  private hash(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += HASH_STEP) this.hasher.update(bytes.subarray(at, at + HASH_STEP));
+  }
+
+  private isRight(): boolean {
+    return this.settled === this.entry.bytes && this.hasher.hex() === this.entry.sha256;
+  }
+
+  private async commit(): Promise<void> {
+    try {
+      await this.partial?.commit();
+    } catch (error) {
+      await this.giveUpStore(error);
+    }
+  }
+
+  /** Everything so far was wrong. */
+  private async startOver(): Promise<void> {
+    this.forget();
+    this.reload = true;
+    try {
+      await this.partial?.truncate(0);
+    } catch (error) {
+      await this.giveUpStore(error);
+    }
+  }
+
+  private forget(): void {
+    this.meter(-this.have, 0);
+    this.have = this.settled = 0;
+    this.resumed = false;
+    this.hasher.free();
+    this.hasher = this.source.newHasher();
+  }
+
+  /** Goes on without the store, and gives back the room that this file took. */
+  private async giveUpStore(error: unknown): Promise<void> {
+    const { store, partial } = this;
+    this.store = noStore;
+    this.partial = null;
+    try {
+      await partial?.close();
+      await store.remove(`${this.name}.part`);
+    } catch {
+      // Another tab has it open, or the disk is gone: the error at hand says enough.
+    }
+    this.source.onStoreFailure(error);
+  }
+
+  private fetchError(why: string, cause?: unknown): EmuError {
+    const what = `${this.entry.file} could not be fetched: ${why}. Check the connection and try again.`;
+    return new EmuError("fetch", what, { cause });
+  }
+
+  private error(code: string, what: string, advice: string): EmuError {
+    return new EmuError(code, `${this.entry.file} ${what}. ${advice}.`);
+  }
+}

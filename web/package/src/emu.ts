@@ -1,0 +1,80 @@
+/** The package's front door in a page. */
+
+import { findAdapter, freeStorage, hasSimd, machineMemory } from "./adapter.js";
+import { admit, requireSupport } from "./admission.js";
+import { type Admission, Client } from "./client.js";
+import { deleteCache, listCache, openOpfs } from "./opfs.js";
+import { base, fetchPack, packAddress } from "./pack.js";
+import { Session, toProgress } from "./session.js";
+import { startWorker } from "./start.js";
+import { cachedBytes, type Store } from "./store.js";
+import type { CachedModel, DeviceChoice, LoadOptions, PackLocation, Support } from "./types.js";
+
+/** What {@link Emu.checkSupport} may be told. */
+export interface SupportOptions {
+  signal?: AbortSignal;
+  device?: DeviceChoice;
+}
+
+/** A model in a page. All work is done in a worker; calls are done one after the other, in the order in which they come. */
+export class Emu extends Session {
+  private constructor(client: Client) {
+    super(client);
+  }
+
+  /** Says whether and how this machine can run a pack. Fetches `emu.json` and nothing else. */
+  static async checkSupport(pack: PackLocation, options: SupportOptions = {}): Promise<Support> {
+    return (await look(pack, options, true)).support;
+  }
+
+  /**
+   * Loads a pack, a folder that any static server can serve.
+   *
+   * @throws {EmuError} `no-webgpu`, `unsupported` before anything large is fetched; what fetching and the device may say later.
+   * @throws {DOMException} `AbortError` when `options.signal` fires.
+   */
+  static async load(pack: PackLocation, options: LoadOptions = {}): Promise<Emu> {
+    const { signal, onProgress, device = "auto", components = ["vision", "lm"], cache = "opfs" } = options;
+    const kept = cache === "opfs";
+    const admission = await look(pack, { signal, device }, kept);
+    requireSupport(admission.support, device);
+    const client = new Client(admission, {
+      components,
+      cache: kept,
+      startWorker,
+      device,
+      admit: (choice) => look(pack, { device: choice }, kept),
+    });
+    const onEvent = (event: Parameters<typeof toProgress>[0]) => {
+      const progress = toProgress(event);
+      if (progress) onProgress?.(progress);
+    };
+    await client.open({ signal, onEvent });
+    return new Emu(client);
+  }
+
+  /** What this origin keeps of packs. */
+  static readonly cache = {
+    list: (): Promise<CachedModel[]> => listCache(),
+    /** Forgets a pack. @throws {EmuError} `cache` while it is being written. */
+    delete: (pack: PackLocation): Promise<void> => deleteCache(packAddress(pack, base()).url),
+  };
+}
+
+async function look(
+  given: PackLocation,
+  { signal, device = "auto" }: SupportOptions,
+  cache: boolean,
+): Promise<Admission> {
+  const address = packAddress(given, base());
+  let store: Store | null = null;
+  if (cache) store = await openOpfs(address.url, false).catch(() => null);
+  const { text, manifest } = await fetchPack(address, store, fetch, signal);
+  const [adapter, storage, cached] = await Promise.all([
+    findAdapter(),
+    cache ? freeStorage() : null,
+    cachedBytes(store, manifest.shards),
+  ]);
+  const machine = { adapter, storage, simd: hasSimd(), memory: machineMemory() };
+  return { pack: address, manifest: text, support: admit(manifest, machine, device, cached) };
+}

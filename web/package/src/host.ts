@@ -1,0 +1,255 @@
+/** The worker's side: owns module, device, engine and store, and does one job after the other. */
+
+import type { Source } from "./download.js";
+import { abortError, EmuError, isFatal, throwIfAborted, toWire, type WireError } from "./errors.js";
+import type { GpuWatch } from "./gpu.js";
+import { Loader } from "./loader.js";
+import { COMPONENTS, parseManifest } from "./manifest.js";
+import { toWasmPicture } from "./pictures.js";
+import type { Fault, FromWorker, Job, JobEvent, ToWorker } from "./protocol.js";
+import { isFull, noStore, type Store } from "./store.js";
+import { sleep, turn } from "./turn.js";
+import type { Component, DeviceInfo, MemoryInfo } from "./types.js";
+import { VERSION } from "./version.js";
+import type { Engine, WasmEvent, WasmModule, WasmRequest } from "./wasm.js";
+
+/** Where a host lives: a worker, or a Node process. */
+export interface Environment {
+  module: WasmModule;
+  /** The module's bytes, or where they are. */
+  wasm: URL | BufferSource;
+  fetch: typeof fetch;
+  openStore(url: string): Promise<Store>;
+  watchGpu(onError: (error: WireError) => void): GpuWatch;
+}
+
+type Post = (message: FromWorker, transfer?: Transferable[]) => void;
+type Task = { id: number; job: Job; controller: AbortController };
+
+/** What a request needs before it starts; what it needs later it asks for. */
+const NEEDS: Record<WasmRequest["task"], readonly Component[]> = {
+  chat: ["vision", "lm"],
+  caption: ["vision", "lm"],
+  embed: ["vision"],
+  image: COMPONENTS,
+};
+
+/** Milliseconds within which a browser tells why a read-back failed. */
+const EXPLAINED = 250;
+
+export class Host {
+  private readonly queue: Task[] = [];
+  private running: Task | null = null;
+  private dead = false;
+  private panic = false;
+  private readonly gpu: GpuWatch;
+  private engine: Engine | null = null;
+  private loader: Loader | null = null;
+
+  constructor(
+    private readonly env: Environment,
+    private readonly post: Post,
+  ) {
+    this.gpu = env.watchGpu((error) => this.fail(error));
+  }
+
+  receive(message: ToWorker): void {
+    if (message.type === "job") {
+      this.queue.push({ id: message.id, job: message.job, controller: new AbortController() });
+      void this.pump();
+    } else if (message.type === "abort") {
+      const waiting = this.queue.findIndex(({ id }) => id === message.id);
+      if (waiting >= 0) this.queue.splice(waiting, 1);
+      else if (this.running?.id === message.id) this.running.controller.abort();
+    } else this.provoke(message.fault);
+  }
+
+  /** Ends this worker's life; the page starts another. */
+  fail(error: WireError): void {
+    if (this.dead) return;
+    this.dead = true;
+    this.post({ type: "fatal", error });
+  }
+
+  private async pump(): Promise<void> {
+    if (this.running) return;
+    for (let task = this.queue.shift(); task && !this.dead; task = this.queue.shift()) {
+      this.running = task;
+      const { id } = task;
+      this.post({ type: "started", id });
+      try {
+        const value = await this.work(task);
+        if (!this.dead || task.job.type === "dispose") this.post({ type: "done", id, value });
+      } catch (thrown) {
+        const error = await this.explain(toWire(thrown));
+        if (isFatal(error)) this.fail(error);
+        else if (!this.dead) this.post({ type: "failed", id, error });
+      }
+    }
+    this.running = null;
+  }
+
+  /**
+   * Finds out what is behind a failed read-back. A refused command or a lack of memory is told by the browser about now, a
+   * lost device by some only when its queue has come to an end; so what nobody explains is that.
+   */
+  private async explain(error: WireError): Promise<WireError> {
+    if (error.code !== "device" && error.code !== "not-finite") return error;
+    for (const start = performance.now(); !this.dead && performance.now() - start < EXPLAINED; ) await sleep(20);
+    if (error.code !== "device") return error;
+    const why = error.message.split("\n")[0];
+    return { code: "device-lost", message: `The device was lost (${why}). Call again: the model is loaded anew from the cache.` };
+  }
+
+  private async work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | null> {
+    const tell = (event: JobEvent) => this.tell(id, event);
+    switch (job.type) {
+      case "load":
+        return this.load(job, signal, tell);
+      case "run":
+        await this.run(job, signal, tell);
+        return null;
+      case "memory":
+        return this.ready().engine.memory();
+      case "idle":
+        return null;
+      case "dispose":
+        // What the device says of its own end is no news.
+        this.dead = true;
+        this.engine?.free();
+        this.gpu.destroy();
+        return null;
+    }
+  }
+
+  private async load(
+    job: Extract<Job, { type: "load" }>,
+    signal: AbortSignal,
+    tell: (event: JobEvent) => void,
+  ): Promise<DeviceInfo> {
+    const { module, wasm, fetch } = this.env;
+    try {
+      await module.default({ module_or_path: wasm });
+    } catch (cause) {
+      throw new EmuError(
+        "worker",
+        `The WASM module could not be started (${String(cause)}). Check that the package's wasm folder is served whole.`,
+      );
+    }
+    const version = module.version();
+    if (version !== VERSION) {
+      throw new EmuError(
+        "version",
+        `The WASM module is of version ${version}, the package of ${VERSION}. Install emu-webgpu anew.`,
+      );
+    }
+    const device = await module.open();
+    throwIfAborted(signal);
+    await module.selfTest(async (done, total) => {
+      tell({ phase: "compile", done, total });
+      await turn();
+      return !signal.aborted;
+    });
+    throwIfAborted(signal);
+
+    const source: Source = {
+      pack: job.pack,
+      store: noStore,
+      fetch,
+      newHasher: () => new module.Hasher(),
+      onStoreFailure: (error) => {
+        if (source.store !== noStore) tell(cacheWarning(error));
+        source.store = noStore;
+      },
+    };
+    if (job.cache) {
+      try {
+        source.store = await this.env.openStore(job.pack.url);
+      } catch (error) {
+        tell(cacheWarning(error));
+      }
+    }
+    this.loader = new Loader(parseManifest(job.manifest), source);
+    await this.loader.keepManifest(job.manifest, signal);
+    const tokenizer = await this.loader.tokenizer(signal);
+    this.engine = new module.Engine(new TextEncoder().encode(job.manifest), tokenizer);
+    await this.loader.load(job.components, this.engine, signal, tell);
+    return device;
+  }
+
+  private async run(
+    { request, pictures }: Extract<Job, { type: "run" }>,
+    signal: AbortSignal,
+    tell: (event: JobEvent) => void,
+  ): Promise<void> {
+    const { engine, loader } = this.ready();
+    await loader.load(NEEDS[request.task], engine, signal, tell);
+    const readable = [];
+    for (const picture of pictures) readable.push(await toWasmPicture(picture, this.env.fetch, signal));
+    throwIfAborted(signal);
+    const start = performance.now();
+    const onEvent = async (event: WasmEvent): Promise<boolean> => {
+      if (event.type === "need") await loader.load([event.component], engine, signal, tell);
+      else tell(event.type === "usage" ? { ...event, seconds: (performance.now() - start) / 1000 } : event);
+      await turn();
+      if (this.panic) this.trap();
+      return !signal.aborted;
+    };
+    try {
+      await engine.run(request, readable, onEvent);
+    } catch (error) {
+      if (signal.aborted && toWire(error).code === "aborted") throw abortError();
+      throw error;
+    }
+  }
+
+  private ready(): { engine: Engine; loader: Loader } {
+    const { engine, loader } = this;
+    if (!engine || !loader) throw new EmuError("disposed", "The model is not loaded. Load it first.");
+    return { engine, loader };
+  }
+
+  private tell(id: number, event: JobEvent): void {
+    let pixels: { rgba: Uint8ClampedArray } | undefined;
+    if ("type" in event) pixels = event.type === "image" ? event : event.type === "denoise" ? event.preview : undefined;
+    // Only what has a buffer of its own can be handed over; a view into the module's memory is copied.
+    const buffer = pixels?.rgba.buffer as ArrayBuffer | undefined;
+    this.post({ type: "event", id, event }, buffer && buffer.byteLength === pixels?.rgba.byteLength ? [buffer] : []);
+  }
+
+  private provoke(fault: Fault): void {
+    if (fault === "device-lost") this.gpu.destroy();
+    else if (this.running?.job.type === "run") this.panic = true;
+    else {
+      try {
+        this.trap();
+      } catch (error) {
+        this.fail(toWire(error));
+      }
+    }
+  }
+
+  /** Dies as a panic in Rust does. */
+  private trap(): void {
+    this.env.module.panic?.();
+    // A module of one function: (func (export "f") unreachable).
+    const module = [
+      0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0, 10, 5, 1, 3, 0, 0, 11,
+    ];
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(module)));
+    (exports.f as () => void)();
+  }
+}
+
+function cacheWarning(error: unknown): JobEvent {
+  if (isFull(error)) {
+    const message = "The browser's storage is full, so what is fetched now is not kept for the next visit.";
+    return { phase: "warning", code: "cache-full", message };
+  }
+  const why = error instanceof Error ? error.message : String(error);
+  return {
+    phase: "warning",
+    code: "cache-unavailable",
+    message: `The browser's storage cannot be used (${why}), so nothing is kept for the next visit.`,
+  };
+}

@@ -1,0 +1,240 @@
+/** `emu.json`: read and checked before anything else is fetched. */
+
+import { EmuError } from "./errors.js";
+import type { Component } from "./types.js";
+import { FORMAT } from "./version.js";
+
+export interface FileEntry {
+  /** A plain name in the pack's folder. */
+  file: string;
+  bytes: number;
+  /** 64 lower-case hexadecimal digits. */
+  sha256: string;
+}
+
+export type Scheme = "q8" | "q4" | "q4_1";
+
+export interface TensorEntry {
+  name: string;
+  dtype: string;
+  shape: number[];
+  component: string;
+  parts: { file: string; key: string; rows: [number, number] }[];
+}
+
+/** The part of a manifest that the page needs; the engine reads the whole of it again. */
+export interface Manifest {
+  format: number;
+  name: string;
+  license: string;
+  attribution: string;
+  config: Config;
+  components: Partial<Record<Component, { shards: string[]; bytes: number }>>;
+  shards: FileEntry[];
+  files: FileEntry[];
+  tensors: TensorEntry[];
+  quantization: Record<string, Scheme>;
+  requires: { features: string[]; largest_buffer: number; largest_binding: number };
+}
+
+interface Config {
+  emu: { vision: { image_size: number } };
+  decoder?: { image_size: number };
+  safety?: object;
+}
+
+/** In the order in which they are loaded. */
+export const COMPONENTS: readonly Component[] = ["vision", "lm", "decoder", "safety"];
+export const TOKENIZER = "tokenizer.json";
+
+/** Bytes per element as stored. */
+export const DTYPE_BYTES: Readonly<Record<string, number>> = {
+  F64: 8,
+  I64: 8,
+  F32: 4,
+  I32: 4,
+  U32: 4,
+  F16: 2,
+  BF16: 2,
+  U8: 1,
+  BOOL: 1,
+};
+/** Quantized values in one U32. */
+export const PER_WORD: Readonly<Record<Scheme, number>> = { q8: 4, q4: 8, q4_1: 8 };
+
+type Json = Record<string, unknown>;
+
+/** Reads a manifest. @throws {EmuError} `bad-manifest`, `unknown-format` or `bad-name`. */
+export function parseManifest(text: string): Manifest {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    throw bad("it is not JSON, so there may be no pack at this address");
+  }
+  if (!isObject(json) || !("format" in json)) throw bad("it has no format");
+  if (json.format !== FORMAT) {
+    const found = JSON.stringify(json.format);
+    throw new EmuError(
+      "unknown-format",
+      `emu.json has the pack format ${found}, but only ${FORMAT} is read here. Update emu-webgpu or convert the model again.`,
+    );
+  }
+  const files = new Map<string, FileEntry>();
+  const entries = (field: string, value: unknown): FileEntry[] => {
+    const list = array(field, value).map((entry) => fileEntry(field, entry));
+    for (const entry of list) {
+      if (files.has(entry.file) || entry.file === "emu.json") throw bad(`it lists ${entry.file} twice`);
+      files.set(entry.file, entry);
+    }
+    return list;
+  };
+  const shards = entries("shards", json.shards);
+  const manifest: Manifest = {
+    format: FORMAT,
+    name: string("name", json.name),
+    license: string("license", json.license),
+    attribution: string("attribution", json.attribution ?? ""),
+    config: config(json.config),
+    components: components(json.components, shards),
+    shards,
+    files: entries("files", json.files ?? []),
+    tensors: array("tensors", json.tensors).map(tensor),
+    quantization: quantization(json.quantization ?? {}),
+    requires: requires(json.requires ?? {}),
+  };
+  if (!manifest.files.some(({ file }) => file === TOKENIZER)) throw bad(`it lists no ${TOKENIZER}`);
+  checkTensors(manifest);
+  return manifest;
+}
+
+function fileEntry(field: string, value: unknown): FileEntry {
+  const entry = object(field, value);
+  const file = checkFileName(entry.file);
+  if (typeof entry.sha256 !== "string" || !/^[0-9a-f]{64}$/.test(entry.sha256)) {
+    throw bad(`the SHA-256 of ${file} is not 64 lower-case hexadecimal digits`);
+  }
+  return { file, bytes: count(`bytes of ${file}`, entry.bytes), sha256: entry.sha256 };
+}
+
+/** Only plain file names: nothing that could lead out of the pack's folder or hide in it. */
+export function checkFileName(name: unknown): string {
+  if (typeof name === "string" && /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$/.test(name)) return name;
+  const shown = JSON.stringify(name)?.slice(0, 200);
+  throw new EmuError("bad-name", `${shown} is not a plain file name. Do not use this pack.`);
+}
+
+function components(value: unknown, shards: FileEntry[]): Manifest["components"] {
+  const lengths = new Map(shards.map((shard) => [shard.file, shard.bytes]));
+  const owners = new Map<string, string>();
+  const found: Manifest["components"] = {};
+  for (const [name, given] of Object.entries(object("components", value))) {
+    const component = object("components", given);
+    const files = array("shards", component.shards).map(checkFileName);
+    let bytes = 0;
+    for (const file of files) {
+      const length = lengths.get(file);
+      if (length === undefined) throw bad(`component \`${name}\` needs ${file}, which is not listed`);
+      if (owners.has(file)) throw bad(`${file} belongs to two components`);
+      owners.set(file, name);
+      bytes += length;
+    }
+    if (component.bytes !== bytes) throw bad(`component \`${name}\` does not have the bytes of its shards, ${bytes}`);
+    // Parts that a later version may know are checked and left alone.
+    if (COMPONENTS.includes(name as Component)) found[name as Component] = { shards: files, bytes };
+  }
+  for (const name of ["vision", "lm"] as const) if (!found[name]) throw bad(`it has no component \`${name}\``);
+  return found;
+}
+
+function tensor(value: unknown): TensorEntry {
+  const entry = object("tensors", value);
+  const name = string("name of a tensor", entry.name);
+  const shape = array(`shape of ${name}`, entry.shape).map((side) => count(`shape of ${name}`, side));
+  if (typeof entry.dtype !== "string" || !(entry.dtype in DTYPE_BYTES))
+    throw bad(`tensor \`${name}\` has no known type`);
+  const parts = array(`parts of ${name}`, entry.parts).map((given) => {
+    const part = object(`parts of ${name}`, given);
+    const [begin, end] = array(`rows of ${name}`, part.rows).map((row) => count(`rows of ${name}`, row));
+    return {
+      file: checkFileName(part.file),
+      key: string("key", part.key),
+      rows: [begin ?? 0, end ?? 0] as [number, number],
+    };
+  });
+  return { name, dtype: entry.dtype, shape, component: string(`component of ${name}`, entry.component), parts };
+}
+
+function checkTensors({ tensors, components }: Manifest): void {
+  const owners = new Map<string, string>();
+  for (const [name, { shards }] of Object.entries(components)) for (const file of shards) owners.set(file, name);
+  for (const { name, shape, component, parts } of tensors) {
+    let next = 0;
+    for (const {
+      file,
+      rows: [begin, end],
+    } of parts) {
+      if (begin !== next || end < begin)
+        throw bad(`tensor \`${name}\` has rows ${begin} to ${end} where row ${next} comes next`);
+      next = end;
+      if (component in components && owners.get(file) !== component)
+        throw bad(`tensor \`${name}\` is in ${file}, which is no shard of \`${component}\``);
+    }
+    if (next !== (shape[0] ?? 1))
+      throw bad(`tensor \`${name}\` has ${shape[0] ?? 1} rows, but its parts end at ${next}`);
+  }
+}
+
+function quantization(value: unknown): Record<string, Scheme> {
+  const schemes = object("quantization", value);
+  for (const [name, scheme] of Object.entries(schemes)) {
+    if (!Object.hasOwn(PER_WORD, String(scheme)))
+      throw bad(`tensor \`${name}\` has the unknown scheme ${JSON.stringify(scheme)}`);
+  }
+  return schemes as Record<string, Scheme>;
+}
+
+function requires(value: unknown): Manifest["requires"] {
+  const given = object("requires", value);
+  return {
+    features: array("features", given.features ?? []).map((feature) => string("features", feature)),
+    largest_buffer: count("largest_buffer", given.largest_buffer ?? 0),
+    largest_binding: count("largest_binding", given.largest_binding ?? 0),
+  };
+}
+
+function config(value: unknown): Config {
+  const given = object("config", value);
+  const vision = object("config.emu.vision", object("config.emu", given.emu).vision);
+  count("config.emu.vision.image_size", vision.image_size);
+  if (given.decoder != null) count("config.decoder.image_size", object("config.decoder", given.decoder).image_size);
+  return given as unknown as Config;
+}
+
+function bad(reason: string): EmuError {
+  return new EmuError("bad-manifest", `emu.json cannot be used: ${reason}. Convert or download the pack again.`);
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function object(field: string, value: unknown): Json {
+  if (!isObject(value)) throw bad(`${field} is not an object`);
+  return value;
+}
+
+function array(field: string, value: unknown): unknown[] {
+  if (!Array.isArray(value)) throw bad(`${field} is not a list`);
+  return value;
+}
+
+function string(field: string, value: unknown): string {
+  if (typeof value !== "string") throw bad(`${field} is not a string`);
+  return value;
+}
+
+function count(field: string, value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0) throw bad(`${field} is not a count`);
+  return value as number;
+}

@@ -1,0 +1,103 @@
+/** The pack's address and its manifest, read before a worker exists. */
+
+import { EmuError, throwIfAborted } from "./errors.js";
+import { type Manifest, parseManifest } from "./manifest.js";
+import { sleep } from "./turn.js";
+import type { PackFiles, PackLocation } from "./types.js";
+import { PACK_FILE, type PackFile, type Store } from "./store.js";
+
+/** Where a pack is, in normal form. */
+export interface PackAddress {
+  /** Absolute, with a slash at its end; of a pack by files, its name. */
+  url: string;
+  files?: PackFiles["files"] | undefined;
+}
+
+/** Requests for the manifest before it is given up. */
+const ATTEMPTS = 3;
+
+/** A manifest and the text that it was read from. */
+export interface Pack {
+  text: string;
+  manifest: Manifest;
+}
+
+export function packAddress(given: PackLocation, base?: string): PackAddress {
+  if (typeof given === "string" || given instanceof URL) return { url: packUrl(given, base) };
+  return { url: packUrl(given.url, base), files: { ...given.files } };
+}
+
+/** Address of a file of a pack; a query of the pack's address (a signature, say) goes with every file. */
+export function fileUrl({ url, files }: PackAddress, file: string): string {
+  if (!files) {
+    const found = new URL(file, url);
+    found.search = new URL(url).search;
+    return found.href;
+  }
+  const found = Object.hasOwn(files, file) ? files[file] : undefined;
+  if (found === undefined)
+    throw new EmuError("not-found", `The pack ${url} has no address for ${file}. Add it to its files.`);
+  return found;
+}
+
+/** `models/emu-mini`, `models/emu-mini/` and `models/emu-mini/emu.json` are the same pack. */
+export function packUrl(given: string | URL, base?: string): string {
+  let url: URL;
+  try {
+    url = new URL(given, base);
+  } catch (cause) {
+    throw new EmuError("bad-request", `${String(given)} is not an address. Give the URL of the pack's folder.`, {
+      cause,
+    });
+  }
+  url.hash = "";
+  url.pathname = url.pathname.replace(/(\/emu\.json|\/)?$/, "/");
+  return url.href;
+}
+
+/** Fetches the manifest; what was stored serves where the network fails. */
+export async function fetchPack(
+  pack: PackAddress,
+  store: Store | null,
+  fetch: typeof globalThis.fetch,
+  signal?: AbortSignal,
+): Promise<Pack> {
+  const address = fileUrl(pack, "emu.json");
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const response = await fetch(address, { cache: "no-cache", signal });
+      if (response.status === 404 || response.status === 410) {
+        throw new EmuError("not-found", `There is no emu.json at ${pack.url}. Check the pack's address.`);
+      }
+      if (!response.ok) throw new Error(`the server answered ${response.status}`);
+      const text = await response.text();
+      return { text, manifest: parseManifest(text) };
+    } catch (error) {
+      throwIfAborted(signal);
+      if (error instanceof EmuError) throw error;
+      const kept = await keptManifest(store);
+      if (kept !== null) return { text: kept, manifest: parseManifest(kept) };
+      if (attempt === ATTEMPTS) {
+        const why = error instanceof TypeError ? "the connection failed" : (error as Error).message;
+        throw new EmuError("fetch", `emu.json could not be fetched: ${why}. Check the connection and try again.`, {
+          cause: error,
+        });
+      }
+      await sleep(500 * attempt, signal);
+    }
+  }
+}
+
+/** What addresses are relative to; nothing in Node. */
+export function base(): string | undefined {
+  const { document, location } = globalThis as { document?: Document; location?: Location };
+  return document?.baseURI ?? location?.href;
+}
+
+async function keptManifest(store: Store | null): Promise<string | null> {
+  try {
+    return (JSON.parse((await store?.readText(PACK_FILE)) ?? "null") as PackFile | null)?.manifest ?? null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,27 @@
+/** What both workers do: a host on this side of `postMessage`. */
+
+import { toWire } from "./errors.js";
+import { watchGpu } from "./gpu.js";
+import { Host } from "./host.js";
+import { openOpfs } from "./opfs.js";
+import type { ToWorker } from "./protocol.js";
+import type { WasmModule } from "./wasm.js";
+
+export function serve(module: unknown, wasm: URL): void {
+  const scope = globalThis as unknown as DedicatedWorkerGlobalScope;
+  const host = new Host(
+    {
+      module: module as WasmModule,
+      wasm,
+      fetch: scope.fetch.bind(scope),
+      openStore: (url) => openOpfs(url, true),
+      watchGpu,
+    },
+    (message, transfer = []) => scope.postMessage(message, transfer),
+  );
+  scope.onmessage = ({ data }: MessageEvent<ToWorker>) => host.receive(data);
+  // A panic leaves what was awaited pending for ever: the module says so itself, or the browser does.
+  Object.assign(scope, { emuPanicked: (message: string) => host.fail(toWire(new Error(message))) });
+  scope.addEventListener("error", ({ error, message }) => host.fail(toWire(error ?? new Error(message))));
+  scope.addEventListener("unhandledrejection", ({ reason }) => host.fail(toWire(reason)));
+}

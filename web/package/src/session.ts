@@ -1,0 +1,216 @@
+/** The calls of a loaded model, wherever it runs. */
+
+import type { CallHooks, Client } from "./client.js";
+import { EmuError, throwIfAborted } from "./errors.js";
+import { takePictures, toImageData, toWirePicture } from "./pictures.js";
+import type { Fault, JobEvent, WirePicture } from "./protocol.js";
+import { Stream } from "./stream.js";
+import type {
+  CallOptions,
+  ChatEvent,
+  ChatOptions,
+  DeviceInfo,
+  DrawOptions,
+  ImageSource,
+  MemoryInfo,
+  Message,
+  Picture,
+  Piece,
+  Progress,
+  Support,
+  TextOptions,
+} from "./types.js";
+import type { WasmDrawOptions, WasmRequest, WasmTextOptions } from "./wasm.js";
+
+export class Session {
+  protected constructor(private readonly client: Client) {}
+
+  /** What was found out about the machine and the pack. Warnings since then have joined `reasons`. */
+  get support(): Support {
+    return this.client.support;
+  }
+
+  /** The device in use. */
+  get device(): DeviceInfo {
+    return this.client.device;
+  }
+
+  /**
+   * Answers a conversation, piece by piece. Nothing is sent before the first piece is asked for; leaving the loop stops the call.
+   * With `retry`, what came before a restart does not come twice.
+   */
+  async *chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent, void, undefined> {
+    throwIfAborted(options.signal);
+    const pictures: WirePicture[] = [];
+    const turns = [];
+    for (const { role, content } of messages) turns.push({ role, parts: await takePictures(content, pictures) });
+    const request: WasmRequest = {
+      task: "chat",
+      messages: turns,
+      text: textOptions(options),
+      // A beam search has no single course in which a picture could stand.
+      images: options.images ?? (this.support.model.draws !== null && !((options.beams ?? 1) > 1)),
+      draw: drawOptions(options.draw ?? {}),
+      seed: seedOf(options.seed),
+    };
+    const events = new Stream<ChatEvent>();
+    const left = new AbortController();
+    const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
+    // Of what a restart repeats.
+    const given = { text: 0, images: 0 };
+    const seen = { text: 0, images: 0 };
+    const take = (event: JobEvent) => {
+      if ("phase" in event) {
+        if (event.phase === "warning" && event.code === "restarted") seen.text = seen.images = 0;
+      } else if (event.type === "text") {
+        const fresh = event.text.slice(Math.max(0, given.text - seen.text));
+        seen.text += event.text.length;
+        if (!fresh) return;
+        given.text = seen.text;
+        events.push({ type: "text", text: fresh });
+      } else if (event.type === "image") {
+        if (seen.images++ < given.images) return;
+        given.images = seen.images;
+        events.push({ type: "image", image: toImageData(event), seed: event.seed, flagged: event.flagged });
+      } else if (event.type === "usage") {
+        const { promptTokens, tokens, seconds, finish } = event;
+        events.push({ type: "usage", promptTokens, tokens, seconds, finish });
+      }
+    };
+    const done = this.run(request, pictures, { ...options, signal }, take);
+    done.then(
+      () => events.close(),
+      (error) => events.fail(error),
+    );
+    try {
+      yield* events;
+    } finally {
+      left.abort();
+    }
+  }
+
+  /** Describes a picture. */
+  async caption(image: ImageSource, options: TextOptions = {}): Promise<string> {
+    throwIfAborted(options.signal);
+    const request: WasmRequest = { task: "caption", text: textOptions(options), seed: seedOf(options.seed) };
+    let text = "";
+    await this.run(request, [await toWirePicture(image)], options, (event) => {
+      if ("phase" in event) {
+        if (event.phase === "warning" && event.code === "restarted") text = "";
+      } else if (event.type === "text") text += event.text;
+    });
+    return text.trim();
+  }
+
+  /** Draws what text and pictures ask for. */
+  async generateImage(parts: string | readonly Piece[], options: DrawOptions = {}): Promise<Picture> {
+    throwIfAborted(options.signal);
+    const { model, tasks } = this.support;
+    if (model.draws === null) throw new EmuError("no-decoder", `${model.name} cannot draw. Use a pack with a decoder.`);
+    if (!tasks.some(({ task, fits }) => task === "draw" && fits)) {
+      throw new EmuError(
+        "too-large",
+        `${model.name} cannot draw here: see support.reasons. Use a smaller pack or another machine.`,
+      );
+    }
+    const pictures: WirePicture[] = [];
+    const wanted = await takePictures(parts, pictures);
+    const request: WasmRequest = {
+      task: "image",
+      parts: wanted,
+      draw: drawOptions(options),
+      seed: seedOf(options.seed),
+    };
+    let picture: Picture | undefined;
+    await this.run(request, pictures, options, (event) => {
+      if ("type" in event && event.type === "image")
+        picture = { image: toImageData(event), flagged: event.flagged, seed: event.seed };
+    });
+    if (!picture) throw new EmuError("crashed", "No picture came out. Try again.");
+    return picture;
+  }
+
+  /** The embeddings that the language model is given in place of the picture. */
+  async embed(image: ImageSource, options: CallOptions = {}): Promise<Float32Array[]> {
+    throwIfAborted(options.signal);
+    let rows: Float32Array[] = [];
+    await this.run({ task: "embed" }, [await toWirePicture(image)], options, (event) => {
+      if ("type" in event && event.type === "embeddings") rows = event.rows;
+    });
+    return rows;
+  }
+
+  /** Bytes in use, once the calls before it are done. */
+  async memory(): Promise<MemoryInfo> {
+    return (await this.client.call({ type: "memory" })) as MemoryInfo;
+  }
+
+  /** Ends every call (they reject with `AbortError`) and waits until the worker is idle. What is loaded stays. */
+  async reset(): Promise<void> {
+    await this.client.reset();
+  }
+
+  /** Ends every call and gives back everything: worker, device, memory. The cache stays. */
+  async dispose(): Promise<void> {
+    await this.client.dispose();
+  }
+
+  /** @internal Faults for tests; see `emu-webgpu/testing`. */
+  provoke(fault: Fault): void {
+    this.client.provoke(fault);
+  }
+
+  private async run(
+    request: WasmRequest,
+    pictures: WirePicture[],
+    options: CallOptions,
+    take: (event: JobEvent) => void,
+  ): Promise<void> {
+    const { signal, retry, onProgress } = options;
+    const hooks: CallHooks = {
+      signal,
+      retry,
+      onEvent: (event) => {
+        const progress = toProgress(event);
+        if (progress) onProgress?.(progress);
+        take(event);
+      },
+    };
+    await this.client.call({ type: "run", request, pictures }, hooks);
+  }
+}
+
+/** What is told of an event as progress. */
+export function toProgress(event: JobEvent): Progress | null {
+  if ("phase" in event) return event;
+  switch (event.type) {
+    case "prefill":
+    case "decode":
+      return { phase: event.type, tokens: event.tokens };
+    case "denoise": {
+      const { step, steps, preview } = event;
+      return { phase: "denoise", step, steps, ...(preview && { preview: toImageData(preview) }) };
+    }
+    case "decode-image":
+      return { phase: "decode-image" };
+    default:
+      return null;
+  }
+}
+
+/** A seed is chosen here, so that a call that starts again has the same. */
+export function seedOf(seed: number | undefined): number {
+  if (seed === undefined) return crypto.getRandomValues(new Uint32Array(1))[0]!;
+  if (Number.isSafeInteger(seed) && seed >= 0) return seed;
+  throw new EmuError("bad-request", `${seed} is no seed. Give a whole number from 0 to 2^53 - 1.`);
+}
+
+function textOptions(options: TextOptions): WasmTextOptions {
+  const { maxNewTokens, temperature, topK, topP, repetitionPenalty, noRepeatNgram, beams, lengthPenalty } = options;
+  return { maxNewTokens, temperature, topK, topP, repetitionPenalty, noRepeatNgram, beams, lengthPenalty };
+}
+
+function drawOptions(options: Omit<DrawOptions, keyof CallOptions | "seed">): WasmDrawOptions {
+  const { width, height, steps, scheduler, guidance, negative, previewEvery } = options;
+  return { width, height, steps, scheduler, guidance, negative, previewEvery };
+}

@@ -1,0 +1,201 @@
+/** What the package takes and gives. */
+
+/** A picture in any form a page has it in. Encoded bytes (PNG, JPEG, GIF, WebP) are decoded by the model's own decoder, so
+ * that results equal the native program's; other formats the browser knows are decoded by the browser. */
+export type ImageSource =
+  | Blob
+  | ArrayBuffer
+  | Uint8Array
+  | ImageData
+  | ImageBitmap
+  | HTMLImageElement
+  | HTMLCanvasElement
+  | OffscreenCanvas
+  | HTMLVideoElement
+  /** An address to fetch. */
+  | string
+  | URL;
+
+/** A piece of what was said. */
+export type Part =
+  | { type: "text"; text: string }
+  | { type: "image"; image: ImageSource }
+  /** Frames of a video, in order; eight are what the model was made for. */
+  | { type: "video"; frames: ImageSource[] };
+
+/** A part, or short for one: a string is text (an address is given as a `URL` or in a `Part`), anything else a picture. */
+export type Piece = Part | string | Exclude<ImageSource, string>;
+
+/** A turn of a conversation. */
+export interface Message {
+  role: "system" | "user" | "assistant";
+  content: string | Piece[];
+}
+
+/** A pack whose files a bundler has renamed: an address for each, `emu.json` and `tokenizer.json` among them. */
+export interface PackFiles {
+  /** Names the pack in the cache, such as `npm:emu-webgpu-mini`; nothing is fetched from it. */
+  url: string;
+  /** The address of each file by its name in the pack. */
+  files: Readonly<Record<string, string>>;
+}
+
+/** Where a pack is: the address of its folder, or of each of its files. */
+export type PackLocation = string | URL | PackFiles;
+
+export type DeviceChoice = "auto" | "webgpu" | "cpu";
+export type Scheduler = "pndm" | "ddim" | "dpm++";
+export type Component = "vision" | "lm" | "decoder" | "safety";
+
+/** What happens, while it does. */
+export type Progress =
+  | {
+      phase: "download";
+      component: Component;
+      /** Bytes that are here, from the cache or the network. */
+      loaded: number;
+      total: number;
+      /** Of those, bytes that came over the network. */
+      fetched: number;
+      /** Sums over everything being loaded. */
+      loadedAll: number;
+      totalAll: number;
+    }
+  | { phase: "upload"; component: Component; loaded: number; total: number }
+  | { phase: "compile"; done: number; total: number }
+  | { phase: "prefill"; tokens: number }
+  | { phase: "decode"; tokens: number }
+  | { phase: "denoise"; step: number; steps: number; preview?: ImageData }
+  | { phase: "decode-image" }
+  /** Something is worse than it should be, and the work goes on: `cache-full` and `cache-unavailable` (what is fetched is not
+   * kept), `restarted` (after a crash or a lost device). The same sentence joins `emu.support.reasons`. */
+  | { phase: "warning"; code: string; message: string };
+
+export interface CallOptions {
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  /** After a lost device or a crash of the worker, start this call again with the same seed instead of rejecting. */
+  retry?: boolean;
+}
+
+export interface TextOptions extends CallOptions {
+  maxNewTokens?: number;
+  /** 0 (the default) takes the most likely token. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  repetitionPenalty?: number;
+  noRepeatNgram?: number;
+  /** More than 1: beam search; the text then comes at once. */
+  beams?: number;
+  lengthPenalty?: number;
+  seed?: number;
+}
+
+export interface DrawOptions extends CallOptions {
+  width?: number;
+  height?: number;
+  steps?: number;
+  scheduler?: Scheduler;
+  guidance?: number;
+  negative?: string;
+  seed?: number;
+  /** A rough picture with every n-th step's progress; 0 (the default): none. */
+  previewEvery?: number;
+}
+
+export interface ChatOptions extends TextOptions {
+  /** Whether a picture that the model begins is drawn (default: where the pack can draw). */
+  images?: boolean;
+  /** How such pictures are drawn. */
+  draw?: Omit<DrawOptions, keyof CallOptions | "seed">;
+}
+
+export type ChatEvent =
+  | { type: "text"; text: string }
+  | { type: "image"; image: ImageData; seed: number; flagged: boolean | null }
+  | { type: "usage"; promptTokens: number; tokens: number; seconds: number; finish: "end" | "length" };
+
+export interface Picture {
+  image: ImageData;
+  /** Whether the safety checker blacked it out; null: the pack has no checker. */
+  flagged: boolean | null;
+  seed: number;
+}
+
+export interface LoadOptions {
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  device?: DeviceChoice;
+  /** What to load now. Others are loaded when a call first needs them. Default: vision and lm. */
+  components?: Component[];
+  /** "opfs" (the default) keeps verified shards in the origin's private file system; "none" keeps nothing. */
+  cache?: "opfs" | "none";
+}
+
+/** Bytes that a component takes. */
+export interface ComponentPlan {
+  component: Component;
+  /** What is downloaded, unless the cache has it. */
+  download: number;
+  /** What lies in the device's memory once it is loaded. */
+  resident: number;
+  /** What of the download is in the cache already. */
+  cached: number;
+}
+
+/** Whether and how this machine can run a pack; made from `emu.json` alone. */
+export interface Support {
+  supported: boolean;
+  /** Why not, or what will be worse, in sentences. */
+  reasons: string[];
+  /** What will be used. */
+  device: "webgpu" | "cpu" | null;
+  adapter: {
+    name: string;
+    software: boolean;
+    features: string[];
+    limits: { maxBufferSize: number; maxStorageBufferBindingSize: number; maxComputeInvocationsPerWorkgroup: number };
+  } | null;
+  model: {
+    name: string;
+    license: string;
+    attribution: string;
+    imageSize: number;
+    draws: number | null;
+    checks: boolean;
+  };
+  plan: ComponentPlan[];
+  /** What is on the device at once, at most, by task. */
+  tasks: {
+    task: "caption" | "chat" | "draw";
+    components: Component[];
+    download: number;
+    resident: number;
+    fits: boolean;
+  }[];
+}
+
+/** A pack in the cache. */
+export interface CachedModel {
+  url: string;
+  name: string;
+  bytes: number;
+  complete: boolean;
+}
+
+/** The device in use. */
+export interface DeviceInfo {
+  kind: "webgpu" | "cpu";
+  name: string;
+  /** Whether it is a GPU in software. */
+  software: boolean;
+}
+
+/** Bytes in use now. */
+export interface MemoryInfo {
+  /** Allocated on the device (on the CPU: of the WASM memory, by tensors). */
+  device: number;
+  /** Size of the WASM memory. */
+  wasm: number;
+}

@@ -1,0 +1,6 @@
+// Built by `cargo xtask wasm`, which may come after a check of the types.
+// @ts-ignore
+import * as module from "../wasm/webgpu/emu_web.js";
+import { serve } from "./serve.js";
+
+serve(module, new URL("../wasm/webgpu/emu_web_bg.wasm", import.meta.url));

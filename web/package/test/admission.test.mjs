@@ -1,0 +1,207 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { describeAdapter, hasSimd } from "../dist/adapter.js";
+import { admit, formatBytes, requireSupport, residentBytes, splitsInto } from "../dist/admission.js";
+import { parseManifest } from "../dist/manifest.js";
+
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+const mini = parseManifest(readFileSync(new URL("../../../models/emu-mini/emu.json", import.meta.url), "utf8"));
+const none = new Map();
+
+const GPU = adapter("nvidia ada");
+const SWIFTSHADER = adapter("google swiftshader");
+const machine = (changes = {}) => ({ adapter: GPU, simd: true, memory: null, storage: null, ...changes });
+
+function adapter(name, limits = {}, features = ["shader-f16"]) {
+  const all = {
+    maxBufferSize: GIB,
+    maxStorageBufferBindingSize: GIB,
+    maxComputeInvocationsPerWorkgroup: 256,
+    ...limits,
+  };
+  return describeAdapter({ info: { description: name }, features: new Set(features), limits: all });
+}
+
+/** A manifest of the tensors given: `[name, dtype, shape, component]`. */
+function manifestOf(tensors, changes = {}) {
+  const manifest = { ...structuredClone(mini), tensors: [], quantization: {}, ...changes };
+  for (const [name, dtype, shape, component = "lm"] of tensors)
+    manifest.tensors.push({ name, dtype, shape, component, parts: [] });
+  return manifest;
+}
+
+test("auto takes a hardware GPU, and the CPU where there is none or only a program", () => {
+  assert.equal(admit(mini, machine(), "auto", none).device, "webgpu");
+  assert.deepEqual(admit(mini, machine(), "auto", none).reasons, []);
+
+  const without = admit(mini, machine({ adapter: null }), "auto", none);
+  assert.equal(without.device, "cpu");
+  assert.equal(without.supported, true);
+  assert.match(without.reasons.join(" "), /no WebGPU adapter here\. So the CPU/);
+
+  for (const name of ["google swiftshader", "llvmpipe (LLVM 15)", "Mesa lavapipe", "Microsoft Basic Render Driver"]) {
+    const software = admit(mini, machine({ adapter: adapter(name) }), "auto", none);
+    assert.equal(software.device, "cpu", name);
+    assert.match(software.reasons.join(" "), /only GPU here is a program/);
+  }
+  const info = { vendor: "x", isFallbackAdapter: true };
+  assert.equal(describeAdapter({ info, features: new Set(), limits: {} }).software, true);
+  assert.equal(describeAdapter({ info: { vendor: "intel" }, features: new Set(), limits: {} }).software, false);
+});
+
+test("both devices can be forced", () => {
+  assert.equal(admit(mini, machine({ adapter: SWIFTSHADER }), "webgpu", none).device, "webgpu");
+  assert.equal(admit(mini, machine(), "cpu", none).device, "cpu");
+  const nothing = admit(mini, machine({ adapter: null }), "webgpu", none);
+  assert.deepEqual([nothing.device, nothing.supported], [null, false]);
+  assert.throws(() => requireSupport(nothing, "webgpu"), { code: "no-webgpu", message: /no WebGPU adapter/ });
+  assert.throws(() => requireSupport(admit(mini, machine({ simd: false }), "cpu", none), "cpu"), {
+    code: "unsupported",
+    message: /vector instructions/,
+  });
+});
+
+test("an adapter below the requirements is told, and auto goes to the CPU", () => {
+  const demanding = { ...mini, requires: { ...mini.requires, features: ["shader-f16", "subgroups"] } };
+  const forced = admit(demanding, machine(), "webgpu", none);
+  assert.equal(forced.supported, false);
+  assert.deepEqual(forced.reasons, ["The GPU lacks the feature subgroups, which this pack needs."]);
+  assert.throws(() => requireSupport(forced, "webgpu"), { code: "unsupported" });
+  assert.equal(admit(demanding, machine(), "auto", none).device, "cpu");
+
+  const small = adapter("x", { maxComputeInvocationsPerWorkgroup: 128 });
+  assert.match(
+    admit(mini, machine({ adapter: small }), "webgpu", none).reasons.join(),
+    /128 invocations, and the kernels need 256/,
+  );
+
+  const asking = { ...mini, requires: { features: [], largest_buffer: 2 * GIB, largest_binding: 0 } };
+  assert.match(admit(asking, machine(), "webgpu", none).reasons.join(), /needs buffers of 2 GiB/);
+});
+
+test("bytes on the device are those of f32", () => {
+  const manifest = manifestOf(
+    [
+      ["a", "F16", [10, 32]],
+      ["b", "U32", [10, 8]],
+      ["b.scales", "F16", [10, 1]],
+      ["c", "U32", [10, 4]],
+      ["c.scales", "F16", [10, 1]],
+      ["c.mins", "F16", [10, 1]],
+      ["d", "I32", [7]],
+      ["e.scales", "F32", [3]],
+      ["f", "U8", [5]],
+      ["g", "F32", []],
+    ],
+    { quantization: { b: "q8", c: "q4_1" } },
+  );
+  const bytes = Object.fromEntries(manifest.tensors.map((tensor) => [tensor.name, residentBytes(manifest, tensor)]));
+  assert.deepEqual(bytes, {
+    a: 1280,
+    b: 1280,
+    "b.scales": 0,
+    c: 1280,
+    "c.scales": 0,
+    "c.mins": 0,
+    d: 28,
+    "e.scales": 12,
+    f: 5,
+    g: 4,
+  });
+});
+
+test("the plan has every component and task", () => {
+  const cached = new Map([[mini.components.lm.shards[0], 1234]]);
+  const { plan, tasks, model } = admit(mini, machine(), "auto", cached);
+  assert.deepEqual(
+    plan.map(({ component, cached }) => [component, cached]),
+    [
+      ["vision", 0],
+      ["lm", 1234],
+      ["decoder", 0],
+    ],
+  );
+  for (const part of plan) assert.equal(part.download, mini.components[part.component].bytes);
+  // As `emu inspect` counts them: half-precision weights at twice their bytes.
+  const resident = plan.reduce((sum, part) => sum + part.resident, 0);
+  assert.ok(resident > 45e6 && resident < 55e6, String(resident));
+  assert.deepEqual(
+    tasks.map(({ task, fits }) => [task, fits]),
+    [
+      ["caption", true],
+      ["chat", true],
+      ["draw", true],
+    ],
+  );
+  assert.deepEqual(tasks[0].components, ["vision", "lm"]);
+  assert.ok(tasks[0].download < tasks[2].download);
+  assert.deepEqual([model.draws, model.checks, model.imageSize], [64, false, 64]);
+
+  const { decoder: _, ...components } = mini.components;
+  const mute = admit({ ...mini, components }, machine(), "auto", none);
+  assert.equal(mute.model.draws, null);
+  assert.deepEqual([mute.supported, mute.tasks[2].fits], [true, false]);
+});
+
+test("matrices beyond the binding limit are split by rows, anything else beyond it cannot be loaded", () => {
+  const firefox = adapter("x", { maxStorageBufferBindingSize: 128 * MIB });
+  const table = manifestOf([["lm.embed", "F16", [32_007, 5120]]]);
+  assert.equal(splitsInto(table, table.tensors[0], 128 * MIB), 5);
+  const split = admit(table, machine({ adapter: firefox }), "auto", none);
+  assert.deepEqual([split.device, split.supported], ["webgpu", true]);
+  assert.match(split.reasons.join(), /1 tensor is larger than a buffer may be here \(128 MiB\) and is split by rows/);
+
+  const wide = manifestOf([["lm.wide", "F32", [2, 40 * MIB]]]);
+  assert.equal(splitsInto(wide, wide.tensors[0], 128 * MIB), null);
+  const stuck = admit(wide, machine({ adapter: firefox }), "webgpu", none);
+  assert.equal(stuck.supported, false);
+  assert.match(stuck.reasons.join(), /Tensor lm\.wide takes 320 MiB, and a buffer has at most 128 MiB here/);
+
+  // What only drawing needs leaves the rest running.
+  const convolution = manifestOf([["unet.conv", "F16", [8192, 8192, 3, 3], "decoder"]]);
+  const partly = admit(convolution, machine({ adapter: firefox }), "webgpu", none);
+  assert.equal(partly.supported, true);
+  assert.deepEqual(
+    partly.tasks.map(({ fits }) => fits),
+    [true, false, false],
+  );
+  assert.match(partly.reasons.join(), /unet\.conv/);
+});
+
+test("memory: what the CPU path cannot hold, and what the machine has not", () => {
+  const large = manifestOf([["lm.a", "F32", [1 << 15, 1 << 15]]]);
+  const cpu = admit(large, machine({ adapter: null }), "auto", none);
+  assert.equal(cpu.supported, false);
+  assert.match(cpu.reasons.join(), /at most 3\.5 GiB for weights, and this pack takes 4 GiB/);
+  assert.equal(admit(large, machine(), "auto", none).supported, true);
+
+  const poor = admit(large, machine({ memory: 2 * GIB }), "auto", none);
+  assert.equal(poor.tasks[0].fits, false);
+  assert.match(poor.reasons.join(), /To caption takes 4 GiB of memory, and about 2 GiB can be had/);
+
+  const shard = { ...mini, shards: [{ ...mini.shards[0], bytes: 2 * GIB }] };
+  assert.match(admit(shard, machine(), "auto", none).reasons.join(), /smaller shards/);
+});
+
+test("storage that is too small is told and no obstacle", () => {
+  const { supported, reasons } = admit(mini, machine({ storage: 1 * MIB }), "auto", none);
+  assert.equal(supported, true);
+  assert.match(reasons.join(), /grants this page 1 MiB of storage/);
+  const all = new Map(mini.shards.map(({ file, bytes }) => [file, bytes]));
+  assert.deepEqual(admit(mini, machine({ storage: 1 * MIB }), "auto", all).reasons, []);
+});
+
+test("bytes for people", () => {
+  assert.deepEqual([1, 1024, 1.5 * MIB, 128 * MIB, 2.25 * GIB].map(formatBytes), [
+    "1 KiB",
+    "1 KiB",
+    "1.5 MiB",
+    "128 MiB",
+    "2.3 GiB",
+  ]);
+});
+
+test("vector instructions are found where they are", () => assert.equal(hasSimd(), true));

@@ -1,0 +1,256 @@
+/** Calls: their results, their order, their ends. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { fakeModule, gated, play, PNG } from "./fake-wasm.mjs";
+import { ask, collect, outcome, start, textOf } from "./harness.mjs";
+
+const never = () => new Promise(() => {});
+
+test("each call gives what its types say", async (t) => {
+  const { emu, workers } = await start(t);
+  assert.equal(await emu.caption(PNG, { seed: 5, maxNewTokens: 7 }), "a picture of seed 5 and 1");
+  // Options that were not given travel as `undefined`, which the engine's JSON leaves out.
+  assert.deepEqual(JSON.parse(JSON.stringify(workers[0].seen.requests[0])), {
+    task: "caption",
+    text: { maxNewTokens: 7 },
+    seed: 5,
+  });
+
+  const events = await collect(emu.chat(ask(), { seed: 6 }));
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ["text", "text", "text", "text", "image", "usage"],
+  );
+  assert.deepEqual(
+    [events[4].image.width, events[4].image.height, [...events[4].image.data], events[4].seed, events[4].flagged],
+    [2, 1, [1, 2, 3, 255, 4, 5, 6, 255], 6, null],
+  );
+  assert.deepEqual(
+    { ...events[5], seconds: 0 },
+    { type: "usage", promptTokens: 5, tokens: 4, finish: "end", seconds: 0 },
+  );
+
+  const seen = [];
+  const picture = await emu.generateImage(["a cat like", PNG], {
+    seed: 7,
+    previewEvery: 1,
+    onProgress: (event) => seen.push(event),
+  });
+  assert.deepEqual([picture.seed, picture.flagged, picture.image.width], [7, null, 2]);
+  assert.deepEqual(
+    seen.filter(({ phase }) => phase === "denoise").map(({ step, steps, preview }) => [step, steps, preview.width]),
+    [1, 2, 3, 4].map((n) => [n, 4, 2]),
+  );
+  assert.deepEqual(workers[0].seen.requests.at(-1).parts, [{ text: "a cat like" }, { image: 0 }]);
+
+  assert.deepEqual(
+    (await emu.embed(PNG)).map((row) => [...row]),
+    [
+      [1, 2],
+      [3, 4],
+    ],
+  );
+  assert.deepEqual(await emu.memory(), { device: 1000, wasm: 65536 });
+  assert.equal(emu.device.name, "fake");
+});
+
+test("a beam search draws nothing, and a seed is chosen where none is given", async (t) => {
+  const { emu, workers } = await start(t);
+  await collect(emu.chat(ask(), { beams: 4 }));
+  await collect(emu.chat(ask()));
+  const [beams, single] = workers[0].seen.requests;
+  assert.deepEqual([beams.images, single.images], [false, true]);
+  assert.ok(Number.isInteger(single.seed) && single.seed !== beams.seed);
+  await assert.rejects(emu.caption(PNG, { seed: -1 }), { code: "bad-request" });
+  await assert.rejects(emu.caption(PNG, { seed: 0.5 }), { code: "bad-request" });
+});
+
+test("two calls at once are done one after the other, in order", async (t) => {
+  const { emu, workers } = await start(t);
+  const ended = [];
+  const calls = [1, 2, 3].map((seed) => emu.caption(PNG, { seed }).then((text) => ended.push(text)));
+  await Promise.all(calls);
+  assert.deepEqual(
+    ended,
+    [1, 2, 3].map((seed) => `a picture of seed ${seed} and 1`),
+  );
+  assert.deepEqual(
+    workers[0].seen.requests.map(({ seed }) => seed),
+    [1, 2, 3],
+  );
+});
+
+test("an error of the engine rejects its call and no other", async (t) => {
+  const fake = fakeModule({
+    run: async (request, ...rest) => {
+      if (request.seed === 1) throw { code: "too-long", message: "The prompt is too long. Shorten it." };
+      await play(request, ...rest);
+    },
+  });
+  const { emu } = await start(t, { fakes: [fake] });
+  const [bad, good] = [emu.caption(PNG, { seed: 1 }), emu.caption(PNG, { seed: 2 })];
+  await assert.rejects(bad, { name: "EmuError", code: "too-long", message: "The prompt is too long. Shorten it." });
+  assert.match(await good, /seed 2/);
+});
+
+test("an abort rejects at once, in every phase, and the next call works", async (t) => {
+  const fake = gated();
+  const { emu } = await start(t, { fakes: [fake] });
+
+  // Before it begins.
+  await assert.rejects(emu.caption(PNG, { signal: AbortSignal.abort() }), { name: "AbortError" });
+
+  // In the midst of a step that does not end.
+  const stop = new AbortController();
+  const running = emu.caption(PNG, { signal: stop.signal, seed: 1 });
+  const waiting = emu.caption(PNG, { seed: 2 });
+  await fake.arrived();
+  const begun = performance.now();
+  stop.abort(new Error("whatever the reason"));
+  await assert.rejects(running, { name: "AbortError" });
+  assert.ok(performance.now() - begun < 50);
+
+  // While it waits in the queue.
+  const queued = new AbortController();
+  const third = emu.caption(PNG, { signal: queued.signal, seed: 3 });
+  queued.abort();
+  await assert.rejects(third, { name: "AbortError" });
+
+  fake.release();
+  await fake.arrived();
+  fake.release();
+  assert.match(await waiting, /seed 2/);
+  assert.deepEqual(
+    fake.seen.requests.map(({ seed }) => seed),
+    [1, 2],
+  );
+});
+
+test("an aborted run is stopped at its next step", async (t) => {
+  const stop = new AbortController();
+  let steps = 0;
+  const fake = fakeModule({
+    run: async (request, pictures, tell, engine) => {
+      if (request.seed !== 1) return play(request, pictures, tell, engine);
+      for (;;) {
+        steps += 1;
+        if (steps === 5) stop.abort();
+        await tell({ type: "decode", tokens: steps });
+      }
+    },
+  });
+  const { emu } = await start(t, { fakes: [fake] });
+  await assert.rejects(emu.caption(PNG, { signal: stop.signal, seed: 1 }), { name: "AbortError" });
+  assert.match(await emu.caption(PNG, { seed: 2 }), /seed 2/);
+  assert.ok(steps < 10, `${steps} steps`);
+});
+
+test("leaving a chat's loop stops it; its signal ends it with an AbortError", async (t) => {
+  const { emu, workers } = await start(t);
+  for await (const event of emu.chat(ask(), { seed: 1 })) {
+    assert.equal(event.text, "a");
+    break;
+  }
+  const stop = new AbortController();
+  const some = [];
+  await assert.rejects(
+    async () => {
+      for await (const event of emu.chat(ask(), { seed: 2, signal: stop.signal })) {
+        some.push(event);
+        stop.abort();
+      }
+    },
+    { name: "AbortError" },
+  );
+  assert.ok(some.length >= 1);
+  assert.equal(textOf(await collect(emu.chat(ask(), { seed: 3 }))), "a picture of seed 3 and 1");
+  assert.equal(workers.length, 1);
+});
+
+test("reset ends every call and keeps what is loaded", async (t) => {
+  const fake = gated();
+  const { emu, workers } = await start(t, { fakes: [fake] });
+  const calls = [1, 2].map((seed) => outcome(emu.caption(PNG, { seed })));
+  await fake.arrived();
+  const reset = emu.reset();
+  fake.release();
+  await reset;
+  assert.deepEqual(await Promise.all(calls), ["AbortError", "AbortError"]);
+  const next = emu.caption(PNG, { seed: 3 });
+  await fake.arrived();
+  fake.release();
+  assert.match(await next, /seed 3/);
+  assert.equal(workers.length, 1);
+});
+
+test("dispose ends every call, gives back the engine, and stays so", async (t) => {
+  const fake = gated();
+  const { emu, workers } = await start(t, { fakes: [fake] });
+  const call = outcome(emu.caption(PNG));
+  await fake.arrived();
+  const disposed = emu.dispose();
+  fake.release();
+  await disposed;
+  assert.equal(await call, "disposed");
+  assert.deepEqual([workers[0].alive, fake.seen.freed, workers[0].destroyed], [false, 1, 1]);
+  await assert.rejects(emu.caption(PNG), { code: "disposed" });
+  await assert.rejects(emu.memory(), { code: "disposed" });
+  await assert.rejects(emu.reset(), { code: "disposed" });
+  await emu.dispose();
+});
+
+test("a WASM module of another version is refused", async (t) => {
+  const fake = fakeModule({ module: { version: () => "9.9.9" } });
+  await assert.rejects(start(t, { fakes: [fake] }), { code: "version", message: /9\.9\.9/ });
+});
+
+test("a module that cannot be started says what to check", async (t) => {
+  const fake = fakeModule({ module: { default: () => Promise.reject(new TypeError("404")) } });
+  await assert.rejects(start(t, { fakes: [fake] }), { code: "worker", message: /wasm folder/ });
+});
+
+test("a load is aborted at once, and ends its worker", async (t) => {
+  const stop = new AbortController();
+  const fake = fakeModule({ module: { selfTest: () => (setTimeout(() => stop.abort(), 5), never()) } });
+  const workers = [];
+  await assert.rejects(start(t, { fakes: [fake], signal: stop.signal, workers }), { name: "AbortError" });
+  assert.deepEqual(
+    workers.map(({ alive }) => alive),
+    [false],
+  );
+  await assert.rejects(start(t, { signal: AbortSignal.abort() }), { name: "AbortError" });
+});
+
+test("a store that is full, or cannot be opened, is warned of once and got along without", async (t) => {
+  const full = new DOMException("full", "QuotaExceededError");
+  const broken = {
+    sizes: async () => new Map(),
+    readText: async () => null,
+    writeText: () => Promise.reject(full),
+    exclusive: (_n, _s, work) => work(),
+    remove: async () => {},
+  };
+  for (const [store, code] of [
+    [broken, "cache-full"],
+    [() => Promise.reject(new DOMException("denied", "SecurityError")), "cache-unavailable"],
+  ]) {
+    const warnings = [];
+    const onEvent = (event) => event.phase === "warning" && warnings.push(event.code);
+    const { emu } = await start(t, { store, cache: true, onEvent });
+    assert.deepEqual(warnings, [code]);
+    assert.match(emu.support.reasons.join(" "), /kept for the next visit/);
+    assert.match(await emu.caption(PNG, { seed: 1 }), /seed 1/);
+  }
+});
+
+test("a pack without a decoder cannot draw, and says so before anything runs", async (t) => {
+  const { emu, workers } = await start(t);
+  emu.support.model.draws = null;
+  await assert.rejects(emu.generateImage("a cat"), { code: "no-decoder" });
+  emu.support.model.draws = 64;
+  emu.support.tasks.find(({ task }) => task === "draw").fits = false;
+  await assert.rejects(emu.generateImage("a cat"), { code: "too-large" });
+  assert.equal(workers[0].seen.requests.length, 0);
+});

@@ -1,0 +1,118 @@
+/** The real engine on the CPU, in Node, on the shipped pack. Skipped where the WASM module was not built. */
+
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { Emu } from "../dist/node.js";
+import { provoke } from "../dist/testing.js";
+
+const root = new URL("../../../models/emu-mini/", import.meta.url);
+const built = existsSync(new URL("../wasm/cpu/emu_web_bg.wasm", import.meta.url));
+const skip = built ? false : "the CPU module is not built; run cargo xtask wasm";
+const picture = (name) => readFile(new URL(`demo/${name}.png`, root));
+
+/** What the native program says to these, as in the project's README. */
+const PANDA = "a panda above a target on a red background";
+
+/** Largest difference of two pictures' values. */
+function difference(a, b) {
+  assert.equal(a.data.length, b.data.length);
+  return a.data.reduce((most, value, i) => Math.max(most, Math.abs(value - b.data[i])), 0);
+}
+
+test("the comparison of pictures sees one value of one pixel", () => {
+  const [a, b] = [{ data: [1, 2, 3] }, { data: [1, 4, 3] }];
+  assert.equal(difference(a, a), 0);
+  assert.equal(difference(a, b), 2);
+  assert.throws(() => difference(a, { data: [1] }));
+});
+
+let emu;
+before(async () => {
+  if (built) emu = await Emu.load(fileURLToPath(root));
+});
+after(() => emu?.dispose());
+
+test("captions and answers are the native program's", { skip }, async () => {
+  assert.equal(await emu.caption(await picture("panda-target")), PANDA);
+  let answer = "";
+  const content = [await picture("chick-telescope"), "what is on the left?"];
+  for await (const event of emu.chat([{ role: "user", content }])) if (event.type === "text") answer += event.text;
+  assert.equal(answer.trim(), "a chick");
+});
+
+test("a drawing is the same at the same seed, and another at another", { skip }, async () => {
+  const draw = (seed) => emu.generateImage("please make a drawing of a panda on a gray background", { seed, steps: 3 });
+  const [first, again, other] = [await draw(7), await draw(7), await draw(8)];
+  assert.deepEqual([first.image.width, first.image.height, first.flagged, first.seed], [64, 64, null, 7]);
+  assert.equal(difference(first.image, again.image), 0);
+  assert.ok(difference(first.image, other.image) > 10);
+});
+
+test("previews come as often as they were asked for", { skip }, async () => {
+  const previews = [];
+  const onProgress = (progress) => progress.phase === "denoise" && previews.push(progress.preview?.width ?? 0);
+  await emu.generateImage("a cat", { steps: 4, previewEvery: 2, onProgress });
+  assert.deepEqual(previews.filter((width) => width > 0).length, 1);
+  assert.equal(previews.length, 4);
+});
+
+test("embeddings are rows of the language model's width", { skip }, async () => {
+  const rows = await emu.embed(await picture("panda-target"));
+  assert.deepEqual([rows.length, rows[0].length], [16, 192]);
+  assert.ok(rows.every((row) => row.every(Number.isFinite)));
+});
+
+test("wrong pictures and requests are errors with codes, and the next call works", { skip }, async () => {
+  const whole = await picture("panda-target");
+  await assert.rejects(emu.caption(whole.subarray(0, 300)), { name: "EmuError", code: "bad-image" });
+  await assert.rejects(emu.caption(new Uint8Array([1, 2, 3])), { code: "bad-image" });
+  await assert.rejects(emu.caption(whole, { maxNewTokens: 1.5 }), { code: "bad-request" });
+  await assert.rejects(emu.generateImage("x", { width: 63 }), { code: "picture-size" });
+  assert.equal(await emu.caption(whole), PANDA);
+});
+
+test("an abort after each kind of step rejects, and the next call works", { skip }, async () => {
+  const whole = await picture("panda-target");
+  for (const phase of ["prefill", "decode", "denoise", "decode-image"]) {
+    const stop = new AbortController();
+    const onProgress = (progress) => progress.phase === phase && stop.abort();
+    const options = { signal: stop.signal, onProgress, steps: 3 };
+    const call = phase.startsWith("de") && phase !== "decode" ? emu.generateImage("a cat", options) : emu.caption(whole, options);
+    await assert.rejects(call, { name: "AbortError" }, phase);
+    assert.equal(await emu.caption(whole), PANDA, phase);
+  }
+});
+
+test("after a panic a new instance goes on, and retry repeats the call", { skip }, async () => {
+  const whole = await picture("panda-target");
+  const panicOnce = () => {
+    let done = false;
+    return ({ phase }) => {
+      if (phase !== "decode" || done) return;
+      done = true;
+      provoke(emu, "panic");
+    };
+  };
+  await assert.rejects(emu.caption(whole, { onProgress: panicOnce() }), { name: "EmuError", code: "crashed" });
+  assert.equal(await emu.caption(whole), PANDA);
+  assert.equal(await emu.caption(whole, { onProgress: panicOnce(), retry: true }), PANDA);
+});
+
+test("memory does not grow: 30 captions of four tokens, 10 drawings of two steps", { skip }, async () => {
+  const whole = await picture("panda-target");
+  const grown = async (times, work) => {
+    let tenth = 0;
+    for (let i = 1; i <= times; i++) {
+      await work();
+      if (i === Math.min(10, times >> 1)) tenth = (await emu.memory()).wasm;
+    }
+    return (await emu.memory()).wasm / tenth;
+  };
+  const captions = await grown(30, () => emu.caption(whole, { maxNewTokens: 4 }));
+  const drawings = await grown(10, () => emu.generateImage("a cat", { steps: 2 }));
+  assert.ok(captions <= 1.02 && drawings <= 1.02, `${captions} and ${drawings} times`);
+});

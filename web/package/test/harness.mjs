@@ -1,0 +1,109 @@
+/** Page side and worker side joined by messages, as a worker joins them, with a WASM module that is none. */
+
+import { readFile } from "node:fs/promises";
+
+import { admit } from "../dist/admission.js";
+import { Client } from "../dist/client.js";
+import { Host } from "../dist/host.js";
+import { parseManifest } from "../dist/manifest.js";
+import { Session } from "../dist/session.js";
+import { noStore } from "../dist/store.js";
+import { fakeModule, PNG } from "./fake-wasm.mjs";
+import { temporaryFolder, writePack } from "./pack.mjs";
+
+/** An adapter of real hardware. */
+export const GPU = {
+  name: "a gpu",
+  software: false,
+  features: [],
+  limits: { maxBufferSize: 2 ** 30, maxStorageBufferBindingSize: 2 ** 30, maxComputeInvocationsPerWorkgroup: 256 },
+};
+
+/**
+ * A loaded model. `fakes` are the modules of the workers in the order in which they start (the last serves for all further
+ * ones); `workers` what became of each.
+ */
+export async function start(
+  t,
+  {
+    fakes = [fakeModule()],
+    device = "auto",
+    adapters = [GPU],
+    store = noStore,
+    cache = false,
+    workers = [],
+    ...hooks
+  } = {},
+) {
+  const folder = await temporaryFolder(t);
+  await writePack(folder, { vision: [1000], lm: [2000], decoder: [3000] });
+  const fetch = async (url) => new Response(await readFile(new URL(url)));
+
+  const startWorker = (kind, receive) => {
+    const fake = fakes[Math.min(workers.length, fakes.length - 1)];
+    const worker = { kind, alive: true, lose: null, destroyed: 0, ...fake };
+    workers.push(worker);
+    const deliver = (to) => (message) => {
+      const sent = structuredClone(message);
+      setImmediate(() => worker.alive && to(sent));
+    };
+    const watchGpu = (onError) => {
+      worker.lose = (code = "device-lost") => onError({ code, message: `${code}!` });
+      return { destroy: () => (worker.destroyed++, worker.lose()) };
+    };
+    const env = {
+      module: fake.module,
+      wasm: new Uint8Array(),
+      fetch,
+      openStore: async () => (typeof store === "function" ? store() : store),
+      watchGpu,
+    };
+    const host = new Host(env, deliver(receive));
+    return { post: deliver((message) => host.receive(message)), terminate: () => (worker.alive = false) };
+  };
+
+  const text = await readFile(new URL("emu.json", `file://${folder}/`), "utf8");
+  const look = async (choice) => {
+    const machine = {
+      adapter: adapters[Math.min(workers.length, adapters.length - 1)],
+      simd: true,
+      memory: null,
+      storage: null,
+    };
+    return {
+      pack: { url: `file://${folder}/` },
+      manifest: text,
+      support: admit(parseManifest(text), machine, choice, new Map()),
+    };
+  };
+  const client = new Client(await look(device), {
+    components: ["vision", "lm"],
+    cache,
+    startWorker,
+    device,
+    admit: look,
+  });
+  await client.open(hooks);
+  t.after(() => client.dispose());
+  return { emu: new (class extends Session {})(client), client, workers };
+}
+
+/** What a promise came to: its value, or the name or code of its error. */
+export const outcome = (promise) =>
+  promise.then(
+    (value) => value,
+    (error) => (error.code && error.name === "EmuError" ? error.code : error.name),
+  );
+
+/** All of a stream. */
+export async function collect(events) {
+  const all = [];
+  for await (const event of events) all.push(event);
+  return all;
+}
+
+/** The whole text of a stream. */
+export const textOf = (events) => events.map((event) => (event.type === "text" ? event.text : "")).join("");
+
+/** A conversation of one question about a picture. */
+export const ask = (text = "hello") => [{ role: "user", content: [PNG, text] }];

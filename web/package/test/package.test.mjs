@@ -1,0 +1,91 @@
+/** The package as it is published. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { COMPONENTS } from "../dist/manifest.js";
+import { VERSION } from "../dist/version.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const read = (path) => readFileSync(new URL(path, new URL("..", import.meta.url)), "utf8");
+const { version, exports } = JSON.parse(read("package.json"));
+
+/** Bytes of JavaScript that the package's own code may have. */
+const BUDGET = 60_000;
+
+test("the version is the same in the package, its code, its example pack and the Rust workspace", () => {
+  assert.equal(VERSION, version);
+  assert.match(read("../../Cargo.toml"), new RegExp(`^version = "${version}"$`, "m"));
+  const mini = JSON.parse(read("../mini/package.json"));
+  assert.equal(mini.version, version);
+  assert.equal(mini.peerDependencies["emu-webgpu"], `~${version}`);
+});
+
+test("the JavaScript keeps within its budget", () => {
+  const scripts = readdirSync(`${root}dist`).filter((name) => name.endsWith(".js"));
+  const bytes = scripts.reduce((sum, name) => sum + statSync(`${root}dist/${name}`).size, 0);
+  assert.ok(scripts.length > 20);
+  assert.ok(bytes <= BUDGET, `${bytes} bytes, the budget is ${BUDGET}`);
+});
+
+test("the tarball holds what is needed and nothing else", () => {
+  const [{ files }] = JSON.parse(
+    execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: root, stdio: ["ignore", "pipe", "ignore"] }),
+  );
+  const names = files.map(({ path }) => path);
+  for (const name of ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json"])
+    assert.ok(names.includes(name), name);
+  for (const { types, default: script } of Object.values(exports).filter((entry) => entry.types)) {
+    assert.ok(names.includes(types.slice(2)), types);
+    assert.ok(names.includes(script.slice(2)), script);
+  }
+  const strange = names.filter(
+    (name) =>
+      !/^(dist\/[a-z-]+(\.d\.ts|\.js)|wasm\/(cpu|webgpu)\/emu_web(\.js|_bg\.wasm)|LICENSE-\w+|README\.md|package\.json)$/.test(
+        name,
+      ),
+  );
+  assert.deepEqual(strange, []);
+});
+
+test("every file that a script imports is published, and scripts for pages import nothing of Node", () => {
+  const seen = new Set();
+  const visit = (name) => {
+    if (seen.has(name)) return;
+    seen.add(name);
+    const text = read(`dist/${name}`);
+    assert.doesNotMatch(text, /"node:/, name);
+    for (const [, next] of text.matchAll(/from"\.\/([^"]+)"/g)) visit(next);
+  };
+  for (const name of ["index.js", "testing.js", "worker-cpu.js", "worker-webgpu.js"]) visit(name);
+  assert.ok(seen.has("host.js") && seen.has("emu.js") && !seen.has("node.js"));
+});
+
+test("each worker names its own module and no other, in the form that bundlers know", () => {
+  for (const [mine, other] of [
+    ["cpu", "webgpu"],
+    ["webgpu", "cpu"],
+  ]) {
+    const worker = read(`dist/worker-${mine}.js`);
+    assert.match(worker, new RegExp(`new URL\\("\\.\\./wasm/${mine}/emu_web_bg\\.wasm",import\\.meta\\.url\\)`));
+    assert.ok(!worker.includes(`wasm/${other}`));
+    assert.match(
+      read("dist/start.js"),
+      new RegExp(`new Worker\\(new URL\\("\\./worker-${mine}\\.js",import\\.meta\\.url\\),\\{type:"module"`),
+    );
+  }
+});
+
+test("the README's table of errors has every code, and names only real ones", () => {
+  const codes = [...read("src/errors.ts").matchAll(/^ {2}\| "([a-z-]+)"/gm)].map(([, code]) => code);
+  const section = read("README.md").split(/^## /m).find((part) => part.startsWith("Errors"));
+  const listed = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, code]) => code);
+  assert.ok(codes.length > 20);
+  assert.deepEqual([...listed].sort(), [...codes].sort());
+});
+
+test("components have the order in which a call needs them", () =>
+  assert.deepEqual(COMPONENTS, ["vision", "lm", "decoder", "safety"]));

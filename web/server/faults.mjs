@@ -1,0 +1,97 @@
+/** A server that misbehaves as it is told, and remembers what it sent: for tests of downloads. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { serve } from "./serve.mjs";
+
+/** Bytes that a slow server sends at once. */
+const SIP = 16 << 10;
+
+/**
+ * What may be done to requests whose path `match` (a part of it, or a regular expression) fits. The first fault that fits and
+ * is not used up decides.
+ *
+ * @typedef {object} Fault
+ * @property {string | RegExp} match
+ * @property {number} [times] How many requests it spoils before it heals; always where it is absent.
+ * @property {number} [status] Answers with this status and nothing else.
+ * @property {number} [flip] Flips the lowest bit of the byte at this offset.
+ * @property {number} [truncate] Pretends that the file ends here.
+ * @property {boolean} [noRange] Ignores `Range`.
+ * @property {number} [cutAfter] Cuts the connection after so many bytes of the answer.
+ * @property {number} [rate] Bytes per second.
+ * @property {number} [delay] Milliseconds before the answer.
+ */
+
+/**
+ * @param {{ prefix: string, folder: string }[]} mounts
+ * @returns what {@link serve} returns, with `faults` to be changed at any time and `log`: a `{ path, status, from, to }` for
+ * every answer, where `to` is the offset after the last byte that was given to the network.
+ */
+export async function serveWithFaults(mounts, options = {}) {
+  const faults = [];
+  const log = [];
+  const interfere = async (request, file, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    const fault = take(faults, pathname) ?? {};
+    const entry = { path: pathname, status: 0, from: 0, to: 0, range: request.headers.range ?? null };
+    log.push(entry);
+    const writeHead = response.writeHead;
+    response.writeHead = (status, ...rest) => {
+      entry.status = status;
+      return writeHead.call(response, status, ...rest);
+    };
+    if (fault.delay) await sleep(fault.delay, undefined, { ref: false });
+    if (fault.status) return { status: fault.status };
+    return {
+      ranges: !fault.noRange,
+      size: ({ size }) => Math.min(size, fault.truncate ?? size),
+      body: (stream, from) => {
+        Object.assign(entry, { from, to: from });
+        return spoil(stream, fault, entry, response);
+      },
+    };
+  };
+  return { ...(await serve(mounts, { ...options, interfere })), faults, log };
+}
+
+/** The fault for a request, counted as used. */
+function take(faults, path) {
+  const fits = ({ match }) => (typeof match === "string" ? path.includes(match) : match.test(path));
+  const fault = faults.find((fault) => fits(fault) && fault.times !== 0);
+  if (fault?.times) fault.times -= 1;
+  return fault;
+}
+
+async function* spoil(stream, { flip, cutAfter = Infinity, rate }, entry, response) {
+  for await (const chunk of stream) {
+    if (flip !== undefined && flip >= entry.to && flip < entry.to + chunk.length) chunk[flip - entry.to] ^= 1;
+    for (let at = 0; at < chunk.length;) {
+      const left = entry.from + cutAfter - entry.to;
+      const piece = chunk.subarray(at, at + Math.min(rate ? SIP : chunk.length, left));
+      if (piece.length) yield piece;
+      entry.to += piece.length;
+      at += piece.length;
+      if (left <= piece.length) {
+        // What was given to the socket arrives before it is closed.
+        await new Promise((sent) => setTimeout(sent, 20));
+        return void response.socket?.destroy();
+      }
+      if (rate) await sleep((piece.length / rate) * 1000);
+    }
+  }
+}
+
+/** Bytes of a file that were sent more than once. */
+export function sentTwice(log, path) {
+  const spans = log
+    .filter((entry) => entry.path.endsWith(path) && entry.to > entry.from)
+    .sort((a, b) => a.from - b.from);
+  let end = 0;
+  let twice = 0;
+  for (const { from, to } of spans) {
+    twice += Math.max(0, Math.min(end, to) - from);
+    end = Math.max(end, to);
+  }
+  return twice;
+}

@@ -1,7 +1,7 @@
 //! Starting other programs.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -57,6 +57,22 @@ pub fn emu(workspace: &Workspace) -> PathBuf {
 pub fn succeeds(command: &mut Command) -> Result<bool> {
     let status = command.status().with_context(|| cannot_start(command))?;
     Ok(status.success())
+}
+
+/// As [`succeeds`], with a text on stdin.
+pub fn succeeds_given(command: &mut Command, text: &str) -> Result<bool> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_start(command))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ended early says itself why.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    Ok(child
+        .wait()
+        .with_context(|| cannot_start(command))?
+        .success())
 }
 
 /// Runs to the end in silence; whether it started and succeeded.

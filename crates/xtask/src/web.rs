@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use crate::command;
 use crate::wasm::{self, WasmArgs};
@@ -61,7 +62,7 @@ pub fn build(workspace: &Workspace) -> Result<bool> {
 fn mini_pack(workspace: &Workspace) -> Result<()> {
     let pack = workspace.root.join(MINI_PACK);
     let manifest = workspace.root.join(MODEL).join("emu.json");
-    let made_from = pack.join(".made-from");
+    let made_from = pack.with_file_name(".made-from");
     let text = fs::read_to_string(&manifest)
         .with_context(|| format!("{} cannot be read", manifest.display()))?;
     if fs::read_to_string(&made_from).is_ok_and(|made| made == text) {
@@ -70,12 +71,12 @@ fn mini_pack(workspace: &Workspace) -> Result<()> {
     if pack.exists() {
         fs::remove_dir_all(&pack).with_context(|| format!("{} is in the way", pack.display()))?;
     }
+    let order = json!({"pack": MODEL, "out": MINI_PACK, "policy": MINI_POLICY}).to_string();
     let mut repack = command::cargo(workspace);
     repack
         .args(["run", "--quiet", "--package", "emu-pack"])
-        .args(["--features", "convert", "--bin", "repack", "--"])
-        .args([MODEL, MINI_PACK, MINI_POLICY]);
-    if !command::succeeds(&mut repack)? {
+        .args(["--features", "convert", "--bin", "repack"]);
+    if !command::succeeds_given(&mut repack, &order)? {
         bail!("{MINI_PACK} could not be written; the message is above");
     }
     for file in ["README.md", "ATTRIBUTION.md"] {

@@ -36,7 +36,7 @@ const states = {
     act: async (page) => {
       slowly = true;
       await page.click("#load");
-      await page.waitForFunction(() => (/** @type {HTMLProgressElement} */ (document.getElementById("welcome-bar"))?.value ?? 0) > 0.4);
+      await page.waitForFunction(() => document.getElementById("welcome-status")?.textContent?.startsWith("Downl") && /** @type {HTMLProgressElement} */ (document.getElementById("welcome-bar")).value > 0.5);
     },
   },
   chat: {

@@ -1,11 +1,14 @@
 /** The page's results are the native program's, and nothing was fetched that was not needed for them. */
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 
 import * as native from "../lib/native.mjs";
 import { assertAlike, fromPage } from "../lib/pictures.mjs";
 import { across, PACK, picture } from "../lib/stage.mjs";
 
+const { config } = JSON.parse(await readFile(join(PACK, "emu.json"), "utf8"));
 const SCENES = ["fox.png", "panda-target.png", "whale-bed.png"];
 const QUESTIONS = ["what is on the left?", "how many objects are there?", "what colour is the background?"];
 const REQUEST = "create a picture of a banana on a red background";
@@ -44,8 +47,20 @@ across("results equal the native program's", { devices: ["cpu", "webgpu"] }, asy
     // A GPU that is a program takes a minute for all steps.
     const steps = device === "cpu" ? undefined : 2;
     const expected = await native.drawing(PACK, REQUEST, { seed: 7, steps });
-    const drawn = await page.evaluate((request, steps) => lab.draw(request, { seed: 7, steps }), REQUEST, steps);
+    const { drawn, previews } = await page.evaluate(
+      async (request, steps) => {
+        const previews = [];
+        const onProgress = ({ preview, step }) => preview && previews.push({ step, width: preview.width });
+        return { drawn: await lab.draw(request, { seed: 7, steps, previewEvery: 1, onProgress }), previews };
+      },
+      REQUEST,
+      steps,
+    );
     assert.equal(drawn.seed, 7);
+    // After the last step comes the picture itself.
+    assert.equal(previews.length, (steps ?? config.decoder.steps) - 1);
+    assert.deepEqual(previews.map(({ step }) => step), previews.map((_, at) => at + 1));
+    assert.ok(previews.every(({ width }) => width > 0));
     t.diagnostic(`greatest difference ${assertAlike(fromPage(drawn), expected, BOUNDS[device])}/255`);
     const other = await native.drawing(PACK, REQUEST, { seed: 8, steps });
     assert.throws(() => assertAlike(fromPage(drawn), other, BOUNDS[device]), /is off by/, "another seed draws another picture");

@@ -7,10 +7,11 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
+import { serve } from "../../server/serve.mjs";
 import * as native from "../lib/native.mjs";
 import { assertAlike, fromPage } from "../lib/pictures.mjs";
 import { importMap } from "../lib/project.mjs";
-import { across, picture, project } from "../lib/stage.mjs";
+import { across, PACK, picture, project } from "../lib/stage.mjs";
 
 const { folder, tarballs } = await project();
 const installed = join(folder, "node_modules");
@@ -78,6 +79,20 @@ across("the README's snippet captions, answers and draws", { devices: ["cpu"] },
   assert.ok(said.includes(caption), `no "${caption}" in ${said.filter((line) => !line.startsWith("JSHandle"))}`);
   assert.equal(shown.text, text);
   t.diagnostic(`greatest difference ${assertAlike(fromPage(shown.picture), drawing, 2)}/255`);
+});
+
+across("a package from another origin works in the page", { devices: ["cpu"] }, async (stage, t) => {
+  const cdn = await serve([{ prefix: "/", folder }]);
+  t.after(() => cdn.close());
+  const page = await stage.open();
+  const map = (await importMap(folder)).replaceAll('"/node_modules/', `"${cdn.url}node_modules/`);
+  await writeFile(join(folder, "elsewhere.html"), (await readFile(join(folder, "lab.html"), "utf8")).replace(await importMap(folder), map));
+  await page.goto(`${stage.site.url}elsewhere.html`);
+  await page.waitForFunction(() => globalThis.lab !== undefined);
+  await stage.load({}, page);
+  const [caption] = await native.captions(PACK, [picture("fox.png")]);
+  assert.equal(await page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), caption);
+  assert.ok(!stage.site.log.some(({ path }) => path.endsWith(".wasm")));
 });
 
 across("the example for a plain page captions a file and draws", { devices: ["cpu"] }, async (stage, t) => {

@@ -1,22 +1,33 @@
-//! `repack PACK OUT POLICY`: a pack under another policy, without what `emu convert` needs to be built. What
-//! `cargo xtask` fills the package `emu-webgpu-mini` with.
+//! A pack under another policy, without what `emu convert` needs to be built: what `cargo xtask` fills the package
+//! `emu-webgpu-mini` with. The order comes as JSON on stdin, as this is no program for people:
+//! `{"pack": FOLDER, "out": FOLDER, "policy": "f16" or a TOML file}`.
 
 use std::process::ExitCode;
 
 use emu_pack::convert::{Policy, WriteOptions, repack};
 use emu_pack::{PackError, PackReader};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Order {
+    pack: String,
+    out: String,
+    policy: String,
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [pack, out, policy] = arguments.as_slice() else {
-        eprintln!(
-            "error: Three arguments are needed. Give PACK, OUT and POLICY (f16, q8, q4 or a TOML file)."
-        );
-        return ExitCode::FAILURE;
+    let order: Order = match serde_json::from_reader(std::io::stdin().lock()) {
+        Ok(order) => order,
+        Err(error) => {
+            eprintln!(
+                "error: The order on stdin is not understood: {error}. Give pack, out and policy."
+            );
+            return ExitCode::FAILURE;
+        }
     };
-    match run(pack, out, policy) {
+    match run(&order) {
         Ok(bytes) => {
-            println!("{out}: {bytes} bytes of weights");
+            println!("{}: {bytes} bytes of weights", order.out);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -26,11 +37,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(pack: &str, out: &str, policy: &str) -> Result<u64, PackError> {
+fn run(order: &Order) -> Result<u64, PackError> {
     let options = WriteOptions {
-        policy: Policy::from_argument(policy)?,
+        policy: Policy::from_argument(&order.policy)?,
         ..Default::default()
     };
-    let manifest = repack(&PackReader::open(pack)?, out, options)?;
+    let manifest = repack(&PackReader::open(&order.pack)?, &order.out, options)?;
     Ok(manifest.shards.iter().map(|shard| shard.bytes).sum())
 }

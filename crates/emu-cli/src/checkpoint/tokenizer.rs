@@ -26,6 +26,8 @@ pub fn model(pieces: usize) -> Vec<u8> {
     }
     // TrainerSpec: model_type BPE, byte_fallback.
     field(&mut out, 2, &[3 << 3, 2, 0x98, 0x02, 1]);
+    // NormalizerSpec: as LLaMA's, which changes nothing: no rules, no removal of extra white space.
+    field(&mut out, 3, b"\x0a\x08identity\x20\x00");
     out
 }
 

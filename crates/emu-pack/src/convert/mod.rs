@@ -7,6 +7,7 @@ mod folder;
 mod loss;
 mod pickle;
 mod policy;
+mod product;
 mod pytorch;
 mod repack;
 mod resume;

@@ -194,7 +194,7 @@ pub fn dequantize(
 }
 
 /// Element `at` of an F16 tensor.
-fn half_at(tensor: &TensorData, at: usize) -> f32 {
+pub(crate) fn half_at(tensor: &TensorData, at: usize) -> f32 {
     let element = tensor.bytes.get(2 * at..2 * at + 2);
     element
         .and_then(|bytes| bytes.try_into().ok())

@@ -1,0 +1,217 @@
+//! What running a pack takes: per component, and per task that it can do.
+
+use std::collections::BTreeMap;
+
+use emu_model::pack::{DECODER, LM, ModelConfig, SAFETY, VISION};
+use emu_pack::Manifest;
+use serde_json::{Value, json};
+
+use super::machine::Machine;
+use crate::output::bytes;
+
+/// Tokens of a caption, its picture's marks included, where nothing else is asked for.
+const CAPTION_TOKENS: usize = 131;
+/// Weights widen to f32 when they are loaded.
+const WIDENED: u64 = 4;
+
+/// What one component takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ComponentNeeds {
+    /// Bytes of its shards.
+    pub download: u64,
+    /// Its shards.
+    pub shards: usize,
+    /// Weights, scales and minima not counted.
+    pub parameters: u64,
+    /// Bytes of its weights in memory.
+    pub resident: u64,
+    /// Bytes of its largest tensor in memory: one buffer, bound as a whole.
+    pub largest_buffer: u64,
+    /// Bytes of its largest tensor as stored.
+    pub largest_stored: u64,
+}
+
+impl ComponentNeeds {
+    pub fn to_json(self) -> Value {
+        json!({
+            "bytes": self.download, "shards": self.shards, "parameters": self.parameters,
+            "resident_bytes": self.resident, "largest_buffer": self.largest_buffer,
+            "largest_stored": self.largest_stored,
+        })
+    }
+}
+
+/// What a task takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskNeeds {
+    /// `caption`, `chat` or `draw`.
+    pub name: &'static str,
+    /// The components it uses, together.
+    pub sum: ComponentNeeds,
+    /// Their names.
+    pub components: Vec<&'static str>,
+    /// Bytes of keys and values remembered at most.
+    pub cache: u64,
+}
+
+impl TaskNeeds {
+    /// Bytes of weights and cache in memory.
+    pub fn memory(&self) -> u64 {
+        self.sum.resident + self.cache
+    }
+
+    /// Why a machine cannot do it; nothing where it can.
+    pub fn reasons(&self, machine: &Machine) -> Vec<String> {
+        let mut reasons: Vec<String> = machine.trouble.iter().cloned().collect();
+        if let Some(free) = machine.memory.filter(|free| *free < self.memory()) {
+            reasons.push(format!(
+                "It takes {} of memory, and {} are free. Close other programs, or use a smaller pack.",
+                bytes(self.memory()),
+                bytes(free)
+            ));
+        }
+        if let Some(limit) = machine.largest_buffer
+            && limit < self.sum.largest_buffer
+        {
+            reasons.push(format!(
+                "Its largest tensor takes {}, and {} allows {} in one buffer. Use --device cpu.",
+                bytes(self.sum.largest_buffer),
+                machine.device,
+                bytes(limit)
+            ));
+        }
+        reasons
+    }
+
+    pub fn to_json(&self, machine: &Machine) -> Value {
+        let reasons = self.reasons(machine);
+        json!({
+            "components": self.components, "download_bytes": self.sum.download, "resident_bytes": self.sum.resident,
+            "cache_bytes": self.cache, "largest_buffer": self.sum.largest_buffer,
+            "largest_stored": self.sum.largest_stored, "runs": reasons.is_empty(), "reasons": reasons,
+        })
+    }
+}
+
+/// What each component takes.
+pub fn components(manifest: &Manifest) -> BTreeMap<String, ComponentNeeds> {
+    let mut needs: BTreeMap<String, ComponentNeeds> = BTreeMap::new();
+    for (name, component) in &manifest.components {
+        let need = needs.entry(name.clone()).or_default();
+        need.download = component.bytes;
+        need.shards = component.shards.len();
+    }
+    let logical = manifest.logical_tensors();
+    let values: BTreeMap<&str, u64> = logical
+        .iter()
+        .map(|tensor| {
+            let sizes = tensor.shape.iter().map(|&n| n as u64);
+            (tensor.name.as_str(), sizes.product())
+        })
+        .collect();
+    for tensor in &manifest.tensors {
+        let need = needs.entry(tensor.component.clone()).or_default();
+        let stored = tensor.info().byte_len().unwrap_or(usize::MAX) as u64;
+        need.largest_stored = need.largest_stored.max(stored);
+        // Scales and minima are gone once the weights are widened.
+        let values = values.get(tensor.name.as_str()).copied().unwrap_or(0);
+        need.parameters += values;
+        need.resident += WIDENED * values;
+        need.largest_buffer = need.largest_buffer.max(WIDENED * values);
+    }
+    needs
+}
+
+/// What each task takes that the pack has the components for.
+pub fn tasks(manifest: &Manifest, config: &ModelConfig) -> Vec<TaskNeeds> {
+    let components = components(manifest);
+    let lm = &config.emu.lm;
+    let cache = |positions: usize| {
+        let position = 2 * lm.layers * lm.kv_heads * lm.head_size;
+        WIDENED * position as u64 * positions.min(lm.context) as u64
+    };
+    let task = |name, wanted: &[&'static str], positions| TaskNeeds {
+        name,
+        sum: wanted
+            .iter()
+            .filter_map(|part| components.get(*part))
+            .fold(ComponentNeeds::default(), |a, b| a.and(b)),
+        components: { wanted.iter().copied() }
+            .filter(|part| components.contains_key(*part))
+            .collect(),
+        cache: cache(positions),
+    };
+    let mut tasks = vec![
+        task(
+            "caption",
+            &[VISION, LM],
+            config.emu.causal.queries + CAPTION_TOKENS,
+        ),
+        task("chat", &[VISION, LM], lm.context),
+    ];
+    if config.decoder.is_some() {
+        tasks.push(task("draw", &[VISION, LM, DECODER, SAFETY], lm.context));
+    }
+    tasks
+}
+
+impl ComponentNeeds {
+    /// Of two components together.
+    fn and(self, other: &Self) -> Self {
+        Self {
+            download: self.download + other.download,
+            shards: self.shards + other.shards,
+            parameters: self.parameters + other.parameters,
+            resident: self.resident + other.resident,
+            largest_buffer: self.largest_buffer.max(other.largest_buffer),
+            largest_stored: self.largest_stored.max(other.largest_stored),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(resident: u64, cache: u64, largest_buffer: u64) -> TaskNeeds {
+        TaskNeeds {
+            name: "chat",
+            sum: ComponentNeeds {
+                resident,
+                largest_buffer,
+                ..Default::default()
+            },
+            components: vec![LM],
+            cache,
+        }
+    }
+
+    fn machine(memory: Option<u64>, largest_buffer: Option<u64>) -> Machine {
+        Machine {
+            device: "a GPU".into(),
+            memory,
+            largest_buffer,
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn each_shortage_is_a_reason_of_its_own() {
+        let task = task(100, 20, 60);
+        assert!(task.reasons(&machine(Some(120), Some(60))).is_empty());
+        assert!(task.reasons(&machine(None, None)).is_empty());
+        let short = task.reasons(&machine(Some(119), Some(60)));
+        assert!(
+            short.len() == 1 && short[0].contains("119 B are free"),
+            "{short:?}"
+        );
+        let narrow = task.reasons(&machine(Some(120), Some(59)));
+        assert!(
+            narrow.len() == 1 && narrow[0].contains("a GPU allows 59 B"),
+            "{narrow:?}"
+        );
+        let mut none = machine(Some(0), Some(0));
+        none.trouble = Some("No GPU adapter was found.".into());
+        assert_eq!(task.reasons(&none).len(), 3);
+    }
+}

@@ -1,6 +1,6 @@
 /** In the page: the package, and what the tests need around it. Everything is reached as `lab`. */
 
-import { Emu, VERSION } from "emu-webgpu";
+import { Emu } from "emu-webgpu";
 import { provoke } from "emu-webgpu/testing";
 
 /** What a promise came to: `{ value }`, or `{ error }` with what a page can tell of it. */
@@ -92,4 +92,4 @@ async function untilIdle() {
   return performance.now() - start;
 }
 
-globalThis.lab = { Emu, VERSION, emu: null, provoke, outcome, load, chat, draw, pixels, bytes, during, abortIn, untilIdle };
+globalThis.lab = { Emu, emu: null, provoke, outcome, load, chat, draw, pixels, bytes, during, abortIn, untilIdle };

@@ -1,7 +1,7 @@
 /** A fresh project that has installed the packages from their tarballs, as a stranger's would. */
 
 import { execFile } from "node:child_process";
-import { copyFile, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,10 +14,14 @@ const web = fileURLToPath(new URL("../..", import.meta.url));
 /** Folders of the packages below `web`. */
 const PACKAGES = ["package", "mini"].filter((name) => name === "package" || existsSync(join(web, name, "pack/emu.json")));
 
+/** Folders to be removed when the process ends well. */
+const temporary = [];
+process.once("beforeExit", () => Promise.all(temporary.map((folder) => rm(folder, { recursive: true, force: true }))));
+
 /** A folder that is gone when the process ends well. */
 export async function temporaryFolder(label) {
   const folder = await mkdtemp(join(tmpdir(), `emu-e2e-${label}-`));
-  process.once("beforeExit", () => rm(folder, { recursive: true, force: true }));
+  temporary.push(folder);
   return folder;
 }
 
@@ -59,13 +63,12 @@ export async function importMap(folder) {
   return JSON.stringify({ imports }, null, 2);
 }
 
-/** A copy of a pack's small files in a folder of its own, with a changed manifest; shards too where they are asked for. */
-export async function changedPack(pack, change, shards = false) {
+/** A copy of a pack without its shards, with a changed manifest. */
+export async function changedPack(pack, change) {
   const folder = await temporaryFolder("pack");
-  await mkdir(folder, { recursive: true });
   const manifest = JSON.parse(await readFile(join(pack, "emu.json"), "utf8"));
-  const files = [...manifest.files, ...(shards ? manifest.shards : [])];
-  for (const { file } of files) await copyFile(join(pack, file), join(folder, file));
-  await writeFile(join(folder, "emu.json"), JSON.stringify(change(manifest) ?? manifest));
+  for (const { file } of manifest.files) await copyFile(join(pack, file), join(folder, file));
+  change(manifest);
+  await writeFile(join(folder, "emu.json"), JSON.stringify(manifest));
   return folder;
 }

@@ -8,7 +8,6 @@ import { fileURLToPath } from "node:url";
 
 import { serveWithFaults } from "../../server/faults.mjs";
 import { absent, adapterOf, BROWSERS, launch } from "./browsers.mjs";
-export { BROWSERS };
 import { freshProject, importMap } from "./project.mjs";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));

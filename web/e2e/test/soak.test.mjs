@@ -5,8 +5,9 @@
 
 import assert from "node:assert/strict";
 
+import { BROWSERS } from "../lib/browsers.mjs";
 import * as native from "../lib/native.mjs";
-import { across, BROWSERS, PACK, picture, SOAK } from "../lib/stage.mjs";
+import { across, PACK, picture, SOAK } from "../lib/stage.mjs";
 
 const COUNTS = SOAK ? { captions: 300, drawings: 50 } : { captions: 30, drawings: 10 };
 /** After so many calls everything is allocated that will be. */

@@ -22,12 +22,7 @@ const CPU_MEMORY = 3.5 * 2 ** 30;
 /** A shard is read as one array, here and in the WASM memory. */
 const LARGEST_SHARD = 2 ** 30;
 
-/** Tasks and what they need, in the order of a growing model. */
-const TASKS: readonly { task: Support["tasks"][number]["task"]; components: readonly Component[] }[] = [
-  { task: "caption", components: ["vision", "lm"] },
-  { task: "chat", components: COMPONENTS },
-  { task: "draw", components: COMPONENTS },
-];
+type Task = Support["tasks"][number];
 
 /** Decides on a device and says why. `cached` holds the bytes of each shard that need no download. */
 export function admit(
@@ -53,30 +48,29 @@ export function admit(
     );
   }
   reasons.push(...explain(choice, device, adapter, gpu, cpu));
-  if (device === "webgpu") reasons.push(...splits(manifest, adapter));
 
-  const tasks = TASKS.map(({ task, components: needed }) => {
+  const taskOf = (task: Task["task"], needed: readonly Component[]): Task => {
     const parts = needed.filter((part) => resident.has(part));
     const bytes = sum(parts);
-    const possible = task !== "draw" || parts.includes("decoder");
-    const blocked =
-      device === "webgpu" ? gpu.byComponent.filter(([part]) => parts.includes(part)).map(([, why]) => why) : [];
-    const room = device === "cpu" ? Math.min(CPU_MEMORY, machine.memory ?? Infinity) : (machine.memory ?? Infinity);
-    if (possible && device && bytes > room) {
-      reasons.push(
-        `To ${task} takes ${formatBytes(bytes)} of memory, and about ${formatBytes(room)} can be had. Use a smaller pack.`,
-      );
+    const blocked = device === "webgpu" ? gpu.byComponent.filter(([part]) => parts.includes(part)) : [];
+    const fits = device !== null && blocked.length === 0 && (device === "webgpu" || bytes <= CPU_MEMORY);
+    reasons.push(...blocked.map(([, why]) => why));
+    if (device === "cpu" && !fits) {
+      reasons.push(`To ${task} takes ${formatBytes(bytes)}, and the CPU path has at most ${formatBytes(CPU_MEMORY)}.`);
     }
-    if (task !== "caption") reasons.push(...blocked.filter((why) => !reasons.includes(why)));
+    // What browsers tell of the memory is rough, and says nothing of a GPU's own: a warning.
+    if (fits && machine.memory !== null && bytes > machine.memory) {
+      const about = formatBytes(machine.memory);
+      reasons.push(`To ${task} takes ${formatBytes(bytes)}, and this machine has about ${about}: it may run out.`);
+    }
     const download = plan.filter((part) => parts.includes(part.component)).reduce((n, part) => n + part.download, 0);
-    return {
-      task,
-      components: parts,
-      download,
-      resident: bytes,
-      fits: possible && device !== null && !blocked.length && bytes <= room,
-    };
-  });
+    return { task, components: parts, download, resident: bytes, fits };
+  };
+  const caption = taskOf("caption", ["vision", "lm"]);
+  const draw = taskOf("draw", COMPONENTS);
+  draw.fits &&= draw.components.includes("decoder");
+  // A conversation draws where that is possible, and does without where it is not.
+  const chat: Task = { ...(draw.fits ? draw : caption), task: "chat" };
 
   const missing = plan.reduce((bytes, part) => bytes + part.download - part.cached, 0);
   if (device && machine.storage !== null && machine.storage < missing) {
@@ -86,7 +80,7 @@ export function admit(
   }
   const { config } = manifest;
   return {
-    supported: device !== null && tasks[0]!.fits,
+    supported: device !== null,
     reasons,
     device,
     adapter,
@@ -99,7 +93,7 @@ export function admit(
       checks: manifest.components.safety !== undefined && config.safety != null,
     },
     plan,
-    tasks,
+    tasks: [caption, chat, draw],
   };
 }
 
@@ -157,9 +151,7 @@ function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObsta
   const byComponent: GpuObstacles["byComponent"] = [];
   for (const component of components(manifest)) {
     const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
-    const stuck = tensors.find(
-      (tensor) => residentBytes(manifest, tensor) > largest && !splitsInto(manifest, tensor, largest),
-    );
+    const stuck = tensors.find((tensor) => residentBytes(manifest, tensor) > largest);
     if (!stuck) continue;
     const bytes = formatBytes(residentBytes(manifest, stuck));
     byComponent.push([
@@ -182,22 +174,6 @@ function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObsta
   // Without encoder and language model nothing runs.
   all.push(...byComponent.filter(([component]) => component === "vision" || component === "lm").map(([, why]) => why));
   return { all, byComponent };
-}
-
-/** Pieces of whole rows that fit `largest` bytes each: matrices are computed row by row, anything else must stay whole. */
-export function splitsInto(manifest: Manifest, tensor: TensorEntry, largest: number): number | null {
-  const [rows, columns] = tensor.shape;
-  if (!rows || columns === undefined || tensor.shape.length !== 2) return null;
-  const perPiece = Math.floor(largest / (residentBytes(manifest, tensor) / rows));
-  return perPiece > 0 ? Math.ceil(rows / perPiece) : null;
-}
-
-function splits(manifest: Manifest, adapter: AdapterInfo | null): string[] {
-  const { maxBufferSize = 0, maxStorageBufferBindingSize = 0 } = adapter?.limits ?? {};
-  const largest = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-  const n = manifest.tensors.filter((tensor) => residentBytes(manifest, tensor) > largest).length;
-  const [what, are] = n === 1 ? ["tensor is", "is"] : ["tensors are", "are"];
-  return n ? [`${n} ${what} larger than a buffer may be here (${formatBytes(largest)}) and ${are} split by rows.`] : [];
 }
 
 function cpuObstacles(simd: boolean, resident: number): string[] {

@@ -95,10 +95,13 @@ export class Host {
    */
   private async explain(error: WireError): Promise<WireError> {
     if (error.code !== "device" && error.code !== "not-finite") return error;
-    for (const start = performance.now(); !this.dead && performance.now() - start < EXPLAINED; ) await sleep(20);
+    for (const start = performance.now(); !this.dead && performance.now() - start < EXPLAINED;) await sleep(20);
     if (error.code !== "device") return error;
     const why = error.message.split("\n")[0];
-    return { code: "device-lost", message: `The device was lost (${why}). Call again: the model is loaded anew from the cache.` };
+    return {
+      code: "device-lost",
+      message: `The device was lost (${why}). Call again: the model is loaded anew from the cache.`,
+    };
   }
 
   private async work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | null> {

@@ -49,7 +49,7 @@ export class Session {
       messages: turns,
       text: textOptions(options),
       // A beam search has no single course in which a picture could stand.
-      images: options.images ?? (this.support.model.draws !== null && !((options.beams ?? 1) > 1)),
+      images: options.images ?? (this.draws && !((options.beams ?? 1) > 1)),
       draw: drawOptions(options.draw ?? {}),
       seed: seedOf(options.seed),
     };
@@ -105,9 +105,9 @@ export class Session {
   /** Draws what text and pictures ask for. */
   async generateImage(parts: string | readonly Piece[], options: DrawOptions = {}): Promise<Picture> {
     throwIfAborted(options.signal);
-    const { model, tasks } = this.support;
+    const { model } = this.support;
     if (model.draws === null) throw new EmuError("no-decoder", `${model.name} cannot draw. Use a pack with a decoder.`);
-    if (!tasks.some(({ task, fits }) => task === "draw" && fits)) {
+    if (!this.draws) {
       throw new EmuError(
         "too-large",
         `${model.name} cannot draw here: see support.reasons. Use a smaller pack or another machine.`,
@@ -158,6 +158,11 @@ export class Session {
   /** @internal Faults for tests; see `emu-webgpu/testing`. */
   provoke(fault: Fault): void {
     this.client.provoke(fault);
+  }
+
+  private get draws(): boolean {
+    const { model, tasks } = this.support;
+    return model.draws !== null && tasks.some(({ task, fits }) => task === "draw" && fits);
   }
 
   private async run(

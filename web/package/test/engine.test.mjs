@@ -44,6 +44,21 @@ test("captions and answers are the native program's", { skip }, async () => {
   assert.equal(answer.trim(), "a chick");
 });
 
+test("the plan's bytes on the device are those that the engine counts", { skip }, async () => {
+  const wasm = new URL("../wasm/cpu/", import.meta.url);
+  const module = await import(`${new URL("emu_web.js", wasm).href}?plan`);
+  await module.default({ module_or_path: await readFile(new URL("emu_web_bg.wasm", wasm)) });
+  await module.open();
+  const [manifest, tokenizer] = await Promise.all(
+    ["emu.json", "tokenizer.json"].map((name) => readFile(new URL(name, root))),
+  );
+  const { plan } = emu.support;
+  assert.deepEqual(
+    new module.Engine(manifest, tokenizer).resident(),
+    Object.fromEntries(plan.map(({ component, resident }) => [component, resident])),
+  );
+});
+
 test("a drawing is the same at the same seed, and another at another", { skip }, async () => {
   const draw = (seed) => emu.generateImage("please make a drawing of a panda on a gray background", { seed, steps: 3 });
   const [first, again, other] = [await draw(7), await draw(7), await draw(8)];
@@ -81,7 +96,8 @@ test("an abort after each kind of step rejects, and the next call works", { skip
     const stop = new AbortController();
     const onProgress = (progress) => progress.phase === phase && stop.abort();
     const options = { signal: stop.signal, onProgress, steps: 3 };
-    const call = phase.startsWith("de") && phase !== "decode" ? emu.generateImage("a cat", options) : emu.caption(whole, options);
+    const call =
+      phase.startsWith("de") && phase !== "decode" ? emu.generateImage("a cat", options) : emu.caption(whole, options);
     await assert.rejects(call, { name: "AbortError" }, phase);
     assert.equal(await emu.caption(whole), PANDA, phase);
   }

@@ -86,12 +86,18 @@ function fakeOpfs(t) {
   const locks = {
     request: (name, { signal }, work) => {
       const mine = (held.get(name) ?? Promise.resolve()).then(() => (signal.throwIfAborted(), work()));
-      held.set(name, mine.catch(() => {}));
+      held.set(
+        name,
+        mine.catch(() => {}),
+      );
       return mine;
     },
   };
   const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
-  Object.defineProperty(globalThis, "navigator", { value: { storage: { getDirectory: async () => top }, locks }, configurable: true });
+  Object.defineProperty(globalThis, "navigator", {
+    value: { storage: { getDirectory: async () => top }, locks },
+    configurable: true,
+  });
   t.after(() => {
     Folder.quota = Infinity;
     if (before) Object.defineProperty(globalThis, "navigator", before);

@@ -81,7 +81,9 @@ test("each worker names its own module and no other, in the form that bundlers k
 
 test("the README's table of errors has every code, and names only real ones", () => {
   const codes = [...read("src/errors.ts").matchAll(/^ {2}\| "([a-z-]+)"/gm)].map(([, code]) => code);
-  const section = read("README.md").split(/^## /m).find((part) => part.startsWith("Errors"));
+  const section = read("README.md")
+    .split(/^## /m)
+    .find((part) => part.startsWith("Errors"));
   const listed = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, code]) => code);
   assert.ok(codes.length > 20);
   assert.deepEqual([...listed].sort(), [...codes].sort());

@@ -78,7 +78,12 @@ test("errors of the GPU end the call and the worker with their own codes, and ar
 
 test("a read-back that fails is explained by what the browser says next, or was the device", async (t) => {
   const failing = (code) => dying(() => Promise.reject({ code, message: "A buffer could not be mapped." }));
-  for (const [told, code] of [["out-of-memory", "out-of-memory"], ["gpu-error", "gpu-error"], ["device-lost", "device-lost"], [null, "device-lost"]]) {
+  for (const [told, code] of [
+    ["out-of-memory", "out-of-memory"],
+    ["gpu-error", "gpu-error"],
+    ["device-lost", "device-lost"],
+    [null, "device-lost"],
+  ]) {
     const { emu, workers } = await start(t, { fakes: [failing("device"), fakeModule()] });
     const call = outcome(emu.caption(PNG));
     if (told) setTimeout(() => workers[0].lose(told), 50);
@@ -178,4 +183,3 @@ test("a GPU that fails its self-test is left for the CPU where the choice was fr
   assert.match(emu.support.reasons.join(" "), /computes sums wrongly.*so the CPU is used/);
   await assert.rejects(start(t, { fakes: [failing(), fakeModule()], device: "webgpu" }), { code: "self-test" });
 });
-

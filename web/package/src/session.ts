@@ -23,6 +23,9 @@ import type {
 import type { WasmDrawOptions, WasmRequest, WasmTextOptions } from "./wasm.js";
 
 export class Session {
+  /** Fulfilled when the call before has its pictures. */
+  private prepared: Promise<unknown> = Promise.resolve();
+
   protected constructor(private readonly client: Client) {}
 
   /** What was found out about the machine and the pack. Warnings since then have joined `reasons`. */
@@ -42,8 +45,11 @@ export class Session {
   async *chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent, void, undefined> {
     throwIfAborted(options.signal);
     const pictures: WirePicture[] = [];
-    const turns = [];
-    for (const { role, content } of messages) turns.push({ role, parts: await takePictures(content, pictures) });
+    const turns = await this.inTurn(async () => {
+      const turns = [];
+      for (const { role, content } of messages) turns.push({ role, parts: await takePictures(content, pictures) });
+      return turns;
+    });
     const request: WasmRequest = {
       task: "chat",
       messages: turns,
@@ -94,7 +100,8 @@ export class Session {
     throwIfAborted(options.signal);
     const request: WasmRequest = { task: "caption", text: textOptions(options), seed: seedOf(options.seed) };
     let text = "";
-    await this.run(request, [await toWirePicture(image)], options, (event) => {
+    const picture = await this.inTurn(() => toWirePicture(image));
+    await this.run(request, [picture], options, (event) => {
       if ("phase" in event) {
         if (event.phase === "warning" && event.code === "restarted") text = "";
       } else if (event.type === "text") text += event.text;
@@ -114,7 +121,7 @@ export class Session {
       );
     }
     const pictures: WirePicture[] = [];
-    const wanted = await takePictures(parts, pictures);
+    const wanted = await this.inTurn(() => takePictures(parts, pictures));
     const request: WasmRequest = {
       task: "image",
       parts: wanted,
@@ -134,7 +141,8 @@ export class Session {
   async embed(image: ImageSource, options: CallOptions = {}): Promise<Float32Array[]> {
     throwIfAborted(options.signal);
     let rows: Float32Array[] = [];
-    await this.run({ task: "embed" }, [await toWirePicture(image)], options, (event) => {
+    const picture = await this.inTurn(() => toWirePicture(image));
+    await this.run({ task: "embed" }, [picture], options, (event) => {
       if ("type" in event && event.type === "embeddings") rows = event.rows;
     });
     return rows;
@@ -163,6 +171,15 @@ export class Session {
   private get draws(): boolean {
     const { model, tasks } = this.support;
     return model.draws !== null && tasks.some(({ task, fits }) => task === "draw" && fits);
+  }
+
+  /** Pictures take a while to read, some longer than others; calls join the queue in the order in which they came all the same. */
+  private inTurn<T>(read: () => Promise<T>): Promise<T> {
+    const mine = read();
+    mine.catch(() => {}); // told below, once it is this call's turn
+    const turn = this.prepared.then(() => mine);
+    this.prepared = turn.catch(() => {});
+    return turn;
   }
 
   private async run(

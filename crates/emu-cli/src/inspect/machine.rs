@@ -65,7 +65,7 @@ fn adapter(name: &str) -> Option<(wgpu::DeviceType, u64)> {
     })?;
     let limits = found.limits();
     let binding = limits.max_storage_buffer_binding_size;
-    let largest = limits.max_buffer_size.min(binding.into());
+    let largest = limits.max_buffer_size.min(binding);
     Some((found.get_info().device_type, largest))
 }
 

@@ -40,9 +40,9 @@ fn shapes_come_back_as_the_model_has_them() {
     let conv = entry("conv");
     assert_eq!(
         (conv.dtype, conv.shape.as_slice()),
-        (Dtype::U32, &[6, 72] as &[usize])
+        (Dtype::U32, [6usize, 72].as_slice())
     );
-    assert_eq!(conv.logical.as_deref(), Some(&[6, 32, 3, 3] as &[usize]));
+    assert_eq!(conv.logical.as_deref(), Some([6usize, 32, 3, 3].as_slice()));
     assert!(conv.parts.len() > 1, "no rows were cut");
     assert_eq!(manifest.quantization["conv"], Scheme::Q8);
     assert_eq!(entry("conv.scales").logical, None);
@@ -98,7 +98,7 @@ fn shapes_that_contradict_the_words_are_refused() {
     };
     assert_eq!(code("conv", &[6, 32, 9, 1]), "ok");
     for wrong in [
-        &[6, 32, 3, 2] as &[usize],
+        [6usize, 32, 3, 2].as_slice(),
         &[5, 32, 3, 3],
         &[6, 32, 9],
         &[],

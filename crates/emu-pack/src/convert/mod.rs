@@ -5,12 +5,14 @@ mod disk;
 mod existing;
 mod folder;
 mod loss;
+mod options;
 mod pickle;
 mod policy;
 mod product;
 mod pytorch;
 mod repack;
 mod resume;
+mod shard;
 mod writer;
 
 #[cfg(test)]
@@ -18,10 +20,11 @@ mod failure_tests;
 
 pub use folder::{ModelFolder, open_weights};
 pub use loss::{Loss, Outcome};
+pub use options::{DEFAULT_SHARD_BYTES, PackMeta, WriteOptions};
 pub use pickle::{PickledTensor, StateDict, read_pickle};
 pub use policy::{Encoding, Policy, Precision};
 pub use pytorch::PyTorchFile;
 pub use repack::repack;
-pub use writer::{DEFAULT_SHARD_BYTES, PackMeta, PackWriter, WriteOptions};
+pub use writer::PackWriter;
 
 pub use crate::quant::quantize;

@@ -19,8 +19,10 @@ use super::{
     cast::is_finite,
     disk::{Disk, RealDisk},
     existing::replaceable,
-    policy::{Encoding, Policy, Precision},
+    options::{PackMeta, WriteOptions},
+    policy::Encoding,
     resume::{self, final_name, rows_stored, working_name},
+    shard::{Shard, header_cost},
 };
 use crate::{
     FORMAT, FileEntry, MANIFEST_FILE, Manifest, PackError, PackReader, Part, Requires, TensorData,
@@ -29,46 +31,6 @@ use crate::{
     manifest::{check_component_name, check_file_name},
     reader::{hex, set_aside},
 };
-
-/// Bytes of a shard at most, unless told otherwise.
-pub const DEFAULT_SHARD_BYTES: u64 = 32 << 20;
-
-/// What a pack says of itself.
-#[derive(Debug, Clone, Default)]
-pub struct PackMeta {
-    /// Name of the model.
-    pub name: String,
-    /// Licence of the weights.
-    pub license: String,
-    /// Whom to credit.
-    pub attribution: String,
-    /// The model's configuration.
-    pub config: serde_json::Value,
-    /// WebGPU features without which it does not run.
-    pub features: Vec<String>,
-}
-
-/// How a pack is written.
-#[derive(Debug, Clone)]
-pub struct WriteOptions {
-    /// How tensors are stored.
-    pub policy: Policy,
-    /// Bytes of a shard at most, header included.
-    pub max_shard_bytes: u64,
-    /// Tells this conversion from any other: its sources and everything that decides its result. With it, a writer
-    /// that was killed leaves its finished shards to the next one of the same key; without, each begins anew.
-    pub resume: Option<String>,
-}
-
-impl Default for WriteOptions {
-    fn default() -> Self {
-        Self {
-            policy: Policy::uniform(Precision::Keep),
-            max_shard_bytes: DEFAULT_SHARD_BYTES,
-            resume: None,
-        }
-    }
-}
 
 /// Writes a pack, one tensor at a time. Holds no more than that tensor and one shard in memory.
 ///
@@ -95,18 +57,6 @@ pub struct PackWriter {
     _lock: Option<File>,
     /// Whether what is in the hidden folder is worth nothing to another writer.
     discard: bool,
-}
-
-/// The shard being filled.
-#[derive(Default)]
-struct Shard {
-    component: String,
-    /// Tensors and their place in the manifest: index of the tensor, first row, last row.
-    pieces: Vec<(TensorData, usize, [usize; 2])>,
-    /// What was lost, by the place of the tensor's outcome.
-    losses: Vec<(usize, Loss)>,
-    /// What it will take at most, header included.
-    bytes: u64,
 }
 
 impl PackWriter {
@@ -624,12 +574,4 @@ impl Drop for PackWriter {
             let _ = self.disk.remove_folder(&self.scratch);
         }
     }
-}
-
-/// Bytes of a tensor's entry in a header, at most: its name as JSON, the rows of a part, numbers of 20 digits.
-fn header_cost(info: &TensorInfo) -> u64 {
-    let name = serde_json::Value::from(info.name.as_str())
-        .to_string()
-        .len();
-    (name + 42 + 60 + 42 + 21 * info.shape.len().max(1)) as u64
 }

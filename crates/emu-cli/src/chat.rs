@@ -60,7 +60,7 @@ fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked
         .iter()
         .map(|p| Ok(media::video(p)?.frames))
         .collect::<Result<_>>()?;
-    Ok(Marked::new(text, pictures, videos)?)
+    media::marked(text, pictures, videos)
 }
 
 /// Line by line until the input ends. Pictures wait until something is said about them.

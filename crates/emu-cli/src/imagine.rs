@@ -22,7 +22,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     let clock = Instant::now();
     writable(&args.out)?;
     let pictures = args.image.iter().map(|path| media::picture(path));
-    let marked = Marked::new(&args.prompt, pictures.collect::<Result<_>>()?, vec![])?;
+    let marked = media::marked(&args.prompt, pictures.collect::<Result<_>>()?, vec![])?;
     let runtime = Runtime::open(&args.model)?;
     let seed = args.model.seed;
     let (_, config) = runtime.decoder()?;
@@ -38,7 +38,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     let negative = match &args.negative {
         None => None,
         Some(text) => {
-            let marked = Marked::new(text, vec![], vec![])?;
+            let marked = media::marked(text, vec![], vec![])?;
             Some(regress(&runtime, &marked, "reading the negative prompt")?)
         }
     };

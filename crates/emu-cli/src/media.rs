@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use emu_model::image::{Limits, RgbImage, decode};
+use emu_model::prompt::{Marked, PromptError, VIDEO_MARK};
 use emu_model::video::{FRAMES_PER_VIDEO, VideoFrames, sample_frames, sample_pictures};
 
 /// Reads a picture.
@@ -13,6 +14,22 @@ use emu_model::video::{FRAMES_PER_VIDEO, VideoFrames, sample_frames, sample_pict
 pub fn picture(path: &Path) -> Result<RgbImage> {
     let bytes = read(path)?;
     decode(&bytes, &Limits::default()).with_context(|| format!("picture {}", path.display()))
+}
+
+/// A text with its marks filled, as [`Marked::new`], whose complaint then names the options.
+///
+/// # Errors
+/// Where marks and pictures, or marks and videos, differ in number.
+pub fn marked(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -> Result<Marked> {
+    Marked::new(text, pictures, videos).map_err(|error| match error {
+        PromptError::Marks { mark, marks, given } => {
+            let option = if mark == VIDEO_MARK { "--video" } else { "--image" };
+            anyhow!(
+                "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, or leave the marks out."
+            )
+        }
+        error => error.into(),
+    })
 }
 
 /// Reads the frames of a video that the model sees: of a file, or of a folder of pictures in the order of their names.

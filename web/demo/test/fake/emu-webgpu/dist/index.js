@@ -1,0 +1,243 @@
+// @ts-check
+/* A test double of the package: the published API with made-up answers. It reads nothing, learns nothing and draws discs. A test sets `globalThis.emuFake`
+ * before the page runs, and finds there what the page called. */
+
+/** @import { Emu as Real, CachedModel, CallOptions, ChatEvent, Component, DrawOptions, LoadOptions, Message, Part, Progress, Support, TextOptions } from "emu-webgpu" */
+
+/**
+ * @typedef {object} Script
+ * @property {number} [pace] Milliseconds of a step.
+ * @property {Partial<Support>} [support] Overrides of what the check tells.
+ * @property {Record<string, { code: string, message: string, times: number }>} [fail] Errors by call: `check`, `load`, `chat`, `caption`, `draw`.
+ * @property {string} [warning] What a chat warns of.
+ * @property {string} [answer] What a chat says.
+ * @property {boolean} [imageInChat] Whether a chat draws too.
+ * @property {CachedModel[]} [cached]
+ * @property {{ name: string, options: any, [more: string]: any }[]} [calls] What was called.
+ */
+
+/** @type {Script} */
+const script = (/** @type {any} */ (globalThis).emuFake ??= {});
+const calls = (script.calls ??= []);
+const pace = () => script.pace ?? 15;
+
+const SIZES = /** @type {Record<Component, number>} */ ({ vision: 5_834_448, lm: 4_010_984, decoder: 9_298_328, safety: 0 });
+const MINI = /** @type {Component[]} */ (["vision", "lm", "decoder"]);
+
+export class EmuError extends Error {
+  /** @param {string} code @param {string} message */
+  constructor(code, message) {
+    super(message);
+    this.name = "EmuError";
+    this.code = code;
+  }
+}
+
+/** @param {string} call */
+function failIfTold(call) {
+  const fail = script.fail?.[call];
+  if (fail && fail.times > 0) {
+    fail.times -= 1;
+    throw new EmuError(fail.code, fail.message);
+  }
+}
+
+/** One step of work. @param {AbortSignal} [signal] @returns {Promise<void>} */
+function step(signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => {
+      clearTimeout(timer);
+      reject(signal?.reason ?? new DOMException("Aborted.", "AbortError"));
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", end);
+      resolve();
+    }, pace());
+    if (signal?.aborted) end();
+    else signal?.addEventListener("abort", end, { once: true });
+  });
+}
+
+/** A disc on a ground whose colour is in the prompt. @param {string} prompt @param {number} seed @param {number} side @param {number} noise */
+function disc(prompt, seed, side, noise) {
+  const grounds = /** @type {Record<string, number[]>} */ ({ red: [214, 69, 62], blue: [74, 144, 226], green: [84, 160, 100], gray: [150, 150, 160], yellow: [244, 214, 90], purple: [140, 90, 190] });
+  const ground = grounds[Object.keys(grounds).find((name) => prompt.includes(name)) ?? "purple"] ?? [0, 0, 0];
+  const image = new ImageData(side, side);
+  for (let i = 0; i < side * side; i += 1) {
+    const x = (i % side) / side - 0.5;
+    const y = Math.floor(i / side) / side - 0.5;
+    const inside = x * x + y * y < 0.1;
+    const color = inside ? [250, 230 - (seed % 90), 120 + y * 100] : ground;
+    for (let c = 0; c < 3; c += 1) {
+      const random = ((Math.imul(i * 3 + c + seed + 1, 2654435761) >>> 8) & 255) - 128;
+      image.data[i * 4 + c] = /** @type {number} */ (color[c]) * (1 - noise * 0.5) + 64 * noise + random * noise;
+    }
+    image.data[i * 4 + 3] = 255;
+  }
+  return image;
+}
+
+/** @param {Part[]} parts */
+const words = (parts) => parts.map((part) => (part.type === "text" ? part.text : `<${part.type}>`)).join("");
+
+/** What the last check told. @type {Support | null} */
+let told = null;
+
+/** @param {Blob} file @returns {Promise<ImageBitmap[]>} */
+export async function framesOfVideo(file) {
+  calls.push({ name: "frames", options: {}, bytes: file.size });
+  failIfTold("frames");
+  return Promise.all(Array.from({ length: 8 }, (_, i) => createImageBitmap(disc("green", i * 40, 64, 0))));
+}
+
+export class Emu {
+  static cache = {
+    /** @returns {Promise<CachedModel[]>} */
+    list: async () => script.cached ?? [],
+    /** @param {any} url */
+    delete: async (url) => {
+      script.cached = (script.cached ?? []).filter((model) => model.url !== String(url));
+    },
+  };
+
+  /** @param {any} modelUrl @param {{ device?: string }} [options] @returns {Promise<Support>} */
+  static async checkSupport(modelUrl, options) {
+    calls.push({ name: "check", url: String(modelUrl), options });
+    await step();
+    failIfTold("check");
+    const here = script.cached?.some((model) => model.url === String(modelUrl) && model.complete);
+    told = {
+      supported: true,
+      reasons: ["Only a software WebGPU adapter was found, so the CPU is used."],
+      device: "cpu",
+      adapter: {
+        name: "SwiftShader (test double)",
+        software: true,
+        features: ["shader-f16", "timestamp-query"],
+        limits: { maxBufferSize: 268_435_456, maxStorageBufferBindingSize: 134_217_728, maxComputeInvocationsPerWorkgroup: 256 },
+      },
+      model: { name: "emu-mini", license: "CC-BY-4.0", attribution: "Trained on drawings by several projects. See ATTRIBUTION.md.", imageSize: 64, draws: 64, checks: false },
+      plan: MINI.map((component) => ({ component, download: SIZES[component], resident: SIZES[component] * 2, cached: here ? SIZES[component] : 0 })),
+      tasks: [
+        { task: "caption", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, fits: true },
+        { task: "chat", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, fits: true },
+        { task: "draw", components: MINI, download: SIZES.vision + SIZES.lm + SIZES.decoder, resident: 38_287_520, fits: true },
+      ],
+      ...script.support,
+    };
+    return told;
+  }
+
+  /** @param {any} modelUrl @param {LoadOptions} [options] */
+  static async load(modelUrl, options = {}) {
+    told ??= await Emu.checkSupport(modelUrl, options);
+    calls.push({ name: "load", url: String(modelUrl), options: { device: options.device, cache: options.cache } });
+    const emu = new Emu();
+    await emu.#fetch(["vision", "lm"], options);
+    failIfTold("load");
+    for (let done = 1; done <= 4; done += 1) {
+      await step(options.signal);
+      options.onProgress?.({ phase: "compile", done, total: 4 });
+    }
+    return emu;
+  }
+
+  #here = /** @type {Set<Component>} */ (new Set());
+
+  support = /** @type {Support} */ (told);
+  device = /** @type {const} */ ({ kind: "cpu", name: "CPU (test double)", software: false });
+
+  /** @param {Component[]} components @param {{ signal?: AbortSignal, onProgress?: (progress: Progress) => void }} options */
+  async #fetch(components, { signal, onProgress }) {
+    const missing = components.filter((component) => !this.#here.has(component));
+    const totalAll = missing.reduce((sum, component) => sum + SIZES[component], 0);
+    let before = 0;
+    for (const component of missing) {
+      const total = SIZES[component];
+      for (let i = 1; i <= 8; i += 1) {
+        await step(signal);
+        const loaded = Math.round((total * i) / 8);
+        onProgress?.({ phase: "download", component, loaded, total, fetched: loaded, loadedAll: before + loaded, totalAll });
+      }
+      before += total;
+      onProgress?.({ phase: "upload", component, loaded: total, total });
+      this.#here.add(component);
+    }
+  }
+
+  /** @param {Message[]} messages @param {any} [options] @returns {AsyncGenerator<ChatEvent>} */
+  async *chat(messages, options = {}) {
+    calls.push({ name: "chat", messages, options: { ...options, signal: undefined, onProgress: undefined } });
+    failIfTold("chat");
+    await step(options.signal);
+    if (script.warning) options.onProgress?.({ phase: "warning", code: "restarted", message: script.warning });
+    options.onProgress?.({ phase: "prefill", tokens: 27 });
+    const tokens = (script.answer ?? "a chick").split(/(?= )/);
+    const start = performance.now();
+    for (const [index, text] of tokens.entries()) {
+      await step(options.signal);
+      options.onProgress?.({ phase: "decode", tokens: index + 1 });
+      yield { type: "text", text };
+    }
+    if (script.imageInChat && options.images !== false) {
+      const { image, seed } = await this.#denoise("blue", { ...options.draw, seed: options.seed, signal: options.signal, onProgress: options.onProgress });
+      yield { type: "image", image, seed, flagged: null };
+    }
+    yield { type: "usage", promptTokens: 27, tokens: tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
+  }
+
+  /** @param {any} image @param {TextOptions} [options] */
+  async caption(image, options = {}) {
+    calls.push({ name: "caption", image, options: { ...options, signal: undefined, onProgress: undefined } });
+    failIfTold("caption");
+    await step(options.signal);
+    options.onProgress?.({ phase: "prefill", tokens: 18 });
+    await step(options.signal);
+    options.onProgress?.({ phase: "decode", tokens: 7 });
+    return script.answer ?? "a fox on a blue background";
+  }
+
+  /** @param {Part[]} parts @param {DrawOptions} [options] */
+  async generateImage(parts, options = {}) {
+    calls.push({ name: "draw", parts, options: { ...options, signal: undefined, onProgress: undefined } });
+    await this.#fetch(["decoder"], options);
+    failIfTold("draw");
+    return this.#denoise(words(parts), options);
+  }
+
+  /** @param {string} prompt @param {DrawOptions} options */
+  async #denoise(prompt, { seed = 0, steps = 24, width = 64, previewEvery = 0, signal, onProgress }) {
+    for (let at = 1; at <= steps; at += 1) {
+      await step(signal);
+      const preview = previewEvery && at % previewEvery === 0 ? { preview: disc(prompt, seed, width, 1 - at / steps) } : {};
+      onProgress?.({ phase: "denoise", step: at, steps, ...preview });
+    }
+    onProgress?.({ phase: "decode-image" });
+    await step(signal);
+    return { image: disc(prompt, seed, width, 0), flagged: null, seed };
+  }
+
+  /** @param {any} _image @param {CallOptions} [_options] */
+  async embed(_image, _options) {
+    return [new Float32Array(1)];
+  }
+
+  async reset() {
+    calls.push({ name: "reset", options: {} });
+  }
+
+  async memory() {
+    return { device: 19_690_864, wasm: 41_943_040 };
+  }
+
+  async dispose() {
+    calls.push({ name: "dispose", options: {} });
+  }
+}
+
+/* The compiler checks that the double has the calls of the real one. */
+/** @type {Pick<Real, "chat" | "caption" | "generateImage" | "embed" | "memory" | "reset" | "dispose" | "support" | "device">} */
+const instance = Emu.prototype;
+/** @type {Pick<typeof Real, "checkSupport" | "cache">} */
+const type = Emu;
+void instance, type;

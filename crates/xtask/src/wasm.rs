@@ -11,9 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The modules; each is a feature of emu-web. With WebGPU the processor only hands out work, so that small is better
-/// than fast; with the CPU it computes.
-const MODULES: [(&str, &str); 2] = [("cpu", "s"), ("webgpu", "z")];
+/// The modules; each is a feature of emu-web.
+const MODULES: [&str; 2] = ["cpu", "webgpu"];
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Where the package has them.
 const FOLDER: &str = "web/package/wasm";
@@ -53,11 +52,11 @@ struct Size {
 pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
     let mut within = true;
     let wanted = |module: &str| args.only.is_empty() || args.only.iter().any(|name| name == module);
-    for (module, level) in MODULES {
+    for module in MODULES {
         if !wanted(module) {
             continue;
         }
-        let compiled = compile(workspace, module, level)?;
+        let compiled = compile(workspace, module)?;
         let folder = workspace.root.join(FOLDER).join(module);
         let stamp = stamp(&compiled, args.quick)?;
         let stamp_file = folder.join(".made-from");
@@ -98,19 +97,14 @@ fn fits(module: &str, size: Size) -> bool {
     within
 }
 
-/// Compiles a module; where Cargo put it.
-fn compile(workspace: &Workspace, module: &str, level: &str) -> Result<PathBuf> {
-    // A folder of its own: Cargo gives both the same name.
+/// Compiles a module; where Cargo put it, until the next one is compiled: both have the same name.
+fn compile(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace.root.join("target"), PathBuf::from)
-        .join("modules")
-        .join(module);
+        .map_or_else(|| workspace.root.join("target"), PathBuf::from);
     let mut build = command::cargo(workspace);
     build
         .args(["build", "--profile", "wasm", "--package", "emu-web"])
-        .args(["--config", &format!("profile.wasm.opt-level = {level:?}")])
-        .args(["--features", module, "--target", TARGET, "--target-dir"])
-        .arg(&target);
+        .args(["--features", module, "--target", TARGET]);
     if !command::succeeds(&mut build)? {
         bail!("the {module} module did not build; the compiler's message is above");
     }

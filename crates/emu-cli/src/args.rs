@@ -36,6 +36,35 @@ pub enum Command {
     Data(DataArgs),
     /// Measure a model on held-out data.
     Eval(EvalArgs),
+    /// Count and time what running a model costs here.
+    Bench(BenchArgs),
+}
+
+/// `emu bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What to measure.
+    #[arg(value_enum, default_value_t = BenchPart::Lm)]
+    pub part: BenchPart,
+    /// For lm: tokens to decode at least.
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub tokens: usize,
+    /// For image: denoising steps.
+    #[arg(long, default_value_t = 4, value_parser = positive)]
+    pub steps: usize,
+}
+
+/// Parts of a model that `emu bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchPart {
+    /// The language model: a prompt, then token after token.
+    Lm,
+    /// Encoder and causal former, on one picture.
+    Vision,
+    /// A denoising step.
+    Image,
 }
 
 /// `emu eval`

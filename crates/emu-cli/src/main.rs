@@ -1,6 +1,7 @@
 //! The `emu` program: pictures and text in, text and pictures out; training, converting, measuring.
 
 mod args;
+mod bench;
 mod caption;
 mod chat;
 mod checkpoint;
@@ -52,6 +53,7 @@ fn message(error: &anyhow::Error) -> String {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Bench(args) => bench::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Caption(args) => caption::run(&args),
         Command::Imagine(args) => imagine::run(&args),

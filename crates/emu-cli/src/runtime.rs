@@ -12,7 +12,7 @@ use emu_model::prompt::Prompter;
 use emu_model::safety::{SafetyChecker, SafetyConfig};
 use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{Emu, EmuConfig};
-use emu_pack::PackReader;
+use emu_pack::{Manifest, PackReader};
 
 use crate::args::ModelArgs;
 use crate::output::spinner;
@@ -103,6 +103,11 @@ impl Runtime {
     /// Sizes of encoder and language model.
     pub fn emu_config(&self) -> &EmuConfig {
         &self.config.emu
+    }
+
+    /// What the pack says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.reader.manifest()
     }
 
     /// A file of the pack.

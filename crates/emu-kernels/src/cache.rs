@@ -3,7 +3,7 @@
 //! Beams do not move their keys and values. Each beam has a row of the cache, and a table says for every position
 //! which row wrote it; a beam that continues another one copies that beam's table row.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// Keys and values of one layer: `[B, G, C, E]` with C the capacity.
 #[derive(Clone, Debug)]
@@ -12,6 +12,14 @@ pub struct LayerCache {
     values: Option<Tensor<4>>,
     length: usize,
     ancestry: Option<Tensor<2, Int>>,
+    /// A length, and the same on the device, where kernels read it.
+    place: Option<(usize, Tensor<1, Int>)>,
+}
+
+/// The length of a cache on its device.
+fn place(length: usize, device: &Device) -> (usize, Tensor<1, Int>) {
+    let data = TensorData::new(vec![length as i32], [1]);
+    (length, Tensor::from_data(data, (device, DType::I32)))
 }
 
 impl LayerCache {
@@ -29,7 +37,45 @@ impl LayerCache {
             values: zeros(),
             length: 0,
             ancestry: None,
+            place: None,
         }
+    }
+
+    /// `[B, G, C, E]`
+    pub fn dims(&self) -> [usize; 4] {
+        self.keys.as_ref().map_or([0; 4], Tensor::dims)
+    }
+
+    /// Lets a kernel write keys and values of `steps` positions into the buffers.
+    pub(crate) fn write<T>(
+        &mut self,
+        steps: usize,
+        write: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<1, Int>) -> (T, Tensor<4>, Tensor<4>),
+    ) -> Option<T> {
+        // Taken out, so that the kernel sees a single owner and writes in place.
+        let (keys, values) = (self.keys.take()?, self.values.take()?);
+        let place = match self.place.take() {
+            Some(place) if place.0 == self.length => place,
+            _ => place(self.length, &keys.device()),
+        };
+        let (made, keys, values) = write(keys, values, place.1.clone());
+        (self.keys, self.values) = (Some(keys), Some(values));
+        self.place = Some(place);
+        self.length += steps;
+        Some(made)
+    }
+
+    /// Keys and values whole, the place of the newest position, which was [written](Self::write) alone, and the table of
+    /// beams.
+    pub(crate) fn newest(&self) -> Option<Newest> {
+        let (place, on_device) = self.place.clone()?;
+        (place + 1 == self.length).then_some(())?;
+        Some(Newest {
+            keys: self.keys.clone()?,
+            values: self.values.clone()?,
+            place: on_device,
+            table: self.ancestry.clone(),
+        })
     }
 
     /// Positions written so far.
@@ -89,8 +135,21 @@ impl LayerCache {
             values: repeat(&self.values),
             length: self.length,
             ancestry: None,
+            place: None,
         }
     }
+}
+
+/// What attention of the newest position reads.
+pub(crate) struct Newest {
+    /// `[B, G, C, E]`
+    pub keys: Tensor<4>,
+    /// `[B, G, C, E]`
+    pub values: Tensor<4>,
+    /// `[1]`: positions before the newest.
+    pub place: Tensor<1, Int>,
+    /// `[B, positions]`
+    pub table: Option<Tensor<2, Int>>,
 }
 
 /// The caches of all layers, and the table of beams.
@@ -170,8 +229,13 @@ impl KvCache {
             .collect();
     }
 
-    /// Announces that `steps` positions are about to be appended by every beam, to its own row.
-    pub fn extend_table(&mut self, steps: usize) {
+    /// Announces that `steps` positions are about to be appended by every beam, to its own row. What the kernels read of
+    /// it goes to the device once for all layers.
+    pub fn extend(&mut self, steps: usize) {
+        let place = place(self.len(), &self.device);
+        self.layers
+            .iter_mut()
+            .for_each(|layer| layer.place = Some(place.clone()));
         if self.table.is_empty() {
             return;
         }

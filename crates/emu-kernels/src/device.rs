@@ -98,6 +98,9 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
 }
 
 #[cfg(not(target_family = "wasm"))]
+pub use gpu::submissions;
+
+#[cfg(not(target_family = "wasm"))]
 mod gpu {
     use std::sync::{Mutex, PoisonError};
 
@@ -128,6 +131,18 @@ mod gpu {
         })
     }
 
+    /// The queue of the opened device.
+    static QUEUE: Mutex<Option<wgpu::Queue>> = Mutex::new(None);
+
+    /// How often the queue was given work so far, this question included.
+    pub fn submissions() -> Option<u64> {
+        let queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
+        // wgpu numbers submissions, and shows the number only so.
+        let shown = format!("{:?}", queue.as_ref()?.submit([]));
+        let digits = shown.chars().filter(char::is_ascii_digit);
+        digits.collect::<String>().parse().ok()
+    }
+
     /// One wgpu device per process: Burn registers it once.
     static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
@@ -154,6 +169,7 @@ mod gpu {
             name: format!("{} ({:?})", info.name, info.backend),
             hardware,
         };
+        *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(setup.queue.clone());
         *opened = Some(new.clone());
         Ok(new)
     }

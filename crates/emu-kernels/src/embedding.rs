@@ -4,12 +4,12 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::init::{Init, param};
-use crate::ops;
+use crate::{ops, packed};
 
 /// A table of one row per token.
 #[derive(Module, Debug)]
 pub struct QEmbedding {
-    /// `[rows, width]`
+    /// `[rows, width]`, dense or [`packed`].
     pub weight: Param<Tensor<2>>,
 }
 
@@ -25,6 +25,18 @@ impl QEmbedding {
     /// - `ids`: `[B, T]`, each below the number of rows
     /// - returns `[B, T, width]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        ops::embedding(self.weight.val(), ids)
+        let Some(packed) = packed::of(&self.weight, &ids) else {
+            return ops::embedding(self.weight.val(), ids);
+        };
+        let ([b, t], [_, width]) = (ids.dims(), packed.shape());
+        packed.rows(ids.reshape([b * t])).reshape([b, t, width])
+    }
+
+    /// The products of `[.., width]` with every row: `[.., rows]`, the logits of a head that shares the table.
+    pub fn project<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match packed::of(&self.weight, &x) {
+            Some(packed) => ops::packed_linear(x, packed, None),
+            None => ops::linear(x, self.weight.val(), None),
+        }
     }
 }

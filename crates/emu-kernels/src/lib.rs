@@ -6,6 +6,7 @@
 //!
 //! - [`ops`]: attention, decoding attention, linear, gates, norms, convolutions, rotary embedding.
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
+//! - [`packed`]: weights that stay packed.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
 //! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
 
@@ -21,15 +22,20 @@ compile_error!(
 pub mod backend;
 pub mod cache;
 pub mod conv;
+pub mod count;
 #[cfg(feature = "flex")]
 mod cpu;
+pub mod decode;
 pub mod device;
 pub mod embedding;
 pub mod fused;
+#[cfg(feature = "wgpu")]
+mod gpu;
 pub mod init;
 pub mod linear;
 pub mod norm;
 pub mod ops;
+pub mod packed;
 pub mod random;
 pub mod rope;
 pub mod sample;

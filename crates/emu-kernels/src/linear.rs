@@ -4,13 +4,13 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::init::{Init, param};
-use crate::ops;
+use crate::{ops, packed};
 
 /// `y = x Wᵀ + b`, with `W` stored `[out, in]` as checkpoints and packs have it, plus `scale · (x Aᵀ) Bᵀ` where an
 /// adapter is attached (Hu et al., "LoRA", 2021).
 #[derive(Module, Debug)]
 pub struct QLinear {
-    /// `[out, in]`
+    /// `[out, in]`, dense or [`packed`].
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
@@ -87,11 +87,11 @@ impl QLinear {
     /// - `x`: `[.., in]`
     /// - returns `[.., out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let y = ops::linear(
-            x.clone(),
-            self.weight.val(),
-            self.bias.as_ref().map(Param::val),
-        );
+        let bias = self.bias.as_ref().map(Param::val);
+        let y = match packed::of(&self.weight, &x) {
+            Some(packed) => ops::packed_linear(x.clone(), packed, bias),
+            None => ops::linear(x.clone(), self.weight.val(), bias),
+        };
         match &self.lora {
             None => y,
             Some(lora) => {
@@ -103,6 +103,25 @@ impl QLinear {
                 let low = ops::linear(x, lora.a.val(), None);
                 y + ops::linear(low, lora.b.val(), None).mul_scalar(lora.scale)
             }
+        }
+    }
+
+    /// `residual + forward(x)`, one pass where the weight is packed.
+    ///
+    /// # Shapes
+    /// - `x`: `[.., in]`, `residual`: `[.., out]`
+    pub fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        match packed::of(&self.weight, &x) {
+            Some(packed) if self.lora.is_none() => {
+                let (dims, [out, width]) = (residual.dims(), packed.shape());
+                let rows = dims.iter().product::<usize>() / out;
+                let bias = self.bias.as_ref().map(Param::val);
+                let residual = residual.reshape([rows, out]);
+                packed
+                    .linear_add(x.reshape([rows, width]), bias, residual)
+                    .reshape(dims)
+            }
+            _ => residual + self.forward(x),
         }
     }
 

@@ -15,7 +15,10 @@ use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 
 use crate::backend::{ConvSpec, EmuBackend, GroupNormSpec};
 use crate::cache::LayerCache;
+use crate::count;
+use crate::decode::{DecodeBackend, StepSpec};
 use crate::fused::{AttentionSpec, FusedBackend};
+use crate::packed::Packed;
 use crate::rope::RopeTables;
 
 /// What attention is masked and shifted by.
@@ -36,6 +39,7 @@ pub struct AttentionOptions {
 pub trait Operations {
     /// See [`linear`].
     fn linear(&self, x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        count::weights_read(4 * weight.shape().num_elements());
         if on_cpu(&x.device()) {
             // One product of all rows, and two in the backward pass: Burn's linear makes one for each batch.
             let [b, t, d] = x.dims();
@@ -109,31 +113,67 @@ pub trait Operations {
         q: Tensor<4>,
         cache: &LayerCache,
         hidden: Option<Tensor<4, Bool>>,
-    ) -> Tensor<4> {
+    ) -> Tensor<3> {
+        let [b, h, t, e] = q.dims();
+        let fits = t == 1 && hidden.is_none() && has_kernels(&q.device(), e);
+        if let Some(newest) = cache.newest().filter(|_| fits) {
+            let spec = step_spec(h, cache, cache.len() - 1, newest.table.is_some());
+            let table = match newest.table {
+                Some(table) => table.into_dispatch(),
+                None => newest.place.clone().into_dispatch(),
+            };
+            return Tensor::from_dispatch(Dispatch::emu_decode_attention(
+                q.into_dispatch(),
+                newest.keys.into_dispatch(),
+                newest.values.into_dispatch(),
+                newest.place.into_dispatch(),
+                table,
+                spec,
+            ));
+        }
         let (k, v) = cache.visible();
-        self.attention(
-            q,
-            k,
-            v,
-            AttentionOptions {
-                causal: true,
-                hidden,
-                ..Default::default()
-            },
-        )
+        let options = AttentionOptions {
+            causal: true,
+            hidden,
+            ..Default::default()
+        };
+        let y = self.attention(q, k, v, options);
+        y.swap_dims(1, 2).reshape([b, t, h * e])
     }
 
     /// See [`rope_append`].
     fn rope_append(
         &self,
-        q: Tensor<4>,
-        k: Tensor<4>,
-        v: Tensor<4>,
+        qkv: Tensor<3>,
         tables: &RopeTables,
         cache: &mut LayerCache,
     ) -> Tensor<4> {
-        cache.append(tables.rotate(k), v);
-        tables.rotate(q)
+        let ([b, t, width], [_, g, _, e]) = (qkv.dims(), cache.dims());
+        let h = width / e - 2 * g;
+        if has_kernels(&qkv.device(), e) {
+            let spec = step_spec(h, cache, cache.len(), false);
+            let written = cache.write(t, |keys, values, place| {
+                let (q, keys, values) = Dispatch::emu_rope_append(
+                    qkv.clone().into_dispatch(),
+                    tables.halves().into_dispatch(),
+                    keys.into_dispatch(),
+                    values.into_dispatch(),
+                    place.into_dispatch(),
+                    spec,
+                );
+                let [keys, values] = [keys, values].map(Tensor::<4>::from_dispatch);
+                (Tensor::<4>::from_dispatch(q), keys, values)
+            });
+            if let Some(q) = written {
+                return q;
+            }
+        }
+        let part = |from: usize, heads: usize| {
+            let part = qkv.clone().narrow(2, from * e, heads * e);
+            part.reshape([b, t, heads, e]).swap_dims(1, 2) // [B, heads, T, E]
+        };
+        cache.append(tables.rotate(part(h, g)), part(h + g, g));
+        tables.rotate(part(0, h))
     }
 
     /// See [`layer_norm`].
@@ -143,6 +183,15 @@ pub trait Operations {
 
     /// See [`rms_norm`].
     fn rms_norm(&self, x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
+        if !x.device().is_autodiff() {
+            let [b, t, d] = x.dims();
+            let y = Dispatch::emu_rms_norm(
+                x.reshape([b * t, d]).into_dispatch(),
+                weight.into_dispatch(),
+                eps,
+            );
+            return Tensor::<2>::from_dispatch(y).reshape([b, t, d]);
+        }
         let rms = sqrt(x.clone().square().mean_dim(2).add_scalar(eps));
         x.div(rms).mul(weight.unsqueeze())
     }
@@ -156,6 +205,17 @@ pub trait Operations {
             ));
         }
         activation::silu(gate).mul(up)
+    }
+
+    /// See [`silu_pair`].
+    fn silu_pair(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, t, both] = x.dims();
+        if x.device().is_autodiff() {
+            let gate = x.clone().narrow(2, 0, both / 2);
+            return self.silu_gate(gate, x.narrow(2, both / 2, both / 2));
+        }
+        let y = Dispatch::emu_silu_pair(x.reshape([b * t, both]).into_dispatch());
+        Tensor::<2>::from_dispatch(y).reshape([b, t, both / 2])
     }
 
     /// See [`gelu`].
@@ -224,6 +284,22 @@ pub fn operations(_device: &Device) -> &'static dyn Operations {
     &Composed
 }
 
+/// Whether the kernels of a decoding step serve a device and heads of this size.
+fn has_kernels(device: &Device, head_size: usize) -> bool {
+    !device.is_autodiff() && head_size.is_multiple_of(4) && head_size <= 256
+}
+
+fn step_spec(heads: usize, cache: &LayerCache, start: usize, beams: bool) -> StepSpec {
+    let [_, kv_heads, _, head_size] = cache.dims();
+    StepSpec {
+        heads,
+        kv_heads,
+        head_size,
+        start,
+        beams,
+    }
+}
+
 /// Whether tensors of this device are computed by Flex.
 #[cfg(feature = "flex")]
 fn on_cpu(device: &Device) -> bool {
@@ -285,6 +361,32 @@ pub fn linear<const D: usize>(
     folded(x, |x| operations.linear(x, weight, bias))
 }
 
+/// `x Wᵀ + b` with a packed `W`.
+///
+/// # Shapes
+/// - `x`: `[.., in]`, `bias`: `[out]`
+/// - returns `[.., out]`
+pub fn packed_linear<const D: usize>(
+    x: Tensor<D>,
+    weight: &Packed,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut dims = x.dims();
+    let [out, width] = weight.shape();
+    let rows = dims.iter().product::<usize>() / width;
+    dims[D - 1] = out;
+    weight.linear(x.reshape([rows, width]), bias).reshape(dims)
+}
+
+/// `silu(x Gᵀ) * x Uᵀ` with a packed `G` above `U`: `[.., in]` to `[.., out / 2]`.
+pub fn packed_gate<const D: usize>(x: Tensor<D>, weight: &Packed) -> Tensor<D> {
+    let mut dims = x.dims();
+    let [out, width] = weight.shape();
+    let rows = dims.iter().product::<usize>() / width;
+    dims[D - 1] = out / 2;
+    weight.gated(x.reshape([rows, width])).reshape(dims)
+}
+
 /// Rows of a table.
 ///
 /// # Shapes
@@ -307,27 +409,23 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
 ///
 /// # Shapes
 /// - `q`: `[B, H, T, E]`; `hidden`: `[B or 1, 1, 1, length]`, true where a cached key is hidden
-/// - returns `[B, H, T, E]`
+/// - returns `[B, T, H·E]`
 pub fn decode_attention(
     q: Tensor<4>,
     cache: &LayerCache,
     hidden: Option<Tensor<4, Bool>>,
-) -> Tensor<4> {
+) -> Tensor<3> {
     operations(&q.device()).decode_attention(q, cache, hidden)
 }
 
-/// Rotates `q` and `k`, writes `k` and `v` to the cache in place, returns the rotated `q`.
+/// Splits queries, keys and values, rotates the first two, writes keys and values to the cache in place, returns the
+/// rotated queries.
 ///
 /// # Shapes
-/// - `q`: `[B, H, T, E]`; `k`, `v`: `[B, G, T, E]`
-pub fn rope_append(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    tables: &RopeTables,
-    cache: &mut LayerCache,
-) -> Tensor<4> {
-    operations(&q.device()).rope_append(q, k, v, tables, cache)
+/// - `qkv`: `[B, T, (H + 2 G)·E]`; G and E are the cache's
+/// - returns `[B, H, T, E]`
+pub fn rope_append(qkv: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<4> {
+    operations(&qkv.device()).rope_append(qkv, tables, cache)
 }
 
 /// Layer norm over the last axis.
@@ -350,6 +448,24 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
 /// `silu(gate) * up`, both `[B, T, D]`.
 pub fn silu_gate(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
     operations(&gate.device()).silu_gate(gate, up)
+}
+
+/// The index of the greatest logit of each row, the first of several, but not `banned`; -1 where one is not a number.
+///
+/// # Shapes
+/// - `logits`: `[.., width]`
+/// - returns `[rows]`
+pub fn best<const D: usize>(logits: Tensor<D>, banned: Option<usize>) -> Tensor<1, Int> {
+    let dims = logits.dims();
+    let rows = dims[..D - 1].iter().product::<usize>();
+    let logits = logits.reshape([rows, dims[D - 1]]);
+    let best = Dispatch::emu_best(logits.into_dispatch(), banned);
+    Tensor::from_dispatch(best)
+}
+
+/// `silu(x[.., :D]) * x[.., D:]`: `[B, T, 2D]` to `[B, T, D]`.
+pub fn silu_pair(x: Tensor<3>) -> Tensor<3> {
+    operations(&x.device()).silu_pair(x)
 }
 
 /// `x[.., :D] * gelu(x[.., D:])` with the exact GELU: `[B, T, 2D]` to `[B, T, D]`.

@@ -1,14 +1,23 @@
 //! Rotary position embedding (Su et al., "RoFormer", 2021), in LLaMA's layout: halves, not pairs.
 
+use std::sync::OnceLock;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Cosines and sines of one forward, shared by all layers.
+/// Cosines and sines of one forward, shared by all layers. They go to the device once they are needed, in the form in
+/// which they are.
 #[derive(Clone, Debug)]
 pub struct RopeTables {
-    /// `[B or 1, 1, T, E]`
-    cos: Tensor<4>,
-    /// `[B or 1, 1, T, E]`
-    sin: Tensor<4>,
+    /// Of every row and position: `E / 2` cosines, then as many sines.
+    turns: Vec<f32>,
+    rows: usize,
+    steps: usize,
+    head_size: usize,
+    device: Device,
+    /// `[rows, 1, T, E]`, cosines and sines, each half twice.
+    whole: OnceLock<[Tensor<4>; 2]>,
+    /// `[T, E]`
+    halves: OnceLock<Tensor<2>>,
 }
 
 impl RopeTables {
@@ -21,35 +30,58 @@ impl RopeTables {
         let rows = positions.len();
         let steps = positions.first().map_or(0, Vec::len);
         let half = head_size / 2;
-        let mut cos = Vec::with_capacity(rows * steps * head_size);
-        let mut sin = Vec::with_capacity(cos.capacity());
         let frequencies: Vec<f64> = (0..half)
             .map(|i| 1.0 / libm::pow(base, 2.0 * i as f64 / head_size as f64))
             .collect();
+        let mut turns = Vec::with_capacity(rows * steps * head_size);
         for &position in positions.iter().flatten() {
-            for i in 0..head_size {
-                let angle = position as f64 * frequencies[i % half];
-                cos.push(libm::cos(angle) as f32);
-                sin.push(libm::sin(angle) as f32);
-            }
+            let angles = frequencies.iter().map(|f| position as f64 * f);
+            turns.extend(angles.clone().map(|a| libm::cos(a) as f32));
+            turns.extend(angles.map(|a| libm::sin(a) as f32));
         }
-        let tensor = |values| {
-            Tensor::from_data(TensorData::new(values, [rows, 1, steps, head_size]), device)
-        };
         Self {
-            cos: tensor(cos),
-            sin: tensor(sin),
+            turns,
+            rows,
+            steps,
+            head_size,
+            device: device.clone(),
+            whole: OnceLock::new(),
+            halves: OnceLock::new(),
         }
+    }
+
+    fn whole(&self) -> &[Tensor<4>; 2] {
+        self.whole.get_or_init(|| {
+            let half = self.head_size / 2;
+            [0, half].map(|from| {
+                let twice = { self.turns.chunks_exact(self.head_size.max(1)) }
+                    .flat_map(|turn| turn[from..from + half].repeat(2))
+                    .collect();
+                let shape = [self.rows, 1, self.steps, self.head_size];
+                Tensor::from_data(TensorData::new(twice, shape), &self.device)
+            })
+        })
+    }
+
+    /// `[T, E]`: cosines, then sines, of the first row.
+    pub(crate) fn halves(&self) -> Tensor<2> {
+        let make = || {
+            let shape = [self.steps, self.head_size];
+            let values = self.turns[..self.steps * self.head_size].to_vec();
+            Tensor::from_data(TensorData::new(values, shape), &self.device)
+        };
+        self.halves.get_or_init(make).clone()
     }
 
     /// Rotates `[B, H, T, E]`.
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        let [cos, sin] = self.whole();
         let half = x.dims()[3] / 2;
         let (low, high) = (
             x.clone().narrow(3, 0, half),
             x.clone().narrow(3, half, half),
         );
         let turned = Tensor::cat(vec![high.neg(), low], 3);
-        x.mul(self.cos.clone()).add(turned.mul(self.sin.clone()))
+        x.mul(cos.clone()).add(turned.mul(sin.clone()))
     }
 }

@@ -47,6 +47,11 @@ impl Default for Sampling {
 }
 
 impl Processors {
+    /// Whether [`Processors::apply`] would change nothing after so many tokens.
+    pub fn are_idle(&self, tokens: usize) -> bool {
+        self.repetition_penalty == 1.0 && self.no_repeat_ngram == 0 && tokens >= self.min_length
+    }
+
     /// Changes `scores` (logits, or log-probabilities in beam search) given the tokens made so far, which start with
     /// `<s>` and do not hold the prompt.
     pub fn apply(&self, history: &[u32], end: u32, scores: &mut [f32]) {

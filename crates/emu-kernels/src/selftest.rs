@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::cache::LayerCache;
 use crate::ops::{self, AttentionOptions};
+use crate::packed::{BLOCK, Packed, Scheme};
 use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
 
@@ -55,6 +56,10 @@ pub const CASES: &[Case] = &[
     Case {
         operation: "a linear layer",
         compute: linear,
+    },
+    Case {
+        operation: "packed layers",
+        compute: packed_layers,
     },
     Case {
         operation: "rows of a table",
@@ -192,6 +197,51 @@ fn linear(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::linear(x, w, Some(b))), want)
 }
 
+/// Products of one row and of many with packed matrices, and rows of them.
+fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (out, width, many) = (70, 96, 11);
+    let (mut got, mut want) = (vec![], vec![]);
+    for scheme in [Scheme::Q8, Scheme::Q4, Scheme::Q4_1] {
+        let blocks = out * width / BLOCK;
+        let mut bits = |n: usize| -> Vec<u32> {
+            let uniform = |_| (input.random.uniform() * 65_536.0) as u32;
+            let halves: Vec<u32> = (0..2 * n).map(uniform).collect();
+            halves
+                .chunks(2)
+                .map(|pair| pair[0] | pair[1] << 16)
+                .collect()
+        };
+        let words = bits(blocks * scheme.words());
+        // 1 / 64 and 1 / 1024, and -1 / 8
+        let scale = if scheme == Scheme::Q8 { 0x1400 } else { 0x2400 };
+        let (scales, mins) = (vec![scale; blocks], vec![0xb000; blocks]);
+        let mins = scheme.has_mins().then_some(&mins[..]);
+        let packed = Packed::new(scheme, [out, width], &words, &scales, mins, &input.device);
+        let packed = packed.expect("parts that fit");
+        let value = |row: usize, column: usize| {
+            let at = row * width + column;
+            let per = 32 / scheme.bits();
+            let stored = words[at / per] >> (at % per * scheme.bits());
+            match scheme {
+                Scheme::Q8 => f64::from(stored as u8 as i8) / 1024.0,
+                Scheme::Q4 => f64::from(((stored << 28) as i32) >> 28) / 64.0,
+                Scheme::Q4_1 => f64::from(stored & 15) / 64.0 - 0.125,
+            }
+        };
+        for rows in [1, many] {
+            let (x, xs) = input.random([1, rows, width]);
+            got.push(flat(ops::packed_linear(x, &packed, None)));
+            want.extend((0..rows * out).map(|i| {
+                let terms = (0..width).map(|j| xs[i / out * width + j] * value(i % out, j));
+                terms.sum::<f64>()
+            }));
+        }
+        got.push(flat(packed.part(out - 1..out)));
+        want.extend((0..width).map(|j| value(out - 1, j)));
+    }
+    (Tensor::cat(got, 0), want)
+}
+
 fn embedding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (rows, d) = (37, 12);
     let (table, values) = input.random([rows, d]);
@@ -253,10 +303,11 @@ fn decoding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let mut step = |from: usize, to: usize| {
         let part = |x: &Tensor<4>| x.clone().narrow(2, from, to - from);
         let tables = RopeTables::new(&[(from..to).collect()], e, base, &input.device);
-        let q = ops::rope_append(part(&q), part(&k), part(&v), &tables, &mut cache);
+        let qkv = Tensor::cat(vec![part(&q), part(&k), part(&v)], 3);
+        let q = ops::rope_append(qkv.reshape([1, -1, 3 * e as i64]), &tables, &mut cache);
         ops::decode_attention(q, &cache, None)
     };
-    let got = Tensor::cat(vec![step(0, t - 1), step(t - 1, t)], 2);
+    let got = Tensor::cat(vec![step(0, t - 1), step(t - 1, t)], 1);
     let turned = |x: &[f64]| -> Vec<f64> {
         let half = e / 2;
         let angle = |p: usize, i: usize| p as f64 / base.powf(2.0 * (i % half) as f64 / e as f64);

@@ -114,7 +114,7 @@ pub fn splice(
             embeddings,
         });
     }
-    let device = table.weight.val().device();
+    let device = table.weight.lazy_device();
     let tokens: Tensor<2, Int> = Tensor::from_data(
         TensorData::new(flat.iter().map(|&i| i as i32).collect(), [b, t]),
         &device,

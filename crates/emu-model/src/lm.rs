@@ -7,6 +7,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
+use emu_kernels::packed::{self, Packed};
 use emu_kernels::rope::RopeTables;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
@@ -58,6 +59,9 @@ pub struct Attention {
     pub v_proj: QLinear,
     /// `[D, H·E]`
     pub o_proj: QLinear,
+    /// The first three above each other, `[(H + 2 G)·E, D]`, where [`Lm::stack`] made them so.
+    #[module(skip)]
+    pub stacked: Option<Packed>,
     /// H
     pub heads: usize,
     /// G
@@ -73,6 +77,9 @@ pub struct Mlp {
     pub up_proj: QLinear,
     /// `[D, F]`
     pub down_proj: QLinear,
+    /// The first two above each other, `[2 F, D]`, where [`Lm::stack`] made them so.
+    #[module(skip)]
+    pub stacked: Option<Packed>,
 }
 
 /// What a position may see beyond the causal order.
@@ -125,6 +132,7 @@ impl LmConfig {
                         out,
                         device,
                     )),
+                    stacked: None,
                     heads: self.heads,
                     kv_heads: self.kv_heads,
                 },
@@ -133,6 +141,7 @@ impl LmConfig {
                     gate_proj: QLinear::new(d, self.ffn, false, device),
                     up_proj: QLinear::new(d, self.ffn, false, device),
                     down_proj: QLinear::with_init(self.ffn, d, false, out, device),
+                    stacked: None,
                 },
             }
         };
@@ -168,6 +177,25 @@ impl Lm {
         self
     }
 
+    /// Puts packed weights that read the same input above each other, so that they are one product.
+    pub fn stack(mut self) -> Self {
+        for Layer { self_attn, mlp, .. } in &mut self.layers {
+            let Attention {
+                q_proj,
+                k_proj,
+                v_proj,
+                ..
+            } = self_attn;
+            self_attn.stacked =
+                packed::stack([q_proj, k_proj, v_proj]).or(self_attn.stacked.take());
+            let Mlp {
+                gate_proj, up_proj, ..
+            } = mlp;
+            mlp.stacked = packed::stack([gate_proj, up_proj]).or(mlp.stacked.take());
+        }
+        self
+    }
+
     /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)
@@ -177,7 +205,7 @@ impl Lm {
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => ops::linear(hidden, self.embed_tokens.weight.val(), None),
+            None => self.embed_tokens.project(hidden),
         }
     }
 
@@ -249,7 +277,7 @@ impl Lm {
     pub fn step(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
         let [_, t, _] = x.dims();
         let tables = self.tables_after(cache, t, &x.device());
-        cache.extend_table(t);
+        cache.extend(t);
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.step(x, &tables, cache);
         }
@@ -267,17 +295,41 @@ impl Lm {
 impl Layer {
     /// Appends positions to this layer's cache: `[B, T, D]` in and out.
     pub fn step(&self, x: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<3> {
-        let h = self.input_layernorm.forward(x.clone());
-        let (q, k, v) = self.self_attn.project(h);
-        let q = ops::rope_append(q, k, v, tables, cache);
-        let x = x + self.self_attn.merge(ops::decode_attention(q, cache, None));
-        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+        let qkv = self.self_attn.qkv(self.input_layernorm.forward(x.clone()));
+        let q = ops::rope_append(qkv, tables, cache);
+        let h = ops::decode_attention(q, cache, None);
+        let x = self.self_attn.o_proj.forward_add(h, x);
+        let h = self
+            .mlp
+            .gate(self.post_attention_layernorm.forward(x.clone()));
+        self.mlp.down_proj.forward_add(h, x)
     }
 }
 
 impl Attention {
+    /// Queries, keys and values beside each other, `[B, T, (H + 2 G)·E]`.
+    fn qkv(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.stacked {
+            Some(stacked) => ops::packed_linear(x, stacked, None),
+            None => {
+                let parts = [&self.q_proj, &self.k_proj, &self.v_proj];
+                Tensor::cat(parts.map(|part| part.forward(x.clone())).to_vec(), 2)
+            }
+        }
+    }
+
     fn project(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [b, t, _] = x.dims();
+        if self.stacked.is_some() {
+            let qkv = self.qkv(x);
+            let e = qkv.dims()[2] / (self.heads + 2 * self.kv_heads);
+            let part = |from: usize, heads: usize| {
+                let part = qkv.clone().narrow(2, from * e, heads * e);
+                part.reshape([b, t, heads, e]).swap_dims(1, 2) // [B, n, T, E]
+            };
+            let (h, g) = (self.heads, self.kv_heads);
+            return (part(0, h), part(h, g), part(h + g, g));
+        }
         let heads = |y: Tensor<3>, n: usize| {
             let [_, _, inner] = y.dims();
             y.reshape([b, t, n, inner / n]).swap_dims(1, 2) // [B, n, T, E]
@@ -317,9 +369,14 @@ impl Attention {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down_proj.forward(ops::silu_gate(
-            self.gate_proj.forward(x.clone()),
-            self.up_proj.forward(x),
-        ))
+        self.down_proj.forward(self.gate(x))
+    }
+
+    /// `silu(gate(x)) * up(x)`
+    fn gate(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.stacked {
+            Some(stacked) => ops::packed_gate(x, stacked),
+            None => ops::silu_gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)),
+        }
     }
 }

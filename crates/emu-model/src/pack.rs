@@ -94,7 +94,9 @@ pub fn load_emu(
     config: &EmuConfig,
     device: &Device,
 ) -> Result<Emu, LoadError> {
-    load(config.init(device)?, "", reader, device)
+    let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
+    emu.lm = emu.lm.stack();
+    Ok(emu)
 }
 
 /// What draws.
@@ -128,7 +130,7 @@ fn load<M: Module>(
     device: &Device,
 ) -> Result<M, LoadError> {
     Ok(weights::load(module, device, |name| {
-        reader.read_logical(&format!("{prefix}{name}"))
+        reader.read_stored(&format!("{prefix}{name}"))
     })?)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use burn::tensor::Device;
-use emu_pack::{MANIFEST_FILE, Manifest, PackError, PartView, TensorData, quant};
+use emu_pack::{MANIFEST_FILE, Manifest, PackError, PartView, Stored as Value, TensorData, quant};
 
 use crate::config::EmuConfig;
 use crate::diffusion::{Decoder, DecoderConfig};
@@ -117,9 +117,13 @@ impl Streamed {
         let mut take = |name: &str| {
             let stored = ready.remove(name)?;
             filled.insert(name.to_owned());
-            Some(match stored.as_slice() {
-                [words, scales, mins @ ..] => manifest.unpack(name, words, scales, mins.first()),
-                _ => stored.into_iter().next().ok_or_else(|| missing(name)),
+            let mut stored = stored.into_iter();
+            Some(match (stored.next(), stored.next(), stored.next()) {
+                (Some(words), Some(scales), mins) => manifest
+                    .quantized(words, scales, mins)
+                    .map(Value::Quantized),
+                (Some(tensor), ..) => Ok(Value::Dense(tensor)),
+                (None, ..) => Err(missing(name)),
             })
         };
         self.emu = weights::fill(self.emu.clone(), &self.device, &mut take)?;
@@ -147,6 +151,9 @@ impl Streamed {
         let wanted = self.parameters(component)?;
         if let Some(name) = wanted.iter().find(|name| !self.filled.contains(*name)) {
             return Err(LoadError::Pack(missing(name)));
+        }
+        if component == pack::LM {
+            self.emu.lm = self.emu.lm.clone().stack();
         }
         self.finished.insert(component.to_owned());
         Ok(())

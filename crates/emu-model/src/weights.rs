@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData as BurnData};
-use emu_pack::{Dtype, PackError, TensorData, TensorInfo};
+use emu_kernels::packed::{self, Packed};
+use emu_pack::{Dtype, PackError, Quantized, Scheme, Stored, TensorData, TensorInfo};
 
 /// Names and shapes of a module's parameters, in the order of its fields. Allocates nothing.
 pub fn parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
@@ -89,22 +90,23 @@ impl<F: FnMut(TensorData) -> Result<(), E>, E> ModuleVisitor for Export<F, E> {
 ///
 /// # Errors
 /// The first of `read`, a shape that differs, or a value that is not finite.
-pub fn load<M: Module>(
+pub fn load<M: Module, S: Into<Stored>>(
     module: M,
     device: &Device,
-    mut read: impl FnMut(&str) -> Result<TensorData, PackError>,
+    mut read: impl FnMut(&str) -> Result<S, PackError>,
 ) -> Result<M, PackError> {
     fill(module, device, |name| Some(read(name)))
 }
 
-/// Fills the parameters that `take` has a value for, and leaves the others as they are.
+/// Fills the parameters that `take` has a value for, and leaves the others as they are. Quantized matrices stay packed
+/// where the device can compute with them.
 ///
 /// # Errors
 /// As [`load`].
-pub fn fill<M: Module>(
+pub fn fill<M: Module, S: Into<Stored>>(
     module: M,
     device: &Device,
-    take: impl FnMut(&str) -> Option<Result<TensorData, PackError>>,
+    take: impl FnMut(&str) -> Option<Result<S, PackError>>,
 ) -> Result<M, PackError> {
     let mut fill = Fill {
         path: vec![],
@@ -126,30 +128,82 @@ struct Fill<F> {
     failed: Option<PackError>,
 }
 
-impl<F: FnMut(&str) -> Option<Result<TensorData, PackError>>> Fill<F> {
-    fn tensor<const D: usize>(
+impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> Fill<F> {
+    /// The parameter with its value; `Ok(None)` where there is none for it.
+    fn filled<const D: usize>(
         &mut self,
-        shape: [usize; D],
-    ) -> Result<Option<Tensor<D>>, PackError> {
+        param: &Param<Tensor<D>>,
+    ) -> Result<Option<Param<Tensor<D>>>, PackError> {
         let name = self.path.join(".");
-        let Some(data) = (self.take)(&name).transpose()? else {
+        let Some(stored) = (self.take)(&name).transpose()? else {
             return Ok(None);
         };
-        if data.info.shape != shape {
+        let stored = stored.into();
+        let shape = param.lazy_shape().dims::<D>();
+        let found = match &stored {
+            Stored::Dense(tensor) => &tensor.info.shape,
+            Stored::Quantized(tensor) => &tensor.shape,
+        };
+        if *found != shape {
             return Err(PackError::Misshapen {
                 file: "weights".into(),
                 tensor: name,
                 expected: format!("{shape:?}"),
-                found: format!("{:?}", data.info.shape),
+                found: format!("{found:?}"),
             });
         }
-        data.check_finite()?;
-        let data = BurnData::new(data.to_f32()?, shape);
-        Ok(Some(Tensor::from_data(data, &self.device)))
+        let dense = match stored {
+            Stored::Quantized(tensor) if D == 2 && packed::supported(&self.device) => {
+                let packed = pack(&tensor, [shape[0], shape[1]], &self.device)?;
+                return Ok(Some(packed::attach(param.id, packed)));
+            }
+            stored => stored.into_dense()?,
+        };
+        dense.check_finite()?;
+        let data = BurnData::new(dense.to_f32()?, shape);
+        let tensor = Tensor::from_data(data, &self.device);
+        let tensor = match self.device.is_autodiff() {
+            true => tensor.require_grad(),
+            false => tensor,
+        };
+        Ok(Some(Param::initialized(param.id, tensor)))
     }
 }
 
-impl<F: FnMut(&str) -> Option<Result<TensorData, PackError>>> ModuleMapper for Fill<F> {
+/// A quantized matrix on a device.
+fn pack(
+    tensor: &Quantized,
+    [out, width]: [usize; 2],
+    device: &Device,
+) -> Result<Packed, PackError> {
+    tensor.check_finite()?;
+    let scheme = match tensor.scheme {
+        Scheme::Q8 => packed::Scheme::Q8,
+        Scheme::Q4 => packed::Scheme::Q4,
+        Scheme::Q4_1 => packed::Scheme::Q4_1,
+    };
+    let halves = |t: &TensorData| -> Vec<u16> {
+        let (pairs, _) = t.bytes.as_chunks::<2>();
+        pairs.iter().map(|&pair| u16::from_le_bytes(pair)).collect()
+    };
+    let mins = tensor.mins.as_ref().map(halves);
+    Packed::new(
+        scheme,
+        [out, width],
+        &tensor.words.to_u32()?,
+        &halves(&tensor.scales),
+        mins.as_deref(),
+        device,
+    )
+    .map_err(|error| PackError::Misshapen {
+        file: "weights".into(),
+        tensor: tensor.words.info.name.clone(),
+        expected: format!("{} {}", error.expected, error.what),
+        found: error.found.to_string(),
+    })
+}
+
+impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> ModuleMapper for Fill<F> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }
@@ -162,17 +216,8 @@ impl<F: FnMut(&str) -> Option<Result<TensorData, PackError>>> ModuleMapper for F
         if self.failed.is_some() {
             return param;
         }
-        match self.tensor(param.lazy_shape().dims::<D>()) {
-            Ok(None) => param,
-            Ok(Some(tensor)) => {
-                let id = param.id;
-                let tensor = if self.device.is_autodiff() {
-                    tensor.require_grad()
-                } else {
-                    tensor
-                };
-                Param::initialized(id, tensor)
-            }
+        match self.filled(&param) {
+            Ok(filled) => filled.unwrap_or(param),
             Err(error) => {
                 self.failed = Some(error);
                 param

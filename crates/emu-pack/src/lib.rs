@@ -26,7 +26,7 @@ pub use manifest::{
     Component, FORMAT, FileEntry, MANIFEST_FILE, Manifest, Part, PartView, Requires, TensorEntry,
 };
 pub use plan::{Plan, check};
-pub use quant::Scheme;
+pub use quant::{Quantized, Scheme, Stored};
 pub use reader::{Fetch, PackReader};
 pub use safetensors::{SafetensorsFile, SafetensorsFolder, Sharded, write_safetensors};
 pub use tensor::{Dtype, InMemory, TensorData, TensorInfo, TensorSource};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Dtype, PackError, TensorData, TensorInfo,
-    quant::{Scheme, as_matrix, dequantize, mins_name, scales_name},
+    quant::{Quantized, Scheme, as_matrix, mins_name, scales_name},
 };
 
 /// The format version written and read here.
@@ -416,6 +416,32 @@ impl Manifest {
         }
     }
 
+    /// Bytes that a stored tensor takes on the device: quantized matrices stay packed, everything else of floats widens
+    /// to f32, the weights of convolutions too, whose scales and minima are gone then.
+    pub fn resident_bytes(&self, tensor: &TensorEntry) -> u64 {
+        let elements = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
+        let of = [".scales", ".mins"]
+            .iter()
+            .find_map(|end| tensor.name.strip_suffix(end))
+            .filter(|name| self.quantization.contains_key(*name));
+        if let Some(of) = of {
+            let widened = { self.tensors.iter() }.any(|t| t.name == of && t.logical.is_some());
+            return if widened {
+                0
+            } else {
+                2 * elements(&tensor.shape)
+            };
+        }
+        let size = match tensor.dtype {
+            Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => 4,
+            other => other.size() as u64,
+        };
+        match &tensor.logical {
+            Some(shape) => 4 * elements(shape),
+            None => size * elements(&tensor.shape),
+        }
+    }
+
     /// The tensors as the model sees them: quantized ones as F32, scales and minima left out.
     pub fn logical_tensors(&self) -> Vec<TensorInfo> {
         let helpers: HashSet<String> = self
@@ -439,28 +465,38 @@ impl Manifest {
             .collect()
     }
 
-    /// A quantized tensor as the model sees it, from what is stored of it.
+    /// A quantized tensor from what is stored of it.
     ///
     /// # Errors
-    /// Where it is not quantized, or the pieces do not fit each other.
-    pub fn unpack(
+    /// Where it is not quantized.
+    pub fn quantized(
         &self,
-        name: &str,
-        words: &TensorData,
-        scales: &TensorData,
-        mins: Option<&TensorData>,
-    ) -> Result<TensorData, PackError> {
+        words: TensorData,
+        scales: TensorData,
+        mins: Option<TensorData>,
+    ) -> Result<Quantized, PackError> {
+        let name = words.info.name.as_str();
         let scheme = self.quantization.get(name);
         let &scheme = scheme.ok_or_else(|| PackError::MissingTensor {
             file: MANIFEST_FILE.into(),
             tensor: scales_name(name),
         })?;
-        let mut tensor = dequantize(scheme, words, scales, mins)?;
         let entry = self.tensors.iter().find(|entry| entry.name == name);
-        if let Some(shape) = entry.and_then(|entry| entry.logical.clone()) {
-            tensor.info.shape = shape;
-        }
-        Ok(tensor)
+        let shape = match (
+            entry.and_then(|entry| entry.logical.clone()),
+            words.info.shape.as_slice(),
+        ) {
+            (Some(shape), _) => shape,
+            (None, &[out, width]) => vec![out, width.saturating_mul(scheme.per_word())],
+            (None, other) => other.to_vec(),
+        };
+        Ok(Quantized {
+            scheme,
+            words,
+            scales,
+            mins,
+            shape,
+        })
     }
 
     /// Verifies the bytes of a file that is not a shard.

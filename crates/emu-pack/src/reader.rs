@@ -17,7 +17,7 @@ use crate::{
     FileEntry, MANIFEST_FILE, Manifest, PackError, TensorData, TensorInfo, TensorSource,
     header::Header,
     manifest::MAX_MANIFEST,
-    quant::{Scheme, mins_name, scales_name},
+    quant::{Scheme, Stored, mins_name, scales_name},
     safetensors::read_small,
     tensor::Index,
 };
@@ -143,8 +143,13 @@ impl PackReader {
 
     /// Reads a tensor as the model sees it: a quantized one as f32 in its own shape, others as they are stored.
     pub fn read_logical(&self, name: &str) -> Result<TensorData, PackError> {
+        self.read_stored(name)?.into_dense()
+    }
+
+    /// Reads a tensor as it is stored, with its scales and minimums where it is quantized.
+    pub fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
         let Some(scheme) = self.scheme(name) else {
-            return self.read(name);
+            return self.read(name).map(Stored::Dense);
         };
         let mins = if scheme.has_mins() {
             Some(self.read(&mins_name(name))?)
@@ -152,7 +157,9 @@ impl PackReader {
             None
         };
         let (words, scales) = (self.read(name)?, self.read(&scales_name(name))?);
-        self.manifest.unpack(name, &words, &scales, mins.as_ref())
+        self.manifest
+            .quantized(words, scales, mins)
+            .map(Stored::Quantized)
     }
 
     /// The bytes of a file that is not a shard (`tokenizer.json`), verified.

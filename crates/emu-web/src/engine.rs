@@ -121,12 +121,12 @@ impl Engine {
         self.model.borrow().is_loaded(component)
     }
 
-    /// Bytes of the weights of each component on the device, once loaded: they widen to f32.
+    /// Bytes of the weights of each component on the device, once loaded: matrices stay packed, the rest widens to f32.
     pub fn resident(&self) -> JsValue {
         let model = self.model.borrow();
         let mut bytes: BTreeMap<&str, f64> = BTreeMap::new();
-        for tensor in model.manifest().logical_tensors() {
-            let size = 4.0 * tensor.shape.iter().product::<usize>() as f64;
+        for tensor in &model.manifest().tensors {
+            let size = model.manifest().resident_bytes(tensor) as f64;
             *bytes.entry(pack::component(&tensor.name)).or_default() += size;
         }
         let entries: Vec<_> = bytes.into_iter().map(|(k, v)| (k, v.into())).collect();

@@ -2,7 +2,7 @@
 
 import type { AdapterInfo } from "./adapter.js";
 import { EmuError } from "./errors.js";
-import { COMPONENTS, DTYPE_BYTES, type Manifest, PER_WORD, type TensorEntry } from "./manifest.js";
+import { COMPONENTS, DTYPE_BYTES, type Manifest, type TensorEntry } from "./manifest.js";
 import type { Component, ComponentPlan, DeviceChoice, Support } from "./types.js";
 
 /** What is known of the machine. */
@@ -120,13 +120,16 @@ function planOf(manifest: Manifest, component: Component, cached: ReadonlyMap<st
   };
 }
 
-/** Bytes of a tensor on the device, where every float is an f32: half-precision and quantized weights widen when they are loaded. */
-export function residentBytes({ quantization }: Manifest, { name, dtype, shape }: TensorEntry): number {
-  const elements = shape.reduce((product, side) => product * side, 1);
-  const scheme = quantization[name];
-  if (scheme) return elements * PER_WORD[scheme] * 4;
+/**
+ * Bytes of a tensor on the device: quantized matrices stay packed, everything else of floats widens to f32, the weights of convolutions
+ * too, whose scales and minimums are gone then.
+ */
+export function residentBytes({ quantization, tensors }: Manifest, { name, dtype, shape, logical }: TensorEntry): number {
+  const elements = (logical ?? shape).reduce((product, side) => product * side, 1);
+  if (logical) return elements * 4;
   const of = /^(.*)\.(?:scales|mins)$/.exec(name)?.[1];
-  if (of !== undefined && Object.hasOwn(quantization, of)) return 0;
+  if (of !== undefined && Object.hasOwn(quantization, of))
+    return tensors.some((tensor) => tensor.name === of && tensor.logical) ? 0 : elements * 2;
   return elements * (dtype.includes("F") ? 4 : DTYPE_BYTES[dtype]!);
 }
 
@@ -151,7 +154,9 @@ function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObsta
   const byComponent: GpuObstacles["byComponent"] = [];
   for (const component of components(manifest)) {
     const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
-    const stuck = tensors.find((tensor) => residentBytes(manifest, tensor) > largest);
+    // Quantized matrices are split by rows, and so need no large buffer.
+    const split = ({ name, logical }: TensorEntry) => !logical && Object.hasOwn(manifest.quantization, name);
+    const stuck = tensors.find((tensor) => !split(tensor) && residentBytes(manifest, tensor) > largest);
     if (!stuck) continue;
     const bytes = formatBytes(residentBytes(manifest, stuck));
     byComponent.push([

@@ -18,6 +18,8 @@ export interface TensorEntry {
   name: string;
   dtype: string;
   shape: number[];
+  /** The shape as the model has it, where it does not follow from the stored one: convolutions. */
+  logical?: number[];
   component: string;
   parts: { file: string; key: string; rows: [number, number] }[];
 }
@@ -162,7 +164,11 @@ function tensor(value: unknown): TensorEntry {
       rows: [begin ?? 0, end ?? 0] as [number, number],
     };
   });
-  return { name, dtype: entry.dtype, shape, component: string(`component of ${name}`, entry.component), parts };
+  const component = string(`component of ${name}`, entry.component);
+  const given = { name, dtype: entry.dtype, shape, component, parts };
+  if (entry.logical === undefined) return given;
+  const logical = array(`logical shape of ${name}`, entry.logical);
+  return { ...given, logical: logical.map((side) => count(`logical shape of ${name}`, side)) };
 }
 
 function checkTensors({ tensors, components }: Manifest): void {

@@ -82,7 +82,7 @@ test("an adapter below the requirements is told, and auto goes to the CPU", () =
   assert.match(admit(asking, machine(), "webgpu", none).reasons.join(), /needs buffers of 2 GiB/);
 });
 
-test("bytes on the device are those of f32", () => {
+test("bytes on the device: matrices stay packed, the rest is f32", () => {
   const manifest = manifestOf(
     [
       ["a", "F16", [10, 32]],
@@ -95,21 +95,26 @@ test("bytes on the device are those of f32", () => {
       ["e.scales", "F32", [3]],
       ["f", "U8", [5]],
       ["g", "F32", []],
+      ["h", "U32", [4, 9]],
+      ["h.scales", "F16", [4, 1]],
     ],
-    { quantization: { b: "q8", c: "q4_1" } },
+    { quantization: { b: "q8", c: "q4_1", h: "q8" } },
   );
+  manifest.tensors.find(({ name }) => name === "h").logical = [4, 4, 3, 3];
   const bytes = Object.fromEntries(manifest.tensors.map((tensor) => [tensor.name, residentBytes(manifest, tensor)]));
   assert.deepEqual(bytes, {
     a: 1280,
-    b: 1280,
-    "b.scales": 0,
-    c: 1280,
-    "c.scales": 0,
-    "c.mins": 0,
+    b: 320,
+    "b.scales": 20,
+    c: 160,
+    "c.scales": 20,
+    "c.mins": 20,
     d: 28,
     "e.scales": 12,
     f: 5,
     g: 4,
+    h: 576,
+    "h.scales": 0,
   });
 });
 

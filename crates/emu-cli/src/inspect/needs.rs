@@ -11,8 +11,8 @@ use crate::output::bytes;
 
 /// Tokens of a caption, its picture's marks included, where nothing else is asked for.
 const CAPTION_TOKENS: usize = 131;
-/// Weights widen to f32 when they are loaded.
-const WIDENED: u64 = 4;
+/// Bytes of an f32, of which the cache is made.
+const F32: u64 = 4;
 
 /// What one component takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,11 +113,10 @@ pub fn components(manifest: &Manifest) -> BTreeMap<String, ComponentNeeds> {
         let need = needs.entry(tensor.component.clone()).or_default();
         let stored = tensor.info().byte_len().unwrap_or(usize::MAX) as u64;
         need.largest_stored = need.largest_stored.max(stored);
-        // Scales and minima are gone once the weights are widened.
-        let values = values.get(tensor.name.as_str()).copied().unwrap_or(0);
-        need.parameters += values;
-        need.resident += WIDENED * values;
-        need.largest_buffer = need.largest_buffer.max(WIDENED * values);
+        need.parameters += values.get(tensor.name.as_str()).copied().unwrap_or(0);
+        let resident = manifest.resident_bytes(tensor);
+        need.resident += resident;
+        need.largest_buffer = need.largest_buffer.max(resident);
     }
     needs
 }
@@ -128,7 +127,7 @@ pub fn tasks(manifest: &Manifest, config: &ModelConfig) -> Vec<TaskNeeds> {
     let lm = &config.emu.lm;
     let cache = |positions: usize| {
         let position = 2 * lm.layers * lm.kv_heads * lm.head_size;
-        WIDENED * position as u64 * positions.min(lm.context) as u64
+        F32 * position as u64 * positions.min(lm.context) as u64
     };
     let task = |name, wanted: &[&'static str], positions| TaskNeeds {
         name,

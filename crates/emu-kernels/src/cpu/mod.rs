@@ -5,10 +5,12 @@
 
 pub mod attention;
 pub mod conv;
+pub mod decode;
 pub mod elementwise;
 pub mod group_norm;
 pub mod math;
 pub mod matrix;
+pub mod packed;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};
@@ -25,6 +27,25 @@ fn contiguous(x: FlexTensor) -> FlexTensor {
 /// The values of a contiguous tensor.
 fn values(x: &FlexTensor) -> &[f32] {
     x.as_slice::<f32>().unwrap_or_default()
+}
+
+/// The values of a contiguous tensor of indices; what is negative becomes 0.
+fn integers(x: &FlexTensor) -> Vec<usize> {
+    let index = |value: i64| usize::try_from(value).unwrap_or(0);
+    match x.dtype() {
+        DType::I64 => x
+            .as_slice::<i64>()
+            .unwrap_or_default()
+            .iter()
+            .map(|&v| index(v))
+            .collect(),
+        _ => x
+            .as_slice::<i32>()
+            .unwrap_or_default()
+            .iter()
+            .map(|&v| index(v.into()))
+            .collect(),
+    }
 }
 
 /// A tensor of these values.

@@ -394,6 +394,7 @@ async fn to_pictures(values: Tensor<4>) -> Result<Vec<RgbImage>, DrawError> {
         .into_data_async()
         .await
         .map_err(|e| DrawError::Device(e.to_string()))?;
+    emu_kernels::count::read_back(data.bytes().len());
     let values: Vec<f32> = data.iter::<f32>().collect();
     let picture = |values: &[f32]| picture_from_decoded(values, w as u32, h as u32);
     values

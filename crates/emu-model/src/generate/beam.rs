@@ -5,7 +5,7 @@
 use burn::tensor::Tensor;
 use emu_kernels::sample::{Processors, log_softmax};
 
-use super::{Cost, GenerateError, Prompt, Session, read_logits};
+use super::{Cost, GenerateError, Prompt, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 
@@ -131,7 +131,7 @@ impl<'a> BeamSearch<'a> {
             self.close();
             return Ok(false);
         }
-        let mut rows = read_logits(self.session.emu, hidden).await?;
+        let mut rows = self.session.logits(hidden).await?;
         self.made += 1;
 
         // 1. score every continuation

@@ -8,6 +8,7 @@ pub mod text;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::KvCache;
+use emu_kernels::{count, ops};
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
@@ -145,6 +146,41 @@ impl<'a> Session<'a> {
         Ok((Self { emu, cache, cost }, hidden.narrow(1, length - 1, 1)))
     }
 
+    /// Logits of `[B, 1, D]` hidden states, one row per beam.
+    ///
+    /// # Errors
+    /// Where the device fails, or computes what is not a number.
+    pub async fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<Vec<f32>>, GenerateError> {
+        let logits = self.emu.lm.logits(hidden);
+        let [_, _, vocab] = logits.dims();
+        let flat = read(logits).await?;
+        if flat.iter().any(|v| v.is_nan()) {
+            return Err(GenerateError::NotFinite);
+        }
+        Ok(flat.chunks(vocab.max(1)).map(<[f32]>::to_vec).collect())
+    }
+
+    /// The most likely token after a hidden state `[1, 1, D]`, but not `banned`. It is found on the device: only its index
+    /// comes back.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub async fn most_likely(
+        &mut self,
+        hidden: Tensor<3>,
+        banned: Option<u32>,
+    ) -> Result<u32, GenerateError> {
+        let logits = self.emu.lm.logits(hidden);
+        let best = ops::best(logits, banned.map(|token| token as usize));
+        let data = best.into_data_async().await;
+        let data = data.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
+        count::read_back(data.bytes().len());
+        let token = data.iter::<i64>().next();
+        token
+            .and_then(|token| u32::try_from(token).ok())
+            .ok_or(GenerateError::NotFinite)
+    }
+
     /// Appends one position to every beam: `[B, 1, D]` in and out.
     pub fn advance(&mut self, embeds: Tensor<3>) -> Tensor<3> {
         self.cost.steps += 1;
@@ -175,21 +211,8 @@ pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Generat
         .into_data_async()
         .await
         .map_err(|e| GenerateError::Device(format!("{e:?}")))?;
+    count::read_back(data.bytes().len());
     data.convert::<f32>()
         .try_into_vec::<f32>()
         .map_err(|e| GenerateError::Device(format!("{e:?}")))
-}
-
-/// Logits of `[B, 1, D]` hidden states, one row per beam.
-pub(crate) async fn read_logits(
-    emu: &Emu,
-    hidden: Tensor<3>,
-) -> Result<Vec<Vec<f32>>, GenerateError> {
-    let logits = emu.lm.logits(hidden);
-    let [_, _, vocab] = logits.dims();
-    let flat = read(logits).await?;
-    if flat.iter().any(|v| v.is_nan()) {
-        return Err(GenerateError::NotFinite);
-    }
-    Ok(flat.chunks(vocab.max(1)).map(<[f32]>::to_vec).collect())
 }

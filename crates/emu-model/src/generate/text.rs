@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Processors, Sampling};
 
-use super::{Cost, GenerateError, Prompt, Session, read_logits};
+use super::{Cost, GenerateError, Prompt, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 
@@ -23,6 +23,8 @@ pub struct TextOptions {
     pub images: bool,
     /// Never emit [IMG] where nobody draws (`images` is off).
     pub ban_images: bool,
+    /// Keep the processed logits of every token for [`TextMachine::processed`].
+    pub keep_logits: bool,
 }
 
 impl Default for TextOptions {
@@ -34,6 +36,7 @@ impl Default for TextOptions {
             seed: 0,
             images: false,
             ban_images: true,
+            keep_logits: false,
         }
     }
 }
@@ -134,7 +137,7 @@ impl<'a> TextMachine<'a> {
         &self.history
     }
 
-    /// The processed logits of the last chosen token.
+    /// The processed logits of the last chosen token, where they are kept.
     pub fn processed(&self) -> Option<&[f32]> {
         self.processed.as_deref()
     }
@@ -164,24 +167,33 @@ impl<'a> TextMachine<'a> {
             return Ok(TextEvent::Done(Finish::Length));
         }
         let special = &self.config.special;
-        let mut logits = read_logits(self.session.emu, hidden).await?.remove(0);
-        self.options
-            .processors
-            .apply(&self.history, special.eos, &mut logits);
         let queries = self.config.causal.queries;
         let left = self.session.cache.capacity() - self.session.cache.len();
         let banned = match self.options.images {
             true => left < queries + 2,
             false => self.options.ban_images,
         };
-        if banned {
-            // Nobody would draw it, or there is no room for it.
-            if let Some(score) = logits.get_mut(special.img as usize) {
+        // Nobody would draw it, or there is no room for it.
+        let banned = banned.then_some(special.img);
+        let TextOptions {
+            processors,
+            sampling,
+            keep_logits,
+            ..
+        } = &self.options;
+        let greedy = sampling.temperature <= 0.0 && processors.are_idle(self.history.len());
+        let token = if greedy && !keep_logits {
+            self.session.most_likely(hidden, banned).await?
+        } else {
+            let mut logits = self.session.logits(hidden).await?.remove(0);
+            processors.apply(&self.history, special.eos, &mut logits);
+            if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
                 *score = f32::NEG_INFINITY;
             }
-        }
-        let token = self.options.sampling.choose(&logits, &mut self.random);
-        self.processed = Some(logits);
+            let token = sampling.choose(&logits, &mut self.random);
+            self.processed = keep_logits.then_some(logits);
+            token
+        };
         self.history.push(token);
         if token == special.eos {
             self.state = State::Done(Finish::End);

@@ -176,6 +176,7 @@ async fn greedy(
         processors: case.processors.clone(),
         images: false,
         ban_images: false,
+        keep_logits: true,
         ..Default::default()
     };
     let (mut sequences, mut scores) = (vec![], vec![]);

@@ -108,6 +108,71 @@ impl Scheme {
     }
 }
 
+/// A quantized tensor as it is stored.
+#[derive(Debug, Clone)]
+pub struct Quantized {
+    /// How.
+    pub scheme: Scheme,
+    /// U32 `[out, words]`.
+    pub words: TensorData,
+    /// F16 `[out, blocks]`.
+    pub scales: TensorData,
+    /// F16 `[out, blocks]`, where the scheme has minimums.
+    pub mins: Option<TensorData>,
+    /// The shape that the model knows: `[out, in]`, or that of a convolution's weight.
+    pub shape: Vec<usize>,
+}
+
+impl Quantized {
+    /// The tensor in f32, in the model's shape.
+    ///
+    /// # Errors
+    /// Where the pieces do not fit each other.
+    pub fn dequantize(&self) -> Result<TensorData, PackError> {
+        let mins = self.mins.as_ref();
+        let mut tensor = dequantize(self.scheme, &self.words, &self.scales, mins)?;
+        tensor.info.shape.clone_from(&self.shape);
+        Ok(tensor)
+    }
+
+    /// Finds every scale and minimum finite.
+    ///
+    /// # Errors
+    /// Names the tensor that is not.
+    pub fn check_finite(&self) -> Result<(), PackError> {
+        self.scales.check_finite()?;
+        self.mins.as_ref().map_or(Ok(()), TensorData::check_finite)
+    }
+}
+
+/// What a pack has of a parameter.
+#[derive(Debug, Clone)]
+pub enum Stored {
+    /// The values themselves.
+    Dense(TensorData),
+    /// Blocks.
+    Quantized(Quantized),
+}
+
+impl Stored {
+    /// The values, unpacked where they are quantized.
+    ///
+    /// # Errors
+    /// As [`Quantized::dequantize`].
+    pub fn into_dense(self) -> Result<TensorData, PackError> {
+        match self {
+            Self::Dense(tensor) => Ok(tensor),
+            Self::Quantized(tensor) => tensor.dequantize(),
+        }
+    }
+}
+
+impl From<TensorData> for Stored {
+    fn from(tensor: TensorData) -> Self {
+        Self::Dense(tensor)
+    }
+}
+
 /// Name of the scales of a quantized tensor.
 pub fn scales_name(name: &str) -> String {
     format!("{name}.scales")

@@ -1,0 +1,290 @@
+//! `emu bench`: what running costs, in counts that hold on any machine and in times of this one.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
+use emu_kernels::count::{self, Launches};
+use emu_kernels::device::submissions;
+use emu_kernels::random::{Philox, Stream};
+use emu_model::diffusion::{Denoise, DrawOptions, Preview};
+use emu_model::generate::{Prompt, TextEvent, TextMachine, TextOptions};
+use emu_model::pack::{DECODER, LM, VISION};
+use serde_json::{Value, json};
+
+use crate::args::{BenchArgs, BenchPart};
+use crate::output::{json_line, print_now, spinner};
+use crate::runtime::Runtime;
+
+/// Tokens of the prompt.
+const PROMPT: usize = 64;
+/// Bytes that the copy moves, each of them read and written.
+const COPY: usize = 1 << 27;
+/// Times a copy is taken, of which the fastest counts.
+const COPIES: usize = 5;
+
+/// Measures a part of a model.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let runtime = Runtime::open(&args.model)?;
+    let waiting = spinner("measuring");
+    let (name, found) = match args.part {
+        BenchPart::Lm => ("lm", lm(&runtime, args)?),
+        BenchPart::Vision => ("vision", vision(&runtime)?),
+        BenchPart::Image => ("image", image(&runtime, args)?),
+    };
+    waiting.finish_and_clear();
+    if args.model.json {
+        return json_line(&json!({ name: found }));
+    }
+    for (what, value) in found.as_object().into_iter().flatten() {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(n) if n.is_f64() => format!("{:.3}", n.as_f64().unwrap_or_default()),
+            Value::Object(kernels) => {
+                let list = kernels.iter().map(|(k, n)| format!("\n    {n:>7}  {k}"));
+                list.collect()
+            }
+            other => other.to_string(),
+        };
+        print_now(&format!("{:<28} {value}\n", what.replace('_', " ")))?;
+    }
+    Ok(())
+}
+
+/// Counts at one moment.
+struct Mark {
+    time: Instant,
+    launches: u64,
+    submits: Option<u64>,
+    weights: u64,
+    reads: (u64, u64),
+}
+
+/// What happened between two moments.
+#[derive(Default)]
+struct Spent {
+    seconds: f64,
+    launches: f64,
+    submits: Option<f64>,
+    weights: f64,
+    reads: f64,
+    read_bytes: f64,
+}
+
+impl Spent {
+    fn add(&mut self, other: &Self) {
+        self.seconds += other.seconds;
+        self.launches += other.launches;
+        self.submits = self
+            .submits
+            .map_or(other.submits, |a| Some(a + other.submits?));
+        self.weights += other.weights;
+        self.reads += other.reads;
+        self.read_bytes += other.read_bytes;
+    }
+}
+
+impl Mark {
+    /// Once everything before is done.
+    fn now(device: &Device, launches: &Launches) -> Result<Self> {
+        if let Err(error) = device.sync() {
+            bail!("The device failed: {error}. Try again, or use --device cpu.");
+        }
+        Ok(Self {
+            submits: submissions(),
+            launches: launches.total(),
+            weights: count::weight_bytes(),
+            reads: count::reads(),
+            time: Instant::now(),
+        })
+    }
+
+    /// What happened from an earlier moment on.
+    fn since(&self, earlier: &Self) -> Spent {
+        let submits = self.submits.zip(earlier.submits);
+        Spent {
+            seconds: self.time.duration_since(earlier.time).as_secs_f64(),
+            launches: (self.launches - earlier.launches) as f64,
+            // Asking for the number submits too.
+            submits: submits.map(|(a, b)| (a - b).saturating_sub(1) as f64),
+            weights: (self.weights - earlier.weights) as f64,
+            reads: (self.reads.0 - earlier.reads.0) as f64,
+            read_bytes: (self.reads.1 - earlier.reads.1) as f64,
+        }
+    }
+}
+
+/// Launches by the kernel's short name, over so many units.
+fn kernels(launches: &Launches, before: &std::collections::BTreeMap<&'static str, u64>) -> Value {
+    let mut list = serde_json::Map::new();
+    for (name, count) in launches.by_kernel() {
+        let new = count - before.get(name).copied().unwrap_or(0);
+        if new > 0 {
+            let short = name.split('<').next().unwrap_or(name);
+            let short = short.rsplit("::").next().unwrap_or(short);
+            let sum = list.get(short).and_then(Value::as_u64).unwrap_or(0) + new;
+            list.insert(short.to_owned(), sum.into());
+        }
+    }
+    Value::Object(list)
+}
+
+/// Bytes a second of the fastest copy of a large tensor: those read and those written.
+fn copy_bandwidth(device: &Device) -> Result<f64> {
+    let x = Tensor::<1>::random([COPY / 4], Distribution::Default, device);
+    let mut best = f64::INFINITY;
+    for _ in 0..COPIES {
+        device.sync().ok();
+        let start = Instant::now();
+        let y = x.clone().add_scalar(1.0);
+        device.sync().ok();
+        best = best.min(start.elapsed().as_secs_f64());
+        drop(y);
+    }
+    Ok(2.0 * COPY as f64 / best)
+}
+
+/// Bytes in use and bytes reserved on the device; absent where it does not count them.
+fn memory(device: &Device) -> (Value, Value) {
+    match device.memory_pool_usage() {
+        Some(usage) => (usage.bytes_in_use.into(), usage.bytes_reserved.into()),
+        None => (Value::Null, Value::Null),
+    }
+}
+
+fn lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
+    let (emu, config) = (runtime.emu()?, runtime.emu_config());
+    let device = &runtime.opened.device;
+    let length = PROMPT.min(config.lm.context / 2);
+    let options = TextOptions {
+        max_new_tokens: args.tokens.min(config.lm.context - length - 1),
+        ..Default::default()
+    };
+    let mut random = Philox::new(args.model.seed, Stream::Tokens, 0);
+    let mut prompt = || {
+        let mut token = || (random.uniform() * config.special.img as f32) as u32;
+        let mut ids = vec![config.special.bos];
+        ids.extend((1..length).map(|_| token().max(3)));
+        Prompt::text(ids)
+    };
+    // Once for the pipelines.
+    let mut warm = TextMachine::new(emu, config, &prompt(), options.clone())?;
+    while !matches!(read_sync(warm.step())?, TextEvent::Done(_)) {}
+    drop(warm);
+
+    let launches = Launches::watch();
+    let (mut prefill, mut decode) = (Spent::default(), Spent::default());
+    let (mut prompts, mut tokens) = (0, 0);
+    let mut by_kernel = Value::Null;
+    // A model may end early: as many prompts as it takes.
+    while tokens < args.tokens && prompts < 50 {
+        let start = Mark::now(device, &launches)?;
+        let mut machine = TextMachine::new(emu, config, &prompt(), options.clone())?;
+        prefill.add(&Mark::now(device, &launches)?.since(&start));
+        // The first token needs no step of the model: it comes with the prompt.
+        read_sync(machine.step())?;
+        let (first, before) = (Mark::now(device, &launches)?, launches.by_kernel());
+        let steps = machine.cost().steps;
+        while !matches!(read_sync(machine.step())?, TextEvent::Done(_)) {}
+        decode.add(&Mark::now(device, &launches)?.since(&first));
+        by_kernel = kernels(&launches, &before);
+        tokens += machine.cost().steps - steps;
+        prompts += 1;
+    }
+    if tokens == 0 {
+        bail!(
+            "The model ended at once after every prompt, so that there is nothing to measure. Use another --seed."
+        );
+    }
+    let per = |count: f64| count / tokens as f64;
+    let manifest = runtime.manifest();
+    let of_lm = manifest.tensors.iter().filter(|t| t.component == LM);
+    // The regression head serves pictures alone; of a table of its own only a row is read.
+    let used = of_lm.filter(|t| {
+        let table = t.name.starts_with("lm.embed_tokens") && !config.lm.tied;
+        !t.name.starts_with("lm.stu_regress_head") && !table
+    });
+    let weight_bytes: u64 = used.map(|t| manifest.resident_bytes(t)).sum();
+    let bandwidth = copy_bandwidth(device)?;
+    let (live, peak) = memory(device);
+    Ok(json!({
+        "adapter": runtime.opened.name,
+        "layers": config.lm.layers,
+        "launches_per_token": per(decode.launches),
+        "submits_per_token": decode.submits.map(per),
+        "readbacks_per_token": per(decode.reads),
+        "readback_bytes_per_token": per(decode.read_bytes),
+        "weight_bytes_per_token": per(decode.weights),
+        "weight_bytes": weight_bytes,
+        "prefill_tokens_per_s": (prompts * length) as f64 / prefill.seconds,
+        "prefill_launches": prefill.launches / prompts as f64,
+        "decode_tokens_per_s": tokens as f64 / decode.seconds,
+        "copy_bandwidth_bytes_per_s": bandwidth,
+        "copy_bandwidth_share": decode.weights / decode.seconds / bandwidth,
+        "peak_bytes": peak,
+        "live_bytes": live,
+        "tokens": tokens,
+        "prompts": prompts,
+        "kernels_of_the_last_prompt": by_kernel,
+    }))
+}
+
+fn vision(runtime: &Runtime) -> Result<Value> {
+    let (emu, config) = (runtime.emu()?, runtime.emu_config());
+    let device = &runtime.opened.device;
+    let side = config.vision.image_size;
+    let look = || emu.embed_images(Tensor::zeros([1, 3, side, side], device));
+    look();
+    let launches = Launches::watch();
+    let start = Mark::now(device, &launches)?;
+    look();
+    let spent = Mark::now(device, &launches)?.since(&start);
+    let manifest = runtime.manifest();
+    let resident = { manifest.tensors.iter().filter(|t| t.component == VISION) };
+    let (live, peak) = memory(device);
+    Ok(json!({
+        "adapter": runtime.opened.name,
+        "seconds_per_picture": spent.seconds,
+        "launches_per_picture": spent.launches,
+        "submits_per_picture": spent.submits,
+        "linear_weight_bytes_per_picture": spent.weights,
+        "weight_bytes": resident.map(|t| manifest.resident_bytes(t)).sum::<u64>(),
+        "peak_bytes": peak,
+        "live_bytes": live,
+        "kernels": kernels(&launches, &Default::default()),
+    }))
+}
+
+fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
+    let (decoder, config) = runtime.decoder()?;
+    let device = &runtime.opened.device;
+    let condition = Tensor::zeros([1, config.tokens, config.unet.context_width], device);
+    let options = DrawOptions::new(config, args.model.seed);
+    let mut walk = Denoise::new(decoder, config, condition, None, &options)?;
+    read_sync(walk.step(Preview::None))?;
+    let launches = Launches::watch();
+    let start = Mark::now(device, &launches)?;
+    let steps = args.steps.min(walk.progress().1.saturating_sub(1)).max(1);
+    for _ in 0..steps {
+        read_sync(walk.step(Preview::None))?;
+    }
+    let spent = Mark::now(device, &launches)?.since(&start);
+    let per = |n: f64| n / steps as f64;
+    let by_kernel = kernels(&launches, &Default::default());
+    let manifest = runtime.manifest();
+    let resident = { manifest.tensors.iter().filter(|t| t.component == DECODER) };
+    let (live, peak) = memory(device);
+    Ok(json!({
+        "adapter": runtime.opened.name,
+        "steps": steps,
+        "seconds_per_step": per(spent.seconds),
+        "launches_per_step": per(spent.launches),
+        "submits_per_step": spent.submits.map(per),
+        "readbacks_per_step": per(spent.reads),
+        "linear_weight_bytes_per_step": per(spent.weights),
+        "weight_bytes": resident.map(|t| manifest.resident_bytes(t)).sum::<u64>(),
+        "peak_bytes": peak,
+        "live_bytes": live,
+        "kernels_of_all_steps": by_kernel,
+    }))
+}

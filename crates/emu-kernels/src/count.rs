@@ -1,0 +1,80 @@
+//! What running costs, in counts that hold on any machine: launches of kernels, bytes of weights that were read, results
+//! that came back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static WEIGHT_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Notes that a product reads this many bytes of weights.
+pub(crate) fn weights_read(bytes: usize) {
+    WEIGHT_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
+/// Bytes of weights that products have read so far, in this process.
+pub fn weight_bytes() -> u64 {
+    WEIGHT_BYTES.load(Ordering::Relaxed)
+}
+
+static READS: AtomicU64 = AtomicU64::new(0);
+static READ_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Notes that a result of so many bytes came back from the device.
+pub fn read_back(bytes: usize) {
+    READS.fetch_add(1, Ordering::Relaxed);
+    READ_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
+/// Results that came back so far, in this process, and their bytes.
+pub fn reads() -> (u64, u64) {
+    let [reads, bytes] = [&READS, &READ_BYTES].map(|count| count.load(Ordering::Relaxed));
+    (reads, bytes)
+}
+
+#[cfg(feature = "wgpu")]
+pub use launches::Launches;
+
+#[cfg(feature = "wgpu")]
+mod launches {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use cubecl::logging::{LaunchObservation, LaunchObserver};
+
+    #[derive(Default)]
+    struct Seen(Mutex<BTreeMap<&'static str, u64>>);
+
+    impl LaunchObserver for Seen {
+        fn launched(&self, kernel: &'static str) {
+            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen.entry(kernel).or_default() += 1;
+        }
+    }
+
+    /// Counts every launch of the process while it lives.
+    pub struct Launches {
+        seen: Arc<Seen>,
+        _observation: LaunchObservation,
+    }
+
+    impl Launches {
+        /// Starts counting.
+        pub fn watch() -> Self {
+            let seen = Arc::new(Seen::default());
+            Self {
+                _observation: LaunchObservation::new(seen.clone()),
+                seen,
+            }
+        }
+
+        /// Launches so far, by the kernel's name.
+        pub fn by_kernel(&self) -> BTreeMap<&'static str, u64> {
+            let seen = self.seen.0.lock();
+            seen.unwrap_or_else(PoisonError::into_inner).clone()
+        }
+
+        /// Launches so far.
+        pub fn total(&self) -> u64 {
+            self.by_kernel().values().sum()
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A decoding step on the CPU: loops over rows and heads without tensors in between.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::math::{dot, exp_shifted, max};
+use super::{contiguous, for_each, integers, tensor, values};
+use crate::decode::StepSpec;
+
+/// Keys times head size from which heads are shared among threads.
+const WORTH_THREADS: usize = 1 << 14;
+
+/// Root-mean-square norm of rows.
+pub fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
+    let (x, weight) = (contiguous(x), contiguous(weight));
+    let [rows, d] = x.shape().dims::<2>();
+    let w = values(&weight);
+    let mut y = Vec::with_capacity(rows * d);
+    for row in values(&x).chunks_exact(d.max(1)) {
+        let mean = f64::from(dot(row, row)) / d as f64;
+        let scale = (1.0 / (mean + eps).sqrt()) as f32;
+        y.extend(row.iter().zip(w).map(|(x, w)| x * scale * w));
+    }
+    tensor(y, [rows, d])
+}
+
+/// `silu(x[.., :D]) * x[.., D:]`.
+pub fn silu_pair(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    let [rows, both] = x.shape().dims::<2>();
+    let mut y = Vec::with_capacity(rows * both / 2);
+    for row in values(&x).chunks_exact(both.max(1)) {
+        let (gate, up) = row.split_at(both / 2);
+        y.extend(gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u));
+    }
+    tensor(y, [rows, both / 2])
+}
+
+/// The index of the greatest of each row.
+pub fn best(logits: FlexTensor, banned: Option<usize>) -> FlexTensor {
+    let logits = contiguous(logits);
+    let [rows, width] = logits.shape().dims::<2>();
+    let index = |row: &[f32]| {
+        let mut best: Option<(usize, f32)> = None;
+        for (i, &value) in row.iter().enumerate() {
+            if value.is_nan() {
+                return -1;
+            }
+            if banned != Some(i) && best.is_none_or(|(_, b)| value > b) {
+                best = Some((i, value));
+            }
+        }
+        best.map_or(-1, |(i, _)| i as i32)
+    };
+    let best: Vec<i32> = values(&logits)
+        .chunks_exact(width.max(1))
+        .map(index)
+        .collect();
+    FlexTensor::from_data(burn::tensor::TensorData::new(best, [rows]))
+}
+
+/// Rotates queries and keys, appends keys and values to the caches.
+pub fn rope_append(
+    qkv: FlexTensor,
+    turns: FlexTensor,
+    keys: FlexTensor,
+    cached: FlexTensor,
+    spec: StepSpec,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
+    let (qkv, turns) = (contiguous(qkv), contiguous(turns));
+    let (mut keys, mut cached) = (contiguous(keys), contiguous(cached));
+    let [b, t, width] = qkv.shape().dims::<3>();
+    let [_, g, capacity, e] = keys.shape().dims::<4>();
+    let (h, half) = (spec.heads, e / 2);
+    let (from, turns) = (values(&qkv), values(&turns));
+    let rotate = |to: &mut [f32], x: &[f32], turn: &[f32]| {
+        let ((low, high), (cos, sin)) = (x.split_at(half), turn.split_at(half));
+        let (first, second) = to.split_at_mut(half);
+        for i in 0..half {
+            first[i] = low[i] * cos[i] - high[i] * sin[i];
+            second[i] = high[i] * cos[i] + low[i] * sin[i];
+        }
+    };
+    let mut queries = vec![0.0f32; b * h * t * e];
+    // Copied only where somebody else still holds the cache.
+    let (all_keys, all_values) = (keys.storage_mut::<f32>(), cached.storage_mut::<f32>());
+    for (i, row) in from.chunks_exact(width.max(1)).enumerate() {
+        let (batch, step) = (i / t, i % t);
+        let turn = &turns[step * e..][..e];
+        for (head, x) in row.chunks_exact(e).enumerate() {
+            if head < h {
+                rotate(
+                    &mut queries[((batch * h + head) * t + step) * e..][..e],
+                    x,
+                    turn,
+                );
+                continue;
+            }
+            let group = (head - h) % g;
+            let at = ((batch * g + group) * capacity + spec.start + step) * e;
+            if head < h + g {
+                rotate(&mut all_keys[at..at + e], x, turn);
+            } else {
+                all_values[at..at + e].copy_from_slice(x);
+            }
+        }
+    }
+    (tensor(queries, [b, h, t, e]), keys, cached)
+}
+
+/// Attention of one position of each sequence over the cache.
+pub fn attention(
+    q: FlexTensor,
+    keys: FlexTensor,
+    cached: FlexTensor,
+    table: FlexTensor,
+    spec: StepSpec,
+) -> FlexTensor {
+    let (q, keys, cached) = (contiguous(q), contiguous(keys), contiguous(cached));
+    let [b, h, _, e] = q.shape().dims::<4>();
+    let [_, g, capacity, _] = keys.shape().dims::<4>();
+    let seen = spec.start + 1;
+    let table = spec.beams.then(|| integers(&contiguous(table)));
+    let (q, keys, cached) = (values(&q), values(&keys), values(&cached));
+    let scale = 1.0 / (e as f32).sqrt();
+    let mut y = vec![0.0f32; b * h * e];
+    let one = |(at, y): (usize, &mut [f32])| {
+        let (batch, head) = (at / h, at % h);
+        let group = head / (h / g);
+        let place = |position: usize| {
+            let row = table.as_ref().map_or(batch, |t| t[batch * seen + position]);
+            ((row * g + group) * capacity + position) * e
+        };
+        let query = &q[at * e..][..e];
+        let mut scores: Vec<f32> = (0..seen)
+            .map(|s| dot(query, &keys[place(s)..][..e]) * scale)
+            .collect();
+        let most = max(&scores);
+        let sum = exp_shifted(&mut scores, most);
+        for (s, weight) in scores.iter().enumerate() {
+            let weight = weight / sum;
+            y.iter_mut()
+                .zip(&cached[place(s)..][..e])
+                .for_each(|(y, v)| *y += weight * v);
+        }
+    };
+    let heads = y.chunks_exact_mut(e).enumerate();
+    if seen * e * h * b < WORTH_THREADS {
+        heads.for_each(one);
+    } else {
+        for_each(heads.collect(), one);
+    }
+    tensor(y, [b, 1, h * e])
+}

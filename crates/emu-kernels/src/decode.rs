@@ -1,0 +1,151 @@
+//! The operations of a decoding step, below the tensor: each is one launch on a GPU and one pass on the CPU.
+//!
+//! B sequences or beams, T positions (one while decoding), H heads, G key/value heads, E head size, C capacity of the cache.
+
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
+
+/// Sizes of a step's attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSpec {
+    /// H
+    pub heads: usize,
+    /// G
+    pub kv_heads: usize,
+    /// E
+    pub head_size: usize,
+    /// Positions in the cache before this step.
+    pub start: usize,
+    /// Whether a table says which beam wrote each position; where not, the tensor is a placeholder.
+    pub beams: bool,
+}
+
+/// The extension of Burn's backends. There is no default: the operations of [`crate::ops`] compose one.
+#[allow(missing_docs)]
+#[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex))]
+#[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
+#[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
+pub trait DecodeBackend: Backend {
+    /// `x / sqrt(mean(x²) + eps) * weight` of rows: `[rows, D]`, `[D]`.
+    fn emu_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64)
+    -> FloatTensor<Self>;
+
+    /// `silu(x[.., :D]) * x[.., D:]`: `[rows, 2 D]` to `[rows, D]`.
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Splits `qkv` (`[B, T, (H + 2 G) E]`), rotates queries and keys by `turns` (`[T, E]`: cosines, then sines), and
+    /// writes keys and values to the caches (`[B, G, C, E]`) from position `place[0]` on, in place. Returns the queries
+    /// `[B, H, T, E]` and the caches.
+    fn emu_rope_append(
+        qkv: FloatTensor<Self>,
+        turns: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Attention of one position of each sequence over positions `0 ..= place[0]` of the caches: `[B, H, 1, E]` to
+    /// `[B, 1, H E]`. `table` (`[B, place[0] + 1]`) has the row that wrote each position.
+    fn emu_decode_attention(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        table: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> FloatTensor<Self>;
+
+    /// The index of the greatest of each row, the first of several, but not `banned`; -1 where one is not a number.
+    /// `[rows, width]` to `[rows]`.
+    fn emu_best(logits: FloatTensor<Self>, banned: Option<usize>) -> IntTensor<Self>;
+}
+
+#[cfg(feature = "wgpu")]
+impl DecodeBackend for burn::backend::Cube {
+    fn emu_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        crate::gpu::decode::rms_norm(x, weight, eps)
+    }
+
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        crate::gpu::decode::silu_pair(x)
+    }
+
+    fn emu_rope_append(
+        qkv: FloatTensor<Self>,
+        turns: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        crate::gpu::decode::rope_append(qkv, turns, keys, values, place, spec)
+    }
+
+    fn emu_decode_attention(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        table: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> FloatTensor<Self> {
+        crate::gpu::decode::attention(q, keys, values, place, table, spec)
+    }
+
+    fn emu_best(logits: FloatTensor<Self>, banned: Option<usize>) -> IntTensor<Self> {
+        crate::gpu::decode::best(logits, banned)
+    }
+}
+
+#[cfg(feature = "flex")]
+impl DecodeBackend for Flex {
+    fn emu_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        crate::cpu::decode::rms_norm(x, weight, eps)
+    }
+
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        crate::cpu::decode::silu_pair(x)
+    }
+
+    fn emu_rope_append(
+        qkv: FloatTensor<Self>,
+        turns: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = place;
+        crate::cpu::decode::rope_append(qkv, turns, keys, values, spec)
+    }
+
+    fn emu_decode_attention(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        table: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> FloatTensor<Self> {
+        let _ = place;
+        crate::cpu::decode::attention(q, keys, values, table, spec)
+    }
+
+    fn emu_best(logits: FloatTensor<Self>, banned: Option<usize>) -> IntTensor<Self> {
+        crate::cpu::decode::best(logits, banned)
+    }
+}
+
+#[cfg(test)]
+mod tests;

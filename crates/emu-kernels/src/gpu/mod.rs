@@ -1,0 +1,104 @@
+//! Kernels of our own in WGSL: filling in a shader's constants, launching it.
+//!
+//! Natively a raw shader runs without bounds checks and with workgroup memory as it was left: every shader guards its
+//! indices and writes what it reads.
+
+use burn::tensor::{DType, Shape};
+use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate};
+use cubecl::prelude::{CubeCount, CubeDim, KernelId};
+use cubecl::server::KernelArguments;
+
+pub mod decode;
+pub mod packed;
+
+pub use burn_wgpu::into_contiguous;
+
+/// Most workgroups along one axis that every adapter has.
+const MOST_WORKGROUPS: usize = 65_535;
+
+/// A shader with its constants.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// Its text, with `{{name}}` where a constant belongs, and lines between `//@if name` and `//@end` that count where
+    /// the constant is not 0.
+    pub text: &'static str,
+    /// Its name, which tells kernels apart.
+    pub name: &'static str,
+    /// What takes the places. Everything that alters the text is here, and so in the kernel's identity.
+    pub constants: Vec<(&'static str, usize)>,
+    /// Invocations of a workgroup.
+    pub invocations: usize,
+}
+
+impl KernelSource for Shader {
+    fn source(&self) -> SourceTemplate {
+        let template = SourceTemplate::new(self.chosen());
+        self.constants.iter().fold(template, |t, (name, value)| {
+            t.register(*name, value.to_string())
+        })
+    }
+
+    fn id(&self) -> KernelId {
+        KernelId::new::<Self>().info((self.name, self.constants.clone()))
+    }
+
+    fn lang(&self) -> &'static str {
+        "wgsl"
+    }
+}
+
+impl Shader {
+    /// The text without the lines that do not count.
+    fn chosen(&self) -> String {
+        let on = |name: &str| self.constants.iter().any(|c| c.0 == name && c.1 != 0);
+        let (mut text, mut counts) = (String::with_capacity(self.text.len()), true);
+        for line in self.text.lines() {
+            match line.trim().strip_prefix("//@") {
+                Some(mark) => counts = mark.strip_prefix("if ").is_none_or(on),
+                None if counts => {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+                None => {}
+            }
+        }
+        text
+    }
+
+    /// Runs over `workgroups`, with the tensors bound in order. All of them are contiguous.
+    pub fn launch(self, workgroups: [usize; 3], tensors: &[&CubeTensor]) {
+        let Some(first) = tensors.first() else {
+            return;
+        };
+        if workgroups.contains(&0) {
+            return;
+        }
+        let [x, y, z] = workgroups.map(|n| n as u32);
+        let client = first.client.clone();
+        let bindings = tensors.iter().map(|t| t.handle.clone().binding()).collect();
+        let size = CubeDim::new_1d(self.invocations as u32);
+        client.launch(
+            Box::new(SourceKernel::new(self, size)),
+            CubeCount::Static(x, y, z),
+            KernelArguments::new().with_buffers(bindings),
+        );
+    }
+}
+
+/// `n` workgroups as a grid that every adapter allows; a shader takes `x + y * width` and leaves what is beyond `n`.
+pub fn grid(n: usize) -> [usize; 3] {
+    let rows = n.div_ceil(MOST_WORKGROUPS).max(1);
+    [n.div_ceil(rows), rows, 1]
+}
+
+/// A new tensor beside `like`, of f32, not yet written.
+pub fn output(like: &CubeTensor, shape: Shape) -> CubeTensor {
+    output_of(like, shape, DType::F32)
+}
+
+/// A new tensor beside `like`, not yet written.
+pub fn output_of(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    let (client, device) = (like.client.clone(), like.device.clone());
+    let handle = client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(client, device, shape, handle, dtype)
+}

@@ -1,0 +1,142 @@
+//! Products with packed matrices on a GPU.
+
+use burn::tensor::Shape;
+use burn_wgpu::CubeTensor;
+
+use super::{Shader, grid, into_contiguous, output};
+use crate::packed::{BLOCK, PackedSpec, Scheme};
+
+/// Up to so many rows of `x` each weight is read once for all of them.
+const FEW: usize = 8;
+/// Side of a tile of the product of matrices.
+const TILE: usize = 32;
+
+impl PackedSpec {
+    /// What all of the shaders want to know. The optional buffers follow the four that are always there.
+    fn constants(&self) -> Vec<(&'static str, usize)> {
+        let mins = usize::from(self.scheme.has_mins());
+        vec![
+            ("blocks", self.width / BLOCK),
+            ("out", self.out),
+            ("bits", self.scheme.bits()),
+            ("nibbles", usize::from(self.scheme.bits() == 4)),
+            ("bytes", usize::from(self.scheme.bits() == 8)),
+            ("flip", if self.scheme == Scheme::Q4 { 8 } else { 0 }),
+            ("mins", mins),
+            ("mins_at", 4),
+            ("bias", usize::from(self.bias)),
+            ("bias_at", 4 + mins),
+            ("residual", usize::from(self.residual)),
+            ("residual_at", 4 + mins + usize::from(self.bias)),
+        ]
+    }
+}
+
+/// The shader for a product with few rows, and over how many workgroups.
+fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
+    const INVOCATIONS: usize = 64;
+    let blocks = spec.width / BLOCK;
+    let lanes = match blocks {
+        0..16 => 8,
+        16..48 => 16,
+        _ => 32,
+    };
+    let matrices = if spec.pair { 2 } else { 1 };
+    let out = spec.out / matrices;
+    let per = if out >= 4096 { 4 } else { 2 };
+    let mut constants = PackedSpec { out, ..*spec }.constants();
+    constants.extend([
+        ("rows", rows),
+        ("lanes", lanes),
+        ("per", per),
+        ("matrices", matrices),
+        ("pair", usize::from(spec.pair)),
+        ("invocations", INVOCATIONS),
+    ]);
+    let shader = Shader {
+        name: "packed_vector",
+        text: include_str!("../../../../shaders/matmul/packed_vector.wgsl"),
+        constants,
+        invocations: INVOCATIONS,
+    };
+    (shader, grid(out.div_ceil(INVOCATIONS / lanes * per)))
+}
+
+/// The shader for a product with many rows.
+fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
+    let shader = Shader {
+        name: "packed_matrix",
+        text: include_str!("../../../../shaders/matmul/packed_matrix.wgsl"),
+        constants: spec.constants(),
+        invocations: 64,
+    };
+    (shader, [spec.out.div_ceil(TILE), rows.div_ceil(TILE), 1])
+}
+
+/// The shader for rows of a table.
+fn table(spec: &PackedSpec, ids: usize) -> (Shader, [usize; 3]) {
+    let words = ids * spec.width / BLOCK * spec.scheme.words();
+    let shader = Shader {
+        name: "packed_rows",
+        text: include_str!("../../../../shaders/matmul/packed_rows.wgsl"),
+        constants: spec.constants(),
+        invocations: 64,
+    };
+    (shader, grid(words.div_ceil(64)))
+}
+
+/// `x Wᵀ + b + r`, or a gate: `[rows, in]` to `[rows, out]`.
+pub fn linear(
+    x: CubeTensor,
+    [words, scales, mins]: [CubeTensor; 3],
+    [bias, residual]: [CubeTensor; 2],
+    spec: PackedSpec,
+) -> CubeTensor {
+    let x = into_contiguous(x);
+    let rows = x.meta.shape()[0];
+    if spec.pair && rows > FEW {
+        let spec = PackedSpec {
+            pair: false,
+            ..spec
+        };
+        return super::decode::silu_pair(linear(x, [words, scales, mins], [bias, residual], spec));
+    }
+    let out = if spec.pair { spec.out / 2 } else { spec.out };
+    let y = output(&x, Shape::new([rows, out]));
+    let (shader, workgroups) = if rows <= FEW {
+        vector(&spec, rows)
+    } else {
+        matrix(&spec, rows)
+    };
+    let (bias, residual) = (into_contiguous(bias), into_contiguous(residual));
+    let mut tensors = vec![&x, &words, &scales, &y];
+    if spec.scheme.has_mins() {
+        tensors.push(&mins);
+    }
+    if spec.bias {
+        tensors.push(&bias);
+    }
+    if spec.residual {
+        tensors.push(&residual);
+    }
+    shader.launch(workgroups, &tensors);
+    y
+}
+
+/// Rows, unpacked: `[n]` ids to `[n, in]`.
+pub fn rows(
+    ids: CubeTensor,
+    [words, scales, mins]: [CubeTensor; 3],
+    spec: PackedSpec,
+) -> CubeTensor {
+    let ids = into_contiguous(ids);
+    let n = ids.meta.shape()[0];
+    let y = output(&ids, Shape::new([n, spec.width]));
+    let (shader, workgroups) = table(&spec, n);
+    let mut tensors = vec![&ids, &words, &scales, &y];
+    if spec.scheme.has_mins() {
+        tensors.push(&mins);
+    }
+    shader.launch(workgroups, &tensors);
+    y
+}

@@ -1,0 +1,432 @@
+//! Weights that stay packed on the device: the pack's own blocks of 32, multiplied as they are.
+//!
+//! A packed weight hangs on its parameter: [`attach`] puts it there, [`of`] finds it. Whatever asks the parameter for its
+//! dense value still gets it, unpacked at that moment; the layers of this crate never ask.
+
+use burn::backend::Dispatch;
+use burn::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
+use burn::tensor::kind::Basic;
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+
+pub use backend::{PackedBackend, PackedSpec};
+
+mod backend;
+
+/// Elements along `in` that share a scale.
+pub const BLOCK: usize = 32;
+
+/// How the values of a block are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// 8 bits, two's complement, times the scale.
+    Q8,
+    /// 4 bits, two's complement, times the scale.
+    Q4,
+    /// 4 bits from 0 to 15, times the scale, plus the minimum.
+    Q4_1,
+}
+
+impl Scheme {
+    /// Bits of an element.
+    pub const fn bits(self) -> usize {
+        match self {
+            Self::Q8 => 8,
+            Self::Q4 | Self::Q4_1 => 4,
+        }
+    }
+
+    /// 32-bit words of a block.
+    pub const fn words(self) -> usize {
+        self.bits()
+    }
+
+    /// Whether a block has a minimum.
+    pub const fn has_mins(self) -> bool {
+        matches!(self, Self::Q4_1)
+    }
+}
+
+/// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
+const BINDING: usize = 1 << 27;
+
+/// A matrix `[out, in]` in blocks of [`BLOCK`] along `in`, on a device.
+#[derive(Module, Debug)]
+pub struct Packed {
+    /// One above the other; mostly one.
+    #[module(skip)]
+    parts: Vec<Rows>,
+}
+
+/// Rows of a matrix that lie in buffers of their own.
+#[derive(Clone, Debug)]
+struct Rows {
+    words: Tensor<1, Int>,
+    scales: Tensor<1, Int>,
+    mins: Option<Tensor<1, Int>>,
+    spec: PackedSpec,
+}
+
+/// The parts of a packed matrix do not fit each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "A packed matrix of {out} x {width} wants {expected} {what}, but there are {found}. Convert the checkpoint again."
+)]
+pub struct PackedError {
+    /// Rows.
+    pub out: usize,
+    /// Columns.
+    pub width: usize,
+    /// Which part.
+    pub what: &'static str,
+    /// How many it should have.
+    pub expected: usize,
+    /// How many it has.
+    pub found: usize,
+}
+
+impl Packed {
+    /// Puts a packed matrix on a device.
+    ///
+    /// # Arguments
+    /// - `words`: element 0 of a row in the lowest bits of its first word
+    /// - `scales`, `mins`: the bits of f16, one of a block
+    ///
+    /// # Errors
+    /// Where a part has another length than `[out, width]` asks for.
+    pub fn new(
+        scheme: Scheme,
+        [out, width]: [usize; 2],
+        words: &[u32],
+        scales: &[u16],
+        mins: Option<&[u16]>,
+        device: &Device,
+    ) -> Result<Self, PackedError> {
+        Self::split(scheme, [out, width], words, scales, mins, BINDING, device)
+    }
+
+    /// The same in buffers of at most so many bytes.
+    fn split(
+        scheme: Scheme,
+        [out, width]: [usize; 2],
+        words: &[u32],
+        scales: &[u16],
+        mins: Option<&[u16]>,
+        binding: usize,
+        device: &Device,
+    ) -> Result<Self, PackedError> {
+        let blocks = out * width / BLOCK;
+        let check = |what, expected, found| match expected == found {
+            true => Ok(()),
+            false => Err(PackedError {
+                out,
+                width,
+                what,
+                expected,
+                found,
+            }),
+        };
+        check("columns in blocks of 32", width / BLOCK * BLOCK, width)?;
+        check("words", blocks * scheme.words(), words.len())?;
+        check("scales", blocks, scales.len())?;
+        let wanted = if scheme.has_mins() { blocks } else { 0 };
+        check("minimums", wanted, mins.map_or(0, <[u16]>::len))?;
+
+        // An even number, so that no pair of scales is torn.
+        let per_part = (binding / (width / BLOCK * scheme.words() * 4).max(1)).max(2) / 2 * 2;
+        let row = width / BLOCK;
+        let parts = (0..out).step_by(per_part).map(|first| {
+            let rows = per_part.min(out - first);
+            let blocks = first * row..(first + rows) * row;
+            let spec = PackedSpec::plain(scheme, [rows, width]);
+            let words = &words[blocks.start * scheme.words()..blocks.end * scheme.words()];
+            Rows {
+                words: int(bytemuck::cast_slice(words).to_vec(), device),
+                scales: halves(&scales[blocks.clone()], device),
+                mins: mins.map(|mins| halves(&mins[blocks], device)),
+                spec,
+            }
+        });
+        Ok(Self {
+            parts: parts.collect(),
+        })
+    }
+
+    /// These matrices above each other, where their blocks are of one kind and fit one buffer.
+    pub fn stacked(parts: &[&Self]) -> Option<Self> {
+        let whole: Option<Vec<&Rows>> = { parts.iter() }
+            .map(|part| match part.parts.as_slice() {
+                [only] => Some(only),
+                _ => None,
+            })
+            .collect();
+        let parts = whole?;
+        let first = parts.first()?;
+        let alike = |part: &&Rows| {
+            let (a, b) = (part.spec, first.spec);
+            // Scales lie in pairs, so that an odd number of them cannot be continued.
+            (a.scheme, a.width) == (b.scheme, b.width)
+                && (a.out * a.width / BLOCK).is_multiple_of(2)
+        };
+        let words: usize = parts.iter().map(|part| part.words.dims()[0]).sum();
+        (parts.iter().all(alike) && 4 * words <= BINDING).then_some(())?;
+        let stack = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
+            let all: Option<Vec<_>> = parts.iter().map(|part| of(part)).collect();
+            all.map(|all| Tensor::cat(all, 0))
+        };
+        let out = parts.iter().map(|part| part.spec.out).sum();
+        let rows = Rows {
+            words: stack(|part| Some(part.words.clone()))?,
+            scales: stack(|part| Some(part.scales.clone()))?,
+            mins: stack(|part| part.mins.clone()),
+            spec: PackedSpec { out, ..first.spec },
+        };
+        Some(Self { parts: vec![rows] })
+    }
+
+    /// `[out, in]`
+    pub fn shape(&self) -> [usize; 2] {
+        let out = self.parts.iter().map(|part| part.spec.out).sum();
+        [out, self.parts.first().map_or(0, |part| part.spec.width)]
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        let words = { self.parts.iter() }.map(|part| {
+            let mins = part.mins.as_ref().map_or(0, |m| m.dims()[0]);
+            part.words.dims()[0] + part.scales.dims()[0] + mins
+        });
+        4 * words.sum::<usize>()
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> Device {
+        self.parts[0].words.device()
+    }
+
+    /// `x Wᵀ + b`.
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, in]`, `bias`: `[out]`
+    /// - returns `[rows, out]`
+    pub fn linear(&self, x: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        self.product(x, bias, None, false)
+    }
+
+    /// `x Wᵀ + b + r`.
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, in]`, `bias`: `[out]`, `residual`: `[rows, out]`
+    /// - returns `[rows, out]`
+    pub fn linear_add(
+        &self,
+        x: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        residual: Tensor<2>,
+    ) -> Tensor<2> {
+        self.product(x, bias, Some(residual), false)
+    }
+
+    /// `silu(x Gᵀ) * x Uᵀ`, where this matrix is G [above](Self::stacked) U.
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, in]`
+    /// - returns `[rows, out / 2]`
+    pub fn gated(&self, x: Tensor<2>) -> Tensor<2> {
+        self.product(x, None, None, true)
+    }
+
+    fn product(
+        &self,
+        x: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        residual: Option<Tensor<2>>,
+        pair: bool,
+    ) -> Tensor<2> {
+        crate::count::weights_read(self.bytes());
+        if let [rows] = self.parts.as_slice() {
+            return rows.product(x, bias, residual, pair);
+        }
+        let each = { self.parts.iter() }.map(|rows| rows.product(x.clone(), None, None, false));
+        let mut y = Tensor::cat(each.collect(), 1);
+        if let Some(bias) = bias {
+            y = y + bias.unsqueeze();
+        }
+        match residual {
+            Some(residual) => y + residual,
+            None => y,
+        }
+    }
+
+    /// Rows of the matrix, unpacked: `[n]` ids, each below `out`, to `[n, in]`.
+    pub fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        if let [rows] = self.parts.as_slice() {
+            return rows.rows(ids);
+        }
+        let mut first = 0;
+        let each = { self.parts.iter() }.map(|rows| {
+            let here = ids.clone().sub_scalar(first as i64);
+            let count = rows.spec.out as i64;
+            first += rows.spec.out;
+            let outside = here
+                .clone()
+                .lower_elem(0)
+                .bool_or(here.clone().greater_equal_elem(count));
+            let found = rows.rows(here);
+            let outside = outside.unsqueeze_dim::<2>(1).expand(found.dims());
+            found.mask_fill(outside, 0.0)
+        });
+        each.reduce(|a, b| a + b)
+            .expect("a matrix has at least one part")
+    }
+
+    /// The rows of one of the parts that were [`stacked`](Self::stacked), unpacked.
+    pub fn part(&self, rows: core::ops::Range<usize>) -> Tensor<2> {
+        self.rows(Tensor::arange(
+            rows.start as i64..rows.end as i64,
+            &self.device(),
+        ))
+    }
+
+    /// The whole matrix, unpacked: `[out, in]`.
+    pub fn dense(&self) -> Tensor<2> {
+        self.part(0..self.shape()[0])
+    }
+}
+
+fn int(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), (device, DType::I32))
+}
+
+/// Pairs of f16 in words.
+fn halves(values: &[u16], device: &Device) -> Tensor<1, Int> {
+    let pairs = values.chunks(2).map(|pair| {
+        let high = pair.get(1).copied().unwrap_or(0);
+        (u32::from(pair[0]) | u32::from(high) << 16) as i32
+    });
+    int(pairs.collect(), device)
+}
+
+impl Rows {
+    /// The minimums, or a placeholder.
+    fn mins(&self) -> Tensor<1, Int> {
+        self.mins.clone().unwrap_or_else(|| self.scales.clone())
+    }
+
+    fn product(
+        &self,
+        x: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        residual: Option<Tensor<2>>,
+        pair: bool,
+    ) -> Tensor<2> {
+        let spec = PackedSpec {
+            bias: bias.is_some(),
+            residual: residual.is_some(),
+            pair,
+            ..self.spec
+        };
+        let placeholder = || x.clone().into_dispatch();
+        let bias = bias.map_or_else(placeholder, Tensor::into_dispatch);
+        let residual = residual.map_or_else(placeholder, Tensor::into_dispatch);
+        Tensor::from_dispatch(Dispatch::emu_packed_linear(
+            x.into_dispatch(),
+            self.words.clone().into_dispatch(),
+            self.scales.clone().into_dispatch(),
+            self.mins().into_dispatch(),
+            bias,
+            residual,
+            spec,
+        ))
+    }
+
+    fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        Tensor::from_dispatch(Dispatch::emu_packed_rows(
+            ids.into_dispatch(),
+            self.words.clone().into_dispatch(),
+            self.scales.clone().into_dispatch(),
+            self.mins().into_dispatch(),
+            self.spec,
+        ))
+    }
+}
+
+/// Whether packed weights can be used on a device: not where it differentiates.
+pub fn supported(device: &Device) -> bool {
+    !device.is_autodiff()
+}
+
+impl Reparameterization for Packed {
+    const NAME: &'static str = "packed";
+
+    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        base
+    }
+}
+
+/// Hands one packed weight to one parameter.
+struct Attach(Option<Packed>);
+
+impl Reparameterizer for Attach {
+    type Reparam = Packed;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        _path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Packed>) {
+        (param, self.0.take())
+    }
+}
+
+/// A parameter that holds this packed weight. Its dense value exists only once somebody asks for it.
+///
+/// # Panics
+/// Where D is not 2; generic for the sake of callers that are.
+pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
+    let ([out, width], device) = (packed.shape(), packed.device());
+    let mut shape = [0; D];
+    shape.copy_from_slice(&[out, width]);
+    let source = packed.clone();
+    let dense = move |_: &Device, _: bool| source.dense().reshape(shape);
+    Param::uninitialized(id, dense, device, false, Shape::from(shape))
+        .apply_reparameterization(Attach(Some(packed)))
+}
+
+/// Stacks the packed weights of layers, where all of them have one and nothing else. Their parameters keep their names and
+/// shapes, and unpack their part once they are asked for their values.
+pub fn stack<const N: usize>(layers: [&mut crate::QLinear; N]) -> Option<Packed> {
+    let plain = |layer: &crate::QLinear| layer.bias.is_none() && layer.lora.is_none();
+    layers.iter().all(|layer| plain(layer)).then_some(())?;
+    let parts: Option<Vec<&Packed>> = { layers.iter() }
+        .map(|layer| layer.weight.reparameterization::<Packed>())
+        .collect();
+    let stacked = Packed::stacked(&parts?)?;
+    let mut from = 0;
+    for layer in layers {
+        let shape @ [out, _] = layer.weight.lazy_shape().dims();
+        let (source, rows) = (stacked.clone(), from..from + out);
+        from += out;
+        layer.weight = Param::uninitialized(
+            layer.weight.id,
+            move |_: &Device, _| source.part(rows),
+            stacked.device(),
+            false,
+            Shape::from(shape),
+        );
+    }
+    Some(stacked)
+}
+
+/// The packed weight of a parameter, if it has one and `x` lies where it can be used.
+pub(crate) fn of<'a, const D: usize, K: Basic>(
+    param: &'a Param<Tensor<2>>,
+    x: &Tensor<D, K>,
+) -> Option<&'a Packed> {
+    param
+        .reparameterization::<Packed>()
+        .filter(|_| supported(&x.device()))
+}
+
+#[cfg(test)]
+mod tests;

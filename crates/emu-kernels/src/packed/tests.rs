@@ -1,0 +1,305 @@
+use burn::module::{Module, ParamId};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use half::f16;
+
+use super::*;
+use crate::device::{self, DeviceChoice};
+use crate::random::Philox;
+
+const ALL: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
+
+/// A packed matrix of random blocks, and its values in f64.
+fn random(seed: u32, scheme: Scheme, shape: [usize; 2], device: &Device) -> (Packed, Vec<f64>) {
+    random_split(seed, scheme, shape, BINDING, device)
+}
+
+fn random_split(
+    seed: u32,
+    scheme: Scheme,
+    [out, width]: [usize; 2],
+    binding: usize,
+    device: &Device,
+) -> (Packed, Vec<f64>) {
+    let mut random = Philox::with_stream(9, seed, 0);
+    let mut uniform = || f64::from(random.uniform());
+    let blocks = out * width / BLOCK;
+    let words: Vec<u32> = (0..blocks * scheme.words())
+        .map(|_| (uniform() * 65_536.0) as u32 | ((uniform() * 65_536.0) as u32) << 16)
+        .collect();
+    // Of either sign, as the converter makes them.
+    let halves = |uniform: &mut dyn FnMut() -> f64, size: f64| -> Vec<f16> {
+        (0..blocks)
+            .map(|_| f16::from_f64((uniform() - 0.5) * size))
+            .collect()
+    };
+    let size = if scheme == Scheme::Q8 { 0.002 } else { 0.03 };
+    let (scales, mins) = (halves(&mut uniform, size), halves(&mut uniform, 0.1));
+    let bits = scheme.bits();
+    let values = (0..out * width)
+        .map(|i| {
+            let (block, at) = (i / BLOCK, i % BLOCK);
+            let word = words[block * scheme.words() + at * bits / 32];
+            let stored = word >> (at * bits % 32) & ((1u32 << bits) - 1);
+            let (scale, min) = (scales[block].to_f64(), mins[block].to_f64());
+            match scheme {
+                Scheme::Q8 => f64::from(stored as u8 as i8) * scale,
+                Scheme::Q4 => (f64::from(stored) - if stored > 7 { 16.0 } else { 0.0 }) * scale,
+                Scheme::Q4_1 => f64::from(stored) * scale + min,
+            }
+        })
+        .collect();
+    let bits_of = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let (scales, mins) = (bits_of(&scales), bits_of(&mins));
+    let mins = scheme.has_mins().then_some(&mins[..]);
+    let packed = Packed::split(scheme, [out, width], &words, &scales, mins, binding, device);
+    (packed.expect("parts that fit"), values)
+}
+
+fn floats<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+    x.into_data().iter::<f64>().collect()
+}
+
+/// The greatest difference; infinite where one is not a number or they are not as many.
+fn difference(got: &[f64], want: &[f64]) -> f64 {
+    if got.len() != want.len() || got.iter().any(|g| !g.is_finite()) {
+        return f64::INFINITY;
+    }
+    let differences = got.iter().zip(want).map(|(g, w)| (g - w).abs());
+    differences.fold(0.0, f64::max)
+}
+
+/// Products with one row, a few and many, whose sizes fill no tile and no workgroup, beside f64.
+fn products(device: &Device) {
+    let sizes = [
+        [1, 32],
+        [7, 64],
+        [33, 96],
+        [100, 576],
+        [70, 1504],
+        [4100, 32],
+        [129, 2080],
+    ];
+    for scheme in ALL {
+        for (i, [out, width]) in sizes.into_iter().enumerate() {
+            let (packed, weights) = random(i as u32, scheme, [out, width], device);
+            for rows in [1, 2, 3, 5, 8, 9, 31, 40] {
+                if rows * out * width > 6_000_000 {
+                    continue;
+                }
+                let mut random = Philox::with_stream(10, rows as u32, 0);
+                let (xs, bs) = (random.normals(rows * width), random.normals(out));
+                let tensor = |v: &[f32], shape| {
+                    Tensor::<2>::from_data(TensorData::new(v.to_vec(), shape), device)
+                };
+                let x = tensor(&xs, [rows, width]);
+                let bias = (rows % 2 == 1).then(|| tensor(&bs, [1, out]).reshape([out]));
+                let want: Vec<f64> = (0..rows * out)
+                    .map(|i| {
+                        let (x, w) = (
+                            &xs[i / out * width..][..width],
+                            &weights[i % out * width..][..width],
+                        );
+                        let sum: f64 = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w).sum();
+                        sum + if bias.is_some() {
+                            f64::from(bs[i % out])
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect();
+                let error = difference(&floats(packed.linear(x, bias)), &want);
+                let bound = 2e-5 * (width as f64).sqrt();
+                assert!(
+                    error < bound,
+                    "{scheme:?} {out} x {width}, {rows} rows: {error:e}"
+                );
+            }
+        }
+    }
+}
+
+/// Rows of a table, the last one too, and the whole of it.
+fn tables(device: &Device) {
+    for scheme in ALL {
+        for (out, width) in [(1, 32), (5, 96), (301, 64)] {
+            let (packed, weights) = random(50, scheme, [out, width], device);
+            let ids = [out - 1, 0, out / 2, out - 1];
+            let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+            let index = Tensor::<1, Int>::from_data(TensorData::new(index, [4]), device);
+            let want: Vec<f64> = ids
+                .iter()
+                .flat_map(|&id| weights[id * width..][..width].to_vec())
+                .collect();
+            assert!(
+                difference(&floats(packed.rows(index)), &want) < 1e-6,
+                "{scheme:?} {out}"
+            );
+            assert!(
+                difference(&floats(packed.dense()), &weights) < 1e-6,
+                "{scheme:?} {out}"
+            );
+        }
+    }
+}
+
+/// Layers whose parameters are packed: outputs, dense values, names, records.
+fn layers(device: &Device) {
+    let (out, width) = (24, 64);
+    let (packed, weights) = random(60, Scheme::Q4, [out, width], device);
+    let mut linear = crate::QLinear::new(width, out, false, device);
+    linear.weight = attach(ParamId::new(), packed.clone());
+    assert!(of(&linear.weight, &Tensor::<1>::zeros([1], device)).is_some());
+    assert!(
+        !linear.weight.is_initialized(),
+        "nothing is unpacked before it is asked for"
+    );
+
+    let x = Tensor::<3>::ones([1, 2, width], device);
+    let want: Vec<f64> = weights.chunks(width).map(|row| row.iter().sum()).collect();
+    let want = [&want[..], &want[..]].concat();
+    assert!(difference(&floats(linear.forward(x.clone())), &want) < 1e-4);
+    assert!(!linear.weight.is_initialized(), "using it unpacks nothing");
+    assert_eq!(linear.num_params(), out * width);
+    assert!(difference(&floats(linear.merged_weight()), &weights) < 1e-6);
+
+    let mut table = crate::QEmbedding::new(out, width, 1.0, device);
+    table.weight = attach(ParamId::new(), packed);
+    assert!(difference(&floats(table.project(x)), &want) < 1e-4);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(vec![23i32, 1, 0], [1, 3]), device);
+    let want = [
+        &weights[23 * width..],
+        &weights[width..2 * width],
+        &weights[..width],
+    ]
+    .concat();
+    assert!(difference(&floats(table.forward(ids)), &want) < 1e-6);
+}
+
+/// Matrices in several buffers give what they give in one.
+fn splits(device: &Device) {
+    let (out, width) = (37, 96);
+    for scheme in ALL {
+        let (whole, _) = random(70, scheme, [out, width], device);
+        let (split, _) = random_split(70, scheme, [out, width], 400, device);
+        assert!(split.parts.len() > 3 && whole.parts.len() == 1);
+        assert_eq!(
+            (split.shape(), split.bytes()),
+            (whole.shape(), whole.bytes())
+        );
+        let xs = Philox::with_stream(12, 0, 0).normals(3 * width);
+        let x = Tensor::<2>::from_data(TensorData::new(xs, [3, width]), device);
+        let bias = Tensor::<1>::ones([out], device);
+        let residual = Tensor::<2>::ones([3, out], device);
+        let both = [&whole, &split].map(|w| {
+            let y = w.linear_add(x.clone(), Some(bias.clone()), residual.clone());
+            (
+                floats(y),
+                floats(w.linear(x.clone(), None)),
+                floats(w.dense()),
+            )
+        });
+        assert!(difference(&both[1].0, &both[0].0) < 1e-5, "{scheme:?}");
+        assert!(difference(&both[1].1, &both[0].1) < 1e-5, "{scheme:?}");
+        assert!(difference(&both[1].2, &both[0].2) == 0.0, "{scheme:?}");
+        assert!(Packed::stacked(&[&split, &split]).is_none());
+    }
+}
+
+/// Matrices above each other, as one product and as a gate.
+fn stacks(device: &Device) {
+    let (out, width) = (26, 96);
+    for scheme in ALL {
+        let made = [80, 81].map(|seed| random(seed, scheme, [out, width], device));
+        let layers = made.clone().map(|(packed, _)| {
+            let mut layer = crate::QLinear::new(width, out, false, device);
+            layer.weight = attach(ParamId::new(), packed);
+            layer
+        });
+        let [mut gate, mut up] = layers.clone();
+        let stacked = stack([&mut gate, &mut up]).expect("blocks of one kind");
+        assert!(
+            difference(&floats(up.weight.val()), &made[1].1) < 1e-6,
+            "{scheme:?}"
+        );
+        for rows in [1, 6, 19] {
+            let xs = Philox::with_stream(13, rows as u32, 0).normals(rows * width);
+            let x = Tensor::<2>::from_data(TensorData::new(xs, [rows, width]), device);
+            let [g, u] = layers.clone().map(|layer| layer.forward(x.clone()));
+            let beside = floats(Tensor::cat(vec![g.clone(), u.clone()], 1));
+            assert!(difference(&floats(stacked.linear(x.clone(), None)), &beside) < 1e-5);
+            let want: Vec<f64> = floats(g)
+                .into_iter()
+                .zip(floats(u))
+                .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                .collect();
+            let error = difference(&floats(stacked.gated(x.clone())), &want);
+            assert!(error < 1e-4, "{scheme:?}, {rows} rows: {error:e}");
+            let residual = Tensor::<2>::ones([rows, 2 * out], device);
+            let want: Vec<f64> = beside.iter().map(|y| y + 1.0).collect();
+            assert!(difference(&floats(stacked.linear_add(x, None, residual)), &want) < 1e-5);
+        }
+    }
+    let other = random(82, Scheme::Q8, [out, width], device).0;
+    let one = random(82, Scheme::Q4, [out, width], device).0;
+    assert!(Packed::stacked(&[&one, &other]).is_none());
+}
+
+#[test]
+fn packed_weights_on_the_cpu() {
+    let device = Device::flex();
+    splits(&device);
+    stacks(&device);
+    products(&device);
+    tables(&device);
+    layers(&device);
+}
+
+#[test]
+fn packed_weights_on_wgpu() {
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP packed-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    splits(&device);
+    stacks(&device);
+    products(&device);
+    tables(&device);
+    layers(&device);
+}
+
+#[test]
+fn comparisons_find_what_is_wrong() {
+    assert_eq!(difference(&[1.0, 2.0], &[1.0, 2.5]), 0.5);
+    assert_eq!(difference(&[1.0], &[1.0, 2.5]), f64::INFINITY);
+    assert_eq!(difference(&[f64::NAN], &[1.0]), f64::INFINITY);
+}
+
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    let device = Device::flex();
+    let new = |[out, width]: [usize; 2], words, scales, mins: Option<usize>| {
+        let mins = mins.map(|n| vec![0u16; n]);
+        let (words, scales) = (vec![0u32; words], vec![0u16; scales]);
+        Packed::new(
+            Scheme::Q4,
+            [out, width],
+            &words,
+            &scales,
+            mins.as_deref(),
+            &device,
+        )
+    };
+    assert!(new([3, 64], 24, 6, None).is_ok());
+    for (shape, words, scales, mins) in [
+        ([3, 65], 24, 6, None),
+        ([3, 64], 23, 6, None),
+        ([3, 64], 24, 7, None),
+        ([3, 64], 24, 6, Some(6)),
+    ] {
+        let error = new(shape, words, scales, mins).expect_err("parts that do not fit");
+        assert!(error.to_string().contains("packed matrix"), "{error}");
+    }
+    let missing = Packed::new(Scheme::Q4_1, [1, 32], &[0; 4], &[0; 1], None, &device);
+    assert!(missing.is_err());
+}

@@ -1,0 +1,102 @@
+// decode: attention of one position over the cache, with a running softmax; a workgroup per sequence and head.
+// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/decode/tests.rs
+//
+// Keys come in chunks of one per invocation. Then the invocations share the values out: LANES of them per four elements.
+
+@group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;  // [B, H, E]
+@group(0) @binding(1) var<storage, read_write> keys: array<vec4<f32>>;     // [B, G, C, E]
+@group(0) @binding(2) var<storage, read_write> values: array<vec4<f32>>;   // [B, G, C, E]
+@group(0) @binding(3) var<storage, read_write> place: array<i32>;          // [1]: positions before this one
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;        // [B, H, E]
+//@if beams
+@group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: the row that wrote each
+//@end
+
+const H = {{heads}}u;
+const G = {{kv_heads}}u;
+// Of four elements.
+const E = {{head_size}}u / 4u;
+const C = {{capacity}}u;
+const INVOCATIONS = {{invocations}}u;
+const LANES = INVOCATIONS / E;
+const SCALE = inverseSqrt({{head_size}}.0);
+
+// What the invocations must agree on, so that they meet at every barrier.
+var<workgroup> shared_seen: u32;
+var<workgroup> query: array<vec4<f32>, E>;
+var<workgroup> scores: array<f32, INVOCATIONS>;
+var<workgroup> sums: array<vec4<f32>, INVOCATIONS>;
+
+@compute @workgroup_size({{invocations}}, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let head = workgroup.x;
+    let batch = workgroup.y;
+    let group = head / (H / G);
+    if local == 0u {
+        shared_seen = min(u32(place[0]) + 1u, C);
+    }
+    let seen = workgroupUniformLoad(&shared_seen);
+    for (var i = local; i < E; i += INVOCATIONS) {
+        query[i] = queries[(batch * H + head) * E + i];
+    }
+    workgroupBarrier();
+
+    let element = local % E;
+    let lane = local / E;
+    var greatest = -3.0e38;
+    var total = 0.0;
+    var sum = vec4<f32>(0.0);
+    for (var first = 0u; first < seen; first += INVOCATIONS) {
+        let position = first + local;
+        var score = -3.0e38;
+        if position < seen {
+            var row = batch;
+            //@if beams
+            row = u32(table[batch * seen + position]);
+            //@end
+            let at = ((row * G + group) * C + position) * E;
+            var products = vec4<f32>(0.0);
+            for (var i = 0u; i < E; i++) {
+                products += query[i] * keys[at + i];
+            }
+            score = (products.x + products.y + products.z + products.w) * SCALE;
+        }
+        scores[local] = score;
+        workgroupBarrier();
+        let count = min(INVOCATIONS, seen - first);
+        var most = greatest;
+        for (var i = 0u; i < count; i++) {
+            most = max(most, scores[i]);
+        }
+        let shrink = exp(greatest - most);
+        greatest = most;
+        total *= shrink;
+        sum *= shrink;
+        for (var i = 0u; i < count; i++) {
+            total += exp(scores[i] - most);
+        }
+        if lane < LANES {
+            for (var i = lane; i < count; i += LANES) {
+                let position = first + i;
+                var row = batch;
+                //@if beams
+                row = u32(table[batch * seen + position]);
+                //@end
+                sum += exp(scores[i] - most) * values[((row * G + group) * C + position) * E + element];
+            }
+        }
+        workgroupBarrier();
+    }
+    sums[local] = sum;
+    workgroupBarrier();
+    if local < E {
+        var all = sums[local];
+        for (var i = 1u; i < LANES; i++) {
+            all += sums[i * E + local];
+        }
+        y[(batch * H + head) * E + local] = all / total;
+    }
+}

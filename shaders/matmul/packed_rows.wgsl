@@ -1,0 +1,54 @@
+// packed_rows: rows of a packed matrix, unpacked; an invocation unpacks a word.
+// twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
+
+@group(0) @binding(0) var<storage, read_write> ids: array<i32>;
+@group(0) @binding(1) var<storage, read_write> words: array<u32>;   // [OUT, BLOCKS * BITS]
+@group(0) @binding(2) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [ids, BLOCKS * 32]
+//@if mins
+@group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
+//@end
+
+const BLOCKS = {{blocks}}u;
+const OUT = {{out}}u;
+const BITS = {{bits}}u;
+const IN_WORD = 32u / BITS;
+const SHIFT = -{{flip}}.0;
+
+fn half_at(pair: u32, index: u32) -> f32 {
+    let both = unpack2x16float(pair);
+    return select(both.x, both.y, (index & 1u) == 1u);
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = (workgroup.x + workgroup.y * workgroups.x) * 64u + local;
+    let row_words = BLOCKS * BITS;
+    let line = index / row_words;
+    // Buffers may be longer than their tensors; both bounds keep every access inside.
+    if line >= min(arrayLength(&ids), arrayLength(&y) / (BLOCKS * 32u)) {
+        return;
+    }
+    let column = index % row_words;
+    let row = min(u32(max(ids[line], 0)), OUT - 1u);
+    let at = row * BLOCKS + column / BITS;
+    let scale = half_at(scales[at >> 1u], at);
+    var offset = SHIFT * scale;
+    //@if mins
+    offset = half_at(mins[at >> 1u], at);
+    //@end
+    let word = words[row * row_words + column];
+    for (var i = 0u; i < IN_WORD; i++) {
+        //@if nibbles
+        let value = f32(((word >> (i * 4u)) & 15u) ^ {{flip}}u) * scale + offset;
+        //@end
+        //@if bytes
+        let value = f32(bitcast<i32>(word << (24u - i * 8u)) >> 24u) * scale + offset;
+        //@end
+        y[index * IN_WORD + i] = value;
+    }
+}

@@ -36,6 +36,11 @@ impl DeviceError {
     }
 }
 
+/// Launches of a submit at most. A token of a small model is one submit; of a large one, and of a drawing, a submit is
+/// short enough for a page to stay smooth.
+#[cfg(feature = "wgpu")]
+const LAUNCHES: usize = 64;
+
 /// An opened device.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -85,7 +90,8 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
 /// [`DeviceError::NoAdapter`] where the page has no WebGPU.
 #[cfg(all(target_family = "wasm", feature = "wgpu"))]
 pub async fn open_async() -> Result<Opened, DeviceError> {
-    let options = Device::wgpu_options().init_with_setup_async().await;
+    let options = Device::wgpu_options().tasks_max(LAUNCHES);
+    let options = options.init_with_setup_async().await;
     let (device, setup) = options.map_err(|e| DeviceError::NoAdapter {
         reason: e.to_string(),
     })?;
@@ -158,6 +164,7 @@ mod gpu {
         }
         let (device, setup) =
             Device::wgpu_options()
+                .tasks_max(super::LAUNCHES)
                 .init_with_setup()
                 .map_err(|e| DeviceError::NoAdapter {
                     reason: e.to_string(),

@@ -64,7 +64,7 @@ impl RopeTables {
     }
 
     /// `[T, E]`: cosines, then sines, of the first row.
-    pub(crate) fn halves(&self) -> Tensor<2> {
+    pub fn halves(&self) -> Tensor<2> {
         let make = || {
             let shape = [self.steps, self.head_size];
             let values = self.turns[..self.steps * self.head_size].to_vec();

@@ -274,12 +274,26 @@ impl Lm {
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`, returned in the same shape
-    pub fn step(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+    pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
         let [_, t, _] = x.dims();
         let tables = self.tables_after(cache, t, &x.device());
         cache.extend(t);
+        self.layers(x, &tables, cache)
+    }
+
+    /// The same for token ids, `[B, T]` to `[B, T, D]`. Everything that goes to the device goes there before the first
+    /// launch, so that one submit has them all.
+    pub fn step_tokens(&self, ids: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+        let [_, t] = ids.dims();
+        let tables = self.tables_after(cache, t, &ids.device());
+        cache.extend(t);
+        tables.halves();
+        self.layers(self.embed(ids), &tables, cache)
+    }
+
+    fn layers(&self, mut x: Tensor<3>, tables: &RopeTables, cache: &mut KvCache) -> Tensor<3> {
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.step(x, &tables, cache);
+            x = layer.step(x, tables, cache);
         }
         self.norm.forward(x)
     }

@@ -197,8 +197,8 @@ impl<'a> Session<'a> {
             ),
             &device,
         );
-        let embeds = self.emu.lm.embed(ids);
-        self.advance(embeds)
+        self.cost.steps += 1;
+        self.emu.lm.step_tokens(ids, &mut self.cache)
     }
 }
 

@@ -83,7 +83,7 @@ pub enum EvalTask {
 /// What every command that runs a model takes.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Folder of the pack; the built-in emu-mini without it.
+    /// Folder of the pack; the built-in emu-mini without it. `chat` also takes a language model as a GGUF file.
     #[arg(long, value_name = "PACK")]
     pub model: Option<PathBuf>,
     #[command(flatten)]

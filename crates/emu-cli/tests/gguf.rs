@@ -4,7 +4,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{emu, emu_with_input, fails, json_of};
+use common::{cat, emu, emu_with_input, fails, json_of};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -228,7 +228,7 @@ fn what_it_cannot_do_is_said() {
         );
     }
     fails(
-        &["caption", "--model", path, "x.png"],
+        &["caption", "--model", path, &cat()],
         &["language model alone", "pack"],
     );
     fails(&["inspect", path], &["language model alone"]);

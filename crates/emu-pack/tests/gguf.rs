@@ -129,8 +129,9 @@ fn blocks(kind: u32, count: usize, dice: &mut Dice) -> (Vec<u8>, Vec<f32>) {
     (bytes, values)
 }
 
+/// Equal for equal values: zeros lose their sign.
 fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|v| v.to_bits()).collect()
+    values.iter().map(|v| (v + 0.0).to_bits()).collect()
 }
 
 #[test]
@@ -362,14 +363,8 @@ fn lies_are_refused_before_anything_is_allocated() {
     assert_eq!(code(shaped(&[1; 5], F32)), "bad-gguf");
     assert_eq!(code(shaped(&[1 << 40, 1 << 40], F32)), "too-large");
     assert_eq!(code(shaped(&[u64::MAX], F16)), "too-large");
-    assert_eq!(
-        shaped(&[0, u64::MAX], F32)
-            .unwrap()
-            .read("w")
-            .unwrap()
-            .bytes,
-        []
-    );
+    let empty = shaped(&[0, u64::MAX], F32).unwrap();
+    assert!(empty.read("w").unwrap().bytes.is_empty());
 
     // Places.
     assert_eq!(code(open(whole.bytes_at(|_| u64::MAX & !31))), "short-file");

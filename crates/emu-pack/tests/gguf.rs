@@ -367,7 +367,7 @@ fn lies_are_refused_before_anything_is_allocated() {
     assert!(empty.read("w").unwrap().bytes.is_empty());
 
     // Places.
-    assert_eq!(code(open(whole.bytes_at(|_| u64::MAX & !31))), "short-file");
+    assert_eq!(code(open(whole.bytes_at(|_| !31))), "short-file");
     assert_eq!(code(open(whole.bytes_at(|_| 1 << 20))), "short-file");
     let two = whole.clone().tensor("v", &[32, 2], Q8_0, vec![0; 68]);
     assert_eq!(code(open(two.bytes_at(|_| 0))), "bad-gguf");

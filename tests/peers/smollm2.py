@@ -1,13 +1,20 @@
 """What llama.cpp makes of texts and prompts, as a fixture for the tests of the language model alone.
 
 Usage: smollm2.py MODEL.gguf OUT.json
+
+llama.cpp multiplies quantized weights with activations that it rounds to 8 bits, which moves logits by up to one or
+two. So each answer is computed twice: with the file as it is (`tokens` and `top`), and, fed the same tokens, with a
+copy in which the same weights are written out as F32 (`exact`), where nothing is rounded.
 """
 
 import hashlib
 import json
+import struct
 import sys
+import tempfile
 
 import llama_cpp
+import numpy as np
 
 TOKENS = 64
 THREADS = 2
@@ -85,14 +92,99 @@ TEXTS = [
 ]
 
 
-def rounded(value):
-    return round(float(value), 5)
+# Fixed sizes of metadata values by type; 8 is a string, 9 a list.
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+F32, Q4_1, Q8_0 = 0, 3, 8
+
+
+def widened(kind, elements, data):
+    """The values of a tensor as F32 bytes."""
+    if kind == F32:
+        return data[: 4 * elements].tobytes()
+    blocks = data[: elements // 32 * (20 if kind == Q4_1 else 34)].reshape(elements // 32, -1)
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    if kind == Q8_0:
+        return (blocks[:, 2:].view(np.int8).astype(np.float32) * scale).tobytes()
+    if kind == Q4_1:
+        least = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
+        q = np.concatenate([blocks[:, 4:] & 15, blocks[:, 4:] >> 4], axis=1)
+        return (q.astype(np.float32) * scale + least).tobytes()
+    sys.exit(f"tensors of the type {kind} cannot be written out as F32; take a file of F32, Q4_1 and Q8_0")
+
+
+def write_exact(model, out):
+    """Copies a GGUF file with every tensor as F32."""
+    file = np.fromfile(model, np.uint8)
+    at = 0
+
+    def take(form):
+        nonlocal at
+        size = struct.calcsize("<" + form)
+        value = struct.unpack("<" + form, file[at : at + size].tobytes())[0]
+        at += size
+        return value
+
+    def skip(kind):
+        nonlocal at
+        if kind == 8:
+            length = take("Q")  # moves `at` first
+            at += length
+        elif kind == 9:
+            kind, count = take("I"), take("Q")
+            for _ in range(count):
+                skip(kind)
+        else:
+            at += SIZES[kind]
+
+    at = 8
+    tensors, values = take("Q"), take("Q")
+    for _ in range(values):
+        skip(8)
+        skip(take("I"))
+    head, table = file[:at].tobytes(), []
+    for _ in range(tensors):
+        start = at
+        skip(8)
+        sizes = [take("Q") for _ in range(take("I"))]
+        name = file[start:at].tobytes()  # the sizes too
+        table.append((name, int(np.prod(sizes)), take("I"), take("Q")))
+    data = file[-(-at // 32) * 32 :]
+    offset, infos = 0, b""
+    for name, elements, _, _ in table:
+        infos += name + struct.pack("<IQ", F32, offset)
+        offset += -(-4 * elements // 32) * 32
+    out.write(head + infos)
+    out.write(bytes(-len(head + infos) % 32))
+    for _, elements, kind, start in table:
+        out.write(widened(kind, elements, data[start:]))
+        out.write(bytes(-4 * elements % 32))
+    out.flush()
+
+
+def open_model(path):
+    return llama_cpp.Llama(
+        path,
+        n_ctx=256,
+        n_threads=THREADS,
+        n_threads_batch=THREADS,
+        logits_all=True,
+        type_k=llama_cpp.GGML_TYPE_F32,
+        type_v=llama_cpp.GGML_TYPE_F32,
+        verbose=False,
+    )
+
+
+def top_two(logits):
+    """The two most likely tokens and their logits."""
+    first, second = (int(i) for i in np.argsort(-logits, kind="stable")[:2])
+    return [first, second, round(float(logits[first]), 5), round(float(logits[second]), 5)]
 
 
 def main(model, out):
-    llama = llama_cpp.Llama(
-        model, n_ctx=1024, n_threads=THREADS, n_threads_batch=THREADS, logits_all=True, verbose=False
-    )
+    llama = open_model(model)
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as copy:
+        write_exact(model, copy)
+        exact = open_model(copy.name)
 
     def ids(text, special):
         return llama.tokenize(text.encode(), add_bos=False, special=special)
@@ -105,16 +197,17 @@ def main(model, out):
         turns = [("system", system), ("user", question)]
         prompt = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns)
         prompt = ids(prompt + "<|im_start|>assistant\n", True)
+        tokens, top = [], []
         llama.reset()
         llama.eval(prompt)
-        tokens, top = [], []
         for _ in range(TOKENS):
-            logits = llama.scores[llama.n_tokens - 1]
-            first, second = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:2]
-            tokens.append(first)
-            top.append([second, rounded(logits[first]), rounded(logits[second])])
-            llama.eval([first])
-        answers.append({"question": question, "prompt": prompt, "tokens": tokens, "top": top})
+            top.append(top_two(llama.scores[llama.n_tokens - 1]))
+            tokens.append(top[-1][0])
+            llama.eval(tokens[-1:])
+        exact.reset()
+        exact.eval(prompt + tokens[:-1])
+        sure = [top_two(exact.scores[len(prompt) - 1 + i]) for i in range(TOKENS)]
+        answers.append({"question": question, "prompt": prompt, "tokens": tokens, "top": top, "exact": sure})
 
     with open(model, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,6 +48,9 @@ pub struct BenchArgs {
     /// What to measure.
     #[arg(value_enum, default_value_t = BenchPart::Lm)]
     pub part: BenchPart,
+    /// For lm: tokens of a prompt.
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub prompt: usize,
     /// For lm: tokens to decode at least.
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub tokens: usize,
@@ -112,7 +115,7 @@ pub enum EvalTask {
 /// What every command that runs a model takes.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Folder of the pack; the built-in emu-mini without it.
+    /// Folder of the pack; the built-in emu-mini without it. `chat` also takes a language model as a GGUF file.
     #[arg(long, value_name = "PACK")]
     pub model: Option<PathBuf>,
     #[command(flatten)]

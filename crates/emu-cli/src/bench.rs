@@ -1,23 +1,26 @@
 //! `emu bench`: what running costs, in counts that hold on any machine and in times of this one.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
 use emu_kernels::count::{self, Launches};
-use emu_kernels::device::submissions;
+use emu_kernels::device::{Opened, open, submissions};
 use emu_kernels::random::{Philox, Stream};
+use emu_model::config::LmConfig;
 use emu_model::diffusion::{Denoise, DrawOptions, Preview};
-use emu_model::generate::{Prompt, TextEvent, TextMachine, TextOptions};
-use emu_model::pack::{DECODER, LM, VISION};
+use emu_model::generate::{GenerateError, Prompt, TextEvent, TextMachine, TextOptions};
+use emu_model::lm::Lm;
+use emu_model::pack::{DECODER, VISION};
+use emu_model::text::TextModel;
+use emu_pack::convert::GgufFile;
 use serde_json::{Value, json};
 
 use crate::args::{BenchArgs, BenchPart};
 use crate::output::{json_line, print_now, spinner};
 use crate::runtime::Runtime;
 
-/// Tokens of the prompt.
-const PROMPT: usize = 64;
 /// Bytes that the copy moves, each of them read and written.
 const COPY: usize = 1 << 27;
 /// Times a copy is taken, of which the fastest counts.
@@ -25,14 +28,21 @@ const COPIES: usize = 5;
 
 /// Measures a part of a model.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let runtime = Runtime::open(&args.model)?;
-    let waiting = spinner("measuring");
-    let (name, found) = match args.part {
-        BenchPart::Lm => ("lm", lm(&runtime, args)?),
-        BenchPart::Vision => ("vision", vision(&runtime)?),
-        BenchPart::Image => ("image", image(&runtime, args)?),
+    let alone = { args.model.model.as_deref() }.filter(|path| GgufFile::is_one(path));
+    let (name, found) = match (args.part, alone) {
+        (BenchPart::Lm, Some(path)) => ("lm", alone_lm(path, args)?),
+        (_, Some(_)) => {
+            bail!("This is a language model alone. Measure lm, or name a pack with --model.")
+        }
+        (part, None) => {
+            let runtime = Runtime::open(&args.model)?;
+            match part {
+                BenchPart::Lm => ("lm", pack_lm(&runtime, args)?),
+                BenchPart::Vision => ("vision", vision(&runtime)?),
+                BenchPart::Image => ("image", image(&runtime, args)?),
+            }
+        }
     };
-    waiting.finish_and_clear();
     if args.model.json {
         return json_line(&json!({ name: found }));
     }
@@ -152,23 +162,62 @@ fn memory(device: &Device) -> (Value, Value) {
     }
 }
 
-fn lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
+/// A language model, and how a generation of it is started.
+struct Speaker<'a> {
+    lm: &'a Lm,
+    config: &'a LmConfig,
+    bos: u32,
+    /// Ids below this are text.
+    text: u32,
+    opened: &'a Opened,
+    start: &'a dyn Fn(&Prompt, TextOptions) -> Result<TextMachine<'a>, GenerateError>,
+}
+
+fn pack_lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
     let (emu, config) = (runtime.emu()?, runtime.emu_config());
-    let device = &runtime.opened.device;
-    let length = PROMPT.min(config.lm.context / 2);
+    let speaker = Speaker {
+        lm: &emu.lm,
+        config: &config.lm,
+        bos: config.special.bos,
+        text: config.special.img,
+        opened: &runtime.opened,
+        start: &|prompt, options| TextMachine::new(emu, config, prompt, options),
+    };
+    lm(&speaker, args)
+}
+
+fn alone_lm(path: &Path, args: &BenchArgs) -> Result<Value> {
+    let opened = open(args.model.device.device.into())?;
+    let file = GgufFile::open(path)?;
+    let model = TextModel::from_gguf(file.metadata(), &file, &opened.device)?;
+    let speaker = Speaker {
+        lm: &model.lm,
+        config: &model.config.lm,
+        bos: model.config.bos,
+        text: model.config.lm.vocab as u32,
+        opened: &opened,
+        start: &|prompt, options| model.generate(prompt, options),
+    };
+    lm(&speaker, args)
+}
+
+fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
+    let (config, device) = (speaker.config, &speaker.opened.device);
+    let waiting = spinner("measuring");
+    let length = args.prompt.min(config.context / 2);
     let options = TextOptions {
-        max_new_tokens: args.tokens.min(config.lm.context - length - 1),
+        max_new_tokens: args.tokens.min(config.context - length - 1),
         ..Default::default()
     };
     let mut random = Philox::new(args.model.seed, Stream::Tokens, 0);
     let mut prompt = || {
-        let mut token = || (random.uniform() * config.special.img as f32) as u32;
-        let mut ids = vec![config.special.bos];
+        let mut token = || (random.uniform() * speaker.text as f32) as u32;
+        let mut ids = vec![speaker.bos];
         ids.extend((1..length).map(|_| token().max(3)));
         Prompt::text(ids)
     };
     // Once for the pipelines.
-    let mut warm = TextMachine::new(emu, config, &prompt(), options.clone())?;
+    let mut warm = (speaker.start)(&prompt(), options.clone())?;
     while !matches!(read_sync(warm.step())?, TextEvent::Done(_)) {}
     drop(warm);
 
@@ -179,7 +228,7 @@ fn lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
     // A model may end early: as many prompts as it takes.
     while tokens < args.tokens && prompts < 50 {
         let start = Mark::now(device, &launches)?;
-        let mut machine = TextMachine::new(emu, config, &prompt(), options.clone())?;
+        let mut machine = (speaker.start)(&prompt(), options.clone())?;
         prefill.add(&Mark::now(device, &launches)?.since(&start));
         // The first token needs no step of the model: it comes with the prompt.
         read_sync(machine.step())?;
@@ -197,25 +246,18 @@ fn lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
         );
     }
     let per = |count: f64| count / tokens as f64;
-    let manifest = runtime.manifest();
-    let of_lm = manifest.tensors.iter().filter(|t| t.component == LM);
-    // The regression head serves pictures alone; of a table of its own only a row is read.
-    let used = of_lm.filter(|t| {
-        let table = t.name.starts_with("lm.embed_tokens") && !config.lm.tied;
-        !t.name.starts_with("lm.stu_regress_head") && !table
-    });
-    let weight_bytes: u64 = used.map(|t| manifest.resident_bytes(t)).sum();
     let bandwidth = copy_bandwidth(device)?;
     let (live, peak) = memory(device);
+    waiting.finish_and_clear();
     Ok(json!({
-        "adapter": runtime.opened.name,
-        "layers": config.lm.layers,
+        "adapter": speaker.opened.name,
+        "layers": config.layers,
         "launches_per_token": per(decode.launches),
         "submits_per_token": decode.submits.map(per),
         "readbacks_per_token": per(decode.reads),
         "readback_bytes_per_token": per(decode.read_bytes),
         "weight_bytes_per_token": per(decode.weights),
-        "weight_bytes": weight_bytes,
+        "weight_bytes": speaker.lm.weight_bytes(),
         "prefill_tokens_per_s": (prompts * length) as f64 / prefill.seconds,
         "prefill_launches": prefill.launches / prompts as f64,
         "decode_tokens_per_s": tokens as f64 / decode.seconds,

@@ -1,5 +1,7 @@
 //! `emu chat`
 
+mod alone;
+
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,6 +11,7 @@ use emu_kernels::burn::tensor::{Tensor, read_sync};
 use emu_kernels::sample::{Processors, Sampling};
 use emu_model::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
 use emu_model::prompt::{Conversation, Marked, Turn};
+use emu_pack::convert::GgufFile;
 use serde_json::json;
 
 use crate::args::{ChatArgs, TextArgs};
@@ -19,31 +22,46 @@ use crate::runtime::Runtime;
 
 /// Answers one prompt, or holds a conversation.
 pub fn run(args: &ChatArgs) -> Result<()> {
+    if let Some(file) = args
+        .model
+        .model
+        .as_deref()
+        .filter(|path| GgufFile::is_one(path))
+    {
+        return alone::run(args, file);
+    }
     let runtime = Runtime::open(&args.model)?;
-    let mut conversation = Conversation {
-        system: system(args, &runtime),
-        turns: vec![],
-    };
     let mut speaker = Speaker {
         runtime: &runtime,
         args,
+        conversation: Conversation {
+            system: system(args, &runtime),
+            turns: vec![],
+        },
         drawn: 0,
     };
     if args.out.is_some() {
         // Better said now than in the midst of an answer.
         runtime.decoder()?;
     }
-    let given = (args.image.clone(), args.video.clone());
-    if let Some(prompt) = &args.prompt {
-        let user = marked(prompt, &given.0, &given.1)?;
-        conversation.turns.push(Turn {
-            user,
-            answer: String::new(),
-        });
-        speaker.answer(&conversation)?;
-        return Ok(());
+    speak_with(&mut speaker, args)
+}
+
+/// Who answers.
+trait Partner {
+    /// Answers what a user says, with files of pictures and of videos. What fails leaves no trace in the conversation.
+    fn hear(&mut self, text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<()>;
+
+    /// Forgets everything that was said.
+    fn forget(&mut self);
+}
+
+/// Says the prompt, or line after line of the input.
+fn speak_with(partner: &mut dyn Partner, args: &ChatArgs) -> Result<()> {
+    match &args.prompt {
+        Some(prompt) => partner.hear(prompt, &args.image, &args.video),
+        None => converse(partner, (args.image.clone(), args.video.clone())),
     }
-    converse(&mut speaker, &mut conversation, given)
 }
 
 fn system(args: &ChatArgs, runtime: &Runtime) -> String {
@@ -65,8 +83,7 @@ fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked
 
 /// Line by line until the input ends. Pictures wait until something is said about them.
 fn converse(
-    speaker: &mut Speaker<'_>,
-    conversation: &mut Conversation,
+    partner: &mut dyn Partner,
     (mut pictures, mut videos): (Vec<PathBuf>, Vec<PathBuf>),
 ) -> Result<()> {
     let stdin = std::io::stdin();
@@ -88,13 +105,12 @@ fn converse(
         match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
             ("", _) => {}
             ("/quit", _) => return Ok(()),
-            ("/reset", _) => conversation.turns.clear(),
+            ("/reset", _) => partner.forget(),
             ("/image", path) => pictures.push(path.trim().into()),
             ("/video", path) => videos.push(path.trim().into()),
             _ => {
                 let taken = (std::mem::take(&mut pictures), std::mem::take(&mut videos));
-                let said = marked(line.trim(), &taken.0, &taken.1)
-                    .and_then(|user| say(speaker, conversation, user));
+                let said = partner.hear(line.trim(), &taken.0, &taken.1);
                 // At a terminal a mistake costs a turn, not the conversation.
                 match said {
                     Err(error) if terminal => eprintln!("error: {error:#}"),
@@ -105,22 +121,12 @@ fn converse(
     }
 }
 
-fn say(speaker: &mut Speaker<'_>, conversation: &mut Conversation, user: Marked) -> Result<()> {
-    conversation.turns.push(Turn {
-        user,
-        answer: String::new(),
-    });
-    match speaker.answer(conversation) {
-        Ok(answer) => {
-            if let Some(turn) = conversation.turns.last_mut() {
-                turn.answer = answer;
-            }
-            Ok(())
-        }
-        Err(error) => {
-            conversation.turns.pop();
-            Err(error)
-        }
+/// Prints a part of an answer.
+fn print_part(text: &str, json: bool) -> Result<()> {
+    match (text.is_empty(), json) {
+        (true, _) => Ok(()),
+        (false, true) => json_line(&json!({"type": "text", "text": text})),
+        (false, false) => print_now(text),
     }
 }
 
@@ -165,18 +171,45 @@ pub fn text_options(args: &TextArgs, seed: u64, images: bool) -> TextOptions {
 struct Speaker<'a> {
     runtime: &'a Runtime,
     args: &'a ChatArgs,
+    conversation: Conversation,
     /// Pictures drawn so far.
     drawn: u64,
 }
 
+impl Partner for Speaker<'_> {
+    fn hear(&mut self, text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<()> {
+        let user = marked(text, pictures, videos)?;
+        self.conversation.turns.push(Turn {
+            user,
+            answer: String::new(),
+        });
+        match self.answer() {
+            Ok(answer) => {
+                if let Some(turn) = self.conversation.turns.last_mut() {
+                    turn.answer = answer;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.conversation.turns.pop();
+                Err(error)
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.conversation.turns.clear();
+    }
+}
+
 impl Speaker<'_> {
     /// Prints the answer as it comes. Returns its text.
-    fn answer(&mut self, conversation: &Conversation) -> Result<String> {
+    fn answer(&mut self) -> Result<String> {
         if self.args.out.is_some() && self.args.text.beams > 1 {
             bail!("A beam search cannot draw. Leave out --out or --beams.");
         }
         let clock = Instant::now();
-        let prompt = self.runtime.prompter()?.conversation(conversation)?;
+        let prompt = self.runtime.prompter()?.conversation(&self.conversation)?;
         let (text, tokens) = match self.args.text.beams {
             1 => self.stream(&prompt)?,
             _ => self.search(&prompt)?,
@@ -193,11 +226,7 @@ impl Speaker<'_> {
     }
 
     fn say(&self, text: &str) -> Result<()> {
-        match (text.is_empty(), self.args.model.json) {
-            (true, _) => Ok(()),
-            (false, true) => json_line(&json!({"type": "text", "text": text})),
-            (false, false) => print_now(text),
-        }
+        print_part(text, self.args.model.json)
     }
 
     fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {

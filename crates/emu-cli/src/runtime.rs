@@ -12,6 +12,7 @@ use emu_model::prompt::Prompter;
 use emu_model::safety::{SafetyChecker, SafetyConfig};
 use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{Emu, EmuConfig};
+use emu_pack::convert::GgufFile;
 use emu_pack::{Manifest, PackReader};
 
 use crate::args::ModelArgs;
@@ -31,6 +32,12 @@ pub fn open_pack(model: Option<&Path>) -> Result<PackReader> {
         if !folder.exists() {
             bail!(
                 "There is no pack at {}. Give the folder that holds its {MANIFEST}.",
+                folder.display()
+            );
+        }
+        if GgufFile::is_one(folder) {
+            bail!(
+                "{} is a language model alone, which only `emu chat` runs. Give the folder of a pack.",
                 folder.display()
             );
         }

@@ -162,13 +162,12 @@ mod gpu {
                 reason: "the system lists none".into(),
             });
         }
-        let (device, setup) =
-            Device::wgpu_options()
-                .tasks_max(super::LAUNCHES)
-                .init_with_setup()
-                .map_err(|e| DeviceError::NoAdapter {
-                    reason: e.to_string(),
-                })?;
+        let (device, setup) = Device::wgpu_options()
+            .tasks_max(super::LAUNCHES)
+            .init_with_setup()
+            .map_err(|e| DeviceError::NoAdapter {
+                reason: e.to_string(),
+            })?;
         let info = setup.adapter.get_info();
         let hardware = info.device_type != wgpu::DeviceType::Cpu;
         let new = Opened {

@@ -125,6 +125,11 @@ impl QLinear {
         }
     }
 
+    /// Bytes of the weight on the device; 0 where it is not there, as in a [stack](packed::stack).
+    pub fn bytes(&self) -> usize {
+        packed::bytes(&self.weight)
+    }
+
     /// The weight with the adapter's update added, `[out, in]`.
     pub fn merged_weight(&self) -> Tensor<2> {
         match &self.lora {

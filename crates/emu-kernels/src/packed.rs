@@ -393,6 +393,15 @@ pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
         .apply_reparameterization(Attach(Some(packed)))
 }
 
+/// Bytes of a matrix on its device: packed, dense, or 0 where nothing is there yet.
+pub fn bytes(param: &Param<Tensor<2>>) -> usize {
+    match param.reparameterization::<Packed>() {
+        Some(packed) => packed.bytes(),
+        None if param.is_initialized() => 4 * param.lazy_shape().num_elements(),
+        None => 0,
+    }
+}
+
 /// Stacks the packed weights of layers, where all of them have one and nothing else. Their parameters keep their names and
 /// shapes, and unpack their part once they are asked for their values.
 pub fn stack<const N: usize>(layers: [&mut crate::QLinear; N]) -> Option<Packed> {

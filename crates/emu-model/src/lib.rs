@@ -20,6 +20,7 @@ pub mod prompt;
 pub mod reference;
 pub mod safety;
 pub mod streamed;
+pub mod text;
 pub mod tokenizer;
 pub mod video;
 pub mod vision;
@@ -27,3 +28,4 @@ pub mod weights;
 
 pub use config::EmuConfig;
 pub use emu::Emu;
+pub use text::TextModel;

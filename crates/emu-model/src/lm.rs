@@ -25,8 +25,8 @@ pub struct Lm {
     pub norm: RmsNorm,
     /// Next token; absent where the head shares the embedding table.
     pub lm_head: Option<QLinear>,
-    /// Next visual embedding.
-    pub stu_regress_head: QLinear,
+    /// Next visual embedding; absent in a language model alone.
+    pub stu_regress_head: Option<QLinear>,
     /// Base of the rotary embedding.
     pub rope_base: f64,
     /// E
@@ -151,7 +151,7 @@ impl LmConfig {
             layers: (0..self.layers).map(layer).collect(),
             norm: RmsNorm::new(d, self.norm_eps, device),
             lm_head: (!self.tied).then(|| QLinear::new(d, self.vocab, false, device)),
-            stu_regress_head: QLinear::new(d, d, false, device),
+            stu_regress_head: Some(QLinear::new(d, d, false, device)),
             rope_base: self.rope_base,
             head_size: self.head_size,
             kv_heads: self.kv_heads,
@@ -196,6 +196,36 @@ impl Lm {
         self
     }
 
+    /// Bytes of the weights that a token reads: every layer, the last norm, the head.
+    pub fn weight_bytes(&self) -> usize {
+        let layers = self.layers.iter().map(
+            |Layer {
+                 self_attn: a,
+                 mlp: m,
+                 ..
+             }| {
+                let linears = [
+                    &a.q_proj,
+                    &a.k_proj,
+                    &a.v_proj,
+                    &a.o_proj,
+                    &m.gate_proj,
+                    &m.up_proj,
+                    &m.down_proj,
+                ];
+                let stacks = [&a.stacked, &m.stacked].into_iter().flatten();
+                linears.map(QLinear::bytes).iter().sum::<usize>()
+                    + stacks.map(Packed::bytes).sum::<usize>()
+            },
+        );
+        let head = match &self.lm_head {
+            Some(head) => head.bytes(),
+            None => packed::bytes(&self.embed_tokens.weight),
+        };
+        let width = self.norm.weight.lazy_shape().num_elements();
+        layers.sum::<usize>() + head + 4 * width * (2 * self.layers.len() + 1)
+    }
+
     /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)
@@ -209,9 +239,21 @@ impl Lm {
         }
     }
 
+    /// The same without the head that regresses visual embeddings: a language model that knows no pictures.
+    pub fn alone(mut self) -> Self {
+        self.stu_regress_head = None;
+        self
+    }
+
     /// Next visual embeddings of final hidden states, `[B, T, D]`.
+    ///
+    /// # Panics
+    /// Where the model knows no pictures: nothing that generates text from one asks for this.
     pub fn regress(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.stu_regress_head.forward(hidden)
+        match &self.stu_regress_head {
+            Some(head) => head.forward(hidden),
+            None => panic!("a language model alone regresses no visual embeddings"),
+        }
     }
 
     /// An empty cache.

@@ -245,6 +245,28 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
+    /// A GGUF file that cannot be read.
+    #[error(
+        "{file} cannot be read as GGUF: {reason}. Download it again, or convert it with a current llama.cpp."
+    )]
+    BadGguf {
+        /// Path or name.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor of a GGUF file in blocks that nothing here reads.
+    #[error(
+        "{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Take a file in F16, Q8_0, Q4_0 or Q4_1, without mixtures of others."
+    )]
+    UnsupportedBlocks {
+        /// Path or name.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// The type as llama.cpp spells it.
+        dtype: String,
+    },
     /// A checkpoint written on a big-endian machine.
     #[error("{file} was written on a big-endian machine. Save it again on a little-endian one.")]
     BigEndian {
@@ -253,7 +275,7 @@ pub enum PackError {
     },
     /// A path where no known weights lie.
     #[error(
-        "{path}: {reason}. Give a .pt, .bin or .safetensors file, or a folder of a published model."
+        "{path}: {reason}. Give a .pt, .bin, .safetensors or .gguf file, or a folder of a published model."
     )]
     NoWeights {
         /// The path.
@@ -308,6 +330,8 @@ impl PackError {
             Self::BadPickle { .. } => "bad-pickle",
             Self::ForbiddenGlobal { .. } => "forbidden-global",
             Self::BadArchive { .. } => "bad-archive",
+            Self::BadGguf { .. } => "bad-gguf",
+            Self::UnsupportedBlocks { .. } => "unsupported-blocks",
             Self::BigEndian { .. } => "big-endian",
             Self::NoWeights { .. } => "no-weights",
             Self::TargetInUse { .. } => "target-in-use",

@@ -73,6 +73,19 @@ pub fn pickle(data: &[u8]) {
     let _ = crate::convert::read_pickle("fuzz", data);
 }
 
+/// A GGUF file; every tensor of a valid one is read, dequantized and packed.
+#[cfg(feature = "convert")]
+pub fn gguf(data: &[u8]) {
+    if let Ok(file) =
+        crate::convert::GgufFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec()))
+    {
+        read_all(&file);
+        for info in file.tensors() {
+            let _ = file.read_packed(&info.name);
+        }
+    }
+}
+
 fn read_all(source: &impl TensorSource) {
     for info in source.tensors() {
         if let Ok(tensor) = source.read(&info.name) {

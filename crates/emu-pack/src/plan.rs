@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::quant::{Quantized, Stored, mins_name, scales_name};
 use crate::{KeyMap, KeyReport, Mapped, PackError, TensorData, TensorInfo, TensorSource};
 
 /// Which source tensor fills which model parameter; complete and exact, or [`check`] would have failed.
@@ -28,6 +29,29 @@ impl Plan {
     /// Source keys that were passed over because the map's ignore list names them.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
+    }
+
+    /// Reads the tensor of a model parameter, under the model's name, in blocks where the source has it so.
+    ///
+    /// # Errors
+    /// As [`Plan::read`].
+    pub fn read_stored(
+        &self,
+        source: &(impl TensorSource + ?Sized),
+        name: &str,
+    ) -> Result<Stored, PackError> {
+        let Some(key) = self.source_key(name) else {
+            return self.read(source, name).map(Stored::Dense);
+        };
+        Ok(match source.read_stored(key)? {
+            Stored::Dense(tensor) => Stored::Dense(tensor.renamed(name)),
+            Stored::Quantized(tensor) => Stored::Quantized(Quantized {
+                words: tensor.words.renamed(name),
+                scales: tensor.scales.renamed(scales_name(name)),
+                mins: tensor.mins.map(|mins| mins.renamed(mins_name(name))),
+                ..tensor
+            }),
+        })
     }
 
     /// Reads the tensor of a model parameter, under the model's name.

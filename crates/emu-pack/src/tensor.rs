@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use crate::PackError;
+use crate::{PackError, Stored};
 
 /// Element type of a stored tensor. Bytes are little-endian and row-major throughout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -282,6 +282,11 @@ pub trait TensorSource {
     /// Reads one tensor.
     fn read(&self, name: &str) -> Result<TensorData, PackError>;
 
+    /// Reads one tensor in the pack's own blocks where the source has it in blocks that are exactly those.
+    fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
+        self.read(name).map(Stored::Dense)
+    }
+
     /// What the tensor of that name is.
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors().iter().find(|info| info.name == name)
@@ -295,6 +300,10 @@ impl<S: TensorSource + ?Sized> TensorSource for Box<S> {
 
     fn read(&self, name: &str) -> Result<TensorData, PackError> {
         (**self).read(name)
+    }
+
+    fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
+        (**self).read_stored(name)
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {

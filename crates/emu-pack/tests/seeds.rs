@@ -52,3 +52,8 @@ fn safetensors() {
 fn key_map() {
     run("key_map", 1000, fuzzing::key_map);
 }
+
+#[test]
+fn gguf() {
+    run("gguf", 1000, fuzzing::gguf);
+}

@@ -18,7 +18,9 @@ use emu_model::pack::{self, ModelConfig, component};
 use emu_model::safety::SafetyConfig;
 use emu_model::tokenizer::names;
 use emu_model::{EmuConfig, weights};
-use emu_pack::convert::{ModelFolder, Outcome, PackMeta, PackWriter, Policy, WriteOptions};
+use emu_pack::convert::{
+    GgufFile, ModelFolder, Outcome, PackMeta, PackWriter, Policy, WriteOptions,
+};
 use emu_pack::{KeyMap, Manifest, Plan, TensorData, TensorSource, check};
 use indicatif::ProgressBar;
 
@@ -31,6 +33,12 @@ use source::{DecoderFolders, Source};
 /// Turns a checkpoint into a pack, one tensor at a time.
 pub fn run(args: &ConvertArgs) -> Result<()> {
     let policy = presets::policy(&args.quantize)?;
+    if GgufFile::is_one(&args.source) {
+        bail!(
+            "{} is a language model alone, and a pack holds one that sees. Run it as it is: emu chat --model {0}.",
+            args.source.display()
+        );
+    }
     let converted = if run::is_run(&args.source) {
         run::export(args, policy)?
     } else if repack::is_pack(&args.source) {

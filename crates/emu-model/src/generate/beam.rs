@@ -5,9 +5,10 @@
 use burn::tensor::Tensor;
 use emu_kernels::sample::{Processors, log_softmax};
 
-use super::{Cost, GenerateError, Prompt, Session};
+use super::{Cost, GenerateError, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
+use crate::lm::Lm;
 
 /// How beams are searched.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ struct Beam {
 /// A search over continuations of one prompt.
 pub struct BeamSearch<'a> {
     session: Session<'a>,
-    config: &'a EmuConfig,
+    rules: Rules,
     options: BeamOptions,
     beams: Vec<Beam>,
     finished: Vec<Hypothesis>,
@@ -73,34 +74,38 @@ impl<'a> BeamSearch<'a> {
         prompt: &Prompt,
         options: BeamOptions,
     ) -> Result<Self, GenerateError> {
+        Self::over(&emu.lm, config.into(), prompt, options)
+    }
+
+    /// As [`BeamSearch::new`], over a language model by its rules.
+    pub(crate) fn over(
+        lm: &'a Lm,
+        rules: Rules,
+        prompt: &Prompt,
+        options: BeamOptions,
+    ) -> Result<Self, GenerateError> {
         let n = options.beams;
-        if n == 0 || 2 * n > config.lm.vocab {
+        if n == 0 || 2 * n > rules.vocab {
             return Err(GenerateError::Option {
                 option: "beams",
                 value: n.to_string(),
                 advice: "Give at least 1 and at most half of the vocabulary.",
             });
         }
-        let (mut session, hidden) = Session::start(
-            emu,
-            prompt,
-            config.special.image,
-            config.lm.context,
-            1,
-            options.max_new_tokens,
-        )?;
+        let reserve = options.max_new_tokens.min(rules.context);
+        let (mut session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         session.cache = session.cache.into_beams(n);
         let hidden = hidden.repeat_dim(0, n);
         // All beams start alike; only the first may continue, or they would stay alike.
         let beams = (0..n)
             .map(|i| Beam {
-                tokens: vec![config.special.bos],
+                tokens: vec![rules.bos],
                 sum: if i == 0 { 0.0 } else { -1e9 },
             })
             .collect();
         Ok(Self {
             session,
-            config,
+            rules,
             options,
             beams,
             finished: vec![],
@@ -135,14 +140,15 @@ impl<'a> BeamSearch<'a> {
         self.made += 1;
 
         // 1. score every continuation
-        let special = &self.config.special;
+        let rules = self.rules.clone();
+        let banned = rules.pictures.filter(|_| self.options.ban_images);
         for (row, beam) in rows.iter_mut().zip(&self.beams) {
             log_softmax(row);
             self.options
                 .processors
-                .apply(&beam.tokens, special.eos, row);
-            if self.options.ban_images {
-                row[special.img as usize] = f32::NEG_INFINITY;
+                .apply(&beam.tokens, rules.end(), row);
+            if let Some(pictures) = banned {
+                row[pictures.img as usize] = f32::NEG_INFINITY;
             }
             row.iter_mut().for_each(|score| *score += beam.sum);
         }
@@ -153,7 +159,7 @@ impl<'a> BeamSearch<'a> {
         let length = self.beams[0].tokens.len();
         let mut next: Vec<(usize, u32, f32)> = Vec::with_capacity(n);
         for (rank, &(beam, token, sum)) in best.iter().enumerate() {
-            if token == special.eos {
+            if rules.ends.contains(&token) {
                 // One outside the top `beams` is dropped, not kept for later.
                 if rank < n {
                     let mut tokens = self.beams[beam].tokens.clone();

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Cost, GenerateError, Prompt, Session};
+use super::{Cost, GenerateError, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 
@@ -24,14 +24,7 @@ impl<'a> ImageEmbedder<'a> {
         prompt: &Prompt,
     ) -> Result<Self, GenerateError> {
         let room = config.causal.queries;
-        let (session, _) = Session::start(
-            emu,
-            prompt,
-            config.special.image,
-            config.lm.context,
-            room,
-            room,
-        )?;
+        let (session, _) = Session::start(&emu.lm, prompt, &Rules::from(config), room, room)?;
         Ok(Self {
             session,
             config,
@@ -62,7 +55,7 @@ impl<'a> ImageEmbedder<'a> {
                 None => self.session.advance_tokens(&[self.config.special.img]),
                 Some(last) => self.session.advance(last.clone()),
             };
-            self.embeddings.push(self.session.emu.lm.regress(hidden));
+            self.embeddings.push(self.session.lm.regress(hidden));
         }
         (self.done() == self.total()).then(|| Tensor::cat(self.embeddings.clone(), 1))
     }

@@ -15,8 +15,9 @@ pub use image::ImageEmbedder;
 pub use rank::rank_losses;
 pub use text::{Finish, TextEvent, TextMachine, TextOptions};
 
-use crate::Emu;
-use crate::emu::SpliceError;
+use crate::config::EmuConfig;
+use crate::emu::{SpliceError, splice};
+use crate::lm::Lm;
 
 /// Why a generation cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -100,9 +101,62 @@ impl Prompt {
     }
 }
 
+/// What generation needs to know of a language model beside its weights.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// Positions it has.
+    pub context: usize,
+    /// Tokens it knows.
+    pub vocab: usize,
+    /// What a generated sequence is said to begin with.
+    pub bos: u32,
+    /// Tokens that end an answer, the usual one first.
+    pub ends: Vec<u32>,
+    /// Of a model that sees and draws.
+    pub pictures: Option<PictureRules>,
+}
+
+/// The tokens around pictures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PictureRules {
+    /// In the place of an embedding.
+    pub image: u32,
+    /// Before a picture.
+    pub img: u32,
+    /// After a picture.
+    pub end_img: u32,
+    /// Embeddings of a picture.
+    pub queries: usize,
+}
+
+impl From<&EmuConfig> for Rules {
+    fn from(config: &EmuConfig) -> Self {
+        let special = &config.special;
+        Self {
+            context: config.lm.context,
+            vocab: config.lm.vocab,
+            bos: special.bos,
+            ends: vec![special.eos],
+            pictures: Some(PictureRules {
+                image: special.image,
+                img: special.img,
+                end_img: special.end_img,
+                queries: config.causal.queries,
+            }),
+        }
+    }
+}
+
+impl Rules {
+    /// The end token that a minimum length bans; none is beyond every vocabulary.
+    pub fn end(&self) -> u32 {
+        self.ends.first().copied().unwrap_or(u32::MAX)
+    }
+}
+
 /// A model running over one sequence.
 pub(crate) struct Session<'a> {
-    pub emu: &'a Emu,
+    pub lm: &'a Lm,
     pub cache: KvCache,
     pub cost: Cost,
 }
@@ -113,14 +167,13 @@ impl<'a> Session<'a> {
     /// # Arguments
     /// - `room`: positions that will follow the prompt at least (`reserve` at most)
     pub fn start(
-        emu: &'a Emu,
+        lm: &'a Lm,
         prompt: &Prompt,
-        image: u32,
-        context: usize,
+        rules: &Rules,
         room: usize,
         reserve: usize,
     ) -> Result<(Self, Tensor<3>), GenerateError> {
-        let length = prompt.ids.len();
+        let (length, context) = (prompt.ids.len(), rules.context);
         if length == 0 {
             return Err(GenerateError::Empty);
         }
@@ -131,19 +184,18 @@ impl<'a> Session<'a> {
                 context,
             });
         }
-        let embeds = emu.splice(
-            std::slice::from_ref(&prompt.ids),
-            prompt.visual.clone(),
-            image,
-        )?;
-        let mut cache = emu.lm.cache(1, (length + reserve).min(context));
-        let hidden = emu.lm.step(embeds, &mut cache);
+        // Without pictures, no token marks one.
+        let image = rules.pictures.map_or(u32::MAX, |pictures| pictures.image);
+        let ids = std::slice::from_ref(&prompt.ids);
+        let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
+        let mut cache = lm.cache(1, (length + reserve).min(context));
+        let hidden = lm.step(embeds, &mut cache);
         let cost = Cost {
             prefills: 1,
             prefill_tokens: length,
             steps: 0,
         };
-        Ok((Self { emu, cache, cost }, hidden.narrow(1, length - 1, 1)))
+        Ok((Self { lm, cache, cost }, hidden.narrow(1, length - 1, 1)))
     }
 
     /// Logits of `[B, 1, D]` hidden states, one row per beam.
@@ -151,7 +203,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Where the device fails, or computes what is not a number.
     pub async fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<Vec<f32>>, GenerateError> {
-        let logits = self.emu.lm.logits(hidden);
+        let logits = self.lm.logits(hidden);
         let [_, _, vocab] = logits.dims();
         let flat = read(logits).await?;
         if flat.iter().any(|v| v.is_nan()) {
@@ -170,7 +222,7 @@ impl<'a> Session<'a> {
         hidden: Tensor<3>,
         banned: Option<u32>,
     ) -> Result<u32, GenerateError> {
-        let logits = self.emu.lm.logits(hidden);
+        let logits = self.lm.logits(hidden);
         let best = ops::best(logits, banned.map(|token| token as usize));
         let data = best.into_data_async().await;
         let data = data.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
@@ -184,12 +236,12 @@ impl<'a> Session<'a> {
     /// Appends one position to every beam: `[B, 1, D]` in and out.
     pub fn advance(&mut self, embeds: Tensor<3>) -> Tensor<3> {
         self.cost.steps += 1;
-        self.emu.lm.step(embeds, &mut self.cache)
+        self.lm.step(embeds, &mut self.cache)
     }
 
     /// Appends one token to every beam.
     pub fn advance_tokens(&mut self, tokens: &[u32]) -> Tensor<3> {
-        let device = self.emu.lm.embed_tokens.weight.lazy_device();
+        let device = self.lm.embed_tokens.weight.lazy_device();
         let ids: Tensor<2, Int> = Tensor::from_data(
             TensorData::new(
                 tokens.iter().map(|&t| t as i32).collect(),
@@ -198,7 +250,7 @@ impl<'a> Session<'a> {
             &device,
         );
         self.cost.steps += 1;
-        self.emu.lm.step_tokens(ids, &mut self.cache)
+        self.lm.step_tokens(ids, &mut self.cache)
     }
 }
 

@@ -4,9 +4,10 @@ use burn::tensor::Tensor;
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Processors, Sampling};
 
-use super::{Cost, GenerateError, Prompt, Session};
+use super::{Cost, GenerateError, PictureRules, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
+use crate::lm::Lm;
 
 /// How text is generated.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ impl Default for TextOptions {
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model said `</s>`.
+    /// The model said `</s>`, or another token that ends an answer.
     End,
     /// As many tokens as were asked for, or as the context holds.
     Length,
@@ -69,14 +70,14 @@ enum State {
     /// The logits of this hidden state choose the next token.
     Choose(Tensor<3>),
     /// A picture is being made; this hidden state gives its next embedding.
-    Draw(Tensor<3>, Vec<Tensor<3>>),
+    Draw(Tensor<3>, PictureRules, Vec<Tensor<3>>),
     Done(Finish),
 }
 
 /// A generation of one sequence.
 pub struct TextMachine<'a> {
     session: Session<'a>,
-    config: &'a EmuConfig,
+    rules: Rules,
     options: TextOptions,
     random: Philox,
     /// `<s>` and what was made since.
@@ -96,6 +97,16 @@ impl<'a> TextMachine<'a> {
         prompt: &Prompt,
         options: TextOptions,
     ) -> Result<Self, GenerateError> {
+        Self::over(&emu.lm, config.into(), prompt, options)
+    }
+
+    /// As [`TextMachine::new`], over a language model by its rules.
+    pub(crate) fn over(
+        lm: &'a Lm,
+        rules: Rules,
+        prompt: &Prompt,
+        options: TextOptions,
+    ) -> Result<Self, GenerateError> {
         if options.sampling.temperature < 0.0 || !options.sampling.temperature.is_finite() {
             return Err(GenerateError::Option {
                 option: "temperature",
@@ -110,20 +121,16 @@ impl<'a> TextMachine<'a> {
                 advice: "Give a number above 0 and at most 1.",
             });
         }
-        let reserve = options.max_new_tokens + if options.images { config.lm.context } else { 0 };
-        let (session, hidden) = Session::start(
-            emu,
-            prompt,
-            config.special.image,
-            config.lm.context,
-            1,
-            reserve,
-        )?;
+        let reserve = match options.images {
+            true => rules.context,
+            false => options.max_new_tokens.min(rules.context),
+        };
+        let (session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
-        let history = vec![config.special.bos];
+        let history = vec![rules.bos];
         Ok(Self {
             session,
-            config,
+            rules,
             options,
             random,
             history,
@@ -158,7 +165,7 @@ impl<'a> TextMachine<'a> {
                 Ok(TextEvent::Done(finish))
             }
             State::Choose(hidden) => self.choose(hidden).await,
-            State::Draw(hidden, embeddings) => self.draw(hidden, embeddings),
+            State::Draw(hidden, pictures, made) => self.draw(hidden, pictures, made),
         }
     }
 
@@ -166,15 +173,15 @@ impl<'a> TextMachine<'a> {
         if self.history.len() > self.options.max_new_tokens {
             return Ok(TextEvent::Done(Finish::Length));
         }
-        let special = &self.config.special;
-        let queries = self.config.causal.queries;
         let left = self.session.cache.capacity() - self.session.cache.len();
-        let banned = match self.options.images {
-            true => left < queries + 2,
-            false => self.options.ban_images,
-        };
         // Nobody would draw it, or there is no room for it.
-        let banned = banned.then_some(special.img);
+        let banned = self.rules.pictures.and_then(|pictures| {
+            let banned = match self.options.images {
+                true => left < pictures.queries + 2,
+                false => self.options.ban_images,
+            };
+            banned.then_some(pictures.img)
+        });
         let TextOptions {
             processors,
             sampling,
@@ -186,7 +193,7 @@ impl<'a> TextMachine<'a> {
             self.session.most_likely(hidden, banned).await?
         } else {
             let mut logits = self.session.logits(hidden).await?.remove(0);
-            processors.apply(&self.history, special.eos, &mut logits);
+            processors.apply(&self.history, self.rules.end(), &mut logits);
             if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
                 *score = f32::NEG_INFINITY;
             }
@@ -195,14 +202,15 @@ impl<'a> TextMachine<'a> {
             token
         };
         self.history.push(token);
-        if token == special.eos {
+        if self.rules.ends.contains(&token) {
             self.state = State::Done(Finish::End);
         } else if left > 0 && self.history.len() <= self.options.max_new_tokens {
             let hidden = self.session.advance_tokens(&[token]);
-            self.state = if self.options.images && token == special.img {
-                State::Draw(hidden, Vec::with_capacity(queries))
-            } else {
-                State::Choose(hidden)
+            self.state = match self.rules.pictures {
+                Some(pictures) if self.options.images && token == pictures.img => {
+                    State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
+                }
+                _ => State::Choose(hidden),
             };
         }
         Ok(TextEvent::Token(token))
@@ -211,18 +219,19 @@ impl<'a> TextMachine<'a> {
     fn draw(
         &mut self,
         hidden: Tensor<3>,
+        pictures: PictureRules,
         mut embeddings: Vec<Tensor<3>>,
     ) -> Result<TextEvent, GenerateError> {
-        let queries = self.config.causal.queries;
-        let embedding = self.session.emu.lm.regress(hidden); // [1, 1, D]
+        let queries = pictures.queries;
+        let embedding = self.session.lm.regress(hidden); // [1, 1, D]
         embeddings.push(embedding.clone());
         let hidden = self.session.advance(embedding);
         if embeddings.len() < queries {
             let done = embeddings.len();
-            self.state = State::Draw(hidden, embeddings);
+            self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        let hidden = self.session.advance_tokens(&[self.config.special.end_img]);
+        let hidden = self.session.advance_tokens(&[pictures.end_img]);
         self.state = State::Choose(hidden);
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }

@@ -13,7 +13,7 @@ use super::{EmuTokenizer, Inner, MAX_FILE_BYTES, TokenizerError};
 
 /// How pieces spell bytes and spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spelling {
+pub(super) enum Spelling {
     /// Text with `▁` for a space; `<0xE4>` for a byte.
     WordMarks,
     /// GPT-2's: every byte is one printable character.
@@ -95,7 +95,7 @@ pub(super) fn from_value(
         inner: Arc::new(Inner {
             model,
             specials,
-            pieces,
+            pieces: Arc::new(pieces),
         }),
     })
 }
@@ -212,7 +212,7 @@ fn resolve(model: &Tokenizer) -> Result<SpecialTokens, TokenizerError> {
 
 impl Spelling {
     /// The bytes that a piece stands for.
-    fn piece(self, text: &str, drops_first_space: bool) -> Piece {
+    pub(super) fn piece(self, text: &str, drops_first_space: bool) -> Piece {
         let bytes: Vec<u8> = match self {
             Self::WordMarks => match byte_piece(text) {
                 Some(byte) => {

@@ -8,6 +8,7 @@
 mod build;
 mod error;
 mod pieces;
+mod plain;
 mod prompt;
 mod protobuf;
 mod sentencepiece;
@@ -22,6 +23,7 @@ use tokenizers::Tokenizer;
 
 pub use error::TokenizerError;
 pub use pieces::DecodeStream;
+pub use plain::{PlainTokenizer, Role, Splitting, Vocabulary};
 pub use prompt::{IMAGE_MARK, RELEASED_MARK, expand_pictures, instruct_prompt, picture_block};
 pub use special::{Roles, SpecialTokens, names};
 
@@ -59,7 +61,7 @@ pub struct EmuTokenizer {
 struct Inner {
     model: Tokenizer,
     specials: SpecialTokens,
-    pieces: Pieces,
+    pieces: Arc<Pieces>,
 }
 
 impl std::fmt::Debug for EmuTokenizer {
@@ -218,7 +220,7 @@ impl EmuTokenizer {
 
     /// A decoder for tokens as they are generated; see [`DecodeStream`].
     pub fn decode_stream(&self) -> DecodeStream {
-        DecodeStream::new(self.clone())
+        DecodeStream::new(self.inner.pieces.clone(), Some(self.inner.specials))
     }
 
     /// Makes rows equally long with `[PAD]`.

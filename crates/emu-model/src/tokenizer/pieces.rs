@@ -3,7 +3,9 @@
 //! Every piece is bytes. Word marks are spaces, of which the very first is dropped; what does not form UTF-8 becomes
 //! U+FFFD byte by byte, as SentencePiece does it.
 
-use super::{EmuTokenizer, TokenizerError};
+use std::sync::Arc;
+
+use super::{SpecialTokens, TokenizerError};
 
 /// Longest UTF-8 sequence.
 const MAX_CHAR_BYTES: usize = 4;
@@ -93,17 +95,20 @@ impl Writer {
 }
 
 /// Decodes tokens as they come, special tokens left out. The pieces of text, put together, are what
-/// [`EmuTokenizer::decode`] returns for all the ids at once.
+/// [`decode`](super::EmuTokenizer::decode) returns for all the ids at once.
 #[derive(Debug, Clone)]
 pub struct DecodeStream {
-    tokenizer: EmuTokenizer,
+    pieces: Arc<Pieces>,
+    /// Tokens that are left out, of tokenizers whose pieces spell them.
+    specials: Option<SpecialTokens>,
     writer: Writer,
 }
 
 impl DecodeStream {
-    pub(super) fn new(tokenizer: EmuTokenizer) -> Self {
+    pub(super) fn new(pieces: Arc<Pieces>, specials: Option<SpecialTokens>) -> Self {
         Self {
-            tokenizer,
+            pieces,
+            specials,
             writer: Writer::default(),
         }
     }
@@ -111,9 +116,8 @@ impl DecodeStream {
     /// Takes one token; returns the text that is now certain, which may be empty.
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
         let mut text = String::new();
-        let inner = &self.tokenizer.inner;
-        if !inner.specials.contains(id) {
-            self.writer.push(inner.pieces.get(id)?, &mut text);
+        if !self.specials.is_some_and(|specials| specials.contains(id)) {
+            self.writer.push(self.pieces.get(id)?, &mut text);
         }
         Ok(text)
     }

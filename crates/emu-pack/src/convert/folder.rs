@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::PyTorchFile;
+use super::{GgufFile, PyTorchFile, gguf};
 use crate::{
     PackError, SafetensorsFile, SafetensorsFolder, Sharded, TensorData, TensorInfo, TensorSource,
     safetensors::read_small,
@@ -101,12 +101,13 @@ fn open_folder(folder: &Path) -> Result<(PathBuf, Weights), PackError> {
 }
 
 fn open_file(path: &Path) -> Result<Weights, PackError> {
-    let mut start = [0; 2];
+    let mut start = [0; gguf::MAGIC.len()];
     let io = |e| PackError::io(path.display(), e);
     let read = File::open(path).map_err(io)?.read(&mut start).map_err(io)?;
     match start.get(..read).unwrap_or_default() {
+        start if start == gguf::MAGIC => Ok(Box::new(GgufFile::open(path)?)),
         // A zip archive, or the pickle of an old PyTorch, which the reader names.
-        b"PK" | [0x80, 2] => Ok(Box::new(PyTorchFile::open(path)?)),
+        [b'P', b'K', ..] | [0x80, 2, ..] => Ok(Box::new(PyTorchFile::open(path)?)),
         [] => {
             let reason = "the file is empty".into();
             Err(PackError::NoWeights {

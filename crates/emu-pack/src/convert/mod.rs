@@ -4,6 +4,7 @@ mod cast;
 mod disk;
 mod existing;
 mod folder;
+mod gguf;
 mod loss;
 mod options;
 mod pickle;
@@ -19,6 +20,7 @@ mod writer;
 mod failure_tests;
 
 pub use folder::{ModelFolder, open_weights};
+pub use gguf::{GgufFile, PackedMatrix};
 pub use loss::{Loss, Outcome};
 pub use options::{DEFAULT_SHARD_BYTES, PackMeta, WriteOptions};
 pub use pickle::{PickledTensor, StateDict, read_pickle};

@@ -1,0 +1,193 @@
+//! A language model alone: no pictures in, none out. The same [`Lm`], with its own tokenizer and manner of speaking.
+
+mod chat;
+mod keys;
+mod metadata;
+
+use burn::tensor::Device;
+use emu_pack::{PackError, Quantized, Stored, TensorSource, check};
+use serde_json::{Map, Value};
+
+pub use chat::{ChatMl, Message, Speaker};
+
+use crate::config::LmConfig;
+use crate::generate::{
+    BeamOptions, BeamSearch, GenerateError, Prompt, Rules, TextMachine, TextOptions,
+};
+use crate::lm::Lm;
+use crate::tokenizer::{PlainTokenizer, TokenizerError};
+use crate::weights;
+
+/// Everything about a language model but its weights and its tokenizer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextConfig {
+    /// Sizes.
+    pub lm: LmConfig,
+    /// What a sequence begins with.
+    pub bos: u32,
+    /// Whether prompts begin with it too.
+    pub bos_in_prompts: bool,
+    /// Tokens that end an answer, the usual one first.
+    pub ends: Vec<u32>,
+    /// How turns are written; none where the model was not made for conversations.
+    pub chat: Option<ChatMl>,
+}
+
+/// A language model that is ready to run.
+#[derive(Debug)]
+pub struct TextModel {
+    /// What it is.
+    pub config: TextConfig,
+    /// Its weights.
+    pub lm: Lm,
+    /// Texts to ids and back.
+    pub tokenizer: PlainTokenizer,
+}
+
+/// Why a language model cannot be loaded or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// An entry of the file's metadata is absent or wrong.
+    #[error("The model's metadata `{key}` {reason}. Take a complete file of the model.")]
+    Metadata {
+        /// The entry.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A model of another kind.
+    #[error(
+        "This model uses {what}, which is not supported. Take a model of the LLaMA family with a GPT-2 tokenizer, as SmolLM2."
+    )]
+    Unsupported {
+        /// What it uses.
+        what: String,
+    },
+    /// Not made for conversations.
+    #[error(
+        "This model has no chat template that is understood here. Take an instruction-tuned one whose template is ChatML."
+    )]
+    NoChat,
+    /// Its tokenizer, or a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Its weights.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+}
+
+impl TextError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Metadata { .. } => "text-metadata",
+            Self::Unsupported { .. } => "text-unsupported",
+            Self::NoChat => "text-no-chat",
+            Self::Tokenizer(error) => error.code(),
+            Self::Pack(error) => error.code(),
+        }
+    }
+}
+
+impl TextModel {
+    /// Loads a model from the metadata and tensors of a GGUF file.
+    ///
+    /// # Errors
+    /// Where it is of another kind, or a tensor is missing, unknown, misshapen or damaged.
+    pub fn from_gguf<S: TensorSource + ?Sized>(
+        metadata: &Map<String, Value>,
+        source: &S,
+        device: &Device,
+    ) -> Result<Self, TextError> {
+        let (mut config, vocabulary) = metadata::read(metadata)?;
+        config.lm.tied = source.info(keys::HEAD).is_none();
+        if config.lm.layers > source.tensors().len() {
+            let what = format!("{} layers without their tensors", config.lm.layers);
+            return Err(TextError::Unsupported { what });
+        }
+        let tokenizer = PlainTokenizer::new(vocabulary)?;
+        let lm = config.lm.init(None, device).alone();
+        let plan = check(source.tensors(), &weights::parameters(&lm), &keys::gguf()?)?;
+        let heads = (config.lm.heads, config.lm.kv_heads);
+        let lm = weights::load(lm, device, |name| {
+            Ok(match plan.read_stored(source, name)? {
+                Stored::Dense(tensor) => Stored::Dense(keys::rope_halves(tensor, heads)?),
+                Stored::Quantized(tensor) => {
+                    let mins = tensor.mins.map(|mins| keys::rope_halves(mins, heads));
+                    Stored::Quantized(Quantized {
+                        words: keys::rope_halves(tensor.words, heads)?,
+                        scales: keys::rope_halves(tensor.scales, heads)?,
+                        mins: mins.transpose()?,
+                        ..tensor
+                    })
+                }
+            })
+        })?
+        .stack();
+        Ok(Self {
+            config,
+            lm,
+            tokenizer,
+        })
+    }
+
+    /// A conversation as a prompt that asks for the next answer.
+    ///
+    /// # Errors
+    /// Where the model was not made for conversations, or a text is too long.
+    pub fn chat(&self, messages: &[Message]) -> Result<Prompt, TextError> {
+        let chat = self.config.chat.as_ref().ok_or(TextError::NoChat)?;
+        let mut ids = self.start();
+        chat.write(messages, &self.tokenizer, &mut ids)?;
+        Ok(Prompt::text(ids))
+    }
+
+    /// A text that the model goes on with.
+    ///
+    /// # Errors
+    /// Where it is too long.
+    pub fn continue_text(&self, text: &str) -> Result<Prompt, TextError> {
+        let mut ids = self.start();
+        ids.extend(self.tokenizer.encode(text)?);
+        Ok(Prompt::text(ids))
+    }
+
+    fn start(&self) -> Vec<u32> {
+        let bos = self.config.bos_in_prompts.then_some(self.config.bos);
+        bos.into_iter().collect()
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            context: self.config.lm.context,
+            vocab: self.config.lm.vocab,
+            bos: self.config.bos,
+            ends: self.config.ends.clone(),
+            pictures: None,
+        }
+    }
+
+    /// Generates text, a token a step.
+    ///
+    /// # Errors
+    /// Where the prompt does not fit the context, or an option makes no sense.
+    pub fn generate(
+        &self,
+        prompt: &Prompt,
+        options: TextOptions,
+    ) -> Result<TextMachine<'_>, GenerateError> {
+        TextMachine::over(&self.lm, self.rules(), prompt, options)
+    }
+
+    /// Searches for likely continuations.
+    ///
+    /// # Errors
+    /// As [`TextModel::generate`].
+    pub fn search(
+        &self,
+        prompt: &Prompt,
+        options: BeamOptions,
+    ) -> Result<BeamSearch<'_>, GenerateError> {
+        BeamSearch::over(&self.lm, self.rules(), prompt, options)
+    }
+}

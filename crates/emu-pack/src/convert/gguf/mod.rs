@@ -1,0 +1,287 @@
+//! GGUF, the format of llama.cpp: metadata, a table of tensors, and their data in one file.
+//!
+//! Versions 2 and 3, little-endian; elements of the types F32, F16, BF16, Q4_0, Q4_1 and Q8_0.
+
+mod blocks;
+mod head;
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use serde_json::{Map, Value};
+
+pub use blocks::PackedMatrix;
+
+use crate::{
+    PackError, Quantized, Stored, TensorData, TensorInfo, TensorSource, safetensors::ReadSeek,
+    tensor::Index,
+};
+use blocks::{Kind, repack};
+use head::{Declared, Head};
+
+/// How a file begins.
+pub(super) const MAGIC: [u8; 4] = *b"GGUF";
+/// Where data begins, and each tensor in it, at a multiple of this, unless the file says otherwise.
+const ALIGNMENT: u64 = 32;
+/// Largest alignment that is believed.
+const MAX_ALIGNMENT: u64 = 1 << 20;
+
+/// A `.gguf` file. Opening reads the metadata and checks that every tensor lies within the file;
+/// [`read`](TensorSource::read) reads one tensor, dequantized, and [`read_packed`](GgufFile::read_packed) one as a pack
+/// would store it.
+///
+/// Shapes are outermost first, as everywhere here: a linear layer is `[out, in]`.
+pub struct GgufFile {
+    file: String,
+    metadata: Map<String, Value>,
+    index: Index,
+    /// Where each tensor's values are, in the order of `index`.
+    places: Vec<Place>,
+    bytes: Mutex<Box<dyn ReadSeek>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    kind: Kind,
+    /// From the start of the file.
+    start: u64,
+    bytes: usize,
+}
+
+impl std::fmt::Debug for GgufFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GgufFile")
+            .field("file", &self.file)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GgufFile {
+    /// Whether a file begins as GGUF does. `false` also where it cannot be read.
+    pub fn is_one(path: impl AsRef<Path>) -> bool {
+        let mut start = [0; MAGIC.len()];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == MAGIC
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is damaged, or holds a tensor of a type that is not read here.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, PackError> {
+        let name = path.as_ref().display().to_string();
+        let file = File::open(path).map_err(|e| PackError::io(&name, e))?;
+        Self::from_reader(name, file)
+    }
+
+    /// The same from anything that seeks; `name` is for error messages.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`].
+    pub fn from_reader(
+        name: impl Into<String>,
+        reader: impl Read + Seek + Send + 'static,
+    ) -> Result<Self, PackError> {
+        let (file, mut bytes): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
+        let io = |e| PackError::io(&file, e);
+        let len = bytes.seek(SeekFrom::End(0)).map_err(io)?;
+        bytes.seek(SeekFrom::Start(0)).map_err(io)?;
+        let head = Head::read(&file, BufReader::new(&mut bytes), len)?;
+        let alignment = alignment(&file, &head.metadata)?;
+        let start = head.end.next_multiple_of(alignment);
+
+        let (mut index, mut places) = (Index::default(), Vec::with_capacity(head.tensors.len()));
+        for declared in head.tensors {
+            let place = place(&file, &declared, (start, alignment, len))?;
+            let info = TensorInfo {
+                name: declared.name.clone(),
+                dtype: declared.kind.dtype(),
+                shape: declared.shape,
+            };
+            if !index.push(info) {
+                return Err(PackError::DuplicateTensor {
+                    file,
+                    tensor: declared.name,
+                });
+            }
+            places.push(place);
+        }
+        // Reading is then bounded by the file's length, however many names there are for the same bytes.
+        let mut spans: Vec<_> = places.iter().map(|p| (p.start, p.bytes as u64)).collect();
+        spans.sort_unstable();
+        let overlap = spans
+            .windows(2)
+            .any(|pair| matches!(pair, [(start, len), (next, _)] if start + len > *next));
+        if overlap {
+            return Err(PackError::BadGguf {
+                file,
+                reason: "its tensors overlap".into(),
+            });
+        }
+        Ok(Self {
+            file,
+            metadata: head.metadata,
+            index,
+            places,
+            bytes: Mutex::new(bytes),
+        })
+    }
+
+    /// What the file says of itself: `general.architecture` and so on, as JSON.
+    pub fn metadata(&self) -> &Map<String, Value> {
+        &self.metadata
+    }
+
+    /// The path or name that it was opened by.
+    pub fn name(&self) -> &str {
+        &self.file
+    }
+
+    /// Reads a matrix in the pack's own layout, with exactly the values of the file; `None` where it is not quantized.
+    ///
+    /// # Errors
+    /// Where there is no such tensor, or it cannot be read.
+    pub fn read_packed(&self, name: &str) -> Result<Option<PackedMatrix>, PackError> {
+        let (info, place) = self.find(name)?;
+        match (place.kind, info.shape.as_slice()) {
+            (Kind::Float(_), _) => Ok(None),
+            (kind, &[out, width]) => repack(kind, name, (out, width), &self.raw(info, place)?),
+            _ => Ok(None),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<(&TensorInfo, &Place), PackError> {
+        let found = self.index.position(name);
+        found
+            .and_then(|p| Some((self.index.infos().get(p)?, self.places.get(p)?)))
+            .ok_or_else(|| PackError::MissingTensor {
+                file: self.file.clone(),
+                tensor: name.into(),
+            })
+    }
+
+    /// A tensor's bytes as they lie in the file.
+    fn raw(&self, info: &TensorInfo, place: &Place) -> Result<Vec<u8>, PackError> {
+        // Bounded by the length of the file, which opening has checked.
+        let mut bytes = vec![0; place.bytes];
+        let mut reader = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        reader
+            .seek(SeekFrom::Start(place.start))
+            .and_then(|_| reader.read_exact(&mut bytes))
+            .map_err(|e| PackError::io(format!("{} (tensor `{}`)", self.file, info.name), e))?;
+        Ok(bytes)
+    }
+}
+
+impl TensorSource for GgufFile {
+    fn tensors(&self) -> &[TensorInfo] {
+        self.index.infos()
+    }
+
+    fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
+        let Some(packed) = self.read_packed(name)? else {
+            return self.read(name).map(Stored::Dense);
+        };
+        let (info, _) = self.find(name)?;
+        Ok(Stored::Quantized(Quantized {
+            scheme: packed.scheme,
+            words: packed.words,
+            scales: packed.scales,
+            mins: packed.mins,
+            shape: info.shape.clone(),
+        }))
+    }
+
+    fn read(&self, name: &str) -> Result<TensorData, PackError> {
+        let (info, place) = self.find(name)?;
+        let bytes = self.raw(info, place)?;
+        let (Some(&width), Kind::Q4_0 | Kind::Q4_1 | Kind::Q8_0) = (info.shape.last(), place.kind)
+        else {
+            return TensorData::new(name, info.dtype, info.shape.clone(), bytes);
+        };
+        let rows = info.elements()? / width.max(1);
+        match repack(place.kind, name, (rows, width), &bytes)? {
+            Some(packed) => {
+                let values = packed.dequantize()?.bytes;
+                TensorData::new(name, info.dtype, info.shape.clone(), values)
+            }
+            None => Err(self.misshapen(info)),
+        }
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.index.get(name)
+    }
+}
+
+impl GgufFile {
+    fn misshapen(&self, info: &TensorInfo) -> PackError {
+        PackError::BadGguf {
+            file: self.file.clone(),
+            reason: format!("tensor `{}` has no whole blocks", info.name),
+        }
+    }
+}
+
+/// What tensors and their data are aligned to.
+fn alignment(file: &str, metadata: &Map<String, Value>) -> Result<u64, PackError> {
+    let Some(value) = metadata.get("general.alignment") else {
+        return Ok(ALIGNMENT);
+    };
+    value
+        .as_u64()
+        .filter(|n| n.is_power_of_two() && *n <= MAX_ALIGNMENT)
+        .ok_or_else(|| PackError::BadGguf {
+            file: file.into(),
+            reason: format!("its alignment is {value}"),
+        })
+}
+
+/// Where a tensor's bytes are, within a file of `len` bytes whose data begins at `start`.
+fn place(
+    file: &str,
+    declared: &Declared,
+    (start, alignment, len): (u64, u64, u64),
+) -> Result<Place, PackError> {
+    let name = &declared.name;
+    let bad = |what: String| PackError::BadGguf {
+        file: file.into(),
+        reason: format!("tensor `{name}` {what}"),
+    };
+    if !declared.offset.is_multiple_of(alignment) {
+        return Err(bad(format!(
+            "begins at {}, which is no multiple of {alignment}",
+            declared.offset
+        )));
+    }
+    let info = TensorInfo {
+        name: name.clone(),
+        dtype: declared.kind.dtype(),
+        shape: declared.shape.clone(),
+    };
+    // Both, since values are widened when they are read.
+    info.byte_len()?;
+    let width = declared.shape.last().copied().unwrap_or(1);
+    let bytes = declared
+        .kind
+        .byte_len(info.elements()?, width)
+        .ok_or_else(|| bad(format!("of {:?} has no whole blocks", declared.shape)))?;
+    let begin = start.checked_add(declared.offset);
+    match begin.and_then(|begin| Some((begin, begin.checked_add(bytes as u64)?))) {
+        Some((begin, end)) if end <= len => Ok(Place {
+            kind: declared.kind,
+            start: begin,
+            bytes,
+        }),
+        end => Err(PackError::ShortFile {
+            file: file.into(),
+            expected: end.map_or(u64::MAX, |(_, end)| end),
+            found: len,
+        }),
+    }
+}

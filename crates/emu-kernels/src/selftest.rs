@@ -97,6 +97,10 @@ pub const CASES: &[Case] = &[
         operation: "gates",
         compute: gates,
     },
+    Case {
+        operation: "the most likely token",
+        compute: most_likely,
+    },
 ];
 
 /// Largest difference allowed; values are of the order of one.
@@ -235,6 +239,22 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
                 let terms = (0..width).map(|j| xs[i / out * width + j] * value(i % out, j));
                 terms.sum::<f64>()
             }));
+        }
+        // With a bias and what is added, and as a gate above itself.
+        for rows in [1, many] {
+            let (x, xs) = input.random([rows, width]);
+            let ((bias, bs), (r, rs)) = (input.random([out]), input.random([rows, out]));
+            let products: Vec<f64> = (0..rows * out)
+                .map(|i| {
+                    let terms = (0..width).map(|j| xs[i / out * width + j] * value(i % out, j));
+                    terms.sum()
+                })
+                .collect();
+            got.push(flat(packed.linear_add(x.clone(), Some(bias), r)));
+            want.extend((0..rows * out).map(|i| products[i] + bs[i % out] + rs[i]));
+            let twice = Packed::stacked(&[&packed, &packed]).expect("blocks of one kind");
+            got.push(flat(twice.gated(x)));
+            want.extend(products.iter().map(|p| silu(*p) * p));
         }
         got.push(flat(packed.part(out - 1..out)));
         want.extend((0..width).map(|j| value(out - 1, j)));
@@ -421,6 +441,23 @@ fn upsampling(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::upsample_nearest2(x)), want)
 }
 
+fn most_likely(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (rows, width, banned) = (3, 700, 5);
+    let (x, mut xs) = input.random([rows, width]);
+    xs[banned] = 50.0;
+    let narrow: Vec<f32> = xs.iter().map(|&x| x as f32).collect();
+    let x = input.tensor(&narrow, x.dims());
+    let want = { xs.chunks(width) }
+        .map(|row| {
+            let allowed = row.iter().enumerate().filter(|(i, _)| *i != banned);
+            allowed
+                .fold((0, f64::MIN), |a, (i, &v)| if v > a.1 { (i, v) } else { a })
+                .0 as f64
+        })
+        .collect();
+    (ops::best(x, Some(banned)).float(), want)
+}
+
 fn gates(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let d = 33;
     let (x, xs) = input.random([1, 2, d]);
@@ -429,10 +466,13 @@ fn gates(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let gelu = |v: f64| v * 0.5 * libm::erfc(-v / std::f64::consts::SQRT_2);
     let mut want: Vec<f64> = xs.iter().zip(&ys).map(|(x, y)| silu(*x) * y).collect();
     want.extend((0..d).map(|i| zs[i] * gelu(zs[d + i])));
-    (
-        Tensor::cat(vec![flat(ops::silu_gate(x, y)), flat(ops::geglu(z))], 0),
-        want,
-    )
+    want.extend((0..d).map(|i| silu(zs[i]) * zs[d + i]));
+    let gates = vec![
+        flat(ops::silu_gate(x, y)),
+        flat(ops::geglu(z.clone())),
+        flat(ops::silu_pair(z)),
+    ];
+    (Tensor::cat(gates, 0), want)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::packed::{BLOCK, Scheme};
 const FEW: usize = 4;
 /// Rows of the matrix that one task takes.
 const TILE: usize = 32;
+/// The same where a tile is unpacked: enough that reading `x` again for each costs little.
+const MATRIX_TILE: usize = 192;
 
 /// A packed matrix in slices.
 #[derive(Clone, Copy)]
@@ -140,7 +142,8 @@ pub fn linear(
     let rows = x.len() / width;
     // Transposed while it is made, so that every task has a run of its own: `[out, rows]`.
     let mut y = vec![0.0f32; rows * out];
-    let tiles: Vec<_> = y.chunks_mut(TILE * rows).enumerate().collect();
+    let tile_rows = if rows <= FEW { TILE } else { MATRIX_TILE };
+    let tiles: Vec<_> = y.chunks_mut(tile_rows * rows).enumerate().collect();
     if rows <= FEW {
         let split: Vec<Split> = x
             .chunks_exact(width)
@@ -162,7 +165,7 @@ pub fn linear(
             let count = y.len() / rows;
             let mut dense = vec![0.0f32; count * width];
             for (o, dense) in dense.chunks_exact_mut(width).enumerate() {
-                blocks.unpack(tile * TILE + o, dense);
+                blocks.unpack(tile * MATRIX_TILE + o, dense);
             }
             let (w, x) = (Matrix::rows(&dense, width), Matrix::rows(x, width));
             product(

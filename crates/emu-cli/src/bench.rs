@@ -100,13 +100,22 @@ impl Mark {
         if let Err(error) = device.sync() {
             bail!("The device failed: {error}. Try again, or use --device cpu.");
         }
+        let submits = submissions();
         Ok(Self {
-            submits: submissions(),
+            submits,
+            ..Self::counts(launches)
+        })
+    }
+
+    /// What was asked of the device so far, done or not.
+    fn counts(launches: &Launches) -> Self {
+        Self {
+            submits: None,
             launches: launches.total(),
             weights: count::weight_bytes(),
             reads: count::reads(),
             time: Instant::now(),
-        })
+        }
     }
 
     /// What happened from an earlier moment on.
@@ -206,7 +215,7 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
     let waiting = spinner("measuring");
     let length = args.prompt.min(config.context / 2);
     let options = TextOptions {
-        max_new_tokens: args.tokens.min(config.context - length - 1),
+        max_new_tokens: (args.tokens + 2).min(config.context - length - 1),
         ..Default::default()
     };
     let mut random = Philox::new(args.model.seed, Stream::Tokens, 0);
@@ -223,6 +232,7 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
 
     let launches = Launches::watch();
     let (mut prefill, mut decode) = (Spent::default(), Spent::default());
+    let mut counted = Spent::default();
     let (mut prompts, mut tokens) = (0, 0);
     let mut by_kernel = Value::Null;
     // A model may end early: as many prompts as it takes.
@@ -233,11 +243,20 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         // The first token needs no step of the model: it comes with the prompt.
         read_sync(machine.step())?;
         let (first, before) = (Mark::now(device, &launches)?, launches.by_kernel());
-        let steps = machine.cost().steps;
-        while !matches!(read_sync(machine.step())?, TextEvent::Done(_)) {}
+        loop {
+            let (counts, steps) = (Mark::counts(&launches), machine.cost().steps);
+            let done = matches!(read_sync(machine.step())?, TextEvent::Done(_));
+            // The last token of a prompt needs no step: it would count for less than a token.
+            if machine.cost().steps > steps {
+                counted.add(&Mark::counts(&launches).since(&counts));
+                tokens += 1;
+            }
+            if done || tokens >= args.tokens {
+                break;
+            }
+        }
         decode.add(&Mark::now(device, &launches)?.since(&first));
         by_kernel = kernels(&launches, &before);
-        tokens += machine.cost().steps - steps;
         prompts += 1;
     }
     if tokens == 0 {
@@ -252,11 +271,11 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
     Ok(json!({
         "adapter": speaker.opened.name,
         "layers": config.layers,
-        "launches_per_token": per(decode.launches),
+        "launches_per_token": per(counted.launches),
         "submits_per_token": decode.submits.map(per),
-        "readbacks_per_token": per(decode.reads),
-        "readback_bytes_per_token": per(decode.read_bytes),
-        "weight_bytes_per_token": per(decode.weights),
+        "readbacks_per_token": per(counted.reads),
+        "readback_bytes_per_token": per(counted.read_bytes),
+        "weight_bytes_per_token": per(counted.weights),
         "weight_bytes": speaker.lm.weight_bytes(),
         "prefill_tokens_per_s": (prompts * length) as f64 / prefill.seconds,
         "prefill_launches": prefill.launches / prompts as f64,

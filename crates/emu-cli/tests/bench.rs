@@ -1,0 +1,69 @@
+//! `emu bench`, and the gate on what a token may cost: counts, which hold on any machine.
+
+mod common;
+
+use common::{emu, fails, json_of, text};
+use serde_json::Value;
+
+fn number(found: &Value, what: &str) -> f64 {
+    found[what]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{what} in {found}"))
+}
+
+#[test]
+fn every_part_is_measured_on_the_cpu() {
+    let lm = &json_of(&["bench", "--device", "cpu", "--json", "--tokens", "4"])[0]["lm"];
+    assert_eq!(lm["layers"], 4);
+    assert_eq!(number(lm, "launches_per_token"), 0.0);
+    for what in [
+        "prefill_tokens_per_s",
+        "decode_tokens_per_s",
+        "weight_bytes_per_token",
+    ] {
+        assert!(number(lm, what) > 0.0, "{what}");
+    }
+    let vision = &json_of(&["bench", "vision", "--device", "cpu", "--json"])[0]["vision"];
+    assert!(number(vision, "seconds_per_picture") > 0.0);
+    let image = json_of(&[
+        "bench", "image", "--device", "cpu", "--json", "--steps", "2",
+    ]);
+    assert_eq!(number(&image[0]["image"], "readbacks_per_step"), 0.0);
+    // For people.
+    let said = emu(&["bench", "--device", "cpu", "--tokens", "2"]);
+    assert!(said.out.contains("decode tokens per s"), "{}", said.out);
+    fails(&["bench", "--model", "/nowhere"], &["no pack"]);
+}
+
+#[test]
+fn a_token_on_wgpu_costs_no_more_than_it_may() {
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP bench-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let pack = text(&folder.path().join("q4"));
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emu-mini");
+    let said = emu(&["convert", models, "-o", &pack, "--quantize", "q4"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let lm = &json_of(&[
+        "bench", "--model", &pack, "--device", "gpu", "--json", "--tokens", "16",
+    ])[0]["lm"];
+    let layers = number(lm, "layers");
+    let launches = number(lm, "launches_per_token");
+    assert!(
+        launches <= 8.0 * layers + 12.0 && launches > layers,
+        "{launches} launches a token"
+    );
+    let reads = number(lm, "readbacks_per_token");
+    assert!(reads <= 1.0 && reads > 0.5, "{reads} read-backs a token");
+    assert!(number(lm, "readback_bytes_per_token") <= 64.0);
+    let submits = number(lm, "submits_per_token");
+    assert!(submits <= 6.0, "{submits} submits a token");
+    let moved = number(lm, "weight_bytes_per_token");
+    let there = number(lm, "weight_bytes");
+    assert!(
+        moved <= 1.02 * there && moved > 0.9 * there,
+        "{moved} bytes of weights of {there}"
+    );
+}

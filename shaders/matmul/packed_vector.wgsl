@@ -41,7 +41,8 @@ fn half_at(pair: u32, index: u32) -> f32 {
 //@if nibbles
 // Four values from the low half of a word.
 fn four(word: u32) -> vec4<f32> {
-    return vec4<f32>((vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u) ^ vec4<u32>({{flip}}u));
+    let nibbles = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+    return vec4<f32>(nibbles ^ vec4<u32>({{flip}}u));
 }
 //@end
 //@if bytes

@@ -15,6 +15,10 @@ use crate::workspace::Workspace;
 pub fn new(program: impl AsRef<OsStr>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null());
+    // Without it Mesa complains on stderr whenever a program looks for a GPU.
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    }
     command
 }
 

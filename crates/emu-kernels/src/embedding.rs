@@ -35,7 +35,7 @@ impl QEmbedding {
     /// The products of `[.., width]` with every row: `[.., rows]`, the logits of a head that shares the table.
     pub fn project<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match packed::of(&self.weight, &x) {
-            Some(packed) => ops::packed_linear(x, packed, None),
+            Some(packed) => packed.linear(x, None),
             None => ops::linear(x, self.weight.val(), None),
         }
     }

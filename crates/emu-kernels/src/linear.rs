@@ -89,7 +89,7 @@ impl QLinear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         let y = match packed::of(&self.weight, &x) {
-            Some(packed) => ops::packed_linear(x.clone(), packed, bias),
+            Some(packed) => packed.linear(x.clone(), bias),
             None => ops::linear(x.clone(), self.weight.val(), bias),
         };
         match &self.lora {
@@ -113,13 +113,7 @@ impl QLinear {
     pub fn forward_add<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
         match packed::of(&self.weight, &x) {
             Some(packed) if self.lora.is_none() => {
-                let (dims, [out, width]) = (residual.dims(), packed.shape());
-                let rows = dims.iter().product::<usize>() / out;
-                let bias = self.bias.as_ref().map(Param::val);
-                let residual = residual.reshape([rows, out]);
-                packed
-                    .linear_add(x.reshape([rows, width]), bias, residual)
-                    .reshape(dims)
+                packed.linear_add(x, self.bias.as_ref().map(Param::val), residual)
             }
             _ => residual + self.forward(x),
         }

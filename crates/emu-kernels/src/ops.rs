@@ -18,7 +18,6 @@ use crate::cache::LayerCache;
 use crate::count;
 use crate::decode::{DecodeBackend, StepSpec};
 use crate::fused::{AttentionSpec, FusedBackend};
-use crate::packed::Packed;
 use crate::rope::RopeTables;
 
 /// What attention is masked and shifted by.
@@ -359,32 +358,6 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     let operations = operations(&x.device());
     folded(x, |x| operations.linear(x, weight, bias))
-}
-
-/// `x Wᵀ + b` with a packed `W`.
-///
-/// # Shapes
-/// - `x`: `[.., in]`, `bias`: `[out]`
-/// - returns `[.., out]`
-pub fn packed_linear<const D: usize>(
-    x: Tensor<D>,
-    weight: &Packed,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let mut dims = x.dims();
-    let [out, width] = weight.shape();
-    let rows = dims.iter().product::<usize>() / width;
-    dims[D - 1] = out;
-    weight.linear(x.reshape([rows, width]), bias).reshape(dims)
-}
-
-/// `silu(x Gᵀ) * x Uᵀ` with a packed `G` above `U`: `[.., in]` to `[.., out / 2]`.
-pub fn packed_gate<const D: usize>(x: Tensor<D>, weight: &Packed) -> Tensor<D> {
-    let mut dims = x.dims();
-    let [out, width] = weight.shape();
-    let rows = dims.iter().product::<usize>() / width;
-    dims[D - 1] = out / 2;
-    weight.gated(x.reshape([rows, width])).reshape(dims)
 }
 
 /// Rows of a table.

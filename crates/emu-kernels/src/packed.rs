@@ -206,36 +206,52 @@ impl Packed {
     /// `x Wᵀ + b`.
     ///
     /// # Shapes
-    /// - `x`: `[rows, in]`, `bias`: `[out]`
-    /// - returns `[rows, out]`
-    pub fn linear(&self, x: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    /// - `x`: `[.., in]`, `bias`: `[out]`
+    /// - returns `[.., out]`
+    pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
         self.product(x, bias, None, false)
     }
 
     /// `x Wᵀ + b + r`.
     ///
     /// # Shapes
-    /// - `x`: `[rows, in]`, `bias`: `[out]`, `residual`: `[rows, out]`
-    /// - returns `[rows, out]`
-    pub fn linear_add(
+    /// - `x`: `[.., in]`, `bias`: `[out]`, `residual`: `[.., out]`
+    /// - returns `[.., out]`
+    pub fn linear_add<const D: usize>(
         &self,
-        x: Tensor<2>,
+        x: Tensor<D>,
         bias: Option<Tensor<1>>,
-        residual: Tensor<2>,
-    ) -> Tensor<2> {
+        residual: Tensor<D>,
+    ) -> Tensor<D> {
         self.product(x, bias, Some(residual), false)
     }
 
     /// `silu(x Gᵀ) * x Uᵀ`, where this matrix is G [above](Self::stacked) U.
     ///
     /// # Shapes
-    /// - `x`: `[rows, in]`
-    /// - returns `[rows, out / 2]`
-    pub fn gated(&self, x: Tensor<2>) -> Tensor<2> {
+    /// - `x`: `[.., in]`
+    /// - returns `[.., out / 2]`
+    pub fn gated<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         self.product(x, None, None, true)
     }
 
-    fn product(
+    /// The product of any rank, its leading axes folded into rows.
+    fn product<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        bias: Option<Tensor<1>>,
+        residual: Option<Tensor<D>>,
+        pair: bool,
+    ) -> Tensor<D> {
+        let (mut dims, [out, width]) = (x.dims(), self.shape());
+        let rows = dims.iter().product::<usize>() / width;
+        dims[D - 1] = if pair { out / 2 } else { out };
+        let residual = residual.map(|residual| residual.reshape([rows, out]));
+        let x = x.reshape([rows, width]);
+        self.product_of_rows(x, bias, residual, pair).reshape(dims)
+    }
+
+    fn product_of_rows(
         &self,
         x: Tensor<2>,
         bias: Option<Tensor<1>>,

@@ -234,7 +234,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         };
         for rows in [1, many] {
             let (x, xs) = input.random([1, rows, width]);
-            got.push(flat(ops::packed_linear(x, &packed, None)));
+            got.push(flat(packed.linear(x, None)));
             want.extend((0..rows * out).map(|i| {
                 let terms = (0..width).map(|j| xs[i / out * width + j] * value(i % out, j));
                 terms.sum::<f64>()

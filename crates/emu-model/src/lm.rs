@@ -366,7 +366,7 @@ impl Attention {
     /// Queries, keys and values beside each other, `[B, T, (H + 2 G)·E]`.
     fn qkv(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.stacked {
-            Some(stacked) => ops::packed_linear(x, stacked, None),
+            Some(stacked) => stacked.linear(x, None),
             None => {
                 let parts = [&self.q_proj, &self.k_proj, &self.v_proj];
                 Tensor::cat(parts.map(|part| part.forward(x.clone())).to_vec(), 2)
@@ -431,7 +431,7 @@ impl Mlp {
     /// `silu(gate(x)) * up(x)`
     fn gate(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.stacked {
-            Some(stacked) => ops::packed_gate(x, stacked),
+            Some(stacked) => stacked.gated(x),
             None => ops::silu_gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)),
         }
     }

@@ -188,13 +188,17 @@ fn beams(device: &Device) {
     }
 }
 
+/// What every device must get right.
+fn everything(device: &Device) {
+    greatest(device);
+    rows(device);
+    steps(device);
+    beams(device);
+}
+
 #[test]
 fn a_step_on_the_cpu() {
-    let device = Device::flex();
-    greatest(&device);
-    rows(&device);
-    steps(&device);
-    beams(&device);
+    everything(&Device::flex());
 }
 
 #[test]
@@ -203,9 +207,5 @@ fn a_step_on_wgpu() {
         println!("SKIP decode-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
-    greatest(&device);
-    rows(&device);
-    steps(&device);
-    beams(&device);
+    everything(&device::open(DeviceChoice::Gpu).expect("an adapter").device);
 }

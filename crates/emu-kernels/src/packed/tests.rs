@@ -244,14 +244,18 @@ fn stacks(device: &Device) {
     assert!(Packed::stacked(&[&one, &other]).is_none());
 }
 
+/// What every device must get right.
+fn everything(device: &Device) {
+    splits(device);
+    stacks(device);
+    products(device);
+    tables(device);
+    layers(device);
+}
+
 #[test]
 fn packed_weights_on_the_cpu() {
-    let device = Device::flex();
-    splits(&device);
-    stacks(&device);
-    products(&device);
-    tables(&device);
-    layers(&device);
+    everything(&Device::flex());
 }
 
 #[test]
@@ -260,12 +264,7 @@ fn packed_weights_on_wgpu() {
         println!("SKIP packed-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
-    splits(&device);
-    stacks(&device);
-    products(&device);
-    tables(&device);
-    layers(&device);
+    everything(&device::open(DeviceChoice::Gpu).expect("an adapter").device);
 }
 
 #[test]

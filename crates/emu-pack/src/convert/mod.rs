@@ -20,7 +20,7 @@ mod writer;
 mod failure_tests;
 
 pub use folder::{ModelFolder, open_weights};
-pub use gguf::{GgufFile, PackedMatrix};
+pub use gguf::GgufFile;
 pub use loss::{Loss, Outcome};
 pub use options::{DEFAULT_SHARD_BYTES, PackMeta, WriteOptions};
 pub use pickle::{PickledTensor, StateDict, read_pickle};

@@ -109,7 +109,7 @@ impl Scheme {
 }
 
 /// A quantized tensor as it is stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quantized {
     /// How.
     pub scheme: Scheme,

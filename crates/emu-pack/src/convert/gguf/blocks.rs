@@ -9,10 +9,7 @@
 //! Each has a scheme of the pack with the same values: only the order of the elements differs, and where `q - 8` is
 //! stored as it is.
 
-use crate::{
-    Dtype, PackError, Scheme, TensorData,
-    quant::{BLOCK, dequantize},
-};
+use crate::{Dtype, PackError, Quantized, Scheme, TensorData, quant::BLOCK};
 
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,36 +105,13 @@ impl Kind {
     }
 }
 
-/// A quantized matrix as a pack stores it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackedMatrix {
-    /// How it is quantized.
-    pub scheme: Scheme,
-    /// U32 `[out, in * bits / 32]`, under the matrix's name.
-    pub words: TensorData,
-    /// F16 `[out, in / 32]`, under its name with `.scales`.
-    pub scales: TensorData,
-    /// F16 `[out, in / 32]`, under its name with `.mins`; of `q4_1` only.
-    pub mins: Option<TensorData>,
-}
-
-impl PackedMatrix {
-    /// The f32 matrix `[out, in]` that it stands for.
-    ///
-    /// # Errors
-    /// Where shapes or lengths do not fit each other.
-    pub fn dequantize(&self) -> Result<TensorData, PackError> {
-        dequantize(self.scheme, &self.words, &self.scales, self.mins.as_ref())
-    }
-}
-
 /// Blocks `[out, width / 32]` in the pack's layout; `None` for floats, and where they are not of that shape.
 pub(super) fn repack(
     kind: Kind,
     name: &str,
     (out, width): (usize, usize),
     blocks: &[u8],
-) -> Result<Option<PackedMatrix>, PackError> {
+) -> Result<Option<Quantized>, PackError> {
     let Some(scheme) = kind.scheme() else {
         return Ok(None);
     };
@@ -172,11 +146,12 @@ pub(super) fn repack(
     let (Some(words), Some(scales), mins) = (next()?, next()?, next()?) else {
         return Ok(None);
     };
-    Ok(Some(PackedMatrix {
+    Ok(Some(Quantized {
         scheme,
         words,
         scales,
         mins,
+        shape: vec![out, width],
     }))
 }
 

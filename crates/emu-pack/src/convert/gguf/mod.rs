@@ -14,8 +14,6 @@ use std::{
 
 use serde_json::{Map, Value};
 
-pub use blocks::PackedMatrix;
-
 use crate::{
     PackError, Quantized, Stored, TensorData, TensorInfo, TensorSource, safetensors::ReadSeek,
     tensor::Index,
@@ -146,7 +144,7 @@ impl GgufFile {
     ///
     /// # Errors
     /// Where there is no such tensor, or it cannot be read.
-    pub fn read_packed(&self, name: &str) -> Result<Option<PackedMatrix>, PackError> {
+    pub fn read_packed(&self, name: &str) -> Result<Option<Quantized>, PackError> {
         let (info, place) = self.find(name)?;
         match (place.kind, info.shape.as_slice()) {
             (Kind::Float(_), _) => Ok(None),
@@ -184,17 +182,10 @@ impl TensorSource for GgufFile {
     }
 
     fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
-        let Some(packed) = self.read_packed(name)? else {
-            return self.read(name).map(Stored::Dense);
-        };
-        let (info, _) = self.find(name)?;
-        Ok(Stored::Quantized(Quantized {
-            scheme: packed.scheme,
-            words: packed.words,
-            scales: packed.scales,
-            mins: packed.mins,
-            shape: info.shape.clone(),
-        }))
+        match self.read_packed(name)? {
+            Some(packed) => Ok(Stored::Quantized(packed)),
+            None => self.read(name).map(Stored::Dense),
+        }
     }
 
     fn read(&self, name: &str) -> Result<TensorData, PackError> {

@@ -6,7 +6,7 @@
 @group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;  // [B, H, E]
 @group(0) @binding(1) var<storage, read_write> keys: array<vec4<f32>>;     // [B, G, C, E]
 @group(0) @binding(2) var<storage, read_write> values: array<vec4<f32>>;   // [B, G, C, E]
-@group(0) @binding(3) var<storage, read_write> place: array<i32>;          // [1]: positions before this one
+@group(0) @binding(3) var<storage, read_write> place: array<i32>;          // positions before this one
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;        // [B, H, E]
 //@if beams
 @group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: the row that wrote each

@@ -4,8 +4,8 @@
 // An invocation handles a pair of elements, `i` and `i + E / 2` of a head.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;     // [B, T, (H + 2 G) E]
-@group(0) @binding(1) var<storage, read_write> turns: array<f32>;   // [T, E]: cosines, then sines
-@group(0) @binding(2) var<storage, read_write> place: array<i32>;   // [1]: positions in the cache
+@group(0) @binding(1) var<storage, read_write> turns: array<f32>;   // [C, E]: cosines, then sines
+@group(0) @binding(2) var<storage, read_write> place: array<i32>;   // [2]: positions in the cache, and T
 @group(0) @binding(3) var<storage, read_write> queries: array<f32>; // [B, H, T, E]
 @group(0) @binding(4) var<storage, read_write> keys: array<f32>;    // [B, G, C, E]
 @group(0) @binding(5) var<storage, read_write> values: array<f32>;  // [B, G, C, E]
@@ -28,33 +28,34 @@ fn main(
     let i = index % HALF;
     let head = index / HALF % (H + 2u * G);
     let row = index / (WIDTH / 2u);
-    // T, from the sizes of the buffers, which may be longer than their tensors.
-    let steps = min(arrayLength(&queries) / (B * H * E), arrayLength(&turns) / E);
+    // Never more than there are queries.
+    let steps = min(u32(place[1]), arrayLength(&queries) / (B * H * E));
     if row >= B * steps {
         return;
     }
     let batch = row / steps;
     let step = row % steps;
     let position = u32(place[0]) + step;
+    if position >= C {
+        return;
+    }
     let low = qkv[row * WIDTH + head * E + i];
     let high = qkv[row * WIDTH + head * E + HALF + i];
     if head >= H + G {
         let at = ((batch * G + head - H - G) * C + position) * E + i;
-        if position < C {
-            values[at] = low;
-            values[at + HALF] = high;
-        }
+        values[at] = low;
+        values[at + HALF] = high;
         return;
     }
-    let cosine = turns[step * E + i];
-    let sine = turns[step * E + HALF + i];
+    let cosine = turns[position * E + i];
+    let sine = turns[position * E + HALF + i];
     let first = low * cosine - high * sine;
     let second = high * cosine + low * sine;
     if head < H {
         let at = ((batch * H + head) * steps + step) * E + i;
         queries[at] = first;
         queries[at + HALF] = second;
-    } else if position < C {
+    } else {
         let at = ((batch * G + head - H) * C + position) * E + i;
         keys[at] = first;
         keys[at + HALF] = second;

@@ -164,7 +164,7 @@ pub fn text_options(args: &TextArgs, seed: u64, images: bool) -> TextOptions {
         images,
         // Where a picture would begin the text is at its end.
         ban_images: false,
-        keep_logits: false,
+        ..Default::default()
     }
 }
 

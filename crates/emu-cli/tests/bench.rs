@@ -59,7 +59,8 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
     assert!(reads <= 1.0 && reads > 0.5, "{reads} read-backs a token");
     assert!(number(lm, "readback_bytes_per_token") <= 64.0);
     let submits = number(lm, "submits_per_token");
-    assert!(submits <= 6.0, "{submits} submits a token");
+    // One for the launches, one for the copy of the token.
+    assert!(submits <= 2.5, "{submits} submits a token");
     let moved = number(lm, "weight_bytes_per_token");
     let there = number(lm, "weight_bytes");
     assert!(

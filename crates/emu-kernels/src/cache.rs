@@ -3,23 +3,54 @@
 //! Beams do not move their keys and values. Each beam has a row of the cache, and a table says for every position
 //! which row wrote it; a beam that continues another one copies that beam's table row.
 
+use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::decode::DecodeBackend;
+use crate::rope::RopeTables;
+
 /// Keys and values of one layer: `[B, G, C, E]` with C the capacity.
-#[derive(Clone, Debug)]
+// No `Clone`: kernels write in place, whoever else holds the buffers.
+#[derive(Debug)]
 pub struct LayerCache {
     keys: Option<Tensor<4>>,
     values: Option<Tensor<4>>,
     length: usize,
     ancestry: Option<Tensor<2, Int>>,
-    /// A length, and the same on the device, where kernels read it.
-    place: Option<(usize, Tensor<1, Int>)>,
+    place: Option<Place>,
 }
 
-/// The length of a cache on its device.
-fn place(length: usize, device: &Device) -> (usize, Tensor<1, Int>) {
-    let data = TensorData::new(vec![length as i32], [1]);
-    (length, Tensor::from_data(data, (device, DType::I32)))
+/// Where the positions that are being written go, here and on the device, where kernels read it.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Positions before them.
+    length: usize,
+    /// How many they are.
+    steps: usize,
+    /// `[2]`: both.
+    on_device: Tensor<1, Int>,
+}
+
+impl Place {
+    fn new(length: usize, steps: usize, device: &Device) -> Self {
+        let data = TensorData::new(vec![length as i32, steps as i32], [2]);
+        let on_device = Tensor::from_data(data, (device, DType::I32));
+        Self {
+            length,
+            steps,
+            on_device,
+        }
+    }
+
+    /// The place after a single position: counted on the device, so that nothing needs to go there.
+    fn next(self) -> Self {
+        let on_device = Dispatch::emu_advance(self.on_device.into_dispatch());
+        Self {
+            length: self.length + 1,
+            steps: 1,
+            on_device: Tensor::from_dispatch(on_device),
+        }
+    }
 }
 
 impl LayerCache {
@@ -55,10 +86,10 @@ impl LayerCache {
         // Taken out, so that the kernel sees a single owner and writes in place.
         let (keys, values) = (self.keys.take()?, self.values.take()?);
         let place = match self.place.take() {
-            Some(place) if place.0 == self.length => place,
-            _ => place(self.length, &keys.device()),
+            Some(place) if (place.length, place.steps) == (self.length, steps) => place,
+            _ => Place::new(self.length, steps, &keys.device()),
         };
-        let (made, keys, values) = write(keys, values, place.1.clone());
+        let (made, keys, values) = write(keys, values, place.on_device.clone());
         (self.keys, self.values) = (Some(keys), Some(values));
         self.place = Some(place);
         self.length += steps;
@@ -68,12 +99,12 @@ impl LayerCache {
     /// Keys and values whole, the place of the newest position, which was [written](Self::write) alone, and the table of
     /// beams.
     pub(crate) fn newest(&self) -> Option<Newest> {
-        let (place, on_device) = self.place.clone()?;
-        (place + 1 == self.length).then_some(())?;
+        let place = self.place.clone()?;
+        (place.length + 1 == self.length && place.steps == 1).then_some(())?;
         Some(Newest {
             keys: self.keys.clone()?,
             values: self.values.clone()?,
-            place: on_device,
+            place: place.on_device,
             table: self.ancestry.clone(),
         })
     }
@@ -146,17 +177,20 @@ pub(crate) struct Newest {
     pub keys: Tensor<4>,
     /// `[B, G, C, E]`
     pub values: Tensor<4>,
-    /// `[1]`: positions before the newest.
+    /// `[2]`: positions before the newest, and 1.
     pub place: Tensor<1, Int>,
     /// `[B, positions]`
     pub table: Option<Tensor<2, Int>>,
 }
 
 /// The caches of all layers, and the table of beams.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct KvCache {
     /// One per layer.
     pub layers: Vec<LayerCache>,
+    /// Of all positions there is room for.
+    pub turns: RopeTables,
+    place: Option<Place>,
     capacity: usize,
     /// `table[beam][position]`: the row that wrote it.
     table: Vec<Vec<i32>>,
@@ -164,18 +198,18 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Empty caches for `layers` layers.
+    /// Empty caches for `layers` layers, and rotary tables to this base.
     pub fn new(
         layers: usize,
-        batch: usize,
-        heads: usize,
-        capacity: usize,
-        head_size: usize,
+        [batch, heads, capacity, head_size]: [usize; 4],
+        rope_base: f64,
         device: &Device,
     ) -> Self {
         let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
+            turns: RopeTables::upto(capacity, head_size, rope_base, device),
+            place: None,
             capacity,
             table: vec![],
             device: device.clone(),
@@ -205,6 +239,25 @@ impl KvCache {
         self.table.iter_mut().for_each(|row| row.truncate(length));
     }
 
+    /// A recorded step of one position ran: everything is one longer, here as on the device.
+    pub fn replayed(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.length += 1;
+        }
+        for layer in &mut self.layers {
+            layer.length += 1;
+            layer.place = self.place.clone();
+        }
+    }
+
+    /// A step of one position was recorded but did not run: nothing is longer, here as on the device.
+    pub fn unrecorded(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.length -= 1;
+        }
+        self.truncate(self.len().saturating_sub(1));
+    }
+
     /// The cache of one sequence turned into that of `beams` beams, which all see it.
     pub fn into_beams(self, beams: usize) -> Self {
         let table = (0..beams)
@@ -232,7 +285,13 @@ impl KvCache {
     /// Announces that `steps` positions are about to be appended by every beam, to its own row. What the kernels read of
     /// it goes to the device once for all layers.
     pub fn extend(&mut self, steps: usize) {
-        let place = place(self.len(), &self.device);
+        let length = self.len();
+        let place = match self.place.take() {
+            Some(place) if (place.length, place.steps) == (length, steps) => place,
+            Some(place) if (place.length + 1, place.steps, steps) == (length, 1, 1) => place.next(),
+            _ => Place::new(length, steps, &self.device),
+        };
+        self.place = Some(place.clone());
         self.layers
             .iter_mut()
             .for_each(|layer| layer.place = Some(place.clone()));

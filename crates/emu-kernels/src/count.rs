@@ -30,6 +30,49 @@ pub fn reads() -> (u64, u64) {
     (reads, bytes)
 }
 
+/// Launches of recordings that ran again.
+static REPLAYED: AtomicU64 = AtomicU64::new(0);
+
+/// What a recording costs each time it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    launches: u64,
+    weight_bytes: u64,
+}
+
+/// Counts what is launched while it lives.
+pub(crate) struct Counting {
+    #[cfg(feature = "wgpu")]
+    launches: Launches,
+    weight_bytes: u64,
+}
+
+impl Counting {
+    pub fn start() -> Self {
+        Self {
+            #[cfg(feature = "wgpu")]
+            launches: Launches::watch(),
+            weight_bytes: weight_bytes(),
+        }
+    }
+
+    pub fn spent(&self) -> Cost {
+        Cost {
+            #[cfg(feature = "wgpu")]
+            launches: self.launches.total(),
+            #[cfg(not(feature = "wgpu"))]
+            launches: 0,
+            weight_bytes: weight_bytes() - self.weight_bytes,
+        }
+    }
+}
+
+/// Notes that a recording ran again.
+pub(crate) fn replayed(cost: &Cost) {
+    REPLAYED.fetch_add(cost.launches, Ordering::Relaxed);
+    WEIGHT_BYTES.fetch_add(cost.weight_bytes, Ordering::Relaxed);
+}
+
 #[cfg(feature = "wgpu")]
 pub use launches::Launches;
 
@@ -39,6 +82,8 @@ mod launches {
     use std::sync::{Arc, Mutex, PoisonError};
 
     use cubecl::logging::{LaunchObservation, LaunchObserver};
+
+    use super::{Ordering, REPLAYED};
 
     #[derive(Default)]
     struct Seen(Mutex<BTreeMap<&'static str, u64>>);
@@ -53,6 +98,7 @@ mod launches {
     /// Counts every launch of the process while it lives.
     pub struct Launches {
         seen: Arc<Seen>,
+        replayed: u64,
         _observation: LaunchObservation,
     }
 
@@ -63,13 +109,19 @@ mod launches {
             Self {
                 _observation: LaunchObservation::new(seen.clone()),
                 seen,
+                replayed: REPLAYED.load(Ordering::Relaxed),
             }
         }
 
-        /// Launches so far, by the kernel's name.
+        /// Launches so far, by the kernel's name. Those that a recording made again have one name.
         pub fn by_kernel(&self) -> BTreeMap<&'static str, u64> {
             let seen = self.seen.0.lock();
-            seen.unwrap_or_else(PoisonError::into_inner).clone()
+            let mut seen = seen.unwrap_or_else(PoisonError::into_inner).clone();
+            let replayed = REPLAYED.load(Ordering::Relaxed) - self.replayed;
+            if replayed > 0 {
+                seen.insert("replayed", replayed);
+            }
+            seen
         }
 
         /// Launches so far.

@@ -7,6 +7,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
+use crate::sample::ChooseSpec;
+
 /// Sizes of a step's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepSpec {
@@ -35,9 +37,9 @@ pub trait DecodeBackend: Backend {
     /// `silu(x[.., :D]) * x[.., D:]`: `[rows, 2 D]` to `[rows, D]`.
     fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Splits `qkv` (`[B, T, (H + 2 G) E]`), rotates queries and keys by `turns` (`[T, E]`: cosines, then sines), and
-    /// writes keys and values to the caches (`[B, G, C, E]`) from position `place[0]` on, in place. Returns the queries
-    /// `[B, H, T, E]` and the caches.
+    /// Splits `qkv` (`[B, T, (H + 2 G) E]`), rotates queries and keys by `turns` (`[positions, E]`: cosines, then sines),
+    /// and writes keys and values to the caches (`[B, G, C, E]`) from position `place[0]` on, in place; `place[1]` is T.
+    /// Returns the queries `[B, H, T, E]` and the caches.
     fn emu_rope_append(
         qkv: FloatTensor<Self>,
         turns: FloatTensor<Self>,
@@ -58,9 +60,18 @@ pub trait DecodeBackend: Backend {
         spec: StepSpec,
     ) -> FloatTensor<Self>;
 
-    /// The index of the greatest of each row, the first of several, but not `banned`; -1 where one is not a number.
-    /// `[rows, width]` to `[rows]`.
-    fn emu_best(logits: FloatTensor<Self>, banned: Option<usize>) -> IntTensor<Self>;
+    /// Adds one to `place[0]`, in place.
+    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Changes a row of logits (`[1, V]`) and draws a token from it, which is written to `token` (`[1]`) and appended to the
+    /// history, both in place. See [`crate::sample::Chooser`] for the tensors. Returns token and history.
+    fn emu_choose(
+        logits: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+        token: IntTensor<Self>,
+        history: IntTensor<Self>,
+        spec: ChooseSpec,
+    ) -> (IntTensor<Self>, IntTensor<Self>);
 }
 
 #[cfg(feature = "wgpu")]
@@ -99,8 +110,18 @@ impl DecodeBackend for burn::backend::Cube {
         crate::gpu::decode::attention(q, keys, values, place, table, spec)
     }
 
-    fn emu_best(logits: FloatTensor<Self>, banned: Option<usize>) -> IntTensor<Self> {
-        crate::gpu::decode::best(logits, banned)
+    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
+        crate::gpu::decode::advance(place)
+    }
+
+    fn emu_choose(
+        logits: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+        token: IntTensor<Self>,
+        history: IntTensor<Self>,
+        spec: ChooseSpec,
+    ) -> (IntTensor<Self>, IntTensor<Self>) {
+        crate::gpu::decode::choose(logits, numbers, token, history, spec)
     }
 }
 
@@ -142,8 +163,19 @@ impl DecodeBackend for Flex {
         crate::cpu::decode::attention(q, keys, values, table, spec)
     }
 
-    fn emu_best(logits: FloatTensor<Self>, banned: Option<usize>) -> IntTensor<Self> {
-        crate::cpu::decode::best(logits, banned)
+    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
+        crate::cpu::decode::advance(place)
+    }
+
+    fn emu_choose(
+        logits: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+        token: IntTensor<Self>,
+        history: IntTensor<Self>,
+        spec: ChooseSpec,
+    ) -> (IntTensor<Self>, IntTensor<Self>) {
+        let _ = token;
+        crate::cpu::sample::choose(logits, numbers, history, spec)
     }
 }
 

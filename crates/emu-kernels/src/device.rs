@@ -36,10 +36,9 @@ impl DeviceError {
     }
 }
 
-/// Launches of a submit at most. A token of a small model is one submit; of a large one, and of a drawing, a submit is
-/// short enough for a page to stay smooth.
+/// Launches of a submit at most: enough for a token of a model with 60 layers.
 #[cfg(feature = "wgpu")]
-const LAUNCHES: usize = 64;
+const LAUNCHES: usize = 512;
 
 /// An opened device.
 #[derive(Clone, Debug)]
@@ -59,6 +58,11 @@ fn cpu() -> Opened {
         name: "CPU (Flex)".into(),
         hardware: false,
     }
+}
+
+/// Whether a device computes beside the program: what is asked of it is only queued.
+pub fn runs_behind(device: &Device) -> bool {
+    !crate::ops::on_cpu(device)
 }
 
 /// Opens a device natively.
@@ -140,7 +144,7 @@ mod gpu {
     /// The queue of the opened device.
     static QUEUE: Mutex<Option<wgpu::Queue>> = Mutex::new(None);
 
-    /// How often the queue was given work so far, this question included.
+    /// How many numbers the queue gave so far: to work, to this question, and to what only waits for work.
     pub fn submissions() -> Option<u64> {
         let queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
         // wgpu numbers submissions, and shows the number only so.

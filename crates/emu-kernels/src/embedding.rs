@@ -21,6 +21,11 @@ impl QEmbedding {
         }
     }
 
+    /// Whether its rows are packed.
+    pub fn is_packed(&self) -> bool {
+        self.weight.reparameterization::<packed::Packed>().is_some()
+    }
+
     /// # Shapes
     /// - `ids`: `[B, T]`, each below the number of rows
     /// - returns `[B, T, width]`

@@ -32,6 +32,7 @@ pub mod fused;
 #[cfg(feature = "wgpu")]
 mod gpu;
 pub mod init;
+pub mod late;
 pub mod linear;
 pub mod norm;
 pub mod ops;

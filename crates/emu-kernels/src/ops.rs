@@ -149,8 +149,9 @@ pub trait Operations {
     ) -> Tensor<4> {
         let ([b, t, width], [_, g, _, e]) = (qkv.dims(), cache.dims());
         let h = width / e - 2 * g;
+        let start = cache.len();
         if has_kernels(&qkv.device(), e) {
-            let spec = step_spec(h, cache, cache.len(), false);
+            let spec = step_spec(h, cache, start, false);
             let written = cache.write(t, |keys, values, place| {
                 let (q, keys, values) = Dispatch::emu_rope_append(
                     qkv.clone().into_dispatch(),
@@ -171,8 +172,8 @@ pub trait Operations {
             let part = qkv.clone().narrow(2, from * e, heads * e);
             part.reshape([b, t, heads, e]).swap_dims(1, 2) // [B, heads, T, E]
         };
-        cache.append(tables.rotate(part(h, g)), part(h + g, g));
-        tables.rotate(part(0, h))
+        cache.append(tables.rotate_at(start, part(h, g)), part(h + g, g));
+        tables.rotate_at(start, part(0, h))
     }
 
     /// See [`layer_norm`].
@@ -301,13 +302,13 @@ fn step_spec(heads: usize, cache: &LayerCache, start: usize, beams: bool) -> Ste
 
 /// Whether tensors of this device are computed by Flex.
 #[cfg(feature = "flex")]
-fn on_cpu(device: &Device) -> bool {
+pub(crate) fn on_cpu(device: &Device) -> bool {
     *device == Device::flex()
 }
 
 /// Whether tensors of this device are computed by Flex, which is not there.
 #[cfg(not(feature = "flex"))]
-fn on_cpu(_device: &Device) -> bool {
+pub(crate) fn on_cpu(_device: &Device) -> bool {
     false
 }
 
@@ -396,6 +397,7 @@ pub fn decode_attention(
 ///
 /// # Shapes
 /// - `qkv`: `[B, T, (H + 2 G)·E]`; G and E are the cache's
+/// - `tables`: of the positions from 0 on, the cache's capacity at least
 /// - returns `[B, H, T, E]`
 pub fn rope_append(qkv: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<4> {
     operations(&qkv.device()).rope_append(qkv, tables, cache)
@@ -421,19 +423,6 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
 /// `silu(gate) * up`, both `[B, T, D]`.
 pub fn silu_gate(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
     operations(&gate.device()).silu_gate(gate, up)
-}
-
-/// The index of the greatest logit of each row, the first of several, but not `banned`; -1 where one is not a number.
-///
-/// # Shapes
-/// - `logits`: `[.., width]`
-/// - returns `[rows]`
-pub fn best<const D: usize>(logits: Tensor<D>, banned: Option<usize>) -> Tensor<1, Int> {
-    let dims = logits.dims();
-    let rows = dims[..D - 1].iter().product::<usize>();
-    let logits = logits.reshape([rows, dims[D - 1]]);
-    let best = Dispatch::emu_best(logits.into_dispatch(), banned);
-    Tensor::from_dispatch(best)
 }
 
 /// `silu(x[.., :D]) * x[.., D:]`: `[B, T, 2D]` to `[B, T, D]`.

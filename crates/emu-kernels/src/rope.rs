@@ -50,6 +50,11 @@ impl RopeTables {
         }
     }
 
+    /// Tables for positions `0 .. count` of any batch.
+    pub fn upto(count: usize, head_size: usize, base: f64, device: &Device) -> Self {
+        Self::new(&[(0..count).collect()], head_size, base, device)
+    }
+
     fn whole(&self) -> &[Tensor<4>; 2] {
         self.whole.get_or_init(|| {
             let half = self.head_size / 2;
@@ -73,15 +78,26 @@ impl RopeTables {
         self.halves.get_or_init(make).clone()
     }
 
-    /// Rotates `[B, H, T, E]`.
+    /// Rotates `[B, H, T, E]`, whose positions are those of the tables.
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        self.rotate_at(0, x)
+    }
+
+    /// Rotates `[B, H, T, E]`, whose positions are the T of the tables from the `first` on.
+    pub fn rotate_at(&self, first: usize, x: Tensor<4>) -> Tensor<4> {
+        let steps = x.dims()[2];
+        let part = |table: &Tensor<4>| match steps == self.steps {
+            true => table.clone(),
+            false => table.clone().narrow(2, first, steps),
+        };
         let [cos, sin] = self.whole();
+        let (cos, sin) = (part(cos), part(sin));
         let half = x.dims()[3] / 2;
         let (low, high) = (
             x.clone().narrow(3, 0, half),
             x.clone().narrow(3, half, half),
         );
         let turned = Tensor::cat(vec![high.neg(), low], 3);
-        x.mul(cos.clone()).add(turned.mul(sin.clone()))
+        x.mul(cos).add(turned.mul(sin))
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Order as in transformers 4.31: repetition penalty, n-gram ban, minimum length; then temperature, top-k, top-p.
 
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::decode::DecodeBackend;
 use crate::random::Philox;
 
 /// What changes logits before a token is chosen from them.
@@ -108,45 +112,161 @@ pub fn argmax(scores: &[f32]) -> u32 {
 }
 
 impl Sampling {
-    /// Draws a token. Ties are broken by the lower token.
-    pub fn choose(&self, logits: &[f32], random: &mut Philox) -> u32 {
+    /// Draws a token with a uniform number of [0, 1). What may be drawn is taken from the most likely on, of equals the
+    /// lower token first; it is drawn in the order of the vocabulary.
+    pub fn choose(&self, logits: &[f32], uniform: f32) -> u32 {
         if self.temperature <= 0.0 {
             return argmax(logits);
         }
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        order.sort_by(|&a, &b| {
-            logits[b as usize]
-                .total_cmp(&logits[a as usize])
-                .then(a.cmp(&b))
-        });
-        if self.top_k > 0 {
-            order.truncate(self.top_k);
-        }
-        let max = order.first().map_or(0.0, |&i| logits[i as usize]);
-        let weights: Vec<f64> = order
-            .iter()
-            .map(|&i| f64::from((logits[i as usize] - max) / self.temperature).exp())
-            .collect();
-        let total: f64 = weights.iter().sum();
-        // The shortest head of the order whose probability reaches top_p.
-        let mut kept = weights.len();
-        let mut sum = 0.0;
-        for (i, w) in weights.iter().enumerate() {
-            sum += w;
-            if sum >= f64::from(self.top_p) * total {
-                kept = i + 1;
-                break;
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight =
+            |token: u32| f64::from((logits[token as usize] - max) / self.temperature).exp();
+        let mut kept: Vec<u32> = (0..logits.len() as u32).collect();
+        if self.is_narrow() {
+            kept.sort_by(|&a, &b| {
+                logits[b as usize]
+                    .total_cmp(&logits[a as usize])
+                    .then(a.cmp(&b))
+            });
+            if self.top_k > 0 {
+                kept.truncate(self.top_k);
             }
+            let wanted = f64::from(self.top_p) * kept.iter().map(|&t| weight(t)).sum::<f64>();
+            // The shortest head whose probability reaches top_p.
+            let mut sum = 0.0;
+            let reached = kept.iter().position(|&token| {
+                sum += weight(token);
+                sum >= wanted
+            });
+            kept.truncate(reached.map_or(kept.len(), |last| last + 1));
+            kept.sort_unstable();
         }
-        let kept_total: f64 = weights[..kept].iter().sum();
-        let mut left = f64::from(random.uniform()) * kept_total;
-        for (i, w) in weights[..kept].iter().enumerate() {
-            left -= w;
+        let mut left = f64::from(uniform) * kept.iter().map(|&t| weight(t)).sum::<f64>();
+        for &token in &kept {
+            left -= weight(token);
             if left < 0.0 {
-                return order[i];
+                return token;
             }
         }
-        order.get(kept.saturating_sub(1)).copied().unwrap_or(0)
+        kept.last().copied().unwrap_or(0)
+    }
+
+    /// Whether some tokens may not be drawn.
+    fn is_narrow(&self) -> bool {
+        self.top_k > 0 || self.top_p < 1.0
+    }
+}
+
+/// What a kernel that chooses a token is made for. What changes often is in its tensors instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChooseSpec {
+    /// A token that may not be chosen.
+    pub banned: Option<usize>,
+    /// The token that `min_length` bans.
+    pub end: usize,
+    /// As in [`Processors`].
+    pub min_length: usize,
+    /// As in [`Processors`]; 0 for none.
+    pub ngram: usize,
+    /// Whether there is a repetition penalty.
+    pub penalty: bool,
+    /// Whether a token is drawn; else the most likely one is taken.
+    pub sample: bool,
+    /// As in [`Sampling`]; 0 for all.
+    pub top_k: usize,
+    /// Whether there is a top-p.
+    pub top_p: bool,
+}
+
+/// Chooses the tokens of one sequence on its device. What it needs goes there once; only tokens come back.
+#[derive(Debug)]
+pub struct Chooser {
+    processors: Processors,
+    sampling: Sampling,
+    end: u32,
+    device: Device,
+    /// `[3 + tokens]`: temperature, top-p, penalty; then a uniform number for each token, `<s>` included.
+    numbers: Tensor<1>,
+    /// `[1 + tokens]`: how many tokens there are, then the tokens.
+    history: Tensor<1, Int>,
+    /// `[1]`
+    token: Tensor<1, Int>,
+    capacity: usize,
+}
+
+/// `[1 + capacity]`: how many, then the tokens.
+fn upload(history: &[u32], capacity: usize, device: &Device) -> Tensor<1, Int> {
+    let mut all = vec![history.len() as i32];
+    all.extend(history.iter().map(|&token| token as i32));
+    all.resize(1 + capacity, 0);
+    Tensor::from_data(TensorData::new(all, [1 + capacity]), (device, DType::I32))
+}
+
+impl Chooser {
+    /// For a sequence that begins with `history` and has `capacity` tokens at most.
+    pub fn new(
+        processors: Processors,
+        sampling: Sampling,
+        end: u32,
+        history: &[u32],
+        capacity: usize,
+        random: &mut Philox,
+        device: &Device,
+    ) -> Self {
+        let capacity = capacity.max(history.len()) + 1;
+        let mut numbers = vec![
+            sampling.temperature,
+            sampling.top_p,
+            processors.repetition_penalty,
+        ];
+        if sampling.temperature > 0.0 {
+            numbers.extend((0..capacity).map(|_| random.uniform()));
+        }
+        Self {
+            processors,
+            sampling,
+            end,
+            device: device.clone(),
+            numbers: Tensor::from_data(numbers.as_slice(), device),
+            history: upload(history, capacity, device),
+            token: Tensor::from_data(TensorData::new(vec![0i32], [1]), (device, DType::I32)),
+            capacity,
+        }
+    }
+
+    /// Goes on after these tokens.
+    pub fn rewind(&mut self, history: &[u32]) {
+        self.history = upload(history, self.capacity, &self.device);
+    }
+
+    /// The next token, from the logits of the last: `[1, 1, V]` to `[1]`; -1 where one is not a number. On a GPU it is the
+    /// same tensor each time, written again.
+    pub fn choose(&mut self, logits: Tensor<3>, banned: Option<usize>) -> Tensor<1, Int> {
+        let [_, _, vocab] = logits.dims();
+        let spec = ChooseSpec {
+            banned,
+            end: self.end as usize,
+            min_length: self.processors.min_length,
+            ngram: self.processors.no_repeat_ngram,
+            penalty: self.processors.repetition_penalty != 1.0,
+            sample: self.sampling.temperature > 0.0,
+            top_k: self.sampling.top_k.min(vocab),
+            top_p: self.sampling.top_p < 1.0,
+        };
+        let (token, history) = Dispatch::emu_choose(
+            logits.reshape([1, vocab]).into_dispatch(),
+            self.numbers.clone().into_dispatch(),
+            self.token.clone().into_dispatch(),
+            self.history.clone().into_dispatch(),
+            spec,
+        );
+        (self.token, self.history) = (Tensor::from_dispatch(token), Tensor::from_dispatch(history));
+        self.token.clone()
+    }
+
+    /// The token that was chosen last, `[1]`.
+    pub fn token(&self) -> Tensor<1, Int> {
+        self.token.clone()
     }
 }
 
@@ -184,16 +304,21 @@ mod tests {
         };
         let mut seen = [0usize; 4];
         for _ in 0..2000 {
-            seen[top_k.choose(&logits, &mut random) as usize] += 1;
-            assert_eq!(top_p.choose(&logits, &mut random), 1);
+            seen[top_k.choose(&logits, random.uniform()) as usize] += 1;
+            assert_eq!(top_p.choose(&logits, random.uniform()), 1);
         }
         assert!(seen[0] == 0 && seen[3] == 0);
         let share = seen[1] as f64 / 2000.0;
         assert!((share - 0.731).abs() < 0.04, "{share}");
-        assert_eq!(
-            Sampling::default().choose(&[f32::NAN, 1.0, 1.0], &mut random),
-            1
-        );
+        assert_eq!(Sampling::default().choose(&[f32::NAN, 1.0, 1.0], 0.0), 1);
+        // In the order of the vocabulary, of equals the lower ones only.
+        let ties = Sampling {
+            temperature: 1.0,
+            top_k: 2,
+            top_p: 1.0,
+        };
+        let drawn = [0.0, 0.49, 0.51, 0.999].map(|u| ties.choose(&[1.0, 0.0, 1.0, 1.0], u));
+        assert_eq!(drawn, [0, 0, 2, 2]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::ops::{self, AttentionOptions};
 use crate::packed::{BLOCK, Packed, Scheme};
 use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
+use crate::sample::{Chooser, Processors, Sampling};
 
 /// An operation that a device gets wrong, or cannot compute.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +99,8 @@ pub const CASES: &[Case] = &[
         compute: gates,
     },
     Case {
-        operation: "the most likely token",
-        compute: most_likely,
+        operation: "choosing a token",
+        compute: tokens,
     },
 ];
 
@@ -320,9 +321,9 @@ fn decoding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (v, vs) = input.random([1, 1, t, e]);
     // Three positions at once, then one: both asked for as decoding asks.
     let mut cache = LayerCache::new(1, 1, t + 1, e, &input.device);
+    let tables = RopeTables::upto(t + 1, e, base, &input.device);
     let mut step = |from: usize, to: usize| {
         let part = |x: &Tensor<4>| x.clone().narrow(2, from, to - from);
-        let tables = RopeTables::new(&[(from..to).collect()], e, base, &input.device);
         let qkv = Tensor::cat(vec![part(&q), part(&k), part(&v)], 3);
         let q = ops::rope_append(qkv.reshape([1, -1, 3 * e as i64]), &tables, &mut cache);
         ops::decode_attention(q, &cache, None)
@@ -441,21 +442,33 @@ fn upsampling(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::upsample_nearest2(x)), want)
 }
 
-fn most_likely(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
-    let (rows, width, banned) = (3, 700, 5);
-    let (x, mut xs) = input.random([rows, width]);
-    xs[banned] = 50.0;
+/// The most likely token that is not banned, and one drawn from the few most likely.
+fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (width, banned) = (700, 5);
+    let (_, mut xs) = input.random([width]);
+    (xs[banned], xs[9], xs[90], xs[600]) = (50.0, 40.0, 40.0, 40.0);
     let narrow: Vec<f32> = xs.iter().map(|&x| x as f32).collect();
-    let x = input.tensor(&narrow, x.dims());
-    let want = { xs.chunks(width) }
-        .map(|row| {
-            let allowed = row.iter().enumerate().filter(|(i, _)| *i != banned);
-            allowed
-                .fold((0, f64::MIN), |a, (i, &v)| if v > a.1 { (i, v) } else { a })
-                .0 as f64
-        })
-        .collect();
-    (ops::best(x, Some(banned)).float(), want)
+    let logits = input.tensor(&narrow, [1, 1, width]);
+    let greedy = Sampling::default();
+    let narrowed = Sampling {
+        temperature: 0.5,
+        top_k: 2,
+        top_p: 0.999,
+    };
+    let mut got = vec![];
+    for sampling in [greedy, narrowed] {
+        let random = &mut Philox::new(2, Stream::Tokens, 0);
+        let none = Processors::default();
+        let mut chooser = Chooser::new(none, sampling, 0, &[1], 3, random, &input.device);
+        // Each writes over the last, which was copied before.
+        for _ in 0..2 {
+            let token = chooser.choose(logits.clone().add_scalar(0.0), Some(banned));
+            got.push(token.float().mul_scalar(1.0));
+        }
+    }
+    let mut random = Philox::new(2, Stream::Tokens, 0);
+    let mut drawn = || if random.uniform() < 0.5 { 9.0 } else { 90.0 };
+    (Tensor::cat(got, 0), vec![9.0, 9.0, drawn(), drawn()])
 }
 
 fn gates(input: &mut Input) -> (Tensor<1>, Vec<f64>) {

@@ -259,14 +259,8 @@ impl Lm {
     /// An empty cache.
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
         let device = self.embed_tokens.weight.lazy_device();
-        KvCache::new(
-            self.layers.len(),
-            batch,
-            self.kv_heads,
-            capacity,
-            self.head_size,
-            &device,
-        )
+        let dims = [batch, self.kv_heads, capacity, self.head_size];
+        KvCache::new(self.layers.len(), dims, self.rope_base, &device)
     }
 
     /// Final hidden states of whole sequences.
@@ -318,33 +312,23 @@ impl Lm {
     /// - `x`: `[B, T, D]`, returned in the same shape
     pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
         let [_, t, _] = x.dims();
-        let tables = self.tables_after(cache, t, &x.device());
         cache.extend(t);
-        self.layers(x, &tables, cache)
+        self.layers(x, cache)
     }
 
-    /// The same for token ids, `[B, T]` to `[B, T, D]`. Everything that goes to the device goes there before the first
-    /// launch, so that one submit has them all.
+    /// The same for token ids, `[B, T]` to `[B, T, D]`. While single tokens follow each other, nothing needs to go to the
+    /// device: where the ids are there too, all of it is one submit.
     pub fn step_tokens(&self, ids: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         let [_, t] = ids.dims();
-        let tables = self.tables_after(cache, t, &ids.device());
         cache.extend(t);
-        tables.halves();
-        self.layers(self.embed(ids), &tables, cache)
+        self.layers(self.embed(ids), cache)
     }
 
-    fn layers(&self, mut x: Tensor<3>, tables: &RopeTables, cache: &mut KvCache) -> Tensor<3> {
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.step(x, tables, cache);
+    fn layers(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+        for (layer, keys) in self.layers.iter().zip(&mut cache.layers) {
+            x = layer.step(x, &cache.turns, keys);
         }
         self.norm.forward(x)
-    }
-
-    /// Rotary tables of the T positions that follow those in the cache.
-    pub fn tables_after(&self, cache: &KvCache, t: usize, device: &Device) -> RopeTables {
-        let start = cache.len();
-        let positions = [(start..start + t).collect()];
-        RopeTables::new(&positions, self.head_size, self.rope_base, device)
     }
 }
 

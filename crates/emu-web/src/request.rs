@@ -122,7 +122,7 @@ impl Text {
             images,
             // Where a picture would begin that nobody draws, the text is at its end.
             ban_images: false,
-            keep_logits: false,
+            ..Default::default()
         }
     }
 

@@ -36,27 +36,13 @@ pub fn silu_pair(x: FlexTensor) -> FlexTensor {
     tensor(y, [rows, both / 2])
 }
 
-/// The index of the greatest of each row.
-pub fn best(logits: FlexTensor, banned: Option<usize>) -> FlexTensor {
-    let logits = contiguous(logits);
-    let [rows, width] = logits.shape().dims::<2>();
-    let index = |row: &[f32]| {
-        let mut best: Option<(usize, f32)> = None;
-        for (i, &value) in row.iter().enumerate() {
-            if value.is_nan() {
-                return -1;
-            }
-            if banned != Some(i) && best.is_none_or(|(_, b)| value > b) {
-                best = Some((i, value));
-            }
-        }
-        best.map_or(-1, |(i, _)| i as i32)
-    };
-    let best: Vec<i32> = values(&logits)
-        .chunks_exact(width.max(1))
-        .map(index)
-        .collect();
-    FlexTensor::from_data(burn::tensor::TensorData::new(best, [rows]))
+/// Adds one to the first of `place`.
+pub fn advance(place: FlexTensor) -> FlexTensor {
+    let mut place = contiguous(place);
+    if let Some(length) = place.storage_mut::<i32>().first_mut() {
+        *length += 1;
+    }
+    place
 }
 
 /// Rotates queries and keys, appends keys and values to the caches.
@@ -86,7 +72,7 @@ pub fn rope_append(
     let (all_keys, all_values) = (keys.storage_mut::<f32>(), cached.storage_mut::<f32>());
     for (i, row) in from.chunks_exact(width.max(1)).enumerate() {
         let (batch, step) = (i / t, i % t);
-        let turn = &turns[step * e..][..e];
+        let turn = &turns[(spec.start + step) * e..][..e];
         for (head, x) in row.chunks_exact(e).enumerate() {
             if head < h {
                 rotate(

@@ -11,6 +11,7 @@ pub mod group_norm;
 pub mod math;
 pub mod matrix;
 pub mod packed;
+pub mod sample;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};

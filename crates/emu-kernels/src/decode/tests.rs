@@ -5,10 +5,11 @@ use crate::device::{self, DeviceChoice};
 use crate::ops;
 use crate::random::Philox;
 use crate::rope::RopeTables;
+use crate::sample::{Chooser, Processors, Sampling};
 
 fn random<const D: usize>(seed: u32, shape: [usize; D], device: &Device) -> (Tensor<D>, Vec<f64>) {
-    let values = Philox::with_stream(11, seed, 0).normals(shape.iter().product());
-    let wide = values.iter().map(|&v| f64::from(v)).collect();
+    let wide = random_values(seed, shape.iter().product());
+    let values: Vec<f32> = wide.iter().map(|&v| v as f32).collect();
     (
         Tensor::from_data(TensorData::new(values, shape), device),
         wide,
@@ -74,11 +75,11 @@ fn steps(device: &Device) {
     ] {
         let (width, base) = ((h + 2 * g) * e, 10_000.0);
         let mut cache = LayerCache::new(1, g, runs.iter().sum::<usize>() + 2, e, device);
+        let tables = RopeTables::upto(cache.dims()[2], e, base, device);
         let (mut keys, mut values): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (vec![], vec![]);
         for (run, &t) in runs.iter().enumerate() {
             let (qkv, all) = random(20 + run as u32, [1, t, width], device);
             let start = cache.len();
-            let tables = RopeTables::new(&[(start..start + t).collect()], e, base, device);
             let q = ops::rope_append(qkv, &tables, &mut cache);
             let got = ops::decode_attention(q, &cache, None);
             let mut want = vec![];
@@ -107,57 +108,160 @@ fn steps(device: &Device) {
     }
 }
 
-/// The greatest of rows: the first of several, not the banned one, -1 where one is not a number.
+/// The greatest: the first of several, not the banned one, -1 where one is not a number.
 fn greatest(device: &Device) {
-    let width = 1003;
-    let (_, mut values) = random(30, [6, width], device);
-    values.iter_mut().for_each(|v| *v = (*v * 4.0).round());
-    values[2 * width + 1002] = 90.0;
-    values[3 * width] = 90.0;
-    values[4 * width + 700] = f64::NAN;
-    values[5 * width..].fill(f64::NEG_INFINITY);
-    let banned = 17;
-    values[banned] = 99.0;
-    let narrow: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-    let want: Vec<i32> = { narrow.chunks(width) }
-        .map(|row| {
-            let top = |skip: Option<usize>| {
-                let allowed = row.iter().enumerate().filter(|(i, _)| Some(*i) != skip);
-                allowed.fold(
-                    (0, f32::NEG_INFINITY),
-                    |a, (i, &v)| if v > a.1 { (i, v) } else { a },
-                )
-            };
-            if row.iter().any(|v| v.is_nan()) {
-                -1
-            } else {
-                top(Some(banned)).0 as i32
+    let (width, banned) = (1003, 17);
+    let plain: Vec<f32> = random_values(30, width)
+        .iter()
+        .map(|v| (*v as f32 * 4.0).round())
+        .collect();
+    let with = |at: usize, value: f32| {
+        let mut row = plain.clone();
+        (row[banned], row[at]) = (99.0, value);
+        row
+    };
+    let most = plain.iter().copied().fold(f32::MIN, f32::max);
+    let first = plain.iter().position(|&v| v == most).expect("a greatest");
+    let random = || Philox::with_stream(1, 30, 0);
+    let mut chooser = {
+        let (processors, sampling) = (Processors::default(), Sampling::default());
+        Chooser::new(processors, sampling, 2, &[1], 9, &mut random(), device)
+    };
+    for (row, banned, want) in [
+        (plain.clone(), Some(banned), first as i64),
+        (with(banned, 99.0), None, banned as i64),
+        (with(1002, 90.0), Some(banned), 1002),
+        (with(0, 90.0), Some(banned), 0),
+        (with(700, f32::NAN), Some(banned), -1),
+        (vec![f32::MIN; width], Some(banned), 0),
+    ] {
+        let logits = Tensor::<3>::from_data(TensorData::new(row, [1, 1, width]), device);
+        let got = chooser.choose(logits, banned).into_data();
+        assert_eq!(got.iter::<i64>().next(), Some(want));
+    }
+}
+
+/// The logits that generation would draw from, as probabilities in f64.
+fn drawable(logits: &[f64], past: &[u32], p: &Processors, s: &Sampling, banned: usize) -> Vec<f64> {
+    let mut narrow: Vec<f32> = logits.iter().map(|&v| v as f32).collect();
+    p.apply(past, 2, &mut narrow);
+    narrow[banned] = f32::NEG_INFINITY;
+    let mut order: Vec<usize> = (0..narrow.len()).collect();
+    order.sort_by(|&a, &b| narrow[b].total_cmp(&narrow[a]).then(a.cmp(&b)));
+    if s.top_k > 0 {
+        order.truncate(s.top_k);
+    }
+    let most = f64::from(narrow[order[0]]);
+    let weight = |i: usize| ((f64::from(narrow[i]) - most) / f64::from(s.temperature)).exp();
+    let all: f64 = order.iter().map(|&i| weight(i)).sum();
+    let (mut weights, mut sum) = (vec![0.0; narrow.len()], 0.0);
+    for i in order {
+        if sum < f64::from(s.top_p) * all {
+            weights[i] = weight(i);
+        }
+        sum += weight(i);
+    }
+    let kept: f64 = weights.iter().sum();
+    weights.iter_mut().for_each(|w| *w /= kept);
+    weights
+}
+
+/// Tokens that are drawn one after the other fall where their uniform numbers do.
+fn drawn(device: &Device) {
+    let (vocab, banned, tokens) = (517, 5, 12);
+    let plain = Processors::default();
+    let strict = Processors {
+        repetition_penalty: 1.7,
+        no_repeat_ngram: 2,
+        min_length: 6,
+    };
+    for (processors, temperature, top_k, top_p) in [
+        (&plain, 1.0, 0, 1.0),
+        (&plain, 0.7, 1, 1.0),
+        (&strict, 1.3, 0, 0.6),
+        (&strict, 0.9, 40, 1.0),
+        (&plain, 2.0, 600, 0.9),
+        (&strict, 1.1, 7, 0.8),
+        (&strict, 0.0, 0, 1.0),
+    ] {
+        let sampling = Sampling {
+            temperature,
+            top_k,
+            top_p,
+        };
+        let mut history = vec![1u32];
+        let random = Philox::with_stream(5, 77, 0);
+        let mut chooser = Chooser::new(
+            processors.clone(),
+            sampling.clone(),
+            2,
+            &history,
+            tokens,
+            &mut random.clone(),
+            device,
+        );
+        let mut random = random;
+        for step in 0..tokens {
+            // Few levels, so that there are ties, and a small vocabulary in effect, so that tokens come again.
+            let mut logits = random_values(50 + step as u32, vocab);
+            logits
+                .iter_mut()
+                .for_each(|v| *v = (*v * 4.0).round() / 2.0);
+            for favoured in [3, 9, 100, 516] {
+                logits[favoured] += 4.0;
             }
-        })
-        .collect();
-    assert_eq!((want[2], want[3], want[4], want[5]), (1002, 0, -1, 0));
-    let logits = Tensor::<2>::from_data(TensorData::new(narrow, [6, width]), device);
-    let got: Vec<i32> = ops::best(logits.clone(), Some(banned))
-        .into_data()
-        .iter::<i32>()
-        .collect();
-    assert_eq!(got, want);
-    let got: Vec<i32> = ops::best(logits, None).into_data().iter::<i32>().collect();
-    assert_eq!((got[0], got[1]), (17, want[1]));
+            logits[banned] = 40.0;
+            logits[2] += 8.0;
+            let uniform = f64::from(random.uniform());
+            let narrow: Vec<f32> = logits.iter().map(|&v| v as f32).collect();
+            let row = Tensor::<3>::from_data(TensorData::new(narrow, [1, 1, vocab]), device);
+            let got = chooser.choose(row, Some(banned)).into_data();
+            let got = got.iter::<i64>().next().expect("a token") as usize;
+            let cold = Sampling {
+                temperature: temperature.max(1e-3),
+                ..sampling.clone()
+            };
+            let weights = drawable(&logits, &history, processors, &cold, banned);
+            let what = format!("{processors:?} {sampling:?} step {step}: {got}");
+            assert!(weights[got] > 0.0, "{what} may not be drawn");
+            if temperature == 0.0 {
+                let most = weights.iter().copied().fold(0.0, f64::max);
+                assert_eq!(weights.iter().position(|&w| w == most), Some(got), "{what}");
+            } else {
+                let below: f64 = weights[..got].iter().sum();
+                let inside = below - 1e-4..below + weights[got] + 1e-4;
+                assert!(inside.contains(&uniform), "{what}: {uniform} in {inside:?}");
+            }
+            history.push(got as u32);
+        }
+        // After going back, the same tokens are drawn from other places.
+        chooser.rewind(&history[..2]);
+        let logits = Tensor::<3>::zeros([1, 1, vocab], device);
+        let next = chooser.choose(logits, None).into_data();
+        assert!(next.iter::<i64>().next().is_some_and(|token| token >= 0));
+        let broken = vec![f32::NAN; vocab];
+        let broken = Tensor::<3>::from_data(TensorData::new(broken, [1, 1, vocab]), device);
+        let token = chooser.choose(broken, None).into_data();
+        assert_eq!(token.iter::<i64>().next(), Some(-1));
+    }
+}
+
+fn random_values(seed: u32, n: usize) -> Vec<f64> {
+    let values = Philox::with_stream(11, seed, 0).normals(n);
+    values.iter().map(|&v| f64::from(v)).collect()
 }
 
 /// Beams that continue one another see what their ancestors wrote.
 fn beams(device: &Device) {
     let (h, e, beams) = (2, 8, 3);
-    let tables = |at: usize| RopeTables::new(&[vec![at]], e, 100.0, device);
+    let new = || KvCache::new(1, [1, h, 8, e], 100.0, device);
     let write = |cache: &mut KvCache, seed: u32, beams: usize| {
         let (qkv, _) = random(seed, [beams, 1, 3 * h * e], device);
         cache.extend(1);
-        let tables = tables(cache.len());
-        let q = ops::rope_append(qkv, &tables, &mut cache.layers[0]);
+        let q = ops::rope_append(qkv, &cache.turns, &mut cache.layers[0]);
         ops::decode_attention(q, &cache.layers[0], None)
     };
-    let mut cache = KvCache::new(1, 1, h, 8, e, device);
+    let mut cache = new();
     write(&mut cache, 40, 1);
     let mut cache = cache.into_beams(beams);
     write(&mut cache, 41, beams);
@@ -167,15 +271,13 @@ fn beams(device: &Device) {
     let got = write(&mut cache, 43, beams);
     // The same, each beam as a sequence of its own with what its ancestors wrote: 1 <- 0, 2 <- 0, 1 <- 0 at first.
     for (beam, ancestors) in [[0, 1], [0, 2], [0, 1]].into_iter().enumerate() {
-        let mut alone = KvCache::new(1, 1, h, 8, e, device);
+        let mut alone = new();
         let mut last = None;
-        for (at, (seed, row)) in [(40, 0), (41, ancestors[0]), (42, ancestors[1]), (43, beam)]
-            .into_iter()
-            .enumerate()
-        {
+        for (seed, row) in [(40, 0), (41, ancestors[0]), (42, ancestors[1]), (43, beam)] {
             let rows = if seed == 40 { 1 } else { beams };
             let (qkv, _) = random(seed, [rows, 1, 3 * h * e], device);
-            let q = ops::rope_append(qkv.narrow(0, row, 1), &tables(at), &mut alone.layers[0]);
+            let qkv = qkv.narrow(0, row, 1);
+            let q = ops::rope_append(qkv, &alone.turns, &mut alone.layers[0]);
             last = Some(ops::decode_attention(q, &alone.layers[0], None));
         }
         let want: Vec<f64> = last
@@ -191,6 +293,7 @@ fn beams(device: &Device) {
 /// What every device must get right.
 fn everything(device: &Device) {
     greatest(device);
+    drawn(device);
     rows(device);
     steps(device);
     beams(device);

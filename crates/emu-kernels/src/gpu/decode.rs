@@ -1,10 +1,11 @@
 //! A decoding step on a GPU: one launch for each operation.
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, grid, into_contiguous, output};
 use crate::decode::StepSpec;
+use crate::sample::ChooseSpec;
 
 /// Invocations of a workgroup where they share a row.
 const SHARED: usize = 64;
@@ -32,16 +33,39 @@ fn pair_shader(width: usize) -> Shader {
     }
 }
 
-fn best_shader(width: usize, banned: Option<usize>) -> Shader {
+fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
+    let banned = spec.banned.filter(|token| *token < width);
     Shader {
-        name: "best",
-        text: include_str!("../../../../shaders/sample/best.wgsl"),
+        name: "choose",
+        text: include_str!("../../../../shaders/sample/choose.wgsl"),
         constants: vec![
             ("width", width),
-            ("banned", banned.map_or(0, |index| index + 1)),
+            ("forbids", usize::from(banned.is_some())),
+            ("banned", banned.unwrap_or(0)),
+            ("end", spec.end.min(width - 1)),
+            // Without an end token there is nothing to ban.
+            (
+                "min_length",
+                if spec.end < width { spec.min_length } else { 0 },
+            ),
+            ("ngram", spec.ngram),
+            ("penalty", usize::from(spec.penalty)),
+            ("sample", usize::from(spec.sample)),
+            ("top_k", spec.top_k),
+            ("top_p", usize::from(spec.top_p)),
+            ("numbered", usize::from(spec.sample || spec.penalty)),
             ("invocations", 256),
         ],
         invocations: 256,
+    }
+}
+
+fn advance_shader() -> Shader {
+    Shader {
+        name: "advance",
+        text: include_str!("../../../../shaders/attention/advance.wgsl"),
+        constants: vec![],
+        invocations: 1,
     }
 }
 
@@ -93,13 +117,27 @@ pub fn silu_pair(x: CubeTensor) -> CubeTensor {
     y
 }
 
-/// The index of the greatest of each row.
-pub fn best(logits: CubeTensor, banned: Option<usize>) -> CubeTensor {
+/// Changes logits, draws a token, appends it to the history.
+pub fn choose(
+    logits: CubeTensor,
+    numbers: CubeTensor,
+    token: CubeTensor,
+    history: CubeTensor,
+    spec: ChooseSpec,
+) -> (CubeTensor, CubeTensor) {
     let logits = into_contiguous(logits);
-    let (rows, width) = (logits.meta.shape()[0], logits.meta.shape()[1]);
-    let best = super::output_of(&logits, Shape::new([rows]), DType::I32);
-    best_shader(width, banned).launch([rows, 1, 1], &[&logits, &best]);
-    best
+    let mut tensors = vec![&logits, &token, &history];
+    if spec.sample || spec.penalty {
+        tensors.push(&numbers);
+    }
+    choose_shader(logits.meta.shape()[1], &spec).launch([1, 1, 1], &tensors);
+    (token, history)
+}
+
+/// Counts one more position.
+pub fn advance(place: CubeTensor) -> CubeTensor {
+    advance_shader().launch([1, 1, 1], &[&place]);
+    place
 }
 
 /// Rotates queries and keys, appends keys and values to the caches.

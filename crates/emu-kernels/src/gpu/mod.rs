@@ -51,11 +51,16 @@ impl Shader {
     /// The text without the lines that do not count.
     fn chosen(&self) -> String {
         let on = |name: &str| self.constants.iter().any(|c| c.0 == name && c.1 != 0);
-        let (mut text, mut counts) = (String::with_capacity(self.text.len()), true);
+        let mut text = String::with_capacity(self.text.len());
+        // Whether each of the sections that a line is in counts.
+        let mut sections = vec![];
         for line in self.text.lines() {
             match line.trim().strip_prefix("//@") {
-                Some(mark) => counts = mark.strip_prefix("if ").is_none_or(on),
-                None if counts => {
+                Some(mark) => match mark.strip_prefix("if ") {
+                    Some(name) => sections.push(on(name)),
+                    None => drop(sections.pop()),
+                },
+                None if sections.iter().all(|counts| *counts) => {
                     text.push_str(line);
                     text.push('\n');
                 }

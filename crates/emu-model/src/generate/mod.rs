@@ -8,7 +8,7 @@ pub mod text;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::KvCache;
-use emu_kernels::{count, ops};
+use emu_kernels::count;
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
@@ -212,27 +212,6 @@ impl<'a> Session<'a> {
         Ok(flat.chunks(vocab.max(1)).map(<[f32]>::to_vec).collect())
     }
 
-    /// The most likely token after a hidden state `[1, 1, D]`, but not `banned`. It is found on the device: only its index
-    /// comes back.
-    ///
-    /// # Errors
-    /// As [`Session::logits`].
-    pub async fn most_likely(
-        &mut self,
-        hidden: Tensor<3>,
-        banned: Option<u32>,
-    ) -> Result<u32, GenerateError> {
-        let logits = self.lm.logits(hidden);
-        let best = ops::best(logits, banned.map(|token| token as usize));
-        let data = best.into_data_async().await;
-        let data = data.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
-        count::read_back(data.bytes().len());
-        let token = data.iter::<i64>().next();
-        token
-            .and_then(|token| u32::try_from(token).ok())
-            .ok_or(GenerateError::NotFinite)
-    }
-
     /// Appends one position to every beam: `[B, 1, D]` in and out.
     pub fn advance(&mut self, embeds: Tensor<3>) -> Tensor<3> {
         self.cost.steps += 1;
@@ -251,6 +230,16 @@ impl<'a> Session<'a> {
         );
         self.cost.steps += 1;
         self.lm.step_tokens(ids, &mut self.cache)
+    }
+
+    /// Appends one token that is on the device, `[1]`. It is not counted: it may turn out not to be needed.
+    pub fn run_ahead(&mut self, token: Tensor<1, Int>) -> Tensor<3> {
+        // Where logits are no numbers, there is no token. That is found when it comes back.
+        let token = match self.lm.embed_tokens.is_packed() {
+            true => token,
+            false => token.clamp_min(0),
+        };
+        self.lm.step_tokens(token.reshape([1, 1]), &mut self.cache)
     }
 }
 

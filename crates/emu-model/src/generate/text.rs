@@ -1,8 +1,12 @@
 //! Greedy decoding and sampling, with pictures where the model asks for them.
 
+use std::collections::VecDeque;
+
 use burn::tensor::Tensor;
+use emu_kernels::device::runs_behind;
+use emu_kernels::late::{self, Late, Recorded};
 use emu_kernels::random::{Philox, Stream};
-use emu_kernels::sample::{Processors, Sampling};
+use emu_kernels::sample::{Chooser, Processors, Sampling};
 
 use super::{Cost, GenerateError, PictureRules, Prompt, Rules, Session};
 use crate::Emu;
@@ -24,6 +28,8 @@ pub struct TextOptions {
     pub images: bool,
     /// Never emit [IMG] where nobody draws (`images` is off).
     pub ban_images: bool,
+    /// Go on after tokens that end an answer, as for measuring.
+    pub ignore_ends: bool,
     /// Keep the processed logits of every token for [`TextMachine::processed`].
     pub keep_logits: bool,
 }
@@ -37,6 +43,7 @@ impl Default for TextOptions {
             seed: 0,
             images: false,
             ban_images: true,
+            ignore_ends: false,
             keep_logits: false,
         }
     }
@@ -67,19 +74,66 @@ pub enum TextEvent {
 }
 
 enum State {
-    /// The logits of this hidden state choose the next token.
-    Choose(Tensor<3>),
+    /// Text.
+    Text,
     /// A picture is being made; this hidden state gives its next embedding.
     Draw(Tensor<3>, PictureRules, Vec<Tensor<3>>),
     Done(Finish),
 }
 
+/// Where the next token comes from.
+enum Next {
+    /// The logits of this hidden state.
+    Choose(Tensor<3>),
+    /// A turn of the model, which reads the last token where it is.
+    Turn,
+    /// Nothing follows.
+    Nothing,
+}
+
+/// A token that was asked for.
+struct Asked {
+    token: Late,
+    /// Whether it took a turn of the model.
+    turned: bool,
+}
+
+/// A turn of the model that was recorded.
+struct Turn {
+    recorded: Recorded,
+    /// What it writes: the hidden state after the token that it reads.
+    hidden: Tensor<3>,
+    /// The token that it may not choose.
+    banned: Option<u32>,
+}
+
+/// Tokens on their way at once, where the device computes beside us: while one comes back, it computes the next.
+const DEPTH: usize = 2;
+/// Turns before one is recorded: kernels are compiled by then, and memory is where it stays.
+const LIVE_TURNS: usize = 2;
+
 /// A generation of one sequence.
+///
+/// On a GPU it does not wait for a token to go on: the model reads it where it was chosen, and it comes back meanwhile. What
+/// was computed beyond the end, or beyond the begin of a picture, is forgotten by setting back the length of the cache.
 pub struct TextMachine<'a> {
+    /// Dropped before what it was recorded with.
+    recorded: Option<Turn>,
+    /// Turns so far that were not recorded; absent where recording failed.
+    live: Option<usize>,
     session: Session<'a>,
     rules: Rules,
     options: TextOptions,
     random: Philox,
+    chooser: Chooser,
+    /// Asked for and not yet taken, oldest first.
+    asked: VecDeque<Asked>,
+    /// Of tokens that the model has read before they were taken here: the hidden state after each, and the positions in the
+    /// cache with it.
+    read: VecDeque<(Tensor<3>, usize)>,
+    next: Next,
+    /// How many tokens may be asked for at once.
+    depth: usize,
     /// `<s>` and what was made since.
     history: Vec<u32>,
     state: State,
@@ -128,13 +182,31 @@ impl<'a> TextMachine<'a> {
         let (session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
+        let device = hidden.device();
+        let chooser = Chooser::new(
+            options.processors.clone(),
+            options.sampling.clone(),
+            rules.end(),
+            &history,
+            options.max_new_tokens.min(rules.context),
+            &mut random.clone(),
+            &device,
+        );
+        let behind = runs_behind(&device);
         Ok(Self {
+            recorded: None,
+            live: behind.then_some(0),
             session,
             rules,
             options,
             random,
+            chooser,
+            asked: VecDeque::new(),
+            read: VecDeque::new(),
+            next: Next::Choose(hidden),
+            depth: if behind { DEPTH } else { 1 },
             history,
-            state: State::Choose(hidden),
+            state: State::Text,
             processed: None,
         })
     }
@@ -164,56 +236,170 @@ impl<'a> TextMachine<'a> {
                 self.state = State::Done(finish);
                 Ok(TextEvent::Done(finish))
             }
-            State::Choose(hidden) => self.choose(hidden).await,
+            State::Text => self.say().await,
             State::Draw(hidden, pictures, made) => self.draw(hidden, pictures, made),
         }
     }
 
-    async fn choose(&mut self, hidden: Tensor<3>) -> Result<TextEvent, GenerateError> {
-        if self.history.len() > self.options.max_new_tokens {
+    async fn say(&mut self) -> Result<TextEvent, GenerateError> {
+        let token = match self.options.keep_logits {
+            true => self.choose_here().await?,
+            false => self.take().await?,
+        };
+        let Some(token) = token else {
             return Ok(TextEvent::Done(Finish::Length));
+        };
+        self.history.push(token);
+        let read = self.read.pop_front();
+        let pictures = self.rules.pictures;
+        let pictures = pictures.filter(|p| self.options.images && token == p.img);
+        self.state = if !self.options.ignore_ends && self.rules.ends.contains(&token) {
+            // Nothing goes on from here.
+            (self.asked, self.next) = (VecDeque::new(), Next::Nothing);
+            State::Done(Finish::End)
+        } else if let Some(pictures) = pictures.filter(|_| self.goes_on(self.history.len())) {
+            let hidden = match read {
+                Some((hidden, length)) => {
+                    self.session.cache.truncate(length);
+                    self.session.cost.steps += 1;
+                    hidden
+                }
+                None => self.session.advance_tokens(&[token]),
+            };
+            self.go_back();
+            State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
+        } else {
+            State::Text
+        };
+        Ok(TextEvent::Token(token))
+    }
+
+    /// The next token that was asked for; so many are asked for that the device has work meanwhile. None where nothing follows.
+    async fn take(&mut self) -> Result<Option<u32>, GenerateError> {
+        while self.asked.len() < self.depth && self.has_room(self.history.len() + self.asked.len())
+        {
+            let turned = match std::mem::replace(&mut self.next, Next::Nothing) {
+                Next::Choose(hidden) => {
+                    let banned = self.banned(0);
+                    choose(&self.session, &mut self.chooser, hidden, banned);
+                    false
+                }
+                Next::Turn if self.goes_on(self.history.len() + self.asked.len()) => {
+                    let hidden = self.turn()?;
+                    // Those that were taken are not set back to.
+                    if !self.asked.is_empty() {
+                        self.read.push_back((hidden, self.session.cache.len()));
+                    }
+                    true
+                }
+                _ => break,
+            };
+            let token = late::ask(self.chooser.token());
+            self.asked.push_back(Asked { token, turned });
+            self.next = Next::Turn;
         }
-        let left = self.session.cache.capacity() - self.session.cache.len();
-        // Nobody would draw it, or there is no room for it.
-        let banned = self.rules.pictures.and_then(|pictures| {
+        let Some(Asked { token, turned }) = self.asked.pop_front() else {
+            return Ok(None);
+        };
+        let answer = token.await.map_err(GenerateError::Device)?;
+        self.session.cost.steps += usize::from(turned);
+        let token = answer.first().and_then(|&token| u32::try_from(token).ok());
+        token.map(Some).ok_or(GenerateError::NotFinite)
+    }
+
+    /// The model reads the last token that was chosen, where it is, and chooses the next. Returns the hidden state in between.
+    fn turn(&mut self) -> Result<Tensor<3>, GenerateError> {
+        let banned = self.banned(1);
+        self.recorded.take_if(|turn| turn.banned != banned);
+        if self.recorded.is_none() {
+            let (session, chooser) = (&mut self.session, &mut self.chooser);
+            if self.live != Some(LIVE_TURNS) {
+                self.live = self.live.map(|turns| turns + 1);
+                return Ok(turn(session, chooser, banned));
+            }
+            let device = chooser.token().device();
+            match Recorded::record(&device, || turn(session, chooser, banned)) {
+                Ok((recorded, hidden)) => {
+                    // It will run below, as every time after.
+                    session.cache.unrecorded();
+                    self.recorded = Some(Turn {
+                        recorded,
+                        hidden,
+                        banned,
+                    });
+                }
+                Err(_) => {
+                    session.cache.unrecorded();
+                    self.live = None;
+                    return Ok(turn(session, chooser, banned));
+                }
+            }
+        }
+        let Some(turn) = &mut self.recorded else {
+            return Err(GenerateError::Empty);
+        };
+        // Safety: weights are borrowed, cache and chooser are fields; where one of their tensors is replaced, in `go_back`, the
+        // recording is dropped.
+        unsafe { turn.recorded.replay() }.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
+        self.session.cache.replayed();
+        Ok(turn.hidden.clone())
+    }
+
+    /// Goes on after the tokens that were taken, whatever was computed since.
+    fn go_back(&mut self) {
+        self.asked.clear();
+        self.read.clear();
+        self.recorded = None;
+        self.live = self.live.map(|_| 0);
+        self.next = Next::Nothing;
+        self.chooser.rewind(&self.history);
+    }
+
+    /// Whether another token may follow so many, `<s>` counted.
+    fn has_room(&self, tokens: usize) -> bool {
+        tokens <= self.options.max_new_tokens
+    }
+
+    /// Whether the model may read the last of so many tokens to find another.
+    fn goes_on(&self, tokens: usize) -> bool {
+        self.has_room(tokens) && self.session.cache.len() < self.session.cache.capacity()
+    }
+
+    /// The token that may not come once the cache is so many positions longer: nobody would draw it, or there would be no
+    /// room for it.
+    fn banned(&self, more: usize) -> Option<u32> {
+        let length = self.session.cache.len() + more;
+        let left = self.session.cache.capacity().saturating_sub(length);
+        self.rules.pictures.and_then(|pictures| {
             let banned = match self.options.images {
                 true => left < pictures.queries + 2,
                 false => self.options.ban_images,
             };
             banned.then_some(pictures.img)
-        });
-        let TextOptions {
-            processors,
-            sampling,
-            keep_logits,
-            ..
-        } = &self.options;
-        let greedy = sampling.temperature <= 0.0 && processors.are_idle(self.history.len());
-        let token = if greedy && !keep_logits {
-            self.session.most_likely(hidden, banned).await?
-        } else {
-            let mut logits = self.session.logits(hidden).await?.remove(0);
-            processors.apply(&self.history, self.rules.end(), &mut logits);
-            if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
-                *score = f32::NEG_INFINITY;
+        })
+    }
+
+    /// Chooses a token here, from logits that are brought here and kept.
+    async fn choose_here(&mut self) -> Result<Option<u32>, GenerateError> {
+        let tokens = self.history.len();
+        let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
+            Next::Choose(hidden) if self.has_room(tokens) => hidden,
+            Next::Turn if self.goes_on(tokens) => {
+                self.session.advance_tokens(&self.history[tokens - 1..])
             }
-            let token = sampling.choose(&logits, &mut self.random);
-            self.processed = keep_logits.then_some(logits);
-            token
+            _ => return Ok(None),
         };
-        self.history.push(token);
-        if self.rules.ends.contains(&token) {
-            self.state = State::Done(Finish::End);
-        } else if left > 0 && self.history.len() <= self.options.max_new_tokens {
-            let hidden = self.session.advance_tokens(&[token]);
-            self.state = match self.rules.pictures {
-                Some(pictures) if self.options.images && token == pictures.img => {
-                    State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
-                }
-                _ => State::Choose(hidden),
-            };
+        let banned = self.banned(0);
+        let mut logits = self.session.logits(hidden).await?.remove(0);
+        let processors = &self.options.processors;
+        processors.apply(&self.history, self.rules.end(), &mut logits);
+        if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
+            *score = f32::NEG_INFINITY;
         }
-        Ok(TextEvent::Token(token))
+        let sampling = &self.options.sampling;
+        let token = sampling.choose(&logits, self.random.uniform());
+        self.processed = Some(logits);
+        Ok(Some(token))
     }
 
     fn draw(
@@ -231,8 +417,8 @@ impl<'a> TextMachine<'a> {
             self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        let hidden = self.session.advance_tokens(&[pictures.end_img]);
-        self.state = State::Choose(hidden);
+        self.next = Next::Choose(self.session.advance_tokens(&[pictures.end_img]));
+        self.state = State::Text;
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
 
@@ -247,4 +433,17 @@ impl<'a> TextMachine<'a> {
             }
         }
     }
+}
+
+/// The model reads the last token that was chosen and chooses the next.
+fn turn(session: &mut Session<'_>, chooser: &mut Chooser, banned: Option<u32>) -> Tensor<3> {
+    let hidden = session.run_ahead(chooser.token());
+    choose(session, chooser, hidden.clone(), banned);
+    hidden
+}
+
+/// Chooses a token by the logits of a hidden state.
+fn choose(session: &Session<'_>, chooser: &mut Chooser, hidden: Tensor<3>, banned: Option<u32>) {
+    let logits = session.lm.logits(hidden);
+    chooser.choose(logits, banned.map(|token| token as usize));
 }

@@ -1,0 +1,52 @@
+//! Choosing a token on the CPU.
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::TensorData;
+
+use super::{contiguous, values};
+use crate::sample::{ChooseSpec, Processors, Sampling};
+
+/// Changes a row of logits, draws a token from it, appends the token to the history.
+pub fn choose(
+    logits: FlexTensor,
+    numbers: FlexTensor,
+    history: FlexTensor,
+    spec: ChooseSpec,
+) -> (FlexTensor, FlexTensor) {
+    let (logits, numbers) = (contiguous(logits), contiguous(numbers));
+    let mut history = contiguous(history);
+    let mut logits = values(&logits).to_vec();
+    let numbers = values(&numbers);
+    let past = history.storage_mut::<i32>();
+    let made = (past[0].max(0) as usize).min(past.len() - 1);
+    let tokens: Vec<u32> = past[1..1 + made]
+        .iter()
+        .map(|&token| token as u32)
+        .collect();
+    let strange = logits.iter().any(|logit| logit.is_nan());
+    let processors = Processors {
+        repetition_penalty: if spec.penalty { numbers[2] } else { 1.0 },
+        no_repeat_ngram: spec.ngram,
+        min_length: spec.min_length,
+    };
+    processors.apply(&tokens, spec.end as u32, &mut logits);
+    if let Some(logit) = spec.banned.and_then(|token| logits.get_mut(token)) {
+        *logit = f32::NEG_INFINITY;
+    }
+    let sampling = Sampling {
+        temperature: if spec.sample { numbers[0] } else { 0.0 },
+        top_k: spec.top_k,
+        top_p: if spec.top_p { numbers[1] } else { 1.0 },
+    };
+    let uniform = numbers.get(2 + made).copied().unwrap_or(0.0);
+    let token = sampling.choose(&logits, uniform) as i32;
+    if 1 + made < past.len() {
+        past[1 + made] = token;
+        past[0] = made as i32 + 1;
+    }
+    let token = if strange { -1 } else { token };
+    (
+        FlexTensor::from_data(TensorData::new(vec![token], [1])),
+        history,
+    )
+}

@@ -1,0 +1,113 @@
+//! Running without waiting: results that come back while the device goes on, and launches that are recorded once.
+
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use burn::backend::{Backend, BackendTypes, Dispatch};
+#[cfg(feature = "wgpu")]
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::tensor::{Device, ExecutionError, Int, Tensor};
+
+use crate::count::{self, Cost, Counting};
+
+/// Numbers on their way back from a device, or what it said went wrong.
+pub type Late = Pin<Box<dyn Future<Output = Result<Vec<i32>, String>>>>;
+
+/// Asks a device for numbers: the copy is queued behind what was launched so far, and before what is launched from here
+/// on, which may write the same tensor again. `into_data_async` of a tensor would copy when it is awaited, natively even
+/// later.
+pub fn ask(numbers: Tensor<1, Int>) -> Late {
+    #[cfg(feature = "wgpu")]
+    if let DispatchTensorKind::Cube(BackendTensor::Int(tensor)) =
+        numbers.clone().into_dispatch().kind
+    {
+        use cubecl::server::CopyDescriptor;
+
+        return started(async move {
+            let (shape, strides) = (tensor.meta.shape().clone(), tensor.meta.strides().clone());
+            let handle = tensor.handle.binding();
+            let copy = CopyDescriptor::new(handle, shape, strides, size_of::<i32>());
+            let bytes = tensor.client.read_one_tensor_async(copy).await;
+            let bytes = bytes.map_err(|e| format!("{e:?}"))?;
+            count::read_back(bytes.len());
+            let numbers = bytes.chunks_exact(4);
+            Ok(numbers
+                .map(|n| i32::from_le_bytes([n[0], n[1], n[2], n[3]]))
+                .collect())
+        });
+    }
+    started(async move {
+        let data = numbers
+            .into_data_async()
+            .await
+            .map_err(|e| format!("{e:?}"))?;
+        count::read_back(data.bytes().len());
+        Ok(data.iter::<i32>().collect())
+    })
+}
+
+/// A future that has done what it does before it waits.
+fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> Late {
+    let mut future = Box::pin(future);
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(numbers) => Box::pin(core::future::ready(numbers)),
+        Poll::Pending => future,
+    }
+}
+
+/// Launches that were recorded, to be made again without what led to them.
+///
+/// They read and write the buffers that they were recorded with. Whoever holds the recording keeps alive what it does not
+/// hold itself: weights, caches, and everything that was made before it.
+pub struct Recorded {
+    graph: <Dispatch as BackendTypes>::GraphPrimitive,
+    device: Device,
+    cost: Cost,
+    /// Whether it never ran: its launches were counted while they were recorded.
+    fresh: bool,
+}
+
+impl Recorded {
+    /// Records what `work` launches, which does not run. It must neither send anything to the device nor read from it, and
+    /// its kernels must have run before.
+    ///
+    /// # Errors
+    /// Where the device does not record, or not this. What `work` did beside launching remains done.
+    pub fn record<T>(
+        device: &Device,
+        work: impl FnOnce() -> T,
+    ) -> Result<(Self, T), ExecutionError> {
+        let dispatch = device.as_dispatch();
+        let cost = Counting::start();
+        Dispatch::graph_prepare(dispatch)?;
+        Dispatch::graph_start_capture(dispatch)?;
+        let made = work();
+        let graph = Dispatch::graph_stop_capture(dispatch)?;
+        let recorded = Self {
+            graph,
+            device: device.clone(),
+            cost: cost.spent(),
+            fresh: true,
+        };
+        Ok((recorded, made))
+    }
+
+    /// Makes the launches again.
+    ///
+    /// # Safety
+    /// Every tensor that the recorded work read or wrote and does not return still exists.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub unsafe fn replay(&mut self) -> Result<(), ExecutionError> {
+        // Safety: the caller's promise.
+        unsafe { Dispatch::graph_replay(self.device.as_dispatch(), &self.graph) }?;
+        if !core::mem::replace(&mut self.fresh, false) {
+            count::replayed(&self.cost);
+        }
+        Ok(())
+    }
+}

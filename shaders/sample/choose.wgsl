@@ -1,0 +1,305 @@
+// choose: changes a row of logits as generation asks, draws a token from it, appends the token to the history. One workgroup.
+// twin  crates/emu-kernels/src/cpu/sample.rs     test  crates/emu-kernels/src/decode/tests.rs
+//
+// The tokens that may be drawn are those above a threshold, which is found bit by bit, and of those that equal it the first
+// few. They are drawn in the order of the vocabulary, of which each invocation has a stretch.
+
+@group(0) @binding(0) var<storage, read_write> logits: array<f32>;   // [WIDTH], changed
+@group(0) @binding(1) var<storage, read_write> token: array<i32>;    // [1]; -1 where a logit is not a number
+@group(0) @binding(2) var<storage, read_write> history: array<i32>;  // how many, then the tokens
+//@if numbered
+@group(0) @binding(3) var<storage, read_write> numbers: array<f32>;  // temperature, top-p, penalty, then uniforms
+//@end
+
+const WIDTH = {{width}}u;
+const INVOCATIONS = {{invocations}}u;
+const STRETCH = (WIDTH + INVOCATIONS - 1u) / INVOCATIONS;
+const BANNED = {{banned}}u;
+const END = {{end}}u;
+const MIN_LENGTH = {{min_length}}u;
+const NGRAM = {{ngram}}u;
+const TOP_K = {{top_k}}u;
+const LEAST = -3.4028234e38;
+
+var<workgroup> shared_count: u32;
+var<workgroup> strange: atomic<u32>;
+var<workgroup> tally: atomic<u32>;
+var<workgroup> values: array<f32, INVOCATIONS>;
+var<workgroup> indices: array<u32, INVOCATIONS>;
+var<workgroup> chosen: u32;
+var<workgroup> left: f32;
+
+// Ascending as the numbers are.
+fn key(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}
+
+// The sum over all invocations, for all of them.
+fn total(local: u32, value: f32) -> f32 {
+    values[local] = value;
+    workgroupBarrier();
+    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
+        if local < step {
+            values[local] += values[local + step];
+        }
+        workgroupBarrier();
+    }
+    let sum = workgroupUniformLoad(&values[0]);
+    return sum;
+}
+
+fn count(local: u32, value: u32) -> u32 {
+    if local == 0u {
+        atomicStore(&tally, 0u);
+    }
+    workgroupBarrier();
+    atomicAdd(&tally, value);
+    workgroupBarrier();
+    if local == 0u {
+        shared_count = atomicLoad(&tally);
+    }
+    let sum = workgroupUniformLoad(&shared_count);
+    return sum;
+}
+
+@compute @workgroup_size({{invocations}}, 1, 1)
+fn main(@builtin(local_invocation_index) local: u32) {
+    let capacity = arrayLength(&history) - 1u;
+    if local == 0u {
+        shared_count = min(u32(max(history[0], 0)), capacity);
+        atomicStore(&strange, 0u);
+    }
+    let made = workgroupUniformLoad(&shared_count);
+    for (var i = local; i < WIDTH; i += INVOCATIONS) {
+        // By its bits: comparisons may be compiled as if there were no such value.
+        if (bitcast<u32>(logits[i]) & 0x7fffffffu) > 0x7f800000u {
+            atomicStore(&strange, 1u);
+        }
+    }
+
+    //@if penalty
+    for (var i = local; i < made; i += INVOCATIONS) {
+        let seen = history[1u + i];
+        var first = seen >= 0 && u32(seen) < WIDTH;
+        for (var j = 0u; j < i; j++) {
+            first = first && history[1u + j] != seen;
+        }
+        if first {
+            let logit = logits[seen];
+            logits[seen] = logit * select(1.0 / numbers[2], numbers[2], logit < 0.0);
+        }
+    }
+    storageBarrier();
+    workgroupBarrier();
+    //@end
+    //@if ngram
+    if made >= NGRAM {
+        for (var i = local; i + NGRAM <= made; i += INVOCATIONS) {
+            var same = true;
+            for (var j = 0u; j + 1u < NGRAM; j++) {
+                same = same && history[1u + i + j] == history[1u + made + 1u - NGRAM + j];
+            }
+            let last = history[i + NGRAM];
+            if same && last >= 0 && u32(last) < WIDTH {
+                logits[last] = LEAST;
+            }
+        }
+    }
+    storageBarrier();
+    workgroupBarrier();
+    //@end
+    //@if min_length
+    if local == 0u && made < MIN_LENGTH {
+        logits[END] = LEAST;
+    }
+    //@end
+    //@if forbids
+    if local == 0u {
+        logits[BANNED] = LEAST;
+    }
+    //@end
+    storageBarrier();
+    workgroupBarrier();
+
+    // The greatest, the first of several.
+    var greatest = LEAST;
+    var best = WIDTH;
+    for (var i = local; i < WIDTH; i += INVOCATIONS) {
+        if logits[i] > greatest || best == WIDTH {
+            greatest = logits[i];
+            best = i;
+        }
+    }
+    values[local] = greatest;
+    indices[local] = best;
+    workgroupBarrier();
+    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
+        if local < step {
+            let other = local + step;
+            let better = values[other] > values[local]
+                || (values[other] == values[local] && indices[other] < indices[local]);
+            if indices[local] == WIDTH || (better && indices[other] < WIDTH) {
+                values[local] = values[other];
+                indices[local] = indices[other];
+            }
+        }
+        workgroupBarrier();
+    }
+    greatest = workgroupUniformLoad(&values[0]);
+    if local == 0u {
+        chosen = indices[0];
+    }
+
+    //@if sample
+    let heat = 1.0 / numbers[0];
+    // Those with a greater key may be drawn, and so many of those with this one.
+    var threshold = 0u;
+    var ties = WIDTH;
+    //@if top_k
+    for (var bit = 32u; bit > 0u; bit--) {
+        let candidate = threshold | (1u << (bit - 1u));
+        var above = 0u;
+        for (var i = local; i < WIDTH; i += INVOCATIONS) {
+            above += select(0u, 1u, key(logits[i]) >= candidate);
+        }
+        if count(local, above) >= TOP_K {
+            threshold = candidate;
+        }
+    }
+    {
+        var above = 0u;
+        for (var i = local; i < WIDTH; i += INVOCATIONS) {
+            above += select(0u, 1u, key(logits[i]) > threshold);
+        }
+        ties = TOP_K - min(count(local, above), TOP_K);
+    }
+    //@end
+    //@if top_p
+    {
+        let least = threshold;
+        // The mass of all that may be drawn so far.
+        var above = 0.0;
+        var equal = 0u;
+        var weight = 0.0;
+        for (var i = local; i < WIDTH; i += INVOCATIONS) {
+            let k = key(logits[i]);
+            let w = exp((logits[i] - greatest) * heat);
+            above += select(0.0, w, k > least);
+            if k == least {
+                equal += 1u;
+                weight = max(weight, w);
+            }
+        }
+        let tied = min(count(local, equal), ties);
+        values[local] = weight;
+        workgroupBarrier();
+        if local == 0u {
+            for (var i = 1u; i < INVOCATIONS; i++) {
+                values[0] = max(values[0], values[i]);
+            }
+        }
+        let each = workgroupUniformLoad(&values[0]);
+        let wanted = numbers[1] * (total(local, above) + f32(tied) * each);
+        for (var bit = 32u; bit > 0u; bit--) {
+            let candidate = threshold | (1u << (bit - 1u));
+            var mass = 0.0;
+            for (var i = local; i < WIDTH; i += INVOCATIONS) {
+                mass += select(0.0, exp((logits[i] - greatest) * heat), key(logits[i]) >= candidate);
+            }
+            if total(local, mass) >= wanted {
+                threshold = candidate;
+            }
+        }
+        // As many of equals as it takes.
+        var more = 0.0;
+        weight = 0.0;
+        for (var i = local; i < WIDTH; i += INVOCATIONS) {
+            let k = key(logits[i]);
+            let w = exp((logits[i] - greatest) * heat);
+            more += select(0.0, w, k > threshold);
+            weight = select(weight, w, k == threshold);
+        }
+        let missing = wanted - total(local, more);
+        values[local] = weight;
+        workgroupBarrier();
+        if local == 0u {
+            for (var i = 1u; i < INVOCATIONS; i++) {
+                values[0] = max(values[0], values[i]);
+            }
+        }
+        let one = workgroupUniformLoad(&values[0]);
+        let few = max(u32(ceil(missing / max(one, 1e-37))), 1u);
+        ties = select(few, min(few, ties), threshold == least);
+    }
+    //@end
+    // A stretch each: how many equals, then how much mass.
+    let start = min(local * STRETCH, WIDTH);
+    let end = min(start + STRETCH, WIDTH);
+    var equals = 0u;
+    for (var i = start; i < end; i++) {
+        equals += select(0u, 1u, key(logits[i]) == threshold);
+    }
+    indices[local] = equals;
+    workgroupBarrier();
+    var before = 0u;
+    for (var i = 0u; i < local; i++) {
+        before += indices[i];
+    }
+    var mass = 0.0;
+    var rank = before;
+    for (var i = start; i < end; i++) {
+        let k = key(logits[i]);
+        if k > threshold || (k == threshold && rank < ties) {
+            mass += exp((logits[i] - greatest) * heat);
+        }
+        rank += select(0u, 1u, k == threshold);
+    }
+    workgroupBarrier();
+    values[local] = mass;
+    workgroupBarrier();
+    if local == 0u {
+        var sum = 0.0;
+        for (var i = 0u; i < INVOCATIONS; i++) {
+            sum += values[i];
+        }
+        // The stretch in which the draw falls; the last with any mass where rounding runs over the end.
+        left = numbers[min(2u + made, arrayLength(&numbers) - 1u)] * sum;
+        var stretch = 0u;
+        for (var i = 0u; i < INVOCATIONS; i++) {
+            if values[i] > 0.0 {
+                stretch = i;
+                if left < values[i] {
+                    break;
+                }
+                left -= values[i];
+            }
+        }
+        shared_count = stretch;
+    }
+    let stretch = workgroupUniformLoad(&shared_count);
+    if local == stretch {
+        var rest = left;
+        rank = before;
+        for (var i = start; i < end; i++) {
+            let k = key(logits[i]);
+            if k > threshold || (k == threshold && rank < ties) {
+                chosen = i;
+                rest -= exp((logits[i] - greatest) * heat);
+                if rest < 0.0 {
+                    break;
+                }
+            }
+            rank += select(0u, 1u, k == threshold);
+        }
+    }
+    //@end
+    workgroupBarrier();
+    if local == 0u {
+        token[0] = select(i32(chosen), -1, atomicLoad(&strange) == 1u);
+        if made < capacity {
+            history[1u + made] = i32(chosen);
+            history[0] = i32(made + 1u);
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! `cargo xtask wasm`: the two WASM modules of the npm package, one for WebGPU, one for the CPU.
 //!
-//! Compile, turn into what JavaScript can load (wasm-bindgen, of the version in Cargo.lock), optimise (Binaryen's
-//! wasm-opt, of the version in web/package-lock.json), and hold the sizes against their budgets.
+//! Compile, take out what nothing runs, turn into what JavaScript can load (wasm-bindgen, of the version in Cargo.lock),
+//! optimise (Binaryen's wasm-opt, of the version in web/package-lock.json), and hold the sizes against their budgets.
+
+mod trim;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ const FEATURES: [&str; 7] = [
     "sign-ext",
     "simd",
 ];
+/// What is compiled for speed in the CPU's module and for size in that for WebGPU.
+const COOL: [&str; 2] = ["emu-kernels", "tokenizers"];
 /// Bytes of a module, as it is and under brotli.
 const BUDGET: Size = Size {
     raw: 12_000_000,
@@ -64,7 +68,7 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
             println!("{FOLDER}/{module}: as before");
             continue;
         }
-        bind(workspace, &compiled, &folder)?;
+        bind(workspace, &trimmed(module, &compiled)?, &folder)?;
         let file = folder.join("emu_web_bg.wasm");
         if !args.quick {
             optimise(workspace, &file)?;
@@ -104,11 +108,55 @@ fn compile(workspace: &Workspace, module: &str) -> Result<PathBuf> {
     let mut build = command::cargo(workspace);
     build
         .args(["build", "--profile", "wasm", "--package", "emu-web"])
-        .args(["--features", module, "--target", TARGET]);
+        .args(["--features", module, "--target", TARGET])
+        .args(["--config", &short_paths(workspace)]);
+    if module == "webgpu" {
+        // What computes on the CPU module's behalf has nothing to hurry for where a GPU computes.
+        for package in COOL {
+            let level = format!("profile.wasm.package.{package}.opt-level=\"z\"");
+            build.args(["--config", &level]);
+        }
+    }
     if !command::succeeds(&mut build)? {
         bail!("the {module} module did not build; the compiler's message is above");
     }
     Ok(target.join(TARGET).join("wasm/emu_web.wasm"))
+}
+
+/// A setting of Cargo's by which the places of this machine do not come into a module: panics name their file.
+fn short_paths(workspace: &Workspace) -> String {
+    let home = std::env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    );
+    let registries = fs::read_dir(home.join("registry/src"));
+    let registries = { registries.into_iter().flatten().flatten() }.map(|entry| entry.path());
+    let flags: Vec<_> = [workspace.root.clone()]
+        .into_iter()
+        .chain(registries)
+        .map(|place| format!("--remap-path-prefix={}=.", place.display()))
+        .collect();
+    // A list of the configuration grows by this one. JSON's strings are those of TOML.
+    format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
+}
+
+/// Takes out of a compiled module what nothing runs; where the rest lies then.
+fn trimmed(module: &str, compiled: &Path) -> Result<PathBuf> {
+    let bytes = fs::read(compiled)
+        .with_context(|| format!("{} was not written by the build", compiled.display()))?;
+    let (bytes, taken) = trim::trim(&bytes)?;
+    // Only WebGPU needs a compiler of kernels.
+    if module == "webgpu" && taken == 0 {
+        bail!(
+            "the webgpu module has none of the functions that wasm/trim.rs takes out; their names have changed"
+        );
+    }
+    let folder = compiled.with_file_name("trimmed");
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("{} cannot be created", folder.display()))?;
+    let file = folder.join("emu_web.wasm");
+    fs::write(&file, bytes).with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok(file)
 }
 
 /// What the output was made from: made anew only where this changes.

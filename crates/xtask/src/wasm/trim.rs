@@ -1,0 +1,251 @@
+//! Takes out of a compiled module what nothing runs, where the linker cannot know it.
+//!
+//! CubeCL describes its kernels in `pliron`, whose every operation registers a function that reads it from text. Nothing
+//! here reads kernels from text, but a function that is registered is linked, and with it a library of parsers. Such a
+//! body becomes one `unreachable`; what only it called is removed by wasm-opt.
+
+use anyhow::{Context, Result, bail};
+
+/// What is in the mangled names of the functions that read kernels from text.
+const DEAD: [&str; 2] = [
+    "pliron..parsable..Parsable$GT$5parse17h",
+    "6pliron2op22canonical_syntax_parse",
+];
+/// Bodies up to so many bytes stay: the compiler may have made one function of them and of others that say the same.
+const SMALL: usize = 64;
+
+const CUSTOM: u8 = 0;
+const IMPORT: u8 = 2;
+const CODE: u8 = 10;
+/// No local variables; `unreachable`; end.
+const NOTHING: [u8; 4] = [3, 0, 0x00, 0x0b];
+
+/// A module without the bodies of dead functions, and how many those were.
+///
+/// # Errors
+/// Where the module is not one, or has no names.
+pub fn trim(module: &[u8]) -> Result<(Vec<u8>, usize)> {
+    let sections = sections(module)?;
+    let (mut dead, mut imported) = (None, 0);
+    for (id, body) in &sections {
+        match *id {
+            CUSTOM => dead = dead_functions(body)?.or(dead),
+            IMPORT => imported = imported_functions(body)?,
+            _ => {}
+        }
+    }
+    let Some(dead) = dead else {
+        bail!("the module has no names of functions; build it with strip = \"debuginfo\"");
+    };
+    let mut out = module.get(..8).unwrap_or_default().to_vec();
+    let mut taken = 0;
+    for (id, body) in sections {
+        out.push(id);
+        if id != CODE {
+            write(&mut out, body.len());
+            out.extend(body);
+            continue;
+        }
+        let mut reader = Reader(body);
+        let functions = reader.number()?;
+        let mut code = vec![];
+        write(&mut code, functions);
+        for function in imported..imported + functions {
+            let length = reader.number()?;
+            let body = reader.bytes(length)?;
+            if body.len() > SMALL && dead.binary_search(&function).is_ok() {
+                code.extend(NOTHING);
+                taken += 1;
+            } else {
+                write(&mut code, length);
+                code.extend(body);
+            }
+        }
+        write(&mut out, code.len());
+        out.extend(code);
+    }
+    Ok((out, taken))
+}
+
+/// Identifiers and contents.
+fn sections(module: &[u8]) -> Result<Vec<(u8, &[u8])>> {
+    let rest =
+        { module.strip_prefix(b"\0asm\x01\0\0\0") }.context("this is no WebAssembly module")?;
+    let (mut reader, mut sections) = (Reader(rest), vec![]);
+    while !reader.0.is_empty() {
+        let id = reader.byte()?;
+        let length = reader.number()?;
+        sections.push((id, reader.bytes(length)?));
+    }
+    Ok(sections)
+}
+
+/// From the section of names, if this is it: the dead functions in ascending order.
+fn dead_functions(custom: &[u8]) -> Result<Option<Vec<usize>>> {
+    const FUNCTIONS: u8 = 1;
+    let mut reader = Reader(custom);
+    if reader.text()? != b"name" {
+        return Ok(None);
+    }
+    let mut dead = vec![];
+    while !reader.0.is_empty() {
+        let kind = reader.byte()?;
+        let length = reader.number()?;
+        let mut names = Reader(reader.bytes(length)?);
+        if kind != FUNCTIONS {
+            continue;
+        }
+        for _ in 0..names.number()? {
+            let function = names.number()?;
+            let name = String::from_utf8_lossy(names.text()?);
+            if DEAD.iter().any(|part| name.contains(part)) {
+                dead.push(function);
+            }
+        }
+    }
+    dead.sort_unstable();
+    Ok(Some(dead))
+}
+
+/// Functions are counted from those that the module imports.
+fn imported_functions(imports: &[u8]) -> Result<usize> {
+    let mut reader = Reader(imports);
+    let mut functions = 0;
+    for _ in 0..reader.number()? {
+        reader.text()?;
+        reader.text()?;
+        match reader.byte()? {
+            0 => {
+                reader.number()?;
+                functions += 1;
+            }
+            kind => bail!("the module imports something else than functions (kind {kind})"),
+        }
+    }
+    Ok(functions)
+}
+
+/// What is still to be read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, length: usize) -> Result<&'a [u8]> {
+        let (taken, rest) =
+            { self.0.split_at_checked(length) }.context("the module ends too soon")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.bytes(1)?[0])
+    }
+
+    /// An unsigned number, seven bits a byte.
+    fn number(&mut self) -> Result<usize> {
+        let mut number = 0;
+        for shift in (0..35).step_by(7) {
+            let byte = self.byte()?;
+            number |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        bail!("the module has a number of more than 32 bits")
+    }
+
+    fn text(&mut self) -> Result<&'a [u8]> {
+        let length = self.number()?;
+        self.bytes(length)
+    }
+}
+
+fn write(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        let mut out = vec![id];
+        write(&mut out, content.len());
+        out.extend(content);
+        out
+    }
+
+    fn text(of: &str) -> Vec<u8> {
+        let mut out = vec![];
+        write(&mut out, of.len());
+        out.extend(of.as_bytes());
+        out
+    }
+
+    /// A module that imports a function and has others of these names and lengths.
+    fn module(functions: &[(&str, usize)]) -> Vec<u8> {
+        let mut out = b"\0asm\x01\0\0\0".to_vec();
+        out.extend(section(
+            IMPORT,
+            &[&[1][..], &text("a"), &text("b"), &[0, 0]].concat(),
+        ));
+        let (mut code, mut names) = (vec![], vec![]);
+        write(&mut code, functions.len());
+        write(&mut names, functions.len());
+        for (index, (name, length)) in functions.iter().enumerate() {
+            write(&mut code, *length);
+            code.extend(vec![1; *length]);
+            names.push(index as u8 + 1);
+            names.extend(text(name));
+        }
+        out.extend(section(CODE, &code));
+        let names = [text("name"), section(1, &names)].concat();
+        out.extend(section(CUSTOM, &names));
+        out
+    }
+
+    #[test]
+    fn dead_bodies_go_and_the_others_stay() {
+        let parse =
+            "_ZN9_$LT$a..B$u20$as$u20$pliron..parsable..Parsable$GT$5parse17h0123456789abcdefE";
+        let before = module(&[("alive", 300), (parse, 200), (parse, 20), ("main", 100)]);
+        let (after, taken) = trim(&before).expect("a module");
+        assert_eq!(taken, 1);
+        let code = |module: &[u8]| {
+            let found = sections(module).expect("sections");
+            let code = found.iter().find(|section| section.0 == CODE);
+            code.expect("code").1.to_vec()
+        };
+        let mut want = vec![4, 0xac, 2];
+        want.extend(vec![1; 300]);
+        want.extend(NOTHING);
+        want.push(20);
+        want.extend(vec![1; 20]);
+        want.push(100);
+        want.extend(vec![1; 100]);
+        assert_eq!(code(&after), want);
+        // All else is as it was.
+        let rest = |module: &[u8]| {
+            let found = sections(module).expect("sections");
+            let kept = found.iter().filter(|section| section.0 != CODE);
+            kept.map(|(id, body)| (*id, body.to_vec()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rest(&after), rest(&before));
+        assert_eq!(trim(&after).expect("a module"), (after.clone(), 0));
+    }
+
+    #[test]
+    fn what_is_no_module_or_has_no_names_is_refused() {
+        let whole = module(&[("main", 100)]);
+        assert!(trim(b"no module").is_err());
+        assert!(trim(&whole[..whole.len() - 1]).is_err());
+        assert!(trim(&whole[..whole.len() / 2]).is_err());
+        let nameless = [&whole[..8], &section(CODE, &[0])].concat();
+        let error = trim(&nameless).expect_err("no names");
+        assert!(error.to_string().contains("names"), "{error}");
+    }
+}

@@ -403,7 +403,7 @@ fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         .enumerate()
         .map(|(i, v)| silu(v * ws[i / area] + bs[i / area]))
         .collect();
-    (flat(ops::group_norm_silu(x, w, b, groups, eps)), want)
+    (flat(ops::group_norm_silu(x, w, b, None, groups, eps)), want)
 }
 
 fn convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {

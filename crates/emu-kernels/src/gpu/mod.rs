@@ -8,7 +8,9 @@ use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::KernelArguments;
 
+pub mod conv;
 pub mod decode;
+pub mod group_norm;
 pub mod packed;
 
 pub use burn_wgpu::into_contiguous;

@@ -1,0 +1,182 @@
+// conv: y = W * x + b of square kernels, as a product of W with patches that are never stored (implicit GEMM); a
+// workgroup makes a tile of TILE_O channels by TILE_P pixels, pixels counted through all images.
+// twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+//
+// Fused with it, where asked for: x doubled by repeating pixels (`shrink` 2), channels of a second tensor after those of
+// x (`beside`), a number for each image and channel (`shift`), a tensor like y that is added (`residual`), y written with
+// its channels last. The gradient at the input is the same with `flipped` weights and x spread by zeros (`spread`).
+// The depth (channels times kernel) is divided among SLICES of the invocations, which add their sums up at the end.
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, H, W], at any strides
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [O, C, K, K]; flipped: [C, O, K, K]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [B, O, HEIGHT, WIDTH]
+//@if bias
+@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;          // [O]
+//@end
+//@if beside
+@group(0) @binding({{beside_at}}) var<storage, read_write> beside: array<f32>;      // [B, C - FIRST, H, W]
+//@end
+//@if shift
+@group(0) @binding({{shift_at}}) var<storage, read_write> shift: array<f32>;        // [B or 1, O]
+//@end
+//@if residual
+@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y, channels first
+//@end
+
+const C = {{channels}}u;
+const FIRST = {{first}}u;
+// Of x as the kernel sees it: doubled or spread.
+const H = {{height}}u;
+const W = {{width}}u;
+const SHRINK = {{shrink}}u;
+const K = {{kernel}}u;
+const STRIDE = {{stride}}u;
+const PADDING = {{padding}};
+const DEPTH = C * K * K;
+const O = {{out}}u;
+const HEIGHT = {{out_height}}u;
+const WIDTH = {{out_width}}u;
+const AREA = HEIGHT * WIDTH;
+const PIXELS = {{batch}}u * AREA;
+
+const TILE_O = {{tile_o}}u;
+const TILE_P = {{tile_p}}u;
+// Depth of a tile.
+const STEP = {{step}}u;
+const SLICES = {{slices}}u;
+// Channels that an invocation makes, each of four pixels.
+const PER = {{per}}u;
+const COLUMNS = TILE_P / 4u;
+const ROWS = TILE_O / PER;
+const TEAM = COLUMNS * ROWS;
+// One more than a row, so that what is loaded together lies in different banks.
+const PITCH = TILE_O / 4u + 1u;
+const TILE = STEP * (PITCH + COLUMNS);
+
+// For each slice: weights by depth and four channels, then patches by depth and four pixels. At the end, sums.
+var<workgroup> tiles: array<vec4<f32>, SLICES * TILE>;
+
+@compute @workgroup_size({{invocations}}, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let slice = local / TEAM;
+    let member = local % TEAM;
+    let column = member % COLUMNS;
+    let row = member / COLUMNS;
+    let first_o = workgroup.z * TILE_O;
+    let weights = slice * TILE;
+    let patches = weights + STEP * PITCH;
+
+    // The four pixels of this invocation, those it loads and those it makes, and the corner of their patches.
+    let p = vec4<u32>((workgroup.x + workgroup.y * workgroups.x) * TILE_P + column * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+    let batch = p / AREA;
+    let pixel = p % AREA;
+    let top = vec4<i32>(pixel / WIDTH * STRIDE) - PADDING;
+    let left = vec4<i32>(pixel % WIDTH * STRIDE) - PADDING;
+
+    var sums: array<vec4<f32>, PER>;
+    for (var i = 0u; i < PER; i++) {
+        sums[i] = vec4<f32>(0.0);
+    }
+    for (var start = 0u; start < DEPTH; start += STEP * SLICES) {
+        for (var i = member; i < STEP * TILE_O / 4u; i += TEAM) {
+            let d = start + slice * STEP + i % STEP;
+            let o = first_o + i / STEP * 4u;
+            var value = vec4<f32>(0.0);
+            for (var j = 0u; j < 4u; j++) {
+                if d < DEPTH && o + j < O {
+                    //@if flipped
+                    value[j] = weight[(d / (K * K) * O + o + j) * K * K + K * K - 1u - d % (K * K)];
+                    //@end
+                    //@if straight
+                    value[j] = weight[(o + j) * DEPTH + d];
+                    //@end
+                }
+            }
+            tiles[weights + i % STEP * PITCH + i / STEP] = value;
+        }
+        for (var i = row; i < STEP; i += ROWS) {
+            let d = start + slice * STEP + i;
+            let c = d / (K * K);
+            let v = vec4<u32>(top + i32(d % (K * K) / K));
+            let u = vec4<u32>(left + i32(d % K));
+            // What is negative is large here.
+            var inside = (p < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W)) & vec4<bool>(d < DEPTH);
+            //@if spread
+            inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
+            //@end
+            var value = vec4<f32>(0.0);
+            var at = batch * {{x_batch}}u + c * {{x_channel}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
+            //@if beside
+            if c >= FIRST {
+                at = ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u;
+                at = select(vec4<u32>(0u), at, inside);
+                value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
+            } else {
+            //@end
+                at = select(vec4<u32>(0u), at, inside);
+                value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
+            //@if beside
+            }
+            //@end
+            tiles[patches + i * COLUMNS + column] = select(vec4<f32>(0.0), value, inside);
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < STEP; i++) {
+            let value = tiles[patches + i * COLUMNS + column];
+            for (var j = 0u; j < PER / 4u; j++) {
+                let w = tiles[weights + i * PITCH + row * (PER / 4u) + j];
+                sums[j * 4u] += w.x * value;
+                sums[j * 4u + 1u] += w.y * value;
+                sums[j * 4u + 2u] += w.z * value;
+                sums[j * 4u + 3u] += w.w * value;
+            }
+        }
+        workgroupBarrier();
+    }
+    // The other slices hand theirs to the first, one after the other.
+    for (var other = 1u; other < SLICES; other++) {
+        if slice == other {
+            for (var i = 0u; i < PER; i++) {
+                tiles[member * PER + i] = sums[i];
+            }
+        }
+        workgroupBarrier();
+        if slice == 0u {
+            for (var i = 0u; i < PER; i++) {
+                sums[i] += tiles[member * PER + i];
+            }
+        }
+        workgroupBarrier();
+    }
+    if slice > 0u {
+        return;
+    }
+    for (var i = 0u; i < PER; i++) {
+        let o = first_o + row * PER + i;
+        for (var j = 0u; j < 4u; j++) {
+            if o < O && p[j] < PIXELS {
+                let at = (batch[j] * O + o) * AREA + pixel[j];
+                var sum = sums[i][j];
+                //@if bias
+                sum += bias[o];
+                //@end
+                //@if shift
+                sum += shift[batch[j] * {{shift_batch}}u + o];
+                //@end
+                //@if residual
+                sum += residual[at];
+                //@end
+                //@if channels_first
+                y[at] = sum;
+                //@end
+                //@if channels_last
+                y[p[j] * O + o] = sum;
+                //@end
+            }
+        }
+    }
+}

@@ -32,7 +32,6 @@ const SHRINK = {{shrink}}u;
 const K = {{kernel}}u;
 const STRIDE = {{stride}}u;
 const PADDING = {{padding}};
-const DEPTH = C * K * K;
 const O = {{out}}u;
 const HEIGHT = {{out_height}}u;
 const WIDTH = {{out_width}}u;
@@ -41,20 +40,23 @@ const PIXELS = {{batch}}u * AREA;
 
 const TILE_O = {{tile_o}}u;
 const TILE_P = {{tile_p}}u;
-// Depth of a tile.
+// Channels of a tile, all at one place of the kernel.
 const STEP = {{step}}u;
+// Tiles of the depth.
+const COUNT = (C + STEP - 1u) / STEP * K * K;
 const SLICES = {{slices}}u;
-// Channels that an invocation makes, each of four pixels.
+// Channels that an invocation makes, each of so many times four pixels.
 const PER = {{per}}u;
-const COLUMNS = TILE_P / 4u;
+const QUADS = {{quads}}u;
+const COLUMNS = TILE_P / (4u * QUADS);
 const ROWS = TILE_O / PER;
 const TEAM = COLUMNS * ROWS;
 // One more than a row, so that what is loaded together lies in different banks.
 const PITCH = TILE_O / 4u + 1u;
-const TILE = STEP * (PITCH + COLUMNS);
+const TILE = STEP * (PITCH + TILE_P / 4u);
 
 // For each slice: weights by depth and four channels, then patches by depth and four pixels. At the end, sums.
-var<workgroup> tiles: array<vec4<f32>, SLICES * TILE>;
+var<workgroup> tiles: array<vec4<f32>, {{shared}}>;
 
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
@@ -70,69 +72,80 @@ fn main(
     let weights = slice * TILE;
     let patches = weights + STEP * PITCH;
 
-    // The four pixels of this invocation, those it loads and those it makes, and the corner of their patches.
-    let p = vec4<u32>((workgroup.x + workgroup.y * workgroups.x) * TILE_P + column * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
-    let batch = p / AREA;
-    let pixel = p % AREA;
-    let top = vec4<i32>(pixel / WIDTH * STRIDE) - PADDING;
-    let left = vec4<i32>(pixel % WIDTH * STRIDE) - PADDING;
-
-    var sums: array<vec4<f32>, PER>;
-    for (var i = 0u; i < PER; i++) {
+    // The pixels of this invocation, those it loads and those it makes, and the corners of their patches.
+    var p: array<vec4<u32>, QUADS>;
+    var top: array<vec4<i32>, QUADS>;
+    var left: array<vec4<i32>, QUADS>;
+    for (var q = 0u; q < QUADS; q++) {
+        let first_p = (workgroup.x + workgroup.y * workgroups.x) * TILE_P + (q * COLUMNS + column) * 4u;
+        p[q] = vec4<u32>(first_p) + vec4<u32>(0u, 1u, 2u, 3u);
+        top[q] = vec4<i32>(p[q] % AREA / WIDTH * STRIDE) - PADDING;
+        left[q] = vec4<i32>(p[q] % WIDTH * STRIDE) - PADDING;
+    }
+    var sums: array<vec4<f32>, PER * QUADS>;
+    for (var i = 0u; i < PER * QUADS; i++) {
         sums[i] = vec4<f32>(0.0);
     }
-    for (var start = 0u; start < DEPTH; start += STEP * SLICES) {
+    for (var start = 0u; start < COUNT; start += SLICES) {
+        // STEP channels at one place of the kernel; those of a slice that is done lie beyond C.
+        let tap = (start + slice) % (K * K);
+        let first_c = (start + slice) / (K * K) * STEP;
         for (var i = member; i < STEP * TILE_O / 4u; i += TEAM) {
-            let d = start + slice * STEP + i % STEP;
+            let c = first_c + i % STEP;
             let o = first_o + i / STEP * 4u;
             var value = vec4<f32>(0.0);
             for (var j = 0u; j < 4u; j++) {
-                if d < DEPTH && o + j < O {
+                if c < C && o + j < O {
                     //@if flipped
-                    value[j] = weight[(d / (K * K) * O + o + j) * K * K + K * K - 1u - d % (K * K)];
+                    value[j] = weight[(c * O + o + j) * K * K + K * K - 1u - tap];
                     //@end
                     //@if straight
-                    value[j] = weight[(o + j) * DEPTH + d];
+                    value[j] = weight[((o + j) * C + c) * K * K + tap];
                     //@end
                 }
             }
             tiles[weights + i % STEP * PITCH + i / STEP] = value;
         }
-        for (var i = row; i < STEP; i += ROWS) {
-            let d = start + slice * STEP + i;
-            let c = d / (K * K);
-            let v = vec4<u32>(top + i32(d % (K * K) / K));
-            let u = vec4<u32>(left + i32(d % K));
+        for (var q = 0u; q < QUADS; q++) {
+            let v = vec4<u32>(top[q] + i32(tap / K));
+            let u = vec4<u32>(left[q] + i32(tap % K));
             // What is negative is large here.
-            var inside = (p < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W)) & vec4<bool>(d < DEPTH);
+            var inside = (p[q] < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W));
             //@if spread
             inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
             //@end
-            var value = vec4<f32>(0.0);
-            var at = batch * {{x_batch}}u + c * {{x_channel}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
-            //@if beside
-            if c >= FIRST {
-                at = ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u;
-                at = select(vec4<u32>(0u), at, inside);
-                value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
-            } else {
-            //@end
-                at = select(vec4<u32>(0u), at, inside);
-                value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
-            //@if beside
+            let batch = p[q] / AREA;
+            let corner = batch * {{x_batch}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
+            for (var i = row; i < STEP; i += ROWS) {
+                let c = first_c + i;
+                let there = inside & vec4<bool>(c < C);
+                var value = vec4<f32>(0.0);
+                //@if beside
+                if c >= FIRST {
+                    let at = select(vec4<u32>(0u), ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u, there);
+                    value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
+                } else {
+                //@end
+                    let at = select(vec4<u32>(0u), corner + c * {{x_channel}}u, there);
+                    value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
+                //@if beside
+                }
+                //@end
+                tiles[patches + (i * QUADS + q) * COLUMNS + column] = select(vec4<f32>(0.0), value, there);
             }
-            //@end
-            tiles[patches + i * COLUMNS + column] = select(vec4<f32>(0.0), value, inside);
         }
         workgroupBarrier();
         for (var i = 0u; i < STEP; i++) {
-            let value = tiles[patches + i * COLUMNS + column];
-            for (var j = 0u; j < PER / 4u; j++) {
-                let w = tiles[weights + i * PITCH + row * (PER / 4u) + j];
-                sums[j * 4u] += w.x * value;
-                sums[j * 4u + 1u] += w.y * value;
-                sums[j * 4u + 2u] += w.z * value;
-                sums[j * 4u + 3u] += w.w * value;
+            for (var q = 0u; q < QUADS; q++) {
+                let value = tiles[patches + (i * QUADS + q) * COLUMNS + column];
+                for (var j = 0u; j < PER / 4u; j++) {
+                    let w = tiles[weights + i * PITCH + row * (PER / 4u) + j];
+                    let at = q * PER + j * 4u;
+                    sums[at] += w.x * value;
+                    sums[at + 1u] += w.y * value;
+                    sums[at + 2u] += w.z * value;
+                    sums[at + 3u] += w.w * value;
+                }
             }
         }
         workgroupBarrier();
@@ -140,14 +153,14 @@ fn main(
     // The other slices hand theirs to the first, one after the other.
     for (var other = 1u; other < SLICES; other++) {
         if slice == other {
-            for (var i = 0u; i < PER; i++) {
-                tiles[member * PER + i] = sums[i];
+            for (var i = 0u; i < PER * QUADS; i++) {
+                tiles[member * PER * QUADS + i] = sums[i];
             }
         }
         workgroupBarrier();
         if slice == 0u {
-            for (var i = 0u; i < PER; i++) {
-                sums[i] += tiles[member * PER + i];
+            for (var i = 0u; i < PER * QUADS; i++) {
+                sums[i] += tiles[member * PER * QUADS + i];
             }
         }
         workgroupBarrier();
@@ -155,17 +168,18 @@ fn main(
     if slice > 0u {
         return;
     }
-    for (var i = 0u; i < PER; i++) {
-        let o = first_o + row * PER + i;
+    for (var i = 0u; i < PER * QUADS; i++) {
+        let o = first_o + row * PER + i % PER;
         for (var j = 0u; j < 4u; j++) {
-            if o < O && p[j] < PIXELS {
-                let at = (batch[j] * O + o) * AREA + pixel[j];
+            let pixel = p[i / PER][j];
+            if o < O && pixel < PIXELS {
+                let at = (pixel / AREA * O + o) * AREA + pixel % AREA;
                 var sum = sums[i][j];
                 //@if bias
                 sum += bias[o];
                 //@end
                 //@if shift
-                sum += shift[batch[j] * {{shift_batch}}u + o];
+                sum += shift[pixel / AREA * {{shift_batch}}u + o];
                 //@end
                 //@if residual
                 sum += residual[at];
@@ -174,7 +188,7 @@ fn main(
                 y[at] = sum;
                 //@end
                 //@if channels_last
-                y[p[j] * O + o] = sum;
+                y[pixel * O + o] = sum;
                 //@end
             }
         }

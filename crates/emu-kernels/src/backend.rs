@@ -242,6 +242,26 @@ impl EmuBackend for burn::backend::Cube {
         gpu::group_norm::forward(x, Some(beside), weight, bias, spec)
     }
 
+    fn emu_group_norm_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        gpu::group_norm::backward([x, weight, bias, grad], false, spec)
+    }
+
+    fn emu_group_norm_affine_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        gpu::group_norm::backward([x, weight, bias, grad], true, spec)
+    }
+
     fn emu_gelu_rows(x: FloatTensor<Self>, gated: bool) -> FloatTensor<Self> {
         gpu::group_norm::gelu(x, gated)
     }

@@ -96,6 +96,14 @@ fn cases() -> Vec<Case> {
             padding: (0, 0),
             ..PLAIN
         },
+        // Sums of slices that need more memory than what they load.
+        Case {
+            x: [2, 3, 8, 15],
+            out: 30,
+            kernel: 7,
+            padding: (3, 3),
+            ..PLAIN
+        },
         Case {
             x: [3, 5, 9, 6],
             out: 70,
@@ -169,6 +177,47 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+impl Case {
+    /// Height and width that the kernel sees, and those of the output.
+    fn sizes(&self) -> ([usize; 2], [usize; 2]) {
+        let [_, _, h, w] = self.x;
+        let seen = match self.cut {
+            Some((rows, columns)) => [2 * h - rows, 2 * w - columns],
+            None => [h, w],
+        };
+        let around = self.padding.0 + self.padding.1;
+        (
+            seen,
+            seen.map(|n| (n + around - self.kernel) / self.stride + 1),
+        )
+    }
+}
+
+/// The convolution of a case in f64, of all channels of the input.
+fn convolved(case: &Case, xs: &[f64], ws: &[f64], bs: &[f64]) -> Vec<f64> {
+    let [b, c, h, w] = case.x;
+    let (c, k, out) = (c + case.beside, case.kernel, case.out);
+    let ([height, width], [ho, wo]) = case.sizes();
+    let shrink = if case.cut.is_some() { 2 } else { 1 };
+    let value = |image: usize, channel: usize, y: usize, x: usize| -> f64 {
+        let inside = |n: usize, size: usize| n.checked_sub(case.padding.0).filter(|n| *n < size);
+        match (inside(y, height), inside(x, width)) {
+            (Some(y), Some(x)) => xs[((image * c + channel) * h + y / shrink) * w + x / shrink],
+            _ => 0.0,
+        }
+    };
+    let sum = |i: usize| {
+        let (image, o) = (i / (out * ho * wo), i / (ho * wo) % out);
+        let (y, x) = (i / wo % ho, i % wo);
+        let terms = (0..c * k * k).map(|d| {
+            let (y, x) = (y * case.stride + d / k % k, x * case.stride + d % k);
+            ws[o * c * k * k + d] * value(image, d / (k * k), y, x)
+        });
+        bs[o] + terms.sum::<f64>()
+    };
+    (0..b * out * ho * wo).map(sum).collect()
+}
+
 /// Runs a case; the greatest difference from loops in f64.
 fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
     let [b, c, h, w] = case.x;
@@ -186,48 +235,26 @@ fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
     let (bias, bs) = random([case.out], 3, device);
     let (second, seconds) = random([b, case.beside.max(1), h, w], 4, device);
     let (shift, shifts) = random([case.shift.max(1), case.out], 5, device);
-    let doubled = case.cut.map(|(y, x)| (2 * h - y, 2 * w - x));
-    let (height, width) = doubled.unwrap_or((h, w));
-    let out = |n: usize| (n + case.padding.0 + case.padding.1 - k) / case.stride + 1;
-    let (ho, wo) = (out(height), out(width));
+    let ([height, width], [ho, wo]) = case.sizes();
+    let doubled = case.cut.map(|_| (height, width));
     let (residual, residuals) = random([b, case.out, ho, wo], 6, device);
 
-    let shrink = if doubled.is_some() { 2 } else { 1 };
-    let value = |image: usize, channel: usize, y: usize, x: usize| -> f64 {
-        let (inside_y, inside_x) = (
-            y.checked_sub(case.padding.0).filter(|y| *y < height),
-            x.checked_sub(case.padding.0).filter(|x| *x < width),
-        );
-        let (Some(y), Some(x)) = (inside_y, inside_x) else {
-            return 0.0;
-        };
-        let (y, x) = (y / shrink, x / shrink);
-        match channel.checked_sub(c) {
-            None => xs[((image * c + channel) * h + y) * w + x],
-            Some(other) => seconds[((image * case.beside + other) * h + y) * w + x],
-        }
-    };
-    let mut want = vec![];
-    for i in 0..b * case.out * ho * wo {
-        let (image, o, y, x) = (
-            i / (case.out * ho * wo),
-            i / (ho * wo) % case.out,
-            i / wo % ho,
-            i % wo,
-        );
-        let mut sum = bs[o];
-        for d in 0..channels * k * k {
-            let (channel, ky, kx) = (d / (k * k), d / k % k, d % k);
-            let (y, x) = (y * case.stride + ky, x * case.stride + kx);
-            sum += ws[o * channels * k * k + d] / fan * value(image, channel, y, x);
-        }
+    let scaled: Vec<f64> = ws.iter().map(|w| w / fan).collect();
+    let joined = { 0..b }.flat_map(|image| {
+        let own = &xs[image * c * h * w..][..c * h * w];
+        let other = &seconds[image * case.beside * h * w..][..case.beside * h * w];
+        [own, other].concat()
+    });
+    let joined: Vec<f64> = joined.collect();
+    let mut want = convolved(case, &joined, &scaled, &bs);
+    for (i, sum) in want.iter_mut().enumerate() {
+        let (image, o) = (i / (case.out * ho * wo), i / (ho * wo) % case.out);
         if case.shift > 0 {
-            sum += shifts[(image % case.shift) * case.out + o];
+            *sum += shifts[(image % case.shift) * case.out + o];
         }
         if case.residual {
-            sum += residuals[i];
+            *sum += residuals[i];
         }
-        want.push(sum);
     }
     if wrong {
         want[i32::MAX as usize % (b * case.out * ho * wo)] += 0.01;
@@ -265,6 +292,28 @@ fn silu(z: f64) -> f64 {
     z / (1.0 + (-z).exp())
 }
 
+/// The group norm in f64.
+fn normalised(
+    xs: &[f64],
+    ws: &[f64],
+    bs: &[f64],
+    [groups, area]: [usize; 2],
+    eps: f64,
+) -> Vec<f64> {
+    let size = ws.len() / groups * area;
+    { xs.chunks(size).enumerate() }
+        .flat_map(|(group, row)| {
+            let mean = row.iter().sum::<f64>() / size as f64;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / size as f64;
+            let first = group % groups * (ws.len() / groups);
+            row.iter().enumerate().map(move |(i, x)| {
+                let channel = first + i / area;
+                (x - mean) / (variance + eps).sqrt() * ws[channel] + bs[channel]
+            })
+        })
+        .collect()
+}
+
 fn group_norms(device: &Device) {
     // The CPU multiplies before it subtracts the mean, and a group of one value is multiplied by 300.
     let bound = if *device == Device::flex() {
@@ -299,19 +348,7 @@ fn group_norms(device: &Device) {
                 [own, other].concat()
             })
             .collect();
-        let size = channels / groups * area;
-        let normal: Vec<f64> = { all.chunks(size).enumerate() }
-            .flat_map(|(group, row)| {
-                let mean = row.iter().sum::<f64>() / size as f64;
-                let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / size as f64;
-                let (ws, bs) = (&ws, &bs);
-                let first = group % groups * (channels / groups);
-                row.iter().enumerate().map(move |(i, x)| {
-                    let channel = first + i / area;
-                    (x - mean) / (variance + eps).sqrt() * ws[channel] + bs[channel]
-                })
-            })
-            .collect();
+        let normal = normalised(&all, &ws, &bs, [groups, area], eps);
         let gated: Vec<f64> = normal.iter().map(|z| silu(*z)).collect();
         let second = (beside > 0).then_some(second);
         soil(all.len(), device);
@@ -356,7 +393,108 @@ fn gelus(device: &Device) {
     }
 }
 
+/// The greatest difference between gradients and differences of a sum in f64, at some of the elements of each input.
+fn slopes(inputs: &[Vec<f64>], grads: &[Vec<f64>], sum: impl Fn(&[Vec<f64>]) -> f64) -> f64 {
+    const STEP: f64 = 1e-4;
+    let mut worst = 0.0;
+    for (which, grad) in grads.iter().enumerate() {
+        assert_eq!(grad.len(), inputs[which].len());
+        for at in (0..grad.len()).step_by(grad.len() / 9 + 1) {
+            let moved = |step: f64| {
+                let mut inputs = inputs.to_vec();
+                inputs[which][at] += step;
+                sum(&inputs)
+            };
+            let slope = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+            let off = (slope - grad[at]).abs() / slope.abs().max(1.0);
+            worst = if off.is_nan() {
+                f64::INFINITY
+            } else {
+                off.max(worst)
+            };
+        }
+    }
+    worst
+}
+
+fn values<const D: usize>(x: Option<Tensor<D>>) -> Vec<f64> {
+    x.expect("a gradient").into_data().iter::<f64>().collect()
+}
+
+/// Gradients of convolutions and group norms against differences in f64.
+fn gradients(device: &Device) {
+    let device = &device.clone().autodiff();
+    let weighted = |ys: Vec<f64>, mix: &[f64]| ys.iter().zip(mix).map(|(y, m)| y * m).sum::<f64>();
+    let plain = cases()
+        .into_iter()
+        .filter(|case| case.cut.is_none() && case.beside + case.shift == 0 && !case.residual);
+    for case in plain {
+        let ([_, c, ..], k) = (case.x, case.kernel);
+        let (x, xs) = random(case.x, 1, device);
+        let (w, ws) = random([case.out, c, k, k], 2, device);
+        let (b, bs) = random([case.out], 3, device);
+        let (x, w, b) = (x.require_grad(), w.require_grad(), b.require_grad());
+        let y = ops::conv2d(
+            x.clone(),
+            w.clone(),
+            Some(b.clone()),
+            case.stride,
+            case.padding,
+        );
+        let (mix, ms) = random(y.dims(), 4, device);
+        soil(xs.len(), device);
+        let grads = (y * mix).sum().backward();
+        let found = [
+            values(x.grad(&grads)),
+            values(w.grad(&grads)),
+            values(b.grad(&grads)),
+        ];
+        let error = slopes(&[xs, ws, bs], &found, |i| {
+            weighted(convolved(&case, &i[0], &i[1], &i[2]), &ms)
+        });
+        assert!(error < 1e-4, "{case:?}: {error:e}");
+    }
+    for (shape, groups, gated) in [
+        ([1, 1, 1, 2], 1, false),
+        ([2, 33, 5, 7], 3, true),
+        ([3, 20, 8, 8], 20, true),
+        ([2, 12, 17, 3], 4, false),
+    ] {
+        let [_, c, h, width] = shape;
+        let (x, xs) = random(shape, 1, device);
+        let (w, ws) = random([c], 2, device);
+        let (b, bs) = random([c], 3, device);
+        let (x, w, b) = (x.require_grad(), w.require_grad(), b.require_grad());
+        let y = match gated {
+            true => ops::group_norm_silu(x.clone(), w.clone(), b.clone(), None, groups, 1e-2),
+            false => ops::group_norm(x.clone(), w.clone(), b.clone(), groups, 1e-2),
+        };
+        let (mix, ms) = random(shape, 4, device);
+        soil(xs.len(), device);
+        let grads = (y * mix).sum().backward();
+        let found = [
+            values(x.grad(&grads)),
+            values(w.grad(&grads)),
+            values(b.grad(&grads)),
+        ];
+        let inputs = [xs, ws, bs];
+        let sum = |i: &[Vec<f64>]| {
+            let mut y = normalised(&i[0], &i[1], &i[2], [groups, h * width], 1e-2);
+            if gated {
+                y.iter_mut().for_each(|z| *z = silu(*z));
+            }
+            weighted(y, &ms)
+        };
+        let error = slopes(&inputs, &found, sum);
+        assert!(error < 1e-4, "{shape:?} {groups}: {error:e}");
+        let mut wrong = found.clone();
+        wrong[1][0] += 0.01;
+        assert!(slopes(&inputs, &wrong, sum) > 1e-3);
+    }
+}
+
 fn everything(device: &Device) {
+    gradients(device);
     convolutions(device);
     group_norms(device);
     gelus(device);

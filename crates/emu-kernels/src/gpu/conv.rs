@@ -18,41 +18,52 @@ struct Tiles {
     out: usize,
     /// Pixels of a tile.
     pixels: usize,
-    /// Channels of an invocation, each of four pixels.
+    /// Channels of an invocation, each of so many times four pixels.
     per: usize,
+    /// See above.
+    quads: usize,
     /// Groups of invocations that share the depth.
     slices: usize,
-    /// Depth of a tile.
+    /// Channels of the input that are loaded together.
     step: usize,
 }
 
 impl Tiles {
-    fn new(out: usize, pixels: usize, depth: usize) -> Self {
-        let workgroups = |side: usize| out.div_ceil(side) * pixels.div_ceil(side);
-        let tiles = |out, pixels, per, slices| Self {
-            out,
-            pixels,
-            per,
-            slices,
-            step: if slices > 2 { 8 } else { 16 },
+    fn new(out: usize, pixels: usize, channels: usize, kernel: usize) -> Self {
+        let workgroups = |o: usize, p: usize| out.div_ceil(o) * pixels.div_ceil(p);
+        let (tile, wide, per, quads) = match out {
+            0..=16 => (16, 64, 4, 1),
+            0..=32 => (32, 64, 8, 1),
+            _ if workgroups(64, 64) >= MANY => (64, 64, 8, 2),
+            _ => (32, 32, 8, 1),
         };
-        if out <= 16 {
-            return tiles(16, 64, 4, 1);
-        }
-        if workgroups(64) >= MANY {
-            return tiles(64, 64, 8, 1);
-        }
-        let slices = match workgroups(32) {
-            _ if depth < 128 => 1,
+        // Where there are few tiles and much depth.
+        let slices = match workgroups(tile, wide) {
+            _ if channels * kernel * kernel < 128 => 1,
             n if n < MANY / 2 => 4,
             n if n < MANY => 2,
             _ => 1,
         };
-        tiles(32, 32, 4, slices)
+        Self {
+            out: tile,
+            pixels: wide,
+            per,
+            quads,
+            slices,
+            step: channels
+                .next_power_of_two()
+                .clamp(4, if slices > 2 { 8 } else { 16 }),
+        }
+    }
+
+    /// Vectors of workgroup memory: what all slices load, or the sums of one. As the shader counts them.
+    fn shared(&self) -> usize {
+        let loaded = self.slices * self.step * (self.out / 4 + 1 + self.pixels / 4);
+        loaded.max(self.out * self.pixels / 4)
     }
 
     fn invocations(&self) -> usize {
-        self.slices * (self.out / self.per) * (self.pixels / 4)
+        self.slices * (self.out / self.per) * (self.pixels / 4 / self.quads)
     }
 }
 
@@ -82,7 +93,7 @@ impl Product {
         let (batch, strides) = (x.meta.shape()[0], x.meta.strides());
         let [out_height, out_width] = self.out_size;
         let pixels = batch * out_height * out_width;
-        let tiles = Tiles::new(self.out, pixels, self.channels * self.kernel * self.kernel);
+        let tiles = Tiles::new(self.out, pixels, self.channels, self.kernel);
         let shift_rows = shift.2.map_or(0, |shift| shift.meta.shape()[0]);
         let mut constants = vec![
             ("channels", self.channels),
@@ -105,8 +116,10 @@ impl Product {
             ("tile_o", tiles.out),
             ("tile_p", tiles.pixels),
             ("per", tiles.per),
+            ("quads", tiles.quads),
             ("slices", tiles.slices),
             ("step", tiles.step),
+            ("shared", tiles.shared()),
             ("invocations", tiles.invocations()),
             ("flipped", usize::from(self.backward)),
             ("straight", usize::from(!self.backward)),

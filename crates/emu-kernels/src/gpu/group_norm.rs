@@ -46,6 +46,48 @@ pub fn forward(
     y
 }
 
+/// The gradient at the input, or with `affine` those at weight and bias, `[2, C]`.
+pub fn backward(
+    [x, weight, bias, grad]: [CubeTensor; 4],
+    affine: bool,
+    spec: GroupNormSpec,
+) -> CubeTensor {
+    let [x, weight, bias, grad] = [x, weight, bias, grad].map(into_contiguous);
+    let dims @ [b, channels, h, w] = x.shape().dims::<4>();
+    let y = match affine {
+        true => output(&x, Shape::new([2, channels])),
+        false => output(&x, Shape::new(dims)),
+    };
+    let shader = Shader {
+        name: "group_norm_backward",
+        text: include_str!("../../../../shaders/norm/group_norm_backward.wgsl"),
+        constants: vec![
+            ("batch", b),
+            ("channels", channels),
+            ("area", h * w),
+            ("groups", spec.groups),
+            ("invocations", 256),
+            ("inverse_eps", (1.0 / spec.eps).round() as usize),
+            ("silu", usize::from(spec.silu)),
+            ("plain", usize::from(!spec.silu)),
+            ("affine", usize::from(affine)),
+            ("input", usize::from(!affine)),
+            ("weighted", usize::from(!affine || spec.silu)),
+        ],
+        invocations: 256,
+    };
+    let workgroups = if affine { spec.groups } else { b * spec.groups };
+    let mut tensors = vec![&x, &grad, &y];
+    if !affine || spec.silu {
+        tensors.push(&weight);
+    }
+    if spec.silu {
+        tensors.push(&bias);
+    }
+    shader.launch(grid(workgroups), &tensors);
+    y
+}
+
 /// `x · Φ(x)` of rows, or the first half of each row times that of its second half.
 pub fn gelu(x: CubeTensor, gated: bool) -> CubeTensor {
     let x = into_contiguous(x);

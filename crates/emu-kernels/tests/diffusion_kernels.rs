@@ -280,7 +280,31 @@ fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
     difference(y, &want).max(again)
 }
 
+/// A tensor that is input and residual at once, and one that is expanded.
+fn shared(device: &Device) {
+    let (x, xs) = random([1, 20, 5, 7], 1, device);
+    let (weight, ws) = random([20, 20, 1, 1], 2, device);
+    let case = Case {
+        x: [1, 20, 5, 7],
+        kernel: 1,
+        padding: (0, 0),
+        ..PLAIN
+    };
+    let want = convolved(&case, &xs, &ws, &[0.0; 20]);
+    let want: Vec<f64> = want.iter().zip(&xs).map(|(y, x)| y + x).collect();
+    let extras = ConvExtras {
+        residual: Some(x.clone()),
+        ..Default::default()
+    };
+    let y = ops::conv2d_with(x.clone(), weight.clone(), None, 1, (0, 0), extras);
+    assert!(difference(y, &want) < 1e-4);
+    let y = ops::conv2d(x.clone().expand([3, 20, 5, 7]), weight, None, 1, (0, 0));
+    let three = y + x.expand([3, 20, 5, 7]);
+    assert!(difference(three, &want.repeat(3)) < 1e-4);
+}
+
 fn convolutions(device: &Device) {
+    shared(device);
     for case in cases() {
         let error = convolve(&case, device, false);
         assert!(error < 2e-5, "{case:?}: {error:e}");

@@ -5,7 +5,7 @@ use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{MOST_WORKGROUPS, Shader, into_contiguous, output};
+use super::{MOST_WORKGROUPS, Shader, apart, into_contiguous, output};
 use crate::backend::{ConvFusion, ConvSpec};
 
 /// Workgroups that keep a large GPU busy: below this, tiles get smaller and their depth is divided.
@@ -167,7 +167,7 @@ pub fn forward(
     let [_, c, h, w] = x.shape().dims::<4>();
     let [out, channels, kernel, _] = weight.shape().dims::<4>();
     debug_assert_eq!(fusion.beside, channels != c);
-    let used = |on: bool, tensor: CubeTensor| on.then(|| into_contiguous(tensor));
+    let used = |on: bool, tensor| on.then(|| apart(into_contiguous(tensor), &x));
     let beside = used(fusion.beside, beside);
     let shift = used(fusion.shift, shift);
     let residual = used(fusion.residual, residual);

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output};
+use super::{Shader, apart, grid, into_contiguous, output};
 use crate::backend::GroupNormSpec;
 
 /// Group norm of `x`, or of the channels of `x` and `beside`.
@@ -16,7 +16,7 @@ pub fn forward(
     spec: GroupNormSpec,
 ) -> CubeTensor {
     let x = into_contiguous(x);
-    let beside = beside.map(into_contiguous);
+    let beside = beside.map(|beside| apart(into_contiguous(beside), &x));
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
     let [b, first, h, w] = x.shape().dims::<4>();
     let channels = first + beside.as_ref().map_or(0, |beside| beside.meta.shape()[1]);

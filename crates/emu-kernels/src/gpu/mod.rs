@@ -93,6 +93,12 @@ pub fn grid(n: usize) -> [usize; 3] {
     [n.div_ceil(rows), rows, 1]
 }
 
+/// `tensor`, copied where it shares its buffer with `other`: a buffer must not be bound twice to one launch.
+pub fn apart(tensor: CubeTensor, other: &CubeTensor) -> CubeTensor {
+    let same = tensor.handle.memory.descriptor() == other.handle.memory.descriptor();
+    if same { tensor.copy() } else { tensor }
+}
+
 /// A new tensor beside `like`, of f32, not yet written.
 pub fn output(like: &CubeTensor, shape: Shape) -> CubeTensor {
     output_of(like, shape, DType::F32)

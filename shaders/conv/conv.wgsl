@@ -38,6 +38,8 @@ const WIDTH = {{out_width}}u;
 const AREA = HEIGHT * WIDTH;
 const PIXELS = {{batch}}u * AREA;
 
+const ONE_TO_FOUR = vec4<u32>(1u, 2u, 3u, 4u);
+
 const TILE_O = {{tile_o}}u;
 const TILE_P = {{tile_p}}u;
 // Channels of a tile, all at one place of the kernel.
@@ -45,10 +47,9 @@ const STEP = {{step}}u;
 // Tiles of the depth.
 const COUNT = (C + STEP - 1u) / STEP * K * K;
 const SLICES = {{slices}}u;
-// Channels that an invocation makes, each of so many times four pixels.
+// Channels that an invocation makes, four or eight, each of four pixels.
 const PER = {{per}}u;
-const QUADS = {{quads}}u;
-const COLUMNS = TILE_P / (4u * QUADS);
+const COLUMNS = TILE_P / 4u;
 const ROWS = TILE_O / PER;
 const TEAM = COLUMNS * ROWS;
 // One more than a row, so that what is loaded together lies in different banks.
@@ -72,20 +73,17 @@ fn main(
     let weights = slice * TILE;
     let patches = weights + STEP * PITCH;
 
-    // The pixels of this invocation, those it loads and those it makes, and the corners of their patches.
-    var p: array<vec4<u32>, QUADS>;
-    var top: array<vec4<i32>, QUADS>;
-    var left: array<vec4<i32>, QUADS>;
-    for (var q = 0u; q < QUADS; q++) {
-        let first_p = (workgroup.x + workgroup.y * workgroups.x) * TILE_P + (q * COLUMNS + column) * 4u;
-        p[q] = vec4<u32>(first_p) + vec4<u32>(0u, 1u, 2u, 3u);
-        top[q] = vec4<i32>(p[q] % AREA / WIDTH * STRIDE) - PADDING;
-        left[q] = vec4<i32>(p[q] % WIDTH * STRIDE) - PADDING;
-    }
-    var sums: array<vec4<f32>, PER * QUADS>;
-    for (var i = 0u; i < PER * QUADS; i++) {
-        sums[i] = vec4<f32>(0.0);
-    }
+    // The four pixels of this invocation, those it loads and those it makes, and the corners of their patches.
+    let p = vec4<u32>((workgroup.x + workgroup.y * workgroups.x) * TILE_P + column * 4u) + ONE_TO_FOUR - 1u;
+    let batch = p / AREA;
+    let top = vec4<i32>(p % AREA / WIDTH * STRIDE) - PADDING;
+    let left = vec4<i32>(p % WIDTH * STRIDE) - PADDING;
+
+    // Sums of four channels each, by name: compilers keep them in registers.
+    var low = mat4x4<f32>();
+    //@if eight
+    var high = mat4x4<f32>();
+    //@end
     for (var start = 0u; start < COUNT; start += SLICES) {
         // STEP channels at one place of the kernel; those of a slice that is done lie beyond C.
         let tap = (start + slice) % (K * K);
@@ -93,74 +91,73 @@ fn main(
         for (var i = member; i < STEP * TILE_O / 4u; i += TEAM) {
             let c = first_c + i % STEP;
             let o = first_o + i / STEP * 4u;
-            var value = vec4<f32>(0.0);
-            for (var j = 0u; j < 4u; j++) {
-                if c < C && o + j < O {
-                    //@if flipped
-                    value[j] = weight[(c * O + o + j) * K * K + K * K - 1u - tap];
-                    //@end
-                    //@if straight
-                    value[j] = weight[((o + j) * C + c) * K * K + tap];
-                    //@end
-                }
-            }
-            tiles[weights + i % STEP * PITCH + i / STEP] = value;
-        }
-        for (var q = 0u; q < QUADS; q++) {
-            let v = vec4<u32>(top[q] + i32(tap / K));
-            let u = vec4<u32>(left[q] + i32(tap % K));
-            // What is negative is large here.
-            var inside = (p[q] < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W));
-            //@if spread
-            inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
+            let there = (vec4<u32>(o) + ONE_TO_FOUR <= vec4<u32>(O)) & vec4<bool>(c < C);
+            //@if flipped
+            let first = (c * O + o) * K * K + K * K - 1u - tap;
+            let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * K * K, there);
             //@end
-            let batch = p[q] / AREA;
-            let corner = batch * {{x_batch}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
-            for (var i = row; i < STEP; i += ROWS) {
-                let c = first_c + i;
-                let there = inside & vec4<bool>(c < C);
-                var value = vec4<f32>(0.0);
-                //@if beside
-                if c >= FIRST {
-                    let at = select(vec4<u32>(0u), ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u, there);
-                    value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
-                } else {
-                //@end
-                    let at = select(vec4<u32>(0u), corner + c * {{x_channel}}u, there);
-                    value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
-                //@if beside
-                }
-                //@end
-                tiles[patches + (i * QUADS + q) * COLUMNS + column] = select(vec4<f32>(0.0), value, there);
+            //@if straight
+            let first = (o * C + c) * K * K + tap;
+            let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * C * K * K, there);
+            //@end
+            let value = vec4<f32>(weight[at.x], weight[at.y], weight[at.z], weight[at.w]);
+            tiles[weights + i % STEP * PITCH + i / STEP] = select(vec4<f32>(0.0), value, there);
+        }
+        let v = vec4<u32>(top + i32(tap / K));
+        let u = vec4<u32>(left + i32(tap % K));
+        // What is negative is large here.
+        var inside = (p < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W));
+        //@if spread
+        inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
+        //@end
+        let corner = batch * {{x_batch}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
+        for (var i = row; i < STEP; i += ROWS) {
+            let c = first_c + i;
+            let there = inside & vec4<bool>(c < C);
+            var value = vec4<f32>(0.0);
+            //@if beside
+            if c >= FIRST {
+                let at = select(vec4<u32>(0u), ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u, there);
+                value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
+            } else {
+            //@end
+                let at = select(vec4<u32>(0u), corner + c * {{x_channel}}u, there);
+                value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
+            //@if beside
             }
+            //@end
+            tiles[patches + i * COLUMNS + column] = select(vec4<f32>(0.0), value, there);
         }
         workgroupBarrier();
         for (var i = 0u; i < STEP; i++) {
-            for (var q = 0u; q < QUADS; q++) {
-                let value = tiles[patches + (i * QUADS + q) * COLUMNS + column];
-                for (var j = 0u; j < PER / 4u; j++) {
-                    let w = tiles[weights + i * PITCH + row * (PER / 4u) + j];
-                    let at = q * PER + j * 4u;
-                    sums[at] += w.x * value;
-                    sums[at + 1u] += w.y * value;
-                    sums[at + 2u] += w.z * value;
-                    sums[at + 3u] += w.w * value;
-                }
-            }
+            let value = tiles[patches + i * COLUMNS + column];
+            let w = tiles[weights + i * PITCH + row * (PER / 4u)];
+            low += mat4x4<f32>(w.x * value, w.y * value, w.z * value, w.w * value);
+            //@if eight
+            let w2 = tiles[weights + i * PITCH + row * 2u + 1u];
+            high += mat4x4<f32>(w2.x * value, w2.y * value, w2.z * value, w2.w * value);
+            //@end
         }
         workgroupBarrier();
+    }
+    var sums: array<vec4<f32>, PER>;
+    for (var i = 0u; i < 4u; i++) {
+        sums[i] = low[i];
+        //@if eight
+        sums[i + 4u] = high[i];
+        //@end
     }
     // The other slices hand theirs to the first, one after the other.
     for (var other = 1u; other < SLICES; other++) {
         if slice == other {
-            for (var i = 0u; i < PER * QUADS; i++) {
-                tiles[member * PER * QUADS + i] = sums[i];
+            for (var i = 0u; i < PER; i++) {
+                tiles[member * PER + i] = sums[i];
             }
         }
         workgroupBarrier();
         if slice == 0u {
-            for (var i = 0u; i < PER * QUADS; i++) {
-                sums[i] += tiles[member * PER * QUADS + i];
+            for (var i = 0u; i < PER; i++) {
+                sums[i] += tiles[member * PER + i];
             }
         }
         workgroupBarrier();
@@ -168,18 +165,17 @@ fn main(
     if slice > 0u {
         return;
     }
-    for (var i = 0u; i < PER * QUADS; i++) {
-        let o = first_o + row * PER + i % PER;
+    for (var i = 0u; i < PER; i++) {
+        let o = first_o + row * PER + i;
         for (var j = 0u; j < 4u; j++) {
-            let pixel = p[i / PER][j];
-            if o < O && pixel < PIXELS {
-                let at = (pixel / AREA * O + o) * AREA + pixel % AREA;
+            if o < O && p[j] < PIXELS {
+                let at = (batch[j] * O + o) * AREA + p[j] % AREA;
                 var sum = sums[i][j];
                 //@if bias
                 sum += bias[o];
                 //@end
                 //@if shift
-                sum += shift[pixel / AREA * {{shift_batch}}u + o];
+                sum += shift[batch[j] * {{shift_batch}}u + o];
                 //@end
                 //@if residual
                 sum += residual[at];
@@ -188,7 +184,7 @@ fn main(
                 y[at] = sum;
                 //@end
                 //@if channels_last
-                y[pixel * O + o] = sum;
+                y[p[j] * O + o] = sum;
                 //@end
             }
         }

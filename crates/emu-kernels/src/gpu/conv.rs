@@ -18,10 +18,8 @@ struct Tiles {
     out: usize,
     /// Pixels of a tile.
     pixels: usize,
-    /// Channels of an invocation, each of so many times four pixels.
+    /// Channels of an invocation, four or eight, each of four pixels.
     per: usize,
-    /// See above.
-    quads: usize,
     /// Groups of invocations that share the depth.
     slices: usize,
     /// Channels of the input that are loaded together.
@@ -31,11 +29,11 @@ struct Tiles {
 impl Tiles {
     fn new(out: usize, pixels: usize, channels: usize, kernel: usize) -> Self {
         let workgroups = |o: usize, p: usize| out.div_ceil(o) * pixels.div_ceil(p);
-        let (tile, wide, per, quads) = match out {
-            0..=16 => (16, 64, 4, 1),
-            0..=32 => (32, 64, 8, 1),
-            _ if workgroups(64, 64) >= MANY => (64, 64, 8, 2),
-            _ => (32, 32, 8, 1),
+        let (tile, wide, per) = match out {
+            0..=16 => (16, 64, 4),
+            0..=32 => (32, 64, 8),
+            _ if workgroups(64, 64) >= MANY => (64, 64, 8),
+            _ => (32, 32, 8),
         };
         // Where there are few tiles and much depth.
         let slices = match workgroups(tile, wide) {
@@ -48,7 +46,6 @@ impl Tiles {
             out: tile,
             pixels: wide,
             per,
-            quads,
             slices,
             step: channels
                 .next_power_of_two()
@@ -63,7 +60,7 @@ impl Tiles {
     }
 
     fn invocations(&self) -> usize {
-        self.slices * (self.out / self.per) * (self.pixels / 4 / self.quads)
+        self.slices * (self.out / self.per) * (self.pixels / 4)
     }
 }
 
@@ -116,7 +113,7 @@ impl Product {
             ("tile_o", tiles.out),
             ("tile_p", tiles.pixels),
             ("per", tiles.per),
-            ("quads", tiles.quads),
+            ("eight", usize::from(tiles.per == 8)),
             ("slices", tiles.slices),
             ("step", tiles.step),
             ("shared", tiles.shared()),

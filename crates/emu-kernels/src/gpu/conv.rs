@@ -31,7 +31,7 @@ impl Tiles {
         let workgroups = |o: usize, p: usize| out.div_ceil(o) * pixels.div_ceil(p);
         let (tile, wide, per) = match out {
             0..=16 => (16, 64, 4),
-            0..=32 => (32, 64, 8),
+            17..=32 => (32, 64, 8),
             _ if workgroups(64, 64) >= MANY => (64, 64, 8),
             _ => (32, 32, 8),
         };

@@ -537,3 +537,15 @@ fn kernels_on_wgpu() {
     }
     everything(&open(DeviceChoice::Gpu).expect("an adapter").device);
 }
+
+#[test]
+fn self_test_on_wgpu() {
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP self-test-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    let device = open(DeviceChoice::Gpu).expect("an adapter").device;
+    for case in emu_kernels::selftest::CASES {
+        burn::tensor::read_sync(case.run(&device)).expect(case.operation);
+    }
+}

@@ -12,6 +12,8 @@ use burn::tensor::Shape;
 
 #[cfg(feature = "flex")]
 use crate::cpu;
+#[cfg(feature = "wgpu")]
+use crate::gpu;
 
 #[cfg(not(target_family = "wasm"))]
 mod autodiff;
@@ -25,7 +27,28 @@ pub struct ConvSpec {
     pub padding: (usize, usize),
 }
 
+/// What is fused with a convolution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConvFusion {
+    /// The input is doubled by repeating pixels, then cut to this height and width.
+    pub doubled: Option<(usize, usize)>,
+    /// Whether the channels of `beside` follow those of the input, which then is not doubled; where not, the tensor is a
+    /// placeholder, as the others.
+    pub beside: bool,
+    /// Whether `shift`, `[B or 1, out]`, is added to the channels.
+    pub shift: bool,
+    /// Whether `residual`, of the output's shape, is added.
+    pub residual: bool,
+    /// Whether the output had better lie in memory with its channels last. Its shape stays; backends may ignore this.
+    pub channels_last: bool,
+}
+
 impl ConvSpec {
+    /// The output's size along an axis of size `n`.
+    pub(crate) fn out(&self, n: usize, kernel: usize) -> usize {
+        (n + self.padding.0 + self.padding.1 - kernel) / self.stride + 1
+    }
+
     fn options(&self) -> ConvOptions<2> {
         let mut options = ConvOptions::new([self.stride; 2], [self.padding.0; 2], [1; 2], 1);
         options.padding = [self.padding; 2];
@@ -59,6 +82,35 @@ pub trait EmuBackend: Backend {
         Self::conv2d(x, weight, Some(bias), spec.options())
     }
 
+    /// A convolution with what the fusion says.
+    #[allow(clippy::too_many_arguments)]
+    fn emu_conv2d_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        beside: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        spec: ConvSpec,
+        fusion: ConvFusion,
+    ) -> FloatTensor<Self> {
+        let x = match fusion.doubled {
+            Some(size) => composed::doubled::<Self>(x, size),
+            None if fusion.beside => Self::float_cat(vec![x, beside], 1),
+            None => x,
+        };
+        let mut y = Self::emu_conv2d(x, weight, bias, spec);
+        if fusion.shift {
+            let [rows, out] = shift.shape().dims::<2>();
+            let shift = Self::float_reshape(shift, Shape::new([rows, out, 1, 1]));
+            y = Self::float_add(y, shift);
+        }
+        if fusion.residual {
+            y = Self::float_add(residual, y);
+        }
+        y
+    }
+
     fn emu_conv2d_x_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -86,6 +138,30 @@ pub trait EmuBackend: Backend {
         composed::group_norm::<Self>(x, weight, bias, spec)
     }
 
+    /// Group norm of the channels of `x` and then those of `beside`.
+    fn emu_group_norm_beside(
+        x: FloatTensor<Self>,
+        beside: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        Self::emu_group_norm(Self::float_cat(vec![x, beside], 1), weight, bias, spec)
+    }
+
+    /// The exact GELU of `[rows, D]`; with `gated`, of `[rows, 2 D]` the first half times the GELU of the second.
+    fn emu_gelu_rows(x: FloatTensor<Self>, gated: bool) -> FloatTensor<Self> {
+        let [rows, width] = x.shape().dims::<2>();
+        if !gated {
+            return Self::gelu(x);
+        }
+        let half = |first: usize| {
+            let columns = first..first + width / 2;
+            Self::float_slice(x.clone(), &[(0..rows).into(), columns.into()])
+        };
+        Self::float_mul(half(0), Self::gelu(half(width / 2)))
+    }
+
     fn emu_group_norm_x_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -109,7 +185,87 @@ pub trait EmuBackend: Backend {
 }
 
 #[cfg(feature = "wgpu")]
-impl EmuBackend for burn::backend::Cube {}
+impl EmuBackend for burn::backend::Cube {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        let none = [(); 3].map(|()| x.clone());
+        gpu::conv::forward(x, weight, bias, none, spec, ConvFusion::default())
+    }
+
+    fn emu_conv2d_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        beside: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        spec: ConvSpec,
+        fusion: ConvFusion,
+    ) -> FloatTensor<Self> {
+        gpu::conv::forward(x, weight, bias, [beside, shift, residual], spec, fusion)
+    }
+
+    fn emu_conv2d_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        // Padding beyond the kernel's reach.
+        if spec.padding.0 >= weight.shape()[2] {
+            use burn::backend::ops::ModuleOps;
+            return <Self as ModuleOps<Self>>::conv2d_x_backward(x, weight, grad, spec.options());
+        }
+        gpu::conv::x_backward(x.shape().dims(), weight, grad, spec)
+    }
+
+    fn emu_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        gpu::group_norm::forward(x, None, weight, bias, spec)
+    }
+
+    fn emu_group_norm_beside(
+        x: FloatTensor<Self>,
+        beside: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        gpu::group_norm::forward(x, Some(beside), weight, bias, spec)
+    }
+
+    fn emu_group_norm_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        gpu::group_norm::backward([x, weight, bias, grad], false, spec)
+    }
+
+    fn emu_group_norm_affine_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        gpu::group_norm::backward([x, weight, bias, grad], true, spec)
+    }
+
+    fn emu_gelu_rows(x: FloatTensor<Self>, gated: bool) -> FloatTensor<Self> {
+        gpu::group_norm::gelu(x, gated)
+    }
+}
 
 #[cfg(feature = "flex")]
 impl EmuBackend for Flex {
@@ -181,6 +337,25 @@ mod composed {
         std: FloatTensor<B>,    // [B, G, 1]
         z: FloatTensor<B>,      // [B, C, H, W]
         dims: [usize; 4],
+    }
+
+    /// Doubles height and width by repeating pixels, then cuts them.
+    pub fn doubled<B: Backend>(
+        x: FloatTensor<B>,
+        (height, width): (usize, usize),
+    ) -> FloatTensor<B> {
+        let [b, c, h, w] = x.shape().dims::<4>();
+        let repeat = |x, from: [usize; 4], to: [usize; 4]| {
+            B::float_expand(B::float_reshape(x, Shape::new(from)), Shape::new(to))
+        };
+        let wide = repeat(x, [b, c * h, w, 1], [b, c * h, w, 2]);
+        let both = repeat(wide, [b, c * h, 1, 2 * w], [b, c * h, 2, 2 * w]);
+        let both = B::float_reshape(both, Shape::new([b, c, 2 * h, 2 * w]));
+        if (height, width) == (2 * h, 2 * w) {
+            return both;
+        }
+        let ranges = [0..b, 0..c, 0..height, 0..width];
+        B::float_slice(both, &ranges.map(Into::into))
     }
 
     fn channelwise<B: Backend>(v: FloatTensor<B>, c: usize) -> FloatTensor<B> {

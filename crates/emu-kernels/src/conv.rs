@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::init::{Init, param};
-use crate::ops;
+use crate::ops::{self, ConvExtras};
 
 /// A convolution of square kernels.
 #[derive(Module, Debug)]
@@ -85,12 +85,18 @@ impl Conv2d {
     /// - `x`: `[B, in, H, W]`
     /// - returns `[B, out, H', W']` with `H' = (H + before + after - k) / stride + 1`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(
+        self.forward_with(x, ConvExtras::default())
+    }
+
+    /// As [`Conv2d::forward`], with what comes before and after it in the same pass.
+    pub fn forward_with(&self, x: Tensor<4>, extras: ConvExtras) -> Tensor<4> {
+        ops::conv2d_with(
             x,
             self.weight.val(),
             self.bias.as_ref().map(Param::val),
             self.stride,
             self.padding,
+            extras,
         )
     }
 }

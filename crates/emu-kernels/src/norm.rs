@@ -91,6 +91,12 @@ impl GroupNorm {
 
     /// The norm followed by SiLU, one operation to the kernels.
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm_silu(x, self.weight.val(), self.bias.val(), self.groups, self.eps)
+        self.forward_silu_beside(x, None)
+    }
+
+    /// As [`GroupNorm::forward_silu`], of the channels of `x` and then those of `beside`.
+    pub fn forward_silu_beside(&self, x: Tensor<4>, beside: Option<Tensor<4>>) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        ops::group_norm_silu(x, weight, bias, beside, self.groups, self.eps)
     }
 }

@@ -13,7 +13,7 @@ use burn::tensor::module as burn_ops;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 
-use crate::backend::{ConvSpec, EmuBackend, GroupNormSpec};
+use crate::backend::{ConvFusion, ConvSpec, EmuBackend, GroupNormSpec};
 use crate::cache::LayerCache;
 use crate::count;
 use crate::decode::{DecodeBackend, StepSpec};
@@ -31,6 +31,21 @@ pub struct AttentionOptions {
     pub hidden: Option<Tensor<4, Bool>>,
     /// `[B or 1, H or 1, T, S]`, added to the scores.
     pub bias: Option<Tensor<4>>,
+}
+
+/// What is fused with a convolution.
+#[derive(Clone, Debug, Default)]
+pub struct ConvExtras {
+    /// The input is doubled by repeating pixels, then cut to this height and width.
+    pub doubled: Option<(usize, usize)>,
+    /// `[B, in - C, H, W]`: channels that follow the C of the input, which then is not doubled.
+    pub beside: Option<Tensor<4>>,
+    /// `[B or 1, out]`, added to the channels.
+    pub shift: Option<Tensor<2>>,
+    /// Added to the output, in its shape.
+    pub residual: Option<Tensor<4>>,
+    /// Whether a permutation to `[B, H', W', out]` follows, which then may cost nothing.
+    pub channels_last: bool,
 }
 
 /// Every hot operation, each with a default composed of Burn's.
@@ -224,7 +239,7 @@ pub trait Operations {
             return Tensor::from_dispatch(Dispatch::emu_gelu(x.into_dispatch()));
         }
         if !x.device().is_autodiff() {
-            return activation::gelu(x);
+            return gelu_rows(x, false);
         }
         // Burn's own gradient on GPUs is that of the tanh approximation, right to three digits only.
         let share = x.clone().mul_scalar(FRAC_1_SQRT_2).erf().add_scalar(1.0);
@@ -233,6 +248,10 @@ pub trait Operations {
 
     /// See [`geglu`].
     fn geglu(&self, x: Tensor<3>) -> Tensor<3> {
+        let device = x.device();
+        if !device.is_autodiff() && !on_cpu(&device) {
+            return gelu_rows(x, true);
+        }
         let [_, _, d] = x.dims();
         let value = x.clone().narrow(2, 0, d / 2);
         value.mul(self.gelu(x.narrow(2, d / 2, d / 2)))
@@ -244,32 +263,53 @@ pub trait Operations {
         x: Tensor<4>,
         weight: Tensor<1>,
         bias: Tensor<1>,
+        beside: Option<Tensor<4>>,
         spec: GroupNormSpec,
     ) -> Tensor<4> {
-        let y = Dispatch::emu_group_norm(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-            bias.into_dispatch(),
-            spec,
-        );
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        let bias = bias.into_dispatch();
+        let y = match beside {
+            None => Dispatch::emu_group_norm(x, weight, bias, spec),
+            Some(beside) => {
+                Dispatch::emu_group_norm_beside(x, beside.into_dispatch(), weight, bias, spec)
+            }
+        };
         Tensor::from_dispatch(y)
     }
 
-    /// See [`conv2d`].
+    /// See [`conv2d_with`].
     fn conv2d(
         &self,
         x: Tensor<4>,
         weight: Tensor<4>,
         bias: Tensor<1>,
         spec: ConvSpec,
+        extras: ConvExtras,
     ) -> Tensor<4> {
-        let y = Dispatch::emu_conv2d(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-            bias.into_dispatch(),
-            spec,
-        );
-        Tensor::from_dispatch(y)
+        let fusion = ConvFusion {
+            doubled: extras.doubled,
+            beside: extras.beside.is_some(),
+            shift: extras.shift.is_some(),
+            residual: extras.residual.is_some(),
+            channels_last: extras.channels_last,
+        };
+        let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+        let bias = bias.into_dispatch();
+        if fusion == ConvFusion::default() {
+            return Tensor::from_dispatch(Dispatch::emu_conv2d(x, weight, bias, spec));
+        }
+        let or_x = |tensor: Option<Tensor<4>>| match tensor {
+            Some(tensor) => tensor.into_dispatch(),
+            None => x.clone(),
+        };
+        let (beside, residual) = (or_x(extras.beside), or_x(extras.residual));
+        let shift = match extras.shift {
+            Some(shift) => shift.into_dispatch(),
+            None => x.clone(),
+        };
+        Tensor::from_dispatch(Dispatch::emu_conv2d_fused(
+            x, weight, bias, beside, shift, residual, spec, fusion,
+        ))
     }
 }
 
@@ -321,6 +361,14 @@ fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
     x.reshape([b, g, 1, s * e])
         .expand([b, g, times, s * e])
         .reshape([b, g * times, s, e])
+}
+
+/// The exact GELU, or with `gated` the first half of each row times that of the second, below the tensor.
+fn gelu_rows(x: Tensor<3>, gated: bool) -> Tensor<3> {
+    let [b, t, width] = x.dims();
+    let y = Dispatch::emu_gelu_rows(x.reshape([b * t, width]).into_dispatch(), gated);
+    let y = Tensor::<2>::from_dispatch(y);
+    y.reshape([b, t, if gated { width / 2 } else { width }])
 }
 
 /// Square root whose gradient is as precise as its value. Burn's own gradient takes a power, which software GPUs give to
@@ -443,36 +491,27 @@ pub fn group_norm(
     groups: usize,
     eps: f64,
 ) -> Tensor<4> {
-    operations(&x.device()).group_norm(
-        x,
-        weight,
-        bias,
-        GroupNormSpec {
-            groups,
-            eps,
-            silu: false,
-        },
-    )
+    let silu = false;
+    let spec = GroupNormSpec { groups, eps, silu };
+    operations(&x.device()).group_norm(x, weight, bias, None, spec)
 }
 
-/// Group norm followed by SiLU.
+/// Group norm followed by SiLU, of the channels of `x` and then those of `beside`.
+///
+/// # Shapes
+/// - `x`: `[B, C, H, W]`, `beside`: `[B, C', H, W]`, `weight` and `bias`: `[C + C']`
+/// - returns `[B, C + C', H, W]`
 pub fn group_norm_silu(
     x: Tensor<4>,
     weight: Tensor<1>,
     bias: Tensor<1>,
+    beside: Option<Tensor<4>>,
     groups: usize,
     eps: f64,
 ) -> Tensor<4> {
-    operations(&x.device()).group_norm(
-        x,
-        weight,
-        bias,
-        GroupNormSpec {
-            groups,
-            eps,
-            silu: true,
-        },
-    )
+    let silu = true;
+    let spec = GroupNormSpec { groups, eps, silu };
+    operations(&x.device()).group_norm(x, weight, bias, beside, spec)
 }
 
 /// Convolution with square kernels; `padding` is `(before, after)` on both axes.
@@ -486,8 +525,31 @@ pub fn conv2d(
     stride: usize,
     padding: (usize, usize),
 ) -> Tensor<4> {
+    conv2d_with(x, weight, bias, stride, padding, ConvExtras::default())
+}
+
+/// [`conv2d`], and what comes before and after it.
+pub fn conv2d_with(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: (usize, usize),
+    extras: ConvExtras,
+) -> Tensor<4> {
     let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
-    operations(&x.device()).conv2d(x, weight, bias, ConvSpec { stride, padding })
+    let spec = ConvSpec { stride, padding };
+    operations(&x.device()).conv2d(x, weight, bias, spec, extras)
+}
+
+/// Channels of `x` and then those of `skip`, for operations that take the second as `beside`: apart where they read both,
+/// in one tensor where they would join them each for itself.
+pub fn beside(x: Tensor<4>, skip: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+    let device = x.device();
+    if on_cpu(&device) || device.is_autodiff() {
+        return (Tensor::cat(vec![x, skip], 1), None);
+    }
+    (x, Some(skip))
 }
 
 /// Doubles height and width by repeating pixels: `[B, C, H, W]` to `[B, C, 2H, 2W]`.

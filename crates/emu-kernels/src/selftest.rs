@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::cache::LayerCache;
-use crate::ops::{self, AttentionOptions};
+use crate::ops::{self, AttentionOptions, ConvExtras};
 use crate::packed::{BLOCK, Packed, Scheme};
 use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
@@ -93,6 +93,10 @@ pub const CASES: &[Case] = &[
     Case {
         operation: "upsampling",
         compute: upsampling,
+    },
+    Case {
+        operation: "a convolution with what is fused with it",
+        compute: fused_convolution,
     },
     Case {
         operation: "gates",
@@ -393,18 +397,83 @@ fn silu(v: f64) -> f64 {
     v / (1.0 + (-v).exp())
 }
 
+/// Of one tensor's channels, and of those of two.
 fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
-    let (c, side, groups, eps) = (6, 5, 3, 1e-5);
-    let (x, xs) = input.random([1, c, side, side]);
-    let (w, ws) = input.random([c]);
-    let (b, bs) = input.random([c]);
+    let (c, other, side, groups, eps) = (6, 3, 5, 3, 1e-5);
     let area = side * side;
-    let want = normed(&xs, c / groups * area, eps, true)
-        .iter()
-        .enumerate()
-        .map(|(i, v)| silu(v * ws[i / area] + bs[i / area]))
+    let (x, xs) = input.random([1, c, side, side]);
+    let (beside, more) = input.random([1, other, side, side]);
+    let (mut got, mut want) = (vec![], vec![]);
+    for beside in [None, Some(beside)] {
+        let mut xs = xs.clone();
+        if beside.is_some() {
+            xs.extend(&more);
+        }
+        let channels = xs.len() / area;
+        let (w, ws) = input.random([channels]);
+        let (b, bs) = input.random([channels]);
+        let normal = normed(&xs, channels / groups * area, eps, true);
+        let each =
+            { normal.iter().enumerate() }.map(|(i, v)| silu(v * ws[i / area] + bs[i / area]));
+        want.extend(each);
+        let y = ops::group_norm_silu(x.clone(), w, b, beside, groups, eps);
+        got.push(flat(y));
+    }
+    (Tensor::cat(got, 0), want)
+}
+
+/// Convolutions as the decoder has them: of a doubled input, with a shift and a residual; of the channels of two tensors,
+/// its output with channels last.
+fn fused_convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (c, o, side) = (20, 9, 3);
+    let twice = 2 * side;
+    let (x, xs) = input.random([1, c, side, side]);
+    let (w, ws) = input.random([o, c, 3, 3]);
+    let (w, ws): (_, Vec<f64>) = (w.mul_scalar(0.125), ws.iter().map(|w| w * 0.125).collect());
+    let (b, bs) = input.random([o]);
+    let (shift, shifts) = input.random([1, o]);
+    let (residual, residuals) = input.random([1, o, twice, twice]);
+    let mut want: Vec<f64> = (0..o * twice * twice)
+        .map(|i| {
+            let (to, y, x) = (i / (twice * twice), i / twice % twice, i % twice);
+            let taps = (0..c * 9).map(|d| {
+                let (y, x) = (y + d / 3 % 3, x + d % 3);
+                let inside = |n: usize| (1..=twice).contains(&n);
+                match inside(y) && inside(x) {
+                    true => {
+                        let pixel = (d / 9 * side + (y - 1) / 2) * side + (x - 1) / 2;
+                        ws[to * c * 9 + d] * xs[pixel]
+                    }
+                    false => 0.0,
+                }
+            });
+            bs[to] + shifts[to] + residuals[i] + taps.sum::<f64>()
+        })
         .collect();
-    (flat(ops::group_norm_silu(x, w, b, groups, eps)), want)
+    let extras = ConvExtras {
+        doubled: Some((twice, twice)),
+        shift: Some(shift),
+        residual: Some(residual),
+        ..Default::default()
+    };
+    let doubled = ops::conv2d_with(x.clone(), w, Some(b.clone()), 1, (1, 1), extras);
+
+    let (other, area) = (5, side * side);
+    let (beside, more) = input.random([1, other, side, side]);
+    let (w, ws) = input.random([o, c + other, 1, 1]);
+    let both = [xs, more].concat();
+    want.extend((0..area * o).map(|i| {
+        let (to, pixel) = (i % o, i / o);
+        let terms = { both.chunks(area).zip(&ws[to * (c + other)..]) }.map(|(x, w)| x[pixel] * w);
+        bs[to] + terms.sum::<f64>()
+    }));
+    let extras = ConvExtras {
+        beside: Some(beside),
+        channels_last: true,
+        ..Default::default()
+    };
+    let joined = ops::conv2d_with(x, w, Some(b), 1, (0, 0), extras).permute([0, 2, 3, 1]);
+    (Tensor::cat(vec![flat(doubled), flat(joined)], 0), want)
 }
 
 fn convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {

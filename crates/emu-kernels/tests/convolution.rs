@@ -100,7 +100,7 @@ fn group_norm_agrees_with_its_composition() {
         let theirs = |x, w, _: Tensor<4>, b| composed(x, w, b, groups, 1e-5);
         let error = compare(shape, vec![shape[1], 1, 1], ours, theirs);
         assert!(error < 1e-4, "{shape:?} {groups}: {error}");
-        let ours = |x, w, _: Tensor<4>, b| ops::group_norm_silu(x, w, b, groups, 1e-5);
+        let ours = |x, w, _: Tensor<4>, b| ops::group_norm_silu(x, w, b, None, groups, 1e-5);
         let theirs = |x, w, _: Tensor<4>, b| activation::silu(composed(x, w, b, groups, 1e-5));
         let error = compare(shape, vec![shape[1], 1, 1], ours, theirs);
         assert!(error < 1e-4, "{shape:?} {groups} silu: {error}");

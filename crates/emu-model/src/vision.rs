@@ -5,7 +5,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use emu_kernels::init::{Init, param};
-use emu_kernels::ops::{self, AttentionOptions};
+use emu_kernels::ops::{self, AttentionOptions, ConvExtras};
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, QLinear};
 
 use crate::config::{StemConfig, VisionConfig};
@@ -229,7 +229,13 @@ impl Stem {
             let x = stage.norm.forward_silu(stage.down.forward(x));
             stage.blocks.iter().fold(x, |x, block| {
                 let h = block.conv1.forward(block.norm1.forward_silu(x.clone()));
-                x + block.conv2.forward(block.norm2.forward_silu(h))
+                let extras = ConvExtras {
+                    residual: Some(x),
+                    ..Default::default()
+                };
+                block
+                    .conv2
+                    .forward_with(block.norm2.forward_silu(h), extras)
             })
         })
     }

@@ -8,7 +8,9 @@ use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::KernelArguments;
 
+pub mod conv;
 pub mod decode;
+pub mod group_norm;
 pub mod packed;
 
 pub use burn_wgpu::into_contiguous;
@@ -94,6 +96,12 @@ impl Shader {
 pub fn grid(n: usize) -> [usize; 3] {
     let rows = n.div_ceil(MOST_WORKGROUPS).max(1);
     [n.div_ceil(rows), rows, 1]
+}
+
+/// `tensor`, copied where it shares its buffer with `other`: a buffer must not be bound twice to one launch.
+pub fn apart(tensor: CubeTensor, other: &CubeTensor) -> CubeTensor {
+    let same = tensor.handle.memory.descriptor() == other.handle.memory.descriptor();
+    if same { tensor.copy() } else { tensor }
 }
 
 /// A new tensor beside `like`, of f32, not yet written.

@@ -4,7 +4,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear, ops};
+use emu_kernels::ops::{self, ConvExtras};
+use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear};
 
 /// Norm, SiLU, convolution, twice, added to the input.
 #[derive(Module, Debug)]
@@ -60,18 +61,44 @@ impl Resnet {
     /// - `x`: `[B, C, H, W]`; `time`: `[B or 1, E]`, SiLU applied
     /// - returns `[B, C', H, W]`
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
-        if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
-            let shift = project.forward(time.clone()); // [B or 1, C]
-            let [rows, c] = shift.dims();
-            h = h + shift.reshape([rows, c, 1, 1]);
-        }
-        let h = self.conv2.forward(self.norm2.forward_silu(h));
-        let x = match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x),
-            None => x,
+        self.forward_beside(x, None, time)
+    }
+
+    /// As [`Resnet::forward`], with the channels of `skip` after those of `x`.
+    pub fn forward_beside(
+        &self,
+        x: Tensor<4>,
+        skip: Option<Tensor<4>>,
+        time: Option<&Tensor<2>>,
+    ) -> Tensor<4> {
+        let (x, beside) = match skip {
+            Some(skip) => ops::beside(x, skip),
+            None => (x, None),
         };
-        x + h
+        let shift = { self.time_emb_proj.as_ref().zip(time) }
+            .map(|(project, time)| project.forward(time.clone())); // [B or 1, C]
+        let h = self.norm1.forward_silu_beside(x.clone(), beside.clone());
+        let extras = ConvExtras {
+            shift,
+            ..Default::default()
+        };
+        let h = self.conv1.forward_with(h, extras);
+        let residual = match (&self.conv_shortcut, beside) {
+            (Some(shortcut), beside) => {
+                let extras = ConvExtras {
+                    beside,
+                    ..Default::default()
+                };
+                shortcut.forward_with(x, extras)
+            }
+            (None, Some(beside)) => Tensor::cat(vec![x, beside], 1),
+            (None, None) => x,
+        };
+        let extras = ConvExtras {
+            residual: Some(residual),
+            ..Default::default()
+        };
+        self.conv2.forward_with(self.norm2.forward_silu(h), extras)
     }
 }
 
@@ -116,11 +143,11 @@ impl Upsample {
     /// `[B, C, H, W]` to `[B, C, 2H, 2W]`, or to `size` where that is one less: what was odd before it was halved
     /// becomes odd again. (Nearest-neighbour resizing to an odd size is the doubled picture without its last line.)
     pub fn forward(&self, x: Tensor<4>, size: Option<(usize, usize)>) -> Tensor<4> {
-        let x = ops::upsample_nearest2(x);
         let [_, _, h, w] = x.dims();
-        let (to_h, to_w) = size.unwrap_or((h, w));
-        let x = if to_h < h { x.narrow(2, 0, to_h) } else { x };
-        self.conv
-            .forward(if to_w < w { x.narrow(3, 0, to_w) } else { x })
+        let extras = ConvExtras {
+            doubled: Some(size.unwrap_or((2 * h, 2 * w))),
+            ..Default::default()
+        };
+        self.conv.forward_with(x, extras)
     }
 }

@@ -293,12 +293,12 @@ impl<'a> Denoise<'a> {
         let Some(guidance) = self.guidance else {
             return Some(unet.forward_prepared(latents, &timestep, &self.context));
         };
-        let [b, ..] = latents.dims();
-        let both = unet.forward_prepared(
-            Tensor::cat(vec![latents.clone(), latents], 0),
-            &timestep,
-            &self.context,
-        );
+        let [b, l, h, w] = latents.dims();
+        let twice = match b {
+            1 => latents.expand([2, l, h, w]),
+            _ => Tensor::cat(vec![latents.clone(), latents], 0),
+        };
+        let both = unet.forward_prepared(twice, &timestep, &self.context);
         let (with, without) = (both.clone().narrow(0, 0, b), both.narrow(0, b, b));
         Some(without.clone() + (with - without).mul_scalar(guidance))
     }

@@ -6,7 +6,7 @@ use core::fmt::Arguments;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use emu_kernels::ops::{self, AttentionOptions};
+use emu_kernels::ops::{self, AttentionOptions, ConvExtras};
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, QLinear};
 
 use crate::probe::Probe;
@@ -141,13 +141,23 @@ impl SpatialTransformer {
         probe: &mut Probe,
     ) -> Tensor<4> {
         let [b, c, h, w] = x.dims();
-        let y = self.proj_in.forward(self.norm.forward(x.clone()));
-        let mut y = y.reshape([b, c, h * w]).swap_dims(1, 2); // [B, L, C]
+        let extras = ConvExtras {
+            channels_last: true,
+            ..Default::default()
+        };
+        let y = self
+            .proj_in
+            .forward_with(self.norm.forward(x.clone()), extras);
+        let mut y = y.permute([0, 2, 3, 1]).reshape([b, h * w, c]); // [B, L, C]
         for (block, condition) in self.transformer_blocks.iter().zip(context) {
             y = block.forward(y, condition, name, probe);
         }
-        let y = y.swap_dims(1, 2).reshape([b, c, h, w]);
-        x + self.proj_out.forward(y)
+        let y = y.reshape([b, h, w, c]).permute([0, 3, 1, 2]);
+        let extras = ConvExtras {
+            residual: Some(x),
+            ..Default::default()
+        };
+        self.proj_out.forward_with(y, extras)
     }
 }
 
@@ -160,26 +170,29 @@ impl TransformerBlock {
         name: Arguments<'_>,
         probe: &mut Probe,
     ) -> Tensor<3> {
+        let mut see = |part: &str, before: &Tensor<3>, after: &Tensor<3>| {
+            if probe.is_on() {
+                let added = after.clone() - before.clone();
+                probe.see(format_args!("{name}.block.{part}"), &added);
+            }
+        };
         // 1. pixels to pixels
         let y = self.norm1.forward(x.clone());
         let own = self.attn1.keys_values(y.clone());
-        let y = self.attn1.forward(y, own);
-        probe.see(format_args!("{name}.block.attn1"), &y);
-        let x = x + y;
+        let after = self.attn1.forward_add(y, own, x.clone());
+        see("attn1", &x, &after);
         // 2. pixels to condition
-        let y = self
-            .attn2
-            .forward(self.norm2.forward(x.clone()), condition.clone());
-        probe.see(format_args!("{name}.block.attn2"), &y);
-        let x = x + y;
+        let x = after;
+        let y = self.norm2.forward(x.clone());
+        let after = self.attn2.forward_add(y, condition.clone(), x.clone());
+        see("attn2", &x, &after);
         // 3. feed-forward
-        let y = self.ff.out.forward(ops::geglu(
-            self.ff.gated.forward(self.norm3.forward(x.clone())),
-        ));
-        probe.see(format_args!("{name}.block.ff"), &y);
-        let x = x + y;
-        probe.see(format_args!("{name}.block.out"), &x);
-        x
+        let x = after;
+        let y = ops::geglu(self.ff.gated.forward(self.norm3.forward(x.clone())));
+        let after = self.ff.out.forward_add(y, x.clone());
+        see("ff", &x, &after);
+        probe.see(format_args!("{name}.block.out"), &after);
+        after
     }
 }
 
@@ -198,10 +211,13 @@ impl Attention {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, CrossKv { k, v }: CrossKv) -> Tensor<3> {
+    /// What attention gives, added to `residual`.
+    fn forward_add(&self, x: Tensor<3>, kv: CrossKv, residual: Tensor<3>) -> Tensor<3> {
+        let CrossKv { k, v } = kv;
         let [b, l, c] = x.dims();
         let q = self.split(self.to_q.forward(x));
         let y = ops::attention(q, k, v, AttentionOptions::default()); // [B, H, L, E]
-        self.to_out.forward(y.swap_dims(1, 2).reshape([b, l, c]))
+        self.to_out
+            .forward_add(y.swap_dims(1, 2).reshape([b, l, c]), residual)
     }
 }

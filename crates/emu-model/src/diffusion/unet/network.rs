@@ -416,10 +416,7 @@ impl UpBlock {
         probe: &mut Probe,
     ) -> Tensor<4> {
         for (j, resnet) in self.resnets.iter().enumerate() {
-            let seen = skips
-                .pop()
-                .map_or_else(|| x.clone(), |skip| Tensor::cat(vec![x.clone(), skip], 1));
-            x = resnet.forward(seen, Some(time));
+            x = resnet.forward_beside(x, skips.pop(), Some(time));
             probe.see(format_args!("{name}.resnet{j}"), &x);
             if let (Some(attention), Some(context)) = (self.attentions.get(j), context.get(j)) {
                 x = attention.forward(x, context, format_args!("{name}.attn{j}"), probe);

@@ -1,0 +1,224 @@
+//! Convolutions on a GPU: one shader, as a product of matrices of which one is never stored.
+
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Cube, TensorMetadata};
+use burn::tensor::Shape;
+use burn_wgpu::CubeTensor;
+
+use super::{MOST_WORKGROUPS, Shader, apart, into_contiguous, output};
+use crate::backend::{ConvFusion, ConvSpec};
+
+/// Workgroups that keep a large GPU busy: below this, tiles get smaller and their depth is divided.
+const MANY: usize = 64;
+
+/// How the product is cut up.
+#[derive(Clone, Copy)]
+struct Tiles {
+    /// Channels of a tile.
+    out: usize,
+    /// Pixels of a tile.
+    pixels: usize,
+    /// Channels of an invocation, four or eight, each of four pixels.
+    per: usize,
+    /// Groups of invocations that share the depth.
+    slices: usize,
+    /// Channels of the input that are loaded together.
+    step: usize,
+}
+
+impl Tiles {
+    fn new(out: usize, pixels: usize, channels: usize, kernel: usize) -> Self {
+        let workgroups = |o: usize, p: usize| out.div_ceil(o) * pixels.div_ceil(p);
+        let (tile, wide, per) = match out {
+            0..=16 => (16, 64, 4),
+            17..=32 => (32, 64, 8),
+            _ if workgroups(64, 64) >= MANY => (64, 64, 8),
+            _ => (32, 32, 8),
+        };
+        // Where there are few tiles and much depth.
+        let slices = match workgroups(tile, wide) {
+            _ if channels * kernel * kernel < 128 => 1,
+            n if n < MANY / 2 => 4,
+            n if n < MANY => 2,
+            _ => 1,
+        };
+        Self {
+            out: tile,
+            pixels: wide,
+            per,
+            slices,
+            step: channels
+                .next_power_of_two()
+                .clamp(4, if slices > 2 { 8 } else { 16 }),
+        }
+    }
+
+    /// Vectors of workgroup memory: what all slices load, or the sums of one. As the shader counts them.
+    fn shared(&self) -> usize {
+        let loaded = self.slices * self.step * (self.out / 4 + 1 + self.pixels / 4);
+        loaded.max(self.out * self.pixels / 4)
+    }
+
+    fn invocations(&self) -> usize {
+        self.slices * (self.out / self.per) * (self.pixels / 4)
+    }
+}
+
+/// What a launch computes, apart from its tensors.
+struct Product {
+    channels: usize,
+    /// Height and width of the input as the kernel sees it: doubled or spread.
+    size: [usize; 2],
+    shrink: usize,
+    kernel: usize,
+    stride: usize,
+    before: usize,
+    out: usize,
+    out_size: [usize; 2],
+    /// Whether weights are taken as for the gradient at the input, over an input spread by zeros.
+    backward: bool,
+    channels_last: bool,
+}
+
+/// Tensors that not every convolution has, by the name of their section.
+type Optional<'a> = [(&'static str, &'static str, Option<&'a CubeTensor>); 4];
+
+impl Product {
+    fn run(&self, x: &CubeTensor, weight: &CubeTensor, optional: Optional) -> CubeTensor {
+        let [bias, beside, shift, residual] = optional;
+        let first = x.meta.shape()[1];
+        let (batch, strides) = (x.meta.shape()[0], x.meta.strides());
+        let [out_height, out_width] = self.out_size;
+        let pixels = batch * out_height * out_width;
+        let tiles = Tiles::new(self.out, pixels, self.channels, self.kernel);
+        let shift_rows = shift.2.map_or(0, |shift| shift.meta.shape()[0]);
+        let mut constants = vec![
+            ("channels", self.channels),
+            ("first", first),
+            ("height", self.size[0]),
+            ("width", self.size[1]),
+            ("shrink", self.shrink),
+            ("kernel", self.kernel),
+            ("stride", self.stride),
+            ("padding", self.before),
+            ("out", self.out),
+            ("out_height", out_height),
+            ("out_width", out_width),
+            ("batch", batch),
+            ("x_batch", strides[0]),
+            ("x_channel", strides[1]),
+            ("x_row", strides[2]),
+            ("x_column", strides[3]),
+            ("shift_batch", if shift_rows > 1 { self.out } else { 0 }),
+            ("tile_o", tiles.out),
+            ("tile_p", tiles.pixels),
+            ("per", tiles.per),
+            ("eight", usize::from(tiles.per == 8)),
+            ("slices", tiles.slices),
+            ("step", tiles.step),
+            ("shared", tiles.shared()),
+            ("invocations", tiles.invocations()),
+            ("flipped", usize::from(self.backward)),
+            ("straight", usize::from(!self.backward)),
+            ("spread", usize::from(self.backward && self.shrink > 1)),
+            ("channels_last", usize::from(self.channels_last)),
+            ("channels_first", usize::from(!self.channels_last)),
+        ];
+        let shape = match self.channels_last {
+            true => [batch, out_height, out_width, self.out],
+            false => [batch, self.out, out_height, out_width],
+        };
+        let mut y = output(x, Shape::new(shape));
+        let mut tensors = vec![x, weight, &y];
+        for (name, place, tensor) in [bias, beside, shift, residual] {
+            constants.push((name, usize::from(tensor.is_some())));
+            constants.push((place, tensors.len()));
+            tensors.extend(tensor);
+        }
+        let shader = Shader {
+            name: "conv",
+            text: include_str!("../../../../shaders/conv/conv.wgsl"),
+            constants,
+            invocations: tiles.invocations(),
+        };
+        let [across, rows, _] = super::grid(pixels.div_ceil(tiles.pixels));
+        let layers = self.out.div_ceil(tiles.out);
+        debug_assert!(layers <= MOST_WORKGROUPS);
+        shader.launch([across, rows, layers], &tensors);
+        if self.channels_last {
+            y = Cube::float_permute(y, &[0, 3, 1, 2]);
+        }
+        y
+    }
+}
+
+/// A convolution and what is fused with it. `beside`, `shift` and `residual` count where the fusion says so.
+pub fn forward(
+    x: CubeTensor,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    [beside, shift, residual]: [CubeTensor; 3],
+    spec: ConvSpec,
+    fusion: ConvFusion,
+) -> CubeTensor {
+    let [_, c, h, w] = x.shape().dims::<4>();
+    let [out, channels, kernel, _] = weight.shape().dims::<4>();
+    debug_assert_eq!(fusion.beside, channels != c);
+    let used = |on: bool, tensor| on.then(|| apart(into_contiguous(tensor), &x));
+    let beside = used(fusion.beside, beside);
+    let shift = used(fusion.shift, shift);
+    let residual = used(fusion.residual, residual);
+    let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
+    let size = fusion.doubled.map_or([h, w], |(h, w)| [h, w]);
+    let product = Product {
+        channels,
+        size,
+        shrink: if fusion.doubled.is_some() { 2 } else { 1 },
+        kernel,
+        stride: spec.stride,
+        before: spec.padding.0,
+        out,
+        out_size: size.map(|n| spec.out(n, kernel)),
+        backward: false,
+        channels_last: fusion.channels_last,
+    };
+    let optional = [
+        ("bias", "bias_at", Some(&bias)),
+        ("beside", "beside_at", beside.as_ref()),
+        ("shift", "shift_at", shift.as_ref()),
+        ("residual", "residual_at", residual.as_ref()),
+    ];
+    product.run(&x, &weight, optional)
+}
+
+/// The gradient at the input `[B, C, H, W]`: a convolution of the gradient, spread by the stride, with flipped weights.
+pub fn x_backward(
+    [_, channels, h, w]: [usize; 4],
+    weight: CubeTensor,
+    grad: CubeTensor,
+    spec: ConvSpec,
+) -> CubeTensor {
+    let weight = into_contiguous(weight);
+    let [out, _, kernel, _] = weight.shape().dims::<4>();
+    let [_, _, rows, columns] = grad.shape().dims::<4>();
+    let product = Product {
+        channels: out,
+        size: [rows, columns].map(|n| (n - 1) * spec.stride + 1),
+        shrink: spec.stride,
+        kernel,
+        stride: 1,
+        // Where the forward pass has more padding than the kernel reaches, this one starts inside.
+        before: (kernel - 1).wrapping_sub(spec.padding.0),
+        out: channels,
+        out_size: [h, w],
+        backward: true,
+        channels_last: false,
+    };
+    let none = [
+        ("bias", "bias_at", None),
+        ("beside", "beside_at", None),
+        ("shift", "shift_at", None),
+        ("residual", "residual_at", None),
+    ];
+    product.run(&grad, &weight, none)
+}

@@ -1,0 +1,109 @@
+//! Group norm on a GPU: one launch, whatever the size of the groups.
+
+use burn::backend::TensorMetadata;
+use burn::tensor::Shape;
+use burn_wgpu::CubeTensor;
+
+use super::{Shader, apart, grid, into_contiguous, output};
+use crate::backend::GroupNormSpec;
+
+/// Group norm of `x`, or of the channels of `x` and `beside`.
+pub fn forward(
+    x: CubeTensor,
+    beside: Option<CubeTensor>,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    spec: GroupNormSpec,
+) -> CubeTensor {
+    let x = into_contiguous(x);
+    let beside = beside.map(|beside| apart(into_contiguous(beside), &x));
+    let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
+    let [b, first, h, w] = x.shape().dims::<4>();
+    let channels = first + beside.as_ref().map_or(0, |beside| beside.meta.shape()[1]);
+    let y = output(&x, Shape::new([b, channels, h, w]));
+    let mut tensors = vec![&x, &weight, &bias, &y];
+    tensors.extend(&beside);
+    let size = channels / spec.groups * h * w;
+    let invocations = if size < 512 { 64 } else { 256 };
+    let shader = Shader {
+        name: "group_norm",
+        text: include_str!("../../../../shaders/norm/group_norm.wgsl"),
+        constants: vec![
+            ("batch", b),
+            ("channels", channels),
+            ("first", first),
+            ("area", h * w),
+            ("groups", spec.groups),
+            ("invocations", invocations),
+            // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
+            ("inverse_eps", (1.0 / spec.eps).round() as usize),
+            ("silu", usize::from(spec.silu)),
+            ("beside", usize::from(beside.is_some())),
+        ],
+        invocations,
+    };
+    shader.launch(grid(b * spec.groups), &tensors);
+    y
+}
+
+/// The gradient at the input, or with `affine` those at weight and bias, `[2, C]`.
+pub fn backward(
+    [x, weight, bias, grad]: [CubeTensor; 4],
+    affine: bool,
+    spec: GroupNormSpec,
+) -> CubeTensor {
+    let [x, weight, bias, grad] = [x, weight, bias, grad].map(into_contiguous);
+    let dims @ [b, channels, h, w] = x.shape().dims::<4>();
+    let y = match affine {
+        true => output(&x, Shape::new([2, channels])),
+        false => output(&x, Shape::new(dims)),
+    };
+    let shader = Shader {
+        name: "group_norm_backward",
+        text: include_str!("../../../../shaders/norm/group_norm_backward.wgsl"),
+        constants: vec![
+            ("batch", b),
+            ("channels", channels),
+            ("area", h * w),
+            ("groups", spec.groups),
+            ("invocations", 256),
+            ("inverse_eps", (1.0 / spec.eps).round() as usize),
+            ("silu", usize::from(spec.silu)),
+            ("plain", usize::from(!spec.silu)),
+            ("affine", usize::from(affine)),
+            ("input", usize::from(!affine)),
+            ("weighted", usize::from(!affine || spec.silu)),
+        ],
+        invocations: 256,
+    };
+    let workgroups = if affine { spec.groups } else { b * spec.groups };
+    let mut tensors = vec![&x, &grad, &y];
+    if !affine || spec.silu {
+        tensors.push(&weight);
+    }
+    if spec.silu {
+        tensors.push(&bias);
+    }
+    shader.launch(grid(workgroups), &tensors);
+    y
+}
+
+/// `x · Φ(x)` of rows, or the first half of each row times that of its second half.
+pub fn gelu(x: CubeTensor, gated: bool) -> CubeTensor {
+    let x = into_contiguous(x);
+    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
+    let width = if gated { width / 2 } else { width };
+    let y = output(&x, Shape::new([rows, width]));
+    let shader = Shader {
+        name: "gelu",
+        text: include_str!("../../../../shaders/norm/gelu.wgsl"),
+        constants: vec![
+            ("rows", rows),
+            ("width", width),
+            ("gated", usize::from(gated)),
+        ],
+        invocations: 64,
+    };
+    shader.launch(grid((rows * width).div_ceil(64)), &[&x, &y]);
+    y
+}

@@ -1,0 +1,192 @@
+// conv: y = W * x + b of square kernels, as a product of W with patches that are never stored (implicit GEMM); a
+// workgroup makes a tile of TILE_O channels by TILE_P pixels, pixels counted through all images.
+// twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+//
+// Fused with it, where asked for: x doubled by repeating pixels (`shrink` 2), channels of a second tensor after those of
+// x (`beside`), a number for each image and channel (`shift`), a tensor like y that is added (`residual`), y written with
+// its channels last. The gradient at the input is the same with `flipped` weights and x spread by zeros (`spread`).
+// The depth (channels times kernel) is divided among SLICES of the invocations, which add their sums up at the end.
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, H, W], at any strides
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [O, C, K, K]; flipped: [C, O, K, K]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [B, O, HEIGHT, WIDTH]
+//@if bias
+@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;          // [O]
+//@end
+//@if beside
+@group(0) @binding({{beside_at}}) var<storage, read_write> beside: array<f32>;      // [B, C - FIRST, H, W]
+//@end
+//@if shift
+@group(0) @binding({{shift_at}}) var<storage, read_write> shift: array<f32>;        // [B or 1, O]
+//@end
+//@if residual
+@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y, channels first
+//@end
+
+const C = {{channels}}u;
+const FIRST = {{first}}u;
+// Of x as the kernel sees it: doubled or spread.
+const H = {{height}}u;
+const W = {{width}}u;
+const SHRINK = {{shrink}}u;
+const K = {{kernel}}u;
+const STRIDE = {{stride}}u;
+const PADDING = {{padding}};
+const O = {{out}}u;
+const HEIGHT = {{out_height}}u;
+const WIDTH = {{out_width}}u;
+const AREA = HEIGHT * WIDTH;
+const PIXELS = {{batch}}u * AREA;
+
+const ONE_TO_FOUR = vec4<u32>(1u, 2u, 3u, 4u);
+
+const TILE_O = {{tile_o}}u;
+const TILE_P = {{tile_p}}u;
+// Channels of a tile, all at one place of the kernel.
+const STEP = {{step}}u;
+// Tiles of the depth.
+const COUNT = (C + STEP - 1u) / STEP * K * K;
+const SLICES = {{slices}}u;
+// Channels that an invocation makes, four or eight, each of four pixels.
+const PER = {{per}}u;
+const COLUMNS = TILE_P / 4u;
+const ROWS = TILE_O / PER;
+const TEAM = COLUMNS * ROWS;
+// One more than a row, so that what is loaded together lies in different banks.
+const PITCH = TILE_O / 4u + 1u;
+const TILE = STEP * (PITCH + TILE_P / 4u);
+
+// For each slice: weights by depth and four channels, then patches by depth and four pixels. At the end, sums.
+var<workgroup> tiles: array<vec4<f32>, {{shared}}>;
+
+@compute @workgroup_size({{invocations}}, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let slice = local / TEAM;
+    let member = local % TEAM;
+    let column = member % COLUMNS;
+    let row = member / COLUMNS;
+    let first_o = workgroup.z * TILE_O;
+    let weights = slice * TILE;
+    let patches = weights + STEP * PITCH;
+
+    // The four pixels of this invocation, those it loads and those it makes, and the corners of their patches.
+    let p = vec4<u32>((workgroup.x + workgroup.y * workgroups.x) * TILE_P + column * 4u) + ONE_TO_FOUR - 1u;
+    let batch = p / AREA;
+    let top = vec4<i32>(p % AREA / WIDTH * STRIDE) - PADDING;
+    let left = vec4<i32>(p % WIDTH * STRIDE) - PADDING;
+
+    // Sums of four channels each, by name: compilers keep them in registers.
+    var low = mat4x4<f32>();
+    //@if eight
+    var high = mat4x4<f32>();
+    //@end
+    for (var start = 0u; start < COUNT; start += SLICES) {
+        // STEP channels at one place of the kernel; those of a slice that is done lie beyond C.
+        let tap = (start + slice) % (K * K);
+        let first_c = (start + slice) / (K * K) * STEP;
+        for (var i = member; i < STEP * TILE_O / 4u; i += TEAM) {
+            let c = first_c + i % STEP;
+            let o = first_o + i / STEP * 4u;
+            let there = (vec4<u32>(o) + ONE_TO_FOUR <= vec4<u32>(O)) & vec4<bool>(c < C);
+            //@if flipped
+            let first = (c * O + o) * K * K + K * K - 1u - tap;
+            let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * K * K, there);
+            //@end
+            //@if straight
+            let first = (o * C + c) * K * K + tap;
+            let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * C * K * K, there);
+            //@end
+            let value = vec4<f32>(weight[at.x], weight[at.y], weight[at.z], weight[at.w]);
+            tiles[weights + i % STEP * PITCH + i / STEP] = select(vec4<f32>(0.0), value, there);
+        }
+        let v = vec4<u32>(top + i32(tap / K));
+        let u = vec4<u32>(left + i32(tap % K));
+        // What is negative is large here.
+        var inside = (p < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W));
+        //@if spread
+        inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
+        //@end
+        let corner = batch * {{x_batch}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
+        for (var i = row; i < STEP; i += ROWS) {
+            let c = first_c + i;
+            let there = inside & vec4<bool>(c < C);
+            var value = vec4<f32>(0.0);
+            //@if beside
+            if c >= FIRST {
+                let at = select(vec4<u32>(0u), ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u, there);
+                value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
+            } else {
+            //@end
+                let at = select(vec4<u32>(0u), corner + c * {{x_channel}}u, there);
+                value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
+            //@if beside
+            }
+            //@end
+            tiles[patches + i * COLUMNS + column] = select(vec4<f32>(0.0), value, there);
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < STEP; i++) {
+            let value = tiles[patches + i * COLUMNS + column];
+            let w = tiles[weights + i * PITCH + row * (PER / 4u)];
+            low += mat4x4<f32>(w.x * value, w.y * value, w.z * value, w.w * value);
+            //@if eight
+            let w2 = tiles[weights + i * PITCH + row * 2u + 1u];
+            high += mat4x4<f32>(w2.x * value, w2.y * value, w2.z * value, w2.w * value);
+            //@end
+        }
+        workgroupBarrier();
+    }
+    var sums: array<vec4<f32>, PER>;
+    for (var i = 0u; i < 4u; i++) {
+        sums[i] = low[i];
+        //@if eight
+        sums[i + 4u] = high[i];
+        //@end
+    }
+    // The other slices hand theirs to the first, one after the other.
+    for (var other = 1u; other < SLICES; other++) {
+        if slice == other {
+            for (var i = 0u; i < PER; i++) {
+                tiles[member * PER + i] = sums[i];
+            }
+        }
+        workgroupBarrier();
+        if slice == 0u {
+            for (var i = 0u; i < PER; i++) {
+                sums[i] += tiles[member * PER + i];
+            }
+        }
+        workgroupBarrier();
+    }
+    if slice > 0u {
+        return;
+    }
+    for (var i = 0u; i < PER; i++) {
+        let o = first_o + row * PER + i;
+        for (var j = 0u; j < 4u; j++) {
+            if o < O && p[j] < PIXELS {
+                let at = (batch[j] * O + o) * AREA + p[j] % AREA;
+                var sum = sums[i][j];
+                //@if bias
+                sum += bias[o];
+                //@end
+                //@if shift
+                sum += shift[batch[j] * {{shift_batch}}u + o];
+                //@end
+                //@if residual
+                sum += residual[at];
+                //@end
+                //@if channels_first
+                y[at] = sum;
+                //@end
+                //@if channels_last
+                y[p[j] * O + o] = sum;
+                //@end
+            }
+        }
+    }
+}

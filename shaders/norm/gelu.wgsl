@@ -1,0 +1,39 @@
+// gelu: y = x * P(x), P the normal distribution; with `gated`, y = first half of a row * gelu(second half).
+// twin  crates/emu-kernels/src/cpu/elementwise.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+//
+// The distribution's tail is Abramowitz and Stegun's rational approximation 7.1.26 of the error function, right to 1.5e-7.
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;  // [rows, D], gated: [rows, 2 D]
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;  // [rows, D]
+
+const ROWS = {{rows}}u;
+const D = {{width}}u;
+const INVOCATIONS = 64u;
+
+fn gelu(v: f32) -> f32 {
+    let z = abs(v) * 0.70710678;
+    let t = 1.0 / (1.0 + 0.3275911 * z);
+    let series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+    // The share beyond |v|; taken from v alone where v is positive, so that nothing cancels where it is negative.
+    let tail = 0.5 * series * exp(-z * z) * v;
+    return select(v - tail, tail, v < 0.0);
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = (workgroup.x + workgroup.y * workgroups.x) * INVOCATIONS + local;
+    if index >= ROWS * D {
+        return;
+    }
+    var at = index;
+    var factor = 1.0;
+    //@if gated
+    at = index + (index / D + 1u) * D;
+    factor = x[at - D];
+    //@end
+    y[index] = factor * gelu(x[at]);
+}

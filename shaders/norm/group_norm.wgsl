@@ -1,0 +1,83 @@
+// group_norm: (x - mean) / sqrt(variance + eps) * weight + bias of each group of channels, then SiLU if asked for; a
+// workgroup per image and group, which reads its group three times: mean, squares of what differs from it, result.
+// twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+//
+// With `beside`, the channels of a second tensor follow those of x.
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, AREA]
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [C]
+@group(0) @binding(2) var<storage, read_write> bias: array<f32>;    // [C]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [B, C, AREA]
+//@if beside
+@group(0) @binding(4) var<storage, read_write> beside: array<f32>;  // [B, C - FIRST, AREA]
+//@end
+
+const B = {{batch}}u;
+const C = {{channels}}u;
+const FIRST = {{first}}u;
+const AREA = {{area}}u;
+const G = {{groups}}u;
+const SIZE = C / G * AREA;
+const INVOCATIONS = {{invocations}}u;
+// 1 / eps, a whole number
+const INVERSE_EPS = {{inverse_eps}}.0;
+
+var<workgroup> partial: array<f32, INVOCATIONS>;
+
+// Element `i` of a group whose first channel is `channel`.
+fn value(batch: u32, channel: u32, i: u32) -> f32 {
+    //@if beside
+    let c = channel + i / AREA;
+    if c >= FIRST {
+        return beside[(batch * (C - FIRST) + c - FIRST) * AREA + i % AREA];
+    }
+    //@end
+    return x[(batch * FIRST + channel) * AREA + i];
+}
+
+// The sum of every invocation's number, to every invocation.
+fn total(local: u32, sum: f32) -> f32 {
+    partial[local] = sum;
+    workgroupBarrier();
+    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
+        if local < step {
+            partial[local] += partial[local + step];
+        }
+        workgroupBarrier();
+    }
+    let sums = partial[0];
+    workgroupBarrier();
+    return sums;
+}
+
+@compute @workgroup_size({{invocations}}, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = workgroup.x + workgroup.y * workgroups.x;
+    // The last workgroups of a folded grid may have nothing to do: they go over no element.
+    let size = select(0u, SIZE, index < B * G);
+    let batch = index / G;
+    let channel = index % G * (C / G);
+    var sum = 0.0;
+    for (var i = local; i < size; i += INVOCATIONS) {
+        sum += value(batch, channel, i);
+    }
+    let mean = total(local, sum) / f32(SIZE);
+    var squares = 0.0;
+    for (var i = local; i < size; i += INVOCATIONS) {
+        let off = value(batch, channel, i) - mean;
+        squares += off * off;
+    }
+    let scale = inverseSqrt(total(local, squares) / f32(SIZE) + 1.0 / INVERSE_EPS);
+    for (var i = local; i < size; i += INVOCATIONS) {
+        let c = channel + i / AREA;
+        var z = (value(batch, channel, i) - mean) * scale * weight[c] + bias[c];
+        //@if silu
+        z = z / (1.0 + exp(-z));
+        //@end
+        y[index * SIZE + i] = z;
+    }
+}

@@ -83,6 +83,16 @@ pub trait FusedBackend: Backend {
         composed::attention_backward::<Self>(q, k, v, probabilities, grad, spec)
     }
 
+    /// Layer norm over the last axis of `[B, T, D]`.
+    fn emu_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        Self::layer_norm(x, weight, Some(bias), eps)
+    }
+
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let s = Self::sigmoid(gate.clone());
         Self::float_mul(Self::float_mul(gate, s), up)
@@ -133,6 +143,15 @@ impl FusedBackend for burn::backend::Cube {
             false => <Self as BoolTensorOps<Self>>::bool_into_int(hidden, IntDType::I32),
         };
         crate::gpu::attention::attention([q, k, v], hidden, bias, spec)
+    }
+
+    fn emu_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        crate::gpu::norm::layer_norm(x, weight, bias, eps)
     }
 }
 

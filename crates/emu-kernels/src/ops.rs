@@ -161,7 +161,15 @@ pub trait Operations {
 
     /// See [`layer_norm`].
     fn layer_norm(&self, x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
-        burn_ops::layer_norm(x, weight, Some(bias), eps)
+        if x.device().is_autodiff() {
+            return burn_ops::layer_norm(x, weight, Some(bias), eps);
+        }
+        Tensor::from_dispatch(Dispatch::emu_layer_norm(
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+            eps,
+        ))
     }
 
     /// See [`rms_norm`].

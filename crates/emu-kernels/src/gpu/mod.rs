@@ -10,6 +10,7 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 pub mod attention;
 pub mod decode;
+pub mod norm;
 pub mod packed;
 
 pub use burn_wgpu::into_contiguous;

@@ -141,7 +141,11 @@ impl Question {
         } = *self;
         let (n, scale) = (self.numbers(), 0.7 / (e as f64).sqrt());
         let want = self.answer(&n, scale);
-        let ask = |q, k, v| ops::attention(q, k, v, self.options(&n, scale, device));
+        let ask = |q, k, v| {
+            // What the result's memory may hold before: nothing that may be left there.
+            drop(Tensor::<4>::full([b, t, h, e], f32::NAN, device));
+            ops::attention(q, k, v, self.options(&n, scale, device))
+        };
         let whole = [
             tensor(&n.q, [b, h, t, e], device),
             tensor(&n.k, [b, g, s, e], device),

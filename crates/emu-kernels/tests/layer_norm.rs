@@ -54,7 +54,7 @@ fn everything(device: &Device) {
 
         // Channels first, as pixels lie, and rows that are a part of wider ones.
         let (x, xs) = random(4, [b, d, t], device);
-        let turned: Vec<f64> = { (0..b * t * d) }
+        let turned: Vec<f64> = (0..b * t * d)
             .map(|i| (i / (t * d), i / d % t, i % d))
             .map(|(b, row, i)| xs[(b * d + i) * t + row])
             .collect();

@@ -92,7 +92,7 @@ pub fn attention(
     let values_of_queries = same(&v, &q);
     let values_of_keys = !values_of_queries && !keys_of_queries && same(&v, &k);
     let (own_keys, own_values) = (!keys_of_queries, !values_of_queries && !values_of_keys);
-    let mut info = vec![t, spec.seen, h / g]
+    let mut info = [t, spec.seen, h / g]
         .iter()
         .map(|&n| n as u32)
         .collect::<Vec<_>>();

@@ -1,10 +1,14 @@
-// packed_matrix: y = x Wᵀ + b + r for many rows of x; tiles of 32 x 32, a block of W unpacked into workgroup memory at a time.
+// packed_matrix: y = x Wᵀ + b + r for many rows of x; a block of 32 columns at a time, turned into workgroup memory.
+// With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
 // twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
+//
+// A workgroup makes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations lie in a square of
+// 8 x 8: one has every eighth vector of four rows by every eighth vector of four columns.
 
-@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [rows, BLOCKS * 32]
+@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [OUT, BLOCKS * BITS]
 @group(0) @binding(2) var<storage, read_write> scales: array<u32>;       // [OUT * BLOCKS], pairs of f16
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [rows, OUT]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
 //@if mins
 @group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
@@ -14,20 +18,94 @@
 //@if residual
 @group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y
 //@end
+@group(0) @binding({{info_at}}) var<uniform> info: vec4<u32>;            // ROWS
 
 const BLOCKS = {{blocks}}u;
+// Rows of W, of each of a pair.
 const OUT = {{out}}u;
-const TILE = 32u;
-// One more than a tile, so that a column lies in different banks.
-const PITCH = 33u;
+const MATRICES = {{matrices}}u;
+const WIDE = {{wide}}u;    // columns of y in a workgroup
+const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
 const SHIFT = -{{flip}}.0;
 
-var<workgroup> xs: array<f32, TILE * PITCH>;  // [k][row of x]
-var<workgroup> ws: array<f32, TILE * PITCH>;  // [k][row of W]
+var<workgroup> xs: array<vec4<f32>, 32u * TALL>;  // [column][four rows of x]
+var<workgroup> ws: array<vec4<f32>, 512>;         // [column][four rows of W]
 
 fn half_at(pair: u32, index: u32) -> f32 {
     let both = unpack2x16float(pair);
     return select(both.x, both.y, (index & 1u) == 1u);
+}
+
+//@if nibbles
+// Four values from the low half of a word.
+fn four(word: u32) -> vec4<f32> {
+    let nibbles = (vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+    return vec4<f32>(nibbles ^ vec4<u32>({{flip}}u));
+}
+//@end
+//@if bytes
+fn four(word: u32) -> vec4<f32> {
+    return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
+}
+//@end
+
+struct Eight {
+    low: vec4<f32>,
+    high: vec4<f32>,
+}
+
+// Eight values of a row of W: a quarter of a block.
+fn eight(row: u32, block: u32, quarter: u32) -> Eight {
+    let at = row * BLOCKS + block;
+    let scale = half_at(scales[at >> 1u], at);
+    var offset = SHIFT * scale;
+    //@if mins
+    offset = half_at(mins[at >> 1u], at);
+    //@end
+    //@if nibbles
+    let word = words[at * 4u + quarter];
+    return Eight(four(word) * scale + offset, four(word >> 16u) * scale + offset);
+    //@end
+    //@if bytes
+    let word = at * 8u + quarter * 2u;
+    return Eight(four(words[word]) * scale, four(words[word + 1u]) * scale);
+    //@end
+}
+
+// Of the rows of W in a workgroup, the `i`th; beyond the matrix where there is none.
+fn row_of(i: u32, first: u32) -> u32 {
+    //@if pair
+    let row = first + i % 32u;
+    return select(2u * OUT, row + i / 32u * OUT, row < OUT);
+    //@end
+    //@if single
+    return first + i;
+    //@end
+}
+
+//@if pair
+fn gated(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
+    return gate / (1.0 + exp(-gate)) * up;
+}
+//@end
+
+fn store(row: u32, first: u32, values: vec4<f32>) {
+    if row >= info.x {
+        return;
+    }
+    for (var i = 0u; i < 4u; i++) {
+        if first + i < OUT {
+            let at = row * OUT + first + i;
+            var value = values[i];
+            //@if bias
+            value += bias[first + i];
+            //@end
+            //@if residual
+            value += residual[at];
+            //@end
+            y[at] = value;
+        }
+    }
 }
 
 @compute @workgroup_size(64, 1, 1)
@@ -35,86 +113,91 @@ fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    // Buffers may be longer than their tensors; both bounds keep every access inside.
-    let rows = min(arrayLength(&x) / (BLOCKS * 8u), arrayLength(&y) / OUT);
-    let first_out = workgroup.x * TILE;
-    let first_row = workgroup.y * TILE;
+    let first_out = workgroup.x * WIDE;
+    let first_row = workgroup.y * TALL * 4u;
     let column = local % 8u;
     let line = local / 8u;
 
-    var sums: array<vec4<f32>, 4>;
-    for (var i = 0u; i < 4u; i++) {
+    var sums: array<vec4<f32>, TALL / 2u>;
+    var more: array<vec4<f32>, TALL / 2u>;
+    for (var i = 0u; i < TALL / 2u; i++) {
         sums[i] = vec4<f32>(0.0);
+        more[i] = vec4<f32>(0.0);
     }
     for (var block = 0u; block < BLOCKS; block++) {
-        // Four values of x for each of four rows.
-        for (var i = 0u; i < 4u; i++) {
-            let r = line + i * 8u;
-            var value = vec4<f32>(0.0);
-            if first_row + r < rows {
-                value = x[((first_row + r) * BLOCKS + block) * 8u + column];
+        workgroupBarrier();
+        // 1. four by four of x
+        for (var i = local; i < TALL * 8u; i += 64u) {
+            let row = first_row + i % TALL * 4u;
+            let vector = block * 8u + i / TALL;
+            var part = mat4x4<f32>();
+            for (var j = 0u; j < 4u; j++) {
+                if row + j < info.x {
+                    part[j] = x[(row + j) * BLOCKS * 8u + vector];
+                }
             }
-            let k = column * 4u;
-            xs[k * PITCH + r] = value.x;
-            xs[(k + 1u) * PITCH + r] = value.y;
-            xs[(k + 2u) * PITCH + r] = value.z;
-            xs[(k + 3u) * PITCH + r] = value.w;
+            let turned = transpose(part);
+            let to = i / TALL * 4u * TALL + i % TALL;
+            xs[to] = turned[0];
+            xs[to + TALL] = turned[1];
+            xs[to + 2u * TALL] = turned[2];
+            xs[to + 3u * TALL] = turned[3];
         }
-        // Half a block of one row of W.
-        let o = local / 2u;
-        let part = local % 2u;
-        let at = (first_out + o) * BLOCKS + block;
-        var scale = 0.0;
-        var offset = 0.0;
-        let inside = first_out + o < OUT;
-        if inside {
-            scale = half_at(scales[at >> 1u], at);
-            offset = SHIFT * scale;
-            //@if mins
-            offset = half_at(mins[at >> 1u], at);
+        // 2. four by eight of W
+        let quarter = local / 16u;
+        var low = mat4x4<f32>();
+        var high = mat4x4<f32>();
+        for (var j = 0u; j < 4u; j++) {
+            let row = row_of(local % 16u * 4u + j, first_out);
+            if row < MATRICES * OUT {
+                let values = eight(row, block, quarter);
+                low[j] = values.low;
+                high[j] = values.high;
+            }
+        }
+        low = transpose(low);
+        high = transpose(high);
+        let to = quarter * 128u + local % 16u;
+        for (var j = 0u; j < 4u; j++) {
+            ws[to + j * 16u] = low[j];
+            ws[to + 64u + j * 16u] = high[j];
+        }
+        workgroupBarrier();
+        // 3. products
+        for (var k = 0u; k < 32u; k++) {
+            let w = ws[k * 16u + column];
+            let v = ws[k * 16u + 8u + column];
+            let a = xs[k * TALL + line];
+            sums[0] += a.x * w;
+            sums[1] += a.y * w;
+            sums[2] += a.z * w;
+            sums[3] += a.w * w;
+            more[0] += a.x * v;
+            more[1] += a.y * v;
+            more[2] += a.z * v;
+            more[3] += a.w * v;
+            //@if taller
+            let b = xs[k * TALL + 8u + line];
+            sums[4] += b.x * w;
+            sums[5] += b.y * w;
+            sums[6] += b.z * w;
+            sums[7] += b.w * w;
+            more[4] += b.x * v;
+            more[5] += b.y * v;
+            more[6] += b.z * v;
+            more[7] += b.w * v;
             //@end
         }
-        for (var i = 0u; i < 16u; i++) {
-            let k = part * 16u + i;
-            var value = 0.0;
-            if inside {
-                //@if nibbles
-                let word = words[at * 4u + (k >> 3u)];
-                value = f32(((word >> ((k & 7u) * 4u)) & 15u) ^ {{flip}}u) * scale + offset;
-                //@end
-                //@if bytes
-                let word = words[at * 8u + (k >> 2u)];
-                value = f32(bitcast<i32>(word << (24u - (k & 3u) * 8u)) >> 24u) * scale;
-                //@end
-            }
-            ws[k * PITCH + o] = value;
-        }
-        workgroupBarrier();
-        for (var k = 0u; k < TILE; k++) {
-            let at_x = k * PITCH + line * 4u;
-            let at_w = k * PITCH + column * 4u;
-            let w = vec4<f32>(ws[at_w], ws[at_w + 1u], ws[at_w + 2u], ws[at_w + 3u]);
-            sums[0] += xs[at_x] * w;
-            sums[1] += xs[at_x + 1u] * w;
-            sums[2] += xs[at_x + 2u] * w;
-            sums[3] += xs[at_x + 3u] * w;
-        }
-        workgroupBarrier();
     }
-    for (var i = 0u; i < 4u; i++) {
-        let r = first_row + line * 4u + i;
-        for (var j = 0u; j < 4u; j++) {
-            let o = first_out + column * 4u + j;
-            if r < rows && o < OUT {
-                var sum = sums[i][j];
-                //@if bias
-                sum += bias[o];
-                //@end
-                //@if residual
-                sum += residual[r * OUT + o];
-                //@end
-                y[r * OUT + o] = sum;
-            }
-        }
+    for (var i = 0u; i < TALL / 2u; i++) {
+        let row = first_row + i / 4u * 32u + line * 4u + i % 4u;
+        let out = first_out + column * 4u;
+        //@if pair
+        store(row, out, gated(sums[i], more[i]));
+        //@end
+        //@if single
+        store(row, out, sums[i]);
+        store(row, out + 32u, more[i]);
+        //@end
     }
 }

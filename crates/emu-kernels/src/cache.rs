@@ -140,6 +140,12 @@ impl LayerCache {
         self.length += t;
     }
 
+    /// Keys and values with the room behind them, `[B, G, C, E]`, where every sequence sees its own row.
+    pub(crate) fn whole(&self) -> Option<(Tensor<4>, Tensor<4>)> {
+        self.ancestry.is_none().then_some(())?;
+        Some((self.keys.clone()?, self.values.clone()?))
+    }
+
     /// What every beam sees: `[B, G, length, E]` twice.
     pub fn visible(&self) -> (Tensor<4>, Tensor<4>) {
         let view = |x: &Option<Tensor<4>>| {

@@ -4,9 +4,13 @@
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
+#[cfg(feature = "wgpu")]
+use burn::backend::ops::BoolTensorOps;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
-use burn::tensor::Shape;
+#[cfg(feature = "wgpu")]
+use burn::tensor::IntDType;
+use burn::tensor::{Device, Shape};
 
 #[cfg(feature = "flex")]
 use crate::cpu;
@@ -21,6 +25,8 @@ pub struct AttentionSpec {
     pub causal: bool,
     /// Factor of the scores.
     pub scale: f64,
+    /// Keys that count, from the first on: all, except that [a GPU's kernel](on_gpu) takes buffers with room for more.
+    pub seen: usize,
     /// Whether the tensor `hidden` counts; where not, it is a placeholder.
     pub hidden: bool,
     /// Whether the tensor `bias` counts; where not, it is a placeholder.
@@ -77,6 +83,16 @@ pub trait FusedBackend: Backend {
         composed::attention_backward::<Self>(q, k, v, probabilities, grad, spec)
     }
 
+    /// Layer norm over the last axis of `[B, T, D]`.
+    fn emu_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        Self::layer_norm(x, weight, Some(bias), eps)
+    }
+
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let s = Self::sigmoid(gate.clone());
         Self::float_mul(Self::float_mul(gate, s), up)
@@ -100,8 +116,44 @@ pub trait FusedBackend: Backend {
     }
 }
 
+/// Whether a kernel computes attention of heads of this size on this device: in one launch, with keys and values that
+/// query heads share, from buffers that may be longer.
+pub fn on_gpu(device: &Device, head_size: usize) -> bool {
+    let _ = head_size;
+    #[cfg(feature = "wgpu")]
+    if !crate::ops::on_cpu(device) && !device.is_autodiff() {
+        return crate::gpu::attention::fits(head_size);
+    }
+    let _ = device;
+    false
+}
+
 #[cfg(feature = "wgpu")]
-impl FusedBackend for burn::backend::Cube {}
+impl FusedBackend for burn::backend::Cube {
+    fn emu_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let hidden = match crate::gpu::attention::reads(&hidden, spec) {
+            true => hidden,
+            false => <Self as BoolTensorOps<Self>>::bool_into_int(hidden, IntDType::I32),
+        };
+        crate::gpu::attention::attention([q, k, v], hidden, bias, spec)
+    }
+
+    fn emu_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        crate::gpu::norm::layer_norm(x, weight, bias, eps)
+    }
+}
 
 #[cfg(feature = "flex")]
 impl FusedBackend for Flex {

@@ -44,6 +44,7 @@ fn attention_of_the_cpu_is_that_of_burn() {
             let spec = AttentionSpec {
                 causal,
                 scale: 0.3,
+                seen: s,
                 hidden: has_hidden,
                 bias: has_bias,
                 score_gradient: true,

@@ -17,7 +17,7 @@ use crate::backend::{ConvFusion, ConvSpec, EmuBackend, GroupNormSpec};
 use crate::cache::LayerCache;
 use crate::count;
 use crate::decode::{DecodeBackend, StepSpec};
-use crate::fused::{AttentionSpec, FusedBackend};
+use crate::fused::{self, AttentionSpec, FusedBackend};
 use crate::rope::RopeTables;
 
 /// What attention is masked and shifted by.
@@ -81,35 +81,13 @@ pub trait Operations {
         v: Tensor<4>,
         options: AttentionOptions,
     ) -> Tensor<4> {
-        let [b, h, t, _] = q.dims();
-        let [_, g, s, _] = k.dims();
+        let ([b, h, t, e], [_, g, s, _]) = (q.dims(), k.dims());
+        if fused::on_gpu(&q.device(), e) {
+            return fused_attention(q, k, v, options, s);
+        }
         let (k, v) = (share_heads(k, h / g), share_heads(v, h / g));
         if on_cpu(&q.device()) {
-            let scale = options
-                .scale
-                .unwrap_or_else(|| 1.0 / (q.dims()[3] as f64).sqrt());
-            let spec = AttentionSpec {
-                causal: options.causal,
-                scale,
-                hidden: options.hidden.is_some(),
-                bias: options.bias.is_some(),
-                score_gradient: false,
-            };
-            let device = q.device();
-            let hidden = options
-                .hidden
-                .unwrap_or_else(|| Tensor::from_data([[[[false]]]], &device));
-            let bias = options
-                .bias
-                .unwrap_or_else(|| Tensor::zeros([1, 1, 1, 1], &device));
-            return Tensor::from_dispatch(Dispatch::emu_attention(
-                q.into_dispatch(),
-                k.into_dispatch(),
-                v.into_dispatch(),
-                hidden.into_dispatch(),
-                bias.into_dispatch(),
-                spec,
-            ));
+            return fused_attention(q, k, v, options, s);
         }
         let mask = options.hidden.map(|m| m.expand([b, h, t, s]));
         let bias = options.bias.map(|m| m.expand([b, h, t, s]));
@@ -145,13 +123,19 @@ pub trait Operations {
                 spec,
             ));
         }
-        let (k, v) = cache.visible();
         let options = AttentionOptions {
             causal: true,
             hidden,
             ..Default::default()
         };
-        let y = self.attention(q, k, v, options);
+        let whole = cache.whole().filter(|_| fused::on_gpu(&q.device(), e));
+        let y = match whole {
+            Some((k, v)) => fused_attention(q, k, v, options, cache.len()),
+            None => {
+                let (k, v) = cache.visible();
+                self.attention(q, k, v, options)
+            }
+        };
         y.swap_dims(1, 2).reshape([b, t, h * e])
     }
 
@@ -193,7 +177,15 @@ pub trait Operations {
 
     /// See [`layer_norm`].
     fn layer_norm(&self, x: Tensor<3>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
-        burn_ops::layer_norm(x, weight, Some(bias), eps)
+        if x.device().is_autodiff() {
+            return burn_ops::layer_norm(x, weight, Some(bias), eps);
+        }
+        Tensor::from_dispatch(Dispatch::emu_layer_norm(
+            x.into_dispatch(),
+            weight.into_dispatch(),
+            bias.into_dispatch(),
+            eps,
+        ))
     }
 
     /// See [`rms_norm`].
@@ -338,6 +330,36 @@ fn step_spec(heads: usize, cache: &LayerCache, start: usize, beams: bool) -> Ste
         start,
         beams,
     }
+}
+
+/// Attention below the tensor, over the first `seen` keys.
+fn fused_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    options: AttentionOptions,
+    seen: usize,
+) -> Tensor<4> {
+    let (device, [.., e]) = (q.device(), q.dims());
+    let spec = AttentionSpec {
+        causal: options.causal,
+        scale: options.scale.unwrap_or_else(|| 1.0 / (e as f64).sqrt()),
+        seen,
+        hidden: options.hidden.is_some(),
+        bias: options.bias.is_some(),
+        score_gradient: false,
+    };
+    // Placeholders that nobody reads cost no launch and no upload.
+    let hidden = { options.hidden }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
+    let bias = { options.bias }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
+    Tensor::from_dispatch(Dispatch::emu_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        hidden.into_dispatch(),
+        bias.into_dispatch(),
+        spec,
+    ))
 }
 
 /// Whether tensors of this device are computed by Flex.

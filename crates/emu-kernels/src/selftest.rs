@@ -208,7 +208,7 @@ fn linear(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
 
 /// Products of one row and of many with packed matrices, and rows of them.
 fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
-    let (out, width, many) = (70, 96, 11);
+    let (out, width) = (70, 96);
     let (mut got, mut want) = (vec![], vec![]);
     for scheme in [Scheme::Q8, Scheme::Q4, Scheme::Q4_1] {
         let blocks = out * width / BLOCK;
@@ -237,7 +237,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
                 Scheme::Q4_1 => f64::from(stored & 15) / 64.0 - 0.125,
             }
         };
-        for rows in [1, many] {
+        for rows in [1, 11] {
             let (x, xs) = input.random([1, rows, width]);
             got.push(flat(packed.linear(x, None)));
             want.extend((0..rows * out).map(|i| {
@@ -246,7 +246,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
             }));
         }
         // With a bias and what is added, and as a gate above itself.
-        for rows in [1, many] {
+        for rows in [1, 35] {
             let (x, xs) = input.random([rows, width]);
             let ((bias, bs), (r, rs)) = (input.random([out]), input.random([rows, out]));
             let products: Vec<f64> = (0..rows * out)
@@ -295,27 +295,50 @@ fn attend(q: &[f64], k: &[f64], v: &[f64], e: usize) -> Vec<f64> {
     out
 }
 
+/// Causal attention, and attention with a bias, hidden keys and shared heads.
 fn attention(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (h, t, e) = (2, 7, 8);
     let (q, qs) = input.random([1, h, t, e]);
     let (k, ks) = input.random([1, h, t, e]);
     let (v, vs) = input.random([1, h, t, e]);
     let head = t * e;
-    let want = (0..h)
-        .flat_map(|i| {
-            attend(
-                &qs[i * head..][..head],
-                &ks[i * head..][..head],
-                &vs[i * head..][..head],
-                e,
-            )
-        })
+    let part = |x: &[f64], i: usize| x[i * head..][..head].to_vec();
+    let mut want: Vec<f64> = (0..h)
+        .flat_map(|i| attend(&part(&qs, i), &part(&ks, i), &part(&vs, i), e))
         .collect();
     let options = AttentionOptions {
         causal: true,
         ..Default::default()
     };
-    (flat(ops::attention(q, k, v, options)), want)
+    let causal = ops::attention(q.clone(), k.clone(), v.clone(), options);
+
+    // Both heads of queries with the first head of keys, of which the second is hidden.
+    let (bias, bs) = input.random([1, h, t, t]);
+    let flags: Vec<bool> = (0..t).map(|i| i == 1).collect();
+    let options = AttentionOptions {
+        scale: Some(0.5),
+        hidden: Some(Tensor::from_data(
+            TensorData::new(flags, [1, 1, 1, t]),
+            &input.device,
+        )),
+        bias: Some(bias),
+        ..Default::default()
+    };
+    for row in 0..h * t {
+        let weight = |j: usize| {
+            let products = (0..e).map(|c| qs[row * e + c] * ks[j * e + c]);
+            let score = products.sum::<f64>() * 0.5 + bs[row * t + j];
+            if j == 1 { 0.0 } else { score.exp() }
+        };
+        let weights: Vec<f64> = (0..t).map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        want.extend(
+            (0..e).map(|c| (0..t).map(|j| weights[j] * vs[j * e + c]).sum::<f64>() / total),
+        );
+    }
+    let first = |x: Tensor<4>| x.narrow(1, 0, 1);
+    let masked = ops::attention(q, first(k), first(v), options);
+    (Tensor::cat(vec![flat(causal), flat(masked)], 0), want)
 }
 
 fn decoding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {

@@ -6,11 +6,13 @@
 use burn::tensor::{DType, Shape};
 use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
-use cubecl::server::KernelArguments;
+use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
+pub mod attention;
 pub mod conv;
 pub mod decode;
 pub mod group_norm;
+pub mod norm;
 pub mod packed;
 
 pub use burn_wgpu::into_contiguous;
@@ -74,6 +76,12 @@ impl Shader {
 
     /// Runs over `workgroups`, with the tensors bound in order. All of them are contiguous.
     pub fn launch(self, workgroups: [usize; 3], tensors: &[&CubeTensor]) {
+        self.launch_with(workgroups, tensors, &[]);
+    }
+
+    /// The same with words in a uniform buffer, bound after the tensors: what changes too often to be a constant. The
+    /// runtime keeps such buffers, so that words that come again cost nothing.
+    pub fn launch_with(self, workgroups: [usize; 3], tensors: &[&CubeTensor], words: &[u32]) {
         let Some(first) = tensors.first() else {
             return;
         };
@@ -83,11 +91,18 @@ impl Shader {
         let [x, y, z] = workgroups.map(|n| n as u32);
         let client = first.client.clone();
         let bindings = tensors.iter().map(|t| t.handle.clone().binding()).collect();
+        let words = words.chunks(2).map(|pair| {
+            let high = pair.get(1).copied().unwrap_or(0);
+            u64::from(pair[0]) | u64::from(high) << 32
+        });
+        let words = words.collect();
         let size = CubeDim::new_1d(self.invocations as u32);
         client.launch(
             Box::new(SourceKernel::new(self, size)),
             CubeCount::Static(x, y, z),
-            KernelArguments::new().with_buffers(bindings),
+            KernelArguments::new()
+                .with_buffers(bindings)
+                .with_info(MetadataBindingInfo::custom(words)),
         );
     }
 }

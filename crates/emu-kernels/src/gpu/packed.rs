@@ -8,8 +8,8 @@ use crate::packed::{BLOCK, PackedSpec, Scheme};
 
 /// Up to so many rows of `x` each weight is read once for all of them.
 const FEW: usize = 8;
-/// Side of a tile of the product of matrices.
-const TILE: usize = 32;
+/// Rows of the matrix in a workgroup of the product of matrices.
+const WIDE: usize = 64;
 
 impl PackedSpec {
     /// What all of the shaders want to know. The optional buffers follow the four that are always there.
@@ -62,15 +62,30 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     (shader, grid(out.div_ceil(INVOCATIONS / lanes * per)))
 }
 
-/// The shader for a product with many rows.
+/// The shader for a product with many rows, and over how many workgroups.
 fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
+    let matrices = if spec.pair { 2 } else { 1 };
+    let (out, wide) = (spec.out / matrices, WIDE / matrices);
+    // Vectors of rows: twice as many where there are enough.
+    let tall = if rows > WIDE / 2 { 16 } else { 8 };
+    let mut constants = PackedSpec { out, ..*spec }.constants();
+    let optional = [spec.scheme.has_mins(), spec.bias, spec.residual];
+    constants.extend([
+        ("pair", usize::from(spec.pair)),
+        ("single", usize::from(!spec.pair)),
+        ("matrices", matrices),
+        ("wide", wide),
+        ("tall", tall),
+        ("taller", usize::from(tall > 8)),
+        ("info_at", 4 + optional.iter().filter(|&&is| is).count()),
+    ]);
     let shader = Shader {
         name: "packed_matrix",
         text: include_str!("../../../../shaders/matmul/packed_matrix.wgsl"),
-        constants: spec.constants(),
+        constants,
         invocations: 64,
     };
-    (shader, [spec.out.div_ceil(TILE), rows.div_ceil(TILE), 1])
+    (shader, [out.div_ceil(wide), rows.div_ceil(4 * tall), 1])
 }
 
 /// The shader for rows of a table.
@@ -94,13 +109,6 @@ pub fn linear(
 ) -> CubeTensor {
     let x = into_contiguous(x);
     let rows = x.meta.shape()[0];
-    if spec.pair && rows > FEW {
-        let spec = PackedSpec {
-            pair: false,
-            ..spec
-        };
-        return super::decode::silu_pair(linear(x, [words, scales, mins], [bias, residual], spec));
-    }
     let out = if spec.pair { spec.out / 2 } else { spec.out };
     let y = output(&x, Shape::new([rows, out]));
     let (shader, workgroups) = if rows <= FEW {
@@ -119,7 +127,13 @@ pub fn linear(
     if spec.residual {
         tensors.push(&residual);
     }
-    shader.launch(workgroups, &tensors);
+    // Not read where rows are few, and not bound there.
+    let words = if rows <= FEW {
+        vec![]
+    } else {
+        vec![rows as u32; 4]
+    };
+    shader.launch_with(workgroups, &tensors, &words);
     y
 }
 

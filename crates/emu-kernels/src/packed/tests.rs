@@ -82,7 +82,7 @@ fn products(device: &Device) {
     for scheme in ALL {
         for (i, [out, width]) in sizes.into_iter().enumerate() {
             let (packed, weights) = random(i as u32, scheme, [out, width], device);
-            for rows in [1, 2, 3, 5, 8, 9, 31, 40] {
+            for rows in [1, 2, 3, 5, 8, 9, 31, 33, 65, 131] {
                 if rows * out * width > 6_000_000 {
                     continue;
                 }
@@ -207,8 +207,11 @@ fn splits(device: &Device) {
 
 /// Matrices above each other, as one product and as a gate.
 fn stacks(device: &Device) {
-    let (out, width) = (26, 96);
-    for scheme in ALL {
+    let width = 96;
+    for (scheme, out) in ALL
+        .into_iter()
+        .flat_map(|scheme| [(scheme, 26), (scheme, 70)])
+    {
         let made = [80, 81].map(|seed| random(seed, scheme, [out, width], device));
         let layers = made.clone().map(|(packed, _)| {
             let mut layer = crate::QLinear::new(width, out, false, device);
@@ -221,7 +224,7 @@ fn stacks(device: &Device) {
             difference(&floats(up.weight.val()), &made[1].1) < 1e-6,
             "{scheme:?}"
         );
-        for rows in [1, 6, 19] {
+        for rows in [1, 6, 19, 67] {
             let xs = Philox::with_stream(13, rows as u32, 0).normals(rows * width);
             let x = Tensor::<2>::from_data(TensorData::new(xs, [rows, width]), device);
             let [g, u] = layers.clone().map(|layer| layer.forward(x.clone()));
@@ -239,6 +242,7 @@ fn stacks(device: &Device) {
             assert!(difference(&floats(stacked.linear_add(x, None, residual)), &want) < 1e-5);
         }
     }
+    let out = 26;
     let other = random(82, Scheme::Q8, [out, width], device).0;
     let one = random(82, Scheme::Q4, [out, width], device).0;
     assert!(Packed::stacked(&[&one, &other]).is_none());

@@ -1,0 +1,152 @@
+//! Attention of many queries on a GPU, in one launch.
+
+use burn::tensor::{BoolStore, DType, Shape};
+use burn_wgpu::CubeTensor;
+
+use super::{Shader, into_contiguous, output};
+use crate::fused::AttentionSpec;
+
+/// Queries and keys of a tile.
+const TILE: usize = 32;
+/// Widest heads whose queries stay in workgroup memory: 12, 4 and 1 KiB are used.
+const KEPT: usize = 88;
+/// Widest heads whose result one workgroup holds; a wider one is made in parts of so many elements.
+const WHOLE: usize = 160;
+/// See [`WHOLE`].
+const PART: usize = 128;
+/// Widest heads.
+const WIDEST: usize = 512;
+
+/// Whether the kernel serves heads of this size.
+pub fn fits(head_size: usize) -> bool {
+    head_size.is_multiple_of(4) && (1..=WIDEST).contains(&head_size)
+}
+
+/// Whether the kernel reads a mask as it is: a word for each flag.
+pub fn reads(hidden: &CubeTensor, spec: AttentionSpec) -> bool {
+    !spec.hidden || hidden.dtype == DType::Bool(BoolStore::U32)
+}
+
+/// Strides in a tensor's own unit, 0 where an axis repeats.
+fn strides(x: &CubeTensor, unit: usize) -> [u32; 4] {
+    let mut strides = [0; 4];
+    let axes = x.meta.shape().iter().zip(x.meta.strides().iter());
+    for (to, (n, stride)) in strides.iter_mut().zip(axes) {
+        *to = if *n == 1 { 0 } else { (stride / unit) as u32 };
+    }
+    strides
+}
+
+/// The tensor, copied where its last axis does not lie in vectors of four.
+fn vectors(x: CubeTensor) -> CubeTensor {
+    let whole = |n: usize| n.is_multiple_of(4);
+    let strides = x.meta.strides();
+    let fits = !x.meta.is_tiled()
+        && strides[3] == 1
+        && strides[..3].iter().all(|&n| whole(n))
+        && whole(x.handle.offset_start.unwrap_or(0) as usize / 4);
+    if fits { x } else { into_contiguous(x) }
+}
+
+/// The tensor with its elements in rows, not in tiles.
+fn rows(x: CubeTensor) -> CubeTensor {
+    if x.meta.is_tiled() {
+        into_contiguous(x)
+    } else {
+        x
+    }
+}
+
+/// Where vectors lie: the first one in its whole buffer, strides of the three leading axes.
+fn place(x: &CubeTensor) -> [u32; 4] {
+    let [batch, head, position, _] = strides(x, 4);
+    let first = x.handle.offset_start.unwrap_or(0) / 16;
+    [first as u32, batch, head, position]
+}
+
+/// The tensor's whole buffer. Views of one buffer must not be bound beside each other.
+fn buffer(mut x: CubeTensor) -> CubeTensor {
+    (x.handle.offset_start, x.handle.offset_end) = (None, None);
+    x
+}
+
+fn same(a: &CubeTensor, b: &CubeTensor) -> bool {
+    a.handle.memory.descriptor() == b.handle.memory.descriptor()
+}
+
+/// `softmax(q kᵀ · scale + bias) v` of `[B, H, T, E]`, `[B, G, S, E]` and `[B, G, S, E]`. The result is a view of
+/// `[B, T, H, E]`.
+pub fn attention(
+    [q, k, v]: [CubeTensor; 3],
+    hidden: CubeTensor,
+    bias: CubeTensor,
+    spec: AttentionSpec,
+) -> CubeTensor {
+    let [q, k, v] = [q, k, v].map(vectors);
+    let [hidden, bias] = [hidden, bias].map(rows);
+    let [b, h, t, e] = q.meta.shape().dims::<4>();
+    let [_, g, ..] = k.meta.shape().dims::<4>();
+    let y = output(&q, Shape::new([b, t, h, e]));
+
+    let keys_of_queries = same(&k, &q);
+    let values_of_queries = same(&v, &q);
+    let values_of_keys = !values_of_queries && !keys_of_queries && same(&v, &k);
+    let (own_keys, own_values) = (!keys_of_queries, !values_of_queries && !values_of_keys);
+    let mut info = [t, spec.seen, h / g]
+        .iter()
+        .map(|&n| n as u32)
+        .collect::<Vec<_>>();
+    info.push((spec.scale as f32).to_bits());
+    for x in [&q, &k, &v] {
+        info.extend(place(x));
+    }
+    let mut tensors = vec![buffer(q), y.clone()];
+    let mut binding = |tensor: Option<CubeTensor>| {
+        let at = tensors.len();
+        tensors.extend(tensor);
+        at
+    };
+    let keys_at = binding(own_keys.then(|| buffer(k)));
+    let values_at = binding(own_values.then(|| buffer(v)));
+    info.extend(if spec.bias { strides(&bias, 1) } else { [0; 4] });
+    info.extend(if spec.hidden {
+        strides(&hidden, 1)
+    } else {
+        [0; 4]
+    });
+    let bias_at = binding(spec.bias.then_some(bias));
+    let hidden_at = binding(spec.hidden.then_some(hidden));
+    let parts = if e <= WHOLE { 1 } else { e.div_ceil(PART) };
+    let flag = usize::from;
+    let shader = Shader {
+        name: "attention",
+        text: include_str!("../../../../shaders/attention/attention.wgsl"),
+        constants: vec![
+            ("vectors", e / 4),
+            ("parts", parts),
+            ("kept", if e <= KEPT { e / 4 } else { 8 }),
+            ("whole", flag(e <= KEPT)),
+            ("in_turns", flag(e > KEPT)),
+            ("causal", flag(spec.causal)),
+            ("full", flag(!spec.causal)),
+            ("bias", flag(spec.bias)),
+            ("hidden", flag(spec.hidden)),
+            ("own_keys", flag(own_keys)),
+            ("own_values", flag(own_values)),
+            ("keys_of_queries", flag(keys_of_queries)),
+            ("values_of_queries", flag(values_of_queries)),
+            ("values_of_keys", flag(values_of_keys)),
+            ("keys_at", keys_at),
+            ("values_at", values_at),
+            ("bias_at", bias_at),
+            ("hidden_at", hidden_at),
+            ("info_at", tensors.len()),
+        ],
+        invocations: 64,
+    };
+    let tensors: Vec<&CubeTensor> = tensors.iter().collect();
+    shader.launch_with([t.div_ceil(TILE) * parts, h, b], &tensors, &info);
+    let mut y = y;
+    y.meta.swap(1, 2);
+    y
+}

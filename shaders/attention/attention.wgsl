@@ -1,0 +1,271 @@
+// attention: softmax(q kᵀ · scale + bias) v of many queries, with a running softmax: no scores leave the workgroup.
+// twin  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
+//
+// A workgroup has 32 queries of a head, and where heads are wide, a part of their result's elements. Its invocations lie in
+// a square of 8 x 8: one has four queries by four keys of the scores, then the same queries by every eighth vector of the
+// result. q, k and v may be views of each other's buffers; `info` says where they lie. Everything counts in vectors of four.
+
+struct Info {
+    queries: u32,                 // T
+    keys: u32,                    // S
+    heads: u32,                   // that share keys and values: H / G
+    scale: f32,
+    q: vec4<u32>,                 // first element, strides of batch, head, position
+    k: vec4<u32>,
+    v: vec4<u32>,
+    bias: vec4<u32>,              // strides of batch, head, query, key; in elements
+    hidden: vec4<u32>,            // likewise
+}
+
+@group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;                   // [B, T, H, E]
+//@if own_keys
+@group(0) @binding({{keys_at}}) var<storage, read_write> keys: array<vec4<f32>>;
+//@end
+//@if own_values
+@group(0) @binding({{values_at}}) var<storage, read_write> values: array<vec4<f32>>;
+//@end
+//@if bias
+@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
+//@end
+//@if hidden
+@group(0) @binding({{hidden_at}}) var<storage, read_write> hidden: array<u32>;        // [B or 1, H or 1, T or 1, S]
+//@end
+@group(0) @binding({{info_at}}) var<uniform> info: Info;
+
+// Vectors of a head, and of the part that a workgroup makes.
+const E = {{vectors}}u;
+const PARTS = {{parts}}u;
+const PART = (E + PARTS - 1u) / PARTS;
+const OUTS = (PART + 7u) / 8u;
+const TILE = 32u;
+// Vectors of queries in workgroup memory: all of them where `kept`, eight at a time where not.
+const KEPT = {{kept}}u;
+const LOWEST = -3.0e38;
+
+var<workgroup> rows: array<vec4<f32>, KEPT * 32u>;  // [element][four queries]
+// [element][four keys], then weights: [key][four queries]
+var<workgroup> tile: array<vec4<f32>, 256>;
+var<workgroup> shared_rows: array<vec4<f32>, 64>;   // [queries][invocation]: maxima, then totals
+
+fn key(at: u32) -> vec4<f32> {
+    //@if own_keys
+    return keys[at];
+    //@end
+    //@if keys_of_queries
+    return queries[at];
+    //@end
+}
+
+fn value(at: u32) -> vec4<f32> {
+    //@if own_values
+    return values[at];
+    //@end
+    //@if values_of_queries
+    return queries[at];
+    //@end
+    //@if values_of_keys
+    return keys[at];
+    //@end
+}
+
+// How many keys a query may see.
+fn limit(row: u32) -> u32 {
+    //@if causal
+    return min(info.keys, max(row + 1u + info.keys, info.queries) - info.queries);
+    //@end
+    //@if full
+    return info.keys;
+    //@end
+}
+
+// Scores of a query and four keys, the lowest where the query may not see a key.
+fn masked(products: vec4<f32>, batch: u32, head: u32, row: u32, first: u32) -> vec4<f32> {
+    let seen = limit(row);
+    var scores = products * info.scale;
+    //@if bias
+    for (var i = 0u; i < 4u; i++) {
+        if row < info.queries && first + i < seen {
+            let at = batch * info.bias.x + head * info.bias.y + row * info.bias.z;
+            scores[i] += bias[at + (first + i) * info.bias.w];
+        }
+    }
+    //@end
+    //@if hidden
+    for (var i = 0u; i < 4u; i++) {
+        if row < info.queries && first + i < seen {
+            let at = batch * info.hidden.x + head * info.hidden.y + row * info.hidden.z;
+            scores[i] = select(scores[i], LOWEST, hidden[at + (first + i) * info.hidden.w] != 0u);
+        }
+    }
+    //@end
+    let columns = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(LOWEST), scores, columns < vec4<u32>(seen));
+}
+
+// exp(scores - most), 0 for hidden keys, even where all are.
+fn weigh(scores: vec4<f32>, most: vec4<f32>) -> vec4<f32> {
+    return select(exp(scores - most), vec4<f32>(0.0), scores < vec4<f32>(LOWEST / 2.0));
+}
+
+// Eight vectors of 32 queries, from the given vector on, turned into workgroup memory.
+fn keep_queries(q: u32, first: u32, vector: u32, to: u32, local: u32) {
+    let at = vector + local / 8u;
+    if at < E {
+        let row = first + local % 8u * 4u;
+        var block = mat4x4<f32>();
+        for (var i = 0u; i < 4u; i++) {
+            if row + i < info.queries {
+                block[i] = queries[q + (row + i) * info.q.w + at];
+            }
+        }
+        let turned = transpose(block);
+        let first = (to + local / 8u) * 32u + local % 8u;
+        rows[first] = turned[0];
+        rows[first + 8u] = turned[1];
+        rows[first + 16u] = turned[2];
+        rows[first + 24u] = turned[3];
+    }
+}
+
+@compute @workgroup_size(64, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let head = workgroup.y;
+    let batch = workgroup.z;
+    let first_row = workgroup.x / PARTS * TILE;
+    let part = workgroup.x % PARTS * PART;
+    let line = local / 8u;
+    let column = local % 8u;
+    let row = first_row + line * 4u;
+    let group = head / info.heads;
+    let q = info.q.x + batch * info.q.y + head * info.q.z;
+    let k = info.k.x + batch * info.k.y + group * info.k.z;
+    let v = info.v.x + batch * info.v.y + group * info.v.z;
+    // No query of this workgroup sees more.
+    let seen = limit(min(first_row + TILE, info.queries) - 1u);
+
+    //@if whole
+    for (var i = 0u; i < E; i += 8u) {
+        keep_queries(q, first_row, i, i, local);
+    }
+    //@end
+    var most = vec4<f32>(LOWEST);
+    // Of this invocation's keys.
+    var totals = vec4<f32>(0.0);
+    var sums: array<vec4<f32>, 4u * OUTS>;
+    for (var i = 0u; i < 4u * OUTS; i++) {
+        sums[i] = vec4<f32>(0.0);
+    }
+    for (var first = 0u; first < seen; first += TILE) {
+        // 1. scores, eight vectors of the heads at a time
+        var scores = mat4x4<f32>();  // [query][key]
+        for (var chunk = 0u; chunk < E; chunk += 8u) {
+            workgroupBarrier();
+            var kept = chunk * 32u;
+            //@if in_turns
+            kept = 0u;
+            keep_queries(q, first_row, chunk, 0u, local);
+            //@end
+            let at = chunk + local / 8u;
+            if at < E {
+                let position = first + local % 8u * 4u;
+                var block = mat4x4<f32>();
+                for (var i = 0u; i < 4u; i++) {
+                    if position + i < seen {
+                        block[i] = key(k + (position + i) * info.k.w + at);
+                    }
+                }
+                let turned = transpose(block);
+                let to = local / 8u * 32u + local % 8u;
+                tile[to] = turned[0];
+                tile[to + 8u] = turned[1];
+                tile[to + 16u] = turned[2];
+                tile[to + 24u] = turned[3];
+            }
+            workgroupBarrier();
+            let elements = min(E - chunk, 8u) * 4u;
+            for (var e = 0u; e < elements; e++) {
+                let four_queries = rows[kept + e * 8u + line];
+                let four_keys = tile[e * 8u + column];
+                scores[0] += four_queries.x * four_keys;
+                scores[1] += four_queries.y * four_keys;
+                scores[2] += four_queries.z * four_keys;
+                scores[3] += four_queries.w * four_keys;
+            }
+        }
+        let four = first + column * 4u;
+        let by_key = transpose(mat4x4<f32>(
+            masked(scores[0], batch, head, row, four),
+            masked(scores[1], batch, head, row + 1u, four),
+            masked(scores[2], batch, head, row + 2u, four),
+            masked(scores[3], batch, head, row + 3u, four),
+        ));
+
+        // 2. weights
+        shared_rows[local] = max(max(by_key[0], by_key[1]), max(by_key[2], by_key[3]));
+        workgroupBarrier();
+        let before = most;
+        for (var i = 0u; i < 8u; i++) {
+            most = max(most, shared_rows[line * 8u + i]);
+        }
+        let shrink = exp(before - most);
+        let weights = mat4x4<f32>(
+            weigh(by_key[0], most),
+            weigh(by_key[1], most),
+            weigh(by_key[2], most),
+            weigh(by_key[3], most),
+        );
+        totals = totals * shrink + weights[0] + weights[1] + weights[2] + weights[3];
+        tile[column * 32u + line] = weights[0];
+        tile[column * 32u + 8u + line] = weights[1];
+        tile[column * 32u + 16u + line] = weights[2];
+        tile[column * 32u + 24u + line] = weights[3];
+        for (var i = 0u; i < OUTS; i++) {
+            sums[i * 4u] *= shrink.x;
+            sums[i * 4u + 1u] *= shrink.y;
+            sums[i * 4u + 2u] *= shrink.z;
+            sums[i * 4u + 3u] *= shrink.w;
+        }
+        workgroupBarrier();
+
+        // 3. values
+        let count = min(TILE, seen - first);
+        for (var i = 0u; i < count; i++) {
+            let weight = tile[i * 8u + line];
+            let at = v + (first + i) * info.v.w + part;
+            for (var j = 0u; j < OUTS; j++) {
+                let element = column + j * 8u;
+                if element < PART && part + element < E {
+                    let x = value(at + element);
+                    sums[j * 4u] += weight.x * x;
+                    sums[j * 4u + 1u] += weight.y * x;
+                    sums[j * 4u + 2u] += weight.z * x;
+                    sums[j * 4u + 3u] += weight.w * x;
+                }
+            }
+        }
+    }
+    workgroupBarrier();
+    shared_rows[local] = totals;
+    workgroupBarrier();
+    var total = vec4<f32>(0.0);
+    for (var i = 0u; i < 8u; i++) {
+        total += shared_rows[line * 8u + i];
+    }
+    for (var i = 0u; i < 4u; i++) {
+        if row + i < info.queries {
+            let share = select(1.0 / total[i], 0.0, total[i] == 0.0);
+            let at = ((batch * info.queries + row + i) * workgroups.y + head) * E + part;
+            for (var j = 0u; j < OUTS; j++) {
+                let element = column + j * 8u;
+                if element < PART && part + element < E {
+                    y[at + element] = sums[j * 4u + i] * share;
+                }
+            }
+        }
+    }
+}

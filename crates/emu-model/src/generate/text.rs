@@ -73,6 +73,8 @@ pub enum TextEvent {
     Done(Finish),
 }
 
+// One of each lives in a machine: their sizes do not matter.
+#[allow(clippy::large_enum_variant)]
 enum State {
     /// Text.
     Text,
@@ -82,6 +84,7 @@ enum State {
 }
 
 /// Where the next token comes from.
+#[allow(clippy::large_enum_variant)]
 enum Next {
     /// The logits of this hidden state.
     Choose(Tensor<3>),

@@ -46,6 +46,17 @@ impl Scheme {
     }
 }
 
+/// What products with a packed matrix may do with their inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Inputs {
+    /// Take them as they are.
+    #[default]
+    Exact,
+    /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU. No element moves
+    /// by more than 1/254 of the greatest of its block. Language models bear it; GPUs take inputs as they are.
+    Bytes,
+}
+
 /// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
 
@@ -181,6 +192,14 @@ impl Packed {
             spec: PackedSpec { out, ..first.spec },
         };
         Some(Self { parts: vec![rows] })
+    }
+
+    /// The same matrix, whose products may do this with their inputs.
+    pub fn with_inputs(mut self, inputs: Inputs) -> Self {
+        for part in &mut self.parts {
+            part.spec.inputs = inputs;
+        }
+        self
     }
 
     /// `[out, in]`
@@ -407,6 +426,13 @@ pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
     let dense = move |_: &Device, _: bool| source.dense().reshape(shape);
     Param::uninitialized(id, dense, device, false, Shape::from(shape))
         .apply_reparameterization(Attach(Some(packed)))
+}
+
+/// Lets products with a parameter, where it is packed, do this with their inputs.
+pub fn set_inputs(param: &mut Param<Tensor<2>>, inputs: Inputs) {
+    if let Some(packed) = param.reparameterization::<Packed>() {
+        *param = attach(param.id, packed.clone().with_inputs(inputs));
+    }
 }
 
 /// Bytes of a matrix on its device: packed, dense, or 0 where nothing is there yet.

@@ -4,6 +4,7 @@
 //! training repeats itself bit for bit.
 
 pub mod attention;
+pub mod bytes;
 pub mod conv;
 pub mod decode;
 pub mod elementwise;
@@ -11,6 +12,8 @@ pub mod group_norm;
 pub mod math;
 pub mod matrix;
 pub mod packed;
+#[cfg(not(target_family = "wasm"))]
+mod team;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};

@@ -68,7 +68,8 @@ impl Isa {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                is_x86_feature_detected!("avx512f")
+                Self::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
@@ -76,7 +77,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::AvxVnni => is_x86_feature_detected!("avxvnni") && Self::Avx2.available(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_family = "wasm")]
             Self::Simd128 => true,
         }
@@ -121,7 +126,7 @@ trait Job {
 /// # Safety
 /// The features must be there.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn avx512<J: Job>(job: J) -> J::Output {
     // SAFETY: the caller's.
     unsafe { job.run::<x86::Avx512>() }
@@ -130,7 +135,7 @@ unsafe fn avx512<J: Job>(job: J) -> J::Output {
 /// # Safety
 /// The features must be there.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avxvnni,avx2,fma")]
+#[target_feature(enable = "avxvnni,avx2,fma,f16c")]
 unsafe fn avx_vnni<J: Job>(job: J) -> J::Output {
     // SAFETY: the caller's.
     unsafe { job.run::<x86::Avx2<true>>() }
@@ -139,7 +144,7 @@ unsafe fn avx_vnni<J: Job>(job: J) -> J::Output {
 /// # Safety
 /// The features must be there.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<J: Job>(job: J) -> J::Output {
     // SAFETY: the caller's.
     unsafe { job.run::<x86::Avx2<false>>() }
@@ -311,9 +316,10 @@ struct FewRows {
     base: Vec<i32>,
     /// `[rows, groups, LANES]`: scales.
     scales: Vec<f32>,
-    /// `[rows, padded]`: sums of blocks, for minimums.
+    /// `[rows, groups, LANES]`: in the first lane of a block its sum, for minimums.
     sums: Vec<f32>,
     rows: usize,
+    groups: usize,
 }
 
 /// What is added to elements of the matrix where they are unpacked without a sign.
@@ -347,14 +353,14 @@ impl Job for RoundFew<'_> {
         let PackedSpec { width, scheme, .. } = self.w.spec;
         let (rows, blocks) = (self.x.len() / width, width / BLOCK);
         let groups = blocks.div_ceil(S::GROUP);
-        let padded = blocks.next_multiple_of(S::LANES);
         let half = BLOCK / 2;
         let mut to = FewRows {
             bytes: vec![0; rows * groups * BLOCK * S::GROUP],
             base: vec![0; rows * groups * S::LANES],
             scales: vec![0.0; rows * groups * S::LANES],
-            sums: vec![0.0; rows * padded],
+            sums: vec![0.0; rows * groups * S::LANES],
             rows,
+            groups,
         };
         for (at, x) in self.x.as_chunks::<BLOCK>().0.iter().enumerate() {
             let (row, block) = (at / blocks, at % blocks);
@@ -375,7 +381,7 @@ impl Job for RoundFew<'_> {
             let lane = (row * groups + group) * S::LANES + 4 * place;
             to.base[lane] = -bias::<S>(scheme) * sum;
             to.scales[lane..lane + 4].fill(scale);
-            to.sums[row * padded + block] = scale * sum as f32;
+            to.sums[lane] = scale * sum as f32;
         }
         to
     }
@@ -410,23 +416,17 @@ impl Few<'_> {
     #[inline(always)]
     unsafe fn columns<S: Simd, const SCHEME: u8>(&self) {
         let (w, to) = (self.w, self.to);
-        let blocks = w.spec.width / BLOCK;
-        let padded = blocks.next_multiple_of(S::LANES);
-        let mut factors = vec![0.0f32; 2 * padded];
         let mut values = [0.0f32; 4];
         for column in self.part.clone() {
             let mut from = 0;
             // Four, two, one: however many there are.
             while from < self.x.rows {
                 // SAFETY: the instruction set is there.
-                let count =
-                    unsafe { self.some::<S, SCHEME>(column, from, &mut factors, &mut values) };
+                let count = unsafe { self.some::<S, SCHEME>(column, from, &mut values) };
                 if w.spec.pair {
                     let mut up = [0.0; 4];
                     // SAFETY: as above.
-                    unsafe {
-                        self.some::<S, SCHEME>(column + to.made, from, &mut factors, &mut up)
-                    };
+                    unsafe { self.some::<S, SCHEME>(column + to.made, from, &mut up) };
                     for (v, u) in values.iter_mut().zip(up) {
                         *v = gate(*v, u);
                     }
@@ -446,15 +446,14 @@ impl Few<'_> {
         &self,
         row: usize,
         from: usize,
-        factors: &mut [f32],
         out: &mut [f32; 4],
     ) -> usize {
         // SAFETY: the caller's; the rows of x are there.
         unsafe {
             match self.x.rows - from {
-                4.. => self.dot::<S, SCHEME, 4>(row, from, factors, out),
-                2.. => self.dot::<S, SCHEME, 2>(row, from, factors, out),
-                _ => self.dot::<S, SCHEME, 1>(row, from, factors, out),
+                4.. => self.dot::<S, SCHEME, 4>(row, from, out),
+                2.. => self.dot::<S, SCHEME, 2>(row, from, out),
+                _ => self.dot::<S, SCHEME, 1>(row, from, out),
             }
         }
     }
@@ -465,81 +464,101 @@ impl Few<'_> {
         &self,
         row: usize,
         from: usize,
-        factors: &mut [f32],
         out: &mut [f32; 4],
     ) -> usize {
-        let scheme = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1][usize::from(SCHEME)];
+        let scheme = SCHEMES[usize::from(SCHEME)];
         let blocks = self.w.spec.width / BLOCK;
-        let (groups, padded) = (blocks.div_ceil(S::GROUP), blocks.next_multiple_of(S::LANES));
-        let vector = 16 * S::GROUP;
-        let size = 4 * scheme.words();
-        let first = row * blocks;
-        let bytes = self.w.bytes[first * size..][..blocks * size].as_ptr();
-        let (scales, mins) = factors.split_at_mut(padded);
-        for (to, half) in scales.iter_mut().zip(&self.w.scales[first..][..blocks]) {
-            *to = widened(*half);
-        }
+        let (size, first) = (4 * scheme.words(), row * blocks);
+        let mins = if scheme.has_mins() {
+            self.w.mins
+        } else {
+            self.w.scales
+        };
+        let row = Row {
+            bytes: self.w.bytes[first * size..][..blocks * size].as_ptr(),
+            scales: self.w.scales[first..][..blocks].as_ptr(),
+            mins: mins[first..][..blocks].as_ptr(),
+        };
         // SAFETY: groups but the last one are whole, and of that one only the blocks that there are are read from the
-        // matrix. Rows of x and scales are padded to groups, sums and factors to lanes.
+        // matrix; rows of x are padded to groups.
         unsafe {
             let mut total = [S::zero(); C];
-            for group in 0..groups {
-                let left = (blocks - group * S::GROUP).min(S::GROUP);
-                let at = bytes.add(group * S::GROUP * size);
-                let w = if scheme == Scheme::Q8 {
-                    let there = left * BLOCK;
-                    let (a, b) = (there.min(vector), there.saturating_sub(vector));
-                    S::halves([
-                        S::load(at, a),
-                        S::load(at.add(if b > 0 { vector } else { 0 }), b),
-                    ])
-                } else {
-                    S::nibbles(S::load(at, left * BLOCK / 2), flip(scheme))
-                };
-                let factor = S::spread(scales.as_ptr().add(group * S::GROUP));
-                for (c, total) in total.iter_mut().enumerate() {
-                    let place = (from + c) * groups + group;
-                    let x = self.x.bytes.as_ptr().add(place * 2 * vector).cast::<u8>();
-                    let x = [S::load(x, vector), S::load(x.add(vector), vector)];
-                    let lane = place * S::LANES;
-                    let sum = match scheme {
-                        Scheme::Q8 => {
-                            let base = match S::BYTE_BIAS {
-                                0 => S::splat_ints(0),
-                                _ => S::load_ints(self.x.base.as_ptr().add(lane)),
-                            };
-                            S::dot_bytes(base, w, x)
-                        }
-                        Scheme::Q4 => {
-                            let base = S::load_ints(self.x.base.as_ptr().add(lane));
-                            S::dot_nibbles(base, w, x)
-                        }
-                        Scheme::Q4_1 => S::dot_nibbles(S::splat_ints(0), w, x),
-                    };
-                    let d = S::load_floats(self.x.scales.as_ptr().add(lane));
-                    *total = S::mul_add(S::floats(sum), S::mul(factor, d), *total);
-                }
+            let whole = blocks / S::GROUP;
+            for group in 0..whole {
+                self.group::<S, SCHEME, C>(row, from, group, S::GROUP, &mut total);
             }
-            if scheme.has_mins() {
-                for (to, half) in mins.iter_mut().zip(&self.w.mins[first..][..blocks]) {
-                    *to = widened(*half);
-                }
-                for at in (0..padded).step_by(S::LANES) {
-                    let min = S::load_floats(mins.as_ptr().add(at));
-                    for (c, total) in total.iter_mut().enumerate() {
-                        let sum = self.x.sums.as_ptr().add((from + c) * padded + at);
-                        *total = S::mul_add(min, S::load_floats(sum), *total);
-                    }
-                }
+            if blocks > whole * S::GROUP {
+                let left = blocks - whole * S::GROUP;
+                self.group::<S, SCHEME, C>(row, from, whole, left, &mut total);
             }
             for (out, total) in out.iter_mut().zip(total) {
-                let mut lanes = [0.0f32; MOST_LANES];
-                S::store(total, lanes.as_mut_ptr());
-                *out = lanes[..S::LANES].iter().sum();
+                *out = S::sum(total);
             }
         }
         C
     }
+
+    /// Adds a group's products, of which `left` blocks are there.
+    #[inline(always)]
+    unsafe fn group<S: Simd, const SCHEME: u8, const C: usize>(
+        &self,
+        row: Row,
+        from: usize,
+        group: usize,
+        left: usize,
+        total: &mut [S::Floats; C],
+    ) {
+        let scheme = SCHEMES[usize::from(SCHEME)];
+        let (vector, size, first) = (16 * S::GROUP, 4 * scheme.words(), group * S::GROUP);
+        // SAFETY: the caller's.
+        unsafe {
+            let at = row.bytes.add(first * size);
+            let w = if scheme == Scheme::Q8 {
+                let there = left * BLOCK;
+                let (a, b) = (there.min(vector), there.saturating_sub(vector));
+                S::halves([S::load(at, a), S::load(at.add(a), b)])
+            } else {
+                S::nibbles(S::load(at, left * BLOCK / 2), flip(scheme))
+            };
+            let scale = S::widen(row.scales.add(first), left);
+            let min = match scheme.has_mins() {
+                true => S::widen(row.mins.add(first), left),
+                false => S::zero(),
+            };
+            for c in 0..C {
+                let place = (from + c) * self.x.groups + group;
+                let x = self.x.bytes.as_ptr().add(place * 2 * vector).cast::<u8>();
+                let x = [S::load(x, vector), S::load(x.add(vector), vector)];
+                let lane = place * S::LANES;
+                let base = match scheme {
+                    Scheme::Q8 if S::BYTE_BIAS == 0 => S::splat_ints(0),
+                    Scheme::Q4_1 => S::splat_ints(0),
+                    _ => S::load_ints(self.x.base.as_ptr().add(lane)),
+                };
+                let sum = match scheme {
+                    Scheme::Q8 => S::dot_bytes(base, w, x),
+                    _ => S::dot_nibbles(base, w, x),
+                };
+                let d = S::load_floats(self.x.scales.as_ptr().add(lane));
+                total[c] = S::mul_add(S::floats(sum), S::mul(scale, d), total[c]);
+                if scheme.has_mins() {
+                    let sum = S::load_floats(self.x.sums.as_ptr().add(lane));
+                    total[c] = S::mul_add(min, sum, total[c]);
+                }
+            }
+        }
+    }
+}
+
+/// The schemes by their numbers, for constants.
+const SCHEMES: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
+
+/// Where a row of the matrix begins.
+#[derive(Clone, Copy)]
+struct Row {
+    bytes: *const u8,
+    scales: *const u16,
+    mins: *const u16,
 }
 
 /// Lanes of the widest vectors.
@@ -788,6 +807,14 @@ impl Many<'_> {
         // SAFETY: the slices above hold COLUMNS rows; those of the matrix are as long as `Many::run` made them.
         unsafe {
             let mut total = [[S::zero(); COLUMNS]; VECTORS];
+            let row = blocks * steps;
+            let columns = [
+                cells,
+                cells.add(row),
+                cells.add(2 * row),
+                cells.add(3 * row),
+            ];
+            let rows_of = [w[0].cells.as_ptr(), w[1].cells.as_ptr()];
             for block in 0..blocks {
                 let mut of = [(0.0, 0.0, 0); COLUMNS];
                 for c in 0..COLUMNS {
@@ -801,11 +828,11 @@ impl Many<'_> {
                 for step in 0..steps {
                     let at = block * steps + step;
                     let rows: [S::Bytes; VECTORS] = [
-                        S::load(w[0].cells.as_ptr().add(at * S::LANES).cast(), 16 * S::GROUP),
-                        S::load(w[1].cells.as_ptr().add(at * S::LANES).cast(), 16 * S::GROUP),
+                        S::load(rows_of[0].add(at * S::LANES).cast(), 16 * S::GROUP),
+                        S::load(rows_of[1].add(at * S::LANES).cast(), 16 * S::GROUP),
                     ];
                     for c in 0..COLUMNS {
-                        let x = *cells.add(c * blocks * steps + at);
+                        let x = *columns[c].add(at);
                         for v in 0..VECTORS {
                             sums[v][c] = S::dot_lanes(sums[v][c], rows[v], x);
                         }

@@ -53,8 +53,10 @@ pub trait Simd: Copy {
     unsafe fn splat(v: f32) -> Self::Floats;
     /// A vector of floats.
     unsafe fn load_floats(at: *const f32) -> Self::Floats;
-    /// [`GROUP`](Self::GROUP) floats, each in four lanes.
-    unsafe fn spread(at: *const f32) -> Self::Floats;
+    /// The first `count` of [`GROUP`](Self::GROUP) f16, each in four lanes; zeros after them. Finite.
+    unsafe fn widen(at: *const u16, count: usize) -> Self::Floats;
+    /// The sum of all lanes.
+    unsafe fn sum(v: Self::Floats) -> f32;
     /// Writes a vector of floats.
     unsafe fn store(v: Self::Floats, at: *mut f32);
     /// `a · b`
@@ -160,9 +162,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn spread(at: *const f32) -> Self::Floats {
+    unsafe fn widen(at: *const u16, _: usize) -> Self::Floats {
         // SAFETY: the caller's.
-        [unsafe { at.read() }; 4]
+        [super::widened(unsafe { at.read() }); 4]
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: Self::Floats) -> f32 {
+        v.iter().sum()
     }
 
     #[inline(always)]

@@ -103,8 +103,18 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    unsafe fn spread(at: *const f32) -> v128 {
-        unsafe { v128_load32_splat(at.cast()) }
+    unsafe fn widen(at: *const u16, _: usize) -> v128 {
+        // Two of it fill a lane: the exponent moves by 112 in the lower one, and the upper one has the sign in its place.
+        let both = unsafe { v128_load16_splat(at.cast()) };
+        let size = i32x4_shl(v128_and(both, i32x4_splat(0x7fff)), 13);
+        let size = f32x4_mul(size, f32x4_splat(f32::from_bits(239 << 23)));
+        v128_or(size, v128_and(both, i32x4_splat(i32::MIN)))
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: v128) -> f32 {
+        let two = f32x4_add(v, i32x4_shuffle::<2, 3, 0, 1>(v, v));
+        f32x4_extract_lane::<0>(two) + f32x4_extract_lane::<1>(two)
     }
 
     #[inline(always)]

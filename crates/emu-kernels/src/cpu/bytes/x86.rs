@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::simd::Simd;
 
-/// 512 bits. Features `avx512f`, `avx512bw`, `avx512vl`, `avx512vnni`.
+/// 512 bits. Features `avx512f`, `avx512bw`, `avx512vl`, `avx512vnni`, `f16c`.
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
@@ -100,12 +100,20 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn spread(at: *const f32) -> __m512 {
+    unsafe fn widen(at: *const u16, count: usize) -> __m512 {
         unsafe {
-            let four = _mm512_broadcast_f32x4(_mm_loadu_ps(at));
+            let four = match count {
+                4 => _mm_loadl_epi64(at.cast()),
+                _ => _mm_maskz_loadu_epi16((1 << count) - 1, at.cast()),
+            };
             let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-            _mm512_permutevar_ps(four, each)
+            _mm512_permutexvar_ps(each, _mm512_castps128_ps512(_mm_cvtph_ps(four)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(v) }
     }
 
     #[inline(always)]
@@ -124,7 +132,7 @@ impl Simd for Avx512 {
     }
 }
 
-/// 256 bits. Features `avx2`, `fma`, and `avxvnni` where VNNI.
+/// 256 bits. Features `avx2`, `fma`, `f16c`, and `avxvnni` where VNNI.
 #[derive(Clone, Copy)]
 pub struct Avx2<const VNNI: bool>;
 
@@ -249,10 +257,24 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn spread(at: *const f32) -> __m256 {
+    unsafe fn widen(at: *const u16, count: usize) -> __m256 {
         unsafe {
-            let [a, b] = at.cast::<[f32; 2]>().read_unaligned();
-            _mm256_setr_m128(_mm_set1_ps(a), _mm_set1_ps(b))
+            let two = match count {
+                2 => at.cast::<i32>().read_unaligned(),
+                _ => i32::from(at.read()),
+            };
+            let each = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+            let two = _mm_cvtph_ps(_mm_cvtsi32_si128(two));
+            _mm256_permutevar8x32_ps(_mm256_castps128_ps256(two), each)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: __m256) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
     }
 

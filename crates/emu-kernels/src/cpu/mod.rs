@@ -71,6 +71,24 @@ fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
         .for_each(|item| arch.dispatch(Task(&f, item)));
 }
 
+/// Runs `f` over items on threads that are awake already: for work of a few microseconds.
+#[cfg(not(target_family = "wasm"))]
+fn for_each_soon<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync) {
+    let items: Vec<_> = { items.into_iter() }
+        .map(|item| std::sync::Mutex::new(Some(item)))
+        .collect();
+    team::run(items.len(), &|i| {
+        let item = items[i].lock().ok().and_then(|mut item| item.take());
+        item.into_iter().for_each(&f);
+    });
+}
+
+/// Runs `f` over items.
+#[cfg(target_family = "wasm")]
+fn for_each_soon<T>(items: Vec<T>, f: impl Fn(T)) {
+    items.into_iter().for_each(f);
+}
+
 /// A call whose body is compiled once for each instruction set.
 #[cfg(not(target_family = "wasm"))]
 struct Task<'a, F, T>(&'a F, T);

@@ -14,7 +14,8 @@ mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use simd::{Portable, Simd};
+use simd::Portable;
+pub use simd::Simd;
 
 use super::math::sigmoid;
 use crate::packed::{BLOCK, PackedSpec, Scheme};
@@ -94,7 +95,7 @@ impl Isa {
     }
 
     /// Runs a job, compiled for this instruction set.
-    fn run<J: Job>(self, job: J) -> J::Output {
+    pub fn run<J: Job>(self, job: J) -> J::Output {
         assert!(self.available(), "{self:?} is not there");
         match self {
             // SAFETY: no instructions in particular.
@@ -116,8 +117,11 @@ impl Isa {
 }
 
 /// What is compiled once for each instruction set. Implementations are inlined into the functions below.
-trait Job {
+pub trait Job {
+    /// What comes of it.
     type Output;
+    /// Does it.
+    ///
     /// # Safety
     /// The instruction set must be there.
     unsafe fn run<S: Simd>(self) -> Self::Output;
@@ -663,7 +667,7 @@ fn round_many(isa: Isa, x: &[f32], w: Matrix) -> ManyRows {
     let cells = to.cells.chunks_mut(TOGETHER * row);
     let blocks = to.blocks.chunks_mut(TOGETHER * blocks);
     let parts = x.chunks(TOGETHER * width).zip(cells.zip(blocks));
-    super::for_each(parts.collect(), |(x, (cells, blocks))| {
+    super::for_each_soon(parts.collect(), |(x, (cells, blocks))| {
         isa.run(RoundMany {
             x,
             scheme,

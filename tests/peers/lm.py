@@ -12,7 +12,6 @@ import json
 import os
 import statistics
 import subprocess
-import tempfile
 import time
 
 QUESTION = "Write a very long story. It begins so: " + " ".join(
@@ -68,15 +67,13 @@ class Candle:
     name = "candle"
 
     def __init__(self, args, prompt):
-        self.ids = tempfile.NamedTemporaryFile("w", suffix=".json")
-        json.dump(prompt, self.ids)
-        self.ids.flush()
-        self.command = [args.candle, args.model, self.ids.name, str(args.tokens)]
+        self.program = args.candle
+        self.request = json.dumps({"model": args.model, "ids": prompt, "tokens": args.tokens})
         self.environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
 
     def measure(self):
-        line = subprocess.run(self.command, env=self.environment, check=True, capture_output=True, text=True).stdout
-        found = json.loads(line)
+        run = {"env": self.environment, "check": True, "capture_output": True, "text": True}
+        found = json.loads(subprocess.run([self.program], input=self.request, **run).stdout)
         prompt, tokens = found["prompt_tokens"], found["tokens"]
         return prompt, prompt / found["first_seconds"], (tokens - 1) / found["rest_seconds"]
 

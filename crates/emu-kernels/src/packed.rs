@@ -57,6 +57,17 @@ pub enum Inputs {
     Bytes,
 }
 
+impl Inputs {
+    /// Rounded where the weights have four bits, which moves them by 8% already; exact where they have eight, since rounding
+    /// moves products by 0.5%, as much again as such weights do.
+    pub const fn by_weight(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Q8 => Self::Exact,
+            Scheme::Q4 | Scheme::Q4_1 => Self::Bytes,
+        }
+    }
+}
+
 /// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
 
@@ -200,6 +211,14 @@ impl Packed {
             part.spec.inputs = inputs;
         }
         self
+    }
+
+    /// The same matrix, whose products may do with their inputs what `choose` says for its scheme.
+    pub fn with_inputs_by(self, choose: fn(Scheme) -> Inputs) -> Self {
+        match self.parts.first().map(|part| part.spec.scheme) {
+            Some(scheme) => self.with_inputs(choose(scheme)),
+            None => self,
+        }
     }
 
     /// `[out, in]`
@@ -428,10 +447,10 @@ pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
         .apply_reparameterization(Attach(Some(packed)))
 }
 
-/// Lets products with a parameter, where it is packed, do this with their inputs.
-pub fn set_inputs(param: &mut Param<Tensor<2>>, inputs: Inputs) {
+/// Lets products with a parameter, where it is packed, do with their inputs what `choose` says for its scheme.
+pub fn set_inputs(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Inputs) {
     if let Some(packed) = param.reparameterization::<Packed>() {
-        *param = attach(param.id, packed.clone().with_inputs(inputs));
+        *param = attach(param.id, packed.clone().with_inputs_by(choose));
     }
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
-use emu_kernels::packed::{self, Inputs, Packed};
+use emu_kernels::packed::{self, Inputs, Packed, Scheme};
 use emu_kernels::rope::RopeTables;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
@@ -196,11 +196,11 @@ impl Lm {
         self
     }
 
-    /// What products with packed weights may do with their inputs: those of the layers and the logits. The head that
-    /// regresses visual embeddings takes them as they are, since pictures are drawn from what it gives.
-    pub fn with_inputs(mut self, inputs: Inputs) -> Self {
+    /// What products with packed weights may do with their inputs, by the scheme of the weights: those of the layers and the
+    /// logits. The head that regresses visual embeddings takes them as they are, since pictures are drawn from what it gives.
+    pub fn with_inputs(mut self, choose: fn(Scheme) -> Inputs) -> Self {
         let stacked = |stack: &mut Option<Packed>| {
-            *stack = stack.take().map(|packed| packed.with_inputs(inputs));
+            *stack = stack.take().map(|packed| packed.with_inputs_by(choose));
         };
         for Layer { self_attn, mlp, .. } in &mut self.layers {
             let linears = [
@@ -213,15 +213,15 @@ impl Lm {
                 &mut mlp.down_proj,
             ];
             for linear in linears {
-                packed::set_inputs(&mut linear.weight, inputs);
+                packed::set_inputs(&mut linear.weight, choose);
             }
             stacked(&mut self_attn.stacked);
             stacked(&mut mlp.stacked);
         }
         if let Some(head) = &mut self.lm_head {
-            packed::set_inputs(&mut head.weight, inputs);
+            packed::set_inputs(&mut head.weight, choose);
         }
-        packed::set_inputs(&mut self.embed_tokens.weight, inputs);
+        packed::set_inputs(&mut self.embed_tokens.weight, choose);
         self
     }
 

@@ -96,7 +96,7 @@ pub fn load_emu(
     device: &Device,
 ) -> Result<Emu, LoadError> {
     let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
-    emu.lm = emu.lm.stack().with_inputs(Inputs::Bytes);
+    emu.lm = emu.lm.stack().with_inputs(Inputs::by_weight);
     Ok(emu)
 }
 

@@ -154,7 +154,7 @@ impl Streamed {
             return Err(LoadError::Pack(missing(name)));
         }
         if component == pack::LM {
-            self.emu.lm = self.emu.lm.clone().stack().with_inputs(Inputs::Bytes);
+            self.emu.lm = self.emu.lm.clone().stack().with_inputs(Inputs::by_weight);
         }
         self.finished.insert(component.to_owned());
         Ok(())

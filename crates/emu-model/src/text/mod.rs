@@ -125,7 +125,7 @@ impl TextModel {
             })
         })?
         .stack()
-        .with_inputs(Inputs::Bytes);
+        .with_inputs(|_| Inputs::Bytes);
         Ok(Self {
             config,
             lm,

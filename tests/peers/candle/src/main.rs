@@ -1,24 +1,23 @@
-//! Tokens a second of a GGUF model in candle: `candle-peer MODEL.gguf IDS.json TOKENS`.
+//! Tokens a second of a GGUF model in candle.
 //!
-//! `IDS.json` is a list of the prompt's token ids. Prints one line of JSON: seconds until the first token is known, seconds
-//! of the tokens after it, and how many there are in all. Threads are those of `RAYON_NUM_THREADS`.
+//! Reads an object of JSON: `model` (a path), `ids` (of the prompt's tokens), `tokens` (to say). Prints one: seconds until the
+//! first token is known, seconds of the tokens after it, and how many there are in all. Threads are those of `RAYON_NUM_THREADS`.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufReader;
 use std::time::Instant;
 
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{D, Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
+use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, ids, tokens] = arguments.as_slice() else {
-        return Err("Give MODEL.gguf IDS.json TOKENS.".into());
-    };
-    let prompt: Vec<u32> = serde_json::from_str(&fs::read_to_string(ids)?)?;
-    let tokens: usize = tokens.parse()?;
+    let request: Value = serde_json::from_reader(std::io::stdin())?;
+    let model = request["model"].as_str().ok_or("`model` is no text")?;
+    let prompt: Vec<u32> = serde_json::from_value(request["ids"].clone())?;
+    let tokens: usize = serde_json::from_value(request["tokens"].clone())?;
 
     let mut reader = BufReader::new(File::open(model)?);
     let content = Content::read(&mut reader)?;

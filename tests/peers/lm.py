@@ -1,9 +1,10 @@
-"""Tokens a second of a language model: llama.cpp and `emu` in turn, in one run, on the same processors.
+"""Tokens a second of a language model: llama.cpp, `emu` and (where it is given) candle in turn, in one run, on the same
+processors.
 
-Usage: lm.py MODEL.gguf EMU [--rounds N] [--threads N] [--tokens N] [--json]
+Usage: lm.py MODEL.gguf EMU [--candle PROGRAM] [--rounds N] [--threads N] [--tokens N] [--json]
 
 Prefill is the time until the first token is known, over the tokens of the prompt; decoding what follows, over the
-tokens after the first. Each figure is the median over the rounds, in which the two take turns.
+tokens after the first. Each figure is the median over the rounds, in which they take turns.
 """
 
 import argparse
@@ -60,10 +61,28 @@ class LlamaCpp:
         return len(self.prompt), len(self.prompt) / (first - start), (count - 1) / (end - first)
 
 
+class Candle:
+    """The program of tests/peers/candle, fed the token ids of llama.cpp."""
+
+    name = "candle"
+
+    def __init__(self, args, prompt):
+        self.program = args.candle
+        self.request = json.dumps({"model": args.model, "ids": prompt, "tokens": args.tokens})
+        self.environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
+
+    def measure(self):
+        run = {"env": self.environment, "check": True, "capture_output": True, "text": True}
+        found = json.loads(subprocess.run([self.program], input=self.request, **run).stdout)
+        prompt, tokens = found["prompt_tokens"], found["tokens"]
+        return prompt, prompt / found["first_seconds"], (tokens - 1) / found["rest_seconds"]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("emu")
+    parser.add_argument("--candle")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=65)
@@ -72,7 +91,10 @@ def main():
     # What runs from here on, children too, has just these processors.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
 
-    peers = [LlamaCpp(args), Emu(args)]
+    llama = LlamaCpp(args)
+    peers = [llama, Emu(args)]
+    if args.candle:
+        peers.append(Candle(args, llama.prompt))
     found = {peer.name: [] for peer in peers}
     for _ in range(args.rounds):
         for peer in peers:

@@ -46,6 +46,28 @@ impl Scheme {
     }
 }
 
+/// What products with a packed matrix may do with their inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Inputs {
+    /// Take them as they are.
+    #[default]
+    Exact,
+    /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU. No element moves
+    /// by more than 1/254 of the greatest of its block. Language models bear it; GPUs take inputs as they are.
+    Bytes,
+}
+
+impl Inputs {
+    /// Rounded where the weights have four bits, which moves them by 8% already; exact where they have eight, since rounding
+    /// moves products by 0.5%, as much again as such weights do.
+    pub const fn by_weight(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Q8 => Self::Exact,
+            Scheme::Q4 | Scheme::Q4_1 => Self::Bytes,
+        }
+    }
+}
+
 /// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
 
@@ -181,6 +203,22 @@ impl Packed {
             spec: PackedSpec { out, ..first.spec },
         };
         Some(Self { parts: vec![rows] })
+    }
+
+    /// The same matrix, whose products may do this with their inputs.
+    pub fn with_inputs(mut self, inputs: Inputs) -> Self {
+        for part in &mut self.parts {
+            part.spec.inputs = inputs;
+        }
+        self
+    }
+
+    /// The same matrix, whose products may do with their inputs what `choose` says for its scheme.
+    pub fn with_inputs_by(self, choose: fn(Scheme) -> Inputs) -> Self {
+        match self.parts.first().map(|part| part.spec.scheme) {
+            Some(scheme) => self.with_inputs(choose(scheme)),
+            None => self,
+        }
     }
 
     /// `[out, in]`
@@ -407,6 +445,13 @@ pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
     let dense = move |_: &Device, _: bool| source.dense().reshape(shape);
     Param::uninitialized(id, dense, device, false, Shape::from(shape))
         .apply_reparameterization(Attach(Some(packed)))
+}
+
+/// Lets products with a parameter, where it is packed, do with their inputs what `choose` says for its scheme.
+pub fn set_inputs(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Inputs) {
+    if let Some(packed) = param.reparameterization::<Packed>() {
+        *param = attach(param.id, packed.clone().with_inputs_by(choose));
+    }
 }
 
 /// Bytes of a matrix on its device: packed, dense, or 0 where nothing is there yet.

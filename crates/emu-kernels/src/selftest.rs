@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::cache::LayerCache;
 use crate::ops::{self, AttentionOptions, ConvExtras};
-use crate::packed::{BLOCK, Packed, Scheme};
+use crate::packed::{BLOCK, Inputs, Packed, Scheme};
 use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
 use crate::sample::{Chooser, Processors, Sampling};
@@ -260,6 +260,27 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
             let twice = Packed::stacked(&[&packed, &packed]).expect("blocks of one kind");
             got.push(flat(twice.gated(x)));
             want.extend(products.iter().map(|p| silu(*p) * p));
+        }
+        // Inputs as bytes: multiples of 1 / 128 with 127 of them in each block, which rounding leaves as they are.
+        for rows in [1, 11].into_iter().filter(|_| cfg!(feature = "flex")) {
+            let mut xs: Vec<f32> = (0..rows * width)
+                .map(|_| ((input.random.uniform() * 255.0).floor() - 127.0) / 128.0)
+                .collect();
+            xs.iter_mut()
+                .step_by(BLOCK)
+                .for_each(|x| *x = 127.0 / 128.0);
+            let rounding = packed.clone().with_inputs(Inputs::Bytes);
+            got.push(flat(
+                rounding.linear(input.tensor(&xs, [rows, width]), None),
+            ));
+            want.extend((0..rows * out).map(|i| {
+                let x = &xs[i / out * width..][..width];
+                let terms = x
+                    .iter()
+                    .zip(0..)
+                    .map(|(x, j)| f64::from(*x) * value(i % out, j));
+                terms.sum::<f64>()
+            }));
         }
         got.push(flat(packed.part(out - 1..out)));
         want.extend((0..width).map(|j| value(out - 1, j)));

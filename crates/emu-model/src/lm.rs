@@ -7,7 +7,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
-use emu_kernels::packed::{self, Packed};
+use emu_kernels::packed::{self, Inputs, Packed, Scheme};
 use emu_kernels::rope::RopeTables;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
@@ -193,6 +193,35 @@ impl Lm {
             } = mlp;
             mlp.stacked = packed::stack([gate_proj, up_proj]).or(mlp.stacked.take());
         }
+        self
+    }
+
+    /// What products with packed weights may do with their inputs, by the scheme of the weights: those of the layers and the
+    /// logits. The head that regresses visual embeddings takes them as they are, since pictures are drawn from what it gives.
+    pub fn with_inputs(mut self, choose: fn(Scheme) -> Inputs) -> Self {
+        let stacked = |stack: &mut Option<Packed>| {
+            *stack = stack.take().map(|packed| packed.with_inputs_by(choose));
+        };
+        for Layer { self_attn, mlp, .. } in &mut self.layers {
+            let linears = [
+                &mut self_attn.q_proj,
+                &mut self_attn.k_proj,
+                &mut self_attn.v_proj,
+                &mut self_attn.o_proj,
+                &mut mlp.gate_proj,
+                &mut mlp.up_proj,
+                &mut mlp.down_proj,
+            ];
+            for linear in linears {
+                packed::set_inputs(&mut linear.weight, choose);
+            }
+            stacked(&mut self_attn.stacked);
+            stacked(&mut mlp.stacked);
+        }
+        if let Some(head) = &mut self.lm_head {
+            packed::set_inputs(&mut head.weight, choose);
+        }
+        packed::set_inputs(&mut self.embed_tokens.weight, choose);
         self
     }
 

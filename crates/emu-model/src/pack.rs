@@ -5,6 +5,7 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
+use emu_kernels::packed::Inputs;
 use emu_pack::{PackError, PackReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,7 +96,7 @@ pub fn load_emu(
     device: &Device,
 ) -> Result<Emu, LoadError> {
     let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
-    emu.lm = emu.lm.stack();
+    emu.lm = emu.lm.stack().with_inputs(Inputs::by_weight);
     Ok(emu)
 }
 

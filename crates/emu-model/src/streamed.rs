@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use burn::tensor::Device;
+use emu_kernels::packed::Inputs;
 use emu_pack::{MANIFEST_FILE, Manifest, PackError, PartView, Stored as Value, TensorData, quant};
 
 use crate::config::EmuConfig;
@@ -153,7 +154,7 @@ impl Streamed {
             return Err(LoadError::Pack(missing(name)));
         }
         if component == pack::LM {
-            self.emu.lm = self.emu.lm.clone().stack();
+            self.emu.lm = self.emu.lm.clone().stack().with_inputs(Inputs::by_weight);
         }
         self.finished.insert(component.to_owned());
         Ok(())

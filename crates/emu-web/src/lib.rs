@@ -9,6 +9,8 @@ mod draw;
 mod engine;
 mod error;
 mod events;
+#[cfg(feature = "peers")]
+mod peers;
 mod request;
 mod speak;
 

@@ -3,8 +3,9 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
+use super::bytes::{Isa, Job, Simd};
 use super::math::{dot, exp_shifted, max};
-use super::{contiguous, for_each, integers, tensor, values};
+use super::{contiguous, for_each_soon, integers, tensor, values};
 use crate::decode::StepSpec;
 
 /// Keys times head size from which heads are shared among threads.
@@ -108,33 +109,99 @@ pub fn attention(
     let seen = spec.start + 1;
     let table = spec.beams.then(|| integers(&contiguous(table)));
     let (q, keys, cached) = (values(&q), values(&keys), values(&cached));
-    let scale = 1.0 / (e as f32).sqrt();
     let mut y = vec![0.0f32; b * h * e];
+    let isa = Isa::best();
     let one = |(at, y): (usize, &mut [f32])| {
         let (batch, head) = (at / h, at % h);
-        let group = head / (h / g);
-        let place = |position: usize| {
-            let row = table.as_ref().map_or(batch, |t| t[batch * seen + position]);
-            ((row * g + group) * capacity + position) * e
-        };
-        let query = &q[at * e..][..e];
-        let mut scores: Vec<f32> = (0..seen)
-            .map(|s| dot(query, &keys[place(s)..][..e]) * scale)
-            .collect();
-        let most = max(&scores);
-        let sum = exp_shifted(&mut scores, most);
-        for (s, weight) in scores.iter().enumerate() {
-            let weight = weight / sum;
-            y.iter_mut()
-                .zip(&cached[place(s)..][..e])
-                .for_each(|(y, v)| *y += weight * v);
-        }
+        isa.run(Attend {
+            query: &q[at * e..][..e],
+            keys,
+            values: cached,
+            rows: table.as_ref().map(|table| &table[batch * seen..][..seen]),
+            row: batch,
+            group: (head / (h / g), g),
+            capacity,
+            seen,
+            y,
+        });
     };
     let heads = y.chunks_exact_mut(e).enumerate();
     if seen * e * h * b < WORTH_THREADS {
         heads.for_each(one);
     } else {
-        for_each(heads.collect(), one);
+        for_each_soon(heads.collect(), one);
     }
     tensor(y, [b, 1, h * e])
+}
+
+/// Attention of a head to a position.
+struct Attend<'a> {
+    query: &'a [f32],
+    /// All of the cache, `[B, G, C, E]`.
+    keys: &'a [f32],
+    values: &'a [f32],
+    /// The row that wrote each position; where absent, `row` wrote all.
+    rows: Option<&'a [usize]>,
+    row: usize,
+    /// Which one of how many.
+    group: (usize, usize),
+    capacity: usize,
+    seen: usize,
+    y: &'a mut [f32],
+}
+
+impl Attend<'_> {
+    /// Where a position lies in the cache.
+    #[inline(always)]
+    fn place(&self, position: usize) -> usize {
+        let row = self.rows.map_or(self.row, |rows| rows[position]);
+        let (group, groups) = self.group;
+        ((row * groups + group) * self.capacity + position) * self.query.len()
+    }
+}
+
+impl Job for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let e = self.query.len();
+        let scale = 1.0 / (e as f32).sqrt();
+        let mut scores = vec![0.0f32; self.seen];
+        for (position, score) in scores.iter_mut().enumerate() {
+            *score = dot_of_head(self.query, &self.keys[self.place(position)..][..e]) * scale;
+        }
+        let most = max(&scores);
+        let sum = exp_shifted(&mut scores, most);
+        let factor = 1.0 / sum;
+        for (position, weight) in scores.iter().enumerate() {
+            let weight = weight * factor;
+            let value = &self.values[self.place(position)..][..e];
+            for (y, v) in self.y.iter_mut().zip(value) {
+                *y += weight * v;
+            }
+        }
+    }
+}
+
+/// The sum of `a · b`, whose lanes are added by halves: most of a head's product would be adding them one by one.
+#[inline(always)]
+fn dot_of_head(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] += a[i] * b[i];
+        }
+    }
+    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[i] += a * b;
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
 }

@@ -4,6 +4,7 @@
 //! training repeats itself bit for bit.
 
 pub mod attention;
+pub mod bytes;
 pub mod conv;
 pub mod decode;
 pub mod elementwise;
@@ -12,6 +13,8 @@ pub mod math;
 pub mod matrix;
 pub mod packed;
 pub mod sample;
+#[cfg(not(target_family = "wasm"))]
+mod team;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};
@@ -67,6 +70,24 @@ fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
     items
         .into_par_iter()
         .for_each(|item| arch.dispatch(Task(&f, item)));
+}
+
+/// Runs `f` over items on threads that are awake already: for work of a few microseconds.
+#[cfg(not(target_family = "wasm"))]
+fn for_each_soon<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync) {
+    let items: Vec<_> = { items.into_iter() }
+        .map(|item| std::sync::Mutex::new(Some(item)))
+        .collect();
+    team::run(items.len(), &|i| {
+        let item = items[i].lock().ok().and_then(|mut item| item.take());
+        item.into_iter().for_each(&f);
+    });
+}
+
+/// Runs `f` over items.
+#[cfg(target_family = "wasm")]
+fn for_each_soon<T>(items: Vec<T>, f: impl Fn(T)) {
+    items.into_iter().for_each(f);
 }
 
 /// A call whose body is compiled once for each instruction set.

@@ -3,10 +3,10 @@
 use burn::backend::flex::FlexTensor;
 use half::f16;
 
+use super::bytes::{self, Isa};
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
-use crate::packed::PackedSpec;
-use crate::packed::{BLOCK, Scheme};
+use crate::packed::{BLOCK, Inputs, PackedSpec, Scheme};
 
 /// Up to so many rows of `x` the weights are used as they are unpacked; beyond, a tile is unpacked and used by a product
 /// of matrices.
@@ -127,6 +127,9 @@ pub fn linear(
     [bias, residual]: [FlexTensor; 2],
     spec: PackedSpec,
 ) -> FlexTensor {
+    if spec.inputs == Inputs::Bytes {
+        return of_bytes(x, [words, scales, mins], [bias, residual], spec);
+    }
     if spec.pair {
         let spec = PackedSpec {
             pair: false,
@@ -196,6 +199,32 @@ pub fn linear(
         add(&mut turned, values(&residual));
     }
     tensor(turned, [rows, out])
+}
+
+/// The same with rows of `x` rounded to bytes.
+fn of_bytes(
+    x: FlexTensor,
+    [words, scales, mins]: [FlexTensor; 3],
+    [bias, residual]: [FlexTensor; 2],
+    spec: PackedSpec,
+) -> FlexTensor {
+    let x = contiguous(x);
+    let bias = spec.bias.then(|| contiguous(bias));
+    let residual = spec.residual.then(|| contiguous(residual));
+    let blocks = Blocks::new(&words, &scales, &mins, spec);
+    let matrix = bytes::Matrix {
+        bytes: bytemuck::cast_slice(blocks.words),
+        scales: bytemuck::cast_slice(blocks.scales),
+        mins: bytemuck::cast_slice(blocks.mins),
+        spec,
+    };
+    let added = bytes::Added {
+        bias: bias.as_ref().map(values),
+        residual: residual.as_ref().map(values),
+    };
+    let (x, made) = (values(&x), if spec.pair { spec.out / 2 } else { spec.out });
+    let y = bytes::linear(Isa::best(), x, matrix, added);
+    tensor(y, [x.len() / spec.width, made])
 }
 
 /// A row times `x`, both of nibbles. Sixteen sums side by side, so that the compiler makes vectors of them.

@@ -6,7 +6,7 @@ use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::Scheme;
+use super::{Inputs, Scheme};
 
 /// A packed matrix, and what is done with its product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub struct PackedSpec {
     /// Whether the matrix is a gate above what it gates: `silu(x Gᵀ) * x Uᵀ`, of half as many rows. Without bias and
     /// residual.
     pub pair: bool,
+    /// What products may do with their inputs.
+    pub inputs: Inputs,
 }
 
 impl PackedSpec {
@@ -36,6 +38,7 @@ impl PackedSpec {
             bias: false,
             residual: false,
             pair: false,
+            inputs: Inputs::Exact,
         }
     }
 }

@@ -5,6 +5,7 @@ mod keys;
 mod metadata;
 
 use burn::tensor::Device;
+use emu_kernels::packed::Inputs;
 use emu_pack::{PackError, Quantized, Stored, TensorSource, check};
 use serde_json::{Map, Value};
 
@@ -123,7 +124,8 @@ impl TextModel {
                 }
             })
         })?
-        .stack();
+        .stack()
+        .with_inputs(|_| Inputs::Bytes);
         Ok(Self {
             config,
             lm,

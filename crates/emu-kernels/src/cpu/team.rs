@@ -1,0 +1,274 @@
+//! Threads that stay awake between the products of a token: handing them work costs about a microsecond.
+//!
+//! A token of a small language model is some two hundred products of 10 to 100 µs with little between them. A pool whose
+//! threads sleep in the gaps spends as long waking them. These look for the next work for a while, giving way to whoever
+//! else wants the processor, and sleep only then.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for work before it sleeps.
+const AWAKE: Duration = Duration::from_micros(200);
+/// Looks before the first look at the clock, and before a thread gives way for the first time.
+const LOOKS: u32 = 400;
+
+/// A piece of work by its number.
+type Work<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// Set while the current work takes helpers.
+const OPEN: u64 = 1 << 16;
+/// Counts pieces of work, above the number of helpers (16 bits) and [`OPEN`].
+const GENERATION: u64 = 1 << 17;
+
+struct Team {
+    /// Generation, whether helpers may come, how many are there.
+    state: AtomicU64,
+    /// The current work. Written while nobody is there and nobody may come; read by those who came.
+    work: UnsafeCell<Option<(*const Work<'static>, usize)>>,
+    /// The next piece.
+    next: AtomicUsize,
+    /// Held by who hands out work.
+    taken: AtomicBool,
+    panicked: AtomicBool,
+    helpers: Vec<Helper>,
+}
+
+struct Helper {
+    asleep: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+// SAFETY: `work` is written only by the holder of `taken` while the state is closed and empty, and read only by those who
+// entered while it was open. The pointer is that of a `Sync` closure which outlives the opening.
+unsafe impl Sync for Team {}
+// SAFETY: as above.
+unsafe impl Send for Team {}
+
+/// Runs `work` for every number below `parts`, on all threads of the machine's pool. Which thread takes which part is not
+/// determined. Work within work runs on the thread that asks.
+pub fn run(parts: usize, work: &Work<'_>) {
+    static TEAM: OnceLock<&'static Team> = OnceLock::new();
+    let alone = || (0..parts).for_each(work);
+    if parts <= 1 {
+        return alone();
+    }
+    let team = *TEAM.get_or_init(|| Team::start(rayon::current_num_threads() - 1));
+    if team.helpers.is_empty() || team.taken.swap(true, Acquire) {
+        return alone();
+    }
+    team.lead(parts, work);
+}
+
+impl Team {
+    fn start(helpers: usize) -> &'static Self {
+        let helper = |_| Helper {
+            asleep: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        };
+        let team: &'static Self = Box::leak(Box::new(Self {
+            state: AtomicU64::new(0),
+            work: UnsafeCell::new(None),
+            next: AtomicUsize::new(0),
+            taken: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            helpers: (0..helpers.min(u16::MAX.into())).map(helper).collect(),
+        }));
+        for helper in &team.helpers {
+            let named = thread::Builder::new().name("emu-team".into());
+            // Without it there are fewer.
+            if let Ok(handle) = named.spawn(move || team.help(helper)) {
+                let _ = helper.thread.set(handle.thread().clone());
+            }
+        }
+        team
+    }
+
+    /// Hands out work, does its share, and returns when all is done. The caller has `taken`, which this gives back.
+    fn lead(&self, parts: usize, work: &Work<'_>) {
+        /// Sends the helpers away, whether or not the work panics.
+        struct Close<'a>(&'a Team);
+        impl Drop for Close<'_> {
+            fn drop(&mut self) {
+                let team = self.0;
+                team.state.fetch_and(!OPEN, AcqRel);
+                let mut looks = 0;
+                while team.state.load(Acquire) & (OPEN - 1) != 0 {
+                    wait(&mut looks);
+                }
+                team.taken.store(false, Release);
+            }
+        }
+
+        // SAFETY: only the lifetime changes. `Close` keeps the closure borrowed until nobody uses it.
+        let shared = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
+        // SAFETY: closed and empty, and this thread holds `taken`.
+        unsafe { *self.work.get() = Some((shared, parts)) };
+        self.next.store(0, Relaxed);
+        self.panicked.store(false, Relaxed);
+        let before = self.state.load(Relaxed);
+        self.state.store(
+            (before & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN,
+            SeqCst,
+        );
+        let close = Close(self);
+        for helper in self.helpers.iter().take(parts - 1) {
+            if helper.asleep.load(SeqCst)
+                && let Some(thread) = helper.thread.get()
+            {
+                thread.unpark();
+            }
+        }
+        self.share(work, parts);
+        drop(close);
+        assert!(
+            !self.panicked.load(Relaxed),
+            "a thread panicked in its share"
+        );
+    }
+
+    fn share(&self, work: &Work<'_>, parts: usize) {
+        loop {
+            let part = self.next.fetch_add(1, Relaxed);
+            if part >= parts {
+                return;
+            }
+            work(part);
+        }
+    }
+
+    fn help(&self, own: &Helper) {
+        let mut seen = 0;
+        loop {
+            let state = self.look(seen, own);
+            seen = state / GENERATION;
+            let enter = (state & OPEN != 0).then(|| {
+                self.state
+                    .compare_exchange(state, state + 1, AcqRel, Relaxed)
+            });
+            match enter {
+                Some(Ok(_)) => {}
+                // Somebody else came or went: it may still be open.
+                Some(Err(now)) if now / GENERATION == seen && now & OPEN != 0 => {
+                    seen = seen.wrapping_sub(1);
+                    continue;
+                }
+                _ => continue,
+            }
+            // SAFETY: entered while open, so that the work stays until this thread leaves.
+            if let Some((work, parts)) = unsafe { *self.work.get() } {
+                // SAFETY: as above.
+                let work = unsafe { &*work };
+                if catch_unwind(AssertUnwindSafe(|| self.share(work, parts))).is_err() {
+                    self.panicked.store(true, Relaxed);
+                }
+            }
+            self.state.fetch_sub(1, AcqRel);
+        }
+    }
+
+    /// Waits for another generation than `seen`.
+    fn look(&self, seen: u64, own: &Helper) -> u64 {
+        let (mut looks, mut since) = (0, None);
+        loop {
+            let state = self.state.load(Acquire);
+            if state / GENERATION != seen {
+                return state;
+            }
+            wait(&mut looks);
+            if looks < LOOKS {
+                continue;
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() < AWAKE {
+                continue;
+            }
+            own.asleep.store(true, SeqCst);
+            // Whoever publishes work after this line sees `asleep`; whoever did before it is seen here.
+            if self.state.load(SeqCst) / GENERATION == seen {
+                thread::park();
+            }
+            own.asleep.store(false, SeqCst);
+            (looks, since) = (0, None);
+        }
+    }
+}
+
+/// A moment, from the second one on for the sake of others.
+fn wait(looks: &mut u32) {
+    if *looks < LOOKS {
+        *looks += 1;
+        std::hint::spin_loop();
+    } else {
+        thread::yield_now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_done_once() {
+        for parts in [0, 1, 2, 3, 17, 1000] {
+            for _ in 0..50 {
+                let done: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                run(parts, &|i| {
+                    done[i].fetch_add(1, Relaxed);
+                });
+                assert!(done.iter().all(|d| d.load(Relaxed) == 1), "{parts}");
+            }
+        }
+    }
+
+    #[test]
+    fn work_within_work_and_from_many_threads_is_done() {
+        let total = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        run(5, &|_| {
+                            run(3, &|_| {
+                                total.fetch_add(1, Relaxed);
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(total.load(Relaxed), 4 * 200 * 15);
+    }
+
+    #[test]
+    fn a_panic_reaches_who_asked_and_the_next_work_is_done() {
+        for part in [0, 1] {
+            let caught = catch_unwind(|| {
+                run(2, &|i| {
+                    thread::sleep(Duration::from_millis(2));
+                    assert!(i != part, "on purpose");
+                });
+            });
+            assert!(caught.is_err());
+        }
+        let total = AtomicUsize::new(0);
+        run(9, &|_| {
+            total.fetch_add(1, Relaxed);
+        });
+        assert_eq!(total.load(Relaxed), 9);
+    }
+
+    #[test]
+    fn sleepers_are_woken() {
+        for _ in 0..20 {
+            thread::sleep(AWAKE * 4);
+            let done = AtomicUsize::new(0);
+            run(4, &|_| {
+                done.fetch_add(1, Relaxed);
+            });
+            assert_eq!(done.load(Relaxed), 4);
+        }
+    }
+}

@@ -11,7 +11,40 @@ use burn::tensor::{Device, ExecutionError, Int, Tensor};
 use crate::count::{self, Cost, Counting};
 
 /// Numbers on their way back from a device, or what it said went wrong.
-pub type Late = Pin<Box<dyn Future<Output = Result<Vec<i32>, String>>>>;
+///
+/// The buffer that they come back in is used again as soon as nobody holds it, arrived or not, and a device refuses to
+/// write what is on its way. So what nobody waits for any more is waited for here: natively at once, in a page later.
+pub struct Late(Option<Arriving>);
+
+type Arriving = Pin<Box<dyn Future<Output = Result<Vec<i32>, String>>>>;
+
+impl Future for Late {
+    type Output = Result<Vec<i32>, String>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<Self::Output> {
+        let Some(arriving) = &mut self.0 else {
+            return Poll::Ready(Err("these numbers were taken before".to_owned()));
+        };
+        let polled = arriving.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let Some(arriving) = self.0.take() else {
+            return;
+        };
+        let arrival = async { drop(arriving.await) };
+        #[cfg(target_family = "wasm")]
+        wasm_bindgen_futures::spawn_local(arrival);
+        #[cfg(not(target_family = "wasm"))]
+        burn::tensor::read_sync(arrival);
+    }
+}
 
 /// Asks a device for numbers: the copy is queued behind what was launched so far, and before what is launched from here
 /// on, which may write the same tensor again. `into_data_async` of a tensor would copy when it is awaited, natively even
@@ -53,8 +86,8 @@ fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> 
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
     {
-        Poll::Ready(numbers) => Box::pin(core::future::ready(numbers)),
-        Poll::Pending => future,
+        Poll::Ready(numbers) => Late(Some(Box::pin(core::future::ready(numbers)))),
+        Poll::Pending => Late(Some(future)),
     }
 }
 

@@ -1,0 +1,46 @@
+//! Results that come back while the device goes on: each is what it was when it was asked for, waited for or not.
+
+use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
+use emu_kernels::device::{self, DeviceChoice};
+use emu_kernels::late::{self, Late};
+
+fn numbers(values: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+fn arrived(late: Late) -> Vec<i32> {
+    read_sync(late).expect("a device that works")
+}
+
+fn everything(device: &Device) {
+    let start = numbers(&[7, -3], device);
+    let first = late::ask(start.clone());
+    let second = late::ask(start.clone() * 2);
+    let (forgotten, waiting) = (late::ask(start.clone() * 3), late::ask(start.clone() * 4));
+    drop(forgotten);
+    // The buffers of what nobody waited for are used again, while others are still on their way.
+    for round in 1..20 {
+        drop(late::ask(start.clone() * round));
+        let kept = late::ask(start.clone() + round);
+        drop(late::ask(start.clone() - round));
+        assert_eq!(arrived(kept), [7 + round, round - 3]);
+    }
+    assert_eq!(arrived(waiting), [28, -12]);
+    assert_eq!(arrived(second), [14, -6]);
+    assert_eq!(arrived(first), [7, -3]);
+}
+
+#[test]
+fn results_that_nobody_waits_for_disturb_nothing() {
+    everything(&Device::flex());
+}
+
+#[test]
+fn results_that_nobody_waits_for_disturb_nothing_on_wgpu() {
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP late-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    let opened = device::open(DeviceChoice::Gpu).expect("EMU_TEST_GPU asks for an adapter");
+    everything(&opened.device);
+}

@@ -23,20 +23,28 @@
 @group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y, channels first
 //@end
 
-const C = {{channels}}u;
-const FIRST = {{first}}u;
-// Of x as the kernel sees it: doubled or spread.
-const H = {{height}}u;
-const W = {{width}}u;
+// What differs from layer to layer, in a buffer: layers of one kind share a pipeline.
+struct Sizes {
+    channels: u32,     // C: of x and `beside`
+    first: u32,        // of x
+    height: u32,       // of x as the kernel sees it: doubled or spread
+    width: u32,
+    padding: i32,
+    out: u32,          // O
+    out_height: u32,
+    out_width: u32,
+    batch: u32,
+    x_batch: u32,      // strides of x
+    x_channel: u32,
+    x_row: u32,
+    x_column: u32,
+    shift_batch: u32,  // stride of `shift`, 0 where all images share it
+}
+@group(0) @binding({{info_at}}) var<uniform> sizes: Sizes;
+
 const SHRINK = {{shrink}}u;
 const K = {{kernel}}u;
 const STRIDE = {{stride}}u;
-const PADDING = {{padding}};
-const O = {{out}}u;
-const HEIGHT = {{out_height}}u;
-const WIDTH = {{out_width}}u;
-const AREA = HEIGHT * WIDTH;
-const PIXELS = {{batch}}u * AREA;
 
 const ONE_TO_FOUR = vec4<u32>(1u, 2u, 3u, 4u);
 
@@ -44,8 +52,6 @@ const TILE_O = {{tile_o}}u;
 const TILE_P = {{tile_p}}u;
 // Channels of a tile, all at one place of the kernel.
 const STEP = {{step}}u;
-// Tiles of the depth.
-const COUNT = (C + STEP - 1u) / STEP * K * K;
 const SLICES = {{slices}}u;
 // Channels that an invocation makes, four or eight, each of four pixels.
 const PER = {{per}}u;
@@ -65,6 +71,12 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    let depth = sizes.channels;
+    let out = sizes.out;
+    let area = sizes.out_height * sizes.out_width;
+    let pixels = sizes.batch * area;
+    // Tiles of the depth.
+    let count = (depth + STEP - 1u) / STEP * K * K;
     let slice = local / TEAM;
     let member = local % TEAM;
     let column = member % COLUMNS;
@@ -75,30 +87,30 @@ fn main(
 
     // The four pixels of this invocation, those it loads and those it makes, and the corners of their patches.
     let p = vec4<u32>((workgroup.x + workgroup.y * workgroups.x) * TILE_P + column * 4u) + ONE_TO_FOUR - 1u;
-    let batch = p / AREA;
-    let top = vec4<i32>(p % AREA / WIDTH * STRIDE) - PADDING;
-    let left = vec4<i32>(p % WIDTH * STRIDE) - PADDING;
+    let batch = p / area;
+    let top = vec4<i32>(p % area / sizes.out_width * STRIDE) - sizes.padding;
+    let left = vec4<i32>(p % sizes.out_width * STRIDE) - sizes.padding;
 
     // Sums of four channels each, by name: compilers keep them in registers.
     var low = mat4x4<f32>();
     //@if eight
     var high = mat4x4<f32>();
     //@end
-    for (var start = 0u; start < COUNT; start += SLICES) {
-        // STEP channels at one place of the kernel; those of a slice that is done lie beyond C.
+    for (var start = 0u; start < count; start += SLICES) {
+        // STEP channels at one place of the kernel; those of a slice that is done lie beyond the last.
         let tap = (start + slice) % (K * K);
         let first_c = (start + slice) / (K * K) * STEP;
         for (var i = member; i < STEP * TILE_O / 4u; i += TEAM) {
             let c = first_c + i % STEP;
             let o = first_o + i / STEP * 4u;
-            let there = (vec4<u32>(o) + ONE_TO_FOUR <= vec4<u32>(O)) & vec4<bool>(c < C);
+            let there = (vec4<u32>(o) + ONE_TO_FOUR <= vec4<u32>(out)) & vec4<bool>(c < depth);
             //@if flipped
-            let first = (c * O + o) * K * K + K * K - 1u - tap;
+            let first = (c * out + o) * K * K + K * K - 1u - tap;
             let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * K * K, there);
             //@end
             //@if straight
-            let first = (o * C + c) * K * K + tap;
-            let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * C * K * K, there);
+            let first = (o * depth + c) * K * K + tap;
+            let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * depth * K * K, there);
             //@end
             let value = vec4<f32>(weight[at.x], weight[at.y], weight[at.z], weight[at.w]);
             tiles[weights + i % STEP * PITCH + i / STEP] = select(vec4<f32>(0.0), value, there);
@@ -106,22 +118,22 @@ fn main(
         let v = vec4<u32>(top + i32(tap / K));
         let u = vec4<u32>(left + i32(tap % K));
         // What is negative is large here.
-        var inside = (p < vec4<u32>(PIXELS)) & (v < vec4<u32>(H)) & (u < vec4<u32>(W));
+        var inside = (p < vec4<u32>(pixels)) & (v < vec4<u32>(sizes.height)) & (u < vec4<u32>(sizes.width));
         //@if spread
         inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
         //@end
-        let corner = batch * {{x_batch}}u + v / SHRINK * {{x_row}}u + u / SHRINK * {{x_column}}u;
+        let corner = batch * sizes.x_batch + v / SHRINK * sizes.x_row + u / SHRINK * sizes.x_column;
         for (var i = row; i < STEP; i += ROWS) {
             let c = first_c + i;
-            let there = inside & vec4<bool>(c < C);
+            let there = inside & vec4<bool>(c < depth);
             var value = vec4<f32>(0.0);
             //@if beside
-            if c >= FIRST {
-                let at = select(vec4<u32>(0u), ((batch * (C - FIRST) + c - FIRST) * H + v) * W + u, there);
+            if c >= sizes.first {
+                let at = select(vec4<u32>(0u), ((batch * (depth - sizes.first) + c - sizes.first) * sizes.height + v) * sizes.width + u, there);
                 value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
             } else {
             //@end
-                let at = select(vec4<u32>(0u), corner + c * {{x_channel}}u, there);
+                let at = select(vec4<u32>(0u), corner + c * sizes.x_channel, there);
                 value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
             //@if beside
             }
@@ -168,14 +180,14 @@ fn main(
     for (var i = 0u; i < PER; i++) {
         let o = first_o + row * PER + i;
         for (var j = 0u; j < 4u; j++) {
-            if o < O && p[j] < PIXELS {
-                let at = (batch[j] * O + o) * AREA + p[j] % AREA;
+            if o < out && p[j] < pixels {
+                let at = (batch[j] * out + o) * area + p[j] % area;
                 var sum = sums[i][j];
                 //@if bias
                 sum += bias[o];
                 //@end
                 //@if shift
-                sum += shift[batch[j] * {{shift_batch}}u + o];
+                sum += shift[batch[j] * sizes.shift_batch + o];
                 //@end
                 //@if residual
                 sum += residual[at];
@@ -184,7 +196,7 @@ fn main(
                 y[at] = sum;
                 //@end
                 //@if channels_last
-                y[p[j] * O + o] = sum;
+                y[p[j] * out + o] = sum;
                 //@end
             }
         }

@@ -5,24 +5,28 @@
 // A workgroup makes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations lie in a square of
 // 8 x 8: one has every eighth vector of four rows by every eighth vector of four columns.
 
-@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
-@group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [OUT, BLOCKS * BITS]
-@group(0) @binding(2) var<storage, read_write> scales: array<u32>;       // [OUT * BLOCKS], pairs of f16
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
+@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [rows, blocks * 32]
+@group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [out, blocks * bits]
+@group(0) @binding(2) var<storage, read_write> scales: array<u32>;       // [out * blocks], pairs of f16
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [rows, out]
 //@if mins
 @group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
 //@if bias
-@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;  // [OUT]
+@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;  // [out]
 //@end
 //@if residual
 @group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y
 //@end
-@group(0) @binding({{info_at}}) var<uniform> info: vec4<u32>;            // ROWS
+@group(0) @binding({{info_at}}) var<uniform> info: Info;
 
-const BLOCKS = {{blocks}}u;
-// Rows of W, of each of a pair.
-const OUT = {{out}}u;
+// In a buffer, so that layers of one kind share a pipeline.
+struct Info {
+    rows: u32,
+    blocks: u32,
+    out: u32,   // rows of W, of each of a pair
+}
+
 const MATRICES = {{matrices}}u;
 const WIDE = {{wide}}u;    // columns of y in a workgroup
 const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
@@ -56,7 +60,7 @@ struct Eight {
 
 // Eight values of a row of W: a quarter of a block.
 fn eight(row: u32, block: u32, quarter: u32) -> Eight {
-    let at = row * BLOCKS + block;
+    let at = row * info.blocks + block;
     let scale = half_at(scales[at >> 1u], at);
     var offset = SHIFT * scale;
     //@if mins
@@ -76,7 +80,7 @@ fn eight(row: u32, block: u32, quarter: u32) -> Eight {
 fn row_of(i: u32, first: u32) -> u32 {
     //@if pair
     let row = first + i % 32u;
-    return select(2u * OUT, row + i / 32u * OUT, row < OUT);
+    return select(2u * info.out, row + i / 32u * info.out, row < info.out);
     //@end
     //@if single
     return first + i;
@@ -90,12 +94,12 @@ fn gated(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
 //@end
 
 fn store(row: u32, first: u32, values: vec4<f32>) {
-    if row >= info.x {
+    if row >= info.rows {
         return;
     }
     for (var i = 0u; i < 4u; i++) {
-        if first + i < OUT {
-            let at = row * OUT + first + i;
+        if first + i < info.out {
+            let at = row * info.out + first + i;
             var value = values[i];
             //@if bias
             value += bias[first + i];
@@ -124,7 +128,7 @@ fn main(
         sums[i] = vec4<f32>(0.0);
         more[i] = vec4<f32>(0.0);
     }
-    for (var block = 0u; block < BLOCKS; block++) {
+    for (var block = 0u; block < info.blocks; block++) {
         workgroupBarrier();
         // 1. four by four of x
         for (var i = local; i < TALL * 8u; i += 64u) {
@@ -132,8 +136,8 @@ fn main(
             let vector = block * 8u + i / TALL;
             var part = mat4x4<f32>();
             for (var j = 0u; j < 4u; j++) {
-                if row + j < info.x {
-                    part[j] = x[(row + j) * BLOCKS * 8u + vector];
+                if row + j < info.rows {
+                    part[j] = x[(row + j) * info.blocks * 8u + vector];
                 }
             }
             let turned = transpose(part);
@@ -149,7 +153,7 @@ fn main(
         var high = mat4x4<f32>();
         for (var j = 0u; j < 4u; j++) {
             let row = row_of(local % 16u * 4u + j, first_out);
-            if row < MATRICES * OUT {
+            if row < MATRICES * info.out {
                 let values = eight(row, block, quarter);
                 low[j] = values.low;
                 high[j] = values.high;

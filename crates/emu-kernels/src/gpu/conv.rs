@@ -92,24 +92,26 @@ impl Product {
         let pixels = batch * out_height * out_width;
         let tiles = Tiles::new(self.out, pixels, self.channels, self.kernel);
         let shift_rows = shift.2.map_or(0, |shift| shift.meta.shape()[0]);
+        let sizes = [
+            self.channels,
+            first,
+            self.size[0],
+            self.size[1],
+            self.before,
+            self.out,
+            out_height,
+            out_width,
+            batch,
+            strides[0],
+            strides[1],
+            strides[2],
+            strides[3],
+            if shift_rows > 1 { self.out } else { 0 },
+        ];
         let mut constants = vec![
-            ("channels", self.channels),
-            ("first", first),
-            ("height", self.size[0]),
-            ("width", self.size[1]),
             ("shrink", self.shrink),
             ("kernel", self.kernel),
             ("stride", self.stride),
-            ("padding", self.before),
-            ("out", self.out),
-            ("out_height", out_height),
-            ("out_width", out_width),
-            ("batch", batch),
-            ("x_batch", strides[0]),
-            ("x_channel", strides[1]),
-            ("x_row", strides[2]),
-            ("x_column", strides[3]),
-            ("shift_batch", if shift_rows > 1 { self.out } else { 0 }),
             ("tile_o", tiles.out),
             ("tile_p", tiles.pixels),
             ("per", tiles.per),
@@ -135,6 +137,7 @@ impl Product {
             constants.push((place, tensors.len()));
             tensors.extend(tensor);
         }
+        constants.push(("info_at", tensors.len()));
         let shader = Shader {
             name: "conv",
             text: include_str!("../../../../shaders/conv/conv.wgsl"),
@@ -144,7 +147,7 @@ impl Product {
         let [across, rows, _] = super::grid(pixels.div_ceil(tiles.pixels));
         let layers = self.out.div_ceil(tiles.out);
         debug_assert!(layers <= MOST_WORKGROUPS);
-        shader.launch([across, rows, layers], &tensors);
+        shader.launch_with([across, rows, layers], &tensors, &sizes.map(|n| n as u32));
         if self.channels_last {
             y = Cube::float_permute(y, &[0, 3, 1, 2]);
         }

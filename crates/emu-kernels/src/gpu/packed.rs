@@ -68,7 +68,8 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let (out, wide) = (spec.out / matrices, WIDE / matrices);
     // Vectors of rows: twice as many where there are enough.
     let tall = if rows > WIDE / 2 { 16 } else { 8 };
-    let mut constants = PackedSpec { out, ..*spec }.constants();
+    let mut constants = spec.constants();
+    constants.retain(|(name, _)| !matches!(*name, "blocks" | "out"));
     let optional = [spec.scheme.has_mins(), spec.bias, spec.residual];
     constants.extend([
         ("pair", usize::from(spec.pair)),
@@ -131,7 +132,7 @@ pub fn linear(
     let words = if rows <= FEW {
         vec![]
     } else {
-        vec![rows as u32; 4]
+        vec![rows as u32, (spec.width / BLOCK) as u32, out as u32, 0]
     };
     shader.launch_with(workgroups, &tensors, &words);
     y

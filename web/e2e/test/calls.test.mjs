@@ -59,7 +59,7 @@ across("an abort ends a call in each of its phases, and the next call works", { 
   await stage.load();
   // Long enough that a worker which did not stop would be noticed.
   const steps = device === "cpu" ? 60 : 12;
-  const tokens = device === "cpu" ? 400 : 60;
+  const tokens = 400;
   const runs = {
     prefill: `lab.chat([fox, "what is this?"], { ...hooks, images: false, temperature: 4, seed: 1, maxNewTokens: ${tokens} })`,
     denoise: `lab.draw(${JSON.stringify(REQUEST)}, { ...hooks, seed: 1, steps: ${steps} })`,

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use emu_kernels::count;
 use emu_kernels::device::Opened;
 use emu_model::Emu;
 use emu_model::config::EmuConfig;
@@ -139,6 +140,18 @@ impl Engine {
         let device = device.map_or(0, |usage| usage.bytes_reserved) as f64;
         let wasm = core::arch::wasm32::memory_size(0) as f64 * 65_536.0;
         object(&[("device", device.into()), ("wasm", wasm.into())])
+    }
+
+    /// Bytes of weights that products have read since the module started, and those that a token of the language model
+    /// reads, 0 where it is not loaded.
+    pub fn weights(&self) -> JsValue {
+        let model = self.model.borrow();
+        let token = model.emu().map_or(0, |(emu, _)| emu.lm.weight_bytes());
+        let moved = count::weight_bytes();
+        object(&[
+            ("moved", (moved as f64).into()),
+            ("token", (token as f64).into()),
+        ])
     }
 
     /// Runs a request. `on_event` is awaited after every step; where it answers `false` the request ends.

@@ -1,7 +1,11 @@
-//! A language model alone, from a GGUF file in memory: what `tests/peers/wllama.mjs` measures. No part of the package.
+//! What `tests/peers` measures in browsers, and no part of the package: a language model alone, from a GGUF file in memory,
+//! and kernels alone.
 
 use std::io::Cursor;
 
+use emu_kernels::burn::tensor::{Device, Distribution, Tensor};
+use emu_kernels::ops::{self, AttentionOptions};
+use emu_kernels::packed::{BLOCK, Packed, Scheme};
 use emu_model::TextModel;
 use emu_model::generate::{TextEvent, TextOptions};
 use emu_model::text::{Message, Speaker};
@@ -57,5 +61,79 @@ impl TextPeer {
             on_token.call1(&JsValue::NULL, &id.into())?;
         }
         Ok(prompt.ids.len())
+    }
+}
+
+/// Milliseconds of a product with a packed matrix, and of an attention layer's core: what `tests/peers/onnxruntime.mjs`
+/// measures.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct KernelPeer {
+    work: Work,
+    device: Device,
+}
+
+#[derive(Debug)]
+enum Work {
+    Product(Packed, Tensor<2>),
+    Attention([Tensor<4>; 3]),
+}
+
+#[wasm_bindgen]
+impl KernelPeer {
+    /// A four-bit matrix of `size` x `size` times so many rows.
+    ///
+    /// # Errors
+    /// Where no device is open, or the size is no multiple of 32.
+    pub fn product(size: usize, rows: usize) -> Result<KernelPeer, JsValue> {
+        let device = engine::device()?.device;
+        let blocks = size * size / BLOCK;
+        let words: Vec<u32> = (0..blocks as u32 * 4)
+            .map(|i| i.wrapping_mul(0x9e37_79b9))
+            .collect();
+        // 1 / 64 each.
+        let scales = vec![0x2400; blocks];
+        let packed = Packed::new(Scheme::Q4, [size, size], &words, &scales, None, &device)
+            .map_err(|e| Failure::new("peers", e.to_string()))?;
+        let x = Tensor::random([rows, size], Distribution::Default, &device);
+        let work = Work::Product(packed, x);
+        Ok(Self { work, device })
+    }
+
+    /// Attention of `positions` queries over as many keys, without a mask.
+    ///
+    /// # Errors
+    /// Where no device is open.
+    pub fn attention(heads: usize, positions: usize, head: usize) -> Result<KernelPeer, JsValue> {
+        let device = engine::device()?.device;
+        let make = |_| {
+            // As a projection leaves them: heads beside each other.
+            let shape = [1, positions, heads, head];
+            Tensor::random(shape, Distribution::Default, &device).swap_dims(1, 2)
+        };
+        let work = Work::Attention([0, 1, 2].map(make));
+        Ok(Self { work, device })
+    }
+
+    /// Runs it so many times, one after the other, and waits for the end of the last.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub async fn run(&self, times: usize) -> Result<(), JsValue> {
+        for _ in 0..times {
+            match &self.work {
+                Work::Product(packed, x) => drop(packed.linear(x.clone(), None)),
+                Work::Attention([q, k, v]) => {
+                    let [q, k, v] = [q, k, v].map(Clone::clone);
+                    drop(ops::attention(q, k, v, AttentionOptions::default()));
+                }
+            }
+        }
+        // What was launched last: its arrival is the end of everything before it.
+        let end = Tensor::<1>::zeros([1], &self.device)
+            .into_data_async()
+            .await;
+        end.map_err(|e| Failure::new("device", format!("{e:?}")))?;
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 /** A benchmark in the page, through the same calls as a conversation. */
 
-import type { Emu, Message, Progress } from "emu-webgpu";
+import type { Costs, Emu, Message, Progress } from "emu-webgpu";
 
 import { $, row, show } from "./dom.js";
 import { isAbort, told } from "./errors.js";
@@ -11,6 +11,9 @@ import type { Session } from "./session.js";
 const RUNS = 5;
 const SEED = 1;
 const QUESTION = "what is this?";
+/** So hot that hardly an answer ends by itself: as many tokens as are asked for. */
+const HOT = 4;
+const TOKENS = 48;
 
 const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 const round = (value: number): number => Number(value.toPrecision(4));
@@ -50,6 +53,28 @@ async function repeat<T>(once: () => Promise<T>): Promise<{ result: T; ms: numbe
   return runs;
 }
 
+/** What calls cost, by what they made more than others: tokens or steps. */
+function costsEach(more: Costs, less: Costs, made: number) {
+  const each = (key: keyof Costs) => round((more[key] - less[key]) / Math.max(1, made));
+  return {
+    launches: each("launches"),
+    submits: each("submits"),
+    read_backs: each("readBacks"),
+    read_back_bytes: each("readBackBytes"),
+    weight_bytes: each("weightBytes"),
+  };
+}
+
+/** The costs of a call alone. */
+async function counted<T>(emu: Emu, call: () => Promise<T>): Promise<{ result: T; costs: Costs }> {
+  const before = await emu.costs();
+  const result = await call();
+  const after = await emu.costs();
+  const costs = { ...after };
+  for (const key of Object.keys(costs) as (keyof Costs)[]) costs[key] -= before[key];
+  return { result, costs };
+}
+
 async function caption(emu: Emu, image: ImageData, signal: AbortSignal) {
   const times = (await repeat(() => emu.caption(image, { seed: SEED, signal }))).map(({ ms }) => ms);
   return { runs: RUNS, first_ms: round(times[0] ?? 0), median_ms: round(median(times)) };
@@ -57,30 +82,34 @@ async function caption(emu: Emu, image: ImageData, signal: AbortSignal) {
 
 async function chat(emu: Emu, image: ImageData, signal: AbortSignal) {
   const messages: Message[] = [{ role: "user", content: [image, QUESTION] }];
-  const runs = await repeat(async () => {
+  const answer = async (maxNewTokens: number) => {
     const start = performance.now();
     let first = 0;
     let usage = { promptTokens: 0, tokens: 0 };
-    for await (const event of emu.chat(messages, { seed: SEED, images: false, maxNewTokens: 32, signal })) {
+    for await (const event of emu.chat(messages, { seed: SEED, temperature: HOT, images: false, maxNewTokens, signal })) {
       if (event.type === "text") first ||= performance.now() - start;
       if (event.type === "usage") usage = event;
     }
     return { ...usage, first };
-  });
+  };
+  const runs = await repeat(() => answer(TOKENS));
   const { promptTokens = 0, tokens = 0 } = runs[0]?.result ?? {};
+  // The prompt costs the same in both.
+  const [long, short] = [await counted(emu, () => answer(TOKENS)), await counted(emu, () => answer(1))];
+  const each = costsEach(long.costs, short.costs, long.result.tokens - short.result.tokens);
+  const { tokenWeightBytes } = await emu.costs();
   return {
     runs: RUNS,
     prompt_tokens: promptTokens,
     tokens,
     first_token_ms: round(median(runs.map(({ result }) => result.first))),
     ms_per_token: round(median(runs.map(({ result, ms }) => (ms - result.first) / Math.max(1, tokens - 1)))),
+    per_token: { ...each, weight_bytes_over_needed: round(each.weight_bytes / Math.max(1, tokenWeightBytes)) },
   };
 }
 
 async function draw(emu: Emu, session: Session, signal: AbortSignal) {
   session.tracker.begin();
-  // Without previews: they cost a read-back each.
-  const start = performance.now();
   const at: number[] = [];
   let steps = 0;
   const onProgress = (progress: Progress) => {
@@ -89,9 +118,17 @@ async function draw(emu: Emu, session: Session, signal: AbortSignal) {
     at.push(performance.now());
     steps = progress.steps;
   };
-  const { image } = await emu.generateImage([{ type: "text", text: "an apple on a blue background" }], { seed: SEED, previewEvery: 0, signal, onProgress });
+  const parts = [{ type: "text" as const, text: "an apple on a blue background" }];
+  // Without previews: they cost a read-back each.
+  const common = { seed: SEED, previewEvery: 0, signal };
+  const start = performance.now();
+  const whole = await counted(emu, () => emu.generateImage(parts, { ...common, onProgress }));
+  const ms = performance.now() - start;
   const gaps = at.slice(1).map((time, index) => time - (at[index] ?? time));
-  return { width: image.width, height: image.height, steps, ms_per_step: round(median(gaps)), whole_ms: round(performance.now() - start) };
+  const one = await counted(emu, () => emu.generateImage(parts, { ...common, steps: 1 }));
+  const { image } = whole.result;
+  const each = costsEach(whole.costs, one.costs, steps - 1);
+  return { width: image.width, height: image.height, steps, ms_per_step: round(median(gaps)), whole_ms: round(ms), per_step: each };
 }
 
 /** All of it. What is not loaded yet is loaded first and its time told apart. */
@@ -126,9 +163,12 @@ async function measure(session: Session, signal: AbortSignal, tell: (text: strin
     chat: answers,
     draw: drawing,
     memory: await session.memory(),
+    pipelines: (await emu.costs()).pipelines,
     main_thread_tasks_over_50_ms: tasks(),
   };
 }
+
+const counts = ({ launches, submits, read_back_bytes }: ReturnType<typeof costsEach>) => `${launches}, ${submits}, ${read_back_bytes}`;
 
 /** Binds the section of the panel. `begin` gives the signal of the run, or null while something else runs. */
 export function bindBenchmark(session: Session, begin: () => AbortSignal | null, end: () => void): void {
@@ -151,7 +191,9 @@ export function bindBenchmark(session: Session, begin: () => AbortSignal | null,
         row("Description", ms(result.caption.median_ms)),
         row("First word of an answer", ms(result.chat.first_token_ms)),
         row("Each further token", `${result.chat.ms_per_token} ms`),
+        ...(session.used?.kind === "webgpu" ? [row("Its launches, submissions, bytes back", counts(result.chat.per_token))] : []),
         ...(result.draw ? [row(`Drawing, ${result.draw.steps} steps`, ms(result.draw.whole_ms)), row("One step", `${result.draw.ms_per_step} ms`)] : []),
+        ...(result.draw && session.used?.kind === "webgpu" ? [row("Its launches, submissions, bytes back", counts(result.draw.per_step))] : []),
       );
       show("bench-result", true);
       status.textContent = "Done.";

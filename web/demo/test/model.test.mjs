@@ -180,6 +180,10 @@ test("the benchmark gives JSON to copy", async () => {
   // A step of the double takes 15 ms; timers are late at times and never early.
   assert.ok(result.draw.steps === 24 && result.draw.ms_per_step >= 14, JSON.stringify(result.draw));
   assert.equal(result.chat.tokens, 2);
+  const each = { submits: 2, read_backs: 1, read_back_bytes: 4 };
+  assert.deepEqual(result.chat.per_token, { launches: 36, ...each, weight_bytes: 1010, weight_bytes_over_needed: 1.01 });
+  assert.deepEqual(result.draw.per_step, { launches: 218, ...each, weight_bytes: 5000 });
+  assert.equal(result.pipelines, 7);
   assert.equal((await calls(page, "caption")).length, result.caption.runs);
   await context.close();
 });

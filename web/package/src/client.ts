@@ -5,7 +5,7 @@ import { abortError, EmuError, fromWire, throwIfAborted, type WireError } from "
 import type { PackAddress } from "./pack.js";
 import { release } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, Link, StartWorker } from "./protocol.js";
-import type { Component, DeviceChoice, DeviceInfo, MemoryInfo, Support } from "./types.js";
+import type { Component, Costs, DeviceChoice, DeviceInfo, MemoryInfo, Support } from "./types.js";
 
 /** What a worker is to load, decided before it starts. */
 export interface Admission {
@@ -36,7 +36,7 @@ interface Call {
   hooks: CallHooks;
   started: boolean;
   restarts: number;
-  settle(error: Error | null, value?: DeviceInfo | MemoryInfo | null): void;
+  settle(error: Error | null, value?: DeviceInfo | MemoryInfo | Costs | null): void;
 }
 
 /** How often a call with `retry` starts again. */
@@ -87,7 +87,7 @@ export class Client {
   }
 
   /** Does a job, after those before it. */
-  async call(job: Job, hooks: CallHooks = {}): Promise<DeviceInfo | MemoryInfo | null> {
+  async call(job: Job, hooks: CallHooks = {}): Promise<DeviceInfo | MemoryInfo | Costs | null> {
     if (this.disposed) throw disposedError();
     throwIfAborted(hooks.signal);
     return new Promise((resolve, reject) => {

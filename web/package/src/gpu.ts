@@ -6,19 +6,47 @@
 
 import type { WireError } from "./errors.js";
 import { turn } from "./turn.js";
+import type { Costs } from "./types.js";
+
+/** What a GPU was asked to do so far. */
+export type GpuCounts = Pick<Costs, "launches" | "submits" | "readBacks" | "readBackBytes" | "pipelines">;
 
 export interface GpuWatch {
+  counts(): GpuCounts;
   /** Gives back the GPU's memory now, and not when the worker is collected. Counts as a loss unless the worker is done. */
   destroy(): void;
 }
 
+/** `GPUMapMode.READ`. */
+const MAP_READ = 1;
 /** Milliseconds of nudging in every turn; after that, once per timer. */
 const EAGER = 20;
 
 /** Wraps WebGPU before the module opens its device. `onError` is told of the first thing that goes wrong. */
 export function watchGpu(onError: (error: WireError) => void): GpuWatch {
+  if (typeof GPUAdapter === "undefined") return noGpu;
   const devices = new Set<GPUDevice>();
-  if (typeof GPUAdapter === "undefined") return { destroy: () => {} };
+  const counts = none();
+  wrap(GPUComputePassEncoder.prototype, "dispatchWorkgroups", (dispatch, ...args) => {
+    counts.launches += 1;
+    dispatch(...args);
+  });
+  wrap(GPUQueue.prototype, "submit", (submit, buffers) => {
+    const held = [...buffers];
+    if (held.length > 0) counts.submits += 1;
+    submit(held);
+  });
+  wrap(GPUDevice.prototype, "createComputePipeline", (create, descriptor) => {
+    counts.pipelines += 1;
+    return create(descriptor);
+  });
+  wrap(GPUBuffer.prototype, "mapAsync", function (this: GPUBuffer, map, mode, offset = 0, size = this.size - offset) {
+    if (mode === MAP_READ) {
+      counts.readBacks += 1;
+      counts.readBackBytes += size;
+    }
+    return map(mode, offset, size);
+  });
 
   wrap(GPU.prototype, "requestAdapter", (request, options) =>
     request({ ...options, powerPreference: "high-performance" }),
@@ -44,8 +72,13 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     wrap(GPUBuffer.prototype, "mapAsync", (map, ...args) => nudge(map(...args)));
     wrap(GPUQueue.prototype, "onSubmittedWorkDone", (done) => nudge(done()));
   }
-  return { destroy: () => devices.forEach((device) => device.destroy()) };
+  return { counts: () => ({ ...counts }), destroy: () => devices.forEach((device) => device.destroy()) };
 }
+
+const none = (): GpuCounts => ({ launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 0 });
+
+/** Where there is no GPU to watch. */
+export const noGpu: GpuWatch = { counts: none, destroy: () => {} };
 
 /** Follows promises that come true only when something is submitted: submits nothing, over and over, while one is pending. */
 export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(pending: Promise<T>) => Promise<T> {
@@ -73,15 +106,15 @@ export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(p
 
 type Method<T, K extends keyof T> = T[K] extends (...args: infer A) => infer R ? (...args: A) => R : never;
 
-/** Replaces a method by one that is given the old one, bound. */
+/** Replaces a method by one that is given the old one, bound, and the same `this`. */
 export function wrap<T extends object, K extends keyof T>(
   prototype: T,
   name: K,
-  around: (old: Method<T, K>, ...args: Parameters<Method<T, K>>) => ReturnType<Method<T, K>>,
+  around: (this: T, old: Method<T, K>, ...args: Parameters<Method<T, K>>) => ReturnType<Method<T, K>>,
 ): void {
   const old = prototype[name] as Method<T, K>;
   prototype[name] = function (this: T, ...args: Parameters<Method<T, K>>) {
-    return around(old.bind(this) as Method<T, K>, ...args);
+    return around.call(this, old.bind(this) as Method<T, K>, ...args);
   } as T[K];
 }
 

@@ -9,7 +9,7 @@ import { toWasmPicture } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, ToWorker } from "./protocol.js";
 import { isFull, noStore, type Store } from "./store.js";
 import { sleep, turn } from "./turn.js";
-import type { Component, DeviceInfo, MemoryInfo } from "./types.js";
+import type { Component, Costs, DeviceInfo, MemoryInfo } from "./types.js";
 import { VERSION } from "./version.js";
 import type { Engine, WasmEvent, WasmModule, WasmRequest } from "./wasm.js";
 
@@ -104,7 +104,7 @@ export class Host {
     };
   }
 
-  private async work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | null> {
+  private async work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | Costs | null> {
     const tell = (event: JobEvent) => this.tell(id, event);
     switch (job.type) {
       case "load":
@@ -114,6 +114,10 @@ export class Host {
         return null;
       case "memory":
         return this.ready().engine.memory();
+      case "costs": {
+        const { moved, token } = this.ready().engine.weights();
+        return { ...this.gpu.counts(), weightBytes: moved, tokenWeightBytes: token };
+      }
       case "idle":
         return null;
       case "dispose":

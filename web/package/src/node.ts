@@ -13,6 +13,7 @@ import { admit, requireSupport } from "./admission.js";
 import { type Admission, Client } from "./client.js";
 import { toWire } from "./errors.js";
 import { folderStore } from "./folder.js";
+import { noGpu } from "./gpu.js";
 import { Host } from "./host.js";
 import { fetchPack, packAddress } from "./pack.js";
 import type { FromWorker, Link } from "./protocol.js";
@@ -95,7 +96,7 @@ function startHost(
         wasm: module ? new Uint8Array() : await readFile(new URL("../wasm/cpu/emu_web_bg.wasm", import.meta.url)),
         fetch: fetchAny,
         openStore: (url) => folderStore(cache!, url),
-        watchGpu: () => ({ destroy: () => {} }),
+        watchGpu: () => noGpu,
       },
       (message, transfer = []) => {
         const sent = structuredClone(message, { transfer });

@@ -7,7 +7,7 @@
 
 import type { WireError } from "./errors.js";
 import type { PackAddress } from "./pack.js";
-import type { Component, DeviceInfo, MemoryInfo, Progress } from "./types.js";
+import type { Component, Costs, DeviceInfo, MemoryInfo, Progress } from "./types.js";
 import type { WasmEvent, WasmRequest } from "./wasm.js";
 
 /** A picture on its way to the worker, which decodes it. */
@@ -26,6 +26,7 @@ export type Job =
   | { type: "load"; pack: PackAddress; manifest: string; components: readonly Component[]; cache: boolean }
   | { type: "run"; request: WasmRequest; pictures: WirePicture[] }
   | { type: "memory" }
+  | { type: "costs" }
   /** Nothing: done when everything before it is. */
   | { type: "idle" }
   | { type: "dispose" };
@@ -42,7 +43,7 @@ export type JobEvent =
 export type FromWorker =
   | { type: "started"; id: number }
   | { type: "event"; id: number; event: JobEvent }
-  | { type: "done"; id: number; value: DeviceInfo | MemoryInfo | null }
+  | { type: "done"; id: number; value: DeviceInfo | MemoryInfo | Costs | null }
   | { type: "failed"; id: number; error: WireError }
   /** The worker is of no more use. */
   | { type: "fatal"; error: WireError };

@@ -9,6 +9,7 @@ import type {
   CallOptions,
   ChatEvent,
   ChatOptions,
+  Costs,
   DeviceInfo,
   DrawOptions,
   ImageSource,
@@ -151,6 +152,11 @@ export class Session {
   /** Bytes in use, once the calls before it are done. */
   async memory(): Promise<MemoryInfo> {
     return (await this.client.call({ type: "memory" })) as MemoryInfo;
+  }
+
+  /** What it has cost so far, once the calls before it are done. */
+  async costs(): Promise<Costs> {
+    return (await this.client.call({ type: "costs" })) as Costs;
   }
 
   /** Ends every call (they reject with `AbortError`) and waits until the worker is idle. What is loaded stays. */

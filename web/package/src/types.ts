@@ -199,3 +199,20 @@ export interface MemoryInfo {
   /** Size of the WASM memory. */
   wasm: number;
 }
+
+/** What the model has cost since its worker started. The difference between two of them is what the calls in between cost. */
+export interface Costs {
+  /** Kernels that the GPU was told to run. 0 on the CPU, as what follows up to the pipelines. */
+  launches: number;
+  /** Submissions to the GPU's queue that held something. */
+  submits: number;
+  /** Buffers that came back, and their bytes. */
+  readBacks: number;
+  readBackBytes: number;
+  /** Pipelines that were made. */
+  pipelines: number;
+  /** Bytes of weights that products read. */
+  weightBytes: number;
+  /** Bytes of weights that are read for one token: every layer and the head. No sum, but a fact of the model. */
+  tokenWeightBytes: number;
+}

@@ -83,6 +83,8 @@ export interface Engine {
   run(request: WasmRequest, pictures: WasmPicture[], onEvent: (event: WasmEvent) => Promise<boolean>): Promise<void>;
   /** Bytes allocated on the device, and of the WASM memory. */
   memory(): { device: number; wasm: number };
+  /** Bytes of weights that products have read so far, and those that a token reads. */
+  weights(): { moved: number; token: number };
   free(): void;
 }
 

@@ -53,6 +53,9 @@ test("each call gives what its types say", async (t) => {
     ],
   );
   assert.deepEqual(await emu.memory(), { device: 1000, wasm: 65536 });
+  const { weightBytes, tokenWeightBytes, launches } = await emu.costs();
+  assert.ok(weightBytes > 0 && weightBytes % 12 === 0, "of the calls so far");
+  assert.deepEqual([tokenWeightBytes, launches], [4, 0]);
   assert.equal(emu.device.name, "fake");
 });
 

@@ -85,6 +85,9 @@ export function fakeModule(overrides = {}) {
     memory() {
       return { device: 1000, wasm: 65536 };
     }
+    weights() {
+      return { moved: 12 * seen.requests.length, token: 4 };
+    }
     free() {
       seen.freed += 1;
     }

@@ -15,7 +15,13 @@ function fakeWebGpu(t, userAgent) {
       return sleep(30);
     }
   }
+  class GPUComputePassEncoder {
+    dispatchWorkgroups() {}
+  }
   class GPUDevice extends EventTarget {
+    createComputePipeline() {
+      return {};
+    }
     queue = new GPUQueue();
     lost = new Promise((resolve) => (this.end = resolve));
     destroy() {
@@ -39,7 +45,15 @@ function fakeWebGpu(t, userAgent) {
     }
   }
   class GPUOutOfMemoryError {}
-  const classes = { GPU, GPUAdapter, GPUBuffer, GPUQueue, GPUOutOfMemoryError };
+  const classes = {
+    GPU,
+    GPUAdapter,
+    GPUBuffer,
+    GPUComputePassEncoder,
+    GPUDevice,
+    GPUOutOfMemoryError,
+    GPUQueue,
+  };
   const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
   Object.assign(globalThis, classes);
   Object.defineProperty(globalThis, "navigator", { value: { userAgent }, configurable: true });
@@ -104,6 +118,23 @@ test("in Firefox the queue is nudged while a read-back is pending, and only then
   await sleep(50);
   assert.equal(device.queue.submits, submits, "nothing is pending");
   assert.equal(await device.queue.onSubmittedWorkDone(), "mapped");
+});
+
+test("what the GPU is asked for is counted", async (t) => {
+  const { GPUBuffer: Buffer, GPUComputePassEncoder: Pass } = fakeWebGpu(t, "Chrome/1");
+  const watch = watchGpu(() => {});
+  const { device } = await open();
+  const zero = { launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 0 };
+  assert.deepEqual(watch.counts(), zero);
+  device.createComputePipeline({});
+  new Pass().dispatchWorkgroups(1, 1, 1);
+  new Pass().dispatchWorkgroups(2);
+  device.queue.submit([{}]);
+  device.queue.submit([]);
+  const buffer = Object.assign(new Buffer(), { size: 48 });
+  await Promise.all([buffer.mapAsync(1), buffer.mapAsync(1, 16), buffer.mapAsync(1, 8, 4), buffer.mapAsync(2)]);
+  assert.deepEqual(watch.counts(), { launches: 2, submits: 1, readBacks: 3, readBackBytes: 84, pipelines: 1 });
+  assert.equal(device.queue.submits, 2, "nothing is held back");
 });
 
 test("elsewhere it is not", async (t) => {

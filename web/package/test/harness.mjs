@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 
 import { admit } from "../dist/admission.js";
 import { Client } from "../dist/client.js";
+import { noGpu } from "../dist/gpu.js";
 import { Host } from "../dist/host.js";
 import { parseManifest } from "../dist/manifest.js";
 import { Session } from "../dist/session.js";
@@ -49,7 +50,7 @@ export async function start(
     };
     const watchGpu = (onError) => {
       worker.lose = (code = "device-lost") => onError({ code, message: `${code}!` });
-      return { destroy: () => (worker.destroyed++, worker.lose()) };
+      return { counts: noGpu.counts, destroy: () => (worker.destroyed++, worker.lose()) };
     };
     const env = {
       module: fake.module,

@@ -1,7 +1,7 @@
 /** What the published types must accept, and refuse. Checked by the compiler, never run. */
 
 import { Emu, EmuError, framesOfVideo, VERSION } from "emu-webgpu";
-import type { ChatEvent, DeviceInfo, MemoryInfo, Message, PackLocation, Picture, Progress, Support } from "emu-webgpu";
+import type { ChatEvent, Costs, DeviceInfo, MemoryInfo, Message, PackLocation, Picture, Progress, Support } from "emu-webgpu";
 import { Emu as NodeEmu } from "emu-webgpu/node";
 import { type Fault, provoke } from "emu-webgpu/testing";
 
@@ -61,6 +61,7 @@ export async function page(): Promise<void> {
   const flagged: boolean | null = picture.flagged;
   const rows: Float32Array[] = await emu.embed(new Uint8Array());
   const memory: MemoryInfo = await emu.memory();
+  const costs: Costs = await emu.costs();
   const device: DeviceInfo = emu.device;
   await emu.reset();
   await emu.dispose();
@@ -70,7 +71,7 @@ export async function page(): Promise<void> {
   const fault: Fault = "panic";
   provoke(emu, fault);
   const error = new EmuError("wrong-hash", "x");
-  if (error.code === "wrong-hash") console.log(support, caption, flagged, rows, memory, device, VERSION);
+  if (error.code === "wrong-hash") console.log(support, caption, flagged, rows, memory, costs, device, VERSION);
 
   // @ts-expect-error: loaded, never constructed.
   new Emu();

@@ -91,6 +91,9 @@ export async function framesOfVideo(file) {
 }
 
 export class Emu {
+  /** What tokens and steps of drawings cost here so far. */
+  #costs = { launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 7, weightBytes: 0, tokenWeightBytes: 1000 };
+
   static cache = {
     /** @returns {Promise<CachedModel[]>} */
     list: async () => script.cached ?? [],
@@ -165,6 +168,15 @@ export class Emu {
     }
   }
 
+  /** @param {number} launches @param {number} weights */
+  #cost(launches, weights) {
+    this.#costs.launches += launches;
+    this.#costs.submits += 2;
+    this.#costs.readBacks += 1;
+    this.#costs.readBackBytes += 4;
+    this.#costs.weightBytes += weights;
+  }
+
   /** @param {Message[]} messages @param {any} [options] @returns {AsyncGenerator<ChatEvent>} */
   async *chat(messages, options = {}) {
     calls.push({ name: "chat", messages, options: { ...options, signal: undefined, onProgress: undefined } });
@@ -172,10 +184,11 @@ export class Emu {
     await step(options.signal);
     if (script.warning) options.onProgress?.({ phase: "warning", code: "restarted", message: script.warning });
     options.onProgress?.({ phase: "prefill", tokens: 27 });
-    const tokens = (script.answer ?? "a chick").split(/(?= )/);
+    const tokens = (script.answer ?? "a chick").split(/(?= )/).slice(0, options.maxNewTokens);
     const start = performance.now();
     for (const [index, text] of tokens.entries()) {
       await step(options.signal);
+      this.#cost(36, 1010);
       options.onProgress?.({ phase: "decode", tokens: index + 1 });
       yield { type: "text", text };
     }
@@ -209,6 +222,7 @@ export class Emu {
   async #denoise(prompt, { seed = 0, steps = 24, width = 64, previewEvery = 0, signal, onProgress }) {
     for (let at = 1; at <= steps; at += 1) {
       await step(signal);
+      this.#cost(218, 5000);
       const preview = previewEvery && at % previewEvery === 0 ? { preview: disc(prompt, seed, width, 1 - at / steps) } : {};
       onProgress?.({ phase: "denoise", step: at, steps, ...preview });
     }
@@ -230,13 +244,17 @@ export class Emu {
     return { device: 19_690_864, wasm: 41_943_040 };
   }
 
+  async costs() {
+    return { ...this.#costs };
+  }
+
   async dispose() {
     calls.push({ name: "dispose", options: {} });
   }
 }
 
 /* The compiler checks that the double has the calls of the real one. */
-/** @type {Pick<Real, "chat" | "caption" | "generateImage" | "embed" | "memory" | "reset" | "dispose" | "support" | "device">} */
+/** @type {Pick<Real, "chat" | "caption" | "generateImage" | "embed" | "memory" | "costs" | "reset" | "dispose" | "support" | "device">} */
 const instance = Emu.prototype;
 /** @type {Pick<typeof Real, "checkSupport" | "cache">} */
 const type = Emu;

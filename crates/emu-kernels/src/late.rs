@@ -38,18 +38,33 @@ impl Drop for Late {
         let Some(arriving) = self.0.take() else {
             return;
         };
-        let arrival = async { drop(arriving.await) };
         #[cfg(target_family = "wasm")]
-        wasm_bindgen_futures::spawn_local(arrival);
+        ABANDONED.with_borrow_mut(|abandoned| abandoned.push(arriving));
         #[cfg(not(target_family = "wasm"))]
-        burn::tensor::read_sync(arrival);
+        drop(burn::tensor::read_sync(arriving));
     }
+}
+
+#[cfg(target_family = "wasm")]
+thread_local! {
+    /// What nobody waits for, until it has arrived: looked after whenever something is asked for.
+    static ABANDONED: core::cell::RefCell<Vec<Arriving>> = const { core::cell::RefCell::new(vec![]) };
+}
+
+/// Lets go of what nobody waited for and has arrived since.
+fn look_after_the_abandoned() {
+    #[cfg(target_family = "wasm")]
+    ABANDONED.with_borrow_mut(|abandoned| {
+        let mut context = Context::from_waker(Waker::noop());
+        abandoned.retain_mut(|arriving| arriving.as_mut().poll(&mut context).is_pending());
+    });
 }
 
 /// Asks a device for numbers: the copy is queued behind what was launched so far, and before what is launched from here
 /// on, which may write the same tensor again. `into_data_async` of a tensor would copy when it is awaited, natively even
 /// later.
 pub fn ask(numbers: Tensor<1, Int>) -> Late {
+    look_after_the_abandoned();
     #[cfg(feature = "wgpu")]
     if let DispatchTensorKind::Cube(BackendTensor::Int(tensor)) =
         numbers.clone().into_dispatch().kind

@@ -61,7 +61,7 @@ across("an abort ends a call in each of its phases, and the next call works", { 
   const steps = device === "cpu" ? 60 : 12;
   const tokens = 400;
   const runs = {
-    prefill: `lab.chat([fox, "what is this?"], { ...hooks, images: false, temperature: 4, seed: 1, maxNewTokens: ${tokens} })`,
+    prefill: `lab.chat([fox, "what is this?"], { ...hooks, images: false, temperature: 20, seed: 7, maxNewTokens: ${tokens} })`,
     denoise: `lab.draw(${JSON.stringify(REQUEST)}, { ...hooks, seed: 1, steps: ${steps} })`,
     "decode-image": `lab.draw(${JSON.stringify(REQUEST)}, { ...hooks, seed: 1, steps: 2 })`,
   };

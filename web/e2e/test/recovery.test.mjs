@@ -25,7 +25,7 @@ across("a worker that dies costs one call, and with retry not even that", { devi
   await t.test("while decoding", async () => {
     const { error, phases } = await page.evaluate(async (fault) => {
       const fox = await lab.bytes("/pictures/fox.png");
-      const options = { images: false, temperature: 4, seed: 1, maxNewTokens: 400 };
+      const options = { images: false, temperature: 20, seed: 7, maxNewTokens: 400 };
       return lab.during("decode", 3, () => lab.provoke(lab.emu, fault), (onProgress) => lab.chat([fox, "what is this?"], { ...options, onProgress }));
     }, fault);
     assert.deepEqual([error?.name, error?.code], ["EmuError", code]);

@@ -27,6 +27,10 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   if (typeof GPUAdapter === "undefined") return noGpu;
   const devices = new Set<GPUDevice>();
   const counts = none();
+  const end = (device: GPUDevice) => {
+    devices.delete(device);
+    device.destroy();
+  };
   wrap(GPUComputePassEncoder.prototype, "dispatchWorkgroups", (dispatch, ...args) => {
     counts.launches += 1;
     dispatch(...args);
@@ -62,7 +66,10 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
         message: `The GPU was lost (${why}). Call again: the model is loaded anew from the cache.`,
       });
     });
-    device.addEventListener("uncapturederror", ({ error }) => onError(describe(error)));
+    device.addEventListener("uncapturederror", ({ error }) => {
+      // What is refused because the device was ended here is no news: its end is told.
+      if (devices.has(device)) onError(describe(error));
+    });
     return device;
   });
 
@@ -72,7 +79,7 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     wrap(GPUBuffer.prototype, "mapAsync", (map, ...args) => nudge(map(...args)));
     wrap(GPUQueue.prototype, "onSubmittedWorkDone", (done) => nudge(done()));
   }
-  return { counts: () => ({ ...counts }), destroy: () => devices.forEach((device) => device.destroy()) };
+  return { counts: () => ({ ...counts }), destroy: () => devices.forEach(end) };
 }
 
 const none = (): GpuCounts => ({ launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 0 });

@@ -87,6 +87,7 @@ test("a device that is lost or refuses a command is told of, by code", async (t)
   tell({ message: "binding 3 is too small" });
   tell(new GPUOutOfMemoryError());
   watch.destroy();
+  tell({ message: "the buffer is of a device that is gone" });
   await sleep(1);
   assert.deepEqual(
     errors.map(({ code }) => code),

@@ -7,8 +7,10 @@
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [OUT, BLOCKS * BITS]
-@group(0) @binding(2) var<storage, read_write> scales: array<u32>;       // [OUT * BLOCKS], pairs of f16
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
+//@if scales
+@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
+//@end
 //@if mins
 @group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
@@ -26,15 +28,19 @@ const OUT = {{out}}u;
 const MATRICES = {{matrices}}u;
 const WIDE = {{wide}}u;    // columns of y in a workgroup
 const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
+//@if scales
 const SHIFT = -{{flip}}.0;
+//@end
 
 var<workgroup> xs: array<vec4<f32>, 32u * TALL>;  // [column][four rows of x]
 var<workgroup> ws: array<vec4<f32>, 512>;         // [column][four rows of W]
 
+//@if scales
 fn half_at(pair: u32, index: u32) -> f32 {
     let both = unpack2x16float(pair);
     return select(both.x, both.y, (index & 1u) == 1u);
 }
+//@end
 
 //@if nibbles
 // Four values from the low half of a word.
@@ -48,6 +54,11 @@ fn four(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
 }
 //@end
+//@if halves
+fn four(low: u32, high: u32) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(low), unpack2x16float(high));
+}
+//@end
 
 struct Eight {
     low: vec4<f32>,
@@ -57,8 +68,10 @@ struct Eight {
 // Eight values of a row of W: a quarter of a block.
 fn eight(row: u32, block: u32, quarter: u32) -> Eight {
     let at = row * BLOCKS + block;
+    //@if scales
     let scale = half_at(scales[at >> 1u], at);
     var offset = SHIFT * scale;
+    //@end
     //@if mins
     offset = half_at(mins[at >> 1u], at);
     //@end
@@ -69,6 +82,10 @@ fn eight(row: u32, block: u32, quarter: u32) -> Eight {
     //@if bytes
     let word = at * 8u + quarter * 2u;
     return Eight(four(words[word]) * scale, four(words[word + 1u]) * scale);
+    //@end
+    //@if halves
+    let word = at * 16u + quarter * 4u;
+    return Eight(four(words[word], words[word + 1u]), four(words[word + 2u], words[word + 3u]));
     //@end
 }
 

@@ -46,9 +46,29 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emu-mini");
     let said = emu(&["convert", models, "-o", &pack, "--quantize", "q4"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
-    let lm = &json_of(&[
-        "bench", "--model", &pack, "--device", "gpu", "--json", "--tokens", "16",
-    ])[0]["lm"];
+    // Of f16 as of four bits.
+    let [halves, quarters] = [models, &pack].map(|pack| {
+        let found = json_of(&[
+            "bench", "--model", pack, "--device", "gpu", "--json", "--tokens", "16",
+        ]);
+        within_the_limits(&found[0]["lm"]);
+        number(&found[0]["lm"], "weight_bytes")
+    });
+    // Norms are f32 in both; the rest is 16 bits, and 4.5 with scales.
+    assert!(halves > 3.3 * quarters && halves < 3.6 * quarters);
+
+    let image = json_of(&[
+        "bench", "image", "--model", models, "--device", "gpu", "--json", "--steps", "2",
+    ]);
+    let launches = number(&image[0]["image"], "launches_per_step");
+    assert!(
+        launches <= 230.0 && launches > 100.0,
+        "{launches} launches a step"
+    );
+}
+
+/// The counts of a token.
+fn within_the_limits(lm: &Value) {
     let layers = number(lm, "layers");
     let launches = number(lm, "launches_per_token");
     assert!(

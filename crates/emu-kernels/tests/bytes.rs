@@ -113,13 +113,12 @@ fn times_of_halves() {
             if rows > 10 && out > 10_000 {
                 continue;
             }
-            let words: Vec<u32> = { values(6, out, width).into_data().iter::<f32>() }
-                .collect::<Vec<_>>()
-                .chunks(2)
-                .map(|pair| {
-                    let [low, high] = [0, 1].map(|i| u32::from(f16::from_f32(pair[i]).to_bits()));
-                    low | high << 16
-                })
+            let floats = values(6, out, width).into_data();
+            let halves: Vec<u32> = { floats.iter::<f32>() }
+                .map(|value| f16::from_f32(value).to_bits().into())
+                .collect();
+            let words: Vec<u32> = { halves.chunks(2) }
+                .map(|pair| pair[0] | pair[1] << 16)
                 .collect();
             let device = Device::flex();
             let packed = Packed::new(Scheme::F16, [out, width], &words, &[], None, &device);

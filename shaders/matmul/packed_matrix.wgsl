@@ -1,4 +1,4 @@
-// packed_matrix: y = x Wᵀ + b + r for many rows of x; a block of 32 columns at a time, turned into workgroup memory.
+// packed_matrix: y = x Wᵀ + b + r for many rows of x; 16 columns at a time, turned into workgroup memory.
 // With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
 // twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
@@ -7,8 +7,10 @@
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [rows, blocks * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [out, blocks * bits]
-@group(0) @binding(2) var<storage, read_write> scales: array<u32>;       // [out * blocks], pairs of f16
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [rows, out]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;            // [rows, out]
+//@if scales
+@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [out * blocks], pairs of f16
+//@end
 //@if mins
 @group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
@@ -30,15 +32,19 @@ struct Info {
 const MATRICES = {{matrices}}u;
 const WIDE = {{wide}}u;    // columns of y in a workgroup
 const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
+//@if scales
 const SHIFT = -{{flip}}.0;
+//@end
 
-var<workgroup> xs: array<vec4<f32>, 32u * TALL>;  // [column][four rows of x]
-var<workgroup> ws: array<vec4<f32>, 512>;         // [column][four rows of W]
+var<workgroup> xs: array<vec4<f32>, 16u * TALL>;  // [column][four rows of x]
+var<workgroup> ws: array<vec4<f32>, 256>;         // [column][four rows of W]
 
+//@if scales
 fn half_at(pair: u32, index: u32) -> f32 {
     let both = unpack2x16float(pair);
     return select(both.x, both.y, (index & 1u) == 1u);
 }
+//@end
 
 //@if nibbles
 // Four values from the low half of a word.
@@ -52,27 +58,31 @@ fn four(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
 }
 //@end
-
-struct Eight {
-    low: vec4<f32>,
-    high: vec4<f32>,
+//@if halves
+fn four(low: u32, high: u32) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(low), unpack2x16float(high));
 }
+//@end
 
-// Eight values of a row of W: a quarter of a block.
-fn eight(row: u32, block: u32, quarter: u32) -> Eight {
+// Four values of a row of W: an eighth of a block.
+fn weights(row: u32, block: u32, eighth: u32) -> vec4<f32> {
     let at = row * info.blocks + block;
+    //@if scales
     let scale = half_at(scales[at >> 1u], at);
     var offset = SHIFT * scale;
+    //@end
     //@if mins
     offset = half_at(mins[at >> 1u], at);
     //@end
     //@if nibbles
-    let word = words[at * 4u + quarter];
-    return Eight(four(word) * scale + offset, four(word >> 16u) * scale + offset);
+    return four(words[at * 4u + eighth / 2u] >> (eighth % 2u * 16u)) * scale + offset;
     //@end
     //@if bytes
-    let word = at * 8u + quarter * 2u;
-    return Eight(four(words[word]) * scale, four(words[word + 1u]) * scale);
+    return four(words[at * 8u + eighth]) * scale;
+    //@end
+    //@if halves
+    let word = at * 16u + eighth * 2u;
+    return four(words[word], words[word + 1u]);
     //@end
 }
 
@@ -128,12 +138,12 @@ fn main(
         sums[i] = vec4<f32>(0.0);
         more[i] = vec4<f32>(0.0);
     }
-    for (var block = 0u; block < info.blocks; block++) {
+    for (var stage = 0u; stage < info.blocks * 2u; stage++) {
         workgroupBarrier();
         // 1. four by four of x
-        for (var i = local; i < TALL * 8u; i += 64u) {
+        for (var i = local; i < TALL * 4u; i += 64u) {
             let row = first_row + i % TALL * 4u;
-            let vector = block * 8u + i / TALL;
+            let vector = stage * 4u + i / TALL;
             var part = mat4x4<f32>();
             for (var j = 0u; j < 4u; j++) {
                 if row + j < info.rows {
@@ -142,33 +152,26 @@ fn main(
             }
             let turned = transpose(part);
             let to = i / TALL * 4u * TALL + i % TALL;
-            xs[to] = turned[0];
-            xs[to + TALL] = turned[1];
-            xs[to + 2u * TALL] = turned[2];
-            xs[to + 3u * TALL] = turned[3];
+            for (var j = 0u; j < 4u; j++) {
+                xs[to + j * TALL] = turned[j];
+            }
         }
-        // 2. four by eight of W
+        // 2. four by four of W
         let quarter = local / 16u;
-        var low = mat4x4<f32>();
-        var high = mat4x4<f32>();
+        var part = mat4x4<f32>();
         for (var j = 0u; j < 4u; j++) {
             let row = row_of(local % 16u * 4u + j, first_out);
             if row < MATRICES * info.out {
-                let values = eight(row, block, quarter);
-                low[j] = values.low;
-                high[j] = values.high;
+                part[j] = weights(row, stage / 2u, stage % 2u * 4u + quarter);
             }
         }
-        low = transpose(low);
-        high = transpose(high);
-        let to = quarter * 128u + local % 16u;
+        let turned = transpose(part);
         for (var j = 0u; j < 4u; j++) {
-            ws[to + j * 16u] = low[j];
-            ws[to + 64u + j * 16u] = high[j];
+            ws[quarter * 64u + j * 16u + local % 16u] = turned[j];
         }
         workgroupBarrier();
         // 3. products
-        for (var k = 0u; k < 32u; k++) {
+        for (var k = 0u; k < 16u; k++) {
             let w = ws[k * 16u + column];
             let v = ws[k * 16u + 8u + column];
             let a = xs[k * TALL + line];

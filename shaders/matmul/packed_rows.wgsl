@@ -3,8 +3,10 @@
 
 @group(0) @binding(0) var<storage, read_write> ids: array<i32>;
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;   // [OUT, BLOCKS * BITS]
-@group(0) @binding(2) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [ids, BLOCKS * 32]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [ids, BLOCKS * 32]
+//@if scales
+@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
+//@end
 //@if mins
 @group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
@@ -13,12 +15,16 @@ const BLOCKS = {{blocks}}u;
 const OUT = {{out}}u;
 const BITS = {{bits}}u;
 const IN_WORD = 32u / BITS;
+//@if scales
 const SHIFT = -{{flip}}.0;
+//@end
 
+//@if scales
 fn half_at(pair: u32, index: u32) -> f32 {
     let both = unpack2x16float(pair);
     return select(both.x, both.y, (index & 1u) == 1u);
 }
+//@end
 
 @compute @workgroup_size(64, 1, 1)
 fn main(
@@ -35,9 +41,11 @@ fn main(
     }
     let column = index % row_words;
     let row = min(u32(max(ids[line], 0)), OUT - 1u);
+    //@if scales
     let at = row * BLOCKS + column / BITS;
     let scale = half_at(scales[at >> 1u], at);
     var offset = SHIFT * scale;
+    //@end
     //@if mins
     offset = half_at(mins[at >> 1u], at);
     //@end
@@ -48,6 +56,9 @@ fn main(
         //@end
         //@if bytes
         let value = f32(bitcast<i32>(word << (24u - i * 8u)) >> 24u) * scale + offset;
+        //@end
+        //@if halves
+        let value = unpack2x16float(word >> (i * 16u)).x;
         //@end
         y[index * IN_WORD + i] = value;
     }

@@ -6,8 +6,10 @@
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<vec4<u32>>;  // [OUT, BLOCKS * BITS / 4]
-@group(0) @binding(2) var<storage, read_write> scales: array<u32>;       // [OUT * BLOCKS], pairs of f16
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
+//@if scales
+@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
+//@end
 //@if mins
 @group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
@@ -29,14 +31,18 @@ const GROUPS = INVOCATIONS / LANES;
 const MATRICES = {{matrices}}u;
 const SUMS = PER * MATRICES * ROWS;
 // Added to an unscaled value: -8 where four bits have a sign, which is flipped on reading.
+//@if scales
 const SHIFT = -{{flip}}.0;
+//@end
 
 var<workgroup> partial: array<f32, INVOCATIONS * SUMS>;
 
+//@if scales
 fn half_at(pair: u32, index: u32) -> f32 {
     let both = unpack2x16float(pair);
     return select(both.x, both.y, (index & 1u) == 1u);
 }
+//@end
 
 //@if nibbles
 // Four values from the low half of a word.
@@ -48,6 +54,11 @@ fn four(word: u32) -> vec4<f32> {
 //@if bytes
 fn four(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
+}
+//@end
+//@if halves
+fn four(low: u32, high: u32) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(low), unpack2x16float(high));
 }
 //@end
 
@@ -72,8 +83,10 @@ fn main(
                 continue;
             }
             let at = (row + p / PER * OUT) * BLOCKS + block;
+            //@if scales
             let scale = half_at(scales[at >> 1u], at);
             var offset = SHIFT * scale;
+            //@end
             //@if mins
             offset = half_at(mins[at >> 1u], at);
             //@end
@@ -92,6 +105,14 @@ fn main(
             let w4 = four(high.x); let w5 = four(high.y);
             let w6 = four(high.z); let w7 = four(high.w);
             //@end
+            //@if halves
+            let a = words[at * 4u]; let b = words[at * 4u + 1u];
+            let c = words[at * 4u + 2u]; let d = words[at * 4u + 3u];
+            let w0 = four(a.x, a.y); let w1 = four(a.z, a.w);
+            let w2 = four(b.x, b.y); let w3 = four(b.z, b.w);
+            let w4 = four(c.x, c.y); let w5 = four(c.z, c.w);
+            let w6 = four(d.x, d.y); let w7 = four(d.z, d.w);
+            //@end
             for (var r = 0u; r < ROWS; r++) {
                 let start = (r * BLOCKS + block) * 8u;
                 let x0 = x[start]; let x1 = x[start + 1u];
@@ -100,8 +121,13 @@ fn main(
                 let x6 = x[start + 6u]; let x7 = x[start + 7u];
                 let product = (dot(w0, x0) + dot(w1, x1)) + (dot(w2, x2) + dot(w3, x3))
                     + (dot(w4, x4) + dot(w5, x5)) + (dot(w6, x6) + dot(w7, x7));
+                //@if scales
                 let all = (x0 + x1) + (x2 + x3) + (x4 + x5) + (x6 + x7);
                 sums[p * ROWS + r] += product * scale + offset * (all.x + all.y + all.z + all.w);
+                //@end
+                //@if halves
+                sums[p * ROWS + r] += product;
+                //@end
             }
         }
     }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
 use emu_kernels::count::{self, Launches};
 use emu_kernels::device::{Opened, open, submissions};
+use emu_kernels::packed::keeps_halves;
 use emu_kernels::random::{Philox, Stream};
 use emu_model::config::LmConfig;
 use emu_model::diffusion::{Denoise, DrawOptions, Preview};
@@ -14,6 +15,7 @@ use emu_model::generate::{GenerateError, Prompt, TextEvent, TextMachine, TextOpt
 use emu_model::lm::Lm;
 use emu_model::pack::{DECODER, VISION};
 use emu_model::text::TextModel;
+use emu_pack::Manifest;
 use emu_pack::convert::GgufFile;
 use serde_json::{Value, json};
 
@@ -292,6 +294,13 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
     }))
 }
 
+/// Bytes of a component's weights on the device.
+fn resident(manifest: &Manifest, component: &str, device: &Device) -> u64 {
+    let halves = keeps_halves(device);
+    let here = { manifest.tensors.iter() }.filter(|t| t.component == component);
+    here.map(|t| manifest.resident_bytes(t, halves)).sum()
+}
+
 fn vision(runtime: &Runtime) -> Result<Value> {
     let (emu, config) = (runtime.emu()?, runtime.emu_config());
     let device = &runtime.opened.device;
@@ -303,7 +312,7 @@ fn vision(runtime: &Runtime) -> Result<Value> {
     look();
     let spent = Mark::now(device, &launches)?.since(&start);
     let manifest = runtime.manifest();
-    let resident = { manifest.tensors.iter().filter(|t| t.component == VISION) };
+    let resident = resident(manifest, VISION, device);
     let (live, peak) = memory(device);
     Ok(json!({
         "adapter": runtime.opened.name,
@@ -311,7 +320,7 @@ fn vision(runtime: &Runtime) -> Result<Value> {
         "launches_per_picture": spent.launches,
         "submits_per_picture": spent.submits,
         "linear_weight_bytes_per_picture": spent.weights,
-        "weight_bytes": resident.map(|t| manifest.resident_bytes(t)).sum::<u64>(),
+        "weight_bytes": resident,
         "peak_bytes": peak,
         "live_bytes": live,
         "kernels": kernels(&launches, &Default::default()),
@@ -335,7 +344,7 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
     let per = |n: f64| n / steps as f64;
     let by_kernel = kernels(&launches, &Default::default());
     let manifest = runtime.manifest();
-    let resident = { manifest.tensors.iter().filter(|t| t.component == DECODER) };
+    let resident = resident(manifest, DECODER, device);
     let (live, peak) = memory(device);
     Ok(json!({
         "adapter": runtime.opened.name,
@@ -345,7 +354,7 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
         "submits_per_step": spent.submits.map(per),
         "readbacks_per_step": per(spent.reads),
         "linear_weight_bytes_per_step": per(spent.weights),
-        "weight_bytes": resident.map(|t| manifest.resident_bytes(t)).sum::<u64>(),
+        "weight_bytes": resident,
         "peak_bytes": peak,
         "live_bytes": live,
         "kernels_of_all_steps": by_kernel,

@@ -46,9 +46,32 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emu-mini");
     let said = emu(&["convert", models, "-o", &pack, "--quantize", "q4"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
-    let lm = &json_of(&[
-        "bench", "--model", &pack, "--device", "gpu", "--json", "--tokens", "16",
-    ])[0]["lm"];
+    // Of f16 as of four bits.
+    let bench = |pack: &str, device: &str| {
+        let line = json_of(&[
+            "bench", "--model", pack, "--device", device, "--json", "--tokens", "16",
+        ]);
+        line[0]["lm"].clone()
+    };
+    within_the_limits(&bench(&pack, "gpu"));
+    let halves = bench(models, "gpu");
+    within_the_limits(&halves);
+    // The CPU has f32; norms are f32 in both.
+    let share = number(&halves, "weight_bytes") / number(&bench(models, "cpu"), "weight_bytes");
+    assert!(share > 0.5 && share < 0.51, "{share} of the bytes of f32");
+
+    let image = json_of(&[
+        "bench", "image", "--model", models, "--device", "gpu", "--json", "--steps", "2",
+    ]);
+    let launches = number(&image[0]["image"], "launches_per_step");
+    assert!(
+        launches <= 230.0 && launches > 100.0,
+        "{launches} launches a step"
+    );
+}
+
+/// The counts of a token.
+fn within_the_limits(lm: &Value) {
     let layers = number(lm, "layers");
     let launches = number(lm, "launches_per_token");
     assert!(

@@ -341,6 +341,17 @@ fn every_task_says_what_it_needs() {
     let plain = emu(&["inspect", &pack, "--device", "cpu"]);
     assert!(plain.out.contains("runs here"), "{}", plain.out);
 
+    // On a GPU matrices of f16 stay so.
+    if std::env::var("EMU_TEST_GPU").as_deref() == Ok("1") {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emu-mini");
+        let [cpu, gpu] = ["cpu", "gpu"].map(|device| {
+            let line = &json_of(&["inspect", models, "--device", device, "--json"])[0];
+            line["components"]["lm"]["resident_bytes"].as_f64()
+        });
+        let share = gpu.zip(cpu).map(|(gpu, cpu)| gpu / cpu);
+        assert!(share.is_some_and(|s| s > 0.5 && s < 0.51), "{share:?}");
+    }
+
     // The same model, quantized: less to download, and less in memory, as matrices stay packed.
     let out = text(&folder.path().join("q8"));
     let said = emu(&["convert", &pack, "-o", &out, "--quantize", "q8"]);

@@ -1,4 +1,4 @@
-//! Weights that stay packed on the device: the pack's own blocks of 32, multiplied as they are.
+//! Weights that stay packed on the device: the pack's own blocks of 32, or its halves, multiplied as they are.
 //!
 //! A packed weight hangs on its parameter: [`attach`] puts it there, [`of`] finds it. Whatever asks the parameter for its
 //! dense value still gets it, unpacked at that moment; the layers of this crate never ask.
@@ -12,12 +12,14 @@ pub use backend::{PackedBackend, PackedSpec};
 
 mod backend;
 
-/// Elements along `in` that share a scale.
+/// Elements along `in` that share a scale, where there are scales; rows are whole blocks of them.
 pub const BLOCK: usize = 32;
 
 /// How the values of a block are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
+    /// f16, without a scale.
+    F16,
     /// 8 bits, two's complement, times the scale.
     Q8,
     /// 4 bits, two's complement, times the scale.
@@ -30,6 +32,7 @@ impl Scheme {
     /// Bits of an element.
     pub const fn bits(self) -> usize {
         match self {
+            Self::F16 => 16,
             Self::Q8 => 8,
             Self::Q4 | Self::Q4_1 => 4,
         }
@@ -38,6 +41,11 @@ impl Scheme {
     /// 32-bit words of a block.
     pub const fn words(self) -> usize {
         self.bits()
+    }
+
+    /// Whether a block has a scale.
+    pub const fn has_scales(self) -> bool {
+        !matches!(self, Self::F16)
     }
 
     /// Whether a block has a minimum.
@@ -52,8 +60,9 @@ pub enum Inputs {
     /// Take them as they are.
     #[default]
     Exact,
-    /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU. No element moves
-    /// by more than 1/254 of the greatest of its block. Language models bear it; GPUs take inputs as they are.
+    /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU, with weights of at
+    /// most 8 bits. No element moves by more than 1/254 of the greatest of its block. Language models bear it; GPUs take
+    /// inputs as they are.
     Bytes,
 }
 
@@ -62,7 +71,7 @@ impl Inputs {
     /// moves products by 0.5%, as much again as such weights do.
     pub const fn by_weight(scheme: Scheme) -> Self {
         match scheme {
-            Scheme::Q8 => Self::Exact,
+            Scheme::F16 | Scheme::Q8 => Self::Exact,
             Scheme::Q4 | Scheme::Q4_1 => Self::Bytes,
         }
     }
@@ -70,6 +79,11 @@ impl Inputs {
 
 /// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
+
+/// Whether a matrix of this shape can be packed.
+pub const fn fits([out, width]: [usize; 2]) -> bool {
+    out > 0 && width > 0 && width.is_multiple_of(BLOCK)
+}
 
 /// A matrix `[out, in]` in blocks of [`BLOCK`] along `in`, on a device.
 #[derive(Module, Debug)]
@@ -83,7 +97,7 @@ pub struct Packed {
 #[derive(Clone, Debug)]
 struct Rows {
     words: Tensor<1, Int>,
-    scales: Tensor<1, Int>,
+    scales: Option<Tensor<1, Int>>,
     mins: Option<Tensor<1, Int>>,
     spec: PackedSpec,
 }
@@ -111,7 +125,7 @@ impl Packed {
     ///
     /// # Arguments
     /// - `words`: element 0 of a row in the lowest bits of its first word
-    /// - `scales`, `mins`: the bits of f16, one of a block
+    /// - `scales`, `mins`: the bits of f16, one of a block; no scales where the scheme has none
     ///
     /// # Errors
     /// Where a part has another length than `[out, width]` asks for.
@@ -149,9 +163,10 @@ impl Packed {
         };
         check("columns in blocks of 32", width / BLOCK * BLOCK, width)?;
         check("words", blocks * scheme.words(), words.len())?;
-        check("scales", blocks, scales.len())?;
-        let wanted = if scheme.has_mins() { blocks } else { 0 };
-        check("minimums", wanted, mins.map_or(0, <[u16]>::len))?;
+        let wanted = |is: bool| if is { blocks } else { 0 };
+        check("scales", wanted(scheme.has_scales()), scales.len())?;
+        let found = mins.map_or(0, <[u16]>::len);
+        check("minimums", wanted(scheme.has_mins()), found)?;
 
         // An even number, so that no pair of scales is torn.
         let per_part = (binding / (width / BLOCK * scheme.words() * 4).max(1)).max(2) / 2 * 2;
@@ -163,7 +178,7 @@ impl Packed {
             let words = &words[blocks.start * scheme.words()..blocks.end * scheme.words()];
             Rows {
                 words: int(bytemuck::cast_slice(words).to_vec(), device),
-                scales: halves(&scales[blocks.clone()], device),
+                scales: (scheme.has_scales()).then(|| halves(&scales[blocks.clone()], device)),
                 mins: mins.map(|mins| halves(&mins[blocks], device)),
                 spec,
             }
@@ -187,7 +202,7 @@ impl Packed {
             let (a, b) = (part.spec, first.spec);
             // Scales lie in pairs, so that an odd number of them cannot be continued.
             (a.scheme, a.width) == (b.scheme, b.width)
-                && (a.out * a.width / BLOCK).is_multiple_of(2)
+                && (!a.scheme.has_scales() || (a.out * a.width / BLOCK).is_multiple_of(2))
         };
         let words: usize = parts.iter().map(|part| part.words.dims()[0]).sum();
         (parts.iter().all(alike) && 4 * words <= BINDING).then_some(())?;
@@ -198,7 +213,7 @@ impl Packed {
         let out = parts.iter().map(|part| part.spec.out).sum();
         let rows = Rows {
             words: stack(|part| Some(part.words.clone()))?,
-            scales: stack(|part| Some(part.scales.clone()))?,
+            scales: stack(|part| part.scales.clone()),
             mins: stack(|part| part.mins.clone()),
             spec: PackedSpec { out, ..first.spec },
         };
@@ -230,8 +245,8 @@ impl Packed {
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
         let words = { self.parts.iter() }.map(|part| {
-            let mins = part.mins.as_ref().map_or(0, |m| m.dims()[0]);
-            part.words.dims()[0] + part.scales.dims()[0] + mins
+            let more = [&part.scales, &part.mins].into_iter().flatten();
+            part.words.dims()[0] + more.map(|half| half.dims()[0]).sum::<usize>()
         });
         4 * words.sum::<usize>()
     }
@@ -362,9 +377,11 @@ fn halves(values: &[u16], device: &Device) -> Tensor<1, Int> {
 }
 
 impl Rows {
-    /// The minimums, or a placeholder.
-    fn mins(&self) -> Tensor<1, Int> {
-        self.mins.clone().unwrap_or_else(|| self.scales.clone())
+    /// Words, scales and minimums, or placeholders.
+    fn tensors(&self) -> [Tensor<1, Int>; 3] {
+        let or_words = |half: &Option<_>| half.clone().unwrap_or_else(|| self.words.clone());
+        let (scales, mins) = (or_words(&self.scales), or_words(&self.mins));
+        [self.words.clone(), scales, mins]
     }
 
     fn product(
@@ -383,11 +400,12 @@ impl Rows {
         let placeholder = || x.clone().into_dispatch();
         let bias = bias.map_or_else(placeholder, Tensor::into_dispatch);
         let residual = residual.map_or_else(placeholder, Tensor::into_dispatch);
+        let [words, scales, mins] = self.tensors().map(Tensor::into_dispatch);
         Tensor::from_dispatch(Dispatch::emu_packed_linear(
             x.into_dispatch(),
-            self.words.clone().into_dispatch(),
-            self.scales.clone().into_dispatch(),
-            self.mins().into_dispatch(),
+            words,
+            scales,
+            mins,
             bias,
             residual,
             spec,
@@ -395,11 +413,12 @@ impl Rows {
     }
 
     fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        let [words, scales, mins] = self.tensors().map(Tensor::into_dispatch);
         Tensor::from_dispatch(Dispatch::emu_packed_rows(
             ids.into_dispatch(),
-            self.words.clone().into_dispatch(),
-            self.scales.clone().into_dispatch(),
-            self.mins().into_dispatch(),
+            words,
+            scales,
+            mins,
             self.spec,
         ))
     }
@@ -408,6 +427,11 @@ impl Rows {
 /// Whether packed weights can be used on a device: not where it differentiates.
 pub fn supported(device: &Device) -> bool {
     !device.is_autodiff()
+}
+
+/// Whether a device had better keep matrices of f16 packed: a GPU. The CPU is faster with f32.
+pub fn keeps_halves(device: &Device) -> bool {
+    supported(device) && !crate::ops::on_cpu(device)
 }
 
 impl Reparameterization for Packed {

@@ -2,6 +2,7 @@
 //! loops in f64. A browser logs a shader that does not compile and goes on with stale data; this finds it.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use half::f16;
 
 use crate::cache::LayerCache;
 use crate::ops::{self, AttentionOptions, ConvExtras};
@@ -210,7 +211,7 @@ fn linear(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
 fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (out, width) = (70, 96);
     let (mut got, mut want) = (vec![], vec![]);
-    for scheme in [Scheme::Q8, Scheme::Q4, Scheme::Q4_1] {
+    for scheme in [Scheme::F16, Scheme::Q8, Scheme::Q4, Scheme::Q4_1] {
         let blocks = out * width / BLOCK;
         let mut bits = |n: usize| -> Vec<u32> {
             let uniform = |_| (input.random.uniform() * 65_536.0) as u32;
@@ -220,10 +221,17 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
                 .map(|pair| pair[0] | pair[1] << 16)
                 .collect()
         };
-        let words = bits(blocks * scheme.words());
+        let mut words = bits(blocks * scheme.words());
+        if scheme == Scheme::F16 {
+            // From 1 / 64 to 1 / 32, of either sign.
+            words
+                .iter_mut()
+                .for_each(|word| *word = *word & 0x83ff_83ff | 0x2400_2400);
+        }
         // 1 / 64 and 1 / 1024, and -1 / 8
         let scale = if scheme == Scheme::Q8 { 0x1400 } else { 0x2400 };
-        let (scales, mins) = (vec![scale; blocks], vec![0xb000; blocks]);
+        let scales = vec![scale; if scheme.has_scales() { blocks } else { 0 }];
+        let mins = vec![0xb000; blocks];
         let mins = scheme.has_mins().then_some(&mins[..]);
         let packed = Packed::new(scheme, [out, width], &words, &scales, mins, &input.device);
         let packed = packed.expect("parts that fit");
@@ -232,6 +240,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
             let per = 32 / scheme.bits();
             let stored = words[at / per] >> (at % per * scheme.bits());
             match scheme {
+                Scheme::F16 => f16::from_bits(stored as u16).to_f64(),
                 Scheme::Q8 => f64::from(stored as u8 as i8) / 1024.0,
                 Scheme::Q4 => f64::from(((stored << 28) as i32) >> 28) / 64.0,
                 Scheme::Q4_1 => f64::from(stored & 15) / 64.0 - 0.125,

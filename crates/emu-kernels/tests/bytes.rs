@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::burn;
+use emu_kernels::ops;
 use emu_kernels::packed::{BLOCK, Inputs, Packed, Scheme};
 use emu_kernels::random::{Philox, Stream};
+use half::f16;
 
 const SCHEMES: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
 
@@ -91,7 +93,45 @@ fn the_comparison_sees_a_wrong_result() {
     assert!(relative(x.clone().mul_scalar(1.06), x) > 0.05);
 }
 
-/// The best of many products, in microseconds; for whoever changes them.
+/// The best of many products, in microseconds.
+fn best(rows: usize, width: usize, product: impl Fn(Tensor<2>) -> Tensor<2>) -> f64 {
+    let x = values(5, rows, width);
+    let times = (0..if rows > 10 { 8 } else { 200 }).map(|_| {
+        let start = Instant::now();
+        std::hint::black_box(product(x.clone()));
+        start.elapsed().as_secs_f64() * 1e6
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
+/// Products with halves and with the same values in f32; for whoever wants the CPU to keep halves packed.
+#[test]
+#[ignore = "prints times"]
+fn times_of_halves() {
+    for [out, width] in [[192, 192], [960, 576], [3072, 576], [49_152, 576]] {
+        for rows in [1, 4, 64, 447] {
+            if rows > 10 && out > 10_000 {
+                continue;
+            }
+            let floats = values(6, out, width).into_data();
+            let halves: Vec<u32> = { floats.iter::<f32>() }
+                .map(|value| f16::from_f32(value).to_bits().into())
+                .collect();
+            let words: Vec<u32> = { halves.chunks(2) }
+                .map(|pair| pair[0] | pair[1] << 16)
+                .collect();
+            let device = Device::flex();
+            let packed = Packed::new(Scheme::F16, [out, width], &words, &[], None, &device);
+            let packed = packed.expect("parts that fit");
+            let dense = packed.dense();
+            let halves = best(rows, width, |x| packed.linear(x, None));
+            let wide = best(rows, width, |x| ops::linear(x, dense.clone(), None));
+            println!("{out} x {width}, {rows} rows: {halves:.1} of halves, {wide:.1} of f32");
+        }
+    }
+}
+
+/// The same of both kinds of inputs; for whoever changes them.
 #[test]
 #[ignore = "prints times"]
 fn times() {
@@ -102,21 +142,13 @@ fn times() {
         (Scheme::Q8, [49_152, 576]),
     ] {
         for rows in [1, 4, 447] {
-            let best = |packed: &Packed| {
-                let x = values(5, rows, width);
-                let times = (0..if rows > 10 { 8 } else { 200 }).map(|_| {
-                    let start = Instant::now();
-                    std::hint::black_box(packed.linear(x.clone(), None));
-                    start.elapsed().as_secs_f64() * 1e6
-                });
-                times.fold(f64::INFINITY, f64::min)
-            };
             if rows > 10 && out > 10_000 {
                 continue;
             }
             let packed = random(6, scheme, [out, width]);
-            let exact = best(&packed);
-            let rounded = best(&packed.with_inputs(Inputs::Bytes));
+            let exact = best(rows, width, |x| packed.linear(x, None));
+            let rounding = packed.with_inputs(Inputs::Bytes);
+            let rounded = best(rows, width, |x| rounding.linear(x, None));
             println!(
                 "{scheme:?} {out} x {width}, {rows} rows: {exact:.1} as they are, {rounded:.1} in bytes"
             );

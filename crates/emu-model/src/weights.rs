@@ -98,8 +98,8 @@ pub fn load<M: Module, S: Into<Stored>>(
     fill(module, device, |name| Some(read(name)))
 }
 
-/// Fills the parameters that `take` has a value for, and leaves the others as they are. Quantized matrices stay packed
-/// where the device can compute with them.
+/// Fills the parameters that `take` has a value for, and leaves the others as they are. Matrices stay packed where the
+/// device can compute with them: quantized ones, and on a GPU those of f16.
 ///
 /// # Errors
 /// As [`load`].
@@ -152,13 +152,17 @@ impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> Fill<F> {
                 found: format!("{found:?}"),
             });
         }
-        let dense = match stored {
-            Stored::Quantized(tensor) if D == 2 && packed::supported(&self.device) => {
-                let packed = pack(&tensor, [shape[0], shape[1]], &self.device)?;
+        if D == 2 && packed::supported(&self.device) {
+            let matrix = [shape[0], shape[1]];
+            let packed = match &stored {
+                Stored::Quantized(tensor) => Some(pack(tensor, matrix, &self.device)?),
+                Stored::Dense(tensor) => pack_halves(tensor, matrix, &self.device)?,
+            };
+            if let Some(packed) = packed {
                 return Ok(Some(packed::attach(param.id, packed)));
             }
-            stored => stored.into_dense()?,
-        };
+        }
+        let dense = stored.into_dense()?;
         dense.check_finite()?;
         let data = BurnData::new(dense.to_f32()?, shape);
         let tensor = Tensor::from_data(data, &self.device);
@@ -195,12 +199,33 @@ fn pack(
         mins.as_deref(),
         device,
     )
-    .map_err(|error| PackError::Misshapen {
+    .map_err(|error| misfit(&tensor.words, &error))
+}
+
+/// A matrix of f16 on a device that keeps such; none where it does not, or the matrix is of another type or cannot be
+/// packed.
+fn pack_halves(
+    tensor: &TensorData,
+    shape: [usize; 2],
+    device: &Device,
+) -> Result<Option<Packed>, PackError> {
+    if tensor.info.dtype != Dtype::F16 || !packed::keeps_halves(device) || !packed::fits(shape) {
+        return Ok(None);
+    }
+    tensor.check_finite()?;
+    let (words, _) = tensor.bytes.as_chunks::<4>();
+    let words: Vec<u32> = words.iter().map(|&word| u32::from_le_bytes(word)).collect();
+    let packed = Packed::new(packed::Scheme::F16, shape, &words, &[], None, device);
+    packed.map(Some).map_err(|error| misfit(tensor, &error))
+}
+
+fn misfit(tensor: &TensorData, error: &packed::PackedError) -> PackError {
+    PackError::Misshapen {
         file: "weights".into(),
-        tensor: tensor.words.info.name.clone(),
+        tensor: tensor.info.name.clone(),
         expected: format!("{} {}", error.expected, error.what),
         found: error.found.to_string(),
-    })
+    }
 }
 
 impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> ModuleMapper for Fill<F> {

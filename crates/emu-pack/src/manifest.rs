@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Dtype, PackError, TensorData, TensorInfo,
-    quant::{Quantized, Scheme, as_matrix, mins_name, scales_name},
+    quant::{BLOCK, Quantized, Scheme, as_matrix, mins_name, scales_name},
 };
 
 /// The format version written and read here.
@@ -156,6 +156,11 @@ impl TensorEntry {
             shape,
         }
     }
+}
+
+/// Whether it is a matrix whose rows are whole blocks.
+fn in_blocks(shape: &[usize]) -> bool {
+    matches!(shape, &[out, width] if out > 0 && width > 0 && width.is_multiple_of(BLOCK))
 }
 
 impl Manifest {
@@ -416,9 +421,10 @@ impl Manifest {
         }
     }
 
-    /// Bytes that a stored tensor takes on the device: quantized matrices stay packed, everything else of floats widens
-    /// to f32, the weights of convolutions too, whose scales and minima are gone then.
-    pub fn resident_bytes(&self, tensor: &TensorEntry) -> u64 {
+    /// Bytes that a stored tensor takes on the device: quantized matrices stay packed, and where the device keeps `halves`
+    /// those of f16 in rows of whole blocks. Everything else of floats widens to f32, the weights of convolutions too,
+    /// whose scales and minima are gone then.
+    pub fn resident_bytes(&self, tensor: &TensorEntry, halves: bool) -> u64 {
         let elements = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
         let of = [".scales", ".mins"]
             .iter()
@@ -433,6 +439,7 @@ impl Manifest {
             };
         }
         let size = match tensor.dtype {
+            Dtype::F16 if halves && in_blocks(&tensor.shape) => 2,
             Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => 4,
             other => other.size() as u64,
         };

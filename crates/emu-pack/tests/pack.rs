@@ -215,6 +215,40 @@ fn policies_keep_values_within_their_precision() {
 }
 
 #[test]
+fn what_stays_packed_takes_its_stored_size() {
+    let folder = tempfile::tempdir().unwrap();
+    for (policy, bytes) in [
+        // Those of a device that widens halves, and of one that keeps them.
+        (
+            "f16",
+            [[4 * 640, 2 * 640], [4 * 660; 2], [4 * 640; 2], [4 * 32; 2]],
+        ),
+        ("q8", [[640; 2], [4 * 660; 2], [4 * 640; 2], [4 * 32; 2]]),
+        (
+            "none",
+            [[4 * 640; 2], [4 * 660; 2], [4 * 640; 2], [4 * 32; 2]],
+        ),
+    ] {
+        let path = folder.path().join(policy);
+        let mut writer = PackWriter::create(&path, meta(), options(policy, 1 << 20)).unwrap();
+        let shapes: [&[usize]; 4] = [&[20, 32], &[20, 33], &[20, 8, 2, 2], &[32]];
+        for (name, shape) in ["blocks", "narrow", "convolution", "bias"]
+            .iter()
+            .zip(shapes)
+        {
+            writer.add("lm", tensor(name, shape)).unwrap();
+        }
+        let manifest = writer.finish().unwrap();
+        let of = |name: &str| {
+            let entry = manifest.tensors.iter().find(|t| t.name == name).unwrap();
+            [false, true].map(|halves| manifest.resident_bytes(entry, halves))
+        };
+        let found = ["blocks", "narrow", "convolution", "bias"].map(of);
+        assert_eq!(found, bytes, "{policy}");
+    }
+}
+
+#[test]
 fn from_memory_and_shard_by_shard() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = write_small(&folder.path().join("pack"));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use emu_kernels::count;
 use emu_kernels::device::Opened;
+use emu_kernels::packed::keeps_halves;
 use emu_model::Emu;
 use emu_model::config::EmuConfig;
 use emu_model::generate::Cost;
@@ -122,12 +123,14 @@ impl Engine {
         self.model.borrow().is_loaded(component)
     }
 
-    /// Bytes of the weights of each component on the device, once loaded: matrices stay packed, the rest widens to f32.
+    /// Bytes of the weights of each component on the device, once loaded: quantized matrices stay packed, on a GPU those of
+    /// f16 too, the rest widens to f32.
     pub fn resident(&self) -> JsValue {
         let model = self.model.borrow();
+        let halves = keeps_halves(&self.opened.device);
         let mut bytes: BTreeMap<&str, f64> = BTreeMap::new();
         for tensor in &model.manifest().tensors {
-            let size = model.manifest().resident_bytes(tensor) as f64;
+            let size = model.manifest().resident_bytes(tensor, halves) as f64;
             *bytes.entry(pack::component(&tensor.name)).or_default() += size;
         }
         let entries: Vec<_> = bytes.into_iter().map(|(k, v)| (k, v.into())).collect();

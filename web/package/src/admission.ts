@@ -21,6 +21,8 @@ const WORKGROUP = 256;
 const CPU_MEMORY = 3.5 * 2 ** 30;
 /** A shard is read as one array, here and in the WASM memory. */
 const LARGEST_SHARD = 2 ** 30;
+/** Elements of a block: rows of packed matrices are whole blocks. */
+const BLOCK = 32;
 
 type Task = Support["tasks"][number];
 
@@ -32,14 +34,16 @@ export function admit(
   cached: ReadonlyMap<string, number>,
 ): Support {
   const { adapter } = machine;
-  const plan = components(manifest).map((component) => planOf(manifest, component, cached));
-  const resident = new Map(plan.map((part) => [part.component, part.resident]));
-  const sum = (parts: readonly Component[]) => parts.reduce((bytes, part) => bytes + (resident.get(part) ?? 0), 0);
+  const planFor = (onGpu: boolean) =>
+    components(manifest).map((component) => planOf(manifest, component, cached, onGpu));
+  const sum = (plan: ComponentPlan[], parts: readonly Component[]) =>
+    plan.reduce((bytes, { component, resident }) => bytes + (parts.includes(component) ? resident : 0), 0);
 
   const tooLong = manifest.shards.find(({ bytes }) => bytes > LARGEST_SHARD);
   const gpu = gpuObstacles(manifest, adapter);
-  const cpu = cpuObstacles(machine.simd, sum(["vision", "lm"]));
+  const cpu = cpuObstacles(machine.simd, sum(planFor(false), ["vision", "lm"]));
   const device = tooLong ? null : choose(choice, adapter, gpu, cpu);
+  const plan = planFor(device === "webgpu");
 
   const reasons: string[] = [];
   if (tooLong) {
@@ -50,8 +54,8 @@ export function admit(
   reasons.push(...explain(choice, device, adapter, gpu, cpu));
 
   const taskOf = (task: Task["task"], needed: readonly Component[]): Task => {
-    const parts = needed.filter((part) => resident.has(part));
-    const bytes = sum(parts);
+    const parts = needed.filter((part) => manifest.components[part]);
+    const bytes = sum(plan, parts);
     const blocked = device === "webgpu" ? gpu.byComponent.filter(([part]) => parts.includes(part)) : [];
     const fits = device !== null && blocked.length === 0 && (device === "webgpu" || bytes <= CPU_MEMORY);
     reasons.push(...blocked.map(([, why]) => why));
@@ -109,27 +113,41 @@ export function components(manifest: Manifest): Component[] {
   return COMPONENTS.filter((component) => manifest.components[component]);
 }
 
-function planOf(manifest: Manifest, component: Component, cached: ReadonlyMap<string, number>): ComponentPlan {
+function planOf(
+  manifest: Manifest,
+  component: Component,
+  cached: ReadonlyMap<string, number>,
+  onGpu: boolean,
+): ComponentPlan {
   const { shards, bytes } = manifest.components[component]!;
   const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
   return {
     component,
     download: bytes,
-    resident: tensors.reduce((sum, tensor) => sum + residentBytes(manifest, tensor), 0),
+    resident: tensors.reduce((sum, tensor) => sum + residentBytes(manifest, tensor, onGpu), 0),
     cached: shards.reduce((sum, shard) => sum + (cached.get(shard) ?? 0), 0),
   };
 }
 
+/** Whether a tensor is a matrix of f16 in rows of whole blocks, which stays packed on a GPU. */
+function isHalves({ quantization }: Manifest, { name, dtype, shape, logical }: TensorEntry): boolean {
+  const inBlocks = shape.length === 2 && shape[0]! > 0 && shape[1]! > 0 && shape[1]! % BLOCK === 0;
+  return dtype === "F16" && inBlocks && !logical && !Object.hasOwn(quantization, name);
+}
+
 /**
- * Bytes of a tensor on the device: quantized matrices stay packed, everything else of floats widens to f32, the weights of convolutions
- * too, whose scales and minimums are gone then.
+ * Bytes of a tensor on the device: quantized matrices stay packed, on a GPU those of f16 too. Everything else of floats widens to f32,
+ * the weights of convolutions too, whose scales and minimums are gone then.
  */
-export function residentBytes({ quantization, tensors }: Manifest, { name, dtype, shape, logical }: TensorEntry): number {
+export function residentBytes(manifest: Manifest, tensor: TensorEntry, onGpu: boolean): number {
+  const { quantization, tensors } = manifest;
+  const { name, dtype, shape, logical } = tensor;
   const elements = (logical ?? shape).reduce((product, side) => product * side, 1);
   if (logical) return elements * 4;
   const of = /^(.*)\.(?:scales|mins)$/.exec(name)?.[1];
   if (of !== undefined && Object.hasOwn(quantization, of))
     return tensors.some((tensor) => tensor.name === of && tensor.logical) ? 0 : elements * 2;
+  if (onGpu && isHalves(manifest, tensor)) return elements * 2;
   return elements * (dtype.includes("F") ? 4 : DTYPE_BYTES[dtype]!);
 }
 
@@ -154,11 +172,12 @@ function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObsta
   const byComponent: GpuObstacles["byComponent"] = [];
   for (const component of components(manifest)) {
     const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
-    // Quantized matrices are split by rows, and so need no large buffer.
-    const split = ({ name, logical }: TensorEntry) => !logical && Object.hasOwn(manifest.quantization, name);
-    const stuck = tensors.find((tensor) => !split(tensor) && residentBytes(manifest, tensor) > largest);
+    // Packed matrices are split by rows, and so need no large buffer.
+    const split = (tensor: TensorEntry) =>
+      isHalves(manifest, tensor) || (!tensor.logical && Object.hasOwn(manifest.quantization, tensor.name));
+    const stuck = tensors.find((tensor) => !split(tensor) && residentBytes(manifest, tensor, true) > largest);
     if (!stuck) continue;
-    const bytes = formatBytes(residentBytes(manifest, stuck));
+    const bytes = formatBytes(residentBytes(manifest, stuck, true));
     byComponent.push([
       component,
       `Tensor ${stuck.name} takes ${bytes}, and a buffer has at most ${formatBytes(largest)} here.`,

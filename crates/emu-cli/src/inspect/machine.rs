@@ -3,6 +3,7 @@
 use emu_kernels::burn::tensor::read_sync;
 use emu_kernels::burn::tensor::wgpu::wgpu;
 use emu_kernels::device::{DeviceChoice, open};
+use emu_kernels::packed::keeps_halves;
 
 /// A device and its limits, as far as the system tells them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Machine {
     pub memory: Option<u64>,
     /// Bytes of the largest buffer that can be made and bound.
     pub largest_buffer: Option<u64>,
+    /// Whether matrices of f16 stay so on it.
+    pub halves: bool,
     /// Why the device could not be opened.
     pub trouble: Option<String>,
 }
@@ -28,6 +31,7 @@ impl Machine {
                     device: "none".into(),
                     memory: memory_available(),
                     largest_buffer: None,
+                    halves: false,
                     trouble: Some(error.to_string()),
                 };
             }
@@ -40,6 +44,7 @@ impl Machine {
             )
         });
         Self {
+            halves: keeps_halves(&opened.device),
             device: opened.name,
             memory: if discrete { None } else { memory_available() },
             largest_buffer: adapter.map(|(_, largest)| largest),

@@ -27,12 +27,13 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         reader.verify()?;
         waiting.finish_and_clear();
     }
+    let machine = Machine::look(args.device.device.into());
     let report = Report {
         manifest,
         summary: summary(&config),
-        components: needs::components(manifest),
-        tasks: needs::tasks(manifest, &config),
-        machine: Machine::look(args.device.device.into()),
+        components: needs::components(manifest, machine.halves),
+        tasks: needs::tasks(manifest, &config, machine.halves),
+        machine,
         verified: args.verify,
     };
     match args.json {

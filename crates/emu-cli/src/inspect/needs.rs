@@ -93,8 +93,8 @@ impl TaskNeeds {
     }
 }
 
-/// What each component takes.
-pub fn components(manifest: &Manifest) -> BTreeMap<String, ComponentNeeds> {
+/// What each component takes, where matrices of f16 stay packed (`halves`) or not.
+pub fn components(manifest: &Manifest, halves: bool) -> BTreeMap<String, ComponentNeeds> {
     let mut needs: BTreeMap<String, ComponentNeeds> = BTreeMap::new();
     for (name, component) in &manifest.components {
         let need = needs.entry(name.clone()).or_default();
@@ -114,16 +114,16 @@ pub fn components(manifest: &Manifest) -> BTreeMap<String, ComponentNeeds> {
         let stored = tensor.info().byte_len().unwrap_or(usize::MAX) as u64;
         need.largest_stored = need.largest_stored.max(stored);
         need.parameters += values.get(tensor.name.as_str()).copied().unwrap_or(0);
-        let resident = manifest.resident_bytes(tensor);
+        let resident = manifest.resident_bytes(tensor, halves);
         need.resident += resident;
         need.largest_buffer = need.largest_buffer.max(resident);
     }
     needs
 }
 
-/// What each task takes that the pack has the components for.
-pub fn tasks(manifest: &Manifest, config: &ModelConfig) -> Vec<TaskNeeds> {
-    let components = components(manifest);
+/// What each task takes that the pack has the components for; `halves` as for [`components`].
+pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<TaskNeeds> {
+    let components = components(manifest, halves);
     let lm = &config.emu.lm;
     let cache = |positions: usize| {
         let position = 2 * lm.layers * lm.kv_heads * lm.head_size;
@@ -190,6 +190,7 @@ mod tests {
             device: "a GPU".into(),
             memory,
             largest_buffer,
+            halves: true,
             trouble: None,
         }
     }

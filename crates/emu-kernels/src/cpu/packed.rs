@@ -20,6 +20,7 @@ const MATRIX_TILE: usize = 192;
 #[derive(Clone, Copy)]
 struct Blocks<'a> {
     words: &'a [u32],
+    /// Read where the scheme has them, as minimums.
     scales: &'a [f16],
     mins: &'a [f16],
     spec: PackedSpec,
@@ -56,7 +57,7 @@ impl<'a> Blocks<'a> {
         let (all, _) = bytes.as_chunks::<N>();
         let scale = self.scales[at].to_f32();
         let offset = match self.spec.scheme {
-            Scheme::Q8 => 0.0,
+            Scheme::F16 | Scheme::Q8 => 0.0,
             // The sign bit is flipped on reading: 0 to 15 stands for -8 to 7.
             Scheme::Q4 => -8.0 * scale,
             Scheme::Q4_1 => self.mins[at].to_f32(),
@@ -72,9 +73,22 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// The bits of the halves of row `row`.
+    #[inline(always)]
+    fn halves(&self, row: usize) -> &[u16] {
+        let bits: &[u16] = bytemuck::cast_slice(self.words);
+        &bits[row * self.spec.width..][..self.spec.width]
+    }
+
     /// Unpacks row `row` into `out`.
     #[inline(always)]
     fn unpack(&self, row: usize, out: &mut [f32]) {
+        if self.spec.scheme == Scheme::F16 {
+            for (o, &bits) in out.iter_mut().zip(self.halves(row)) {
+                *o = bytes::widened(bits);
+            }
+            return;
+        }
         let flip = self.flip();
         for (at, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let at = row * self.blocks() + at;
@@ -127,7 +141,7 @@ pub fn linear(
     [bias, residual]: [FlexTensor; 2],
     spec: PackedSpec,
 ) -> FlexTensor {
-    if spec.inputs == Inputs::Bytes {
+    if spec.inputs == Inputs::Bytes && spec.scheme.bits() <= 8 {
         return of_bytes(x, [words, scales, mins], [bias, residual], spec);
     }
     if spec.pair {
@@ -150,15 +164,16 @@ pub fn linear(
     if rows <= FEW {
         let split: Vec<Split> = x
             .chunks_exact(width)
-            .map(|row| Split::new(row, spec.scheme != Scheme::Q8))
+            .map(|row| Split::new(row, spec.scheme.bits() == 4))
             .collect();
         for_each(tiles, |(tile, y)| {
             for (o, y) in y.chunks_exact_mut(rows).enumerate() {
                 let row = tile * TILE + o;
                 for (y, x) in y.iter_mut().zip(&split) {
                     *y = match spec.scheme {
+                        Scheme::F16 => dot_halves(&blocks, row, x),
                         Scheme::Q8 => dot_bytes(&blocks, row, x),
-                        _ => dot_nibbles(&blocks, row, x),
+                        Scheme::Q4 | Scheme::Q4_1 => dot_nibbles(&blocks, row, x),
                     };
                 }
             }
@@ -263,6 +278,19 @@ fn dot_bytes(blocks: &Blocks, row: usize, x: &Split) -> f32 {
         }
         for i in 0..HALF {
             total[i] += part[i] * scale;
+        }
+    }
+    total.iter().sum()
+}
+
+/// A row times `x`, of halves.
+#[inline(always)]
+fn dot_halves(blocks: &Blocks, row: usize, x: &Split) -> f32 {
+    let mut total = [0.0f32; BLOCK];
+    let halves = blocks.halves(row).as_chunks::<BLOCK>().0;
+    for (halves, x) in halves.iter().zip(x.values.as_chunks::<BLOCK>().0) {
+        for i in 0..BLOCK {
+            total[i] += bytes::widened(halves[i]) * x[i];
         }
     }
     total.iter().sum()

@@ -56,7 +56,10 @@ impl Tiles {
     /// Vectors of workgroup memory: what all slices load, or the sums of one. As the shader counts them.
     fn shared(&self) -> usize {
         let loaded = self.slices * self.step * (self.out / 4 + 1 + self.pixels / 4);
-        loaded.max(self.out * self.pixels / 4)
+        match self.slices {
+            1 => loaded,
+            _ => loaded.max(self.out * self.pixels / 4),
+        }
     }
 
     fn invocations(&self) -> usize {

@@ -12,22 +12,42 @@ const FEW: usize = 8;
 const WIDE: usize = 64;
 
 impl PackedSpec {
-    /// What all of the shaders want to know. The optional buffers follow the four that are always there.
+    /// Optional buffers that the shaders read: scales, minimums, bias, residual. They follow the three that are always
+    /// there.
+    fn optional(&self) -> [bool; 4] {
+        let scheme = self.scheme;
+        [
+            scheme.has_scales(),
+            scheme.has_mins(),
+            self.bias,
+            self.residual,
+        ]
+    }
+
+    /// The place of an optional buffer, or of what follows all of them.
+    fn place(&self, optional: usize) -> usize {
+        let before = self.optional().into_iter().take(optional);
+        3 + before.filter(|is| *is).count()
+    }
+
+    /// What all of the shaders want to know.
     fn constants(&self) -> Vec<(&'static str, usize)> {
-        let mins = usize::from(self.scheme.has_mins());
         vec![
             ("blocks", self.width / BLOCK),
             ("out", self.out),
             ("bits", self.scheme.bits()),
             ("nibbles", usize::from(self.scheme.bits() == 4)),
             ("bytes", usize::from(self.scheme.bits() == 8)),
+            ("halves", usize::from(self.scheme.bits() == 16)),
             ("flip", if self.scheme == Scheme::Q4 { 8 } else { 0 }),
-            ("mins", mins),
-            ("mins_at", 4),
+            ("scales", usize::from(self.scheme.has_scales())),
+            ("scales_at", self.place(0)),
+            ("mins", usize::from(self.scheme.has_mins())),
+            ("mins_at", self.place(1)),
             ("bias", usize::from(self.bias)),
-            ("bias_at", 4 + mins),
+            ("bias_at", self.place(2)),
             ("residual", usize::from(self.residual)),
-            ("residual_at", 4 + mins + usize::from(self.bias)),
+            ("residual_at", self.place(3)),
         ]
     }
 }
@@ -70,7 +90,6 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let tall = if rows > WIDE / 2 { 16 } else { 8 };
     let mut constants = spec.constants();
     constants.retain(|(name, _)| !matches!(*name, "blocks" | "out"));
-    let optional = [spec.scheme.has_mins(), spec.bias, spec.residual];
     constants.extend([
         ("pair", usize::from(spec.pair)),
         ("single", usize::from(!spec.pair)),
@@ -78,7 +97,7 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         ("wide", wide),
         ("tall", tall),
         ("taller", usize::from(tall > 8)),
-        ("info_at", 4 + optional.iter().filter(|&&is| is).count()),
+        ("info_at", spec.place(4)),
     ]);
     let shader = Shader {
         name: "packed_matrix",
@@ -118,16 +137,9 @@ pub fn linear(
         matrix(&spec, rows)
     };
     let (bias, residual) = (into_contiguous(bias), into_contiguous(residual));
-    let mut tensors = vec![&x, &words, &scales, &y];
-    if spec.scheme.has_mins() {
-        tensors.push(&mins);
-    }
-    if spec.bias {
-        tensors.push(&bias);
-    }
-    if spec.residual {
-        tensors.push(&residual);
-    }
+    let mut tensors = vec![&x, &words, &y];
+    let optional = [&scales, &mins, &bias, &residual];
+    tensors.extend(optional.into_iter().zip(spec.optional()).filter_map(bound));
     // Not read where rows are few, and not bound there.
     let words = if rows <= FEW {
         vec![]
@@ -136,6 +148,11 @@ pub fn linear(
     };
     shader.launch_with(workgroups, &tensors, &words);
     y
+}
+
+/// An optional buffer that is read.
+fn bound<'a>((tensor, is): (&'a CubeTensor, bool)) -> Option<&'a CubeTensor> {
+    is.then_some(tensor)
 }
 
 /// Rows, unpacked: `[n]` ids to `[n, in]`.
@@ -148,10 +165,13 @@ pub fn rows(
     let n = ids.meta.shape()[0];
     let y = output(&ids, Shape::new([n, spec.width]));
     let (shader, workgroups) = table(&spec, n);
-    let mut tensors = vec![&ids, &words, &scales, &y];
-    if spec.scheme.has_mins() {
-        tensors.push(&mins);
-    }
+    let mut tensors = vec![&ids, &words, &y];
+    tensors.extend(
+        [&scales, &mins]
+            .into_iter()
+            .zip(spec.optional())
+            .filter_map(bound),
+    );
     shader.launch(workgroups, &tensors);
     y
 }

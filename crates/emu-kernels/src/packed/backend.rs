@@ -43,8 +43,8 @@ impl PackedSpec {
     }
 }
 
-/// The extension of Burn's backends. `words`, `scales` and `mins` as in [`super::Packed`]; `mins` is a placeholder where
-/// the scheme has none.
+/// The extension of Burn's backends. `words`, `scales` and `mins` as in [`super::Packed`]; scales and minimums are
+/// placeholders where the scheme has none.
 #[allow(missing_docs)]
 #[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex))]
 #[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]

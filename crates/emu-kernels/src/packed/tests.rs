@@ -6,7 +6,7 @@ use super::*;
 use crate::device::{self, DeviceChoice};
 use crate::random::Philox;
 
-const ALL: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
+const ALL: [Scheme; 4] = [Scheme::F16, Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
 
 /// A packed matrix of random blocks, and its values in f64.
 fn random(seed: u32, scheme: Scheme, shape: [usize; 2], device: &Device) -> (Packed, Vec<f64>) {
@@ -23,8 +23,13 @@ fn random_split(
     let mut random = Philox::with_stream(9, seed, 0);
     let mut uniform = || f64::from(random.uniform());
     let blocks = out * width / BLOCK;
+    let mut half_word = || match scheme {
+        // Both signs; some halves are denormal.
+        Scheme::F16 => u32::from(f16::from_f64((uniform() - 0.5).powi(3)).to_bits()),
+        _ => (uniform() * 65_536.0) as u32,
+    };
     let words: Vec<u32> = (0..blocks * scheme.words())
-        .map(|_| (uniform() * 65_536.0) as u32 | ((uniform() * 65_536.0) as u32) << 16)
+        .map(|_| half_word() | half_word() << 16)
         .collect();
     // Of either sign, as the converter makes them.
     let halves = |uniform: &mut dyn FnMut() -> f64, size: f64| -> Vec<f16> {
@@ -42,6 +47,7 @@ fn random_split(
             let stored = word >> (at * bits % 32) & ((1u32 << bits) - 1);
             let (scale, min) = (scales[block].to_f64(), mins[block].to_f64());
             match scheme {
+                Scheme::F16 => f16::from_bits(stored as u16).to_f64(),
                 Scheme::Q8 => f64::from(stored as u8 as i8) * scale,
                 Scheme::Q4 => (f64::from(stored) - if stored > 7 { 16.0 } else { 0.0 }) * scale,
                 Scheme::Q4_1 => f64::from(stored) * scale + min,
@@ -49,7 +55,10 @@ fn random_split(
         })
         .collect();
     let bits_of = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let (scales, mins) = (bits_of(&scales), bits_of(&mins));
+    let (mut scales, mins) = (bits_of(&scales), bits_of(&mins));
+    if !scheme.has_scales() {
+        scales.clear();
+    }
     let mins = scheme.has_mins().then_some(&mins[..]);
     let packed = Packed::split(scheme, [out, width], &words, &scales, mins, binding, device);
     (packed.expect("parts that fit"), values)
@@ -57,6 +66,24 @@ fn random_split(
 
 fn floats<const D: usize>(x: Tensor<D>) -> Vec<f64> {
     x.into_data().iter::<f64>().collect()
+}
+
+/// What `f` makes of so many elements: in memory that is full of NaN before, beside tensors that nothing may write to.
+fn guarded<const D: usize>(
+    elements: usize,
+    device: &Device,
+    f: impl FnOnce() -> Tensor<D>,
+) -> Vec<f64> {
+    const GUARD: f32 = 7.5;
+    let full = |value| Tensor::<1>::full([elements], value, device);
+    let [before, dirt, after] = [GUARD, f32::NAN, GUARD].map(full);
+    // Filled, and free again.
+    drop(dirt.into_data());
+    let made = floats(f());
+    for guard in [before, after] {
+        assert!(floats(guard).iter().all(|&v| v == f64::from(GUARD)));
+    }
+    made
 }
 
 /// The greatest difference; infinite where one is not a number or they are not as many.
@@ -88,11 +115,13 @@ fn products(device: &Device) {
                 }
                 let mut random = Philox::with_stream(10, rows as u32, 0);
                 let (xs, bs) = (random.normals(rows * width), random.normals(out));
+                let rs = random.normals(rows * out);
                 let tensor = |v: &[f32], shape| {
                     Tensor::<2>::from_data(TensorData::new(v.to_vec(), shape), device)
                 };
                 let x = tensor(&xs, [rows, width]);
                 let bias = (rows % 2 == 1).then(|| tensor(&bs, [1, out]).reshape([out]));
+                let residual = (rows % 3 == 2).then(|| tensor(&rs, [rows, out]));
                 let want: Vec<f64> = (0..rows * out)
                     .map(|i| {
                         let (x, w) = (
@@ -100,14 +129,16 @@ fn products(device: &Device) {
                             &weights[i % out * width..][..width],
                         );
                         let sum: f64 = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w).sum();
-                        sum + if bias.is_some() {
-                            f64::from(bs[i % out])
-                        } else {
-                            0.0
-                        }
+                        let bias = bias.as_ref().map_or(0.0, |_| f64::from(bs[i % out]));
+                        let residual = residual.as_ref().map_or(0.0, |_| f64::from(rs[i]));
+                        sum + bias + residual
                     })
                     .collect();
-                let error = difference(&floats(packed.linear(x, bias)), &want);
+                let made = guarded(rows * out, device, || match residual {
+                    Some(residual) => packed.linear_add(x, bias, residual),
+                    None => packed.linear(x, bias),
+                });
+                let error = difference(&made, &want);
                 let bound = 2e-5 * (width as f64).sqrt();
                 assert!(
                     error < bound,
@@ -130,10 +161,8 @@ fn tables(device: &Device) {
                 .iter()
                 .flat_map(|&id| weights[id * width..][..width].to_vec())
                 .collect();
-            assert!(
-                difference(&floats(packed.rows(index)), &want) < 1e-6,
-                "{scheme:?} {out}"
-            );
+            let made = guarded(4 * width, device, || packed.rows(index));
+            assert!(difference(&made, &want) < 1e-6, "{scheme:?} {out}");
             assert!(
                 difference(&floats(packed.dense()), &weights) < 1e-6,
                 "{scheme:?} {out}"
@@ -235,7 +264,8 @@ fn stacks(device: &Device) {
                 .zip(floats(u))
                 .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
                 .collect();
-            let error = difference(&floats(stacked.gated(x.clone())), &want);
+            let made = guarded(rows * out, device, || stacked.gated(x.clone()));
+            let error = difference(&made, &want);
             assert!(error < 1e-4, "{scheme:?}, {rows} rows: {error:e}");
             let residual = Tensor::<2>::ones([rows, 2 * out], device);
             let want: Vec<f64> = beside.iter().map(|y| y + 1.0).collect();
@@ -305,4 +335,31 @@ fn parts_that_do_not_fit_are_refused() {
     }
     let missing = Packed::new(Scheme::Q4_1, [1, 32], &[0; 4], &[0; 1], None, &device);
     assert!(missing.is_err());
+    let halves =
+        |scales: &[u16]| Packed::new(Scheme::F16, [1, 32], &[0; 16], scales, None, &device);
+    assert_eq!(halves(&[]).expect("no scales").bytes(), 64);
+    assert!(halves(&[0]).is_err());
+    for (shape, fit) in [
+        ([1, 32], true),
+        ([3, 33], false),
+        ([0, 32], false),
+        ([3, 0], false),
+    ] {
+        assert_eq!(fits(shape), fit);
+    }
+}
+
+/// Halves take inputs as they are, whatever is allowed.
+#[test]
+fn halves_round_no_inputs() {
+    let device = Device::flex();
+    let (packed, _) = random(90, Scheme::F16, [37, 96], &device);
+    for rows in [1, 9] {
+        let xs = Philox::with_stream(14, rows as u32, 0).normals(rows * 96);
+        let x = Tensor::<2>::from_data(TensorData::new(xs, [rows, 96]), &device);
+        let exact = floats(packed.linear(x.clone(), None));
+        let rounding = packed.clone().with_inputs(Inputs::Bytes);
+        assert_eq!(floats(rounding.linear(x, None)), exact);
+    }
+    assert_eq!(Inputs::by_weight(Scheme::F16), Inputs::Exact);
 }

@@ -23,7 +23,7 @@ fn bias<S: Simd>(scheme: Scheme) -> i32 {
     match scheme {
         Scheme::Q8 => S::BYTE_BIAS,
         Scheme::Q4 => 8,
-        Scheme::Q4_1 => 0,
+        Scheme::F16 | Scheme::Q4_1 => 0,
     }
 }
 
@@ -94,6 +94,8 @@ impl Job for Few<'_> {
                 Scheme::Q8 => self.columns::<S, 0>(),
                 Scheme::Q4 => self.columns::<S, 1>(),
                 Scheme::Q4_1 => self.columns::<S, 2>(),
+                // Refused before.
+                Scheme::F16 => {}
             }
         }
     }

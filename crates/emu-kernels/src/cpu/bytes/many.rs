@@ -73,7 +73,7 @@ fn bias_of_lanes(scheme: Scheme) -> i32 {
     match scheme {
         Scheme::Q8 => 128,
         Scheme::Q4 => 8,
-        Scheme::Q4_1 => 0,
+        Scheme::F16 | Scheme::Q4_1 => 0,
     }
 }
 

@@ -189,7 +189,8 @@ pub fn linear(isa: Isa, x: &[f32], w: Matrix, added: Added) -> Vec<f32> {
     let blocks = width / BLOCK;
     let rows = x.len() / width.max(1);
     let made = if w.spec.pair { out / 2 } else { out };
-    // Every access below lies within these.
+    // Halves take inputs as they are. Every access below lies within these.
+    assert!(w.spec.scheme.has_scales());
     assert_eq!(width, blocks * BLOCK);
     assert_eq!(x.len(), rows * width);
     assert!(w.bytes.len() >= out * blocks * 4 * w.spec.scheme.words());
@@ -281,7 +282,7 @@ fn gate(g: f32, u: f32) -> f32 {
 
 /// f16 by its bits.
 #[inline(always)]
-fn widened(half: u16) -> f32 {
+pub fn widened(half: u16) -> f32 {
     let half = u32::from(half);
     // The exponent moves by 112, which is exact for what is denormal too.
     let size = f32::from_bits((half & 0x7fff) << 13) * f32::from_bits(239 << 23);

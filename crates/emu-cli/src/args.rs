@@ -60,6 +60,9 @@ pub struct BenchArgs {
     /// For kernels: within a minute on a software adapter, without the largest shapes.
     #[arg(long)]
     pub quick: bool,
+    /// For kernels: only those whose name holds this.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub kernel: String,
 }
 
 /// Parts of a model that `emu bench` measures.

@@ -216,8 +216,10 @@ fn variants_on_wgpu() {
 fn variants_are_asked_for_within_a_scope() {
     let before = variants::subgroups();
     variants::with_subgroups(true, || {
-        assert_eq!(variants::subgroups(), variants::has_subgroups());
-        variants::with_subgroups(false, || assert!(!variants::subgroups()));
+        assert_eq!(variants::wide_subgroups(), variants::has_subgroups());
+        variants::with_subgroups(false, || {
+            assert!(!variants::subgroups() && !variants::wide_subgroups());
+        });
         assert_eq!(variants::subgroups(), variants::has_subgroups());
     });
     let failed = std::panic::catch_unwind(|| variants::with_subgroups(!before, || panic!("once")));

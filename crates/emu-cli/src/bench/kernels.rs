@@ -547,7 +547,15 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let copy = copy_bandwidth(device)?;
     let (peak, size) = product_peak(device, effort)?;
     let mut list = vec![];
-    for work in works(args.quick) {
+    let mut works = works(args.quick);
+    works.retain(|work| work.kernel().contains(&args.kernel));
+    if works.is_empty() {
+        bail!(
+            "No kernel has {} in its name. Leave out --kernel to see them all.",
+            args.kernel
+        );
+    }
+    for work in works {
         let mut prepared = work.prepare(device)?;
         let found = measure(device, effort, &mut *prepared)?;
         let (bytes, operations) = work.cost();

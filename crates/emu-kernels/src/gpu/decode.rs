@@ -59,7 +59,7 @@ fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
         ("numbered", usize::from(spec.sample || spec.penalty)),
         ("invocations", 256),
     ];
-    constants.extend(reductions(variants::subgroups()));
+    constants.extend(reductions(variants::wide_subgroups()));
     Shader {
         name: "choose",
         text: concat!(

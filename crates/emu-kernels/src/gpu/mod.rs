@@ -15,6 +15,9 @@ pub mod group_norm;
 pub mod norm;
 pub mod packed;
 
+#[cfg(test)]
+pub mod emulated;
+
 pub use burn_wgpu::into_contiguous;
 
 /// Most workgroups along one axis that every adapter has.
@@ -41,6 +44,10 @@ impl KernelSource for Shader {
         if cfg!(target_family = "wasm") && self.is_on("subgroups") {
             text.insert_str(0, "enable subgroups;\n");
         }
+        #[cfg(test)]
+        if self.is_on("emulated") {
+            text = emulated::text(&text);
+        }
         let template = SourceTemplate::new(text);
         self.constants.iter().fold(template, |t, (name, value)| {
             t.register(*name, value.to_string())
@@ -57,8 +64,12 @@ impl KernelSource for Shader {
 }
 
 /// The constants that choose between sums by subgroups and by trees in shared memory.
-pub fn reductions(subgroups: bool) -> [(&'static str, usize); 2] {
-    [
+pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
+    #[cfg(test)]
+    if let Some(constants) = emulated::constants() {
+        return constants;
+    }
+    vec![
         ("subgroups", usize::from(subgroups)),
         ("trees", usize::from(!subgroups)),
     ]

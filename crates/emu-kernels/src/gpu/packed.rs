@@ -42,7 +42,7 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         _ => 32,
     };
     // With subgroups the invocations of a row are a workgroup, so that nothing has to be known of how they lie in it.
-    let wide = lanes == 32 && variants::subgroups();
+    let wide = lanes == 32 && variants::wide_subgroups();
     let invocations = if wide { lanes } else { 64 };
     let matrices = if spec.pair { 2 } else { 1 };
     let out = spec.out / matrices;

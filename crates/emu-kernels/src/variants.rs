@@ -118,18 +118,16 @@ mod tests {
         let cases = crate::selftest::CASES.iter();
         let cases: Vec<_> = cases.filter(|c| concerned.contains(&c.operation)).collect();
         assert_eq!(cases.len(), concerned.len());
-        for lanes in [4, 8, 16, 32, 64, 128] {
-            for step in [1, 5] {
-                emulated::with(lanes, step, || {
-                    for case in &cases {
-                        let found = burn::tensor::read_sync(case.run(&device));
-                        assert!(
-                            found.is_ok(),
-                            "subgroups of {lanes}, {step} apart: {found:?}"
-                        );
-                    }
-                });
-            }
+        for (lanes, step) in [(4, 5), (8, 1), (16, 5), (32, 1), (64, 5), (128, 1)] {
+            emulated::with(lanes, step, || {
+                for case in &cases {
+                    let found = burn::tensor::read_sync(case.run(&device));
+                    assert!(
+                        found.is_ok(),
+                        "subgroups of {lanes}, {step} apart: {found:?}"
+                    );
+                }
+            });
         }
     }
 }

@@ -66,7 +66,7 @@ impl KernelSource for Shader {
 /// The constants that choose between sums by subgroups and by trees in shared memory.
 pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
     #[cfg(test)]
-    if let Some(constants) = emulated::constants() {
+    if let Some(constants) = emulated::constants().filter(|_| subgroups) {
         return constants;
     }
     vec![

@@ -2,6 +2,7 @@
 // twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/decode/tests.rs
 //
 // Keys come in chunks of one per invocation. Then the invocations share the values out: LANES of them per four elements.
+// Needs reduce.
 
 @group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;  // [B, H, E]
 @group(0) @binding(1) var<storage, read_write> keys: array<vec4<f32>>;     // [B, G, C, E]
@@ -24,7 +25,10 @@ const SCALE = inverseSqrt({{head_size}}.0);
 // What the invocations must agree on, so that they meet at every barrier.
 var<workgroup> shared_seen: u32;
 var<workgroup> query: array<vec4<f32>, E>;
+//@if trees
 var<workgroup> scores: array<f32, INVOCATIONS>;
+//@end
+var<workgroup> weights: array<f32, INVOCATIONS>;
 var<workgroup> sums: array<vec4<f32>, INVOCATIONS>;
 
 @compute @workgroup_size({{invocations}}, 1, 1)
@@ -32,6 +36,9 @@ fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    //@if subgroups
+    find_lanes();
+    //@end
     let head = workgroup.x;
     let batch = workgroup.y;
     let group = head / (H / G);
@@ -47,7 +54,8 @@ fn main(
     let element = local % E;
     let lane = local / E;
     var greatest = -3.0e38;
-    var total = 0.0;
+    // Of the positions that this invocation weighed.
+    var mass = 0.0;
     var sum = vec4<f32>(0.0);
     for (var first = 0u; first < seen; first += INVOCATIONS) {
         let position = first + local;
@@ -64,20 +72,27 @@ fn main(
             }
             score = (products.x + products.y + products.z + products.w) * SCALE;
         }
+        let count = min(INVOCATIONS, seen - first);
+        //@if subgroups
+        let top = max(greatest, most(local, score));
+        //@end
+        //@if trees
+        // Each for itself: one barrier in place of a tree's.
         scores[local] = score;
         workgroupBarrier();
-        let count = min(INVOCATIONS, seen - first);
-        var most = greatest;
+        var top = greatest;
         for (var i = 0u; i < count; i++) {
-            most = max(most, scores[i]);
+            top = max(top, scores[i]);
         }
-        let shrink = exp(greatest - most);
-        greatest = most;
-        total *= shrink;
+        //@end
+        let shrink = exp(greatest - top);
+        greatest = top;
+        let weight = select(0.0, exp(score - top), position < seen);
+        // Whoever comes here again has passed the barrier above, behind the last reading of the weights.
+        weights[local] = weight;
+        mass = mass * shrink + weight;
         sum *= shrink;
-        for (var i = 0u; i < count; i++) {
-            total += exp(scores[i] - most);
-        }
+        workgroupBarrier();
         if lane < LANES {
             for (var i = lane; i < count; i += LANES) {
                 let position = first + i;
@@ -85,11 +100,11 @@ fn main(
                 //@if beams
                 row = u32(table[batch * seen + position]);
                 //@end
-                sum += exp(scores[i] - most) * values[((row * G + group) * C + position) * E + element];
+                sum += weights[i] * values[((row * G + group) * C + position) * E + element];
             }
         }
-        workgroupBarrier();
     }
+    let masses = total(local, mass);
     sums[local] = sum;
     workgroupBarrier();
     if local < E {
@@ -97,6 +112,6 @@ fn main(
         for (var i = 1u; i < LANES; i++) {
             all += sums[i * E + local];
         }
-        y[(batch * H + head) * E + local] = all / total;
+        y[(batch * H + head) * E + local] = all / masses;
     }
 }

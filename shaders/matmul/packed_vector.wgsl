@@ -2,7 +2,8 @@
 // With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
 // twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
-// A row of W belongs to LANES invocations, which take its blocks in turns; an invocation works on PER rows.
+// A row of W belongs to LANES invocations, which take its blocks in turns; an invocation works on PER rows. With subgroups
+// they are a whole workgroup, whose sums are made as in reduce.
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<vec4<u32>>;  // [OUT, BLOCKS * BITS / 4]
@@ -61,6 +62,19 @@ fn four(low: u32, high: u32) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(low), unpack2x16float(high));
 }
 //@end
+
+// Element `i` of this group's part of y, but for what is added.
+fn finish(i: u32, row: u32, product: f32) {
+    var sum = product;
+    //@if bias
+    sum += bias[row];
+    //@end
+    let to = (i % ROWS) * OUT + row;
+    //@if residual
+    sum += residual[to];
+    //@end
+    y[to] = sum;
+}
 
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
@@ -131,6 +145,34 @@ fn main(
             }
         }
     }
+    //@if subgroups
+    let lanes = subgroupAdd(1u);
+    let rank = subgroupExclusiveAdd(1u);
+    for (var i = 0u; i < SUMS; i++) {
+        let sum = subgroupAdd(sums[i]);
+        partial[i * INVOCATIONS + local] = select(0.0, sum, rank == 0u);
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < PER * ROWS; i++) {
+        var sum = 0.0;
+        for (var other = rank; other < INVOCATIONS; other += lanes) {
+            sum += partial[i * INVOCATIONS + other];
+        }
+        sum = subgroupAdd(sum);
+        //@if pair
+        var factor = 0.0;
+        for (var other = rank; other < INVOCATIONS; other += lanes) {
+            factor += partial[(i + PER * ROWS) * INVOCATIONS + other];
+        }
+        sum = sum / (1.0 + exp(-sum)) * subgroupAdd(factor);
+        //@end
+        let row = first + i / ROWS;
+        if local == i && row < OUT {
+            finish(i, row, sum);
+        }
+    }
+    //@end
+    //@if trees
     for (var i = 0u; i < SUMS; i++) {
         partial[local * SUMS + i] = sums[i];
     }
@@ -154,13 +196,7 @@ fn main(
         //@if pair
         sum = sum / (1.0 + exp(-sum)) * factor;
         //@end
-        //@if bias
-        sum += bias[row];
-        //@end
-        let to = (i % ROWS) * OUT + row;
-        //@if residual
-        sum += residual[to];
-        //@end
-        y[to] = sum;
+        finish(i, row, sum);
     }
+    //@end
 }

@@ -2,7 +2,7 @@
 // workgroup per image and group, which reads its group three times: mean, squares of what differs from it, result.
 // twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// With `beside`, the channels of a second tensor follow those of x.
+// Needs reduce. With `beside`, the channels of a second tensor follow those of x.
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, AREA]
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [C]
@@ -22,8 +22,6 @@ const INVOCATIONS = {{invocations}}u;
 // 1 / eps, a whole number
 const INVERSE_EPS = {{inverse_eps}}.0;
 
-var<workgroup> partial: array<f32, INVOCATIONS>;
-
 // Element `i` of a group whose first channel is `channel`.
 fn value(batch: u32, channel: u32, i: u32) -> f32 {
     //@if beside
@@ -35,27 +33,15 @@ fn value(batch: u32, channel: u32, i: u32) -> f32 {
     return x[(batch * FIRST + channel) * AREA + i];
 }
 
-// The sum of every invocation's number, to every invocation.
-fn total(local: u32, sum: f32) -> f32 {
-    partial[local] = sum;
-    workgroupBarrier();
-    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
-        if local < step {
-            partial[local] += partial[local + step];
-        }
-        workgroupBarrier();
-    }
-    let sums = partial[0];
-    workgroupBarrier();
-    return sums;
-}
-
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    //@if subgroups
+    find_lanes();
+    //@end
     let index = workgroup.x + workgroup.y * workgroups.x;
     // The last workgroups of a folded grid may have nothing to do: they go over no element.
     let size = select(0u, SIZE, index < B * G);

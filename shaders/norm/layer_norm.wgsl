@@ -1,4 +1,4 @@
-// layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows; a workgroup per row.
+// layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows; a workgroup per row. Needs reduce.
 // twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/layer_norm.rs
 //
 // The variance is that of the differences from the mean: a sum of squares would lose what a large mean leaves.
@@ -20,27 +20,15 @@ struct Info {
 const D = {{width}}u;
 const INVOCATIONS = {{invocations}}u;
 
-var<workgroup> partial: array<f32, INVOCATIONS>;
-
-fn total(value: f32, local: u32) -> f32 {
-    workgroupBarrier();
-    partial[local] = value;
-    workgroupBarrier();
-    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
-        if local < step {
-            partial[local] += partial[local + step];
-        }
-        workgroupBarrier();
-    }
-    return partial[0];
-}
-
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    //@if subgroups
+    find_lanes();
+    //@end
     let row = workgroup.x + workgroup.y * workgroups.x;
     if row >= info.rows {
         return;
@@ -51,13 +39,13 @@ fn main(
     for (var i = local; i < D; i += INVOCATIONS) {
         sum += x[first + i * step];
     }
-    let mean = total(sum, local) / f32(D);
+    let mean = total(local, sum) / f32(D);
     var squares = 0.0;
     for (var i = local; i < D; i += INVOCATIONS) {
         let value = x[first + i * step] - mean;
         squares += value * value;
     }
-    let scale = inverseSqrt(total(squares, local) / f32(D) + info.eps);
+    let scale = inverseSqrt(total(local, squares) / f32(D) + info.eps);
     for (var i = local; i < D; i += INVOCATIONS) {
         y[row * D + i] = (x[first + i * step] - mean) * scale * weight[i] + bias[i];
     }

@@ -1,4 +1,4 @@
-// rms_norm: rows over their root mean square, times a weight; a workgroup per row.
+// rms_norm: rows over their root mean square, times a weight; a workgroup per row. Needs reduce.
 // twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/decode/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [rows, D]
@@ -10,14 +10,15 @@ const INVOCATIONS = {{invocations}}u;
 // 1 / eps, a whole number
 const INVERSE_EPS = {{inverse_eps}}.0;
 
-var<workgroup> partial: array<f32, INVOCATIONS>;
-
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    //@if subgroups
+    find_lanes();
+    //@end
     let row = workgroup.x + workgroup.y * workgroups.x;
     let inside = (row + 1u) * D <= arrayLength(&y);
     var sum = 0.0;
@@ -27,15 +28,7 @@ fn main(
             sum += value * value;
         }
     }
-    partial[local] = sum;
-    workgroupBarrier();
-    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
-        if local < step {
-            partial[local] += partial[local + step];
-        }
-        workgroupBarrier();
-    }
-    let scale = inverseSqrt(partial[0] / f32(D) + 1.0 / INVERSE_EPS);
+    let scale = inverseSqrt(total(local, sum) / f32(D) + 1.0 / INVERSE_EPS);
     if inside {
         for (var i = local; i < D; i += INVOCATIONS) {
             y[row * D + i] = x[row * D + i] * scale * weight[i];

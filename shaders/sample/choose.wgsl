@@ -2,7 +2,7 @@
 // twin  crates/emu-kernels/src/cpu/sample.rs     test  crates/emu-kernels/src/decode/tests.rs
 //
 // The tokens that may be drawn are those above a threshold, which is found bit by bit, and of those that equal it the first
-// few. They are drawn in the order of the vocabulary, of which each invocation has a stretch.
+// few. They are drawn in the order of the vocabulary, of which each invocation has a stretch. Needs reduce.
 
 @group(0) @binding(0) var<storage, read_write> logits: array<f32>;   // [WIDTH], changed
 @group(0) @binding(1) var<storage, read_write> token: array<i32>;    // [1]; -1 where a logit is not a number
@@ -23,7 +23,12 @@ const LEAST = -3.4028234e38;
 
 var<workgroup> shared_count: u32;
 var<workgroup> strange: atomic<u32>;
+//@if trees
 var<workgroup> tally: atomic<u32>;
+//@end
+//@if subgroups
+var<workgroup> shared_sum: f32;
+//@end
 var<workgroup> values: array<f32, INVOCATIONS>;
 var<workgroup> indices: array<u32, INVOCATIONS>;
 var<workgroup> chosen: u32;
@@ -35,20 +40,25 @@ fn key(value: f32) -> u32 {
     return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
 }
 
-// The sum over all invocations, for all of them.
-fn total(local: u32, value: f32) -> f32 {
-    values[local] = value;
-    workgroupBarrier();
-    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
-        if local < step {
-            values[local] += values[local + step];
-        }
-        workgroupBarrier();
+// The sum over all invocations, for all of them the same to the last bit.
+fn agreed(local: u32, value: f32) -> f32 {
+    var sum = total(local, value);
+    //@if subgroups
+    if local == 0u {
+        shared_sum = sum;
     }
-    let sum = workgroupUniformLoad(&values[0]);
+    sum = workgroupUniformLoad(&shared_sum);
+    //@end
     return sum;
 }
 
+//@if subgroups
+// Such numbers are exact up to 2^24.
+fn count(local: u32, value: u32) -> u32 {
+    return u32(total(local, f32(value)));
+}
+//@end
+//@if trees
 fn count(local: u32, value: u32) -> u32 {
     if local == 0u {
         atomicStore(&tally, 0u);
@@ -62,9 +72,13 @@ fn count(local: u32, value: u32) -> u32 {
     let sum = workgroupUniformLoad(&shared_count);
     return sum;
 }
+//@end
 
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(@builtin(local_invocation_index) local: u32) {
+    //@if subgroups
+    find_lanes();
+    //@end
     let capacity = arrayLength(&history) - 1u;
     if local == 0u {
         shared_count = min(u32(max(history[0], 0)), capacity);
@@ -131,6 +145,17 @@ fn main(@builtin(local_invocation_index) local: u32) {
             best = i;
         }
     }
+    //@if subgroups
+    let own = greatest;
+    greatest = most(local, own);
+    // Exact up to 2^24.
+    let found = most(local, select(-f32(WIDTH), -f32(best), own == greatest));
+    if local == 0u {
+        // None where not one of them is finite.
+        chosen = u32(-found) % WIDTH;
+    }
+    //@end
+    //@if trees
     values[local] = greatest;
     indices[local] = best;
     workgroupBarrier();
@@ -150,6 +175,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     if local == 0u {
         chosen = indices[0];
     }
+    //@end
 
     //@if sample
     let heat = 1.0 / numbers[0];
@@ -192,25 +218,20 @@ fn main(@builtin(local_invocation_index) local: u32) {
             }
         }
         let tied = min(count(local, equal), ties);
-        values[local] = weight;
-        workgroupBarrier();
-        if local == 0u {
-            for (var i = 1u; i < INVOCATIONS; i++) {
-                values[0] = max(values[0], values[i]);
-            }
-        }
-        let each = workgroupUniformLoad(&values[0]);
-        let wanted = numbers[1] * (total(local, above) + f32(tied) * each);
+        let wanted = numbers[1] * (agreed(local, above) + f32(tied) * most(local, weight));
+        // From nothing: bits of the other threshold would stand in the way of higher ones.
+        threshold = 0u;
         for (var bit = 32u; bit > 0u; bit--) {
             let candidate = threshold | (1u << (bit - 1u));
             var mass = 0.0;
             for (var i = local; i < WIDTH; i += INVOCATIONS) {
                 mass += select(0.0, exp((logits[i] - greatest) * heat), key(logits[i]) >= candidate);
             }
-            if total(local, mass) >= wanted {
+            if agreed(local, mass) >= wanted {
                 threshold = candidate;
             }
         }
+        threshold = max(threshold, least);
         // As many of equals as it takes.
         var more = 0.0;
         weight = 0.0;
@@ -220,15 +241,8 @@ fn main(@builtin(local_invocation_index) local: u32) {
             more += select(0.0, w, k > threshold);
             weight = select(weight, w, k == threshold);
         }
-        let missing = wanted - total(local, more);
-        values[local] = weight;
-        workgroupBarrier();
-        if local == 0u {
-            for (var i = 1u; i < INVOCATIONS; i++) {
-                values[0] = max(values[0], values[i]);
-            }
-        }
-        let one = workgroupUniformLoad(&values[0]);
+        let missing = wanted - agreed(local, more);
+        let one = most(local, weight);
         let few = max(u32(ceil(missing / max(one, 1e-37))), 1u);
         ties = select(few, min(few, ties), threshold == least);
     }

@@ -57,6 +57,12 @@ pub struct BenchArgs {
     /// For image: denoising steps.
     #[arg(long, default_value_t = 4, value_parser = positive)]
     pub steps: usize,
+    /// For kernels: within a minute on a software adapter, without the largest shapes.
+    #[arg(long)]
+    pub quick: bool,
+    /// For kernels: only those whose name holds this.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub kernel: String,
 }
 
 /// Parts of a model that `emu bench` measures.
@@ -68,6 +74,9 @@ pub enum BenchPart {
     Vision,
     /// A denoising step.
     Image,
+    /// Our GPU kernels one by one, beside the fastest copy and the fastest product of matrices. Takes no model, and any
+    /// adapter: a software one where there is no other.
+    Kernels,
 }
 
 /// `emu eval`

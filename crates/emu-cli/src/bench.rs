@@ -23,13 +23,18 @@ use crate::args::{BenchArgs, BenchPart};
 use crate::output::{json_line, print_now, spinner};
 use crate::runtime::Runtime;
 
+mod kernels;
+
 /// Bytes that the copy moves, each of them read and written.
 const COPY: usize = 1 << 27;
 /// Times a copy is taken, of which the fastest counts.
 const COPIES: usize = 5;
 
-/// Measures a part of a model.
+/// Measures a part of a model, or the kernels.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.part == BenchPart::Kernels {
+        return kernels::run(args);
+    }
     let alone = { args.model.model.as_deref() }.filter(|path| GgufFile::is_one(path));
     let (name, found) = match (args.part, alone) {
         (BenchPart::Lm, Some(path)) => ("lm", alone_lm(path, args)?),
@@ -41,7 +46,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             match part {
                 BenchPart::Lm => ("lm", pack_lm(&runtime, args)?),
                 BenchPart::Vision => ("vision", vision(&runtime)?),
-                BenchPart::Image => ("image", image(&runtime, args)?),
+                BenchPart::Image | BenchPart::Kernels => ("image", image(&runtime, args)?),
             }
         }
     };

@@ -91,3 +91,58 @@ fn within_the_limits(lm: &Value) {
         "{moved} bytes of weights of {there}"
     );
 }
+
+#[test]
+fn every_kernel_is_timed_on_wgpu() {
+    // Without a GPU's kernels there is nothing to time.
+    fails(
+        &["bench", "kernels", "--device", "cpu"],
+        &["the kernels of GPUs", "--device"],
+    );
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP bench-kernels-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    let found = &json_of(&["bench", "kernels", "--quick", "--json"])[0]["kernels"];
+    for what in [
+        "copy_bandwidth_bytes_per_s",
+        "product_operations_per_s",
+        "product_size",
+    ] {
+        assert!(number(found, what) > 0.0, "{what}");
+    }
+    let cases = found["cases"].as_array().expect("cases");
+    for case in cases {
+        for what in [
+            "seconds",
+            "bytes_per_s",
+            "copy_bandwidth_share",
+            "operations_per_s",
+            "product_share",
+        ] {
+            let value = number(case, what);
+            assert!(value.is_finite() && value > 0.0, "{what} of {case}");
+        }
+        // What is timed is one launch, not copies around it.
+        assert_eq!(case["launches"], 1, "{case}");
+        assert!(number(case, "batches") >= 3.0, "{case}");
+        assert!(number(case, "seconds") < 60.0, "{case}");
+    }
+    for kernel in [
+        "packed_vector",
+        "packed_matrix",
+        "packed_rows",
+        "decode",
+        "attention",
+        "conv",
+        "group_norm",
+        "layer_norm",
+        "rms_norm",
+        "silu_pair",
+        "gelu",
+        "choose",
+    ] {
+        let timed = cases.iter().filter(|case| case["kernel"] == kernel);
+        assert!(timed.count() > 0, "no {kernel}");
+    }
+}

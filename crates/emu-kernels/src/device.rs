@@ -100,6 +100,7 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
         reason: e.to_string(),
     })?;
     let info = setup.adapter.get_info();
+    crate::variants::opened(setup.device.features(), &info);
     Ok(Opened {
         device,
         name: info.name,
@@ -174,6 +175,7 @@ mod gpu {
             })?;
         let info = setup.adapter.get_info();
         let hardware = info.device_type != wgpu::DeviceType::Cpu;
+        crate::variants::opened(setup.device.features(), &info);
         let new = Opened {
             device,
             name: format!("{} ({:?})", info.name, info.backend),

@@ -8,6 +8,7 @@
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
 //! - [`packed`]: weights that stay packed.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
+//! - `variants`: which variants of the GPU kernels are used.
 //! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
 
 #[cfg(not(any(
@@ -43,6 +44,8 @@ pub mod sample;
 pub mod selftest;
 #[cfg(not(target_family = "wasm"))]
 pub mod slices;
+#[cfg(feature = "wgpu")]
+pub mod variants;
 
 pub use burn;
 pub use conv::{Conv2d, Conv2dConfig};

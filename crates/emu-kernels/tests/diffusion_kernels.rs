@@ -535,7 +535,8 @@ fn kernels_on_wgpu() {
         println!("SKIP diffusion-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    everything(&open(DeviceChoice::Gpu).expect("an adapter").device);
+    let device = open(DeviceChoice::Gpu).expect("an adapter").device;
+    emu_kernels::variants::each(|| everything(&device));
 }
 
 #[test]
@@ -545,7 +546,9 @@ fn self_test_on_wgpu() {
         return;
     }
     let device = open(DeviceChoice::Gpu).expect("an adapter").device;
-    for case in emu_kernels::selftest::CASES {
-        burn::tensor::read_sync(case.run(&device)).expect(case.operation);
-    }
+    emu_kernels::variants::each(|| {
+        for case in emu_kernels::selftest::CASES {
+            burn::tensor::read_sync(case.run(&device)).expect(case.operation);
+        }
+    });
 }

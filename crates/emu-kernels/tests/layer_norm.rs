@@ -94,7 +94,8 @@ fn layer_norm_on_wgpu() {
         println!("SKIP layer-norm-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    everything(&device::open(DeviceChoice::Gpu).expect("an adapter").device);
+    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    emu_kernels::variants::each(|| everything(&device));
 }
 
 #[test]

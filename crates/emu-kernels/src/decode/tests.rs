@@ -310,5 +310,6 @@ fn a_step_on_wgpu() {
         println!("SKIP decode-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    everything(&device::open(DeviceChoice::Gpu).expect("an adapter").device);
+    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    crate::variants::each(|| everything(&device));
 }

@@ -3,23 +3,29 @@
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output};
+use super::{Shader, grid, into_contiguous, output, reductions};
 use crate::decode::StepSpec;
 use crate::sample::ChooseSpec;
+use crate::variants;
 
 /// Invocations of a workgroup where they share a row.
 const SHARED: usize = 64;
 
 fn rms_shader(width: usize, eps: f64) -> Shader {
+    let mut constants = vec![
+        ("width", width),
+        ("invocations", SHARED),
+        // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
+        ("inverse_eps", (1.0 / eps).round() as usize),
+    ];
+    constants.extend(reductions(variants::subgroups()));
     Shader {
         name: "rms_norm",
-        text: include_str!("../../../../shaders/norm/rms_norm.wgsl"),
-        constants: vec![
-            ("width", width),
-            ("invocations", SHARED),
-            // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
-            ("inverse_eps", (1.0 / eps).round() as usize),
-        ],
+        text: concat!(
+            include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/norm/rms_norm.wgsl")
+        ),
+        constants,
         invocations: SHARED,
     }
 }
@@ -35,27 +41,32 @@ fn pair_shader(width: usize) -> Shader {
 
 fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
     let banned = spec.banned.filter(|token| *token < width);
+    let mut constants = vec![
+        ("width", width),
+        ("forbids", usize::from(banned.is_some())),
+        ("banned", banned.unwrap_or(0)),
+        ("end", spec.end.min(width - 1)),
+        // Without an end token there is nothing to ban.
+        (
+            "min_length",
+            if spec.end < width { spec.min_length } else { 0 },
+        ),
+        ("ngram", spec.ngram),
+        ("penalty", usize::from(spec.penalty)),
+        ("sample", usize::from(spec.sample)),
+        ("top_k", spec.top_k),
+        ("top_p", usize::from(spec.top_p)),
+        ("numbered", usize::from(spec.sample || spec.penalty)),
+        ("invocations", 256),
+    ];
+    constants.extend(reductions(variants::wide_subgroups()));
     Shader {
         name: "choose",
-        text: include_str!("../../../../shaders/sample/choose.wgsl"),
-        constants: vec![
-            ("width", width),
-            ("forbids", usize::from(banned.is_some())),
-            ("banned", banned.unwrap_or(0)),
-            ("end", spec.end.min(width - 1)),
-            // Without an end token there is nothing to ban.
-            (
-                "min_length",
-                if spec.end < width { spec.min_length } else { 0 },
-            ),
-            ("ngram", spec.ngram),
-            ("penalty", usize::from(spec.penalty)),
-            ("sample", usize::from(spec.sample)),
-            ("top_k", spec.top_k),
-            ("top_p", usize::from(spec.top_p)),
-            ("numbered", usize::from(spec.sample || spec.penalty)),
-            ("invocations", 256),
-        ],
+        text: concat!(
+            include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/sample/choose.wgsl")
+        ),
+        constants,
         invocations: 256,
     }
 }
@@ -91,10 +102,15 @@ fn append_shader(spec: &StepSpec, batch: usize, capacity: usize) -> Shader {
 }
 
 fn attention_shader(spec: &StepSpec, batch: usize, capacity: usize) -> Shader {
+    let mut constants = sizes(spec, batch, capacity);
+    constants.extend(reductions(variants::subgroups()));
     Shader {
         name: "decode_attention",
-        text: include_str!("../../../../shaders/attention/decode.wgsl"),
-        constants: sizes(spec, batch, capacity),
+        text: concat!(
+            include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/attention/decode.wgsl")
+        ),
+        constants,
         invocations: SHARED,
     }
 }

@@ -4,8 +4,9 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, apart, grid, into_contiguous, output};
+use super::{Shader, apart, grid, into_contiguous, output, reductions};
 use crate::backend::GroupNormSpec;
+use crate::variants;
 
 /// Group norm of `x`, or of the channels of `x` and `beside`.
 pub fn forward(
@@ -25,21 +26,26 @@ pub fn forward(
     tensors.extend(&beside);
     let size = channels / spec.groups * h * w;
     let invocations = if size < 512 { 64 } else { 256 };
+    let mut constants = vec![
+        ("batch", b),
+        ("channels", channels),
+        ("first", first),
+        ("area", h * w),
+        ("groups", spec.groups),
+        ("invocations", invocations),
+        // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
+        ("inverse_eps", (1.0 / spec.eps).round() as usize),
+        ("silu", usize::from(spec.silu)),
+        ("beside", usize::from(beside.is_some())),
+    ];
+    constants.extend(reductions(variants::subgroups()));
     let shader = Shader {
         name: "group_norm",
-        text: include_str!("../../../../shaders/norm/group_norm.wgsl"),
-        constants: vec![
-            ("batch", b),
-            ("channels", channels),
-            ("first", first),
-            ("area", h * w),
-            ("groups", spec.groups),
-            ("invocations", invocations),
-            // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
-            ("inverse_eps", (1.0 / spec.eps).round() as usize),
-            ("silu", usize::from(spec.silu)),
-            ("beside", usize::from(beside.is_some())),
-        ],
+        text: concat!(
+            include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/norm/group_norm.wgsl")
+        ),
+        constants,
         invocations,
     };
     shader.launch(grid(b * spec.groups), &tensors);

@@ -15,6 +15,9 @@ pub mod group_norm;
 pub mod norm;
 pub mod packed;
 
+#[cfg(test)]
+pub mod emulated;
+
 pub use burn_wgpu::into_contiguous;
 
 /// Most workgroups along one axis that every adapter has.
@@ -36,7 +39,16 @@ pub struct Shader {
 
 impl KernelSource for Shader {
     fn source(&self) -> SourceTemplate {
-        let template = SourceTemplate::new(self.chosen());
+        let mut text = self.chosen();
+        // Browsers want it said; natively naga takes subgroups without and refuses the word.
+        if cfg!(target_family = "wasm") && self.is_on("subgroups") {
+            text.insert_str(0, "enable subgroups;\n");
+        }
+        #[cfg(test)]
+        if self.is_on("emulated") {
+            text = emulated::text(&text);
+        }
+        let template = SourceTemplate::new(text);
         self.constants.iter().fold(template, |t, (name, value)| {
             t.register(*name, value.to_string())
         })
@@ -51,17 +63,32 @@ impl KernelSource for Shader {
     }
 }
 
+/// The constants that choose between sums by subgroups and by trees in shared memory.
+pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
+    #[cfg(test)]
+    if let Some(constants) = emulated::constants().filter(|_| subgroups) {
+        return constants;
+    }
+    vec![
+        ("subgroups", usize::from(subgroups)),
+        ("trees", usize::from(!subgroups)),
+    ]
+}
+
 impl Shader {
+    fn is_on(&self, name: &str) -> bool {
+        self.constants.iter().any(|c| c.0 == name && c.1 != 0)
+    }
+
     /// The text without the lines that do not count.
     fn chosen(&self) -> String {
-        let on = |name: &str| self.constants.iter().any(|c| c.0 == name && c.1 != 0);
         let mut text = String::with_capacity(self.text.len());
         // Whether each of the sections that a line is in counts.
         let mut sections = vec![];
         for line in self.text.lines() {
             match line.trim().strip_prefix("//@") {
                 Some(mark) => match mark.strip_prefix("if ") {
-                    Some(name) => sections.push(on(name)),
+                    Some(name) => sections.push(self.is_on(name)),
                     None => drop(sections.pop()),
                 },
                 None if sections.iter().all(|counts| *counts) => {

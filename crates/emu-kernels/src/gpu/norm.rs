@@ -2,16 +2,22 @@
 
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output};
+use super::{Shader, grid, into_contiguous, output, reductions};
+use crate::variants;
 
 /// Invocations of a workgroup, which share a row.
 const SHARED: usize = 64;
 
 fn layer_shader(width: usize) -> Shader {
+    let mut constants = vec![("width", width), ("invocations", SHARED)];
+    constants.extend(reductions(variants::subgroups()));
     Shader {
         name: "layer_norm",
-        text: include_str!("../../../../shaders/norm/layer_norm.wgsl"),
-        constants: vec![("width", width), ("invocations", SHARED)],
+        text: concat!(
+            include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/norm/layer_norm.wgsl")
+        ),
+        constants,
         invocations: SHARED,
     }
 }

@@ -3,8 +3,9 @@
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output};
+use super::{Shader, grid, into_contiguous, output, reductions};
 use crate::packed::{BLOCK, PackedSpec, Scheme};
+use crate::variants;
 
 /// Up to so many rows of `x` each weight is read once for all of them.
 const FEW: usize = 8;
@@ -54,13 +55,15 @@ impl PackedSpec {
 
 /// The shader for a product with few rows, and over how many workgroups.
 fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
-    const INVOCATIONS: usize = 64;
     let blocks = spec.width / BLOCK;
     let lanes = match blocks {
         0..16 => 8,
         16..48 => 16,
         _ => 32,
     };
+    // With subgroups the invocations of a row are a workgroup, so that nothing has to be known of how they lie in it.
+    let wide = lanes == 32 && variants::wide_subgroups();
+    let invocations = if wide { lanes } else { 64 };
     let matrices = if spec.pair { 2 } else { 1 };
     let out = spec.out / matrices;
     let per = if out >= 4096 { 4 } else { 2 };
@@ -71,15 +74,16 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         ("per", per),
         ("matrices", matrices),
         ("pair", usize::from(spec.pair)),
-        ("invocations", INVOCATIONS),
+        ("invocations", invocations),
     ]);
+    constants.extend(reductions(wide));
     let shader = Shader {
         name: "packed_vector",
         text: include_str!("../../../../shaders/matmul/packed_vector.wgsl"),
         constants,
-        invocations: INVOCATIONS,
+        invocations,
     };
-    (shader, grid(out.div_ceil(INVOCATIONS / lanes * per)))
+    (shader, grid(out.div_ceil(invocations / lanes * per)))
 }
 
 /// The shader for a product with many rows, and over how many workgroups.

@@ -298,7 +298,8 @@ fn packed_weights_on_wgpu() {
         println!("SKIP packed-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    everything(&device::open(DeviceChoice::Gpu).expect("an adapter").device);
+    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    crate::variants::each(|| everything(&device));
 }
 
 #[test]

@@ -1,0 +1,78 @@
+//! Subgroups of any size, made of shared memory, for tests: adapters have one size each.
+
+use core::cell::Cell;
+
+thread_local! {
+    /// Invocations of a subgroup, and how far apart they lie: an odd number.
+    static ASKED: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+}
+
+/// Runs `f`, whose kernels have subgroups of `lanes` invocations that lie `step` apart, an odd number.
+pub fn with(lanes: usize, step: usize, f: impl FnOnce()) {
+    ASKED.set(Some((lanes, step)));
+    crate::variants::with_subgroups(true, f);
+    ASKED.set(None);
+}
+
+/// The constants of shaders, where somebody asked.
+pub fn constants() -> Option<Vec<(&'static str, usize)>> {
+    let (lanes, step) = ASKED.get()?;
+    Some(vec![
+        ("subgroups", 1),
+        ("trees", 0),
+        ("emulated", 1),
+        ("emulated_lanes", lanes),
+        ("emulated_step", step),
+    ])
+}
+
+const OPERATIONS: &str = "
+var<private> emulated_place: u32;
+var<workgroup> emulated_cells: array<f32, INVOCATIONS>;
+
+fn emulated_first(value: f32) -> u32 {
+    workgroupBarrier();
+    emulated_cells[emulated_place] = value;
+    workgroupBarrier();
+    return emulated_place / {{emulated_lanes}}u * {{emulated_lanes}}u;
+}
+
+fn emulated_rank() -> u32 {
+    return emulated_place % {{emulated_lanes}}u;
+}
+
+fn emulated_add(value: f32) -> f32 {
+    let first = emulated_first(value);
+    var sum = 0.0;
+    for (var i = first; i < min(first + {{emulated_lanes}}u, INVOCATIONS); i++) {
+        sum += emulated_cells[i];
+    }
+    workgroupBarrier();
+    return sum;
+}
+
+fn emulated_max(value: f32) -> f32 {
+    let first = emulated_first(value);
+    var greatest = value;
+    for (var i = first; i < min(first + {{emulated_lanes}}u, INVOCATIONS); i++) {
+        greatest = max(greatest, emulated_cells[i]);
+    }
+    workgroupBarrier();
+    return greatest;
+}
+";
+
+/// The text of a shader, with these operations in place of the language's.
+pub fn text(text: &str) -> String {
+    let text = text
+        .replace("subgroupAdd(1u)", "u32(emulated_add(1.0))")
+        .replace("subgroupExclusiveAdd(1u)", "emulated_rank()")
+        .replace("subgroupAdd(", "emulated_add(")
+        .replace("subgroupMax(", "emulated_max(");
+    assert!(!text.contains("subgroupA") && !text.contains("subgroupE"));
+    // Before the first line of `main`, which is where its parameters end.
+    let main = text.find("fn main(").expect("an entry point");
+    let body = main + text[main..].find(") {\n").expect("a body") + 4;
+    let place = "    emulated_place = (local * {{emulated_step}}u + 3u) % INVOCATIONS;\n";
+    format!("{}{place}{}{OPERATIONS}", &text[..body], &text[body..])
+}

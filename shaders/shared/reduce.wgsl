@@ -1,0 +1,78 @@
+// reduce: sums and maxima over the invocations of a workgroup, for all of them. This text stands before that of shaders
+// which say how many INVOCATIONS there are.
+// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
+//
+// With subgroups: each one reduces its own numbers; its first invocation leaves the result in shared memory, where the
+// others leave nothing; then each subgroup reduces what was left. Neither their size is assumed nor which invocations a
+// subgroup holds: the active ones are counted.
+
+//@if subgroups
+// Two sides, used in turns: whoever writes one has passed a barrier behind the last reading of it.
+var<workgroup> partial: array<f32, 2u * INVOCATIONS>;
+var<private> side: u32;
+var<private> lanes: u32;
+var<private> rank: u32;
+
+// To be called once, before the others.
+fn find_lanes() {
+    lanes = subgroupAdd(1u);
+    rank = subgroupExclusiveAdd(1u);
+}
+
+fn total(local: u32, value: f32) -> f32 {
+    let first = side * INVOCATIONS;
+    side = 1u - side;
+    let own = subgroupAdd(value);
+    partial[first + local] = select(0.0, own, rank == 0u);
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = rank; i < INVOCATIONS; i += lanes) {
+        sum += partial[first + i];
+    }
+    return subgroupAdd(sum);
+}
+
+fn most(local: u32, value: f32) -> f32 {
+    let first = side * INVOCATIONS;
+    side = 1u - side;
+    partial[first + local] = subgroupMax(value);
+    workgroupBarrier();
+    var greatest = value;
+    for (var i = rank; i < INVOCATIONS; i += lanes) {
+        greatest = max(greatest, partial[first + i]);
+    }
+    return subgroupMax(greatest);
+}
+//@end
+//@if trees
+var<workgroup> partial: array<f32, INVOCATIONS>;
+
+fn total(local: u32, value: f32) -> f32 {
+    partial[local] = value;
+    workgroupBarrier();
+    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
+        if local < step {
+            partial[local] += partial[local + step];
+        }
+        workgroupBarrier();
+    }
+    let sum = partial[0];
+    workgroupBarrier();
+    return sum;
+}
+
+fn most(local: u32, value: f32) -> f32 {
+    partial[local] = value;
+    workgroupBarrier();
+    for (var step = INVOCATIONS / 2u; step > 0u; step /= 2u) {
+        if local < step {
+            partial[local] = max(partial[local], partial[local + step]);
+        }
+        workgroupBarrier();
+    }
+    let greatest = partial[0];
+    workgroupBarrier();
+    return greatest;
+}
+//@end
+

@@ -94,6 +94,27 @@ pub fn ask(numbers: Tensor<1, Int>) -> Late {
     })
 }
 
+/// The end of something on a device, or what it said went wrong.
+pub type Done = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// The end of everything that was launched so far on a tensor's device; nothing comes back. It is submitted at once.
+pub fn done<const D: usize>(tensor: &Tensor<D>) -> Done {
+    #[cfg(feature = "wgpu")]
+    if let DispatchTensorKind::Cube(BackendTensor::Float(tensor)) =
+        tensor.clone().into_dispatch().kind
+    {
+        let mut done = Box::pin(tensor.client.sync());
+        // It begins to listen when it is asked first.
+        return match done.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => Box::pin(core::future::ready(done.map_err(|e| format!("{e:?}")))),
+            Poll::Pending => Box::pin(async { done.await.map_err(|e| format!("{e:?}")) }),
+        };
+    }
+    // What computes at once is done.
+    let _ = tensor;
+    Box::pin(core::future::ready(Ok(())))
+}
+
 /// A future that has done what it does before it waits.
 fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> Late {
     let mut future = Box::pin(future);

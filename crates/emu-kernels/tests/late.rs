@@ -25,6 +25,9 @@ fn everything(device: &Device) {
         drop(late::ask(start.clone() - round));
         assert_eq!(arrived(kept), [7 + round, round - 3]);
     }
+    let floats = Tensor::<2>::ones([64, 64], device);
+    let product = floats.clone().matmul(floats);
+    read_sync(late::done(&product)).expect("a device that works");
     assert_eq!(arrived(waiting), [28, -12]);
     assert_eq!(arrived(second), [14, -6]);
     assert_eq!(arrived(first), [7, -3]);

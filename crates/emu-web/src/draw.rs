@@ -1,6 +1,7 @@
 //! Pictures.
 
 use emu_kernels::burn::tensor::Tensor;
+use emu_kernels::late::{self, Done};
 use emu_model::diffusion::{Decoder, DecoderConfig, Denoise, Preview};
 use emu_model::generate::ImageEmbedder;
 use emu_model::pack;
@@ -73,6 +74,9 @@ pub async fn walk(
     let options = draw.options(&config, seed);
     let mut walk =
         Denoise::new(&decoder, &config, condition, negative, &options).map_err(Failure::from)?;
+    // A GPU would run steps behind what the page is told, and a stop would have to wait for all of them; were each awaited,
+    // it would have nothing to do until the next is launched. So the one before is awaited.
+    let mut before: Option<Done> = None;
     while !walk.is_done() {
         let (step, total) = walk.progress();
         let due = draw.preview_every > 0
@@ -80,8 +84,9 @@ pub async fn walk(
             && step + 1 < total;
         let preview = if due { Preview::Rough } else { Preview::None };
         let progress = walk.step(preview).await.map_err(Failure::from)?;
-        if !due {
-            computed(walk.latents()).await?;
+        if let Some(done) = before.replace(late::done(&walk.latents())) {
+            let failed = |e| Failure::new("device", e);
+            done.await.map_err(failed)?;
         }
         let mut fields = vec![
             ("step", progress.step.into()),
@@ -125,14 +130,4 @@ async fn check(
         None => Ok(None),
         Some((checker, config)) => Ok(Some(checker.check(image, &config, engine.device()).await?)),
     }
-}
-
-/// Waits until the device has computed a tensor. A GPU otherwise runs steps behind what the page is told, and a stop
-/// would have to wait for all of them.
-async fn computed(tensor: Tensor<4>) -> Result<(), Failure> {
-    if cfg!(feature = "webgpu") {
-        let one = tensor.slice([0..1, 0..1, 0..1, 0..1]);
-        emu_model::generate::read(one).await?;
-    }
-    Ok(())
 }

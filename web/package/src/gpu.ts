@@ -17,7 +17,7 @@ export interface GpuWatch {
   destroy(): void;
 }
 
-/** `GPUMapMode.READ`. */
+/** `GPUBufferUsage.MAP_READ`. */
 const MAP_READ = 1;
 /** Milliseconds of nudging in every turn; after that, once per timer. */
 const EAGER = 20;
@@ -44,12 +44,16 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     counts.pipelines += 1;
     return create(descriptor);
   });
-  wrap(GPUBuffer.prototype, "mapAsync", function (this: GPUBuffer, map, mode, offset = 0, size = this.size - offset) {
-    if (mode === MAP_READ) {
+  // What is read is copied first; buffers that are mapped may be longer.
+  wrap(GPUCommandEncoder.prototype, "copyBufferToBuffer", (copy, ...args) => {
+    const [, second, third] = args as unknown[];
+    const to = (typeof second === "object" ? second : third) as GPUBuffer;
+    const size = args.at(-1);
+    if (to.usage & MAP_READ) {
       counts.readBacks += 1;
-      counts.readBackBytes += size;
+      counts.readBackBytes += typeof size === "number" ? size : to.size;
     }
-    return map(mode, offset, size);
+    copy(...args);
   });
 
   wrap(GPU.prototype, "requestAdapter", (request, options) =>

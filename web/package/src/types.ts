@@ -206,7 +206,7 @@ export interface Costs {
   launches: number;
   /** Submissions to the GPU's queue that held something. */
   submits: number;
-  /** Buffers that came back, and their bytes. */
+  /** Results that came back, and their bytes. */
   readBacks: number;
   readBackBytes: number;
   /** Pipelines that were made. */

@@ -234,14 +234,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let slope = tile[i * 8u + line];
             let at = k + (first + i) * info.k.w;
             for (var j = 0u; j < OUTS; j++) {
-                let element = column + j * 8u;
-                if element < E {
-                    let x = key(at + element);
-                    sums[j * 4u] += slope.x * x;
-                    sums[j * 4u + 1u] += slope.y * x;
-                    sums[j * 4u + 2u] += slope.z * x;
-                    sums[j * 4u + 3u] += slope.w * x;
-                }
+                // What lies beyond the row is not written.
+                let x = key(at + min(column + j * 8u, E - 1u));
+                sums[j * 4u] += slope.x * x;
+                sums[j * 4u + 1u] += slope.y * x;
+                sums[j * 4u + 2u] += slope.z * x;
+                sums[j * 4u + 3u] += slope.w * x;
             }
         }
     }
@@ -286,19 +284,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 let weight = rows[i * 8u + line];
                 let slope = tile[i * 8u + line];
                 for (var j = 0u; j < OUTS; j++) {
-                    let element = column + j * 8u;
-                    if element < E {
-                        let grad = grads[g + (first + i) * info.grad.w + element];
-                        let x = queries[q + (first + i) * info.q.w + element];
-                        sums_k[j * 4u] += slope.x * x;
-                        sums_k[j * 4u + 1u] += slope.y * x;
-                        sums_k[j * 4u + 2u] += slope.z * x;
-                        sums_k[j * 4u + 3u] += slope.w * x;
-                        sums_v[j * 4u] += weight.x * grad;
-                        sums_v[j * 4u + 1u] += weight.y * grad;
-                        sums_v[j * 4u + 2u] += weight.z * grad;
-                        sums_v[j * 4u + 3u] += weight.w * grad;
-                    }
+                    let element = min(column + j * 8u, E - 1u);
+                    let grad = grads[g + (first + i) * info.grad.w + element];
+                    let x = queries[q + (first + i) * info.q.w + element];
+                    sums_k[j * 4u] += slope.x * x;
+                    sums_k[j * 4u + 1u] += slope.y * x;
+                    sums_k[j * 4u + 2u] += slope.z * x;
+                    sums_k[j * 4u + 3u] += slope.w * x;
+                    sums_v[j * 4u] += weight.x * grad;
+                    sums_v[j * 4u + 1u] += weight.y * grad;
+                    sums_v[j * 4u + 2u] += weight.z * grad;
+                    sums_v[j * 4u + 3u] += weight.w * grad;
                 }
             }
         }

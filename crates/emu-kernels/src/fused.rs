@@ -135,7 +135,8 @@ pub fn on_gpu(device: &Device, head_size: usize) -> bool {
     false
 }
 
-/// Whether attention of heads of this size has a kernel for its backward pass on this device.
+/// Whether a kernel computes the backward pass of attention of heads of this size: with keys and values that query heads
+/// share.
 pub fn learns_on_gpu(device: &Device, head_size: usize) -> bool {
     let _ = head_size;
     #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]

@@ -210,21 +210,38 @@ fn questions() -> Vec<Question> {
             bias: [0, 0],
         };
         let hidden = [1, t][i % 2];
-        questions.push(plain);
-        questions.push(Question { hidden, ..plain });
-        questions.push(Question {
-            bias: [1, [1, h][i % 2]],
-            ..plain
-        });
-        questions.push(Question {
-            causal: true,
-            ..plain
-        });
-        questions.push(Question {
-            causal: true,
-            bias: [[1, b][i / 2 % 2], [h, 1][i % 2]],
-            hidden,
-            ..plain
+        // Each costs a GPU's driver some compiling.
+        questions.extend(match i % 3 {
+            0 => [
+                plain,
+                Question {
+                    causal: true,
+                    bias: [[1, b][i / 2 % 2], [h, 1][i % 2]],
+                    hidden,
+                    ..plain
+                },
+            ],
+            1 => [
+                Question {
+                    causal: true,
+                    ..plain
+                },
+                Question {
+                    hidden: [t, 1][i % 2],
+                    ..plain
+                },
+            ],
+            _ => [
+                Question {
+                    bias: [1, [1, h][i % 2]],
+                    ..plain
+                },
+                Question {
+                    causal: true,
+                    hidden,
+                    ..plain
+                },
+            ],
         });
     }
     questions
@@ -356,5 +373,103 @@ fn the_comparison_sees_a_wrong_result() {
         assert!(difference(wrong, &want) > 1e-2);
         assert_eq!(difference(right.map(|x| x.mul_scalar(f32::NAN)), &want), f64::INFINITY);
         assert_eq!(difference::<4>(None, &want), f64::INFINITY);
+    }
+}
+
+/// Seconds of processor time of this process, in which a software GPU computes: other work on the machine does not count.
+fn processor_seconds() -> f64 {
+    #[repr(C)]
+    struct Time(i64, i64);
+    unsafe extern "C" {
+        fn clock_gettime(clock: i32, time: *mut Time) -> i32;
+    }
+    let mut time = Time(0, 0);
+    unsafe { clock_gettime(2, &mut time) };
+    time.0 as f64 + time.1 as f64 * 1e-9
+}
+
+/// Launches, the greatest memory and the least time of a result with its gradients, ours beside Burn's. Run with `--ignored
+/// --nocapture`, alone; ONLY=name takes the shapes with that in their names.
+#[test]
+#[ignore = "a measurement"]
+fn costs_on_wgpu() {
+    use burn::tensor::module;
+    use burn::tensor::ops::AttentionModuleOptions;
+    let plain = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    let device = plain.clone().autodiff();
+    for (what, [b, h, g, t, s, e], causal) in [
+        ("language model", [8, 6, 6, 160, 160, 32], true),
+        ("encoder", [16, 6, 6, 17, 17, 32], false),
+        ("UNet, 8 x 8", [16, 3, 3, 64, 64, 32], false),
+        ("UNet, 8 x 8, across", [16, 3, 3, 64, 16, 32], false),
+        ("UNet, 4 x 4", [16, 5, 5, 16, 16, 32], false),
+        ("1024 of 64", [1, 8, 8, 1024, 1024, 64], true),
+        ("512 of 128, shared", [2, 8, 2, 512, 512, 128], true),
+        ("257 of 88", [2, 16, 16, 257, 257, 88], false),
+        ("1024 to 77 of 40", [2, 8, 8, 1024, 77, 40], false),
+        ("256 of 160", [2, 4, 4, 256, 256, 160], false),
+    ] {
+        if std::env::var("ONLY").is_ok_and(|only| !what.contains(&only)) {
+            continue;
+        }
+        let leaf = |seed, shape: [usize; 4]| {
+            tensor(&values(seed, shape.iter().product()), shape, &device).require_grad()
+        };
+        let [q, mix] = [1, 2].map(|seed| leaf(seed, [b, h, t, e]));
+        let [k, v] = [3, 4].map(|seed| leaf(seed, [b, g, s, e]));
+        let mix = mix.detach();
+        let ours = || {
+            let options = AttentionOptions {
+                causal,
+                ..Default::default()
+            };
+            ops::attention(q.clone(), k.clone(), v.clone(), options)
+        };
+        let burns = || {
+            let shared = |x: Tensor<4>| {
+                let x = x.reshape([b, g, 1, s * e]);
+                x.expand([b, g, h / g, s * e]).reshape([b, h, s, e])
+            };
+            let options = AttentionModuleOptions {
+                is_causal: causal,
+                ..Default::default()
+            };
+            let (k, v) = (shared(k.clone()), shared(v.clone()));
+            module::attention(q.clone(), k, v, None, None, options)
+        };
+        let runs: [(&str, &dyn Fn() -> Tensor<4>); 2] = [("ours", &ours), ("Burn's", &burns)];
+        for (name, run) in runs {
+            let step = || {
+                let start = processor_seconds();
+                let y = run();
+                let value = y.clone().inner();
+                let loss = (y * mix.clone()).sum();
+                plain.sync().expect("a device");
+                let forward = processor_seconds() - start;
+                let grads = loss.backward();
+                let all = [q.grad(&grads), k.grad(&grads), v.grad(&grads)];
+                plain.sync().expect("a device");
+                drop((all, value));
+                [forward, processor_seconds() - start - forward]
+            };
+            step();
+            plain.memory_cleanup();
+            let before = plain.memory_pool_usage().map_or(0, |m| m.bytes_in_use);
+            let launches = emu_kernels::count::Launches::watch();
+            step();
+            let launched = launches.total();
+            let reserved = plain.memory_pool_usage().map_or(0, |m| m.bytes_reserved);
+            let mut best = [f64::INFINITY; 2];
+            for _ in 0..4 {
+                let found = step();
+                best = [best[0].min(found[0]), best[1].min(found[1])];
+            }
+            println!(
+                "{what:20} {name:7} {launched:3} launches, {:5.1} + {:5.1} ms, {:6.1} MB more than at rest",
+                best[0] * 1e3,
+                best[1] * 1e3,
+                reserved.saturating_sub(before) as f64 / 1e6
+            );
+        }
     }
 }

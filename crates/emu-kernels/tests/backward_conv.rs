@@ -65,7 +65,10 @@ impl Case {
         let mut at_weight = vec![0.0; weight.len()];
         let mut at_bias = vec![0.0; self.out];
         for (i, &g) in mix.iter().enumerate() {
-            let (batch, o) = (i / (self.out * rows * columns), i / (rows * columns) % self.out);
+            let (batch, o) = (
+                i / (self.out * rows * columns),
+                i / (rows * columns) % self.out,
+            );
             let (row, column) = (i / columns % rows, i % columns);
             let g = f64::from(g);
             at_bias[o] += g;
@@ -131,13 +134,15 @@ impl Case {
 }
 
 fn cases() -> impl Iterator<Item = Case> {
-    CASES.into_iter().map(|(x, out, kernel, stride, padding)| Case {
-        x,
-        out,
-        kernel,
-        stride,
-        padding,
-    })
+    CASES
+        .into_iter()
+        .map(|(x, out, kernel, stride, padding)| Case {
+            x,
+            out,
+            kernel,
+            stride,
+            padding,
+        })
 }
 
 fn everything(device: &Device) {
@@ -209,8 +214,15 @@ fn costs_on_wgpu() {
     ] {
         let number = |seed, n: usize| values(seed, n);
         let x = tensor(&number(1, shape.iter().product()), shape, &device);
-        let weight = tensor(&number(2, out * shape[1] * k * k), [out, shape[1], k, k], &device);
-        let (weight, bias) = (weight.require_grad(), tensor(&number(3, out), [out], &device));
+        let weight = tensor(
+            &number(2, out * shape[1] * k * k),
+            [out, shape[1], k, k],
+            &device,
+        );
+        let (weight, bias) = (
+            weight.require_grad(),
+            tensor(&number(3, out), [out], &device),
+        );
         let bias = bias.require_grad();
         let padding = k / 2;
         let ours = || {
@@ -221,7 +233,11 @@ fn costs_on_wgpu() {
             let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
             module::conv2d(x.clone(), weight.clone(), Some(bias.clone()), options)
         };
-        let mix = tensor(&number(4, ours().shape().num_elements()), ours().dims(), &device);
+        let mix = tensor(
+            &number(4, ours().shape().num_elements()),
+            ours().dims(),
+            &device,
+        );
         let runs: [(&str, &dyn Fn() -> Tensor<4>); 2] = [("ours", &ours), ("Burn's", &burns)];
         for (name, run) in runs {
             let step = || {

@@ -236,7 +236,13 @@ pub fn parameters_backward(
     grad: CubeTensor,
     spec: ConvSpec,
 ) -> [CubeTensor; 2] {
-    let rows = |x: CubeTensor| if x.meta.is_tiled() { into_contiguous(x) } else { x };
+    let rows = |x: CubeTensor| {
+        if x.meta.is_tiled() {
+            into_contiguous(x)
+        } else {
+            x
+        }
+    };
     let x = rows(x);
     let grad = apart(rows(grad), &x);
     let [batch, _, height, width] = x.shape().dims::<4>();
@@ -276,8 +282,16 @@ pub fn parameters_backward(
         invocations: 64,
     };
     shader.launch([tiles[0], tiles[1], parts], &[&x, &grad, &weights, &biases]);
-    [(weights, vec![out, channels, kernel, kernel]), (biases, vec![out])].map(|(sums, shape)| {
-        let sum = if parts > 1 { Cube::float_sum_dim(sums, 0) } else { sums };
+    [
+        (weights, vec![out, channels, kernel, kernel]),
+        (biases, vec![out]),
+    ]
+    .map(|(sums, shape)| {
+        let sum = if parts > 1 {
+            Cube::float_sum_dim(sums, 0)
+        } else {
+            sums
+        };
         Cube::float_reshape(sum, Shape::from(shape))
     })
 }

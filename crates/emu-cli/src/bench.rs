@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
-use emu_kernels::count::{self, Launches, MemoryWatch};
+use emu_kernels::count::{self, Launches};
 use emu_kernels::device::{Opened, open, submissions};
 use emu_kernels::random::{Philox, Stream};
 use emu_model::config::LmConfig;
@@ -164,12 +164,11 @@ fn copy_bandwidth(device: &Device) -> Result<f64> {
     Ok(2.0 * COPY as f64 / best)
 }
 
-/// The most bytes of tensors (weights, cache, activations), the most that the device gave for them, and the second over the
-/// first; absent where it does not count them.
-fn memory(watch: &MemoryWatch) -> [Value; 3] {
-    match watch.most() {
-        Some((live, peak)) => [live.into(), peak.into(), (peak as f64 / live as f64).into()],
-        None => [Value::Null, Value::Null, Value::Null],
+/// Bytes in use and bytes reserved on the device; absent where it does not count them.
+fn memory(device: &Device) -> (Value, Value) {
+    match device.memory_pool_usage() {
+        Some(usage) => (usage.bytes_in_use.into(), usage.bytes_reserved.into()),
+        None => (Value::Null, Value::Null),
     }
 }
 
@@ -228,13 +227,10 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         ids.extend((1..length).map(|_| token().max(3)));
         Prompt::text(ids)
     };
-    // Once for the pipelines, and for the memory.
-    let watch = MemoryWatch::start(device);
+    // Once for the pipelines.
     let mut warm = (speaker.start)(&prompt(), options.clone())?;
     while !matches!(read_sync(warm.step())?, TextEvent::Done(_)) {}
     drop(warm);
-    let [live, peak, ratio] = memory(&watch);
-    drop(watch);
 
     let launches = Launches::watch();
     let (mut prefill, mut decode) = (Spent::default(), Spent::default());
@@ -271,6 +267,8 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         );
     }
     let per = |count: f64| count / tokens as f64;
+    // Before the copies, which are larger than the model.
+    let (live, peak) = memory(device);
     let bandwidth = copy_bandwidth(device)?;
     waiting.finish_and_clear();
     Ok(json!({
@@ -289,7 +287,6 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         "copy_bandwidth_share": decode.weights / decode.seconds / bandwidth,
         "peak_bytes": peak,
         "live_bytes": live,
-        "peak_over_live": ratio,
         "tokens": tokens,
         "prompts": prompts,
         "kernels_of_the_last_prompt": by_kernel,
@@ -301,16 +298,14 @@ fn vision(runtime: &Runtime) -> Result<Value> {
     let device = &runtime.opened.device;
     let side = config.vision.image_size;
     let look = || emu.embed_images(Tensor::zeros([1, 3, side, side], device));
-    let watch = MemoryWatch::start(device);
     look();
-    let [live, peak, ratio] = memory(&watch);
-    drop(watch);
     let launches = Launches::watch();
     let start = Mark::now(device, &launches)?;
     look();
     let spent = Mark::now(device, &launches)?.since(&start);
     let manifest = runtime.manifest();
     let resident = { manifest.tensors.iter().filter(|t| t.component == VISION) };
+    let (live, peak) = memory(device);
     Ok(json!({
         "adapter": runtime.opened.name,
         "seconds_per_picture": spent.seconds,
@@ -320,7 +315,6 @@ fn vision(runtime: &Runtime) -> Result<Value> {
         "weight_bytes": resident.map(|t| manifest.resident_bytes(t)).sum::<u64>(),
         "peak_bytes": peak,
         "live_bytes": live,
-        "peak_over_live": ratio,
         "kernels": kernels(&launches, &Default::default()),
     }))
 }
@@ -331,10 +325,7 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
     let condition = Tensor::zeros([1, config.tokens, config.unet.context_width], device);
     let options = DrawOptions::new(config, args.model.seed);
     let mut walk = Denoise::new(decoder, config, condition, None, &options)?;
-    let watch = MemoryWatch::start(device);
     read_sync(walk.step(Preview::None))?;
-    let [live, peak, ratio] = memory(&watch);
-    drop(watch);
     let launches = Launches::watch();
     let start = Mark::now(device, &launches)?;
     let steps = args.steps.min(walk.progress().1.saturating_sub(1)).max(1);
@@ -346,6 +337,7 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
     let by_kernel = kernels(&launches, &Default::default());
     let manifest = runtime.manifest();
     let resident = { manifest.tensors.iter().filter(|t| t.component == DECODER) };
+    let (live, peak) = memory(device);
     Ok(json!({
         "adapter": runtime.opened.name,
         "steps": steps,
@@ -357,7 +349,6 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
         "weight_bytes": resident.map(|t| manifest.resident_bytes(t)).sum::<u64>(),
         "peak_bytes": peak,
         "live_bytes": live,
-        "peak_over_live": ratio,
         "kernels_of_all_steps": by_kernel,
     }))
 }

@@ -75,8 +75,6 @@ pub(crate) fn replayed(cost: &Cost) {
 
 #[cfg(feature = "wgpu")]
 pub use launches::Launches;
-#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
-pub use memory::MemoryWatch;
 
 #[cfg(feature = "wgpu")]
 mod launches {
@@ -129,62 +127,6 @@ mod launches {
         /// Launches so far.
         pub fn total(&self) -> u64 {
             self.by_kernel().values().sum()
-        }
-    }
-}
-
-#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
-mod memory {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
-
-    use burn::tensor::Device;
-    use cubecl::logging::{LaunchObservation, LaunchObserver};
-
-    use super::Ordering;
-
-    struct Most {
-        device: Device,
-        live: AtomicU64,
-        held: AtomicU64,
-    }
-
-    impl LaunchObserver for Most {
-        fn launched(&self, _kernel: &'static str) {
-            if let Some(usage) = self.device.memory_pool_usage() {
-                self.live.fetch_max(usage.bytes_in_use, Ordering::Relaxed);
-                self.held.fetch_max(usage.bytes_reserved, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Asks for a device's memory at every launch of the process while it lives, which makes launching slow. What a
-    /// recording runs again is not seen.
-    pub struct MemoryWatch {
-        most: Arc<Most>,
-        _observation: LaunchObservation,
-    }
-
-    impl MemoryWatch {
-        /// Starts watching.
-        pub fn start(device: &Device) -> Self {
-            let most = Arc::new(Most {
-                device: device.clone(),
-                live: AtomicU64::new(0),
-                held: AtomicU64::new(0),
-            });
-            Self {
-                _observation: LaunchObservation::new(most.clone()),
-                most,
-            }
-        }
-
-        /// The most bytes so far: those of tensors, and those that the device gave for them. `None` where nothing was
-        /// launched.
-        pub fn most(&self) -> Option<(u64, u64)> {
-            let [live, held] =
-                [&self.most.live, &self.most.held].map(|most| most.load(Ordering::Relaxed));
-            (live > 0).then_some((live, held))
         }
     }
 }

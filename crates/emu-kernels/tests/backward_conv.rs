@@ -39,7 +39,10 @@ struct Case {
     padding: (usize, usize),
 }
 
-const CASES: [([usize; 4], usize, usize, usize, (usize, usize)); 9] = [
+/// As the fields of [`Case`].
+type Row = ([usize; 4], usize, usize, usize, (usize, usize));
+
+const CASES: [Row; 9] = [
     ([1, 1, 1, 1], 1, 1, 1, (0, 0)),
     ([2, 3, 5, 7], 5, 3, 1, (1, 1)),
     ([3, 7, 9, 6], 33, 3, 2, (0, 1)),

@@ -31,6 +31,10 @@ struct Info {
 //@if hidden
 @group(0) @binding({{hidden_at}}) var<storage, read_write> hidden: array<u32>;        // [B or 1, H or 1, T or 1, S]
 //@end
+//@if kept
+// Of each row: the logarithm of its sum of exponentials, and room for what the backward pass keeps.
+@group(0) @binding({{kept_at}}) var<storage, read_write> kept: array<vec2<f32>>;      // [B, H, T]
+//@end
 @group(0) @binding({{info_at}}) var<uniform> info: Info;
 
 // Vectors of a head, and of the part that a workgroup makes.
@@ -39,8 +43,8 @@ const PARTS = {{parts}}u;
 const PART = (E + PARTS - 1u) / PARTS;
 const OUTS = (PART + 7u) / 8u;
 const TILE = 32u;
-// Vectors of queries in workgroup memory: all of them where `kept`, eight at a time where not.
-const KEPT = {{kept}}u;
+// Vectors of queries in workgroup memory: all of them where `whole`, eight at a time where not.
+const KEPT = {{held}}u;
 const LOWEST = -3.0e38;
 
 var<workgroup> rows: array<vec4<f32>, KEPT * 32u>;  // [element][four queries]
@@ -258,6 +262,13 @@ fn main(
     }
     for (var i = 0u; i < 4u; i++) {
         if row + i < info.queries {
+            //@if kept
+            if column == 0u && part == 0u {
+                // Where no key is seen, every probability is 0.
+                let logarithm = select(most[i] + log(total[i]), -LOWEST, total[i] == 0.0);
+                kept[(batch * workgroups.y + head) * info.queries + row + i] = vec2<f32>(logarithm, 0.0);
+            }
+            //@end
             let share = select(1.0 / total[i], 0.0, total[i] == 0.0);
             let at = ((batch * info.queries + row + i) * workgroups.y + head) * E + part;
             for (var j = 0u; j < OUTS; j++) {

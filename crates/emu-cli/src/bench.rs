@@ -274,8 +274,9 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         );
     }
     let per = |count: f64| count / tokens as f64;
-    let bandwidth = copy_bandwidth(device)?;
+    // Before the copies, which are larger than the model.
     let (live, peak) = memory(device);
+    let bandwidth = copy_bandwidth(device)?;
     waiting.finish_and_clear();
     Ok(json!({
         "adapter": speaker.opened.name,

@@ -129,6 +129,19 @@ pub trait EmuBackend: Backend {
         Self::conv2d_weight_backward(x, weight, grad, spec.options())
     }
 
+    /// The gradients at weight and bias.
+    fn emu_conv2d_parameters_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let at_bias = Self::conv2d_bias_backward(x.clone(), bias, grad.clone());
+        let at_weight = Self::emu_conv2d_weight_backward(x, weight, grad, spec);
+        (at_weight, at_bias)
+    }
+
     fn emu_group_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -221,6 +234,17 @@ impl EmuBackend for burn::backend::Cube {
             return <Self as ModuleOps<Self>>::conv2d_x_backward(x, weight, grad, spec.options());
         }
         gpu::conv::x_backward(x.shape().dims(), weight, grad, spec)
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    fn emu_conv2d_parameters_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        _bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        gpu::conv::parameters_backward(x, weight.shape().dims(), grad, spec).into()
     }
 
     fn emu_group_norm(

@@ -53,7 +53,8 @@ pub trait FusedBackend: Backend {
         Self::float_matmul(probabilities, v)
     }
 
-    /// The result and the probabilities `[B, H, T, S]`, which the backward pass takes.
+    /// The result, and what the backward pass needs of it: the probabilities `[B, H, T, S]`, or what a backend keeps in
+    /// their place.
     fn emu_attention_keeping(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -66,12 +67,17 @@ pub trait FusedBackend: Backend {
         (Self::float_matmul(probabilities.clone(), v), probabilities)
     }
 
-    /// The gradients at q, k and v, and at the scores where the spec wants it.
+    /// The gradients at q, k and v, and where the spec wants it that at the scores, `[B, H, T, S]` or already summed where
+    /// the bias has 1. `y` is the result, `kept` what [`FusedBackend::emu_attention_keeping`] gave beside it.
+    #[allow(clippy::too_many_arguments)]
     fn emu_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        probabilities: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (
@@ -80,7 +86,8 @@ pub trait FusedBackend: Backend {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        composed::attention_backward::<Self>(q, k, v, probabilities, grad, spec)
+        let _ = (hidden, bias, y);
+        composed::attention_backward::<Self>(q, k, v, kept, grad, spec)
     }
 
     /// Layer norm over the last axis of `[B, T, D]`.
@@ -128,6 +135,31 @@ pub fn on_gpu(device: &Device, head_size: usize) -> bool {
     false
 }
 
+/// Whether a kernel computes the backward pass of attention of heads of this size: with keys and values that query heads
+/// share.
+pub fn learns_on_gpu(device: &Device, head_size: usize) -> bool {
+    let _ = head_size;
+    #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+    if !crate::ops::on_cpu(device) && device.is_autodiff() {
+        return crate::gpu::attention_backward::fits(head_size);
+    }
+    let _ = device;
+    false
+}
+
+/// A mask as the kernels read it.
+#[cfg(feature = "wgpu")]
+fn words(
+    hidden: BoolTensor<burn::backend::Cube>,
+    spec: AttentionSpec,
+) -> BoolTensor<burn::backend::Cube> {
+    type Ops = burn::backend::Cube;
+    match crate::gpu::attention::reads(&hidden, spec) {
+        true => hidden,
+        false => <Ops as BoolTensorOps<Ops>>::bool_into_int(hidden, IntDType::I32),
+    }
+}
+
 #[cfg(feature = "wgpu")]
 impl FusedBackend for burn::backend::Cube {
     fn emu_attention(
@@ -138,11 +170,52 @@ impl FusedBackend for burn::backend::Cube {
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        let hidden = match crate::gpu::attention::reads(&hidden, spec) {
-            true => hidden,
-            false => <Self as BoolTensorOps<Self>>::bool_into_int(hidden, IntDType::I32),
+        let hidden = words(hidden, spec);
+        crate::gpu::attention::attention([q, k, v], hidden, bias, spec, false).0
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    fn emu_attention_keeping(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let hidden = words(hidden, spec);
+        let (y, kept) = crate::gpu::attention::attention([q, k, v], hidden, bias, spec, true);
+        let kept = kept.unwrap_or_else(|| y.clone());
+        (y, kept)
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    fn emu_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let known = crate::gpu::attention_backward::Known {
+            hidden: words(hidden, spec),
+            bias,
+            y,
+            kept: kept.clone(),
+            grad,
+            qkv: [q, k, v],
         };
-        crate::gpu::attention::attention([q, k, v], hidden, bias, spec)
+        let ([q, k, v], at_bias) = crate::gpu::attention_backward::backward(known, spec);
+        (q, k, v, at_bias.unwrap_or(kept))
     }
 
     fn emu_layer_norm(
@@ -183,7 +256,10 @@ impl FusedBackend for Flex {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        probabilities: FloatTensor<Self>,
+        _hidden: BoolTensor<Self>,
+        _bias: FloatTensor<Self>,
+        _y: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (
@@ -192,7 +268,7 @@ impl FusedBackend for Flex {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        cpu::attention::backward(q, k, v, probabilities, grad, spec)
+        cpu::attention::backward(q, k, v, kept, grad, spec)
     }
 
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {

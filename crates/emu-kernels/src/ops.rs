@@ -82,7 +82,7 @@ pub trait Operations {
         options: AttentionOptions,
     ) -> Tensor<4> {
         let ([b, h, t, e], [_, g, s, _]) = (q.dims(), k.dims());
-        if fused::on_gpu(&q.device(), e) {
+        if fused::on_gpu(&q.device(), e) || fused::learns_on_gpu(&q.device(), e) {
             return fused_attention(q, k, v, options, s);
         }
         let (k, v) = (share_heads(k, h / g), share_heads(v, h / g));

@@ -34,12 +34,20 @@ impl<B: EmuBackend> Backward<B, 3> for Conv2dNode {
             let grad = B::emu_conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), spec);
             grads.register::<B>(node.id, grad);
         }
-        if let Some(node) = node_weight {
-            let grad = B::emu_conv2d_weight_backward(x.clone(), weight, grad.clone(), spec);
-            grads.register::<B>(node.id, grad);
-        }
-        if let Some(node) = node_bias {
-            grads.register::<B>(node.id, B::conv2d_bias_backward(x, bias, grad));
+        // A bias alone needs no product.
+        match (node_weight, node_bias) {
+            (Some(of_weight), of_bias) => {
+                let (at_weight, at_bias) =
+                    B::emu_conv2d_parameters_backward(x, weight, bias, grad, spec);
+                grads.register::<B>(of_weight.id, at_weight);
+                if let Some(of_bias) = of_bias {
+                    grads.register::<B>(of_bias.id, at_bias);
+                }
+            }
+            (None, Some(of_bias)) => {
+                grads.register::<B>(of_bias.id, B::conv2d_bias_backward(x, bias, grad));
+            }
+            (None, None) => {}
         }
     }
 }

@@ -7,7 +7,6 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
-use burn::tensor::Shape;
 
 use super::{AttentionSpec, FusedBackend};
 
@@ -19,8 +18,10 @@ struct AttentionNode;
 #[derive(Clone, Debug)]
 struct AttentionState<B: Backend> {
     inputs: [NodeId; 3],
-    probabilities: B::FloatTensorPrimitive,
-    bias: Shape,
+    hidden: B::BoolTensorPrimitive,
+    bias: B::FloatTensorPrimitive,
+    y: B::FloatTensorPrimitive,
+    kept: B::FloatTensorPrimitive,
     spec: AttentionSpec,
 }
 
@@ -37,10 +38,13 @@ impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
         let [node_q, node_k, node_v, node_bias] = ops.parents;
         let AttentionState {
             inputs,
-            probabilities,
+            hidden,
             bias,
+            y,
+            kept,
             spec,
         } = ops.state;
+        let shape = bias.shape();
         let node_bias = node_bias.filter(|_| spec.bias);
         let [q, k, v] =
             inputs.map(|node| checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(node));
@@ -49,7 +53,7 @@ impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
             ..spec
         };
         let (at_q, at_k, at_v, at_scores) =
-            B::emu_attention_backward(q, k, v, probabilities, grad, spec);
+            B::emu_attention_backward(q, k, v, hidden, bias, y, kept, grad, spec);
         for (node, grad) in [(node_q, at_q), (node_k, at_k), (node_v, at_v)] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -57,7 +61,7 @@ impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
         }
         if let Some(node) = node_bias {
             let (full, mut sum) = (at_scores.shape().dims::<4>(), at_scores);
-            for (axis, (n, all)) in bias.dims::<4>().into_iter().zip(full).enumerate() {
+            for (axis, (n, all)) in shape.dims::<4>().into_iter().zip(full).enumerate() {
                 if n != all {
                     sum = B::float_sum_dim(sum, axis);
                 }
@@ -122,7 +126,6 @@ impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        let shape = bias.primitive().shape();
         let nodes = [q.node(), k.node(), v.node(), bias.node()];
         let inner = |x: &FloatTensor<Self>| x.primitive().clone();
         let (iq, ik, iv, ib) = (inner(&q), inner(&k), inner(&v), inner(&bias));
@@ -133,16 +136,17 @@ impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
                     prep.checkpoint(&k),
                     prep.checkpoint(&v),
                 ];
-                let (y, probabilities) = B::emu_attention_keeping(iq, ik, iv, hidden, ib, spec);
-                prep.finish(
-                    AttentionState {
-                        inputs,
-                        probabilities,
-                        bias: shape,
-                        spec,
-                    },
-                    y,
-                )
+                let (y, kept) =
+                    B::emu_attention_keeping(iq, ik, iv, hidden.clone(), ib.clone(), spec);
+                let state = AttentionState {
+                    inputs,
+                    hidden,
+                    bias: ib,
+                    y: y.clone(),
+                    kept,
+                    spec,
+                };
+                prep.finish(state, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::emu_attention(iq, ik, iv, hidden, ib, spec)),
         }

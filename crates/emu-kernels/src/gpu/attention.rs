@@ -7,7 +7,7 @@ use super::{Shader, into_contiguous, output};
 use crate::fused::AttentionSpec;
 
 /// Queries and keys of a tile.
-const TILE: usize = 32;
+pub(super) const TILE: usize = 32;
 /// Widest heads whose queries stay in workgroup memory: 12, 4 and 1 KiB are used.
 const KEPT: usize = 88;
 /// Widest heads whose result one workgroup holds; a wider one is made in parts of so many elements.
@@ -28,7 +28,7 @@ pub fn reads(hidden: &CubeTensor, spec: AttentionSpec) -> bool {
 }
 
 /// Strides in a tensor's own unit, 0 where an axis repeats.
-fn strides(x: &CubeTensor, unit: usize) -> [u32; 4] {
+pub(super) fn strides(x: &CubeTensor, unit: usize) -> [u32; 4] {
     let mut strides = [0; 4];
     let axes = x.meta.shape().iter().zip(x.meta.strides().iter());
     for (to, (n, stride)) in strides.iter_mut().zip(axes) {
@@ -38,7 +38,7 @@ fn strides(x: &CubeTensor, unit: usize) -> [u32; 4] {
 }
 
 /// The tensor, copied where its last axis does not lie in vectors of four.
-fn vectors(x: CubeTensor) -> CubeTensor {
+pub(super) fn vectors(x: CubeTensor) -> CubeTensor {
     let whole = |n: usize| n.is_multiple_of(4);
     let strides = x.meta.strides();
     let fits = !x.meta.is_tiled()
@@ -49,7 +49,7 @@ fn vectors(x: CubeTensor) -> CubeTensor {
 }
 
 /// The tensor with its elements in rows, not in tiles.
-fn rows(x: CubeTensor) -> CubeTensor {
+pub(super) fn rows(x: CubeTensor) -> CubeTensor {
     if x.meta.is_tiled() {
         into_contiguous(x)
     } else {
@@ -58,30 +58,31 @@ fn rows(x: CubeTensor) -> CubeTensor {
 }
 
 /// Where vectors lie: the first one in its whole buffer, strides of the three leading axes.
-fn place(x: &CubeTensor) -> [u32; 4] {
+pub(super) fn place(x: &CubeTensor) -> [u32; 4] {
     let [batch, head, position, _] = strides(x, 4);
     let first = x.handle.offset_start.unwrap_or(0) / 16;
     [first as u32, batch, head, position]
 }
 
 /// The tensor's whole buffer. Views of one buffer must not be bound beside each other.
-fn buffer(mut x: CubeTensor) -> CubeTensor {
+pub(super) fn buffer(mut x: CubeTensor) -> CubeTensor {
     (x.handle.offset_start, x.handle.offset_end) = (None, None);
     x
 }
 
-fn same(a: &CubeTensor, b: &CubeTensor) -> bool {
+pub(super) fn same(a: &CubeTensor, b: &CubeTensor) -> bool {
     a.handle.memory.descriptor() == b.handle.memory.descriptor()
 }
 
 /// `softmax(q kᵀ · scale + bias) v` of `[B, H, T, E]`, `[B, G, S, E]` and `[B, G, S, E]`. The result is a view of
-/// `[B, T, H, E]`.
+/// `[B, T, H, E]`. With `keep` also what the backward pass needs of each row, `[B, H, T, 2]`.
 pub fn attention(
     [q, k, v]: [CubeTensor; 3],
     hidden: CubeTensor,
     bias: CubeTensor,
     spec: AttentionSpec,
-) -> CubeTensor {
+    keep: bool,
+) -> (CubeTensor, Option<CubeTensor>) {
     let [q, k, v] = [q, k, v].map(vectors);
     let [hidden, bias] = [hidden, bias].map(rows);
     let [b, h, t, e] = q.meta.shape().dims::<4>();
@@ -116,6 +117,8 @@ pub fn attention(
     });
     let bias_at = binding(spec.bias.then_some(bias));
     let hidden_at = binding(spec.hidden.then_some(hidden));
+    let kept = keep.then(|| output(&y, Shape::new([b, h, t, 2])));
+    let kept_at = binding(kept.clone());
     let parts = if e <= WHOLE { 1 } else { e.div_ceil(PART) };
     let flag = usize::from;
     let shader = Shader {
@@ -124,7 +127,7 @@ pub fn attention(
         constants: vec![
             ("vectors", e / 4),
             ("parts", parts),
-            ("kept", if e <= KEPT { e / 4 } else { 8 }),
+            ("held", if e <= KEPT { e / 4 } else { 8 }),
             ("whole", flag(e <= KEPT)),
             ("in_turns", flag(e > KEPT)),
             ("causal", flag(spec.causal)),
@@ -140,6 +143,8 @@ pub fn attention(
             ("values_at", values_at),
             ("bias_at", bias_at),
             ("hidden_at", hidden_at),
+            ("kept", flag(keep)),
+            ("kept_at", kept_at),
             ("info_at", tensors.len()),
         ],
         invocations: 64,
@@ -148,5 +153,5 @@ pub fn attention(
     shader.launch_with([t.div_ceil(TILE) * parts, h, b], &tensors, &info);
     let mut y = y;
     y.meta.swap(1, 2);
-    y
+    (y, kept)
 }

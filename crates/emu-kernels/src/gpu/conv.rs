@@ -228,3 +228,76 @@ pub fn x_backward(
     ];
     product.run(&grad, &weight, none)
 }
+
+/// Channels of the output, places of a patch and pixels, at least, of a workgroup of the weights' gradient.
+#[cfg(not(target_family = "wasm"))]
+const PART: [usize; 3] = [32, 64, 1024];
+
+/// The gradients at the weights `[O, C, k, k]` and at the bias `[O]`: one launch, and where the weights are few and the
+/// pixels many two more, which add up what workgroups made of parts of the pixels.
+#[cfg(not(target_family = "wasm"))]
+pub fn parameters_backward(
+    x: CubeTensor,
+    [out, channels, kernel, _]: [usize; 4],
+    grad: CubeTensor,
+    spec: ConvSpec,
+) -> [CubeTensor; 2] {
+    let rows = |x: CubeTensor| {
+        if x.meta.is_tiled() {
+            into_contiguous(x)
+        } else {
+            x
+        }
+    };
+    let x = rows(x);
+    let grad = apart(rows(grad), &x);
+    let [batch, _, height, width] = x.shape().dims::<4>();
+    let [_, _, out_height, out_width] = grad.shape().dims::<4>();
+    let (places, pixels) = (channels * kernel * kernel, batch * out_height * out_width);
+    let tiles = [places.div_ceil(PART[1]), out.div_ceil(PART[0])];
+    let most = pixels.div_ceil(PART[2]).max(1);
+    let parts = MANY.div_ceil(tiles[0] * tiles[1]).min(most);
+    let depth = pixels.div_ceil(parts);
+    let weights = output(&x, Shape::new([parts, out * places]));
+    let biases = output(&x, Shape::new([parts, out]));
+    let (of_x, of_grad) = (x.meta.strides(), grad.meta.strides());
+    let shader = Shader {
+        name: "conv_weight",
+        text: include_str!("../../../../shaders/conv/conv_weight.wgsl"),
+        constants: vec![
+            ("channels", channels),
+            ("height", height),
+            ("width", width),
+            ("kernel", kernel),
+            ("stride", spec.stride),
+            ("padding", spec.padding.0),
+            ("out", out),
+            ("out_height", out_height),
+            ("out_width", out_width),
+            ("batch", batch),
+            ("depth", depth),
+            ("x_batch", of_x[0]),
+            ("x_channel", of_x[1]),
+            ("x_row", of_x[2]),
+            ("x_column", of_x[3]),
+            ("grad_batch", of_grad[0]),
+            ("grad_channel", of_grad[1]),
+            ("grad_row", of_grad[2]),
+            ("grad_column", of_grad[3]),
+        ],
+        invocations: 64,
+    };
+    shader.launch([tiles[0], tiles[1], parts], &[&x, &grad, &weights, &biases]);
+    [
+        (weights, vec![out, channels, kernel, kernel]),
+        (biases, vec![out]),
+    ]
+    .map(|(sums, shape)| {
+        let sum = if parts > 1 {
+            Cube::float_sum_dim(sums, 0)
+        } else {
+            sums
+        };
+        Cube::float_reshape(sum, Shape::from(shape))
+    })
+}

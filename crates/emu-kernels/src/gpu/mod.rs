@@ -9,6 +9,8 @@ use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 pub mod attention;
+#[cfg(not(target_family = "wasm"))]
+pub mod attention_backward;
 pub mod conv;
 pub mod decode;
 pub mod group_norm;

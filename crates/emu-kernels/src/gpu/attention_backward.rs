@@ -1,0 +1,138 @@
+//! The backward pass of attention on a GPU: two launches, three where the bias learns.
+
+use burn::tensor::Shape;
+use burn_wgpu::CubeTensor;
+
+use super::attention::{TILE, buffer, place, rows, same, strides, vectors};
+use super::{Shader, apart, output};
+use crate::fused::AttentionSpec;
+
+/// Widest heads. An invocation holds sums for keys and for values, which leave the registers of wider ones: heads of 160
+/// took 1.7 times as long as Burn's own operations. Those keep matrices of scores; networks have such heads where they have
+/// few positions.
+const WIDEST: usize = 128;
+
+/// Whether the kernel serves heads of this size.
+pub fn fits(head_size: usize) -> bool {
+    head_size.is_multiple_of(4) && (1..=WIDEST).contains(&head_size)
+}
+
+/// What the kernel reads, and what was kept of the forward pass.
+pub struct Known {
+    /// `[B, H, T, E]`, `[B, G, S, E]`, `[B, G, S, E]`.
+    pub qkv: [CubeTensor; 3],
+    /// As [`super::attention::attention`] takes it; a mask of words.
+    pub hidden: CubeTensor,
+    /// Likewise.
+    pub bias: CubeTensor,
+    /// The result, `[B, H, T, E]`.
+    pub y: CubeTensor,
+    /// What the forward pass kept, `[B, H, T, 2]`.
+    pub kept: CubeTensor,
+    /// The gradient at the result.
+    pub grad: CubeTensor,
+}
+
+/// Which gradient a launch makes.
+#[derive(Clone, Copy, PartialEq)]
+enum Section {
+    Queries,
+    Keys,
+    Bias,
+}
+
+/// The gradients at q, k and v, in their shapes, as views of `[B, positions, heads, E]`; that at the bias, `[B or 1, H or 1,
+/// T, S]`, where the spec wants it.
+pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<CubeTensor>) {
+    let Known {
+        qkv: [q, k, v],
+        hidden,
+        bias,
+        y,
+        kept,
+        grad,
+    } = known;
+    let [q, k, v, y, grad] = [q, k, v, y, grad].map(vectors);
+    let grad = [&q, &k, &v, &y].into_iter().fold(grad, apart);
+    let y = [&q, &k, &v].into_iter().fold(y, apart);
+    let [hidden, bias] = [hidden, bias].map(rows);
+    let [b, h, t, e] = q.meta.shape().dims::<4>();
+    let [_, g, s, _] = k.meta.shape().dims::<4>();
+    let [biases, bias_heads, ..] = bias.meta.shape().dims::<4>();
+    let at_q = output(&q, Shape::new([b, t, h, e]));
+    let [at_k, at_v] = [(); 2].map(|()| output(&q, Shape::new([b, s, g, e])));
+    let at_bias =
+        { spec.score_gradient }.then(|| output(&q, Shape::new([biases, bias_heads, t, s])));
+
+    let keys_of_queries = same(&k, &q);
+    let values_of_queries = same(&v, &q);
+    let values_of_keys = !values_of_queries && !keys_of_queries && same(&v, &k);
+    let (own_keys, own_values) = (!keys_of_queries, !values_of_queries && !values_of_keys);
+    let mut info = vec![t as u32, s as u32, (h / g) as u32];
+    info.push((spec.scale as f32).to_bits());
+    for x in [&q, &k, &v, &grad, &y] {
+        info.extend(place(x));
+    }
+    let where_used = |used: bool, x| if used { strides(x, 1) } else { [0; 4] };
+    info.extend(where_used(spec.bias, &bias));
+    info.extend(where_used(spec.hidden, &hidden));
+    info.extend([b, h, biases, bias_heads].map(|n| n as u32));
+
+    let mut inputs = vec![buffer(q), buffer(grad), kept];
+    let mut binding = |tensor: Option<CubeTensor>| {
+        let at = inputs.len();
+        inputs.extend(tensor);
+        at
+    };
+    let keys_at = binding(own_keys.then(|| buffer(k)));
+    let values_at = binding(own_values.then(|| buffer(v)));
+    let bias_at = binding(spec.bias.then_some(bias));
+    let hidden_at = binding(spec.hidden.then_some(hidden));
+    let y = buffer(y);
+    let launch = |section: Section, outputs: &[&CubeTensor], workgroups: [usize; 3]| {
+        let out_at = inputs.len();
+        let flag = usize::from;
+        let shader = Shader {
+            name: "attention_backward",
+            text: include_str!("../../../../shaders/attention/attention_backward.wgsl"),
+            constants: vec![
+                ("vectors", e / 4),
+                ("causal", flag(spec.causal)),
+                ("full", flag(!spec.causal)),
+                ("bias", flag(spec.bias)),
+                ("hidden", flag(spec.hidden)),
+                ("own_keys", flag(own_keys)),
+                ("own_values", flag(own_values)),
+                ("keys_of_queries", flag(keys_of_queries)),
+                ("values_of_queries", flag(values_of_queries)),
+                ("values_of_keys", flag(values_of_keys)),
+                ("at_queries", flag(section == Section::Queries)),
+                ("at_keys", flag(section == Section::Keys)),
+                ("at_bias", flag(section == Section::Bias)),
+                ("keys_at", keys_at),
+                ("values_at", values_at),
+                ("bias_at", bias_at),
+                ("hidden_at", hidden_at),
+                ("out_at", out_at),
+                ("out_too_at", out_at + 1),
+                ("info_at", out_at + outputs.len()),
+            ],
+            invocations: 64,
+        };
+        let tensors: Vec<&CubeTensor> = inputs.iter().chain(outputs.iter().copied()).collect();
+        shader.launch_with(workgroups, &tensors, &info);
+    };
+    // The first keeps what the others read.
+    let (row_tiles, key_tiles) = (t.div_ceil(TILE), s.div_ceil(TILE));
+    launch(Section::Queries, &[&at_q, &y], [row_tiles, h, b]);
+    launch(Section::Keys, &[&at_k, &at_v], [key_tiles, g, b]);
+    if let Some(at_bias) = &at_bias {
+        let workgroups = [row_tiles * key_tiles, bias_heads, biases];
+        launch(Section::Bias, &[at_bias], workgroups);
+    }
+    let grads = [at_q, at_k, at_v].map(|mut x| {
+        x.meta.swap(1, 2);
+        x
+    });
+    (grads, at_bias)
+}

@@ -155,7 +155,7 @@ pub fn linear(
 }
 
 /// An optional buffer that is read.
-fn bound<'a>((tensor, is): (&'a CubeTensor, bool)) -> Option<&'a CubeTensor> {
+fn bound((tensor, is): (&CubeTensor, bool)) -> Option<&CubeTensor> {
     is.then_some(tensor)
 }
 

@@ -7,6 +7,7 @@ use emu_kernels::packed::{BLOCK, Packed, Scheme};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Chooser, Processors, Sampling};
 use emu_kernels::variants;
+use half::f16;
 
 fn random<const D: usize>(seed: u32, shape: [usize; D], device: &Device) -> (Tensor<D>, Vec<f64>) {
     let values = Philox::with_stream(31, seed, 0).normals(shape.iter().product());
@@ -35,19 +36,26 @@ fn matrix(
     let mut bits = || (random.uniform() * 65_536.0) as u32;
     let words: Vec<u32> = (0..blocks * scheme.words())
         .map(|_| bits() | bits() << 16)
+        // Halves from 1 / 64 to 1 / 32, of either sign.
+        .map(|word| match scheme {
+            Scheme::F16 => word & 0x83ff_83ff | 0x2400_2400,
+            _ => word,
+        })
         .collect();
     // 1 / 1024 or 1 / 64; -1 / 8
     let (scale, step) = match scheme {
         Scheme::Q8 => (0x1400, 1.0 / 1024.0),
         _ => (0x2400, 1.0 / 64.0),
     };
-    let (scales, mins) = (vec![scale; blocks], vec![0xb000; blocks]);
+    let scales = vec![scale; if scheme.has_scales() { blocks } else { 0 }];
+    let mins = vec![0xb000; blocks];
     let mins = scheme.has_mins().then_some(&mins[..]);
     let packed = Packed::new(scheme, [out, width], &words, &scales, mins, device);
     let per = 32 / scheme.bits();
     let value = |at: usize| {
         let stored = words[at / per] >> (at % per * scheme.bits());
         match scheme {
+            Scheme::F16 => f16::from_bits(stored as u16).to_f64(),
             Scheme::Q8 => f64::from(stored as u8 as i8) * step,
             Scheme::Q4 => f64::from(((stored << 28) as i32) >> 28) * step,
             Scheme::Q4_1 => f64::from(stored & 15) * step - 0.125,
@@ -64,6 +72,7 @@ fn wide_products(device: &Device) {
         (Scheme::Q8, 3, 1536, 1),
         (Scheme::Q4, 70, 1568, 2),
         (Scheme::Q4_1, 6, 2144, 3),
+        (Scheme::F16, 6, 1568, 3),
         (Scheme::Q8, 9, 1984, 8),
         (Scheme::Q4, 4100, 1536, 1),
         (Scheme::Q4, 2, 5120, 5),

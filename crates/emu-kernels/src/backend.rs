@@ -45,6 +45,7 @@ pub struct ConvFusion {
 
 impl ConvSpec {
     /// The output's size along an axis of size `n`.
+    #[cfg(feature = "wgpu")]
     pub(crate) fn out(&self, n: usize, kernel: usize) -> usize {
         (n + self.padding.0 + self.padding.1 - kernel) / self.stride + 1
     }

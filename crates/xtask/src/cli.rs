@@ -129,6 +129,13 @@ fn command() -> Command {
             option("only", "Only this module (repeatable)")
                 .value_parser(["cpu", "webgpu"])
                 .action(ArgAction::Append),
+        )
+        .arg(
+            option(
+                "peers",
+                "Into this folder instead, with what tests/peers measures",
+            )
+            .value_parser(value_parser!(PathBuf)),
         );
     let soak = Command::new("soak").about(
         "Run the browser tests with full counts: 300 captions, 50 drawings, every step of a drawing",
@@ -199,6 +206,7 @@ fn task(matches: &ArgMatches) -> Option<Task> {
         "wasm" => Task::Wasm(WasmArgs {
             quick: given.get_flag("quick"),
             only: texts("only"),
+            peers: path("peers"),
         }),
         "bindgen" => Task::Bindgen {
             compiled: path("compiled")?,

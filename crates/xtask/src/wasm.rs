@@ -43,6 +43,8 @@ pub struct WasmArgs {
     pub quick: bool,
     /// Only these modules; both where empty.
     pub only: Vec<String>,
+    /// Where they go in place of the package, with what `tests/peers` measures.
+    pub peers: Option<PathBuf>,
 }
 
 /// Bytes.
@@ -60,12 +62,14 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
         if !wanted(module) {
             continue;
         }
-        let compiled = compile(workspace, module)?;
-        let folder = workspace.root.join(FOLDER).join(module);
+        let compiled = compile(workspace, module, args.peers.is_some())?;
+        let place = args.peers.clone();
+        let folder = place.unwrap_or_else(|| workspace.root.join(FOLDER));
+        let folder = folder.join(module);
         let stamp = stamp(&compiled, args.quick)?;
         let stamp_file = folder.join(".made-from");
         if fs::read_to_string(&stamp_file).is_ok_and(|made| made == stamp) {
-            println!("{FOLDER}/{module}: as before");
+            println!("{}: as before", folder.display());
             continue;
         }
         bind(workspace, &trimmed(module, &compiled)?, &folder)?;
@@ -75,10 +79,12 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
         }
         let size = measure(workspace, &file)?;
         println!(
-            "{FOLDER}/{module}: {} bytes, {} under brotli",
-            size.raw, size.brotli
+            "{}: {} bytes, {} under brotli",
+            folder.display(),
+            size.raw,
+            size.brotli
         );
-        if !args.quick {
+        if !args.quick && args.peers.is_none() {
             within &= fits(module, size);
         }
         fs::write(&stamp_file, stamp)
@@ -102,13 +108,18 @@ fn fits(module: &str, size: Size) -> bool {
 }
 
 /// Compiles a module; where Cargo put it, until the next one is compiled: both have the same name.
-fn compile(workspace: &Workspace, module: &str) -> Result<PathBuf> {
+fn compile(workspace: &Workspace, module: &str, peers: bool) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace.root.join("target"), PathBuf::from);
     let mut build = command::cargo(workspace);
+    let features = if peers {
+        &[module, "peers"][..]
+    } else {
+        &[module]
+    };
     build
         .args(["build", "--profile", "wasm", "--package", "emu-web"])
-        .args(["--features", module, "--target", TARGET])
+        .args(["--features", &features.join(","), "--target", TARGET])
         .args(["--config", &short_paths(workspace)]);
     if module == "webgpu" {
         // What computes on the CPU module's behalf has nothing to hurry for where a GPU computes.

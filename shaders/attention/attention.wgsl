@@ -41,7 +41,6 @@ struct Info {
 const E = {{vectors}}u;
 const PARTS = {{parts}}u;
 const PART = (E + PARTS - 1u) / PARTS;
-const OUTS = (PART + 7u) / 8u;
 const TILE = 32u;
 // Vectors of queries in workgroup memory: all of them where `whole`, eight at a time where not.
 const KEPT = {{held}}u;
@@ -112,18 +111,59 @@ fn weigh(scores: vec4<f32>, most: vec4<f32>) -> vec4<f32> {
     return select(exp(scores - most), vec4<f32>(0.0), scores < vec4<f32>(LOWEST / 2.0));
 }
 
+// Rows times a number each.
+fn scaled(rows: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(rows[0] * by.x, rows[1] * by.y, rows[2] * by.z, rows[3] * by.w);
+}
+
+// x times a number for each row.
+fn outer(by: vec4<f32>, x: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(by.x * x, by.y * x, by.z * x, by.w * x);
+}
+
+// The vector of a head that an invocation adds up; any where it has none.
+fn element(part: u32, column: u32, nth: u32) -> u32 {
+    return min(part + column + nth * 8u, E - 1u);
+}
+
+// Writes a vector of four queries' results: [batch and query and head, heads, query].
+fn store(place: vec3<u32>, part: u32, element: u32, results: mat4x4<f32>) {
+    if element < PART && part + element < E {
+        for (var i = 0u; i < 4u; i++) {
+            if place.z + i < info.queries {
+                y[(place.x + i * place.y) * E + part + element] = results[i];
+            }
+        }
+    }
+}
+
+// A vector of a query, 0 where there is none.
+fn query_of(first: u32, row: u32) -> vec4<f32> {
+    if row < info.queries {
+        return queries[first + row * info.q.w];
+    }
+    return vec4<f32>(0.0);
+}
+
+// A vector of a key, 0 where none is seen.
+fn key_of(first: u32, position: u32, seen: u32) -> vec4<f32> {
+    if position < seen {
+        return key(first + position * info.k.w);
+    }
+    return vec4<f32>(0.0);
+}
+
 // Eight vectors of 32 queries, from the given vector on, turned into workgroup memory.
 fn keep_queries(q: u32, first: u32, vector: u32, to: u32, local: u32) {
     let at = vector + local / 8u;
     if at < E {
         let row = first + local % 8u * 4u;
-        var block = mat4x4<f32>();
-        for (var i = 0u; i < 4u; i++) {
-            if row + i < info.queries {
-                block[i] = queries[q + (row + i) * info.q.w + at];
-            }
-        }
-        let turned = transpose(block);
+        let turned = transpose(mat4x4<f32>(
+            query_of(q + at, row),
+            query_of(q + at, row + 1u),
+            query_of(q + at, row + 2u),
+            query_of(q + at, row + 3u),
+        ));
         let first = (to + local / 8u) * 32u + local % 8u;
         rows[first] = turned[0];
         rows[first + 8u] = turned[1];
@@ -160,10 +200,20 @@ fn main(
     var most = vec4<f32>(LOWEST);
     // Of this invocation's keys.
     var totals = vec4<f32>(0.0);
-    var sums: array<vec4<f32>, 4u * OUTS>;
-    for (var i = 0u; i < 4u * OUTS; i++) {
-        sums[i] = vec4<f32>(0.0);
-    }
+    // [query][element] of every eighth vector, by name: compilers keep them in registers.
+    var sums_0 = mat4x4<f32>();
+    //@if outs_1
+    var sums_1 = mat4x4<f32>();
+    //@end
+    //@if outs_2
+    var sums_2 = mat4x4<f32>();
+    //@end
+    //@if outs_3
+    var sums_3 = mat4x4<f32>();
+    //@end
+    //@if outs_4
+    var sums_4 = mat4x4<f32>();
+    //@end
     for (var first = 0u; first < seen; first += TILE) {
         // 1. scores, eight vectors of the heads at a time
         var scores = mat4x4<f32>();  // [query][key]
@@ -177,13 +227,12 @@ fn main(
             let at = chunk + local / 8u;
             if at < E {
                 let position = first + local % 8u * 4u;
-                var block = mat4x4<f32>();
-                for (var i = 0u; i < 4u; i++) {
-                    if position + i < seen {
-                        block[i] = key(k + (position + i) * info.k.w + at);
-                    }
-                }
-                let turned = transpose(block);
+                let turned = transpose(mat4x4<f32>(
+                    key_of(k + at, position, seen),
+                    key_of(k + at, position + 1u, seen),
+                    key_of(k + at, position + 2u, seen),
+                    key_of(k + at, position + 3u, seen),
+                ));
                 let to = local / 8u * 32u + local % 8u;
                 tile[to] = turned[0];
                 tile[to + 8u] = turned[1];
@@ -228,29 +277,39 @@ fn main(
         tile[column * 32u + 8u + line] = weights[1];
         tile[column * 32u + 16u + line] = weights[2];
         tile[column * 32u + 24u + line] = weights[3];
-        for (var i = 0u; i < OUTS; i++) {
-            sums[i * 4u] *= shrink.x;
-            sums[i * 4u + 1u] *= shrink.y;
-            sums[i * 4u + 2u] *= shrink.z;
-            sums[i * 4u + 3u] *= shrink.w;
-        }
+        sums_0 = scaled(sums_0, shrink);
+        //@if outs_1
+        sums_1 = scaled(sums_1, shrink);
+        //@end
+        //@if outs_2
+        sums_2 = scaled(sums_2, shrink);
+        //@end
+        //@if outs_3
+        sums_3 = scaled(sums_3, shrink);
+        //@end
+        //@if outs_4
+        sums_4 = scaled(sums_4, shrink);
+        //@end
         workgroupBarrier();
 
         // 3. values
         let count = min(TILE, seen - first);
         for (var i = 0u; i < count; i++) {
             let weight = tile[i * 8u + line];
-            let at = v + (first + i) * info.v.w + part;
-            for (var j = 0u; j < OUTS; j++) {
-                let element = column + j * 8u;
-                if element < PART && part + element < E {
-                    let x = value(at + element);
-                    sums[j * 4u] += weight.x * x;
-                    sums[j * 4u + 1u] += weight.y * x;
-                    sums[j * 4u + 2u] += weight.z * x;
-                    sums[j * 4u + 3u] += weight.w * x;
-                }
-            }
+            let at = v + (first + i) * info.v.w;
+            sums_0 += outer(weight, value(at + element(part, column, 0u)));
+            //@if outs_1
+            sums_1 += outer(weight, value(at + element(part, column, 1u)));
+            //@end
+            //@if outs_2
+            sums_2 += outer(weight, value(at + element(part, column, 2u)));
+            //@end
+            //@if outs_3
+            sums_3 += outer(weight, value(at + element(part, column, 3u)));
+            //@end
+            //@if outs_4
+            sums_4 += outer(weight, value(at + element(part, column, 4u)));
+            //@end
         }
     }
     workgroupBarrier();
@@ -260,23 +319,30 @@ fn main(
     for (var i = 0u; i < 8u; i++) {
         total += shared_rows[line * 8u + i];
     }
-    for (var i = 0u; i < 4u; i++) {
-        if row + i < info.queries {
-            //@if kept
-            if column == 0u && part == 0u {
+    //@if kept
+    if column == 0u && part == 0u {
+        for (var i = 0u; i < 4u; i++) {
+            if row + i < info.queries {
                 // Where no key is seen, every probability is 0.
                 let logarithm = select(most[i] + log(total[i]), -LOWEST, total[i] == 0.0);
                 kept[(batch * workgroups.y + head) * info.queries + row + i] = vec2<f32>(logarithm, 0.0);
             }
-            //@end
-            let share = select(1.0 / total[i], 0.0, total[i] == 0.0);
-            let at = ((batch * info.queries + row + i) * workgroups.y + head) * E + part;
-            for (var j = 0u; j < OUTS; j++) {
-                let element = column + j * 8u;
-                if element < PART && part + element < E {
-                    y[at + element] = sums[j * 4u + i] * share;
-                }
-            }
         }
     }
+    //@end
+    let share = select(1.0 / total, vec4<f32>(0.0), total == vec4<f32>(0.0));
+    let place = vec3<u32>((batch * info.queries + row) * workgroups.y + head, workgroups.y, row);
+    store(place, part, column, scaled(sums_0, share));
+    //@if outs_1
+    store(place, part, column + 8u, scaled(sums_1, share));
+    //@end
+    //@if outs_2
+    store(place, part, column + 16u, scaled(sums_2, share));
+    //@end
+    //@if outs_3
+    store(place, part, column + 24u, scaled(sums_3, share));
+    //@end
+    //@if outs_4
+    store(place, part, column + 32u, scaled(sums_4, share));
+    //@end
 }

@@ -121,12 +121,19 @@ pub fn attention(
     let kept_at = binding(kept.clone());
     let parts = if e <= WHOLE { 1 } else { e.div_ceil(PART) };
     let flag = usize::from;
+    // Vectors of a part that an invocation has, every eighth; named up to the fifth.
+    let outs = (e / 4).div_ceil(parts).div_ceil(8);
+    debug_assert!(outs <= 5);
     let shader = Shader {
         name: "attention",
         text: include_str!("../../../../shaders/attention/attention.wgsl"),
         constants: vec![
             ("vectors", e / 4),
             ("parts", parts),
+            ("outs_1", flag(outs > 1)),
+            ("outs_2", flag(outs > 2)),
+            ("outs_3", flag(outs > 3)),
+            ("outs_4", flag(outs > 4)),
             ("held", if e <= KEPT { e / 4 } else { 8 }),
             ("whole", flag(e <= KEPT)),
             ("in_turns", flag(e > KEPT)),

@@ -34,7 +34,7 @@ const NEEDS: Record<WasmRequest["task"], readonly Component[]> = {
   image: COMPONENTS,
 };
 
-/** Milliseconds within which a browser tells why a read-back failed. */
+/** Milliseconds within which a browser tells why a read-back failed or the module panicked. */
 const EXPLAINED = 250;
 
 export class Host {
@@ -42,6 +42,8 @@ export class Host {
   private running: Task | null = null;
   private dead = false;
   private panic = false;
+  private onGpu = false;
+  private crashing = false;
   private readonly gpu: GpuWatch;
   private engine: Engine | null = null;
   private loader: Loader | null = null;
@@ -67,13 +69,24 @@ export class Host {
   /** Ends this worker's life; the page starts another. */
   fail(error: WireError): void {
     if (this.dead) return;
+    // The module also panics where its device is gone, and some browsers tell of that a little later.
+    if (error.code === "crashed" && this.onGpu) {
+      if (!this.crashing) {
+        void sleep(EXPLAINED).then(() => {
+          this.onGpu = false;
+          this.fail(error);
+        });
+      }
+      this.crashing = true;
+      return;
+    }
     this.dead = true;
     this.post({ type: "fatal", error });
   }
 
   private async pump(): Promise<void> {
     if (this.running) return;
-    for (let task = this.queue.shift(); task && !this.dead; task = this.queue.shift()) {
+    for (let task = this.queue.shift(); task && !this.dead && !this.crashing; task = this.queue.shift()) {
       this.running = task;
       const { id } = task;
       this.post({ type: "started", id });
@@ -151,6 +164,7 @@ export class Host {
       );
     }
     const device = await module.open();
+    this.onGpu = device.kind === "webgpu";
     throwIfAborted(signal);
     await module.selfTest(async (done, total) => {
       tell({ phase: "compile", done, total });

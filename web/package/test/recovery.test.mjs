@@ -7,9 +7,10 @@ import { fakeModule, gated, play, PNG } from "./fake-wasm.mjs";
 import { ask, GPU, outcome, start, textOf } from "./harness.mjs";
 
 /** A module that dies in its first run, `after` so many events, in one of several ways; later runs are right. */
-function dying(how, after = 3) {
+function dying(how, after = 3, module = {}) {
   let runs = 0;
   return fakeModule({
+    module,
     run: async (request, pictures, tell, engine) => {
       const first = runs++ === 0;
       let told = 0;
@@ -54,6 +55,20 @@ test("a lost device ends the call with `device-lost`, also where nothing would e
   assert.equal(await call, "device-lost");
   assert.equal((await emu.generateImage("a cat", { seed: 2 })).seed, 2);
   assert.equal(workers.length, 2);
+});
+
+test("on a GPU, a trap that a lost device explains a little later is told as that, and one that nothing explains as it is", async (t) => {
+  for (const lost of [true, false]) {
+    const open = async () => ({ kind: "webgpu", name: "fake", software: true });
+    const { emu, workers } = await start(t, { fakes: [dying(trap, 3, { open }), fakeModule()] });
+    const call = outcome(emu.caption(PNG, { seed: 1 }));
+    const behind = emu.caption(PNG, { seed: 2 });
+    while (workers[0].seen.requests.length === 0) await new Promise((turn) => setTimeout(turn, 1));
+    if (lost) setTimeout(() => workers[0].lose(), 50);
+    assert.equal(await call, lost ? "device-lost" : "crashed");
+    assert.match(await behind, /seed 2/);
+    assert.equal(workers.length, 2);
+  }
 });
 
 test("a device lost between two calls is not noticed by the next", async (t) => {

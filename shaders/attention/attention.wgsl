@@ -1,9 +1,13 @@
 // attention: softmax(q kᵀ · scale + bias) v of many queries, with a running softmax: no scores leave the workgroup.
 // twin  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
 //
-// A workgroup has 32 queries of a head, and where heads are wide, a part of their result's elements. Its invocations lie in
-// a square of 8 x 8: one has four queries by four keys of the scores, then the same queries by every eighth vector of the
-// result. q, k and v may be views of each other's buffers; `info` says where they lie. Everything counts in vectors of four.
+// A workgroup has 32 queries of a head, and where heads are wide, a part of their result's elements. q, k and v may be views
+// of each other's buffers; `info` says where they lie. Everything counts in vectors of four.
+//
+// In `hardware` its invocations lie in a square of 8 x 8: one has four queries by four keys of the scores, then the same
+// queries by every eighth vector of the result. In `software` memory is as near as registers, and a load or a barrier costs
+// as much as dozens of products: one of its eight invocations has four queries from the first key to the last, and nothing
+// is shared; in `quads` four neighbours load a vector each and tell the others.
 
 struct Info {
     queries: u32,                 // T
@@ -46,10 +50,12 @@ const TILE = 32u;
 const KEPT = {{held}}u;
 const LOWEST = -3.0e38;
 
+//@if hardware
 var<workgroup> rows: array<vec4<f32>, KEPT * 32u>;  // [element][four queries]
 // [element][four keys], then weights: [key][four queries]
 var<workgroup> tile: array<vec4<f32>, 256>;
 var<workgroup> shared_rows: array<vec4<f32>, 64>;   // [queries][invocation]: maxima, then totals
+//@end
 
 fn key(at: u32) -> vec4<f32> {
     //@if own_keys
@@ -121,10 +127,12 @@ fn outer(by: vec4<f32>, x: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(by.x * x, by.y * x, by.z * x, by.w * x);
 }
 
+//@if hardware
 // The vector of a head that an invocation adds up; any where it has none.
 fn element(part: u32, column: u32, nth: u32) -> u32 {
     return min(part + column + nth * 8u, E - 1u);
 }
+//@end
 
 // Writes a vector of four queries' results: [batch and query and head, heads, query].
 fn store(place: vec3<u32>, part: u32, element: u32, results: mat4x4<f32>) {
@@ -137,6 +145,16 @@ fn store(place: vec3<u32>, part: u32, element: u32, results: mat4x4<f32>) {
     }
 }
 
+//@if kept
+// Writes the logarithm of a row's sum. Where no key is seen, every probability is 0.
+fn keep(head: u32, row: u32, most: f32, total: f32) {
+    if row < info.queries {
+        let logarithm = select(most + log(total), -LOWEST, total == 0.0);
+        kept[head * info.queries + row] = vec2<f32>(logarithm, 0.0);
+    }
+}
+//@end
+
 // A vector of a query, 0 where there is none.
 fn query_of(first: u32, row: u32) -> vec4<f32> {
     if row < info.queries {
@@ -145,6 +163,7 @@ fn query_of(first: u32, row: u32) -> vec4<f32> {
     return vec4<f32>(0.0);
 }
 
+//@if hardware
 // A vector of a key, 0 where none is seen.
 fn key_of(first: u32, position: u32, seen: u32) -> vec4<f32> {
     if position < seen {
@@ -201,18 +220,8 @@ fn main(
     // Of this invocation's keys.
     var totals = vec4<f32>(0.0);
     // [query][element] of every eighth vector, by name: compilers keep them in registers.
-    var sums_0 = mat4x4<f32>();
-    //@if outs_1
-    var sums_1 = mat4x4<f32>();
-    //@end
-    //@if outs_2
-    var sums_2 = mat4x4<f32>();
-    //@end
-    //@if outs_3
-    var sums_3 = mat4x4<f32>();
-    //@end
-    //@if outs_4
-    var sums_4 = mat4x4<f32>();
+    //@each outs
+    var sums_{{nth}} = mat4x4<f32>();
     //@end
     for (var first = 0u; first < seen; first += TILE) {
         // 1. scores, eight vectors of the heads at a time
@@ -277,18 +286,8 @@ fn main(
         tile[column * 32u + 8u + line] = weights[1];
         tile[column * 32u + 16u + line] = weights[2];
         tile[column * 32u + 24u + line] = weights[3];
-        sums_0 = scaled(sums_0, shrink);
-        //@if outs_1
-        sums_1 = scaled(sums_1, shrink);
-        //@end
-        //@if outs_2
-        sums_2 = scaled(sums_2, shrink);
-        //@end
-        //@if outs_3
-        sums_3 = scaled(sums_3, shrink);
-        //@end
-        //@if outs_4
-        sums_4 = scaled(sums_4, shrink);
+        //@each outs
+        sums_{{nth}} = scaled(sums_{{nth}}, shrink);
         //@end
         workgroupBarrier();
 
@@ -297,18 +296,8 @@ fn main(
         for (var i = 0u; i < count; i++) {
             let weight = tile[i * 8u + line];
             let at = v + (first + i) * info.v.w;
-            sums_0 += outer(weight, value(at + element(part, column, 0u)));
-            //@if outs_1
-            sums_1 += outer(weight, value(at + element(part, column, 1u)));
-            //@end
-            //@if outs_2
-            sums_2 += outer(weight, value(at + element(part, column, 2u)));
-            //@end
-            //@if outs_3
-            sums_3 += outer(weight, value(at + element(part, column, 3u)));
-            //@end
-            //@if outs_4
-            sums_4 += outer(weight, value(at + element(part, column, 4u)));
+            //@each outs
+            sums_{{nth}} += outer(weight, value(at + element(part, column, {{nth}}u)));
             //@end
         }
     }
@@ -322,27 +311,184 @@ fn main(
     //@if kept
     if column == 0u && part == 0u {
         for (var i = 0u; i < 4u; i++) {
-            if row + i < info.queries {
-                // Where no key is seen, every probability is 0.
-                let logarithm = select(most[i] + log(total[i]), -LOWEST, total[i] == 0.0);
-                kept[(batch * workgroups.y + head) * info.queries + row + i] = vec2<f32>(logarithm, 0.0);
-            }
+            keep(batch * workgroups.y + head, row + i, most[i], total[i]);
         }
     }
     //@end
     let share = select(1.0 / total, vec4<f32>(0.0), total == vec4<f32>(0.0));
     let place = vec3<u32>((batch * info.queries + row) * workgroups.y + head, workgroups.y, row);
-    store(place, part, column, scaled(sums_0, share));
-    //@if outs_1
-    store(place, part, column + 8u, scaled(sums_1, share));
-    //@end
-    //@if outs_2
-    store(place, part, column + 16u, scaled(sums_2, share));
-    //@end
-    //@if outs_3
-    store(place, part, column + 24u, scaled(sums_3, share));
-    //@end
-    //@if outs_4
-    store(place, part, column + 32u, scaled(sums_4, share));
+    //@each outs
+    store(place, part, column + {{nth}}u * 8u, scaled(sums_{{nth}}, share));
     //@end
 }
+//@end
+//@if software
+// Four vectors of four queries or of their results: [query][element] each.
+struct Chunk {
+    a: mat4x4<f32>,
+    b: mat4x4<f32>,
+    c: mat4x4<f32>,
+    d: mat4x4<f32>,
+}
+
+// A vector of four queries, 0 where there is none.
+fn four_queries(q: u32, row: u32, vector: u32) -> mat4x4<f32> {
+    if vector < E {
+        let at = q + vector;
+        return mat4x4<f32>(
+            query_of(at, row),
+            query_of(at, row + 1u),
+            query_of(at, row + 2u),
+            query_of(at, row + 3u),
+        );
+    }
+    return mat4x4<f32>();
+}
+
+fn queries_of(q: u32, row: u32, vector: u32) -> Chunk {
+    return Chunk(
+        four_queries(q, row, vector),
+        four_queries(q, row, vector + 1u),
+        four_queries(q, row, vector + 2u),
+        four_queries(q, row, vector + 3u),
+    );
+}
+
+//@if quads
+fn of_quad(own: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        quadBroadcast(own, 0u),
+        quadBroadcast(own, 1u),
+        quadBroadcast(own, 2u),
+        quadBroadcast(own, 3u),
+    );
+}
+//@end
+
+// Four vectors of a key; any beyond its last.
+fn key_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
+    //@if quads
+    return of_quad(key(at + min(vector + lane, E - 1u)));
+    //@end
+    //@if alone
+    let last = at + E - 1u;
+    let first = at + vector;
+    return mat4x4<f32>(key(first), key(min(first + 1u, last)), key(min(first + 2u, last)), key(min(first + 3u, last)));
+    //@end
+}
+
+// The same of a value.
+fn value_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
+    //@if quads
+    return of_quad(value(at + min(vector + lane, E - 1u)));
+    //@end
+    //@if alone
+    let last = at + E - 1u;
+    let first = at + vector;
+    return mat4x4<f32>(value(first), value(min(first + 1u, last)), value(min(first + 2u, last)), value(min(first + 3u, last)));
+    //@end
+}
+
+// Products of four queries and a key, as far as a chunk goes.
+fn products(q: Chunk, k: mat4x4<f32>) -> vec4<f32> {
+    return k[0] * q.a + k[1] * q.b + k[2] * q.c + k[3] * q.d;
+}
+
+// Results of four queries with a value added.
+fn added(y: Chunk, weights: vec4<f32>, v: mat4x4<f32>) -> Chunk {
+    return Chunk(
+        y.a + outer(weights, v[0]),
+        y.b + outer(weights, v[1]),
+        y.c + outer(weights, v[2]),
+        y.d + outer(weights, v[3]),
+    );
+}
+
+fn chunk_scaled(y: Chunk, by: vec4<f32>) -> Chunk {
+    return Chunk(scaled(y.a, by), scaled(y.b, by), scaled(y.c, by), scaled(y.d, by));
+}
+
+@compute @workgroup_size(8, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    //@if quads
+    @builtin(subgroup_invocation_id) invocation: u32,
+    //@end
+) {
+    let head = workgroup.y;
+    let batch = workgroup.z;
+    let first_row = workgroup.x * TILE;
+    let row = first_row + local * 4u;
+    let group = head / info.heads;
+    let q = info.q.x + batch * info.q.y + head * info.q.z;
+    let k = info.k.x + batch * info.k.y + group * info.k.z;
+    let v = info.v.x + batch * info.v.y + group * info.v.z;
+    let seen = limit(min(first_row + TILE, info.queries) - 1u);
+    var lane = 0u;
+    //@if quads
+    lane = invocation % 4u;
+    //@end
+
+    var most = vec4<f32>(LOWEST);
+    var totals = vec4<f32>(0.0);
+    // By name: compilers keep them in registers.
+    //@each chunks
+    let q_{{nth}} = queries_of(q, row, {{nth}}u * 4u);
+    var y_{{nth}} = Chunk();
+    //@end
+    for (var first = 0u; first < seen; first += 4u) {
+        var scores = mat4x4<f32>();  // [key][query]
+        for (var i = 0u; i < 4u; i++) {
+            let at = k + min(first + i, seen - 1u) * info.k.w;
+            var sums = vec4<f32>(0.0);
+            //@each chunks
+            sums += products(q_{{nth}}, key_chunk(at, {{nth}}u * 4u, lane));
+            //@end
+            scores = mat4x4<f32>(scores[1], scores[2], scores[3], sums);
+        }
+        let by_query = transpose(scores);
+        scores = transpose(mat4x4<f32>(
+            masked(by_query[0], batch, head, row, first),
+            masked(by_query[1], batch, head, row + 1u, first),
+            masked(by_query[2], batch, head, row + 2u, first),
+            masked(by_query[3], batch, head, row + 3u, first),
+        ));
+
+        let before = most;
+        most = max(max(most, max(scores[0], scores[1])), max(scores[2], scores[3]));
+        let shrink = exp(before - most);
+        let w_0 = weigh(scores[0], most);
+        let w_1 = weigh(scores[1], most);
+        let w_2 = weigh(scores[2], most);
+        let w_3 = weigh(scores[3], most);
+        totals = totals * shrink + w_0 + w_1 + w_2 + w_3;
+        let at_0 = v + first * info.v.w;
+        let at_1 = v + min(first + 1u, seen - 1u) * info.v.w;
+        let at_2 = v + min(first + 2u, seen - 1u) * info.v.w;
+        let at_3 = v + min(first + 3u, seen - 1u) * info.v.w;
+        //@each chunks
+        y_{{nth}} = chunk_scaled(y_{{nth}}, shrink);
+        y_{{nth}} = added(y_{{nth}}, w_0, value_chunk(at_0, {{nth}}u * 4u, lane));
+        y_{{nth}} = added(y_{{nth}}, w_1, value_chunk(at_1, {{nth}}u * 4u, lane));
+        y_{{nth}} = added(y_{{nth}}, w_2, value_chunk(at_2, {{nth}}u * 4u, lane));
+        y_{{nth}} = added(y_{{nth}}, w_3, value_chunk(at_3, {{nth}}u * 4u, lane));
+        //@end
+    }
+    //@if kept
+    for (var i = 0u; i < 4u; i++) {
+        keep(batch * workgroups.y + head, row + i, most[i], totals[i]);
+    }
+    //@end
+    let share = select(1.0 / totals, vec4<f32>(0.0), totals == vec4<f32>(0.0));
+    let place = vec3<u32>((batch * info.queries + row) * workgroups.y + head, workgroups.y, row);
+    //@each chunks
+    y_{{nth}} = chunk_scaled(y_{{nth}}, share);
+    store(place, 0u, {{nth}}u * 4u, y_{{nth}}.a);
+    store(place, 0u, {{nth}}u * 4u + 1u, y_{{nth}}.b);
+    store(place, 0u, {{nth}}u * 4u + 2u, y_{{nth}}.c);
+    store(place, 0u, {{nth}}u * 4u + 3u, y_{{nth}}.d);
+    //@end
+}
+//@end

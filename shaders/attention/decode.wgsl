@@ -12,12 +12,17 @@
 //@if beams
 @group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: the row that wrote each
 //@end
+@group(0) @binding({{sizes_at}}) var<uniform> sizes: Sizes;
+
+struct Sizes {
+    batch: u32,     // B
+    capacity: u32,  // C
+}
 
 const H = {{heads}}u;
 const G = {{kv_heads}}u;
 // Of four elements.
 const E = {{head_size}}u / 4u;
-const C = {{capacity}}u;
 const INVOCATIONS = {{invocations}}u;
 const LANES = INVOCATIONS / E;
 const SCALE = inverseSqrt({{head_size}}.0);
@@ -43,7 +48,7 @@ fn main(
     let batch = workgroup.y;
     let group = head / (H / G);
     if local == 0u {
-        shared_seen = min(u32(place[0]) + 1u, C);
+        shared_seen = min(u32(place[0]) + 1u, sizes.capacity);
     }
     let seen = workgroupUniformLoad(&shared_seen);
     for (var i = local; i < E; i += INVOCATIONS) {
@@ -65,7 +70,7 @@ fn main(
             //@if beams
             row = u32(table[batch * seen + position]);
             //@end
-            let at = ((row * G + group) * C + position) * E;
+            let at = ((row * G + group) * sizes.capacity + position) * E;
             var products = vec4<f32>(0.0);
             for (var i = 0u; i < E; i++) {
                 products += query[i] * keys[at + i];
@@ -100,7 +105,7 @@ fn main(
                 //@if beams
                 row = u32(table[batch * seen + position]);
                 //@end
-                sum += weights[i] * values[((row * G + group) * C + position) * E + element];
+                sum += weights[i] * values[((row * G + group) * sizes.capacity + position) * E + element];
             }
         }
     }

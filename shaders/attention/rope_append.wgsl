@@ -9,12 +9,16 @@
 @group(0) @binding(3) var<storage, read_write> queries: array<f32>; // [B, H, T, E]
 @group(0) @binding(4) var<storage, read_write> keys: array<f32>;    // [B, G, C, E]
 @group(0) @binding(5) var<storage, read_write> values: array<f32>;  // [B, G, C, E]
+@group(0) @binding({{sizes_at}}) var<uniform> sizes: Sizes;
+
+struct Sizes {
+    batch: u32,     // B
+    capacity: u32,  // C
+}
 
 const H = {{heads}}u;
 const G = {{kv_heads}}u;
 const E = {{head_size}}u;
-const C = {{capacity}}u;
-const B = {{batch}}u;
 const HALF = E / 2u;
 const WIDTH = (H + 2u * G) * E;
 
@@ -29,20 +33,20 @@ fn main(
     let head = index / HALF % (H + 2u * G);
     let row = index / (WIDTH / 2u);
     // Never more than there are queries.
-    let steps = min(u32(place[1]), arrayLength(&queries) / (B * H * E));
-    if row >= B * steps {
+    let steps = min(u32(place[1]), arrayLength(&queries) / (sizes.batch * H * E));
+    if row >= sizes.batch * steps {
         return;
     }
     let batch = row / steps;
     let step = row % steps;
     let position = u32(place[0]) + step;
-    if position >= C {
+    if position >= sizes.capacity {
         return;
     }
     let low = qkv[row * WIDTH + head * E + i];
     let high = qkv[row * WIDTH + head * E + HALF + i];
     if head >= H + G {
-        let at = ((batch * G + head - H - G) * C + position) * E + i;
+        let at = ((batch * G + head - H - G) * sizes.capacity + position) * E + i;
         values[at] = low;
         values[at + HALF] = high;
         return;
@@ -56,7 +60,7 @@ fn main(
         queries[at] = first;
         queries[at + HALF] = second;
     } else {
-        let at = ((batch * G + head - H) * C + position) * E + i;
+        let at = ((batch * G + head - H) * sizes.capacity + position) * E + i;
         keys[at] = first;
         keys[at + HALF] = second;
     }

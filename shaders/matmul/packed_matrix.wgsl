@@ -2,8 +2,12 @@
 // With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
 // twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
-// A workgroup makes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations lie in a square of
-// 8 x 8: one has every eighth vector of four rows by every eighth vector of four columns.
+// In `hardware` a workgroup makes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations lie in a
+// square of 8 x 8: one has every eighth vector of four rows by every eighth vector of four columns.
+//
+// In `software` memory is as near as registers, and a load or a barrier costs as much as dozens of products: one of eight
+// invocations has 16 rows by four columns (two of each of a pair) from the first block to the last, and nothing is shared;
+// in `quads` four neighbours load a vector of x each and tell the others.
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [rows, blocks * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [out, blocks * bits]
@@ -31,13 +35,19 @@ struct Info {
 
 const MATRICES = {{matrices}}u;
 const WIDE = {{wide}}u;    // columns of y in a workgroup
-const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
 //@if scales
 const SHIFT = -{{flip}}.0;
 //@end
 
+//@if hardware
+const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
+const COLUMNS = 4u;        // of y that follow each other in an invocation
 var<workgroup> xs: array<vec4<f32>, 16u * TALL>;  // [column][four rows of x]
 var<workgroup> ws: array<vec4<f32>, 256>;         // [column][four rows of W]
+//@end
+//@if software
+const COLUMNS = 4u / MATRICES;
+//@end
 
 //@if scales
 fn half_at(pair: u32, index: u32) -> f32 {
@@ -46,6 +56,7 @@ fn half_at(pair: u32, index: u32) -> f32 {
 }
 //@end
 
+//@if hardware
 //@if nibbles
 // Four values from the low half of a word.
 fn four(word: u32) -> vec4<f32> {
@@ -96,6 +107,7 @@ fn row_of(i: u32, first: u32) -> u32 {
     return first + i;
     //@end
 }
+//@end
 
 //@if pair
 fn gated(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
@@ -107,7 +119,7 @@ fn store(row: u32, first: u32, values: vec4<f32>) {
     if row >= info.rows {
         return;
     }
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < COLUMNS; i++) {
         if first + i < info.out {
             let at = row * info.out + first + i;
             var value = values[i];
@@ -122,6 +134,7 @@ fn store(row: u32, first: u32, values: vec4<f32>) {
     }
 }
 
+//@if hardware
 @compute @workgroup_size(64, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -208,3 +221,146 @@ fn main(
         //@end
     }
 }
+//@end
+//@if software
+// A word of each of four rows of W.
+fn of_rows(at: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(words[at.x], words[at.y], words[at.z], words[at.w]);
+}
+
+// Four values of four rows of W: [value][row]. Bits are converted where they lie, and scaled as much less: shifts by vectors
+// are slow without a GPU.
+//@if nibbles
+fn four(words: vec4<u32>, scale: vec4<f32>, offset: vec4<f32>) -> mat4x4<f32> {
+    let bits = bitcast<vec4<i32>>(words);
+    return mat4x4<f32>(
+        vec4<f32>(bits & vec4<i32>(0xf)) * scale + offset,
+        vec4<f32>(bits & vec4<i32>(0xf0)) * (scale * 0x1p-4) + offset,
+        vec4<f32>(bits & vec4<i32>(0xf00)) * (scale * 0x1p-8) + offset,
+        vec4<f32>(bits & vec4<i32>(0xf000)) * (scale * 0x1p-12) + offset,
+    );
+}
+//@end
+//@if bytes
+fn four(words: vec4<u32>, scale: vec4<f32>, offset: vec4<f32>) -> mat4x4<f32> {
+    let bits = bitcast<vec4<i32>>(words ^ vec4<u32>(0x808080u));
+    return mat4x4<f32>(
+        vec4<f32>(bits & vec4<i32>(0xff)) * scale + offset,
+        vec4<f32>(bits & vec4<i32>(0xff00)) * (scale * 0x1p-8) + offset,
+        vec4<f32>(bits & vec4<i32>(0xff0000)) * (scale * 0x1p-16) + offset,
+        vec4<f32>(bits >> vec4<u32>(24u)) * scale,
+    );
+}
+//@end
+//@if halves
+fn four(low: vec4<u32>, high: vec4<u32>) -> mat4x4<f32> {
+    return transpose(mat4x4<f32>(
+        vec4<f32>(unpack2x16float(low.x), unpack2x16float(high.x)),
+        vec4<f32>(unpack2x16float(low.y), unpack2x16float(high.y)),
+        vec4<f32>(unpack2x16float(low.z), unpack2x16float(high.z)),
+        vec4<f32>(unpack2x16float(low.w), unpack2x16float(high.w)),
+    ));
+}
+//@end
+
+// Four vectors of x.
+fn sixteen(at: u32, lane: u32) -> mat4x4<f32> {
+    //@if quads
+    let own = x[at + lane];
+    return mat4x4<f32>(
+        quadBroadcast(own, 0u),
+        quadBroadcast(own, 1u),
+        quadBroadcast(own, 2u),
+        quadBroadcast(own, 3u),
+    );
+    //@end
+    //@if alone
+    return mat4x4<f32>(x[at], x[at + 1u], x[at + 2u], x[at + 3u]);
+    //@end
+}
+
+//@if scales
+fn halves_at(pairs: vec4<u32>, at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(half_at(pairs.x, at.x), half_at(pairs.y, at.y), half_at(pairs.z, at.z), half_at(pairs.w, at.w));
+}
+//@end
+
+@compute @workgroup_size(8, 1, 1)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    //@if quads
+    @builtin(subgroup_invocation_id) invocation: u32,
+    //@end
+) {
+    let out = workgroup.x * WIDE + local * COLUMNS;
+    let first_row = workgroup.y * {{lines}}u;
+    var lane = 0u;
+    //@if quads
+    lane = invocation % 4u;
+    //@end
+    // The last row of x and W again where there is none.
+    let last = vec4<u32>(info.out - 1u);
+    //@if single
+    let first = min(vec4<u32>(out) + vec4<u32>(0u, 1u, 2u, 3u), last) * info.blocks;
+    //@end
+    //@if pair
+    let both = min(vec4<u32>(out) + vec4<u32>(0u, 1u, 0u, 1u), last);
+    let first = (both + vec4<u32>(0u, 0u, info.out, info.out)) * info.blocks;
+    //@end
+    //@each lines
+    let x_{{nth}} = min(first_row + {{nth}}u, info.rows - 1u) * info.blocks * 8u;
+    var sums_{{nth}} = vec4<f32>(0.0);
+    //@end
+    for (var block = 0u; block < info.blocks; block++) {
+        let at = first + vec4<u32>(block);
+        //@if scales
+        let pair = at >> vec4<u32>(1u);
+        let scale = halves_at(vec4<u32>(scales[pair.x], scales[pair.y], scales[pair.z], scales[pair.w]), at);
+        var offset = SHIFT * scale;
+        //@end
+        //@if mins
+        offset = halves_at(vec4<u32>(mins[pair.x], mins[pair.y], mins[pair.z], mins[pair.w]), at);
+        //@end
+        for (var half = 0u; half < 2u; half++) {
+            //@if nibbles
+            let word = at * 4u + vec4<u32>(half * 2u);
+            let low = of_rows(word) ^ vec4<u32>({{flip}}u * 0x11111111u);
+            let high = of_rows(word + vec4<u32>(1u)) ^ vec4<u32>({{flip}}u * 0x11111111u);
+            let w_0 = four(low, scale, offset);
+            let w_1 = four(low >> vec4<u32>(16u), scale, offset);
+            let w_2 = four(high, scale, offset);
+            let w_3 = four(high >> vec4<u32>(16u), scale, offset);
+            //@end
+            //@if bytes
+            let word = at * 8u + vec4<u32>(half * 4u);
+            offset = -128.0 * scale;
+            let w_0 = four(of_rows(word), scale, offset);
+            let w_1 = four(of_rows(word + vec4<u32>(1u)), scale, offset);
+            let w_2 = four(of_rows(word + vec4<u32>(2u)), scale, offset);
+            let w_3 = four(of_rows(word + vec4<u32>(3u)), scale, offset);
+            //@end
+            //@if halves
+            let word = at * 16u + vec4<u32>(half * 8u);
+            let w_0 = four(of_rows(word), of_rows(word + vec4<u32>(1u)));
+            let w_1 = four(of_rows(word + vec4<u32>(2u)), of_rows(word + vec4<u32>(3u)));
+            let w_2 = four(of_rows(word + vec4<u32>(4u)), of_rows(word + vec4<u32>(5u)));
+            let w_3 = four(of_rows(word + vec4<u32>(6u)), of_rows(word + vec4<u32>(7u)));
+            //@end
+            let vector = block * 8u + half * 4u;
+            //@each lines
+            let four_{{nth}} = sixteen(x_{{nth}} + vector, lane);
+            sums_{{nth}} += w_0 * four_{{nth}}[0] + w_1 * four_{{nth}}[1] + w_2 * four_{{nth}}[2] + w_3 * four_{{nth}}[3];
+            //@end
+        }
+    }
+    //@each lines
+    //@if single
+    store(first_row + {{nth}}u, out, sums_{{nth}});
+    //@end
+    //@if pair
+    store(first_row + {{nth}}u, out, gated(sums_{{nth}}, sums_{{nth}}.zwzw));
+    //@end
+    //@end
+}
+//@end

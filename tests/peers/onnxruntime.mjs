@@ -128,7 +128,17 @@ try {
     ort.env.wasm.numThreads = 1;
     ort.env.logLevel = "error";
     await emu.default({ module_or_path: "/emu/emu_web_bg.wasm" });
+    // As the package's worker does it; ONNX Runtime Web asks for them itself.
+    const { requestDevice } = GPUAdapter.prototype;
+    let invocations = 0;
+    GPUAdapter.prototype.requestDevice = function (how) {
+      if (!this.features.has("subgroups")) return requestDevice.call(this, how);
+      invocations = this.info.subgroupMinSize || 4;
+      return requestDevice.call(this, { ...how, requiredFeatures: [...(how?.requiredFeatures ?? []), "subgroups"] });
+    };
     await emu.open();
+    GPUAdapter.prototype.requestDevice = requestDevice;
+    if (invocations > 0) emu.subgroups(invocations);
     /** Runs often enough to fill the time; milliseconds of one. */
     const timed = async (run, milliseconds) => {
       await run(2);

@@ -1,11 +1,17 @@
 //! A pack loaded shard by shard, as a page loads it, is the pack loaded by name.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use emu_kernels::burn::module::Module;
-use emu_kernels::burn::tensor::Device;
+use emu_kernels::burn::module::{Module, ModuleVisitor, Param};
+use emu_kernels::burn::tensor::{Device, Tensor, read_sync};
+use emu_model::diffusion::{Denoise, DrawOptions};
+use emu_model::generate::{BeamOptions, BeamSearch, ImageEmbedder, TextMachine, TextOptions};
+use emu_model::image::RgbImage;
 use emu_model::pack::{self, ModelConfig};
+use emu_model::prompt::{Marked, Prompter};
 use emu_model::streamed::Streamed;
+use emu_model::tokenizer::EmuTokenizer;
 use emu_model::weights;
 use emu_pack::PackReader;
 use emu_pack::convert::{Policy, WriteOptions, repack};
@@ -116,4 +122,90 @@ fn what_is_missing_or_damaged_is_named() {
     assert_eq!(code(model.vision().expect_err("gone")), "not-loaded");
     model.shard(&vision, &bytes).expect("again");
     model.finish(pack::VISION).expect("whole again");
+}
+
+/// The parameters of a module whose dense values are there.
+fn dense<M: Module>(module: &M) -> BTreeSet<String> {
+    #[derive(Default)]
+    struct Dense(Vec<String>, BTreeSet<String>);
+    impl ModuleVisitor for Dense {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_initialized() {
+                self.1.insert(self.0.join("."));
+            }
+        }
+    }
+    let mut seen = Dense::default();
+    module.visit(&mut seen);
+    seen.1
+}
+
+/// A page rehearses requests while its GPU computes nothing: what they leave in the model would be wrong for good.
+#[test]
+fn requests_leave_nothing_in_the_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = Device::flex();
+    let pack = repacked("q8", folder.path());
+    let mut model = Streamed::new(&file(&pack, "emu.json"), &device).expect("a manifest");
+    let shards = model.manifest().shards.clone();
+    for shard in shards {
+        let bytes = file(&pack, &shard.file);
+        model.shard(&shard.file, &bytes).expect("a shard");
+    }
+    for component in [pack::VISION, pack::LM, pack::DECODER] {
+        model.finish(component).expect(component);
+    }
+    let there = || {
+        let emu = dense(model.emu().expect("loaded").0);
+        (emu, dense(model.decoder().expect("loaded").0))
+    };
+    let before = there();
+    let all = weights::parameters(model.emu().expect("loaded").0).len();
+    assert!(before.0.len() < all, "some are packed");
+
+    let (emu, config) = model.emu().expect("loaded");
+    let (decoder, drawing) = model.decoder().expect("loaded");
+    // As the engine has them.
+    let (emu, decoder) = (emu.clone(), decoder.clone());
+    let tokenizer = EmuTokenizer::from_json_bytes(&file(&pack, "tokenizer.json")).expect("one");
+    let prompter = Prompter {
+        emu: &emu,
+        config,
+        tokenizer: &tokenizer,
+        device: &device,
+    };
+    let picture = RgbImage::from_pixel(40, 30, [200, 100, 50].into());
+    let prompt = prompter.caption(picture).expect("a prompt");
+    let options = TextOptions {
+        max_new_tokens: 4,
+        ..Default::default()
+    };
+    let machine = TextMachine::new(&emu, config, &prompt, options).expect("it fits");
+    read_sync(machine.run()).expect("text");
+    let options = BeamOptions {
+        beams: 2,
+        max_new_tokens: 3,
+        ..Default::default()
+    };
+    let search = BeamSearch::new(&emu, config, &prompt, options).expect("it fits");
+    read_sync(search.run()).expect("text");
+    let wanted = Marked::new("a fox", vec![], vec![]).expect("no marks");
+    let wanted = prompter.picture(&wanted).expect("a prompt");
+    let embedder = ImageEmbedder::new(&emu, config, &wanted).expect("it fits");
+    let options = DrawOptions {
+        steps: 2,
+        ..DrawOptions::new(drawing, 1)
+    };
+    let walk = Denoise::new(&decoder, drawing, embedder.run().0, None, &options);
+    read_sync(walk.expect("it fits").run()).expect("a picture");
+    assert_eq!(there(), before);
+    // It would have been seen.
+    drop(emu.lm.embed_tokens.weight.val());
+    assert_ne!(there(), before);
 }

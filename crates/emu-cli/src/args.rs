@@ -54,6 +54,9 @@ pub struct BenchArgs {
     /// For lm: tokens to decode at least.
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub tokens: usize,
+    /// For lm: beams of a search that is measured beside; 0 for none.
+    #[arg(long, default_value_t = 5)]
+    pub beams: usize,
     /// For image: denoising steps.
     #[arg(long, default_value_t = 4, value_parser = positive)]
     pub steps: usize,

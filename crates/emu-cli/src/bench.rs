@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
-use emu_kernels::count::{self, Launches};
+use emu_kernels::count::{self, Launches, LiveBytes};
 use emu_kernels::device::{Opened, open, submissions};
 use emu_kernels::packed::keeps_halves;
 use emu_kernels::random::{Philox, Stream};
 use emu_model::config::LmConfig;
 use emu_model::diffusion::{Denoise, DrawOptions, Preview};
-use emu_model::generate::{GenerateError, Prompt, TextEvent, TextMachine, TextOptions};
+use emu_model::generate::{
+    BeamOptions, BeamSearch, GenerateError, Prompt, TextEvent, TextMachine, TextOptions,
+};
 use emu_model::lm::Lm;
 use emu_model::pack::{DECODER, VISION};
 use emu_model::text::TextModel;
@@ -171,11 +173,30 @@ fn copy_bandwidth(device: &Device) -> Result<f64> {
     Ok(2.0 * COPY as f64 / best)
 }
 
-/// Bytes in use and bytes reserved on the device; absent where it does not count them.
-fn memory(device: &Device) -> (Value, Value) {
-    match device.memory_pool_usage() {
-        Some(usage) => (usage.bytes_in_use.into(), usage.bytes_reserved.into()),
-        None => (Value::Null, Value::Null),
+/// Bytes of tensors and of what the runtime reserves for them; absent where the device does not count.
+#[derive(Default)]
+struct Memory {
+    /// Of what rests there between two runs.
+    resting: Option<u64>,
+    /// Most at once in a run: what rests, and the largest set of results in between.
+    live: Option<u64>,
+    /// Reserved, by the greatest of all runs so far.
+    peak: Option<u64>,
+}
+
+impl Memory {
+    /// Of something that is run once more.
+    fn of(device: &Device, again: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let Some(resting) = device.memory_pool_usage() else {
+            return Ok(Self::default());
+        };
+        let live = LiveBytes::watch(device);
+        again()?;
+        Ok(Self {
+            resting: Some(resting.bytes_in_use),
+            live: Some(live.most()),
+            peak: device.memory_pool_usage().map(|usage| usage.bytes_reserved),
+        })
     }
 }
 
@@ -188,6 +209,7 @@ struct Speaker<'a> {
     text: u32,
     opened: &'a Opened,
     start: &'a dyn Fn(&Prompt, TextOptions) -> Result<TextMachine<'a>, GenerateError>,
+    search: &'a dyn Fn(&Prompt, BeamOptions) -> Result<BeamSearch<'a>, GenerateError>,
 }
 
 fn pack_lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
@@ -199,6 +221,7 @@ fn pack_lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
         text: config.special.img,
         opened: &runtime.opened,
         start: &|prompt, options| TextMachine::new(emu, config, prompt, options),
+        search: &|prompt, options| BeamSearch::new(emu, config, prompt, options),
     };
     lm(&speaker, args)
 }
@@ -214,6 +237,7 @@ fn alone_lm(path: &Path, args: &BenchArgs) -> Result<Value> {
         text: model.config.lm.vocab as u32,
         opened: &opened,
         start: &|prompt, options| model.generate(prompt, options),
+        search: &|prompt, options| model.search(prompt, options),
     };
     lm(&speaker, args)
 }
@@ -275,7 +299,15 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
     }
     let per = |count: f64| count / tokens as f64;
     // Before the copies, which are larger than the model.
-    let (live, peak) = memory(device);
+    let memory = Memory::of(device, || {
+        let mut machine = (speaker.start)(&prompt(), options.clone())?;
+        while !matches!(read_sync(machine.step())?, TextEvent::Done(_)) {}
+        Ok(())
+    })?;
+    let beams = match args.beams {
+        0 => Value::Null,
+        beams => search(speaker, &launches, &mut prompt, beams, args.tokens)?,
+    };
     let bandwidth = copy_bandwidth(device)?;
     waiting.finish_and_clear();
     Ok(json!({
@@ -292,11 +324,58 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         "decode_tokens_per_s": tokens as f64 / decode.seconds,
         "copy_bandwidth_bytes_per_s": bandwidth,
         "copy_bandwidth_share": decode.weights / decode.seconds / bandwidth,
-        "peak_bytes": peak,
-        "live_bytes": live,
+        "peak_bytes": memory.peak,
+        "live_bytes": memory.live,
+        "resting_bytes": memory.resting,
         "tokens": tokens,
         "prompts": prompts,
         "kernels_of_the_last_prompt": by_kernel,
+        "beam_search": beams,
+    }))
+}
+
+/// Steps of beam search, over as many prompts as it takes.
+fn search(
+    speaker: &Speaker,
+    launches: &Launches,
+    prompt: &mut dyn FnMut() -> Prompt,
+    beams: usize,
+    wanted: usize,
+) -> Result<Value> {
+    let options = BeamOptions {
+        beams,
+        ..Default::default()
+    };
+    let (mut spent, mut steps, mut prompts) = (Spent::default(), 0, 0);
+    while steps < wanted && prompts < 50 {
+        let mut search = (speaker.search)(&prompt(), options.clone())?;
+        // The first needs no step of the model, the last of a search makes none; of the first search come the pipelines.
+        let mut counts = false;
+        loop {
+            let start = Mark::counts(launches);
+            let goes_on = read_sync(search.step())?;
+            if !goes_on {
+                break;
+            }
+            if counts && prompts > 0 {
+                spent.add(&Mark::counts(launches).since(&start));
+                steps += 1;
+            }
+            counts = true;
+        }
+        prompts += 1;
+    }
+    let per = |count: f64| match steps {
+        0 => Value::Null,
+        steps => (count / steps as f64).into(),
+    };
+    Ok(json!({
+        "beams": beams,
+        "steps": steps,
+        "launches_per_step": per(spent.launches),
+        "readbacks_per_step": per(spent.reads),
+        "readback_bytes_per_step": per(spent.read_bytes),
+        "seconds_per_step": per(spent.seconds),
     }))
 }
 
@@ -319,7 +398,10 @@ fn vision(runtime: &Runtime) -> Result<Value> {
     let spent = Mark::now(device, &launches)?.since(&start);
     let manifest = runtime.manifest();
     let resident = resident(manifest, VISION, device);
-    let (live, peak) = memory(device);
+    let memory = Memory::of(device, || {
+        look();
+        Ok(())
+    })?;
     Ok(json!({
         "adapter": runtime.opened.name,
         "seconds_per_picture": spent.seconds,
@@ -327,8 +409,9 @@ fn vision(runtime: &Runtime) -> Result<Value> {
         "submits_per_picture": spent.submits,
         "linear_weight_bytes_per_picture": spent.weights,
         "weight_bytes": resident,
-        "peak_bytes": peak,
-        "live_bytes": live,
+        "peak_bytes": memory.peak,
+        "live_bytes": memory.live,
+        "resting_bytes": memory.resting,
         "kernels": kernels(&launches, &Default::default()),
     }))
 }
@@ -351,7 +434,10 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
     let by_kernel = kernels(&launches, &Default::default());
     let manifest = runtime.manifest();
     let resident = resident(manifest, DECODER, device);
-    let (live, peak) = memory(device);
+    let memory = Memory::of(device, || {
+        read_sync(walk.step(Preview::None))?;
+        Ok(())
+    })?;
     Ok(json!({
         "adapter": runtime.opened.name,
         "steps": steps,
@@ -361,8 +447,9 @@ fn image(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
         "readbacks_per_step": per(spent.reads),
         "linear_weight_bytes_per_step": per(spent.weights),
         "weight_bytes": resident,
-        "peak_bytes": peak,
-        "live_bytes": live,
+        "peak_bytes": memory.peak,
+        "live_bytes": memory.live,
+        "resting_bytes": memory.resting,
         "kernels_of_all_steps": by_kernel,
     }))
 }

@@ -23,6 +23,11 @@ fn every_part_is_measured_on_the_cpu() {
     ] {
         assert!(number(lm, what) > 0.0, "{what}");
     }
+    assert!(number(&lm["beam_search"], "seconds_per_step") > 0.0);
+    let none = &json_of(&[
+        "bench", "--device", "cpu", "--json", "--tokens", "2", "--beams", "0",
+    ])[0]["lm"];
+    assert!(none["beam_search"].is_null());
     let vision = &json_of(&["bench", "vision", "--device", "cpu", "--json"])[0]["vision"];
     assert!(number(vision, "seconds_per_picture") > 0.0);
     let image = json_of(&[
@@ -68,6 +73,32 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
         launches <= 230.0 && launches > 100.0,
         "{launches} launches a step"
     );
+    // A piece of 50 milliseconds after the other, of four launches at least.
+    let submits = number(&image[0]["image"], "submits_per_step");
+    let seconds = number(&image[0]["image"], "seconds_per_step");
+    assert!(
+        submits >= 1.0 && submits <= launches / 4.0 + 4.0 && submits >= seconds / 0.4,
+        "{submits} submits in a step of {seconds} s"
+    );
+    within_its_memory(&image[0]["image"]);
+    let vision = json_of(&[
+        "bench", "vision", "--model", models, "--device", "gpu", "--json",
+    ]);
+    within_its_memory(&vision[0]["vision"]);
+}
+
+/// What the runtime reserves, beside what is there at most: weights, cache and the largest set of results in between.
+fn within_its_memory(part: &Value) {
+    let [peak, live] = ["peak_bytes", "live_bytes"].map(|what| number(part, what));
+    let (resting, weights) = (number(part, "resting_bytes"), number(part, "weight_bytes"));
+    assert!(
+        resting >= weights && live > resting,
+        "{live} bytes at most, {resting} resting, {weights} of weights"
+    );
+    assert!(
+        peak >= live && peak <= 1.15 * live,
+        "{peak} bytes reserved for {live}"
+    );
 }
 
 /// The counts of a token.
@@ -89,6 +120,18 @@ fn within_the_limits(lm: &Value) {
     assert!(
         moved <= 1.02 * there && moved > 0.9 * there,
         "{moved} bytes of weights of {there}"
+    );
+    within_its_memory(lm);
+    // Of beam search, no logits: the best two continuations of each beam, eight bytes each.
+    let search = &lm["beam_search"];
+    assert_eq!(number(search, "beams"), 5.0);
+    assert!(number(search, "steps") >= 16.0, "{search}");
+    assert_eq!(number(search, "readbacks_per_step"), 1.0);
+    assert_eq!(number(search, "readback_bytes_per_step"), 5.0 * 16.0);
+    let launches = number(search, "launches_per_step");
+    assert!(
+        launches <= 8.0 * layers + 12.0 && launches > layers,
+        "{launches} launches of a step of beams"
     );
 }
 
@@ -128,8 +171,13 @@ fn every_kernel_is_timed_on_wgpu() {
         assert!(number(case, "batches") >= 3.0, "{case}");
         assert!(number(case, "seconds") < 60.0, "{case}");
     }
+    // Software adapters have one kernel for products of few rows and of many.
+    let few = match found["software"].as_bool() {
+        Some(true) => "packed_matrix",
+        _ => "packed_vector",
+    };
     for kernel in [
-        "packed_vector",
+        few,
         "packed_matrix",
         "packed_rows",
         "decode",

@@ -74,16 +74,17 @@ pub(crate) fn replayed(cost: &Cost) {
 }
 
 #[cfg(feature = "wgpu")]
-pub use launches::Launches;
+pub use launches::{Launches, LiveBytes};
 
 #[cfg(feature = "wgpu")]
 mod launches {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex, PoisonError};
 
+    use burn::tensor::Device;
     use cubecl::logging::{LaunchObservation, LaunchObserver};
 
-    use super::{Ordering, REPLAYED};
+    use super::{AtomicU64, Ordering, REPLAYED};
 
     #[derive(Default)]
     struct Seen(Mutex<BTreeMap<&'static str, u64>>);
@@ -127,6 +128,52 @@ mod launches {
         /// Launches so far.
         pub fn total(&self) -> u64 {
             self.by_kernel().values().sum()
+        }
+    }
+
+    struct Sampled {
+        device: Device,
+        most: AtomicU64,
+    }
+
+    impl Sampled {
+        fn sample(&self) {
+            let usage = self.device.memory_pool_usage();
+            let bytes = usage.map_or(0, |usage| usage.bytes_in_use);
+            self.most.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
+
+    impl LaunchObserver for Sampled {
+        fn launched(&self, _: &'static str) {
+            self.sample();
+        }
+    }
+
+    /// The most bytes of tensors that a device holds at once, seen before each launch while it lives: those that rest there
+    /// and those in between. Launches of recordings that run again use the memory that they were recorded with.
+    pub struct LiveBytes {
+        sampled: Arc<Sampled>,
+        _observation: LaunchObservation,
+    }
+
+    impl LiveBytes {
+        /// Starts sampling, which costs every launch a question to the device's memory.
+        pub fn watch(device: &Device) -> Self {
+            let sampled = Arc::new(Sampled {
+                device: device.clone(),
+                most: AtomicU64::new(0),
+            });
+            Self {
+                _observation: LaunchObservation::new(sampled.clone()),
+                sampled,
+            }
+        }
+
+        /// Most bytes so far; 0 where the device does not count them.
+        pub fn most(&self) -> u64 {
+            self.sampled.sample();
+            self.sampled.most.load(Ordering::Relaxed)
         }
     }
 }

@@ -72,6 +72,16 @@ pub trait DecodeBackend: Backend {
         history: IntTensor<Self>,
         spec: ChooseSpec,
     ) -> (IntTensor<Self>, IntTensor<Self>);
+
+    /// The `best` greatest continuations of beams by `[B, V]` logits, which may be written over: `[2 best]`, for each its
+    /// place in the logits and the bits of its sum. See [`crate::beams`] for what is asked; `changes` says whether anything
+    /// but the sums of beams changes scores.
+    fn emu_best_beams(
+        logits: FloatTensor<Self>,
+        asked: IntTensor<Self>,
+        best: usize,
+        changes: bool,
+    ) -> IntTensor<Self>;
 }
 
 #[cfg(feature = "wgpu")]
@@ -122,6 +132,15 @@ impl DecodeBackend for burn::backend::Cube {
         spec: ChooseSpec,
     ) -> (IntTensor<Self>, IntTensor<Self>) {
         crate::gpu::decode::choose(logits, numbers, token, history, spec)
+    }
+
+    fn emu_best_beams(
+        logits: FloatTensor<Self>,
+        asked: IntTensor<Self>,
+        best: usize,
+        changes: bool,
+    ) -> IntTensor<Self> {
+        crate::gpu::beams::best(logits, asked, best, changes)
     }
 }
 
@@ -176,6 +195,16 @@ impl DecodeBackend for Flex {
     ) -> (IntTensor<Self>, IntTensor<Self>) {
         let _ = token;
         crate::cpu::sample::choose(logits, numbers, history, spec)
+    }
+
+    fn emu_best_beams(
+        logits: FloatTensor<Self>,
+        asked: IntTensor<Self>,
+        best: usize,
+        changes: bool,
+    ) -> IntTensor<Self> {
+        let _ = changes;
+        crate::cpu::beams::best(logits, asked, best)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which device a model runs on.
 
 use burn::tensor::Device;
+#[cfg(not(target_family = "wasm"))]
+use burn::tensor::wgpu::MemoryConfiguration;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,10 +38,10 @@ impl DeviceError {
     }
 }
 
-/// Launches of a submit at most: a token of a model with 14 layers is one submit, of one with 40 layers three. Systems end
-/// what a GPU computes for more than two seconds; a quarter of a denoising step at 512 x 512 pixels takes one on a weak GPU.
+/// Launches of a submit at most: a token of a model with 14 layers is one submit, of one with 40 layers three. Where
+/// launches take long, [`crate::pace`] makes it less.
 #[cfg(feature = "wgpu")]
-const LAUNCHES: usize = 128;
+pub(crate) const LAUNCHES: usize = 128;
 
 /// An opened device.
 #[derive(Clone, Debug)]
@@ -66,16 +68,39 @@ pub fn runs_behind(device: &Device) -> bool {
     !crate::ops::on_cpu(device)
 }
 
-/// Opens a device natively.
+/// Runs `make`, whose tensors stay as long as a model: each has a buffer of its own size. Results share pages or have buffers
+/// of round sizes, which would hold weights with up to half as much again. What of it goes leaves its buffer to a tensor of
+/// the same size, or to [`Device::memory_cleanup`].
+pub fn resting<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
+    device.memory_persistent_allocations(make, |make| make())
+}
+
+/// Opens a device natively, to run models on it: each result has a buffer of its own, as in a page, of a round size. Beside
+/// weights that is little, where pages that results share would be as large as the largest of them.
 ///
 /// # Errors
 /// [`DeviceError::NoAdapter`] where a GPU was asked for and none answers.
 #[cfg(not(target_family = "wasm"))]
 pub fn open(choice: DeviceChoice) -> Result<Opened, DeviceError> {
+    open_with(choice, MemoryConfiguration::ExclusivePages)
+}
+
+/// Opens a device natively, to train on it: results share pages, since they are most of what is there. Where the process has
+/// opened a GPU before, it is that one as it is.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(not(target_family = "wasm"))]
+pub fn open_to_train(choice: DeviceChoice) -> Result<Opened, DeviceError> {
+    open_with(choice, MemoryConfiguration::default())
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn open_with(choice: DeviceChoice, memory: MemoryConfiguration) -> Result<Opened, DeviceError> {
     match choice {
         DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Gpu => gpu::open(),
-        DeviceChoice::Auto if gpu::has_hardware() => gpu::open(),
+        DeviceChoice::Gpu => gpu::open(memory),
+        DeviceChoice::Auto if gpu::has_hardware() => gpu::open(memory),
         DeviceChoice::Auto => Ok(cpu()),
     }
 }
@@ -117,7 +142,7 @@ mod gpu {
     use std::sync::{Mutex, PoisonError};
 
     use burn::tensor::Device;
-    use burn::tensor::wgpu::wgpu;
+    use burn::tensor::wgpu::{MemoryConfiguration, wgpu};
 
     use super::{DeviceError, Opened};
 
@@ -158,7 +183,7 @@ mod gpu {
     /// One wgpu device per process: Burn registers it once.
     static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
-    pub fn open() -> Result<Opened, DeviceError> {
+    pub fn open(memory: MemoryConfiguration) -> Result<Opened, DeviceError> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
@@ -170,6 +195,7 @@ mod gpu {
         }
         let (device, setup) = Device::wgpu_options()
             .tasks_max(super::LAUNCHES)
+            .memory_config(memory)
             .init_with_setup()
             .map_err(|e| DeviceError::NoAdapter {
                 reason: e.to_string(),

@@ -206,9 +206,12 @@ impl FusedBackend for burn::backend::Cube {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
+        let masked_bias = { spec.bias && spec.hidden }
+            .then(|| crate::gpu::attention_backward::masked(bias.clone(), hidden.clone()));
         let known = crate::gpu::attention_backward::Known {
             hidden: words(hidden, spec),
             bias,
+            masked_bias,
             y,
             kept: kept.clone(),
             grad,

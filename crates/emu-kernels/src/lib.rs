@@ -21,6 +21,7 @@ compile_error!(
 );
 
 pub mod backend;
+pub mod beams;
 pub mod cache;
 pub mod conv;
 pub mod count;
@@ -37,6 +38,7 @@ pub mod late;
 pub mod linear;
 pub mod norm;
 pub mod ops;
+pub mod pace;
 pub mod packed;
 pub mod random;
 pub mod rope;

@@ -8,6 +8,8 @@ use burn::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
 use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 
+use crate::device::resting;
+
 pub use backend::{PackedBackend, PackedSpec};
 
 mod backend;
@@ -208,7 +210,7 @@ impl Packed {
         (parts.iter().all(alike) && 4 * words <= BINDING).then_some(())?;
         let stack = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
             let all: Option<Vec<_>> = parts.iter().map(|part| of(part)).collect();
-            all.map(|all| Tensor::cat(all, 0))
+            all.map(|all| resting(&all[0].device(), || Tensor::cat(all, 0)))
         };
         let out = parts.iter().map(|part| part.spec.out).sum();
         let rows = Rows {

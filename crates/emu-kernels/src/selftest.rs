@@ -4,6 +4,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use half::f16;
 
+use crate::beams::Ranking;
 use crate::cache::LayerCache;
 use crate::ops::{self, AttentionOptions, ConvExtras};
 use crate::packed::{BLOCK, Inputs, Packed, Scheme};
@@ -106,6 +107,10 @@ pub const CASES: &[Case] = &[
     Case {
         operation: "choosing a token",
         compute: tokens,
+    },
+    Case {
+        operation: "ranking beams",
+        compute: beams,
     },
 ];
 
@@ -598,6 +603,47 @@ fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let mut random = Philox::new(2, Stream::Tokens, 0);
     let mut drawn = || if random.uniform() < 0.5 { 9.0 } else { 90.0 };
     (Tensor::cat(got, 0), vec![9.0, 9.0, drawn(), drawn()])
+}
+
+/// Places of the best continuations of two beams, with something seen, a pair that may not repeat, and a ban.
+fn beams(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
+    let (width, best, banned) = (300, 6, 5);
+    let (_, mut xs) = input.random([2 * width]);
+    for beam in [0, width] {
+        // 7 was seen, 8 follows 7 already, 9 and 290 are alike.
+        for (token, logit) in [(banned, 9.0), (7, 8.0), (8, 7.0), (9, 6.0), (290, 6.0)] {
+            xs[beam + token] = logit;
+        }
+    }
+    let narrow: Vec<f32> = xs.iter().map(|&x| x as f32).collect();
+    let ranking = Ranking {
+        processors: Processors {
+            repetition_penalty: 1.5,
+            no_repeat_ngram: 2,
+            min_length: 0,
+        },
+        end: 0,
+        banned: Some(banned as u32),
+        best,
+    };
+    let history = &[7, 8, 7][..];
+    let logits = input.tensor(&narrow, [2, 1, width]);
+    let numbers = ranking.rank(logits, &[(history, -1.0), (history, -1.25)]);
+    let places = numbers.reshape([best, 2]).narrow(1, 0, 1).float();
+    let mut scores: Vec<(f64, usize)> = vec![];
+    for (row, sum) in [(0, -1.0), (width, -1.25)] {
+        let row = row..row + width;
+        let log_sum = xs[row.clone()].iter().map(|x| x.exp()).sum::<f64>().ln();
+        scores.extend(row.map(|place| match place % width {
+            8 => (f64::NEG_INFINITY, place),
+            token if token == banned => (f64::NEG_INFINITY, place),
+            7 => ((xs[place] - log_sum) * 1.5 + sum, place),
+            _ => (xs[place] - log_sum + sum, place),
+        }));
+    }
+    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let want = scores.iter().take(best).map(|&(_, place)| place as f64);
+    (flat(places), want.collect())
 }
 
 fn gates(input: &mut Input) -> (Tensor<1>, Vec<f64>) {

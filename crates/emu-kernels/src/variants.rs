@@ -1,14 +1,17 @@
-//! Which variants of the GPU kernels are used: those with subgroups only where the opened device has them.
+//! Which variants of the GPU kernels are used: those with subgroups only where the opened device has them, those for
+//! software adapters where the opened device is one.
 //!
 //! The kernels assume nothing of how many invocations a subgroup has, nor of which.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use burn::tensor::wgpu::wgpu;
 
 /// Invocations of the smallest subgroup of the opened device; 0 where it has none.
 static LANES: AtomicU32 = AtomicU32::new(0);
+/// Whether the opened device computes on the processor.
+static SOFTWARE: AtomicBool = AtomicBool::new(false);
 /// What the variable EMU_SUBGROUPS says: one more than 0 or 1, or 0 for nothing.
 static SAID: AtomicU32 = AtomicU32::new(0);
 
@@ -19,6 +22,8 @@ const WIDE: u32 = 16;
 thread_local! {
     /// What this thread asked for.
     static ASKED: Cell<Option<bool>> = const { Cell::new(None) };
+    /// Likewise of the variants for software adapters.
+    static SOFTWARE_ASKED: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// Takes note of what the opened device can do.
@@ -28,12 +33,24 @@ pub(crate) fn opened(features: wgpu::Features, info: &wgpu::AdapterInfo) {
         false => 0,
     };
     LANES.store(lanes, Ordering::Relaxed);
+    let software = match std::env::var("EMU_SOFTWARE").as_deref() {
+        Ok("0") => false,
+        Ok("1") => true,
+        _ => info.device_type == wgpu::DeviceType::Cpu,
+    };
+    SOFTWARE.store(software, Ordering::Relaxed);
     let said = match std::env::var("EMU_SUBGROUPS").as_deref() {
         Ok("0") => 1,
         Ok("1") => 2,
         _ => 0,
     };
     SAID.store(said, Ordering::Relaxed);
+}
+
+/// Takes note of the smallest subgroup of a device that was opened with subgroups without wgpu knowing: its WebGPU neither
+/// asks for them nor tells of them.
+pub fn opened_with_subgroups(invocations: u32) {
+    LANES.store(invocations, Ordering::Relaxed);
 }
 
 /// Whether a kernel uses subgroups that have so many invocations at least.
@@ -62,7 +79,18 @@ pub fn wide_subgroups() -> bool {
     chosen(WIDE)
 }
 
-/// Runs `f` with each of the variants that the opened device has.
+/// Whether kernels that this thread launches exchange numbers within quads of a subgroup.
+pub fn quads() -> bool {
+    LANES.load(Ordering::Relaxed) >= 4 && chosen(4)
+}
+
+/// Whether kernels that this thread launches are those for software adapters.
+pub fn software() -> bool {
+    let asked = SOFTWARE_ASKED.get();
+    asked.unwrap_or_else(|| SOFTWARE.load(Ordering::Relaxed))
+}
+
+/// Runs `f` with subgroups, where the opened device has them, and without.
 pub fn each(mut f: impl FnMut()) {
     with_subgroups(false, &mut f);
     if has_subgroups() {
@@ -70,17 +98,39 @@ pub fn each(mut f: impl FnMut()) {
     }
 }
 
+/// Runs `f` with each of the variants for hardware and of those for software adapters.
+pub fn each_of_all(mut f: impl FnMut()) {
+    for software in [false, true] {
+        with_software(software, || each(&mut f));
+    }
+}
+
+/// Puts a thread's wish back when it goes.
+struct Restore(Wish, Option<bool>);
+
+type Wish = &'static std::thread::LocalKey<Cell<Option<bool>>>;
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
+
+fn with<T>(wish: Wish, on: bool, f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(wish, wish.replace(Some(on)));
+    f()
+}
+
 /// Runs `f`, whose launches on this thread use subgroups or not; never where the device has none. For tests and
 /// measurements; programs can be told by the environment: `EMU_SUBGROUPS=0` or `1`.
 pub fn with_subgroups<T>(on: bool, f: impl FnOnce() -> T) -> T {
-    struct Restore(Option<bool>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ASKED.set(self.0);
-        }
-    }
-    let _restore = Restore(ASKED.replace(Some(on)));
-    f()
+    with(&ASKED, on, f)
+}
+
+/// Runs `f`, whose launches on this thread are those for software adapters or not: every device can run both. For tests
+/// and measurements; programs can be told by the environment: `EMU_SOFTWARE=0` or `1`.
+pub fn with_software<T>(on: bool, f: impl FnOnce() -> T) -> T {
+    with(&SOFTWARE_ASKED, on, f)
 }
 
 #[cfg(test)]

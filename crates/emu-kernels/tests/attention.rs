@@ -6,6 +6,7 @@ use emu_kernels::burn;
 use emu_kernels::device::{self, DeviceChoice};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::random::Philox;
+use emu_kernels::variants;
 
 fn values(seed: u32, n: usize) -> Vec<f32> {
     Philox::with_stream(21, seed, 0).normals(n)
@@ -290,7 +291,8 @@ fn attention_on_wgpu() {
         println!("SKIP attention-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    everything(&device::open(DeviceChoice::Gpu).expect("an adapter").device);
+    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    variants::each_of_all(|| everything(&device));
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn matrix(
     (packed.expect("parts that fit"), values)
 }
 
-/// Products with rows wide enough for a workgroup, of few rows of `x`.
+/// Products with rows wide enough for a workgroup, most of few rows of `x`.
 fn wide_products(device: &Device) {
     let mut bits = Philox::new(1, Stream::Init, 0);
     for (scheme, out, width, rows) in [
@@ -76,6 +76,8 @@ fn wide_products(device: &Device) {
         (Scheme::Q8, 9, 1984, 8),
         (Scheme::Q4, 4100, 1536, 1),
         (Scheme::Q4, 2, 5120, 5),
+        (Scheme::Q4_1, 36, 1568, 33),
+        (Scheme::Q8, 34, 1536, 17),
     ] {
         let what = format!("{scheme:?} {out} x {width}, {rows} rows");
         let (packed, ws) = matrix(scheme, [out, width], &mut bits, device);
@@ -207,8 +209,8 @@ fn variants_on_wgpu() {
     variants::each(|| {
         norms(&device);
         tokens(&device);
-        wide_products(&device);
     });
+    variants::each_of_all(|| wide_products(&device));
 
     // They are kernels of their own: sums in another order differ in the last bits.
     if variants::has_subgroups() {
@@ -218,6 +220,61 @@ fn variants_on_wgpu() {
         let subgroups = variants::with_subgroups(true, norm);
         assert_ne!(trees, subgroups);
         assert_eq!(trees, variants::with_subgroups(false, norm));
+    }
+
+    // Likewise those for software adapters.
+    let (x, _) = random(13, [1, 4, 40, 64], &device);
+    let attention = || {
+        let x = x.clone();
+        ops::attention(x.clone(), x.clone(), x, ops::AttentionOptions::default()).into_data()
+    };
+    let hardware = variants::with_software(false, attention);
+    assert_ne!(hardware, variants::with_software(true, attention));
+    assert_eq!(hardware, variants::with_software(false, attention));
+}
+
+/// Waits for a tensor: data is fetched when it is looked at.
+fn ended<const D: usize>(x: Tensor<D>) {
+    let data = x.into_data();
+    assert!(data.iter::<f32>().all(f32::is_finite));
+}
+
+/// Times of both kinds in turn, the least of five: `--ignored`.
+#[test]
+#[ignore = "a measurement"]
+fn costs_on_wgpu() {
+    let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
+    let mut bits = Philox::new(1, Stream::Init, 0);
+    let compare = |what: &str, f: &dyn Fn()| {
+        let mut least = [f64::INFINITY; 4];
+        for _ in 0..6 {
+            let mut kind = 0;
+            variants::each_of_all(|| {
+                let start = std::time::Instant::now();
+                f();
+                least[kind] = least[kind].min(start.elapsed().as_secs_f64() * 1e3);
+                kind += 1;
+            });
+        }
+        println!("{what}: {least:.2?} ms");
+    };
+    println!("hardware, with subgroups, software, with subgroups");
+    for (heads, n, head) in [(16, 256, 64), (8, 256, 40), (6, 256, 32), (4, 256, 96)] {
+        let (x, _) = random(14, [1, heads, n, head], &device);
+        compare(&format!("attention {heads} x {n} x {head}"), &|| {
+            let x = x.clone();
+            let options = ops::AttentionOptions::default();
+            ended(ops::attention(x.clone(), x.clone(), x, options));
+        });
+    }
+    for scheme in [Scheme::Q4, Scheme::Q8, Scheme::F16] {
+        let (packed, _) = matrix(scheme, [2048, 2048], &mut bits, &device);
+        for rows in [1, 4, 32, 256] {
+            let (x, _) = random(15, [rows, 2048], &device);
+            compare(&format!("{scheme:?} 2048 x 2048, {rows} rows"), &|| {
+                ended(packed.linear(x.clone(), None));
+            });
+        }
     }
 }
 
@@ -234,6 +291,17 @@ fn variants_are_asked_for_within_a_scope() {
     let failed = std::panic::catch_unwind(|| variants::with_subgroups(!before, || panic!("once")));
     assert!(failed.is_err());
     assert_eq!(variants::subgroups(), before);
+
+    let before = variants::software();
+    for on in [true, false] {
+        variants::with_software(on, || assert_eq!(variants::software(), on));
+    }
+    assert_eq!(variants::software(), before);
+    let mut seen = vec![];
+    variants::each_of_all(|| seen.push((variants::software(), variants::subgroups())));
+    let kinds = if variants::has_subgroups() { 4 } else { 2 };
+    assert_eq!(seen.len(), kinds);
+    assert!((0..kinds).all(|i| !seen[..i].contains(&seen[i])));
 }
 
 #[test]

@@ -177,8 +177,10 @@ impl Lm {
         self
     }
 
-    /// Puts packed weights that read the same input above each other, so that they are one product.
+    /// Puts packed weights that read the same input above each other, so that they are one product. Where nothing else
+    /// holds the model, the device needs room for one layer more.
     pub fn stack(mut self) -> Self {
+        let device = self.norm.weight.lazy_device();
         for Layer { self_attn, mlp, .. } in &mut self.layers {
             let Attention {
                 q_proj,
@@ -192,6 +194,8 @@ impl Lm {
                 gate_proj, up_proj, ..
             } = mlp;
             mlp.stacked = packed::stack([gate_proj, up_proj]).or(mlp.stacked.take());
+            // The parts went, and no tensor to come has their sizes.
+            device.memory_cleanup();
         }
         self
     }

@@ -307,6 +307,19 @@ impl SafetyChecker {
         }
     }
 
+    /// Unpacks what is asked for as dense values, where it is packed, so that no request is the first to do it: parameters
+    /// keep what they unpack, and a page rehearses requests on a GPU that computes nothing then.
+    pub fn settle(&self) {
+        let tables = [
+            &self.concept_embeds,
+            &self.special_care_embeds,
+            &self.vision_model.position_embedding.weight,
+        ];
+        for table in tables {
+            drop(table.val());
+        }
+    }
+
     /// Whether each picture is flagged, shapes as in [`SafetyChecker::cosines`].
     ///
     /// # Errors
@@ -475,6 +488,40 @@ mod tests {
         assert!(is_flagged(&[0.195], &[0.2], &[0.5], &[0.3]));
         // Special care raises the scores of special care that follow, and is raised once only.
         assert!(!is_flagged(&[0.1895], &[0.2], &[0.5, 0.5], &[0.3, 0.3]));
+    }
+
+    #[test]
+    fn settled_tables_are_unpacked() {
+        use emu_kernels::packed::{self, Packed, Scheme};
+
+        let device = Device::flex();
+        let config = json!({"projection_dim": 32, "vision_config": {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+            "image_size": 28, "patch_size": 14}});
+        let config = SafetyConfig::from_transformers(&config).unwrap();
+        let mut checker = config.init(&device).unwrap();
+        let pack = |param: &mut Param<Tensor<2>>| {
+            let [out, width] = param.lazy_shape().dims();
+            let words = vec![0x0403_0201; out * width / 4];
+            let scales = vec![0x3c00; out * width / 32];
+            let whole = Packed::new(Scheme::Q8, [out, width], &words, &scales, None, &device);
+            *param = packed::attach(param.id, whole.unwrap());
+        };
+        pack(&mut checker.concept_embeds);
+        pack(&mut checker.special_care_embeds);
+        pack(&mut checker.vision_model.position_embedding.weight);
+        let there = |checker: &SafetyChecker| {
+            [
+                &checker.concept_embeds,
+                &checker.special_care_embeds,
+                &checker.vision_model.position_embedding.weight,
+            ]
+            .map(|table| table.is_initialized())
+        };
+        assert_eq!(there(&checker), [false; 3]);
+        // A request has a clone.
+        checker.clone().settle();
+        assert_eq!(there(&checker), [true; 3]);
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Streamed {
         }
     }
 
-    /// Finds a component whole.
+    /// Finds a component whole. Whatever it keeps beside its weights is computed here: no request is the first to ask for it.
     ///
     /// # Errors
     /// Names the first parameter without a value, or says that the pack has no such component.
@@ -154,7 +154,13 @@ impl Streamed {
             return Err(LoadError::Pack(missing(name)));
         }
         if component == pack::LM {
-            self.emu.lm = self.emu.lm.clone().stack().with_inputs(Inputs::by_weight);
+            // Taken out, so that each layer's parts go when they are stacked.
+            let empty = self.config.emu.init(&self.device)?.lm;
+            let lm = std::mem::replace(&mut self.emu.lm, empty);
+            self.emu.lm = lm.stack().with_inputs(Inputs::by_weight);
+        }
+        if let Some(safety) = self.safety.as_ref().filter(|_| component == pack::SAFETY) {
+            safety.settle();
         }
         self.finished.insert(component.to_owned());
         Ok(())

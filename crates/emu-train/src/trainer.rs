@@ -40,7 +40,8 @@ impl TrainConfig {
                 rayon::current_num_threads()
             );
         }
-        emu_kernels::device::open(self.device.into()).map_err(|e| TrainError::other(e.code(), e))
+        emu_kernels::device::open_to_train(self.device.into())
+            .map_err(|e| TrainError::other(e.code(), e))
     }
 
     /// The same device for training: with autodiff, and with activation checkpointing if the configuration asks for it.

@@ -1,7 +1,6 @@
 //! Pictures.
 
 use emu_kernels::burn::tensor::Tensor;
-use emu_kernels::late::{self, Done};
 use emu_model::diffusion::{Decoder, DecoderConfig, Denoise, Preview};
 use emu_model::generate::ImageEmbedder;
 use emu_model::pack;
@@ -74,9 +73,6 @@ pub async fn walk(
     let options = draw.options(&config, seed);
     let mut walk =
         Denoise::new(&decoder, &config, condition, negative, &options).map_err(Failure::from)?;
-    // A GPU would run steps behind what the page is told, and a stop would have to wait for all of them; were each awaited,
-    // it would have nothing to do until the next is launched. So the one before is awaited.
-    let mut before: Option<Done> = None;
     while !walk.is_done() {
         let (step, total) = walk.progress();
         let due = draw.preview_every > 0
@@ -84,10 +80,6 @@ pub async fn walk(
             && step + 1 < total;
         let preview = if due { Preview::Rough } else { Preview::None };
         let progress = walk.step(preview).await.map_err(Failure::from)?;
-        if let Some(done) = before.replace(late::done(&walk.latents())) {
-            let failed = |e| Failure::new("device", e);
-            done.await.map_err(failed)?;
-        }
         let mut fields = vec![
             ("step", progress.step.into()),
             ("steps", progress.total.into()),

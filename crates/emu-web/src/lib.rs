@@ -74,6 +74,14 @@ pub async fn open() -> Result<JsValue, JsValue> {
     Ok(description)
 }
 
+/// Says that the device was opened with subgroups, and how many invocations the smallest has: whoever wraps `requestDevice`
+/// and adds the feature calls this before anything runs.
+#[cfg(feature = "webgpu")]
+#[wasm_bindgen]
+pub fn subgroups(invocations: u32) {
+    emu_kernels::variants::opened_with_subgroups(invocations);
+}
+
 /// Runs every kind of kernel on small known input; `on_progress(done, total)` is awaited after each.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod web;
 
 pub use web::soak;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -31,6 +32,14 @@ use libtest::{Reader, Told};
 
 /// A test binary that finishes no test for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// Names the folder where kernels leave their texts.
+const KERNEL_TEXTS: &str = "EMU_KERNEL_TEXTS";
+
+/// Where the tier of the GPU leaves the texts of all kernels, which the tier of the pages gives to browsers.
+fn kernel_texts(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("target/kernel-texts")
+}
 
 /// What `cargo xtask test` can be asked for.
 pub struct TestArgs {
@@ -158,6 +167,10 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
             heading(tier.name());
             let clock = Instant::now();
             let mut counts = Counts::default();
+            if tier == Tier::Gpu && args.filter.is_none() {
+                // What is there afterwards is of kernels as they are now.
+                std::fs::remove_dir_all(kernel_texts(workspace)).ok();
+            }
             if !binaries.complete {
                 println!("FAILED: the tests did not build; the compiler's message is above");
                 counts.failed += 1;
@@ -291,6 +304,9 @@ fn run_binary(
         .env("EMU_BIN", command::emu(workspace));
     if machine.no_gpu.is_none() {
         test.env("EMU_TEST_GPU", "1");
+        if tier == Tier::Gpu {
+            test.env(KERNEL_TEXTS, kernel_texts(workspace));
+        }
     } else {
         test.env_remove("EMU_TEST_GPU");
     }

@@ -1,18 +1,27 @@
 /**
  * What the worker adds to WebGPU, whose device the WASM module opens and owns: the GPU for heavy work, word of lost devices
- * and of errors, and in Firefox an answer to read-backs before its 100 ms timer. Done by wrapping methods of the browser's
- * classes, inside the package's own worker only.
+ * and of errors, pipelines that are made before they are needed, fewer submissions, and in Firefox an answer to read-backs before its 100 ms
+ * timer. Done by wrapping methods of the browser's classes, inside the package's own worker only.
  */
 
 import type { WireError } from "./errors.js";
-import { turn } from "./turn.js";
+import { Pipelines } from "./pipelines.js";
+import { Submissions } from "./submissions.js";
+import { sleep, turn } from "./turn.js";
 import type { Costs } from "./types.js";
+import { wrap } from "./wrap.js";
 
-/** What a GPU was asked to do so far. */
+/** What a GPU was asked to do so far, rehearsals aside. */
 export type GpuCounts = Pick<Costs, "launches" | "submits" | "readBacks" | "readBackBytes" | "pipelines">;
 
 export interface GpuWatch {
   counts(): GpuCounts;
+  /** Invocations of the smallest subgroup of the device that was opened; 0 where it has none. */
+  subgroups(): number;
+  /** Begins a rehearsal, in which nothing is computed; see `pipelines.ts`. Returns how to end it. */
+  rehearse(): () => void;
+  /** Waits for the pipelines that rehearsals asked for, and tells how many are there. */
+  compiled(tell: (done: number, total: number) => void, signal: AbortSignal): Promise<void>;
   /** Gives back the GPU's memory now, and not when the worker is collected. Counts as a loss unless the worker is done. */
   destroy(): void;
 }
@@ -21,6 +30,8 @@ export interface GpuWatch {
 const MAP_READ = 1;
 /** Milliseconds of nudging in every turn; after that, once per timer. */
 const EAGER = 20;
+/** Milliseconds within which a browser tells that a device is lost, where it is. */
+const EXPLAINED = 250;
 
 /** Wraps WebGPU before the module opens its device. `onError` is told of the first thing that goes wrong. */
 export function watchGpu(onError: (error: WireError) => void): GpuWatch {
@@ -31,15 +42,25 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     devices.delete(device);
     device.destroy();
   };
+  const refused = (device: GPUDevice, error: GPUError) => {
+    // What is refused because the device was ended here is no news: its end is told.
+    if (devices.has(device)) onError(describe(error));
+  };
+  const pipelines = new Pipelines(async (device, error) => {
+    await Promise.race([device.lost, sleep(EXPLAINED)]);
+    refused(device, error);
+  });
   wrap(GPUComputePassEncoder.prototype, "dispatchWorkgroups", (dispatch, ...args) => {
-    counts.launches += 1;
+    if (!pipelines.rehearsing) counts.launches += 1;
     dispatch(...args);
   });
   wrap(GPUQueue.prototype, "submit", (submit, buffers) => {
     const held = [...buffers];
-    if (held.length > 0) counts.submits += 1;
+    if (held.length > 0 && !pipelines.rehearsing) counts.submits += 1;
     submit(held);
   });
+  // Around the counting: what is joined counts once.
+  new Submissions();
   wrap(GPUDevice.prototype, "createComputePipeline", (create, descriptor) => {
     counts.pipelines += 1;
     return create(descriptor);
@@ -49,7 +70,7 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     const [, second, third] = args as unknown[];
     const to = (typeof second === "object" ? second : third) as GPUBuffer;
     const size = args.at(-1);
-    if (to.usage & MAP_READ) {
+    if (to.usage & MAP_READ && !pipelines.rehearsing) {
       counts.readBacks += 1;
       counts.readBackBytes += typeof size === "number" ? size : to.size;
     }
@@ -59,8 +80,13 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   wrap(GPU.prototype, "requestAdapter", (request, options) =>
     request({ ...options, powerPreference: "high-performance" }),
   );
-  wrap(GPUAdapter.prototype, "requestDevice", async (request, descriptor) => {
-    const device = await request(descriptor);
+  let invocations = 0;
+  wrap(GPUAdapter.prototype, "requestDevice", async function (request, descriptor) {
+    // wgpu does not know of them in browsers.
+    const more = this.features.has("subgroups") ? (["subgroups"] as GPUFeatureName[]) : [];
+    const device = await request({ ...descriptor, requiredFeatures: [...(descriptor?.requiredFeatures ?? []), ...more] });
+    // A device need not tell how many; all have four.
+    if (device.features.has("subgroups")) invocations = this.info.subgroupMinSize || 4;
     devices.add(device);
     void device.lost.then(({ reason, message }) => {
       devices.delete(device);
@@ -70,10 +96,7 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
         message: `The GPU was lost (${why}). Call again: the model is loaded anew from the cache.`,
       });
     });
-    device.addEventListener("uncapturederror", ({ error }) => {
-      // What is refused because the device was ended here is no news: its end is told.
-      if (devices.has(device)) onError(describe(error));
-    });
+    device.addEventListener("uncapturederror", ({ error }) => refused(device, error));
     return device;
   });
 
@@ -83,13 +106,25 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     wrap(GPUBuffer.prototype, "mapAsync", (map, ...args) => nudge(map(...args)));
     wrap(GPUQueue.prototype, "onSubmittedWorkDone", (done) => nudge(done()));
   }
-  return { counts: () => ({ ...counts }), destroy: () => devices.forEach(end) };
+  return {
+    counts: () => ({ ...counts }),
+    subgroups: () => invocations,
+    rehearse: () => pipelines.rehearse(),
+    compiled: (tell, signal) => pipelines.compiled(tell, signal),
+    destroy: () => devices.forEach(end),
+  };
 }
 
 const none = (): GpuCounts => ({ launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 0 });
 
 /** Where there is no GPU to watch. */
-export const noGpu: GpuWatch = { counts: none, destroy: () => {} };
+export const noGpu: GpuWatch = {
+  counts: none,
+  subgroups: () => 0,
+  rehearse: () => () => {},
+  compiled: async () => {},
+  destroy: () => {},
+};
 
 /** Follows promises that come true only when something is submitted: submits nothing, over and over, while one is pending. */
 export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(pending: Promise<T>) => Promise<T> {
@@ -113,20 +148,6 @@ export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(p
       pending -= 1;
     });
   };
-}
-
-type Method<T, K extends keyof T> = T[K] extends (...args: infer A) => infer R ? (...args: A) => R : never;
-
-/** Replaces a method by one that is given the old one, bound, and the same `this`. */
-export function wrap<T extends object, K extends keyof T>(
-  prototype: T,
-  name: K,
-  around: (this: T, old: Method<T, K>, ...args: Parameters<Method<T, K>>) => ReturnType<Method<T, K>>,
-): void {
-  const old = prototype[name] as Method<T, K>;
-  prototype[name] = function (this: T, ...args: Parameters<Method<T, K>>) {
-    return around.call(this, old.bind(this) as Method<T, K>, ...args);
-  } as T[K];
 }
 
 function describe(error: GPUError): WireError {

@@ -7,11 +7,12 @@ import { Loader } from "./loader.js";
 import { COMPONENTS, parseManifest } from "./manifest.js";
 import { toWasmPicture } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, ToWorker } from "./protocol.js";
+import { enough, kindOf, shortened } from "./rehearsal.js";
 import { isFull, noStore, type Store } from "./store.js";
 import { sleep, turn } from "./turn.js";
 import type { Component, Costs, DeviceInfo, MemoryInfo } from "./types.js";
 import { VERSION } from "./version.js";
-import type { Engine, WasmEvent, WasmModule, WasmRequest } from "./wasm.js";
+import type { Engine, WasmEvent, WasmModule, WasmPicture, WasmRequest } from "./wasm.js";
 
 /** Where a host lives: a worker, or a Node process. */
 export interface Environment {
@@ -47,6 +48,10 @@ export class Host {
   private readonly gpu: GpuWatch;
   private engine: Engine | null = null;
   private loader: Loader | null = null;
+  /** Kinds of requests whose pipelines are there. */
+  private readonly rehearsed = new Set<string>();
+  /** Bytes of weights that products would have read in rehearsals. */
+  private unread = 0;
 
   constructor(
     private readonly env: Environment,
@@ -129,7 +134,7 @@ export class Host {
         return this.ready().engine.memory();
       case "costs": {
         const { moved, token } = this.ready().engine.weights();
-        return { ...this.gpu.counts(), weightBytes: moved, tokenWeightBytes: token };
+        return { ...this.gpu.counts(), weightBytes: moved - this.unread, tokenWeightBytes: token };
       }
       case "idle":
         return null;
@@ -165,6 +170,8 @@ export class Host {
     }
     const device = await module.open();
     this.onGpu = device.kind === "webgpu";
+    const invocations = this.gpu.subgroups();
+    if (invocations > 0) module.subgroups?.(invocations);
     throwIfAborted(signal);
     await module.selfTest(async (done, total) => {
       tell({ phase: "compile", done, total });
@@ -204,10 +211,17 @@ export class Host {
     tell: (event: JobEvent) => void,
   ): Promise<void> {
     const { engine, loader } = this.ready();
+    // An aborted rehearsal may have left some.
+    await this.compiled(signal, tell);
     await loader.load(NEEDS[request.task], engine, signal, tell);
-    const readable = [];
+    const readable: WasmPicture[] = [];
     for (const picture of pictures) readable.push(await toWasmPicture(picture, this.env.fetch, signal));
     throwIfAborted(signal);
+    const kind = kindOf(request, readable.length);
+    if (this.onGpu && !this.rehearsed.has(kind)) {
+      if (await this.rehearse(shortened(request), readable, signal)) this.rehearsed.add(kind);
+      await this.compiled(signal, tell);
+    }
     const start = performance.now();
     const onEvent = async (event: WasmEvent): Promise<boolean> => {
       if (event.type === "need") await loader.load([event.component], engine, signal, tell);
@@ -222,6 +236,47 @@ export class Host {
       if (signal.aborted && toWire(error).code === "aborted") throw abortError();
       throw error;
     }
+  }
+
+  /**
+   * Runs a request for the pipelines that it asks for. What is wrong with it is told when it runs in earnest. Returns whether
+   * it came to its end.
+   */
+  private async rehearse(request: WasmRequest, pictures: WasmPicture[], signal: AbortSignal): Promise<boolean> {
+    const { engine } = this.ready();
+    // The module hands over what it has launched before it counts memory. What it launched before is computed, and nothing of
+    // what it launches in the rehearsal is left for later.
+    engine.memory();
+    const { moved } = engine.weights();
+    const end = this.gpu.rehearse();
+    let over = false;
+    try {
+      const onEvent = async (event: WasmEvent): Promise<boolean> => {
+        await turn();
+        if (this.panic) this.trap();
+        over = enough(request, event);
+        return !over && !signal.aborted;
+      };
+      try {
+        await engine.run(request, pictures, onEvent);
+        over = true;
+      } catch (error) {
+        if (isFatal(toWire(error))) throw error;
+      }
+      engine.memory();
+    } finally {
+      end();
+    }
+    this.unread += engine.weights().moved - moved;
+    throwIfAborted(signal);
+    return over;
+  }
+
+  /** Waits for pipelines. */
+  private async compiled(signal: AbortSignal, tell: (event: JobEvent) => void): Promise<void> {
+    await this.gpu.compiled((done, total) => tell({ phase: "compile", done, total }), signal);
+    // One of them was refused, and that was told.
+    if (this.dead) throw abortError();
   }
 
   private ready(): { engine: Engine; loader: Loader } {

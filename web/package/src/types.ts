@@ -62,6 +62,7 @@ export type Progress =
       totalAll: number;
     }
   | { phase: "upload"; component: Component; loaded: number; total: number }
+  /** While loading: kernels that were tested. Before the first call of a kind on a GPU: pipelines that were made for it. */
   | { phase: "compile"; done: number; total: number }
   | { phase: "prefill"; tokens: number }
   | { phase: "decode"; tokens: number }
@@ -200,7 +201,7 @@ export interface MemoryInfo {
   wasm: number;
 }
 
-/** What the model has cost since its worker started. The difference between two of them is what the calls in between cost. */
+/** What the model has cost since its worker started, rehearsals for pipelines aside. The difference between two of them is what the calls in between cost. */
 export interface Costs {
   /** Kernels that the GPU was told to run. 0 on the CPU, as what follows up to the pipelines. */
   launches: number;

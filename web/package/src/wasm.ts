@@ -96,6 +96,8 @@ export interface WasmModule {
   version(): string;
   /** Opens the module's device. Once per instance. */
   open(): Promise<WasmDevice>;
+  /** Says how many invocations a subgroup of the opened device has at least. Of the module for WebGPU. */
+  subgroups?(invocations: number): void;
   /** Runs every kind of kernel on small known input. Throws `self-test` naming the operation that is wrong. */
   selfTest(onProgress: (done: number, total: number) => Promise<boolean>): Promise<void>;
   Hasher: new () => { update(bytes: Uint8Array): void; hex(): string; free(): void };

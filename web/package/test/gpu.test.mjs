@@ -2,87 +2,38 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { nudger, watchGpu, wrap } from "../dist/gpu.js";
-
-/** Classes as a browser has them, as far as they are wrapped. */
-function fakeWebGpu(t, userAgent) {
-  class GPUQueue {
-    submits = 0;
-    submit() {
-      this.submits += 1;
-    }
-    onSubmittedWorkDone() {
-      return sleep(30);
-    }
-  }
-  class GPUCommandEncoder {
-    copies = 0;
-    copyBufferToBuffer() {
-      this.copies += 1;
-    }
-  }
-  class GPUComputePassEncoder {
-    dispatchWorkgroups() {}
-  }
-  class GPUDevice extends EventTarget {
-    createComputePipeline() {
-      return {};
-    }
-    queue = new GPUQueue();
-    lost = new Promise((resolve) => (this.end = resolve));
-    destroy() {
-      this.end({ reason: "destroyed", message: "" });
-    }
-  }
-  class GPUBuffer {
-    mapAsync(mode) {
-      return sleep(30, mode);
-    }
-  }
-  class GPUAdapter {
-    requestDevice() {
-      return Promise.resolve(new GPUDevice());
-    }
-  }
-  class GPU {
-    requestAdapter(options) {
-      this.asked = options;
-      return Promise.resolve(new GPUAdapter());
-    }
-  }
-  class GPUOutOfMemoryError {}
-  const classes = {
-    GPU,
-    GPUAdapter,
-    GPUBuffer,
-    GPUCommandEncoder,
-    GPUComputePassEncoder,
-    GPUDevice,
-    GPUOutOfMemoryError,
-    GPUQueue,
-  };
-  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
-  Object.assign(globalThis, classes);
-  Object.defineProperty(globalThis, "navigator", { value: { userAgent }, configurable: true });
-  t.after(() => {
-    for (const name of Object.keys(classes)) delete globalThis[name];
-    if (before) Object.defineProperty(globalThis, "navigator", before);
-    else delete globalThis.navigator;
-  });
-  return classes;
-}
-
-const open = async () => {
-  const gpu = new GPU();
-  const device = await (await gpu.requestAdapter({ featureLevel: "core" })).requestDevice();
-  return { gpu, device };
-};
+import { nudger, watchGpu } from "../dist/gpu.js";
+import { wrap } from "../dist/wrap.js";
+import { fakeWebGpu, open } from "./fake-webgpu.mjs";
 
 test("the adapter for heavy work is asked for", async (t) => {
   fakeWebGpu(t, "Chrome/1");
   watchGpu(() => {});
   const { gpu } = await open();
   assert.deepEqual(gpu.asked, { featureLevel: "core", powerPreference: "high-performance" });
+});
+
+test("a device is opened with subgroups where the adapter has them", async (t) => {
+  const { GPUAdapter: Adapter } = fakeWebGpu(t, "Chrome/1");
+  const watch = watchGpu(() => {});
+  assert.equal(watch.subgroups(), 0);
+  const { device } = await open();
+  assert.deepEqual([...device.features], ["subgroups"]);
+  assert.equal(watch.subgroups(), 16);
+  const silent = new Adapter();
+  silent.info = {};
+  await silent.requestDevice({ requiredFeatures: ["timestamp-query"] });
+  assert.equal(watch.subgroups(), 4);
+});
+
+test("a device has no subgroups where the adapter has none", async (t) => {
+  const { GPUAdapter: Adapter } = fakeWebGpu(t, "Firefox/1");
+  const watch = watchGpu(() => {});
+  const adapter = new Adapter();
+  adapter.features = new Set();
+  const device = await adapter.requestDevice({ requiredFeatures: ["timestamp-query"] });
+  assert.deepEqual([...device.features], ["timestamp-query"]);
+  assert.equal(watch.subgroups(), 0);
 });
 
 test("a device that is lost or refuses a command is told of, by code", async (t) => {
@@ -147,6 +98,61 @@ test("what the GPU is asked for is counted", async (t) => {
   assert.equal(encoder.copies, 3);
   assert.deepEqual(watch.counts(), { launches: 2, submits: 1, readBacks: 2, readBackBytes: 52, pipelines: 1 });
   assert.equal(device.queue.submits, 2, "nothing is held back");
+});
+
+test("launches are submitted with the copy of what is read, and before anything that may depend on them", async (t) => {
+  const { GPUBuffer: Buffer, GPUCommandEncoder: Encoder } = fakeWebGpu(t, "Chrome/1");
+  const watch = watchGpu(() => {});
+  const { device } = await open();
+  const { queue } = device;
+  const work = (label) => new Encoder().finish({ label });
+  const copy = (label) => {
+    const encoder = new Encoder();
+    encoder.copyBufferToBuffer({}, 0, new Buffer(), 0, 4);
+    return encoder.finish({ label });
+  };
+  const done = () => queue.done.splice(0).map(([what, ...with_]) => [what, ...with_.map(({ label }) => label)]);
+  const submits = () => watch.counts().submits;
+
+  // One in place of two.
+  queue.submit([work("a")]);
+  assert.deepEqual(done(), []);
+  queue.submit([copy("a copied")]);
+  assert.deepEqual(done(), [["submit", "a", "a copied"]]);
+  assert.equal(submits(), 1);
+  // Pieces stay pieces, in order, and the last does not wait longer than the module runs.
+  queue.submit([work("b")]);
+  queue.submit([work("c")]);
+  assert.deepEqual(done(), [["submit", "b"]]);
+  await null;
+  assert.deepEqual(done(), [["submit", "c"]]);
+  queue.submit([copy("alone")]);
+  assert.deepEqual(done(), [["submit", "alone"]]);
+  assert.equal(submits(), 4);
+
+  const buffer = Object.assign(new Buffer(), { label: "x" });
+  const others = {
+    write: () => queue.writeBuffer(buffer),
+    wait: () => void queue.onSubmittedWorkDone(),
+    map: () => void buffer.mapAsync(1),
+    unmap: () => buffer.unmap(),
+    destroy: () => buffer.destroy(),
+    scope: () => device.pushErrorScope("validation"),
+    unscope: () => void device.popErrorScope(),
+    nudge: () => queue.submit([]),
+  };
+  for (const [name, other] of Object.entries(others)) {
+    queue.submit([work(name)]);
+    assert.deepEqual(done(), []);
+    other();
+    assert.deepEqual(done()[0], ["submit", name], name);
+  }
+  // Of another device, nothing is joined.
+  const { device: second } = await open();
+  queue.submit([work("first")]);
+  second.queue.submit([copy("second")]);
+  assert.deepEqual(done(), [["submit", "first"]]);
+  assert.equal(second.queue.submits, 1);
 });
 
 test("elsewhere it is not", async (t) => {

@@ -22,7 +22,7 @@ export const GPU = {
 
 /**
  * A loaded model. `fakes` are the modules of the workers in the order in which they start (the last serves for all further
- * ones); `workers` what became of each.
+ * ones); `workers` what became of each; `gpu` what their watch of the GPU does.
  */
 export async function start(
   t,
@@ -33,6 +33,7 @@ export async function start(
     store = noStore,
     cache = false,
     workers = [],
+    gpu = {},
     ...hooks
   } = {},
 ) {
@@ -50,7 +51,7 @@ export async function start(
     };
     const watchGpu = (onError) => {
       worker.lose = (code = "device-lost") => onError({ code, message: `${code}!` });
-      return { counts: noGpu.counts, destroy: () => (worker.destroyed++, worker.lose()) };
+      return { ...noGpu, ...gpu, destroy: () => (worker.destroyed++, worker.lose()) };
     };
     const env = {
       module: fake.module,

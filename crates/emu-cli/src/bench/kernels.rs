@@ -195,7 +195,7 @@ impl Work {
     /// The shader's name.
     fn kernel(&self) -> &'static str {
         match self {
-            Self::Packed { rows, .. } if *rows <= 8 => "packed_vector",
+            Self::Packed { rows, .. } if *rows <= 8 && !variants::software() => "packed_vector",
             Self::Packed { .. } => "packed_matrix",
             Self::Table { .. } => "packed_rows",
             Self::Decode { .. } => "decode",
@@ -579,6 +579,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let found = json!({
         "adapter": opened.name,
         "subgroups": variants::subgroups(),
+        "software": variants::software(),
         "copy_bandwidth_bytes_per_s": copy,
         "product_operations_per_s": peak,
         "product_size": size,

@@ -4,6 +4,7 @@
 //! training repeats itself bit for bit.
 
 pub mod attention;
+pub mod beams;
 pub mod bytes;
 pub mod conv;
 pub mod decode;

@@ -5,6 +5,7 @@ use burn_wgpu::CubeTensor;
 
 use super::{Shader, into_contiguous, output};
 use crate::fused::AttentionSpec;
+use crate::variants;
 
 /// Queries and keys of a tile.
 pub(super) const TILE: usize = 32;
@@ -14,6 +15,8 @@ const KEPT: usize = 88;
 const WHOLE: usize = 160;
 /// See [`WHOLE`].
 const PART: usize = 128;
+/// Widest heads whose queries and results stay in registers on software adapters.
+const SOFTWARE: usize = 96;
 /// Widest heads.
 const WIDEST: usize = 512;
 
@@ -121,19 +124,23 @@ pub fn attention(
     let kept_at = binding(kept.clone());
     let parts = if e <= WHOLE { 1 } else { e.div_ceil(PART) };
     let flag = usize::from;
-    // Vectors of a part that an invocation has, every eighth; named up to the fifth.
+    // Vectors of a part that an invocation has, every eighth.
     let outs = (e / 4).div_ceil(parts).div_ceil(8);
-    debug_assert!(outs <= 5);
+    let software = variants::software() && e <= SOFTWARE;
+    let quads = software && variants::quads();
     let shader = Shader {
         name: "attention",
         text: include_str!("../../../../shaders/attention/attention.wgsl"),
         constants: vec![
             ("vectors", e / 4),
             ("parts", parts),
-            ("outs_1", flag(outs > 1)),
-            ("outs_2", flag(outs > 2)),
-            ("outs_3", flag(outs > 3)),
-            ("outs_4", flag(outs > 4)),
+            ("outs", outs),
+            ("chunks", e.div_ceil(16)),
+            ("hardware", flag(!software)),
+            ("software", flag(software)),
+            ("quads", flag(quads)),
+            ("subgroups", flag(quads)),
+            ("alone", flag(!quads)),
             ("held", if e <= KEPT { e / 4 } else { 8 }),
             ("whole", flag(e <= KEPT)),
             ("in_turns", flag(e > KEPT)),
@@ -154,7 +161,7 @@ pub fn attention(
             ("kept_at", kept_at),
             ("info_at", tensors.len()),
         ],
-        invocations: 64,
+        invocations: if software { TILE / 4 } else { 64 },
     };
     let tensors: Vec<&CubeTensor> = tensors.iter().collect();
     shader.launch_with([t.div_ceil(TILE) * parts, h, b], &tensors, &info);

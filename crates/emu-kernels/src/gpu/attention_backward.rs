@@ -1,5 +1,7 @@
 //! The backward pass of attention on a GPU: two launches, three where the bias learns.
 
+use burn::backend::Cube;
+use burn::backend::ops::{BoolTensorOps, FloatTensorOps};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
@@ -11,6 +13,9 @@ use crate::fused::AttentionSpec;
 /// took 1.7 times as long as Burn's own operations. Those keep matrices of scores; networks have such heads where they have
 /// few positions.
 const WIDEST: usize = 128;
+
+/// A score that counts for nothing; the shader's own.
+const LOWEST: f32 = -3.0e38;
 
 /// Whether the kernel serves heads of this size.
 pub fn fits(head_size: usize) -> bool {
@@ -25,12 +30,23 @@ pub struct Known {
     pub hidden: CubeTensor,
     /// Likewise.
     pub bias: CubeTensor,
+    /// Where there are both, the bias where nothing hides a key, below every score where something does.
+    pub masked_bias: Option<CubeTensor>,
     /// The result, `[B, H, T, E]`.
     pub y: CubeTensor,
     /// What the forward pass kept, `[B, H, T, 2]`.
     pub kept: CubeTensor,
     /// The gradient at the result.
     pub grad: CubeTensor,
+}
+
+/// The bias (`[B or 1, H or 1, T, S]`) where nothing hides a key (`[B or 1, H or 1, T or 1, S]`), and what the kernel takes for
+/// hidden where something does.
+pub fn masked(bias: CubeTensor, hidden: CubeTensor) -> CubeTensor {
+    let [a, b] = [&bias, &hidden].map(|x| x.meta.shape().dims::<4>());
+    let shape = Shape::new([0, 1, 2, 3].map(|axis| a[axis].max(b[axis])));
+    let bias = Cube::float_expand(bias, shape.clone());
+    Cube::float_mask_fill(bias, Cube::bool_expand(hidden, shape), LOWEST.into())
 }
 
 /// Which gradient a launch makes.
@@ -48,6 +64,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
         qkv: [q, k, v],
         hidden,
         bias,
+        masked_bias,
         y,
         kept,
         grad,
@@ -68,29 +85,39 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
     let values_of_queries = same(&v, &q);
     let values_of_keys = !values_of_queries && !keys_of_queries && same(&v, &k);
     let (own_keys, own_values) = (!keys_of_queries, !values_of_queries && !values_of_keys);
-    let mut info = vec![t as u32, s as u32, (h / g) as u32];
-    info.push((spec.scale as f32).to_bits());
+    let mut sizes = vec![t as u32, s as u32, (h / g) as u32];
+    sizes.push((spec.scale as f32).to_bits());
     for x in [&q, &k, &v, &grad, &y] {
-        info.extend(place(x));
+        sizes.extend(place(x));
     }
-    let where_used = |used: bool, x| if used { strides(x, 1) } else { [0; 4] };
-    info.extend(where_used(spec.bias, &bias));
-    info.extend(where_used(spec.hidden, &hidden));
-    info.extend([b, h, biases, bias_heads].map(|n| n as u32));
-
     let mut inputs = vec![buffer(q), buffer(grad), kept];
-    let mut binding = |tensor: Option<CubeTensor>| {
+    let mut bind = |used: bool, tensor: CubeTensor| {
         let at = inputs.len();
-        inputs.extend(tensor);
+        inputs.extend(used.then(|| buffer(tensor)));
         at
     };
-    let keys_at = binding(own_keys.then(|| buffer(k)));
-    let values_at = binding(own_values.then(|| buffer(v)));
-    let bias_at = binding(spec.bias.then_some(bias));
-    let hidden_at = binding(spec.hidden.then_some(hidden));
+    let (keys_at, values_at) = (bind(own_keys, k), bind(own_values, v));
     let y = buffer(y);
     let launch = |section: Section, outputs: &[&CubeTensor], workgroups: [usize; 3]| {
-        let out_at = inputs.len();
+        // One output more leaves room for one mask less: all adapters allow eight buffers.
+        let (bias, hidden) = match (&masked_bias, section) {
+            (Some(masked), Section::Queries | Section::Keys) => (Some(masked), None),
+            _ => (spec.bias.then_some(&bias), spec.hidden.then_some(&hidden)),
+        };
+        let mut tensors: Vec<&CubeTensor> = inputs.iter().collect();
+        let bias_at = tensors.len();
+        tensors.extend(bias);
+        let hidden_at = tensors.len();
+        tensors.extend(hidden);
+        let out_at = tensors.len();
+        tensors.extend(outputs);
+        let info_at = tensors.len();
+
+        let mut info = sizes.clone();
+        for mask in [bias, hidden] {
+            info.extend(mask.map_or([0; 4], |mask| strides(mask, 1)));
+        }
+        info.extend([b, h, biases, bias_heads].map(|n| n as u32));
         let flag = usize::from;
         let shader = Shader {
             name: "attention_backward",
@@ -99,8 +126,8 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
                 ("vectors", e / 4),
                 ("causal", flag(spec.causal)),
                 ("full", flag(!spec.causal)),
-                ("bias", flag(spec.bias)),
-                ("hidden", flag(spec.hidden)),
+                ("bias", flag(bias.is_some())),
+                ("hidden", flag(hidden.is_some())),
                 ("own_keys", flag(own_keys)),
                 ("own_values", flag(own_values)),
                 ("keys_of_queries", flag(keys_of_queries)),
@@ -115,11 +142,10 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
                 ("hidden_at", hidden_at),
                 ("out_at", out_at),
                 ("out_too_at", out_at + 1),
-                ("info_at", out_at + outputs.len()),
+                ("info_at", info_at),
             ],
             invocations: 64,
         };
-        let tensors: Vec<&CubeTensor> = inputs.iter().chain(outputs.iter().copied()).collect();
         shader.launch_with(workgroups, &tensors, &info);
     };
     // The first keeps what the others read.

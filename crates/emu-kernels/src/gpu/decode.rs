@@ -80,32 +80,33 @@ fn advance_shader() -> Shader {
     }
 }
 
-fn sizes(spec: &StepSpec, batch: usize, capacity: usize) -> Vec<(&'static str, usize)> {
+/// What layers and calls of a model have in common. How many sequences there are and how long the cache is goes into a
+/// uniform buffer behind so many tensors: a kernel for each length would be compiled for each prompt.
+fn sizes(spec: &StepSpec, tensors: usize) -> Vec<(&'static str, usize)> {
     vec![
         ("heads", spec.heads),
         ("kv_heads", spec.kv_heads),
         ("head_size", spec.head_size),
-        ("capacity", capacity),
-        ("batch", batch),
+        ("sizes_at", tensors),
         ("beams", usize::from(spec.beams)),
         ("invocations", SHARED),
     ]
 }
 
-fn append_shader(spec: &StepSpec, batch: usize, capacity: usize) -> Shader {
+fn append_shader(spec: &StepSpec, tensors: usize) -> Shader {
     Shader {
         name: "rope_append",
         text: include_str!("../../../../shaders/attention/rope_append.wgsl"),
-        constants: sizes(spec, batch, capacity),
+        constants: sizes(spec, tensors),
         invocations: 64,
     }
 }
 
-fn attention_shader(spec: &StepSpec, batch: usize, capacity: usize) -> Shader {
-    let mut constants = sizes(spec, batch, capacity);
+fn attention_shader(spec: &StepSpec, tensors: usize) -> Shader {
+    let mut constants = sizes(spec, tensors);
     constants.extend(reductions(variants::subgroups()));
     Shader {
-        name: "decode_attention",
+        name: "decode",
         text: concat!(
             include_str!("../../../../shaders/shared/reduce.wgsl"),
             include_str!("../../../../shaders/attention/decode.wgsl")
@@ -170,9 +171,11 @@ pub fn rope_append(
     let (b, t) = (qkv.meta.shape()[0], qkv.meta.shape()[1]);
     let queries = output(&qkv, Shape::new([b, spec.heads, t, spec.head_size]));
     let pairs = qkv.meta.shape().num_elements() / 2;
-    append_shader(&spec, b, keys.meta.shape()[2]).launch(
+    let tensors = [&qkv, &turns, &place, &queries, &keys, &values];
+    append_shader(&spec, tensors.len()).launch_with(
         grid(pairs.div_ceil(64)),
-        &[&qkv, &turns, &place, &queries, &keys, &values],
+        &tensors,
+        &[b, keys.meta.shape()[2]].map(|n| n as u32),
     );
     (queries, keys, values)
 }
@@ -193,6 +196,7 @@ pub fn attention(
     if spec.beams {
         tensors.push(&table);
     }
-    attention_shader(&spec, b, keys.meta.shape()[2]).launch([spec.heads, b, 1], &tensors);
+    let sizes = [b, keys.meta.shape()[2]].map(|n| n as u32);
+    attention_shader(&spec, tensors.len()).launch_with([spec.heads, b, 1], &tensors, &sizes);
     y
 }

@@ -11,11 +11,14 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 pub mod attention;
 #[cfg(not(target_family = "wasm"))]
 pub mod attention_backward;
+pub mod beams;
 pub mod conv;
 pub mod decode;
 pub mod group_norm;
 pub mod norm;
 pub mod packed;
+#[cfg(not(target_family = "wasm"))]
+mod texts;
 
 #[cfg(test)]
 pub mod emulated;
@@ -28,8 +31,8 @@ const MOST_WORKGROUPS: usize = 65_535;
 /// A shader with its constants.
 #[derive(Clone, Debug)]
 pub struct Shader {
-    /// Its text, with `{{name}}` where a constant belongs, and lines between `//@if name` and `//@end` that count where
-    /// the constant is not 0.
+    /// Its text, with `{{name}}` where a constant belongs. Lines between `//@if name` and `//@end` count where the constant
+    /// is not 0, those between `//@each name` and `//@end` as often as it says, with `{{nth}}` from 0 on.
     pub text: &'static str,
     /// Its name, which tells kernels apart.
     pub name: &'static str,
@@ -39,21 +42,23 @@ pub struct Shader {
     pub invocations: usize,
 }
 
+/// What browsers want to be told of a kernel with subgroups.
+const SUBGROUPS: &str = "enable subgroups;\n";
+
 impl KernelSource for Shader {
     fn source(&self) -> SourceTemplate {
         let mut text = self.chosen();
-        // Browsers want it said; natively naga takes subgroups without and refuses the word.
+        // Natively naga takes subgroups without, and refuses the word.
         if cfg!(target_family = "wasm") && self.is_on("subgroups") {
-            text.insert_str(0, "enable subgroups;\n");
+            text.insert_str(0, SUBGROUPS);
         }
         #[cfg(test)]
         if self.is_on("emulated") {
-            text = emulated::text(&text);
+            return self.filled(emulated::text(&text));
         }
-        let template = SourceTemplate::new(text);
-        self.constants.iter().fold(template, |t, (name, value)| {
-            t.register(*name, value.to_string())
-        })
+        #[cfg(not(target_family = "wasm"))]
+        texts::keep(self);
+        self.filled(text)
     }
 
     fn id(&self) -> KernelId {
@@ -78,26 +83,51 @@ pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
 }
 
 impl Shader {
-    fn is_on(&self, name: &str) -> bool {
-        self.constants.iter().any(|c| c.0 == name && c.1 != 0)
+    /// A constant's value, 0 where there is none.
+    fn value(&self, name: &str) -> usize {
+        let found = self.constants.iter().find(|c| c.0 == name);
+        found.map_or(0, |c| c.1)
     }
 
-    /// The text without the lines that do not count.
+    /// Constants in their places.
+    fn filled(&self, text: String) -> SourceTemplate {
+        let template = SourceTemplate::new(text);
+        self.constants.iter().fold(template, |t, (name, value)| {
+            t.register(*name, value.to_string())
+        })
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        self.value(name) != 0
+    }
+
+    /// The text without the lines that do not count, and those that come again as often as they do.
     fn chosen(&self) -> String {
-        let mut text = String::with_capacity(self.text.len());
-        // Whether each of the sections that a line is in counts.
-        let mut sections = vec![];
-        for line in self.text.lines() {
-            match line.trim().strip_prefix("//@") {
-                Some(mark) => match mark.strip_prefix("if ") {
-                    Some(name) => sections.push(self.is_on(name)),
-                    None => drop(sections.pop()),
-                },
-                None if sections.iter().all(|counts| *counts) => {
-                    text.push_str(line);
-                    text.push('\n');
+        self.section(&mut self.text.lines())
+    }
+
+    /// What counts of the lines up to the end of the section that they begin in.
+    fn section(&self, lines: &mut core::str::Lines<'_>) -> String {
+        let mut text = String::new();
+        while let Some(line) = lines.next() {
+            let Some(mark) = line.trim().strip_prefix("//@") else {
+                text.push_str(line);
+                text.push('\n');
+                continue;
+            };
+            if mark == "end" {
+                break;
+            }
+            let inner = self.section(lines);
+            if let Some(name) = mark.strip_prefix("each ") {
+                for nth in 0..self.value(name) {
+                    text.push_str(&inner.replace("{{nth}}", &nth.to_string()));
                 }
-                None => {}
+            } else if mark
+                .strip_prefix("if ")
+                .is_some_and(|name| self.is_on(name))
+            {
+                text.push_str(&inner);
             }
         }
         text
@@ -133,6 +163,10 @@ impl Shader {
                 .with_buffers(bindings)
                 .with_info(MetadataBindingInfo::custom(words)),
         );
+        if crate::pace::launched() {
+            // What fails is told when a result is asked for.
+            client.flush().ok();
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use crate::variants;
 const FEW: usize = 8;
 /// Rows of the matrix in a workgroup of the product of matrices.
 const WIDE: usize = 64;
+/// Most rows of `x` in a workgroup on software adapters.
+const LINES: usize = 16;
 
 impl PackedSpec {
     /// Optional buffers that the shaders read: scales, minimums, bias, residual. They follow the three that are always
@@ -89,9 +91,17 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
 /// The shader for a product with many rows, and over how many workgroups.
 fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let matrices = if spec.pair { 2 } else { 1 };
-    let (out, wide) = (spec.out / matrices, WIDE / matrices);
+    let software = variants::software();
+    let quads = software && variants::quads();
+    // On software adapters an invocation has so many rows; there are eight with four columns.
+    let lines = rows.next_power_of_two().min(LINES);
+    let invocations = if software { 8 } else { 64 };
+    let columns = if software { 4 * invocations } else { WIDE };
+    let (out, wide) = (spec.out / matrices, columns / matrices);
     // Vectors of rows: twice as many where there are enough.
     let tall = if rows > WIDE / 2 { 16 } else { 8 };
+    let tile = if software { lines } else { 4 * tall };
+    let flag = usize::from;
     let mut constants = spec.constants();
     constants.retain(|(name, _)| !matches!(*name, "blocks" | "out"));
     constants.extend([
@@ -100,16 +110,22 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         ("matrices", matrices),
         ("wide", wide),
         ("tall", tall),
-        ("taller", usize::from(tall > 8)),
+        ("taller", flag(tall > 8)),
+        ("lines", lines),
+        ("hardware", flag(!software)),
+        ("software", flag(software)),
+        ("quads", flag(quads)),
+        ("subgroups", flag(quads)),
+        ("alone", flag(!quads)),
         ("info_at", spec.place(4)),
     ]);
     let shader = Shader {
         name: "packed_matrix",
         text: include_str!("../../../../shaders/matmul/packed_matrix.wgsl"),
         constants,
-        invocations: 64,
+        invocations,
     };
-    (shader, [out.div_ceil(wide), rows.div_ceil(4 * tall), 1])
+    (shader, [out.div_ceil(wide), rows.div_ceil(tile), 1])
 }
 
 /// The shader for rows of a table.
@@ -135,7 +151,8 @@ pub fn linear(
     let rows = x.meta.shape()[0];
     let out = if spec.pair { spec.out / 2 } else { spec.out };
     let y = output(&x, Shape::new([rows, out]));
-    let (shader, workgroups) = if rows <= FEW {
+    let few = rows <= FEW && !variants::software();
+    let (shader, workgroups) = if few {
         vector(&spec, rows)
     } else {
         matrix(&spec, rows)
@@ -145,7 +162,7 @@ pub fn linear(
     let optional = [&scales, &mins, &bias, &residual];
     tensors.extend(optional.into_iter().zip(spec.optional()).filter_map(bound));
     // Not read where rows are few, and not bound there.
-    let words = if rows <= FEW {
+    let words = if few {
         vec![]
     } else {
         vec![rows as u32, (spec.width / BLOCK) as u32, out as u32, 0]

@@ -299,7 +299,7 @@ fn packed_weights_on_wgpu() {
         return;
     }
     let device = device::open(DeviceChoice::Gpu).expect("an adapter").device;
-    crate::variants::each(|| everything(&device));
+    crate::variants::each_of_all(|| everything(&device));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Beam search as transformers 4.31 does it: processors act on log-probabilities without renormalising, the best
-//! `2 · beams` continuations are considered, a finished hypothesis scores `sum / length^penalty`, where the length
-//! counts `<s>` but not `</s>`.
+//! `2 · beams` continuations are considered (more where several tokens end an answer), a finished hypothesis scores
+//! `sum / length^penalty`, where the length counts `<s>` but not `</s>`.
 
 use burn::tensor::Tensor;
-use emu_kernels::sample::{Processors, log_softmax};
+use emu_kernels::beams::{Continuation, Ranking, continuations};
+use emu_kernels::late;
+use emu_kernels::sample::Processors;
 
 use super::{Cost, GenerateError, Prompt, Rules, Session};
 use crate::Emu;
@@ -85,7 +87,7 @@ impl<'a> BeamSearch<'a> {
         options: BeamOptions,
     ) -> Result<Self, GenerateError> {
         let n = options.beams;
-        if n == 0 || 2 * n > rules.vocab {
+        if n == 0 || considered(&rules, n) > rules.vocab {
             return Err(GenerateError::Option {
                 option: "beams",
                 value: n.to_string(),
@@ -136,30 +138,17 @@ impl<'a> BeamSearch<'a> {
             self.close();
             return Ok(false);
         }
-        let mut rows = self.session.logits(hidden).await?;
         self.made += 1;
 
-        // 1. score every continuation
-        let rules = self.rules.clone();
-        let banned = rules.pictures.filter(|_| self.options.ban_images);
-        for (row, beam) in rows.iter_mut().zip(&self.beams) {
-            log_softmax(row);
-            self.options
-                .processors
-                .apply(&beam.tokens, rules.end(), row);
-            if let Some(pictures) = banned {
-                row[pictures.img as usize] = f32::NEG_INFINITY;
-            }
-            row.iter_mut().for_each(|score| *score += beam.sum);
-        }
-
-        // 2. the best 2 · beams: ended ones become hypotheses, the others go on
+        // 1. the best continuations; nothing else comes back
         let n = self.options.beams;
-        let best = top(&rows, 2 * n);
+        let best = self.best_continuations(hidden).await?;
+
+        // 2. ended ones become hypotheses, the others go on
         let length = self.beams[0].tokens.len();
         let mut next: Vec<(usize, u32, f32)> = Vec::with_capacity(n);
-        for (rank, &(beam, token, sum)) in best.iter().enumerate() {
-            if rules.ends.contains(&token) {
+        for (rank, &Continuation { beam, token, sum }) in best.iter().enumerate() {
+            if self.rules.ends.contains(&token) {
                 // One outside the top `beams` is dropped, not kept for later.
                 if rank < n {
                     let mut tokens = self.beams[beam].tokens.clone();
@@ -175,7 +164,7 @@ impl<'a> BeamSearch<'a> {
         }
 
         // 3. over when no continuation can beat the worst hypothesis
-        let reachable = best[0].2 / ((length + 1) as f32).powf(self.options.length_penalty);
+        let reachable = best[0].sum / ((length + 1) as f32).powf(self.options.length_penalty);
         if self.finished.len() == n && self.finished.iter().all(|h| h.score >= reachable) {
             return Ok(false);
         }
@@ -198,6 +187,27 @@ impl<'a> BeamSearch<'a> {
         let tokens: Vec<u32> = next.iter().map(|&(_, token, _)| token).collect();
         self.hidden = Some(self.session.advance_tokens(&tokens));
         Ok(true)
+    }
+
+    /// The best continuations of all beams, whose last hidden states these are.
+    async fn best_continuations(
+        &self,
+        hidden: Tensor<3>,
+    ) -> Result<Vec<Continuation>, GenerateError> {
+        let ranking = Ranking {
+            processors: self.options.processors.clone(),
+            end: self.rules.end(),
+            banned: { self.rules.pictures.filter(|_| self.options.ban_images) }.map(|p| p.img),
+            best: considered(&self.rules, self.options.beams),
+        };
+        let beams: Vec<(&[u32], f32)> = { self.beams.iter() }
+            .map(|beam| (&beam.tokens[..], beam.sum))
+            .collect();
+        let logits = self.session.lm.logits(hidden);
+        let [b, _, vocab] = logits.dims();
+        let numbers = late::ask(ranking.rank(logits, &beams)).await;
+        let numbers = numbers.map_err(GenerateError::Device)?;
+        continuations(&numbers, [b, vocab]).ok_or(GenerateError::NotFinite)
     }
 
     fn finish(&mut self, tokens: Vec<u32>, sum: f32, length: usize) {
@@ -239,24 +249,7 @@ impl<'a> BeamSearch<'a> {
     }
 }
 
-/// The `n` greatest scores as (beam, token, score), greatest first, ties in order of beam and token.
-fn top(rows: &[Vec<f32>], n: usize) -> Vec<(usize, u32, f32)> {
-    let mut all: Vec<(usize, u32, f32)> = rows
-        .iter()
-        .enumerate()
-        .flat_map(|(beam, row)| {
-            row.iter()
-                .enumerate()
-                .map(move |(token, &score)| (beam, token as u32, score))
-        })
-        .collect();
-    let order = |a: &(usize, u32, f32), b: &(usize, u32, f32)| {
-        b.2.total_cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1)))
-    };
-    if all.len() > n {
-        all.select_nth_unstable_by(n, order);
-        all.truncate(n);
-    }
-    all.sort_by(order);
-    all
+/// Continuations that are considered: as many go on as there are beams, even if every beam could also end in every way.
+fn considered(rules: &Rules, beams: usize) -> usize {
+    beams.saturating_mul(1 + rules.ends.len().max(1))
 }

@@ -9,6 +9,7 @@ pub mod text;
 use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::KvCache;
 use emu_kernels::count;
+use emu_kernels::pace::{READING, Work};
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
@@ -159,6 +160,8 @@ pub(crate) struct Session<'a> {
     pub lm: &'a Lm,
     pub cache: KvCache,
     pub cost: Cost,
+    /// The prompt, until something behind it came back.
+    prompt: Option<Work>,
 }
 
 impl<'a> Session<'a> {
@@ -189,27 +192,40 @@ impl<'a> Session<'a> {
         let ids = std::slice::from_ref(&prompt.ids);
         let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
         let mut cache = lm.cache(1, (length + reserve).min(context));
+        let cut = READING.cut();
         let hidden = lm.step(embeds, &mut cache);
+        let prompt = Some(cut.end());
         let cost = Cost {
             prefills: 1,
             prefill_tokens: length,
             steps: 0,
         };
-        Ok((Self { lm, cache, cost }, hidden.narrow(1, length - 1, 1)))
+        let session = Self {
+            lm,
+            cache,
+            cost,
+            prompt,
+        };
+        Ok((session, hidden.narrow(1, length - 1, 1)))
     }
 
-    /// Logits of `[B, 1, D]` hidden states, one row per beam.
+    /// Something that was launched behind the prompt, and nothing else before it, has come back.
+    pub fn came_back(&mut self) {
+        if let Some(work) = self.prompt.take() {
+            READING.ended(work);
+        }
+    }
+
+    /// Logits of a `[1, 1, D]` hidden state.
     ///
     /// # Errors
     /// Where the device fails, or computes what is not a number.
-    pub async fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<Vec<f32>>, GenerateError> {
-        let logits = self.lm.logits(hidden);
-        let [_, _, vocab] = logits.dims();
-        let flat = read(logits).await?;
-        if flat.iter().any(|v| v.is_nan()) {
-            return Err(GenerateError::NotFinite);
+    pub async fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
+        let logits = read(self.lm.logits(hidden)).await?;
+        match logits.iter().any(|v| v.is_nan()) {
+            true => Err(GenerateError::NotFinite),
+            false => Ok(logits),
         }
-        Ok(flat.chunks(vocab.max(1)).map(<[f32]>::to_vec).collect())
     }
 
     /// Appends one position to every beam: `[B, 1, D]` in and out.

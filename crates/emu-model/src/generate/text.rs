@@ -305,6 +305,7 @@ impl<'a> TextMachine<'a> {
             return Ok(None);
         };
         let answer = token.await.map_err(GenerateError::Device)?;
+        self.session.came_back();
         self.session.cost.steps += usize::from(turned);
         let token = answer.first().and_then(|&token| u32::try_from(token).ok());
         token.map(Some).ok_or(GenerateError::NotFinite)
@@ -393,7 +394,7 @@ impl<'a> TextMachine<'a> {
             _ => return Ok(None),
         };
         let banned = self.banned(0);
-        let mut logits = self.session.logits(hidden).await?.remove(0);
+        let mut logits = self.session.logits(hidden).await?;
         let processors = &self.options.processors;
         processors.apply(&self.history, self.rules.end(), &mut logits);
         if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {

@@ -61,7 +61,9 @@ fn suite(
     // Not as arguments: they would come behind the files.
     let pattern = filter.map(|pattern| format!(" --test-name-pattern={pattern}"));
     let options = format!("--test-reporter=tap{}", pattern.unwrap_or_default());
-    npm.env("NODE_OPTIONS", options).env("EMU_BIN", emu);
+    npm.env("NODE_OPTIONS", options)
+        .env("EMU_BIN", emu)
+        .env(super::KERNEL_TEXTS, super::kernel_texts(workspace));
     if soak {
         npm.env("EMU_SOAK", "1");
     }

@@ -1,0 +1,92 @@
+//! A step of beam search: the best continuations of all beams, found where the logits are.
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use crate::decode::DecodeBackend;
+use crate::sample::Processors;
+
+/// Words before the sums in what goes to the device.
+///
+/// They are the bits of the repetition penalty, the size of n-grams that may not repeat, how many tokens each history has,
+/// and two tokens that may not come, -1 for none. The bits of each beam's sum follow, then the histories.
+pub(crate) const HEADER: usize = 5;
+
+/// What changes the scores of continuations, and how many of them are wanted.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    /// They act on log-probabilities, which are not normalised again.
+    pub processors: Processors,
+    /// The token that a minimum length bans.
+    pub end: u32,
+    /// A token that may not come.
+    pub banned: Option<u32>,
+    /// Continuations at most.
+    pub best: usize,
+}
+
+/// A beam with one token more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Continuation {
+    /// The beam that it continues.
+    pub beam: usize,
+    /// The token after it.
+    pub token: u32,
+    /// The beam's sum and the token's score.
+    pub sum: f32,
+}
+
+impl Ranking {
+    /// The best continuations of beams by `[B, 1, V]` logits, which may be written over: two numbers for each, the greatest
+    /// sum first, of equal sums the first beam and token. [`continuations`] reads them.
+    ///
+    /// # Arguments
+    /// - `beams`: of each, the tokens made so far, as many as of the others, and its sum
+    pub fn rank(&self, logits: Tensor<3>, beams: &[(&[u32], f32)]) -> Tensor<1, Int> {
+        let [b, _, vocab] = logits.dims();
+        assert_eq!(b, beams.len(), "logits of each beam");
+        let device = logits.device();
+        let processors = &self.processors;
+        let seen = beams.first().map_or(0, |(tokens, _)| tokens.len());
+        let remembers = processors.repetition_penalty != 1.0 || processors.no_repeat_ngram > 0;
+        let length = if remembers { seen } else { 0 };
+        let early = (seen < processors.min_length).then_some(self.end);
+        let changes = length > 0 || self.banned.is_some() || early.is_some();
+        let token = |token: Option<u32>| token.map_or(-1, |token| token as i32);
+        let mut asked = vec![
+            processors.repetition_penalty.to_bits() as i32,
+            processors.no_repeat_ngram as i32,
+            length as i32,
+            token(self.banned),
+            token(early),
+        ];
+        asked.extend(beams.iter().map(|(_, sum)| sum.to_bits() as i32));
+        for (tokens, _) in beams {
+            asked.extend(tokens[..length].iter().map(|&token| token as i32));
+        }
+        let words = asked.len();
+        let asked =
+            Tensor::<1, Int>::from_data(TensorData::new(asked, [words]), (&device, DType::I32));
+        Tensor::from_dispatch(Dispatch::emu_best_beams(
+            logits.reshape([b, vocab]).into_dispatch(),
+            asked.into_dispatch(),
+            self.best.min(b * vocab),
+            changes,
+        ))
+    }
+}
+
+/// What came back of [`Ranking::rank`] for so many beams and tokens; none where a logit is not a number, or a beam has no
+/// finite one.
+pub fn continuations(numbers: &[i32], [beams, vocab]: [usize; 2]) -> Option<Vec<Continuation>> {
+    let pairs = numbers.chunks_exact(2);
+    let read = pairs.map(|pair| {
+        let (place, sum) = (pair[0] as u32 as usize, f32::from_bits(pair[1] as u32));
+        (!sum.is_nan() && place < beams * vocab).then(|| Continuation {
+            beam: place / vocab,
+            token: (place % vocab) as u32,
+            sum,
+        })
+    });
+    read.collect()
+}

@@ -1,0 +1,58 @@
+// beam_merge: the best of all beams in order, from the best of each: greater scores first, of equals the lower place. An
+// invocation for each of them counts how many come before it.
+// twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+
+@group(0) @binding(0) var<storage, read_write> lists: array<vec2<u32>>;  // [B, KEPT]: place, bits of the score; in order
+@group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;   // [BEST], likewise
+
+struct Sizes {
+    beams: u32,  // B
+    width: u32,
+    kept: u32,
+    best: u32,
+    changes: u32,
+}
+@group(0) @binding(2) var<uniform> sizes: Sizes;
+
+const INVOCATIONS = {{invocations}}u;
+
+fn comes_before(a: vec2<u32>, b: vec2<u32>) -> bool {
+    // Ascending as the numbers are.
+    let left = select(a.y | 0x80000000u, ~a.y, (a.y & 0x80000000u) != 0u);
+    let right = select(b.y | 0x80000000u, ~b.y, (b.y & 0x80000000u) != 0u);
+    return left > right || (left == right && a.x < b.x);
+}
+
+@compute @workgroup_size({{invocations}}, 1, 1)
+fn main(
+    @builtin(local_invocation_index) local: u32,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+) {
+    let index = (workgroup.x + workgroup.y * workgroups.x) * INVOCATIONS + local;
+    if index >= sizes.beams * sizes.kept {
+        return;
+    }
+    let own = lists[index];
+    let beam = index / sizes.kept;
+    var rank = index % sizes.kept;
+    for (var other = 0u; other < sizes.beams && rank < sizes.best; other++) {
+        if other != beam {
+            // Those before `low` come before it, those from `high` on do not.
+            var low = 0u;
+            var high = sizes.kept;
+            while low < high {
+                let middle = (low + high) / 2u;
+                if comes_before(lists[other * sizes.kept + middle], own) {
+                    low = middle + 1u;
+                } else {
+                    high = middle;
+                }
+            }
+            rank += low;
+        }
+    }
+    if rank < sizes.best {
+        best[rank] = own;
+    }
+}

@@ -1,5 +1,5 @@
 //! What running costs, in counts that hold on any machine: launches of kernels, bytes of weights that were read, results
-//! that came back.
+//! that were asked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,13 +18,13 @@ pub fn weight_bytes() -> u64 {
 static READS: AtomicU64 = AtomicU64::new(0);
 static READ_BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// Notes that a result of so many bytes came back from the device.
+/// Notes that a result of so many bytes was asked of the device.
 pub fn read_back(bytes: usize) {
     READS.fetch_add(1, Ordering::Relaxed);
     READ_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
-/// Results that came back so far, in this process, and their bytes.
+/// Results asked of devices so far, in this process, and their bytes.
 pub fn reads() -> (u64, u64) {
     let [reads, bytes] = [&READS, &READ_BYTES].map(|count| count.load(Ordering::Relaxed));
     (reads, bytes)

@@ -18,7 +18,10 @@ mod web;
 
 pub use web::soak;
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -175,15 +178,14 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
                 println!("FAILED: the tests did not build; the compiler's message is above");
                 counts.failed += 1;
             }
-            for binary in &binaries.found {
-                counts.add(run_binary(
-                    workspace,
-                    binary,
-                    tier,
-                    args.filter.as_deref(),
-                    &machine,
-                )?);
-            }
+            let filter = args.filter.as_deref();
+            counts.add(run_binaries(
+                workspace,
+                &binaries.found,
+                tier,
+                filter,
+                &machine,
+            )?);
             if tier == Tier::Unit && args.filter.is_none() && binaries.complete {
                 counts.add(run_doc_tests(workspace)?);
             }
@@ -288,12 +290,56 @@ fn arguments(binary: &TestBinary, tier: Tier, filter: Option<&str>) -> Option<Ve
     Some(arguments)
 }
 
+/// Programs of a tier that run at once. Those of the GPU's keep one processor busy each, most of the time by compiling kernels.
+fn at_once(tier: Tier) -> usize {
+    match tier {
+        Tier::Gpu => {
+            thread::available_parallelism().map_or(1, |processors| processors.get().min(2))
+        }
+        _ => 1,
+    }
+}
+
+/// Runs what `tier` has of all binaries.
+fn run_binaries(
+    workspace: &Workspace,
+    binaries: &[TestBinary],
+    tier: Tier,
+    filter: Option<&str>,
+    machine: &setup::Machine,
+) -> Result<Counts> {
+    let (next, workers) = (AtomicUsize::new(0), at_once(tier));
+    let output = if workers > 1 {
+        Output::Held
+    } else {
+        Output::AsItComes
+    };
+    let work = || -> Result<Counts> {
+        let mut counts = Counts::default();
+        while let Some(binary) = binaries.get(next.fetch_add(1, Ordering::Relaxed)) {
+            counts.add(run_binary(
+                workspace, binary, tier, filter, machine, output,
+            )?);
+        }
+        Ok(counts)
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let mut counts = Counts::default();
+        for worker in workers {
+            counts.add(worker.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(counts)
+    })
+}
+
 fn run_binary(
     workspace: &Workspace,
     binary: &TestBinary,
     tier: Tier,
     filter: Option<&str>,
     machine: &setup::Machine,
+    output: Output,
 ) -> Result<Counts> {
     let Some(arguments) = arguments(binary, tier, filter) else {
         return Ok(Counts::default());
@@ -310,41 +356,59 @@ fn run_binary(
     } else {
         test.env_remove("EMU_TEST_GPU");
     }
-    follow(&mut test, &format!("{} {}", binary.package, binary.target))
+    let title = format!("{} {}", binary.package, binary.target);
+    follow(&mut test, &title, output)
 }
 
 fn run_doc_tests(workspace: &Workspace) -> Result<Counts> {
     follow(
         command::cargo(workspace).args(["test", "--workspace", "--doc", "--", "--show-output"]),
         "doc tests",
+        Output::AsItComes,
     )
 }
 
-/// Runs one child, shows what matters of its output as it comes, and counts.
-fn follow(test: &mut std::process::Command, title: &str) -> Result<Counts> {
+/// When the output of a child is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    AsItComes,
+    /// At its end: others run beside it.
+    Held,
+}
+
+/// Runs one child, shows what matters of its output, and counts.
+fn follow(test: &mut std::process::Command, title: &str, output: Output) -> Result<Counts> {
     let mut reader = Reader::default();
     let mut titled = false;
+    let mut held = String::new();
+    let mut show = |line: &str| match output {
+        Output::AsItComes => println!("{line}"),
+        Output::Held => held.extend([line, "\n"]),
+    };
     let ended = command::lines(test, PATIENCE, |line| match reader.read(line) {
         Told::Show => {
             if !titled {
-                println!("-- {title}");
+                show(&format!("-- {title}"));
                 titled = true;
             }
-            println!("{line}");
+            show(line);
         }
         Told::Hide => {}
     })?;
     let succeeded = matches!(ended, Ended::With(status) if status.success());
     match ended {
-        Ended::Silent => println!(
+        Ended::Silent => show(&format!(
             "FAILED: {title} said nothing for {} s and was ended",
             PATIENCE.as_secs()
-        ),
+        )),
         Ended::With(status) if !reader.ended() => {
-            println!("FAILED: {title} ended with {status} before its summary")
+            show(&format!(
+                "FAILED: {title} ended with {status} before its summary"
+            ));
         }
         Ended::With(_) => {}
     }
+    print!("{held}");
     Ok(reader.finish(succeeded))
 }
 

@@ -22,6 +22,8 @@ export interface GpuWatch {
   rehearse(): () => void;
   /** Waits for the pipelines that rehearsals asked for, and tells how many are there. */
   compiled(tell: (done: number, total: number) => void, signal: AbortSignal): Promise<void>;
+  /** Waits until a device that is gone has been told of, which some browsers do only when its queue has come to an end. */
+  settled(): Promise<void>;
   /** Gives back the GPU's memory now, and not when the worker is collected. Counts as a loss unless the worker is done. */
   destroy(): void;
 }
@@ -32,11 +34,15 @@ const MAP_READ = 1;
 const EAGER = 20;
 /** Milliseconds within which a browser tells that a device is lost, where it is. */
 const EXPLAINED = 250;
+/** Milliseconds after which a queue is given up. */
+const SETTLED = 10_000;
 
 /** Wraps WebGPU before the module opens its device. `onError` is told of the first thing that goes wrong. */
 export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   if (typeof GPUAdapter === "undefined") return noGpu;
   const devices = new Set<GPUDevice>();
+  /** Those that were ended here too, until the browser says so. */
+  const opened = new Set<GPUDevice>();
   const counts = none();
   const end = (device: GPUDevice) => {
     devices.delete(device);
@@ -45,6 +51,15 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   const refused = (device: GPUDevice, error: GPUError) => {
     // What is refused because the device was ended here is no news: its end is told.
     if (devices.has(device)) onError(describe(error));
+  };
+  const settle = async (device: GPUDevice) => {
+    if (!devices.has(device)) return void (await device.lost);
+    try {
+      await device.queue.onSubmittedWorkDone();
+    } catch {
+      // It is gone.
+    }
+    await Promise.race([device.lost, sleep(EXPLAINED)]);
   };
   const pipelines = new Pipelines(async (device, error) => {
     await Promise.race([device.lost, sleep(EXPLAINED)]);
@@ -88,8 +103,10 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     // A device need not tell how many; all have four.
     if (device.features.has("subgroups")) invocations = this.info.subgroupMinSize || 4;
     devices.add(device);
+    opened.add(device);
     void device.lost.then(({ reason, message }) => {
       devices.delete(device);
+      opened.delete(device);
       const why = message || reason || "no reason given";
       onError({
         code: "device-lost",
@@ -111,6 +128,11 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     subgroups: () => invocations,
     rehearse: () => pipelines.rehearse(),
     compiled: (tell, signal) => pipelines.compiled(tell, signal),
+    settled: async () => {
+      const patience = new AbortController();
+      await Promise.race([Promise.all([...opened].map(settle)), sleep(SETTLED, patience.signal)]);
+      patience.abort();
+    },
     destroy: () => devices.forEach(end),
   };
 }
@@ -123,6 +145,7 @@ export const noGpu: GpuWatch = {
   subgroups: () => 0,
   rehearse: () => () => {},
   compiled: async () => {},
+  settled: async () => {},
   destroy: () => {},
 };
 

@@ -35,7 +35,7 @@ const NEEDS: Record<WasmRequest["task"], readonly Component[]> = {
   image: COMPONENTS,
 };
 
-/** Milliseconds within which a browser tells why a read-back failed or the module panicked. */
+/** Milliseconds within which a browser tells why a read-back failed. */
 const EXPLAINED = 250;
 
 export class Host {
@@ -77,7 +77,7 @@ export class Host {
     // The module also panics where its device is gone, and some browsers tell of that a little later.
     if (error.code === "crashed" && this.onGpu) {
       if (!this.crashing) {
-        void sleep(EXPLAINED).then(() => {
+        void this.gpu.settled().then(() => {
           this.onGpu = false;
           this.fail(error);
         });

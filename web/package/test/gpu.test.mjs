@@ -56,6 +56,26 @@ test("a device that is lost or refuses a command is told of, by code", async (t)
   watch.destroy();
 });
 
+test("the end of a device is waited for: of one ended here, or while its queue has work", async (t) => {
+  for (const [ended, told] of [
+    [true, 400],
+    [false, 400],
+    [false, null],
+  ]) {
+    const { GPUDevice: Device, GPUQueue: Queue } = fakeWebGpu(t, "Firefox/1");
+    Device.prototype.destroy = () => {};
+    Queue.prototype.onSubmittedWorkDone = () => sleep(350).then(() => Promise.reject(new Error("gone")));
+    const errors = [];
+    const watch = watchGpu(({ code }) => errors.push(code));
+    await watch.settled();
+    const { device } = await open();
+    if (ended) watch.destroy();
+    if (told) setTimeout(() => device.end({ reason: "destroyed", message: "" }), told);
+    await watch.settled();
+    assert.deepEqual(errors, told ? ["device-lost"] : []);
+  }
+});
+
 test("in Firefox the queue is nudged while a read-back is pending, and only then", async (t) => {
   const { GPUBuffer: Buffer, GPUQueue: Queue } = fakeWebGpu(t, "Mozilla/5.0 (rv:153.0) Gecko/20100101 Firefox/153.0");
   // As Firefox does: nothing is answered before something more is submitted; here, for ever.

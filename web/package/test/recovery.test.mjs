@@ -60,11 +60,12 @@ test("a lost device ends the call with `device-lost`, also where nothing would e
 test("on a GPU, a trap that a lost device explains a little later is told as that, and one that nothing explains as it is", async (t) => {
   for (const lost of [true, false]) {
     const open = async () => ({ kind: "webgpu", name: "fake", software: true });
-    const { emu, workers } = await start(t, { fakes: [dying(trap, 3, { open }), fakeModule()] });
+    const gpu = { settled: () => new Promise((resolve) => setTimeout(resolve, 400)) };
+    const { emu, workers } = await start(t, { fakes: [dying(trap, 3, { open }), fakeModule()], gpu });
     const call = outcome(emu.caption(PNG, { seed: 1 }));
     const behind = emu.caption(PNG, { seed: 2 });
     while (workers[0].seen.requests.length === 0) await new Promise((turn) => setTimeout(turn, 1));
-    if (lost) setTimeout(() => workers[0].lose(), 50);
+    if (lost) setTimeout(() => workers[0].lose(), 300);
     assert.equal(await call, lost ? "device-lost" : "crashed");
     assert.match(await behind, /seed 2/);
     assert.equal(workers.length, 2);

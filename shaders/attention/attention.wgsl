@@ -155,6 +155,11 @@ fn keep(head: u32, row: u32, most: f32, total: f32) {
 }
 //@end
 
+// Where a head of a sequence begins.
+fn start(place: vec4<u32>, batch: u32, head: u32) -> u32 {
+    return place.x + batch * place.y + head * place.z;
+}
+
 // A vector of a query, 0 where there is none.
 fn query_of(first: u32, row: u32) -> vec4<f32> {
     if row < info.queries {
@@ -205,9 +210,9 @@ fn main(
     let column = local % 8u;
     let row = first_row + line * 4u;
     let group = head / info.heads;
-    let q = info.q.x + batch * info.q.y + head * info.q.z;
-    let k = info.k.x + batch * info.k.y + group * info.k.z;
-    let v = info.v.x + batch * info.v.y + group * info.v.z;
+    let q = start(info.q, batch, head);
+    let k = start(info.k, batch, group);
+    let v = start(info.v, batch, group);
     // No query of this workgroup sees more.
     let seen = limit(min(first_row + TILE, info.queries) - 1u);
 
@@ -354,17 +359,6 @@ fn queries_of(q: u32, row: u32, vector: u32) -> Chunk {
     );
 }
 
-//@if quads
-fn of_quad(own: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(
-        quadBroadcast(own, 0u),
-        quadBroadcast(own, 1u),
-        quadBroadcast(own, 2u),
-        quadBroadcast(own, 3u),
-    );
-}
-//@end
-
 // Four vectors of a key; any beyond its last.
 fn key_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
@@ -422,9 +416,9 @@ fn main(
     let first_row = workgroup.x * TILE;
     let row = first_row + local * 4u;
     let group = head / info.heads;
-    let q = info.q.x + batch * info.q.y + head * info.q.z;
-    let k = info.k.x + batch * info.k.y + group * info.k.z;
-    let v = info.v.x + batch * info.v.y + group * info.v.z;
+    let q = start(info.q, batch, head);
+    let k = start(info.k, batch, group);
+    let v = start(info.v, batch, group);
     let seen = limit(min(first_row + TILE, info.queries) - 1u);
     var lane = 0u;
     //@if quads

@@ -266,13 +266,7 @@ fn four(low: vec4<u32>, high: vec4<u32>) -> mat4x4<f32> {
 // Four vectors of x.
 fn sixteen(at: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
-    let own = x[at + lane];
-    return mat4x4<f32>(
-        quadBroadcast(own, 0u),
-        quadBroadcast(own, 1u),
-        quadBroadcast(own, 2u),
-        quadBroadcast(own, 3u),
-    );
+    return of_quad(x[at + lane]);
     //@end
     //@if alone
     return mat4x4<f32>(x[at], x[at + 1u], x[at + 2u], x[at + 3u]);

@@ -42,12 +42,7 @@ var<private> sum: f32;
 var<private> greatest: f32;
 var<private> log_sum: f32;
 
-// Ascending as the numbers are.
-fn key(value: f32) -> u32 {
-    let bits = bitcast<u32>(value);
-    return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-}
-
+// What key_of_bits makes a key of.
 fn bits_of(key: u32) -> u32 {
     return select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u);
 }

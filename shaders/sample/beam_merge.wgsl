@@ -17,9 +17,8 @@ struct Sizes {
 const INVOCATIONS = {{invocations}}u;
 
 fn comes_before(a: vec2<u32>, b: vec2<u32>) -> bool {
-    // Ascending as the numbers are.
-    let left = select(a.y | 0x80000000u, ~a.y, (a.y & 0x80000000u) != 0u);
-    let right = select(b.y | 0x80000000u, ~b.y, (b.y & 0x80000000u) != 0u);
+    let left = key_of_bits(a.y);
+    let right = key_of_bits(b.y);
     return left > right || (left == right && a.x < b.x);
 }
 

@@ -34,12 +34,6 @@ var<workgroup> indices: array<u32, INVOCATIONS>;
 var<workgroup> chosen: u32;
 var<workgroup> left: f32;
 
-// Ascending as the numbers are.
-fn key(value: f32) -> u32 {
-    let bits = bitcast<u32>(value);
-    return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-}
-
 // The sum over all invocations, for all of them the same to the last bit.
 fn agreed(local: u32, value: f32) -> f32 {
     var sum = total(local, value);

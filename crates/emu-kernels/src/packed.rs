@@ -12,6 +12,9 @@ use crate::device::resting;
 
 pub use backend::{PackedBackend, PackedSpec};
 
+#[cfg(feature = "wgpu")]
+pub use crate::gpu::packed::is_few;
+
 mod backend;
 
 /// Elements along `in` that share a scale, where there are scales; rows are whole blocks of them.

@@ -1,7 +1,7 @@
 //! The best continuations of beams against plain loops in f64: odd vocabularies, ties, bans, and rows that are none.
 
 use emu_kernels::beams::{Continuation, Ranking, continuations};
-use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
+use emu_kernels::burn::tensor::{Device, Tensor, TensorData, read_sync};
 use emu_kernels::device::{self, DeviceChoice};
 use emu_kernels::random::Philox;
 use emu_kernels::sample::Processors;
@@ -44,17 +44,19 @@ impl Step {
         &mut self.logits[beam * self.vocab..][..self.vocab]
     }
 
-    fn ask(&self, ranking: &Ranking, device: &Device) -> Tensor<1, Int> {
+    fn tensor(&self, device: &Device) -> Tensor<3> {
         let shape = [self.sums.len(), 1, self.vocab];
-        let logits = TensorData::new(self.logits.clone(), shape);
-        let beams: Vec<(&[u32], f32)> = { self.histories.iter().zip(&self.sums) }
+        Tensor::from_data(TensorData::new(self.logits.clone(), shape), device)
+    }
+
+    fn beams(&self) -> Vec<(&[u32], f32)> {
+        { self.histories.iter().zip(&self.sums) }
             .map(|(history, sum)| (&history[..], *sum))
-            .collect();
-        ranking.rank(Tensor::from_data(logits, device), &beams)
+            .collect()
     }
 
     fn rank(&self, ranking: &Ranking, device: &Device) -> Option<Vec<Continuation>> {
-        let numbers = self.ask(ranking, device).into_data();
+        let numbers = ranking.rank(self.tensor(device), &self.beams()).into_data();
         let numbers: Vec<i32> = numbers.iter::<i32>().collect();
         continuations(&numbers, [self.sums.len(), self.vocab])
     }
@@ -290,12 +292,7 @@ fn costs_on_wgpu() {
     ] {
         let step = Step::new(120, beams, vocab, 20);
         for ranking in [plain(2 * beams), strict(2 * beams, 1.3, 3, 30)] {
-            let shape = [beams, 1, vocab];
-            let data = TensorData::new(step.logits.clone(), shape);
-            let logits = Tensor::<3>::from_data(data, &device);
-            let beams: Vec<(&[u32], f32)> = { step.histories.iter().zip(&step.sums) }
-                .map(|(history, sum)| (&history[..], *sum))
-                .collect();
+            let (logits, beams) = (step.tensor(&device), step.beams());
             let runs = 32;
             let mut times: Vec<f64> = (0..7)
                 .map(|_| {

@@ -310,14 +310,18 @@ impl SafetyChecker {
     /// Unpacks what is asked for as dense values, where it is packed, so that no request is the first to do it: parameters
     /// keep what they unpack, and a page rehearses requests on a GPU that computes nothing then.
     pub fn settle(&self) {
-        let tables = [
+        for table in self.tables() {
+            drop(table.val());
+        }
+    }
+
+    /// What is asked for as dense values.
+    fn tables(&self) -> [&Param<Tensor<2>>; 3] {
+        [
             &self.concept_embeds,
             &self.special_care_embeds,
             &self.vision_model.position_embedding.weight,
-        ];
-        for table in tables {
-            drop(table.val());
-        }
+        ]
     }
 
     /// Whether each picture is flagged, shapes as in [`SafetyChecker::cosines`].
@@ -510,14 +514,7 @@ mod tests {
         pack(&mut checker.concept_embeds);
         pack(&mut checker.special_care_embeds);
         pack(&mut checker.vision_model.position_embedding.weight);
-        let there = |checker: &SafetyChecker| {
-            [
-                &checker.concept_embeds,
-                &checker.special_care_embeds,
-                &checker.vision_model.position_embedding.weight,
-            ]
-            .map(|table| table.is_initialized())
-        };
+        let there = |checker: &SafetyChecker| checker.tables().map(|table| table.is_initialized());
         assert_eq!(there(&checker), [false; 3]);
         // A request has a clone.
         checker.clone().settle();

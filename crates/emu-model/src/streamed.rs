@@ -155,7 +155,8 @@ impl Streamed {
         }
         if component == pack::LM {
             // Taken out, so that each layer's parts go when they are stacked.
-            let empty = self.config.emu.init(&self.device)?.lm;
+            let config = &self.config.emu;
+            let empty = config.lm.init(config.adapter.as_ref(), &self.device);
             let lm = std::mem::replace(&mut self.emu.lm, empty);
             self.emu.lm = lm.stack().with_inputs(Inputs::by_weight);
         }

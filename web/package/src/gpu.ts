@@ -6,7 +6,7 @@
 
 import type { WireError } from "./errors.js";
 import { Pipelines } from "./pipelines.js";
-import { Submissions } from "./submissions.js";
+import { resultOf, Submissions } from "./submissions.js";
 import { sleep, turn } from "./turn.js";
 import type { Costs } from "./types.js";
 import { wrap } from "./wrap.js";
@@ -28,12 +28,10 @@ export interface GpuWatch {
   destroy(): void;
 }
 
-/** `GPUBufferUsage.MAP_READ`. */
-const MAP_READ = 1;
 /** Milliseconds of nudging in every turn; after that, once per timer. */
 const EAGER = 20;
-/** Milliseconds within which a browser tells that a device is lost, where it is. */
-const EXPLAINED = 250;
+/** Milliseconds within which a browser tells what is wrong with a device, where something is. */
+export const EXPLAINED = 250;
 /** Milliseconds after which a queue is given up. */
 const SETTLED = 10_000;
 
@@ -52,6 +50,8 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     // What is refused because the device was ended here is no news: its end is told.
     if (devices.has(device)) onError(describe(error));
   };
+  /** Gives the browser the time to tell that a device is lost. */
+  const told = (device: GPUDevice) => Promise.race([device.lost, sleep(EXPLAINED)]);
   const settle = async (device: GPUDevice) => {
     if (!devices.has(device)) return void (await device.lost);
     try {
@@ -59,10 +59,10 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     } catch {
       // It is gone.
     }
-    await Promise.race([device.lost, sleep(EXPLAINED)]);
+    await told(device);
   };
   const pipelines = new Pipelines(async (device, error) => {
-    await Promise.race([device.lost, sleep(EXPLAINED)]);
+    await told(device);
     refused(device, error);
   });
   wrap(GPUComputePassEncoder.prototype, "dispatchWorkgroups", (dispatch, ...args) => {
@@ -82,12 +82,11 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   });
   // What is read is copied first; buffers that are mapped may be longer.
   wrap(GPUCommandEncoder.prototype, "copyBufferToBuffer", (copy, ...args) => {
-    const [, second, third] = args as unknown[];
-    const to = (typeof second === "object" ? second : third) as GPUBuffer;
-    const size = args.at(-1);
-    if (to.usage & MAP_READ && !pipelines.rehearsing) {
+    const result = resultOf(args);
+    if (result && !pipelines.rehearsing) {
+      const size = args.at(-1);
       counts.readBacks += 1;
-      counts.readBackBytes += typeof size === "number" ? size : to.size;
+      counts.readBackBytes += typeof size === "number" ? size : result.size;
     }
     copy(...args);
   });

@@ -2,7 +2,7 @@
 
 import type { Source } from "./download.js";
 import { abortError, EmuError, isFatal, throwIfAborted, toWire, type WireError } from "./errors.js";
-import type { GpuWatch } from "./gpu.js";
+import { EXPLAINED, type GpuWatch } from "./gpu.js";
 import { Loader } from "./loader.js";
 import { COMPONENTS, parseManifest } from "./manifest.js";
 import { toWasmPicture } from "./pictures.js";
@@ -34,9 +34,6 @@ const NEEDS: Record<WasmRequest["task"], readonly Component[]> = {
   embed: ["vision"],
   image: COMPONENTS,
 };
-
-/** Milliseconds within which a browser tells why a read-back failed. */
-const EXPLAINED = 250;
 
 export class Host {
   private readonly queue: Task[] = [];
@@ -73,18 +70,15 @@ export class Host {
 
   /** Ends this worker's life; the page starts another. */
   fail(error: WireError): void {
-    if (this.dead) return;
     // The module also panics where its device is gone, and some browsers tell of that a little later.
     if (error.code === "crashed" && this.onGpu) {
-      if (!this.crashing) {
-        void this.gpu.settled().then(() => {
-          this.onGpu = false;
-          this.fail(error);
-        });
-      }
+      if (!this.crashing) void this.gpu.settled().then(() => this.die(error));
       this.crashing = true;
-      return;
-    }
+    } else this.die(error);
+  }
+
+  private die(error: WireError): void {
+    if (this.dead) return;
     this.dead = true;
     this.post({ type: "fatal", error });
   }

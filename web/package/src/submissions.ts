@@ -9,6 +9,13 @@ import { wrap } from "./wrap.js";
 /** `GPUBufferUsage.MAP_READ`. */
 const MAP_READ = 1;
 
+/** Where a copy with these arguments leaves what is going to be read; nothing where it copies for the GPU. */
+export function resultOf(args: unknown[]): GPUBuffer | undefined {
+  const [, second, third] = args;
+  const to = (typeof second === "object" ? second : third) as GPUBuffer;
+  return to.usage & MAP_READ ? to : undefined;
+}
+
 export class Submissions {
   /** What waits, and how to submit it. */
   private held: { queue: GPUQueue; submit: (buffers: GPUCommandBuffer[]) => void; buffers: GPUCommandBuffer[] } | null = null;
@@ -21,9 +28,7 @@ export class Submissions {
     const submissions = this;
     const flush = () => this.flush();
     wrap(GPUCommandEncoder.prototype, "copyBufferToBuffer", function (copy, ...args) {
-      const [, second, third] = args as unknown[];
-      const to = (typeof second === "object" ? second : third) as GPUBuffer;
-      if (to.usage & MAP_READ) submissions.copies.add(this);
+      if (resultOf(args)) submissions.copies.add(this);
       copy(...args);
     });
     wrap(GPUCommandEncoder.prototype, "finish", function (finish, ...args) {

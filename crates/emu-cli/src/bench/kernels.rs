@@ -9,7 +9,7 @@ use emu_kernels::cache::LayerCache;
 use emu_kernels::count::Launches;
 use emu_kernels::device::{DeviceChoice, open};
 use emu_kernels::ops::{self, AttentionOptions};
-use emu_kernels::packed::{BLOCK, Packed, Scheme};
+use emu_kernels::packed::{self, BLOCK, Packed, Scheme};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::rope::RopeTables;
 use emu_kernels::sample::{Chooser, Processors, Sampling};
@@ -195,7 +195,7 @@ impl Work {
     /// The shader's name.
     fn kernel(&self) -> &'static str {
         match self {
-            Self::Packed { rows, .. } if *rows <= 8 && !variants::software() => "packed_vector",
+            Self::Packed { rows, .. } if packed::is_few(*rows) => "packed_vector",
             Self::Packed { .. } => "packed_matrix",
             Self::Table { .. } => "packed_rows",
             Self::Decode { .. } => "decode",

@@ -3,7 +3,7 @@
 use burn::tensor::{BoolStore, DType, Shape};
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, into_contiguous, output};
+use super::{Shader, adapters, into_contiguous, output};
 use crate::fused::AttentionSpec;
 use crate::variants;
 
@@ -127,40 +127,39 @@ pub fn attention(
     // Vectors of a part that an invocation has, every eighth.
     let outs = (e / 4).div_ceil(parts).div_ceil(8);
     let software = variants::software() && e <= SOFTWARE;
-    let quads = software && variants::quads();
+    let mut constants = adapters(software);
+    constants.extend([
+        ("vectors", e / 4),
+        ("parts", parts),
+        ("outs", outs),
+        ("chunks", e.div_ceil(16)),
+        ("held", if e <= KEPT { e / 4 } else { 8 }),
+        ("whole", flag(e <= KEPT)),
+        ("in_turns", flag(e > KEPT)),
+        ("causal", flag(spec.causal)),
+        ("full", flag(!spec.causal)),
+        ("bias", flag(spec.bias)),
+        ("hidden", flag(spec.hidden)),
+        ("own_keys", flag(own_keys)),
+        ("own_values", flag(own_values)),
+        ("keys_of_queries", flag(keys_of_queries)),
+        ("values_of_queries", flag(values_of_queries)),
+        ("values_of_keys", flag(values_of_keys)),
+        ("keys_at", keys_at),
+        ("values_at", values_at),
+        ("bias_at", bias_at),
+        ("hidden_at", hidden_at),
+        ("kept", flag(keep)),
+        ("kept_at", kept_at),
+        ("info_at", tensors.len()),
+    ]);
     let shader = Shader {
         name: "attention",
-        text: include_str!("../../../../shaders/attention/attention.wgsl"),
-        constants: vec![
-            ("vectors", e / 4),
-            ("parts", parts),
-            ("outs", outs),
-            ("chunks", e.div_ceil(16)),
-            ("hardware", flag(!software)),
-            ("software", flag(software)),
-            ("quads", flag(quads)),
-            ("subgroups", flag(quads)),
-            ("alone", flag(!quads)),
-            ("held", if e <= KEPT { e / 4 } else { 8 }),
-            ("whole", flag(e <= KEPT)),
-            ("in_turns", flag(e > KEPT)),
-            ("causal", flag(spec.causal)),
-            ("full", flag(!spec.causal)),
-            ("bias", flag(spec.bias)),
-            ("hidden", flag(spec.hidden)),
-            ("own_keys", flag(own_keys)),
-            ("own_values", flag(own_values)),
-            ("keys_of_queries", flag(keys_of_queries)),
-            ("values_of_queries", flag(values_of_queries)),
-            ("values_of_keys", flag(values_of_keys)),
-            ("keys_at", keys_at),
-            ("values_at", values_at),
-            ("bias_at", bias_at),
-            ("hidden_at", hidden_at),
-            ("kept", flag(keep)),
-            ("kept_at", kept_at),
-            ("info_at", tensors.len()),
-        ],
+        text: concat!(
+            include_str!("../../../../shaders/shared/quads.wgsl"),
+            include_str!("../../../../shaders/attention/attention.wgsl")
+        ),
+        constants,
         invocations: if software { TILE / 4 } else { 64 },
     };
     let tensors: Vec<&CubeTensor> = tensors.iter().collect();

@@ -14,7 +14,10 @@ const MERGING: usize = 64;
 fn best_shader() -> Shader {
     Shader {
         name: "beam_best",
-        text: include_str!("../../../../shaders/sample/beam_best.wgsl"),
+        text: concat!(
+            include_str!("../../../../shaders/shared/order.wgsl"),
+            include_str!("../../../../shaders/sample/beam_best.wgsl")
+        ),
         constants: vec![("invocations", OF_A_BEAM), ("header", HEADER)],
         invocations: OF_A_BEAM,
     }
@@ -23,7 +26,10 @@ fn best_shader() -> Shader {
 fn merge_shader() -> Shader {
     Shader {
         name: "beam_merge",
-        text: include_str!("../../../../shaders/sample/beam_merge.wgsl"),
+        text: concat!(
+            include_str!("../../../../shaders/shared/order.wgsl"),
+            include_str!("../../../../shaders/sample/beam_merge.wgsl")
+        ),
         constants: vec![("invocations", MERGING)],
         invocations: MERGING,
     }

@@ -64,6 +64,7 @@ fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
         name: "choose",
         text: concat!(
             include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/shared/order.wgsl"),
             include_str!("../../../../shaders/sample/choose.wgsl")
         ),
         constants,

@@ -8,6 +8,8 @@ use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate};
 use cubecl::prelude::{CubeCount, CubeDim, KernelId};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
+use crate::variants;
+
 pub mod attention;
 #[cfg(not(target_family = "wasm"))]
 pub mod attention_backward;
@@ -80,6 +82,21 @@ pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
         ("subgroups", usize::from(subgroups)),
         ("trees", usize::from(!subgroups)),
     ]
+}
+
+/// The constants that choose between what is for hardware and for software adapters, and with that between neighbours that
+/// load for each other and invocations that load alone.
+pub fn adapters(software: bool) -> Vec<(&'static str, usize)> {
+    let quads = software && variants::quads();
+    [
+        ("hardware", !software),
+        ("software", software),
+        ("quads", quads),
+        ("subgroups", quads),
+        ("alone", !quads),
+    ]
+    .map(|(name, on)| (name, usize::from(on)))
+    .to_vec()
 }
 
 impl Shader {

@@ -3,7 +3,7 @@
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output, reductions};
+use super::{Shader, adapters, grid, into_contiguous, output, reductions};
 use crate::packed::{BLOCK, PackedSpec, Scheme};
 use crate::variants;
 
@@ -55,6 +55,12 @@ impl PackedSpec {
     }
 }
 
+/// Whether a product of so many rows reads each weight once for all of them, by a kernel of its own. Software adapters have
+/// one for any number.
+pub fn is_few(rows: usize) -> bool {
+    rows <= FEW && !variants::software()
+}
+
 /// The shader for a product with few rows, and over how many workgroups.
 fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let blocks = spec.width / BLOCK;
@@ -92,7 +98,6 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
 fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let matrices = if spec.pair { 2 } else { 1 };
     let software = variants::software();
-    let quads = software && variants::quads();
     // On software adapters an invocation has so many rows; there are eight with four columns.
     let lines = rows.next_power_of_two().min(LINES);
     let invocations = if software { 8 } else { 64 };
@@ -101,8 +106,8 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     // Vectors of rows: twice as many where there are enough.
     let tall = if rows > WIDE / 2 { 16 } else { 8 };
     let tile = if software { lines } else { 4 * tall };
-    let flag = usize::from;
     let mut constants = spec.constants();
+    constants.extend(adapters(software));
     constants.retain(|(name, _)| !matches!(*name, "blocks" | "out"));
     constants.extend([
         ("pair", usize::from(spec.pair)),
@@ -110,18 +115,16 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         ("matrices", matrices),
         ("wide", wide),
         ("tall", tall),
-        ("taller", flag(tall > 8)),
+        ("taller", usize::from(tall > 8)),
         ("lines", lines),
-        ("hardware", flag(!software)),
-        ("software", flag(software)),
-        ("quads", flag(quads)),
-        ("subgroups", flag(quads)),
-        ("alone", flag(!quads)),
         ("info_at", spec.place(4)),
     ]);
     let shader = Shader {
         name: "packed_matrix",
-        text: include_str!("../../../../shaders/matmul/packed_matrix.wgsl"),
+        text: concat!(
+            include_str!("../../../../shaders/shared/quads.wgsl"),
+            include_str!("../../../../shaders/matmul/packed_matrix.wgsl")
+        ),
         constants,
         invocations,
     };
@@ -151,7 +154,7 @@ pub fn linear(
     let rows = x.meta.shape()[0];
     let out = if spec.pair { spec.out / 2 } else { spec.out };
     let y = output(&x, Shape::new([rows, out]));
-    let few = rows <= FEW && !variants::software();
+    let few = is_few(rows);
     let (shader, workgroups) = if few {
         vector(&spec, rows)
     } else {

@@ -15,8 +15,8 @@ pub fn keep(shader: &Shader) {
     let Some(folder) = std::env::var_os("EMU_KERNEL_TEXTS") else {
         return;
     };
-    let (name, text) = (file_name(shader), text(shader));
-    let path = Path::new(&folder).join(name);
+    let text = text(shader);
+    let path = Path::new(&folder).join(file_name(shader, &text));
     let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text));
     if let Err(error) = written {
         panic!(
@@ -37,7 +37,7 @@ fn text(shader: &Shader) -> String {
 }
 
 /// The kernel, the sections of its text that count, and what tells texts of the same sections apart.
-fn file_name(shader: &Shader) -> String {
+fn file_name(shader: &Shader, text: &str) -> String {
     let section = |name: &str| shader.text.contains(&format!("//@if {name}\n"));
     let mut sections: Vec<_> = { shader.constants.iter() }
         .filter(|(name, value)| *value != 0 && section(name))
@@ -46,7 +46,7 @@ fn file_name(shader: &Shader) -> String {
     sections.sort_unstable();
     sections.dedup();
     let mut hasher = DefaultHasher::new();
-    text(shader).hash(&mut hasher);
+    text.hash(&mut hasher);
     let hash = hasher.finish();
     format!("{}~{}~{hash:016x}.wgsl", shader.name, sections.join("+"))
 }
@@ -67,12 +67,13 @@ mod tests {
             ],
             invocations: 1,
         };
+        let named = |shader: &Shader| file_name(shader, &text(shader));
         assert_eq!(text(&shader(1, 7)), "enable subgroups;\nfast 7\n");
         assert_eq!(text(&shader(0, 7)), "slow 7\n");
-        let names = [shader(1, 7), shader(0, 7), shader(0, 8)].map(|s| file_name(&s));
+        let names = [shader(1, 7), shader(0, 7), shader(0, 8)].map(|s| named(&s));
         assert!(names[0].starts_with("sum~subgroups~"), "{names:?}");
         assert!(names[1].starts_with("sum~trees~"), "{names:?}");
         assert_ne!(names[1], names[2]);
-        assert_eq!(names[1], file_name(&shader(0, 7)));
+        assert_eq!(names[1], named(&shader(0, 7)));
     }
 }

@@ -1,0 +1,11 @@
+// order: numbers as words that ascend as they do. This text stands before that of shaders which compare them.
+// twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+
+fn key_of_bits(bits: u32) -> u32 {
+    return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}
+
+fn key(value: f32) -> u32 {
+    return key_of_bits(bitcast<u32>(value));
+}
+

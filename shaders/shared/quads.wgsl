@@ -1,0 +1,15 @@
+// quads: four vectors of which each of four neighbours has loaded one. This text stands before that of shaders which have a
+// variant for software adapters.
+// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
+
+//@if quads
+fn of_quad(own: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        quadBroadcast(own, 0u),
+        quadBroadcast(own, 1u),
+        quadBroadcast(own, 2u),
+        quadBroadcast(own, 3u),
+    );
+}
+//@end
+

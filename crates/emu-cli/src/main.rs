@@ -8,6 +8,7 @@ mod checkpoint;
 mod convert;
 mod data;
 mod eval;
+mod ffmpeg;
 mod imagine;
 mod inspect;
 mod media;

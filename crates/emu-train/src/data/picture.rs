@@ -1,7 +1,6 @@
 //! Pictures as plain bytes, and their codecs.
 
-use std::io::Cursor;
-
+use emu_model::image::{ImageError, Limits, decode, dimensions};
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
@@ -40,21 +39,21 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// Decodes PNG, JPEG, WebP or GIF bytes, refusing anything with a side over `max_side` before its pixels are
-    /// allocated. Transparency is dropped, as Pillow's `convert("RGB")` does.
+    /// Decodes a picture file as the rest of the program does ([`emu_model::image::decode`]: upright, over white),
+    /// refusing anything with a side over `max_side` before its pixels are allocated.
     ///
     /// # Errors
     /// If the bytes are no such picture, are truncated, or exceed the limit.
     pub fn decode(bytes: &[u8], max_side: u32) -> Result<Self, DataError> {
-        let refuse = |error: image::ImageError| DataError::Picture(error.to_string());
-        let mut reader = image::ImageReader::new(Cursor::new(bytes))
-            .with_guessed_format()
-            .map_err(|error| DataError::Picture(error.to_string()))?;
-        let mut limits = image::Limits::default();
-        limits.max_image_width = Some(max_side);
-        limits.max_image_height = Some(max_side);
-        reader.limits(limits);
-        let rgb = reader.decode().map_err(refuse)?.into_rgb8();
+        let refuse = |error: ImageError| DataError::Picture(error.to_string());
+        let limits = Limits::default();
+        let (width, height) = dimensions(bytes, &limits).map_err(refuse)?;
+        if width.max(height) > max_side {
+            return Err(DataError::Picture(format!(
+                "it has {width} x {height} pixels, with a side over the limit of {max_side}"
+            )));
+        }
+        let rgb = decode(bytes, &limits).map_err(refuse)?;
         let (width, height) = rgb.dimensions();
         Self::new(width, height, rgb.into_raw())
     }

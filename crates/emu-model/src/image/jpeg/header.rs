@@ -3,7 +3,8 @@
 use super::color::ColorSpace;
 use super::huffman::HuffmanTable;
 use super::{Plane, damaged, idct, truncated, unsupported};
-use crate::image::ImageError;
+use crate::image::canvas::filled;
+use crate::image::{ImageError, Limits};
 
 /// Order in which a block's 64 coefficients are stored: diagonal by diagonal.
 pub(super) const ZIGZAG: [u8; 64] = [
@@ -29,33 +30,63 @@ pub(super) struct Component {
     pub down: usize,
     pub padded_across: usize,
     pub padded_down: usize,
-    /// One entry per padded block, in reading order within the block.
-    pub coefficients: Vec<[i16; 64]>,
+    /// One entry per padded block, in reading order within the block; of all rows, or of one row of MCUs.
+    pub coefficients: Vec<Block>,
+    /// The row of blocks at which `coefficients` begins.
+    pub first_row: usize,
+    /// The samples of the rows that are transformed already.
+    samples: Vec<u8>,
     /// Whether a scan held it.
     pub seen: bool,
+    /// Per coefficient, in zigzag order: the bits that the scans so far left out; [`UNSENT`] before the first.
+    bits_left: [u32; 64],
 }
 
+/// A block's coefficients.
+type Block = [i16; 64];
+
+/// For coefficients that no scan held yet.
+const UNSENT: u32 = u32::MAX;
+
+/// Memory for the coefficients of a picture that cannot be read row by row, in bytes per pixel of the limit.
+const COEFFICIENT_BYTES: u64 = 12;
+
 impl Component {
-    /// Turns the coefficients into samples and frees them.
-    pub fn take_plane(&mut self) -> Plane {
-        let coefficients = std::mem::take(&mut self.coefficients);
+    /// Samples in a row of the plane.
+    fn stride(&self) -> usize {
+        self.padded_across * 8
+    }
+
+    /// Transforms the coefficients at hand into samples, and makes them zero for the next row of MCUs.
+    pub fn flush(&mut self) {
+        let stride = self.stride();
         let quant = self.quant.unwrap_or([1; 64]);
-        let stride = self.padded_across * 8;
-        let mut samples = vec![0u8; stride * self.padded_down * 8];
-        for (row, blocks) in samples
+        let rows = self
+            .samples
             .chunks_exact_mut(stride * 8)
-            .zip(coefficients.chunks_exact(self.padded_across))
-        {
-            for (x, block) in blocks.iter().enumerate() {
+            .skip(self.first_row);
+        for (row, blocks) in rows.zip(self.coefficients.chunks_exact_mut(self.padded_across)) {
+            for (x, block) in blocks.iter_mut().enumerate() {
                 idct::inverse(block, &quant, &mut row[x * 8..], stride);
+                *block = [0; 64];
             }
         }
-        Plane {
-            samples,
-            stride,
+        self.first_row += self.v;
+    }
+
+    /// The plane; what is left of the coefficients is transformed and freed.
+    fn take_plane(&mut self, streamed: bool, size: (u32, u32)) -> Result<Plane, ImageError> {
+        if !streamed {
+            self.samples = filled(self.stride() * self.padded_down * 8, 0, size)?;
+            self.flush();
+        }
+        self.coefficients = Vec::new();
+        Ok(Plane {
+            samples: std::mem::take(&mut self.samples),
+            stride: self.stride(),
             width: self.width,
             height: self.height,
-        }
+        })
     }
 }
 
@@ -67,6 +98,83 @@ pub(super) struct Frame {
     pub components: Vec<Component>,
     pub h_max: usize,
     pub v_max: usize,
+    /// Whether the one scan holds all of every block, so that each row of MCUs is transformed as it comes and only
+    /// one is in memory.
+    pub streamed: bool,
+}
+
+impl Frame {
+    /// Memory for the coefficients, and where they come row by row, for the samples. Does nothing after the first
+    /// scan.
+    pub fn allocate(&mut self, first: &ScanHeader, limits: &Limits) -> Result<(), ImageError> {
+        if self.components.iter().any(|c| !c.coefficients.is_empty()) {
+            return Ok(());
+        }
+        let size = (self.width as u32, self.height as u32);
+        self.streamed = !self.progressive && first.components.len() == self.components.len();
+        let bytes = self.blocks() * size_of::<Block>() as u64;
+        if !self.streamed && bytes > limits.max_pixels.saturating_mul(COEFFICIENT_BYTES) {
+            return Err(ImageError::TooManyPixels {
+                width: size.0,
+                height: size.1,
+                max_pixels: limits.max_pixels,
+            });
+        }
+        for component in &mut self.components {
+            let rows = if self.streamed {
+                component.v
+            } else {
+                component.padded_down
+            };
+            component.coefficients = filled(component.padded_across * rows, [0; 64], size)?;
+            if self.streamed {
+                component.samples =
+                    filled(component.stride() * component.padded_down * 8, 0, size)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks of all planes.
+    pub fn blocks(&self) -> u64 {
+        let blocks = |c: &Component| c.padded_across as u64 * c.padded_down as u64;
+        self.components.iter().map(blocks).sum()
+    }
+
+    /// Blocks that a scan goes over.
+    pub fn blocks_of(&self, scan: &ScanHeader) -> u64 {
+        let parts = scan.components.iter();
+        let components = parts.filter_map(|part| self.components.get(part.index));
+        components
+            .map(|c| c.padded_across as u64 * c.padded_down as u64)
+            .sum()
+    }
+
+    /// Notes what a scan has brought.
+    pub fn note(&mut self, scan: &ScanHeader) {
+        for part in &scan.components {
+            if let Some(component) = self.components.get_mut(part.index) {
+                component.bits_left[scan.start..=scan.end].fill(scan.low);
+            }
+        }
+    }
+
+    /// Whether every coefficient of every plane has come, to its last bit.
+    pub fn is_complete(&self) -> bool {
+        let complete = |c: &Component| c.bits_left.iter().all(|left| *left == 0);
+        self.components.iter().all(complete)
+    }
+
+    /// The planes, each with the factors that enlarge it to the picture.
+    pub fn take_planes(&mut self) -> Result<Vec<(Plane, (usize, usize))>, ImageError> {
+        let (streamed, size) = (self.streamed, (self.width as u32, self.height as u32));
+        let (h_max, v_max) = (self.h_max, self.v_max);
+        let planes = self.components.iter_mut().map(|component| {
+            let factors = (h_max / component.h, v_max / component.v);
+            Ok((component.take_plane(streamed, size)?, factors))
+        });
+        planes.collect()
+    }
 }
 
 /// Tables that scans refer to.
@@ -105,6 +213,8 @@ pub(super) struct Reader<'a> {
     jfif: bool,
     /// The transform byte of Adobe's marker.
     pub adobe: Option<u8>,
+    /// The first EXIF segment.
+    pub exif: Option<&'a [u8]>,
 }
 
 impl<'a> Reader<'a> {
@@ -116,6 +226,7 @@ impl<'a> Reader<'a> {
                 tables: Tables::default(),
                 jfif: false,
                 adobe: None,
+                exif: None,
             }),
             _ => Err(damaged("the start marker is missing")),
         }
@@ -226,6 +337,12 @@ impl<'a> Reader<'a> {
             }
             0xe0 => {
                 self.jfif |= body.starts_with(b"JFIF\0");
+                Ok(())
+            }
+            0xe1 => {
+                if self.exif.is_none() && body.starts_with(b"Exif\0\0") {
+                    self.exif = Some(body);
+                }
                 Ok(())
             }
             0xee => {
@@ -356,7 +473,10 @@ fn read_frame(body: &[u8], progressive: bool) -> Result<Frame, ImageError> {
             padded_across: width.div_ceil(8 * h_max) * h,
             padded_down: height.div_ceil(8 * v_max) * v,
             coefficients: Vec::new(),
+            first_row: 0,
+            samples: Vec::new(),
             seen: false,
+            bits_left: [UNSENT; 64],
         });
     }
     Ok(Frame {
@@ -366,6 +486,7 @@ fn read_frame(body: &[u8], progressive: bool) -> Result<Frame, ImageError> {
         components,
         h_max,
         v_max,
+        streamed: false,
     })
 }
 

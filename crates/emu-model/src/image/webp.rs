@@ -38,9 +38,10 @@ pub(super) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Im
         let decoder = WebPDecoder::new(Cursor::new(bytes));
         return with_decoder(decoder, Format::WebP, limits).map(to_rgb);
     };
-    match frames.step()? {
-        true => Ok(frames.picture()),
-        false => Err(truncated()),
+    if frames.step()? {
+        Ok(frames.picture())
+    } else {
+        Err(truncated())
     }
 }
 

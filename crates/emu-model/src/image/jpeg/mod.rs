@@ -15,7 +15,7 @@ mod idct;
 mod scan;
 mod upsample;
 
-use header::{Frame, Reader};
+use header::Reader;
 use scan::Scan;
 
 use super::canvas::{Canvas, Rows, factor};

@@ -82,7 +82,9 @@ impl<'a> Track<'a> {
             let mut track = Self::read_codec(stbl)?;
             track.orientation = orientation(moov, trak)?;
             track.samples = tables::samples(file, stbl)?;
-            track.keyframes = tables::keyframes(stbl, track.samples.len())?;
+            if !track.samples.is_empty() {
+                track.keyframes = tables::keyframes(stbl, track.samples.len())?;
+            }
             if find(moov, &[b"mvex"])?.is_some() {
                 fragments::append(file, moov, trak, &mut track)?;
             }

@@ -1,6 +1,6 @@
 //! Where the coded pictures of an MP4 file lie that has one index for all of them.
 
-use super::boxes::{Cursor, damaged, find, need, short};
+use super::boxes::{Cursor, damaged, find, need};
 use super::check_count;
 use crate::video::VideoError;
 

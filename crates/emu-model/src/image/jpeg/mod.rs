@@ -9,6 +9,7 @@
 //! Sequential files are decoded row by row, so that a large one takes little more memory than its pixels.
 
 mod color;
+mod frame;
 mod header;
 mod huffman;
 mod idct;

@@ -1,7 +1,8 @@
 //! Entropy decoding of one scan, sequential or progressive, into the coefficient stores.
 
 use super::damaged;
-use super::header::{Component, Frame, ScanComponent, ScanHeader, Tables, ZIGZAG};
+use super::frame::{Component, Frame};
+use super::header::{ScanComponent, ScanHeader, Tables, ZIGZAG};
 use super::huffman::{Bits, HuffmanTable};
 use crate::image::ImageError;
 

@@ -53,6 +53,11 @@ const STARTS: &[(&[u8], &str, &str)] = &[
     (b"\0\0\x01\xb3", "an MPEG video", AS_VIDEO),
     (b"ID3", "a sound", "Give a picture."),
     (
+        b"{\"",
+        "JSON text",
+        "Look what it says, and download the picture itself.",
+    ),
+    (
         b"data:image/",
         "a data address (text)",
         "Save the picture that it holds as a file.",

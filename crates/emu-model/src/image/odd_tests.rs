@@ -47,6 +47,13 @@ fn jpeg_with(jpeg: &[u8], exif: &[u8]) -> Vec<u8> {
     .concat()
 }
 
+/// The file with the segment behind its frame header, where nobody expects it.
+fn jpeg_with_late(jpeg: &[u8], exif: &[u8]) -> Vec<u8> {
+    let scan = jpeg.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let segment = &jpeg_with(jpeg, exif)[2..exif.len() + 12];
+    [&jpeg[..scan], segment, &jpeg[scan..]].concat()
+}
+
 /// The bytes before and after the pixels of a PNG file, and the pixels.
 fn png_parts(png: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let at = png.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
@@ -136,6 +143,11 @@ fn pictures_come_out_upright_whatever_the_format() {
                     "progressive",
                     read(&fixture("420-progressive.jpg")).unwrap(),
                     { jpeg_with(&fixture("420-progressive.jpg"), &exif) },
+                ),
+                (
+                    "JPEG, late",
+                    read(&jpeg).unwrap(),
+                    jpeg_with_late(&jpeg, &exif),
                 ),
                 ("PNG", base.clone(), png_with(&png, &exif, false)),
                 (

@@ -71,10 +71,12 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((frame.width as u32, frame.height as u32))
 }
 
-/// The EXIF segment before the frame header, where cameras put it.
+/// The first EXIF segment before the pixels.
 pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(bytes).ok()?;
-    reader.read_frame().ok()?;
+    let mut frame = reader.read_frame().ok()?;
+    // What is wrong with the rest is told by decoding.
+    let _ = reader.next_scan(&mut frame);
     reader.exif
 }
 

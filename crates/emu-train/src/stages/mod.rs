@@ -11,7 +11,6 @@ pub mod sheet;
 
 mod decoder;
 mod pretrain;
-mod skipped;
 mod vae;
 mod vision;
 
@@ -23,7 +22,6 @@ use emu_pack::TensorSource;
 
 pub use decoder::DecoderStage;
 pub use pretrain::Pretrain;
-pub use skipped::LIST as BAD_SAMPLES;
 pub use vae::{PLAIN, VaeStage};
 pub use vision::Vision;
 

@@ -19,16 +19,16 @@ fn number(queue: &Queue) -> u64 {
         .expect("a number in the text of a submission")
 }
 
-/// What a piece of work submits: as we count, and as wgpu does. The piece ends in a wait for the device.
-fn submitted(device: &Device, queue: &Queue, work: impl FnOnce()) -> (u64, u64) {
+/// What a piece of work submits: as we count, and as wgpu does. It waits for the device so many times, and once more at its end.
+fn submitted(device: &Device, queue: &Queue, waits: u64, work: impl FnOnce()) -> (u64, u64) {
     device.sync().expect("a device that works");
     count::flushed();
     let (ours, reads, theirs) = (count::submits(), count::reads().0, number(queue));
     work();
     device.sync().expect("a device that works");
     count::flushed();
-    // wgpu gives numbers also to the wait, to the question for the last one, and to each buffer that is read.
-    let others = 2 + count::reads().0 - reads;
+    // wgpu gives numbers also to waits, to the question for the last one, and to each buffer that is read.
+    let others = waits + 2 + count::reads().0 - reads;
     (count::submits() - ours, number(queue) - theirs - others)
 }
 
@@ -50,10 +50,11 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
     gate(1);
     read(token.clone());
 
-    let same = |what: &str, work: &dyn Fn(), wanted: u64| {
-        let (ours, theirs) = submitted(&device, queue, work);
+    let waiting = |what: &str, work: &dyn Fn(), waits: u64, wanted: u64| {
+        let (ours, theirs) = submitted(&device, queue, waits, work);
         assert_eq!((ours, theirs), (wanted, wanted), "{what}");
     };
+    let same = |what: &str, work: &dyn Fn(), wanted: u64| waiting(what, work, 0, wanted);
     same("nothing", &|| {}, 0);
     same("a launch", &|| gate(1), 1);
     same("a batch", &|| gate(LAUNCHES), 1);
@@ -69,7 +70,7 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
         read_sync(late::done(&x)).expect("a device that works");
         gate(3);
     };
-    same("a wait between launches", &waits, 2);
+    waiting("a wait between launches", &waits, 1, 2);
     let upload = || {
         gate(3);
         count::flushed();

@@ -111,7 +111,10 @@ pub fn components(manifest: &Manifest, halves: bool) -> BTreeMap<String, Compone
         .collect();
     for tensor in &manifest.tensors {
         let need = needs.entry(tensor.component.clone()).or_default();
-        let stored = tensor.info().byte_len().unwrap_or(usize::MAX) as u64;
+        let stored = tensor
+            .info()
+            .byte_len()
+            .map_or(u64::MAX, |bytes| bytes as u64);
         need.largest_stored = need.largest_stored.max(stored);
         need.parameters += values.get(tensor.name.as_str()).copied().unwrap_or(0);
         let resident = manifest.resident_bytes(tensor, halves);
@@ -126,8 +129,13 @@ pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<Tas
     let components = components(manifest, halves);
     let lm = &config.emu.lm;
     let cache = |positions: usize| {
-        let position = 2 * lm.layers * lm.kv_heads * lm.head_size;
-        F32 * position as u64 * positions.min(lm.context) as u64
+        let sizes = [
+            lm.layers,
+            lm.kv_heads,
+            lm.head_size,
+            positions.min(lm.context),
+        ];
+        2 * F32 * sizes.map(|n| n as u64).iter().product::<u64>()
     };
     let task = |name, wanted: &[&'static str], positions| TaskNeeds {
         name,

@@ -36,7 +36,8 @@ impl Artist<'_> {
         let prompt = Prompt::text(composer.request(text)?);
         let embedder = ImageEmbedder::new(self.subject.emu, config, &prompt)
             .map_err(|e| TrainError::other(e.code(), e))?;
-        self.render(embedder.run().0, seed)
+        let (embeddings, _) = { embedder.run() }.map_err(|e| TrainError::other(e.code(), e))?;
+        self.render(embeddings, seed)
     }
 
     fn render(&self, embeddings: Tensor<3>, seed: u64) -> Result<RgbImage, TrainError> {

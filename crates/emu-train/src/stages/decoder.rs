@@ -209,7 +209,9 @@ impl DecoderStage {
             .map_err(|e| TrainError::other("image-marks", e))?;
         let [b, t, _] = embeds.dims();
         let mut cache = lm.cache(b, t + queries);
-        lm.step(embeds, &mut cache);
+        // There is room for all of them.
+        let full = |e| TrainError::other("prompt-too-long", e);
+        lm.step(embeds, &mut cache).map_err(full)?;
         let begin = self
             .emu
             .splice(&vec![vec![special.img]; b], None, special.image)
@@ -217,7 +219,7 @@ impl DecoderStage {
         let mut next = begin;
         let mut all = Vec::with_capacity(queries);
         for _ in 0..queries {
-            next = lm.regress(lm.step(next, &mut cache));
+            next = lm.regress(lm.step(next, &mut cache).map_err(full)?);
             all.push(next.clone());
         }
         Ok(Tensor::cat(all, 1))

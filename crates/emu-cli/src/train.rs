@@ -11,9 +11,10 @@ use crate::dashboard::Dashboard;
 use crate::output::{json_line, print_now};
 use crate::signals;
 
-/// Trains a stage as its configuration says.
-pub fn run(args: &TrainArgs) -> Result<()> {
+/// Trains a stage as its configuration says. `threads`: in place of the configuration's.
+pub fn run(args: &TrainArgs, threads: Option<usize>) -> Result<()> {
     let mut config = TrainConfig::read(&args.config)?;
+    config.threads = threads.or(config.threads);
     if let Some(out) = &args.out {
         config.out.clone_from(out);
     }

@@ -21,16 +21,17 @@ pub async fn chat(
     drawing: Option<&Draw>,
     seed: u64,
 ) -> Result<(), JsValue> {
-    if text.beams > 1 && drawing.is_some() {
+    let searches = text.searches()?;
+    if searches && drawing.is_some() {
         let what = "A beam search cannot draw. Leave out beams, or set images to false.";
         return Err(Failure::new("bad-option", what).into());
     }
     let length = prompt.ids.len();
-    if text.beams > 1 {
-        let search = BeamSearch::new(emu, config, prompt, text.search()).map_err(Failure::from)?;
+    if searches {
+        let search = BeamSearch::new(emu, config, prompt, text.search()?).map_err(Failure::from)?;
         return search_answer(engine, listener, search, length).await;
     }
-    let options = text.options(seed, drawing.is_some());
+    let options = text.options(seed, drawing.is_some())?;
     let mut machine = TextMachine::new(emu, config, prompt, options).map_err(Failure::from)?;
     listener
         .tell(&event("prefill", &[("tokens", length.into())]))

@@ -3,6 +3,7 @@
 
 pub mod beam;
 pub mod image;
+pub mod options;
 pub mod rank;
 pub mod text;
 
@@ -13,6 +14,7 @@ use emu_kernels::pace::{READING, Work};
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
+pub use options::MAX_BEAMS;
 pub use rank::rank_losses;
 pub use text::{Finish, TextEvent, TextMachine, TextOptions};
 

@@ -151,7 +151,7 @@ impl<'a> TextMachine<'a> {
     /// Runs the prompt.
     ///
     /// # Errors
-    /// Where the prompt does not fit the context or its pictures.
+    /// Where an option is out of range, or the prompt does not fit the context or its pictures.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
@@ -166,22 +166,12 @@ impl<'a> TextMachine<'a> {
         lm: &'a Lm,
         rules: Rules,
         prompt: &Prompt,
-        options: TextOptions,
+        mut options: TextOptions,
     ) -> Result<Self, GenerateError> {
-        if options.sampling.temperature < 0.0 || !options.sampling.temperature.is_finite() {
-            return Err(GenerateError::Option {
-                option: "temperature",
-                value: options.sampling.temperature.to_string(),
-                advice: "Give 0 for the most likely token, or a positive number.",
-            });
-        }
-        if !(options.sampling.top_p > 0.0 && options.sampling.top_p <= 1.0) {
-            return Err(GenerateError::Option {
-                option: "top-p",
-                value: options.sampling.top_p.to_string(),
-                advice: "Give a number above 0 and at most 1.",
-            });
-        }
+        options.validate()?;
+        // Longer than anything that is generated is as long as it.
+        let ngram = &mut options.processors.no_repeat_ngram;
+        *ngram = (*ngram).min(rules.context + 1);
         let reserve = match options.images {
             true => rules.context,
             false => options.max_new_tokens.min(rules.context),

@@ -1,7 +1,6 @@
 //! From a `tokenizer.json` to an [`EmuTokenizer`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
@@ -9,7 +8,7 @@ use tokenizers::Tokenizer;
 use super::pieces::{Piece, Pieces};
 use super::sentencepiece::WORD_MARK;
 use super::special::{Roles, SpecialTokens, names};
-use super::{EmuTokenizer, Inner, MAX_FILE_BYTES, TokenizerError};
+use super::{EmuTokenizer, MAX_FILE_BYTES, TokenizerError};
 
 /// How pieces spell bytes and spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,13 +90,7 @@ pub(super) fn from_value(
             },
         );
     }
-    Ok(EmuTokenizer {
-        inner: Arc::new(Inner {
-            model,
-            specials,
-            pieces: Arc::new(pieces),
-        }),
-    })
+    Ok(EmuTokenizer::assemble(model, specials, pieces))
 }
 
 /// Every node of a component, sequences opened.

@@ -19,6 +19,7 @@ use crate::{
     manifest::MAX_MANIFEST,
     quant::{Scheme, Stored, mins_name, scales_name},
     safetensors::read_small,
+    sniff::{refuse_pages, sniff},
     tensor::Index,
 };
 
@@ -361,11 +362,15 @@ fn verify_file(entry: &FileEntry, path: &Path) -> Result<Header, PackError> {
 }
 
 fn check_len(path: &Path, expected: u64) -> Result<(), PackError> {
-    let found = path
-        .metadata()
-        .map_err(|e| PackError::io(path.display(), e))?
-        .len();
-    compare_len(&path.display().to_string(), expected, found)
+    let name = path.display().to_string();
+    let io = |e| PackError::io(&name, e);
+    let found = path.metadata().map_err(io)?.len();
+    if found != expected {
+        // A pack that was cloned without its large files, or downloaded from a page that asks to sign in.
+        let kind = sniff(&name, &mut File::open(path).map_err(io)?)?;
+        refuse_pages(&name, kind)?;
+    }
+    compare_len(&name, expected, found)
 }
 
 fn compare_len(file: &str, expected: u64, found: u64) -> Result<(), PackError> {

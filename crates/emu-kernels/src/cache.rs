@@ -7,7 +7,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::decode::DecodeBackend;
-use crate::rope::RopeTables;
+use crate::rope::{Rope, RopeTables};
 
 /// Keys and values of one layer: `[B, G, C, E]` with C the capacity.
 // No `Clone`: kernels write in place, whoever else holds the buffers.
@@ -204,17 +204,17 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Empty caches for `layers` layers, and rotary tables to this base.
+    /// Empty caches for `layers` layers, and rotary tables of these frequencies.
     pub fn new(
         layers: usize,
         [batch, heads, capacity, head_size]: [usize; 4],
-        rope_base: f64,
+        rope: impl Into<Rope>,
         device: &Device,
     ) -> Self {
         let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
-            turns: RopeTables::upto(capacity, head_size, rope_base, device),
+            turns: RopeTables::upto(capacity, head_size, rope, device),
             place: None,
             capacity,
             table: vec![],

@@ -19,7 +19,7 @@ use crate::{
     manifest::MAX_MANIFEST,
     quant::{Scheme, Stored, mins_name, scales_name},
     safetensors::read_small,
-    sniff::{refuse_pages, sniff},
+    sniff::{refuse_others, refuse_pages, sniff},
     tensor::Index,
 };
 
@@ -73,6 +73,15 @@ impl PackReader {
             && aside.join(MANIFEST_FILE).is_file()
         {
             folder = aside;
+        }
+        if folder.is_file() {
+            if folder.file_name().is_some_and(|name| name == MANIFEST_FILE) {
+                folder.pop();
+            } else {
+                let name = folder.display().to_string();
+                let mut file = File::open(&folder).map_err(|e| PackError::io(&name, e))?;
+                refuse_others(&name, sniff(&name, &mut file)?, &[])?;
+            }
         }
         let path = folder.join(MANIFEST_FILE);
         let json = read_small(&path, MAX_MANIFEST)?;

@@ -2,7 +2,9 @@
 //! that was never fetched, the web page of a login, an archive that was not unpacked.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use crate::PackError;
 
@@ -241,6 +243,25 @@ pub(crate) fn refuse_others(
             kind: kind.refused(),
         }),
     }
+}
+
+/// Refuses a file that is neither weights nor an index of them, before anything beside it is looked for.
+///
+/// # Errors
+/// Names what it is; where it cannot be read.
+pub fn check_weights(path: impl AsRef<Path>) -> Result<(), PackError> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    let mut file = File::open(path).map_err(|e| PackError::io(&name, e))?;
+    let wanted = [
+        FileKind::Safetensors,
+        FileKind::Zip,
+        FileKind::LegacyPyTorch,
+        FileKind::Gguf,
+        FileKind::Json,
+        FileKind::Empty,
+    ];
+    refuse_others(&name, sniff(&name, &mut file)?, &wanted)
 }
 
 /// Refuses what stands in the place of a file that was not fetched.

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use emu_model::config::EmuConfig;
 use emu_model::reference;
 use emu_model::tokenizer::{EmuTokenizer, Roles};
-use emu_pack::{TensorSource, Unwrapped};
 use emu_pack::convert::open_weights;
+use emu_pack::{FileKind, TensorSource, Unwrapped, check_weights};
 use serde_json::Value;
 
 use crate::args::ConvertArgs;
@@ -77,6 +77,7 @@ impl Source {
             }
             .unwrap_or_else(|| path.to_owned()),
         };
+        check_weights(&file)?;
         let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
         let found = config
             .map(Path::to_owned)
@@ -328,7 +329,9 @@ fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
     };
     let own = names.iter().find(fits).or_else(|| {
         // The name of an index says nothing, so that of the only configuration need not fit it.
-        let mut all = names.iter().filter(|name| name.ends_with("emu-config.json"));
+        let mut all = names
+            .iter()
+            .filter(|name| name.ends_with("emu-config.json"));
         let first = all.next().filter(|_| is_index(file))?;
         all.next().is_none().then_some(first)
     });
@@ -380,6 +383,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// Where it cannot be read or is no JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
-    serde_json::from_slice(&read(path)?)
+    let bytes = read(path)?;
+    if let kind @ (FileKind::LfsPointer | FileKind::WebPage) = FileKind::of(&bytes) {
+        bail!("{} {}.", path.display(), kind.refused());
+    }
+    serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is no JSON; take the published file", path.display()))
 }

@@ -92,6 +92,15 @@ impl TextError {
     }
 }
 
+/// The tokenizer that the metadata of a GGUF file describe.
+///
+/// # Errors
+/// Where it is of another kind, or its lists contradict each other.
+pub fn tokenizer(metadata: &Map<String, Value>) -> Result<PlainTokenizer, TextError> {
+    let (_, vocabulary) = metadata::read(metadata)?;
+    Ok(PlainTokenizer::new(vocabulary)?)
+}
+
 /// What the frequencies of the rotary embedding are divided by, none where it is 1: LLaMA 3's factors and a linear one.
 fn rope_divisors<S: TensorSource + ?Sized>(
     source: &S,

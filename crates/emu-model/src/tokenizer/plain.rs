@@ -4,6 +4,7 @@
 //! Unlike [`EmuTokenizer`](super::EmuTokenizer) it knows no pictures, adds no token of its own and strips no white
 //! space around special tokens.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokenizers::Tokenizer;
@@ -97,7 +98,7 @@ impl PlainTokenizer {
         } = vocabulary;
         let role = |id: usize| roles.get(id).copied().unwrap_or(Role::Text);
         let model = match &merging {
-            Merging::Ranks { merges, splitting } => byte_level(&tokens, merges, *splitting)?,
+            Merging::Ranks { merges, splitting } => byte_level(&tokens, role, merges, *splitting)?,
             Merging::Scores {
                 scores,
                 space_first,
@@ -148,7 +149,10 @@ impl PlainTokenizer {
 
     /// The id of a token as the vocabulary spells it.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.inner.model.token_to_id(token)
+        let special = self.inner.special.iter().find(|s| s.spelling == token);
+        special
+            .map(|special| special.id)
+            .or_else(|| self.inner.model.token_to_id(token))
     }
 
     /// Token ids of a text in which marks mean nothing: what a user wrote.
@@ -234,33 +238,47 @@ fn failed(reason: impl std::fmt::Display) -> TokenizerError {
     }
 }
 
+/// The tokens that texts are made of: nothing that people write becomes a mark.
+fn texts(tokens: &[String], role: impl Fn(usize) -> Role) -> Vocab {
+    let ids = tokens.iter().cloned().zip(0u32..);
+    ids.filter(|(_, id)| role(*id as usize) != Role::Mark)
+        .collect()
+}
+
 /// GPT-2's kind.
 fn byte_level(
     tokens: &[String],
+    role: impl Fn(usize) -> Role,
     merges: &[String],
     splitting: Splitting,
 ) -> Result<Tokenizer, TokenizerError> {
-    let vocab: Vocab = tokens.iter().cloned().zip(0u32..).collect();
-    let pair = |merge: &String| match merge.split_once(' ') {
-        Some((left, right))
-            if merge_fits((left, right), |piece| vocab.contains_key(piece)).is_ok() =>
-        {
-            Ok((left.to_owned(), right.to_owned()))
+    let (vocab, all) = (
+        texts(tokens, role),
+        tokens.iter().map(String::as_str).collect::<HashSet<_>>(),
+    );
+    let mut pairs = Vec::with_capacity(merges.len());
+    for merge in merges {
+        let pair = merge.split_once(' ');
+        let pair = pair.filter(|pair| merge_fits(*pair, |piece| all.contains(piece)).is_ok());
+        let (left, right) = pair.ok_or_else(|| {
+            failed(format!(
+                "the merge {merge:?} is no pair of its tokens that makes a third"
+            ))
+        })?;
+        // One of a mark is left out with it.
+        if merge_fits((left, right), |piece| vocab.contains_key(piece)).is_ok() {
+            pairs.push((left.to_owned(), right.to_owned()));
         }
-        _ => Err(failed(format!(
-            "the merge {merge:?} is no pair of its tokens that makes a third"
-        ))),
-    };
-    let merges = merges.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+    }
     let bpe = BPE::builder()
-        .vocab_and_merges(vocab, merges)
+        .vocab_and_merges(vocab, pairs)
         .ignore_merges(splitting.takes_whole_words());
     let mut model = Tokenizer::new(bpe.build().map_err(failed)?);
     model.with_pre_tokenizer(Some(splitting.pre_tokenizer()?));
     Ok(model)
 }
 
-/// LLaMA's kind. What a user wrote is never merged into a mark, whatever the scores.
+/// LLaMA's kind.
 fn sentencepiece(
     tokens: &[String],
     role: impl Fn(usize) -> Role + Clone,
@@ -278,7 +296,7 @@ fn sentencepiece(
     if longest > MAX_PIECE_BYTES {
         return Err(failed(format!("a piece has {longest} bytes")));
     }
-    let vocab: Vocab = tokens.iter().cloned().zip(0u32..).collect();
+    let vocab = texts(tokens, &role);
     let bytes: Vec<String> = (0..=u8::MAX)
         .map(|byte| format!("<0x{byte:02X}>"))
         .collect();
@@ -287,11 +305,12 @@ fn sentencepiece(
             feature: format!("a SentencePiece vocabulary without the byte {lacking}"),
         });
     }
-    let texts = tokens.iter().zip(scores).enumerate();
-    let texts = texts.filter(|(id, (token, _))| {
-        role(*id) == Role::Text && !token.is_empty() && !bytes.contains(token)
+    let scored = tokens.iter().zip(scores).enumerate();
+    let scored = scored.filter(|(id, (token, _))| {
+        let byte = token.starts_with("<0x") && bytes.contains(token);
+        role(*id) == Role::Text && !token.is_empty() && !byte
     });
-    let merges = merges_of_scores(texts.map(|(id, (token, score))| (id, token.as_str(), *score)));
+    let merges = merges_of_scores(scored.map(|(id, (token, score))| (id, token.as_str(), *score)));
     let merges = merges
         .into_iter()
         .map(|(left, right)| (left.to_owned(), right.to_owned()))
@@ -452,6 +471,26 @@ mod tests {
             }
         }
         assert_eq!(kinds, 8);
+    }
+
+    #[test]
+    fn whole_words_and_merges_make_no_marks() {
+        // A mark that a word spells, and one that a merge would make.
+        for (spelling, merge) in [("stop", None), ("no", Some("n o")), ("\u{120}no", None)] {
+            for splitting in [Splitting::Llama3, Splitting::Gpt2] {
+                let mut vocabulary = vocabulary(splitting);
+                vocabulary.tokens[258] = spelling.into();
+                let Merging::Ranks { merges, .. } = &mut vocabulary.merging else {
+                    panic!("ranks");
+                };
+                merges.extend(merge.map(str::to_owned));
+                let tokenizer = PlainTokenizer::new(vocabulary).expect("a tokenizer");
+                let ids = tokenizer.encode("stop no no").expect("ids");
+                assert!(!ids.contains(&258), "{spelling}: {ids:?}");
+                assert_eq!(tokenizer.decode(&ids).expect("a text"), "stop no no");
+                assert_eq!(tokenizer.token_to_id(spelling), Some(258));
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::count;
 use crate::decode::DecodeBackend;
-use crate::rope::RopeTables;
+use crate::rope::{Rope, RopeTables};
 
 /// Positions do not fit in a cache. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -248,17 +248,17 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Empty caches for `layers` layers, and rotary tables to this base.
+    /// Empty caches for `layers` layers, and rotary tables of these frequencies.
     pub fn new(
         layers: usize,
         [batch, heads, capacity, head_size]: [usize; 4],
-        rope_base: f64,
+        rope: impl Into<Rope>,
         device: &Device,
     ) -> Self {
         let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
-            turns: RopeTables::upto(capacity, head_size, rope_base, device),
+            turns: RopeTables::upto(capacity, head_size, rope, device),
             place: None,
             capacity,
             table: vec![],

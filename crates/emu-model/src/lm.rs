@@ -8,7 +8,7 @@ use emu_kernels::cache::{CacheFull, KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::packed::{self, Inputs, Packed, Scheme};
-use emu_kernels::rope::RopeTables;
+use emu_kernels::rope::{Rope, RopeTables};
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
 use crate::config::{AdapterConfig, LmConfig};
@@ -27,8 +27,9 @@ pub struct Lm {
     pub lm_head: Option<QLinear>,
     /// Next visual embedding; absent in a language model alone.
     pub stu_regress_head: Option<QLinear>,
-    /// Base of the rotary embedding.
-    pub rope_base: f64,
+    /// Base of the rotary embedding, and what its frequencies are divided by.
+    #[module(skip)]
+    pub rope: Rope,
     /// E
     pub head_size: usize,
     /// G
@@ -152,7 +153,7 @@ impl LmConfig {
             norm: RmsNorm::new(d, self.norm_eps, device),
             lm_head: (!self.tied).then(|| QLinear::new(d, self.vocab, false, device)),
             stu_regress_head: Some(QLinear::new(d, d, false, device)),
-            rope_base: self.rope_base,
+            rope: self.rope_base.into(),
             head_size: self.head_size,
             kv_heads: self.kv_heads,
         }
@@ -278,6 +279,12 @@ impl Lm {
         self
     }
 
+    /// The same with other frequencies of the rotary embedding: one divisor for each, or none.
+    pub fn with_rope_divisors(mut self, divisors: Vec<f64>) -> Self {
+        self.rope.divisors = divisors;
+        self
+    }
+
     /// Next visual embeddings of final hidden states, `[B, T, D]`.
     ///
     /// # Panics
@@ -293,7 +300,7 @@ impl Lm {
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
         let device = self.embed_tokens.weight.lazy_device();
         let dims = [batch, self.kv_heads, capacity, self.head_size];
-        KvCache::new(self.layers.len(), dims, self.rope_base, &device)
+        KvCache::new(self.layers.len(), dims, self.rope.clone(), &device)
     }
 
     /// Final hidden states of whole sequences.
@@ -318,7 +325,7 @@ impl Lm {
         visibility: &Visibility,
         probe: &mut Probe,
     ) -> Tensor<3> {
-        let tables = RopeTables::new(positions, self.head_size, self.rope_base, &x.device());
+        let tables = RopeTables::new(positions, self.head_size, self.rope.clone(), &x.device());
         for (i, layer) in self.layers.iter().enumerate() {
             let h = layer.self_attn.forward(
                 layer.input_layernorm.forward(x.clone()),

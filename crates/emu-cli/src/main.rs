@@ -11,6 +11,7 @@ mod data;
 mod devices;
 mod environment;
 mod eval;
+mod ffmpeg;
 mod imagine;
 mod inspect;
 mod media;

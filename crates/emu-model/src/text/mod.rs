@@ -249,7 +249,7 @@ impl TextModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::Splitting;
+    use crate::tokenizer::{Merging, Splitting};
 
     #[test]
     fn people_cannot_write_turns() {

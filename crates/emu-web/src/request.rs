@@ -100,6 +100,14 @@ impl Default for Text {
 }
 
 impl Text {
+    /// Positions that are kept for what follows a prompt.
+    pub fn room(&self, images: bool, context: usize) -> usize {
+        match images {
+            true => context,
+            false => self.max_new_tokens.min(context),
+        }
+    }
+
     fn processors(&self) -> Processors {
         Processors {
             repetition_penalty: self.repetition_penalty,
@@ -223,10 +231,14 @@ fn picture(value: &JsValue) -> Result<RgbImage, Failure> {
     if rgba.len() != width as usize * height as usize * 4 {
         return Err(wrong());
     }
-    // As the decoders do: colours as they are, transparency dropped.
-    let rgb = rgba
-        .chunks_exact(4)
-        .flat_map(|p| [p[0], p[1], p[2]])
+    let rgb = { rgba.chunks_exact(4) }
+        .flat_map(|p| [p[0], p[1], p[2]].map(|colour| over_white(colour, p[3])))
         .collect();
     RgbImage::from_raw(width, height, rgb).ok_or_else(wrong)
+}
+
+/// A colour as it shows over white, as everywhere a picture comes in.
+fn over_white(colour: u8, alpha: u8) -> u8 {
+    let (colour, alpha) = (u32::from(colour), u32::from(alpha));
+    ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }

@@ -5,19 +5,25 @@ import { abortError, EmuError, fromWire, throwIfAborted, type WireError } from "
 import type { PackAddress } from "./pack.js";
 import { release } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, Link, StartWorker } from "./protocol.js";
-import type { Component, Costs, DeviceChoice, DeviceInfo, MemoryInfo, Support } from "./types.js";
+import type { Component, Costs, DeviceChoice, DeviceInfo, Expected, MemoryInfo, Support, Task } from "./types.js";
 
 /** What a worker is to load, decided before it starts. */
 export interface Admission {
   pack: PackAddress;
   manifest: string;
   support: Support;
+  /** Why a request cannot run, as far as it is known without a worker. */
+  refuses?(task: Task, expected: Expected): string | null;
 }
 
 export interface ClientOptions {
   components: readonly Component[];
   cache: boolean;
   startWorker: StartWorker;
+  /** Address of a device's WASM module, where it is not the worker's own choice. */
+  wasm?(device: "webgpu" | "cpu"): string | undefined;
+  /** Decodes what workers cannot; `null` where the page cannot either. */
+  draw?(bytes: Uint8Array): Promise<ImageBitmap | null>;
   /** What the user chose. Only where that is `auto` may the CPU stand in for a GPU that fails. */
   device: DeviceChoice;
   /** Looks at the machine again: after a lost device there may be another, or none. */
@@ -69,6 +75,12 @@ export class Client {
 
   get device(): DeviceInfo {
     return this.info!;
+  }
+
+  /** @throws {EmuError} `too-large` for what cannot run, before anything is loaded for it. */
+  check(task: Task, expected: Expected): void {
+    const why = this.admission.refuses?.(task, expected);
+    if (why) throw new EmuError("too-large", why);
   }
 
   /** Loads for the first time. An abort ends the worker: nothing else is in it yet. */
@@ -165,7 +177,7 @@ export class Client {
       await this.ready({ onEvent: (event) => this.tellAll(event) });
       if (this.calls.has(call.id)) this.link!.post({ type: "job", id: call.id, job: call.job });
     } catch (error) {
-      call.settle(error as Error);
+      call.settle(error instanceof DOMException && error.name === "DataCloneError" ? unsendable(error) : (error as Error));
     }
   }
 
@@ -207,8 +219,8 @@ export class Client {
 
   private start(device: "webgpu" | "cpu", hooks: CallHooks): Promise<DeviceInfo> {
     const { pack, manifest } = this.admission;
-    const { components, cache, startWorker } = this.options;
-    const job: Job = { type: "load", pack, manifest, components, cache };
+    const { components, cache, startWorker, wasm } = this.options;
+    const job: Job = { type: "load", pack, manifest, components, cache, wasm: wasm?.(device) };
     return new Promise((resolve, reject) => {
       const call = this.register(job, { onEvent: hooks.onEvent }, (error, value) => {
         if (error) {
@@ -218,14 +230,19 @@ export class Client {
         } else resolve(value as DeviceInfo);
       });
       // Messages of a worker that was replaced are not heard any more.
-      const link: Link = startWorker(device, (message) => this.link === link && this.receive(message));
-      this.link = link;
-      link.post({ type: "job", id: call.id, job: call.job });
+      try {
+        const link: Link = startWorker(device, (message) => this.link === link && this.receive(message));
+        this.link = link;
+        link.post({ type: "job", id: call.id, job: call.job });
+      } catch (error) {
+        call.settle(error as Error);
+      }
     });
   }
 
   private receive(message: FromWorker): void {
     if (message.type === "fatal") return this.replace(message.error);
+    if (message.type === "draw") return void this.draw(message.ask, message.bytes);
     const call = this.calls.get(message.id);
     if (!call) return;
     if (message.type === "started") call.started = true;
@@ -235,6 +252,13 @@ export class Client {
       this.noteWarning(message.event);
       call.hooks.onEvent?.(message.event);
     }
+  }
+
+  private async draw(ask: number, bytes: Uint8Array): Promise<void> {
+    const { link } = this;
+    const bitmap = (await this.options.draw?.(bytes)) ?? null;
+    if (this.link === link) link?.post({ type: "drawn", ask, bitmap });
+    bitmap?.close();
   }
 
   /** The worker is dead. The call that was running ends with the error or starts again; those behind it go to the next worker. */
@@ -283,6 +307,12 @@ export class Client {
     const { reasons } = this.support;
     if (!reasons.includes(event.message)) reasons.push(event.message);
   }
+}
+
+/** Options are numbers, words and truths; a function among them, say, does not travel. */
+function unsendable(cause: DOMException): EmuError {
+  const what = `The call holds what cannot be sent to the worker (${cause.message}). Give options as documented.`;
+  return new EmuError("bad-request", what, { cause });
 }
 
 function disposedError(): EmuError {

@@ -1,5 +1,6 @@
 /** One file of a pack: from the store, or over the network, verified while it streams, resumed where it was left. */
 
+import { isPage, pageAt } from "./answer.js";
 import { abortError, EmuError, isAbort, throwIfAborted } from "./errors.js";
 import { formatBytes } from "./admission.js";
 import type { FileEntry } from "./manifest.js";
@@ -63,6 +64,8 @@ class Download {
   /** Whether the bytes so far are from an earlier session. */
   private resumed = false;
   private reload = false;
+  /** Whether to ask for the whole file and skip what is here: ranges did not work. */
+  private whole = false;
 
   constructor(
     private readonly source: Source,
@@ -123,6 +126,8 @@ class Download {
         if (error.final.code === "short-file" && this.have === before) throw error.final;
         failures = this.have - before >= CHECKPOINT ? 1 : failures + 1;
         if (failures > RETRIES) throw error.final;
+        // Ranges of a compressed file may be refused in ways that look like a broken connection.
+        if (failures === RETRIES) this.whole = true;
         const delay = (this.source.backoff ?? 500) * 2 ** (failures - 1) * (0.75 + Math.random() / 2);
         await sleep(Math.max(delay, error.after), this.signal);
       }
@@ -178,20 +183,33 @@ class Download {
     this.signal.addEventListener("abort", abort, { once: true });
     const patience = this.source.patience ?? 30_000;
     let timer = setTimeout(abort, patience);
+    let ranged = false;
     try {
       const response = await this.request(stop.signal);
+      ranged = response.status === 206;
       // A server without Range sends everything again.
-      let skip = this.have > 0 && response.status === 200 ? this.have : 0;
+      let skip = ranged ? 0 : this.have;
+      let first = !ranged;
       const reader = response.body!.getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
         clearTimeout(timer);
         timer = setTimeout(abort, patience);
+        if (first && isPage(value)) {
+          stop.abort();
+          throw this.error(
+            "not-found",
+            `could not be fetched: ${pageAt(response.url || this.address)}`,
+            "Its server answers so where a file is missing: check the pack's address, and upload what is missing",
+          );
+        }
+        first = false;
         const fresh = value.subarray(Math.min(skip, value.length));
         skip -= value.length - fresh.length;
         if (this.have + fresh.length > this.entry.bytes) {
           stop.abort();
+          if (response.status === 206) throw await this.otherBytes();
           throw this.error(
             "long-file",
             `has more than the ${this.entry.bytes} bytes that the manifest says`,
@@ -201,12 +219,15 @@ class Download {
         this.bytes.set(fresh, this.have);
         this.have += fresh.length;
         this.resumed &&= fresh.length === 0;
+        ranged = false;
         this.meter(fresh.length, value.length);
         while (this.have - this.settled >= CHECKPOINT) await this.settle(this.settled + CHECKPOINT);
       }
     } catch (error) {
       if (this.signal.aborted) throw abortError();
       if (error instanceof Hiccup || error instanceof EmuError) throw error;
+      // An answer without a byte that can be read: a part of what is compressed as a whole, say.
+      if (ranged && !stop.signal.aborted) this.whole = true;
       const why = stop.signal.aborted ? `nothing came for ${patience / 1000} seconds` : "the connection failed";
       throw new Hiccup(this.fetchError(why, error));
     } finally {
@@ -222,17 +243,19 @@ class Download {
   }
 
   private async request(signal: AbortSignal): Promise<Response> {
-    const { fetch, pack } = this.source;
-    const headers: HeadersInit = this.have > 0 ? { Range: `bytes=${this.have}-` } : {};
+    const { fetch } = this.source;
+    const headers: HeadersInit = this.have > 0 && !this.whole ? { Range: `bytes=${this.have}-` } : {};
     // What the store keeps need not lie in the browser's cache as well.
     const cache = this.reload ? "reload" : this.store === noStore ? "default" : "no-store";
-    const response = await fetch(fileUrl(pack, this.entry.file), { headers, signal, cache });
+    const response = await fetch(this.address, { headers, signal, cache });
     const { status } = response;
     if (status === 200 || (status === 206 && this.startsRight(response))) return response;
     await response.body?.cancel();
-    if (status === 206 || (status === 416 && this.resumed)) {
-      await this.startOver();
-      throw new Hiccup(this.fetchError("the server sent other bytes than it was asked for"));
+    if (status === 206 || (status === 416 && this.resumed)) throw await this.otherBytes();
+    if (status === 416 && !this.whole) {
+      // What is here may be more than the length of the compressed file.
+      this.whole = true;
+      throw new Hiccup(this.fetchError("the server refused the rest"));
     }
     if (status === 416)
       throw this.error("short-file", `ends before byte ${this.have} of ${this.entry.bytes}`, "Upload the pack again");
@@ -244,10 +267,15 @@ class Download {
     throw new Hiccup(error, after > 0 ? Math.min(after, 30) * 1000 : 0);
   }
 
-  private startsRight(response: Response): boolean {
+  private get address(): string {
+    return fileUrl(this.source.pack, this.entry.file);
+  }
+
+  /** Whether a range is the one that was asked for, of this file: that of a compressed one has another length. */
+  private startsRight({ headers }: Response): boolean {
     // Other origins may hide the header; the hash finds out then.
-    const range = /^bytes (\d+)-/.exec(response.headers.get("Content-Range") ?? "");
-    return !range || Number(range[1]) === this.have;
+    const range = /^bytes (\d+)-\d+\/(\d+|\*)/.exec(headers.get("Content-Range") ?? "");
+    return !range || (Number(range[1]) === this.have && (range[2] === "*" || Number(range[2]) === this.entry.bytes));
   }
 
   /** Hashes and stores up to `to`: a checkpoint. */
@@ -280,10 +308,16 @@ class Download {
     }
   }
 
-  /** Everything so far was wrong. */
+  /** A range was not what it should be. */
+  private async otherBytes(): Promise<Hiccup> {
+    await this.startOver();
+    return new Hiccup(this.fetchError("the server sent other bytes than it was asked for"));
+  }
+
+  /** Everything so far was wrong, and so may be what ranges bring. */
   private async startOver(): Promise<void> {
     this.forget();
-    this.reload = true;
+    this.reload = this.whole = true;
     try {
       await this.partial?.truncate(0);
     } catch (error) {

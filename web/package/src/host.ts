@@ -1,5 +1,6 @@
 /** The worker's side: owns module, device, engine and store, and does one job after the other. */
 
+import { wrongWith } from "./answer.js";
 import type { Source } from "./download.js";
 import { abortError, EmuError, isFatal, throwIfAborted, toWire, type WireError } from "./errors.js";
 import { EXPLAINED, type GpuWatch } from "./gpu.js";
@@ -47,6 +48,9 @@ export class Host {
   private loader: Loader | null = null;
   /** Kinds of requests whose pipelines are there. */
   private readonly rehearsed = new Set<string>();
+  /** Pictures that the page is decoding. */
+  private readonly drawing = new Map<number, (bitmap: ImageBitmap | null) => void>();
+  private asked = 0;
   /** Bytes of weights that products would have read in rehearsals. */
   private unread = 0;
 
@@ -65,6 +69,9 @@ export class Host {
       const waiting = this.queue.findIndex(({ id }) => id === message.id);
       if (waiting >= 0) this.queue.splice(waiting, 1);
       else if (this.running?.id === message.id) this.running.controller.abort();
+    } else if (message.type === "drawn") {
+      this.drawing.get(message.ask)?.(message.bitmap);
+      this.drawing.delete(message.ask);
     } else this.provoke(message.fault);
   }
 
@@ -146,15 +153,15 @@ export class Host {
     signal: AbortSignal,
     tell: (event: JobEvent) => void,
   ): Promise<DeviceInfo> {
-    const { module, wasm, fetch } = this.env;
+    const { module, fetch } = this.env;
+    const wasm = job.wasm === undefined ? this.env.wasm : new URL(job.wasm);
     try {
       await module.default({ module_or_path: wasm });
     } catch (cause) {
-      throw new EmuError(
-        "worker",
-        `The WASM module could not be started (${String(cause)}). Check that the package's wasm folder is served whole.`,
-      );
+      throw await notStarted(cause, wasm, fetch);
     }
+    // A panic leaves what was awaited pending for ever: the module says so itself, to the host that started it.
+    module.onPanic?.((message) => this.fail(toWire(new Error(message))));
     const version = module.version();
     if (version !== VERSION) {
       throw new EmuError(
@@ -166,6 +173,8 @@ export class Host {
     this.onGpu = device.kind === "webgpu";
     const invocations = this.gpu.subgroups();
     if (invocations > 0) module.subgroups?.(invocations);
+    const bytes = this.gpu.binding();
+    if (bytes > 0) module.bindings?.(bytes);
     throwIfAborted(signal);
     await module.selfTest(async (done, total) => {
       tell({ phase: "compile", done, total });
@@ -209,7 +218,7 @@ export class Host {
     await this.compiled(signal, tell);
     await loader.load(NEEDS[request.task], engine, signal, tell);
     const readable: WasmPicture[] = [];
-    for (const picture of pictures) readable.push(await toWasmPicture(picture, this.env.fetch, signal));
+    for (const picture of pictures) readable.push(await toWasmPicture(picture, this.env.fetch, signal, (bytes) => this.drawnByPage(bytes)));
     throwIfAborted(signal);
     const kind = kindOf(request, readable.length);
     if (this.onGpu && !this.rehearsed.has(kind)) {
@@ -266,6 +275,15 @@ export class Host {
     return over;
   }
 
+  /** Asks the page to decode a picture. */
+  private drawnByPage(bytes: Uint8Array): Promise<ImageBitmap | null> {
+    return new Promise((resolve) => {
+      const ask = ++this.asked;
+      this.drawing.set(ask, resolve);
+      this.post({ type: "draw", ask, bytes });
+    });
+  }
+
   /** Waits for pipelines. */
   private async compiled(signal: AbortSignal, tell: (event: JobEvent) => void): Promise<void> {
     await this.gpu.compiled((done, total) => tell({ phase: "compile", done, total }), signal);
@@ -309,6 +327,26 @@ export class Host {
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(module)));
     (exports.f as () => void)();
   }
+}
+
+/** Says why the module did not start. */
+async function notStarted(cause: unknown, wasm: URL | BufferSource, fetch: typeof globalThis.fetch): Promise<EmuError> {
+  const failed = (why: string, advice: string) =>
+    new EmuError("worker", `The WASM module could not be started: ${why}. ${advice}.`, { cause });
+  try {
+    // The smallest module that there is.
+    new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
+  } catch {
+    return failed(
+      "the content security policy forbids WebAssembly",
+      "Add 'wasm-unsafe-eval' to the directive script-src of the page's policy, and of the one that the worker's script is served with",
+    );
+  }
+  const why = wasm instanceof URL ? await wrongWith(wasm.href, fetch) : null;
+  return failed(
+    why ?? String(cause),
+    "Check that the package's wasm folder is served whole, and name it in the option `wasm` where a bundler left it out",
+  );
 }
 
 function cacheWarning(error: unknown): JobEvent {

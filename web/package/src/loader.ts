@@ -3,7 +3,7 @@
 import { obtain, type Source } from "./download.js";
 import { EmuError, throwIfAborted } from "./errors.js";
 import { COMPONENTS, type FileEntry, type Manifest, TOKENIZER } from "./manifest.js";
-import { PACK_FILE, type PackFile, storedName } from "./store.js";
+import { keyOf, PACK_FILE, type PackFile, storedName } from "./store.js";
 import { turn } from "./turn.js";
 import type { Component, Progress } from "./types.js";
 import type { Engine } from "./wasm.js";
@@ -78,7 +78,7 @@ export class Loader {
       store,
       pack: { url },
     } = this.source;
-    const note = JSON.stringify({ url, manifest: text } satisfies PackFile);
+    const note = JSON.stringify({ url: keyOf(url), manifest: text } satisfies PackFile);
     const known = new Set([PACK_FILE, ...[...this.manifest.shards, ...this.manifest.files].map(storedName)]);
     try {
       await store.exclusive(PACK_FILE, signal, async () => {
@@ -105,10 +105,12 @@ export class Loader {
 
 /** Drops what came of components that are not whole. */
 function unload(components: readonly Component[], engine: Uploads): void {
-  try {
-    for (const component of components) if (!engine.loaded(component)) engine.unload(component);
-  } catch {
-    // The engine is gone; the error that led here says so.
+  for (const component of components) {
+    try {
+      if (!engine.loaded(component)) engine.unload(component);
+    } catch {
+      // The error that led here is the one to tell; what the others hold is still to be dropped.
+    }
   }
 }
 

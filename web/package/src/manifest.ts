@@ -39,9 +39,18 @@ export interface Manifest {
   requires: { features: string[]; largest_buffer: number; largest_binding: number };
 }
 
-interface Config {
-  emu: { vision: { image_size: number } };
-  decoder?: { image_size: number };
+/** Of a pack's configuration what tells how much a request takes. Only the sizes of pictures are checked; the engine reads the whole of it. */
+export interface Config {
+  emu: {
+    vision: { image_size: number; patch_size: number; width: number; mlp_ratio: number; stem?: { channels: number[] } };
+    causal: { queries: number };
+    lm: { heads: number; kv_heads: number; head_size: number; ffn: number; layers: number; context: number };
+  };
+  decoder?: {
+    image_size: number;
+    unet: { channels: number[]; down: string[] };
+    vae: { channels: number[]; patch?: number };
+  };
   safety?: object;
 }
 

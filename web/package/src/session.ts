@@ -45,6 +45,9 @@ export class Session {
    */
   async *chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent, void, undefined> {
     throwIfAborted(options.signal);
+    // A beam search has no single course in which a picture could stand.
+    const images = options.images ?? (this.draws && !((options.beams ?? 1) > 1));
+    this.client.check(images ? "chat" : "caption", options);
     const pictures: WirePicture[] = [];
     const turns = await this.inTurn(async () => {
       const turns = [];
@@ -55,14 +58,17 @@ export class Session {
       task: "chat",
       messages: turns,
       text: textOptions(options),
-      // A beam search has no single course in which a picture could stand.
-      images: options.images ?? (this.draws && !((options.beams ?? 1) > 1)),
+      images,
       draw: drawOptions(options.draw ?? {}),
       seed: seedOf(options.seed),
     };
     const events = new Stream<ChatEvent>();
+    // Not `AbortSignal.any`, which Safari has since 17.4 only.
     const left = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
+    const leave = () => left.abort();
+    options.signal?.addEventListener("abort", leave, { once: true });
+    if (options.signal?.aborted) leave();
+    const { signal } = left;
     // Of what a restart repeats.
     const given = { text: 0, images: 0 };
     const seen = { text: 0, images: 0 };
@@ -92,13 +98,15 @@ export class Session {
     try {
       yield* events;
     } finally {
-      left.abort();
+      options.signal?.removeEventListener("abort", leave);
+      leave();
     }
   }
 
   /** Describes a picture. */
   async caption(image: ImageSource, options: TextOptions = {}): Promise<string> {
     throwIfAborted(options.signal);
+    this.client.check("caption", options);
     const request: WasmRequest = { task: "caption", text: textOptions(options), seed: seedOf(options.seed) };
     let text = "";
     const picture = await this.inTurn(() => toWirePicture(image));
@@ -121,6 +129,7 @@ export class Session {
         `${model.name} cannot draw here: see support.reasons. Use a smaller pack or another machine.`,
       );
     }
+    this.client.check("draw", options);
     const pictures: WirePicture[] = [];
     const wanted = await this.inTurn(() => takePictures(parts, pictures));
     const request: WasmRequest = {

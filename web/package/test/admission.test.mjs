@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { describeAdapter, hasSimd } from "../dist/adapter.js";
-import { admit, formatBytes, requireSupport, residentBytes } from "../dist/admission.js";
-import { parseManifest } from "../dist/manifest.js";
+import { describeAdapter, hasSimd } from "../build/adapter.js";
+import { admit, formatBytes, requireSupport, residentBytes } from "../build/admission.js";
+import { parseManifest } from "../build/manifest.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;

@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { obtain } from "../dist/download.js";
-import { folderStore } from "../dist/folder.js";
-import { CHECKPOINT, noStore, storedName } from "../dist/store.js";
+import { obtain } from "../build/download.js";
+import { folderStore } from "../build/folder.js";
+import { CHECKPOINT, noStore, storedName } from "../build/store.js";
 import { sentTwice, serveWithFaults } from "../../server/faults.mjs";
 import { MIB, temporaryFolder, writePack } from "./pack.mjs";
 

@@ -2,13 +2,13 @@
 
 import { readFile } from "node:fs/promises";
 
-import { admit } from "../dist/admission.js";
-import { Client } from "../dist/client.js";
-import { noGpu } from "../dist/gpu.js";
-import { Host } from "../dist/host.js";
-import { parseManifest } from "../dist/manifest.js";
-import { Session } from "../dist/session.js";
-import { noStore } from "../dist/store.js";
+import { admit } from "../build/admission.js";
+import { Client } from "../build/client.js";
+import { noGpu } from "../build/gpu.js";
+import { Host } from "../build/host.js";
+import { parseManifest } from "../build/manifest.js";
+import { Session } from "../build/session.js";
+import { noStore } from "../build/store.js";
 import { fakeModule, PNG } from "./fake-wasm.mjs";
 import { temporaryFolder, writePack } from "./pack.mjs";
 

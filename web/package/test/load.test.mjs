@@ -5,9 +5,9 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { Emu } from "../dist/node.js";
-import { Loader } from "../dist/loader.js";
-import { noStore } from "../dist/store.js";
+import { Emu } from "../build/node.js";
+import { Loader } from "../build/loader.js";
+import { noStore } from "../build/store.js";
 import { sentTwice, serveWithFaults } from "../../server/faults.mjs";
 import { fakeModule, PNG } from "./fake-wasm.mjs";
 import { MIB, SHARDS, temporaryFolder, writePack } from "./pack.mjs";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { parseManifest } from "../dist/manifest.js";
+import { parseManifest } from "../build/manifest.js";
 import { temporaryFolder, writePack } from "./pack.mjs";
 
 const MINI = readFileSync(new URL("../../../models/emu-mini/emu.json", import.meta.url), "utf8");

@@ -6,8 +6,8 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { COMPONENTS } from "../dist/manifest.js";
-import { VERSION } from "../dist/version.js";
+import { COMPONENTS } from "../build/manifest.js";
+import { VERSION } from "../build/version.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const read = (path) => readFileSync(new URL(path, new URL("..", import.meta.url)), "utf8");

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isKnown, release, takePictures, toImageData, toWasmPicture, toWirePicture } from "../dist/pictures.js";
+import { isKnown, release, takePictures, toImageData, toWasmPicture, toWirePicture } from "../build/pictures.js";
 import { PNG } from "./fake-wasm.mjs";
 
 const signal = new AbortController().signal;

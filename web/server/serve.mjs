@@ -11,6 +11,7 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, resolve, sep } from "node:path";
+import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 
@@ -49,8 +50,8 @@ const FAITHFUL = { size: (file) => file.size, ranges: true, body: (stream) => st
  * Starts a server.
  *
  * `mounts` are `{ prefix, folder }`; `interfere(request, file, response)` may answer for a request with a changed {@link FAITHFUL}
- * (`status` instead of the file; `ranges`; `size`, what the file's length is said to be; `body`, which may change the
- * bytes of a stream that begins at offset `from`).
+ * (`status` instead of the file; `page`, a web page instead of the file; `encoded`, other bytes than the file's, of which ranges are then; `ranges`;
+ * `size`, what the file's length is said to be; `body`, which may change the bytes of a stream that begins at offset `from`).
  *
  * @returns {Promise<{ url: string, port: number, close(): Promise<void> }>}
  */
@@ -85,10 +86,12 @@ async function answer(mounts, interfere, request, response) {
   const file = path === null ? null : await find(mounts, path);
   const changes = { ...FAITHFUL, ...(await interfere(request, file, response)) };
   if (changes.status) return void response.writeHead(changes.status).end();
+  if (changes.page) return void response.writeHead(200, { "Content-Type": TYPES[".html"] }).end(changes.page);
   if (!file) return void response.writeHead(404).end();
   if (file.redirect) return void response.writeHead(301, { Location: file.redirect }).end();
 
-  const size = changes.size(file);
+  const encoded = await changes.encoded?.(file);
+  const size = encoded?.length ?? changes.size(file);
   const tag = `"${file.size.toString(16)}-${Math.trunc(file.modified).toString(16)}"`;
   response.setHeader("Content-Type", TYPES[extname(file.path).toLowerCase()] ?? "application/octet-stream");
   response.setHeader("ETag", tag);
@@ -104,7 +107,9 @@ async function answer(mounts, interfere, request, response) {
   response.setHeader("Content-Length", to - from);
   response.writeHead(range ? 206 : 200);
   if (request.method === "HEAD" || to === from) return void response.end();
-  const stream = createReadStream(file.path, { start: from, end: to - 1 });
+  const stream = encoded
+    ? Readable.from([encoded.subarray(from, to)])
+    : createReadStream(file.path, { start: from, end: to - 1 });
   // A client that goes away is its own business.
   await pipeline(changes.body(stream, from), response).catch(() => stream.destroy());
 }

@@ -132,7 +132,7 @@ function cpuLacks(task: Task, bytes: number): string {
 function bindingObstacle(task: Task, bytes: number, { limits }: AdapterInfo): string | null {
   const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
   if (!(bytes > largest)) return null;
-  return `To ${task} takes a buffer of ${formatBytes(bytes)}, and one has at most ${formatBytes(largest)} here. Ask for fewer beams or tokens, for a smaller picture, or choose the CPU.`;
+  return `To ${task} takes a buffer of ${formatBytes(bytes)}, and one has at most ${formatBytes(largest)} here. Ask for fewer beams, fewer tokens or a smaller picture.`;
 }
 
 /** Throws what a pack that cannot run here ends with. */

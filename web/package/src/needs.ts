@@ -26,7 +26,8 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
   try {
     const { vision, causal, lm } = config.emu;
     const decoder = task === "caption" ? undefined : config.decoder;
-    const { beams = 1, maxNewTokens = NEW_TOKENS, width, height } = expected;
+    const { maxNewTokens = NEW_TOKENS, width, height } = expected;
+    const beams = task === "draw" ? 1 : (expected.beams ?? 1);
     const prompt = tokens ?? causal.queries + MARKS;
     // A conversation in which pictures may be drawn has all the room that there is.
     const room = task === "draw" ? causal.queries : decoder && beams <= 1 ? lm.context : maxNewTokens;
@@ -35,8 +36,8 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
     const activation =
       F32 *
       Math.max(
-        vision.image_size ** 2 * (vision.stem?.channels[0] ?? 0),
-        patches * vision.width * Math.max(vision.mlp_ratio, 3),
+        (vision.image_size / 2) ** 2 * (vision.stem?.channels[0] ?? 0),
+        patches * Math.trunc(vision.width * Math.max(vision.mlp_ratio, 3)),
         prompt * Math.max(2 * lm.ffn, (lm.heads + 2 * lm.kv_heads) * lm.head_size),
         decoder ? drawing(decoder, width ?? decoder.image_size, height ?? decoder.image_size) : 0,
       );

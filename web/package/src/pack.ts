@@ -34,7 +34,7 @@ function addresses(given: PackFiles): PackFiles["files"] {
     return { ...given.files };
   } catch (cause) {
     // They are made of `import.meta.url` when they are asked for.
-    const what = `The files of ${given.url} are not beside the page's bundle, which is no ES module. Copy the pack's folder and give its address.`;
+    const what = `${given.url} has no addresses: the page's bundle is no ES module. Copy the pack's folder, and load that address.`;
     throw new EmuError("not-found", what, { cause });
   }
 }
@@ -82,9 +82,8 @@ export async function fetchPack(
         throw notThere(`there is nothing at ${keyOf(address)}`, pack);
       }
       if (!response.ok) throw new Error(`the server answered ${response.status}`);
-      const bytes = new Uint8Array(await response.arrayBuffer());
-      if (isPage(bytes)) throw notThere(pageAt(address), pack);
-      const text = new TextDecoder().decode(bytes);
+      const text = await response.text();
+      if (isPage(text)) throw notThere(pageAt(address), pack);
       return { text, manifest: parseManifest(text) };
     } catch (error) {
       throwIfAborted(signal);
@@ -104,7 +103,7 @@ export async function fetchPack(
 
 function notThere(why: string, { url, files }: PackAddress): EmuError {
   const advice = files
-    ? "A bundler that does not follow `new URL(..., import.meta.url)` leaves the pack's files out: copy its folder and give that folder's address"
+    ? "Bundlers that do not follow `new URL(..., import.meta.url)` leave the pack out: copy its folder, and load that address"
     : "Check the pack's address";
   return new EmuError("not-found", `emu.json of ${keyOf(url)} could not be read: ${why}. ${advice}.`);
 }

@@ -17,7 +17,7 @@ const WORKERS = {
 };
 
 const LEFT_OUT =
-  "A bundler that does not follow `new URL(..., import.meta.url)` leaves the package's workers and WASM modules out: copy its folders dist and wasm beside each other and name them in the options `worker` and `wasm`";
+  "Bundlers that do not follow `new URL(..., import.meta.url)` leave it out: copy the package's dist and wasm, side by side, and give the options `worker` and `wasm`";
 
 /** How workers are started, from the addresses given or from where the package is. */
 export function workers(given: Addresses | undefined, base: string | undefined): StartWorker {

@@ -96,8 +96,9 @@ function startForeign(script: string): Worker {
 
 /** Looks for what is wrong with the worker's script, or with the one of its module. */
 async function whyNot(script: string): Promise<string> {
+  if (!/^https?:/.test(script)) return "";
   let why = await wrongWith(script, fetch);
-  if (!why && /^https?:/.test(script)) {
+  if (!why) {
     const text = await fetch(script).then((response) => response.text());
     const glue = /["']([^"']*emu_web\.js)["']/.exec(text)?.[1];
     if (glue) why = await wrongWith(new URL(glue, script).href, fetch);

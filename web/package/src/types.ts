@@ -1,7 +1,7 @@
 /** What the package takes and gives. */
 
-/** A picture in any form a page has it in. Encoded bytes (PNG, JPEG, GIF, WebP) are decoded by the model's own decoder, so
- * that results equal the native program's; other formats the browser knows are decoded by the browser. */
+/** A picture in any form a page has it in. Encoded bytes (PNG, JPEG, GIF, WebP, BMP, TIFF) are decoded by the model's own decoder, so
+ * that results equal the native program's; other formats the browser knows (SVG, AVIF) are decoded by the browser. Upright, over white. */
 export type ImageSource =
   | Blob
   | ArrayBuffer

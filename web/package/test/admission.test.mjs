@@ -200,7 +200,7 @@ test("memory: what the CPU path cannot hold, and what the machine has not", () =
     partly.tasks.map(({ fits }) => fits),
     [true, true, false],
   );
-  assert.match(partly.reasons.join(), /To draw takes 4 GiB, and the CPU path has at most 3\.5 GiB/);
+  assert.match(partly.reasons.join(), /To draw takes 4\.0 GiB, and the CPU path has at most 3\.5 GiB/);
 
   const shard = { ...mini, shards: [{ ...mini.shards[0], bytes: 2 * GIB }] };
   assert.match(admit(shard, machine(), "auto", none).reasons.join(), /smaller shards/);

@@ -141,6 +141,17 @@ impl Text {
     /// Tokens at most where the caller does not say.
     const TOKENS: usize = 128;
 
+    /// Positions that are kept for what follows a prompt.
+    ///
+    /// # Errors
+    /// `bad-option` where the number of new tokens is none.
+    pub fn room(&self, images: bool, context: usize) -> Result<usize, Failure> {
+        Ok(match images {
+            true => context,
+            false => whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?.min(context),
+        })
+    }
+
     fn processors(&self) -> Result<Processors, Failure> {
         Ok(Processors {
             repetition_penalty: number("repetitionPenalty", &self.repetition_penalty, 1.0)? as f32,

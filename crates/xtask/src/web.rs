@@ -110,6 +110,7 @@ pub fn assemble(workspace: &Workspace, site: &Path) -> Result<()> {
     for (from, to) in [
         ("demo/index.html", "index.html"),
         ("demo/style.css", "style.css"),
+        ("demo/_headers", "_headers"),
         ("demo/dist", "dist"),
         ("demo/examples", "examples"),
         ("package/dist", "emu-webgpu/dist"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use emu_model::image::{Limits, RgbImage, decode};
-use emu_model::prompt::{Marked, PromptError, VIDEO_MARK};
+use emu_model::prompt::{ESCAPE, Marked, PromptError, VIDEO_MARK};
 use emu_model::video::{
     Container, FRAMES_PER_VIDEO, VideoError, VideoFrames, sample_frames, sample_pictures,
 };
@@ -31,7 +31,7 @@ pub fn marked(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -
         PromptError::Marks { mark, marks, given } => {
             let option = if mark == VIDEO_MARK { "--video" } else { "--image" };
             anyhow!(
-                "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, or leave the marks out."
+                "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, leave the marks out, or write {ESCAPE}{mark} where these very letters are meant."
             )
         }
         error => error.into(),

@@ -1,6 +1,6 @@
 //! Pictures as plain bytes, and their codecs.
 
-use emu_model::image::{ImageError, Limits, decode, dimensions};
+use emu_model::image::{Limits, decode};
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
@@ -39,21 +39,12 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// Decodes a picture file as the rest of the program does ([`emu_model::image::decode`]: upright, over white),
-    /// refusing anything with a side over `max_side` before its pixels are allocated.
+    /// Decodes a picture file with the model's own decoder, so that training sees what the model will see.
     ///
     /// # Errors
-    /// If the bytes are no such picture, are truncated, or exceed the limit.
-    pub fn decode(bytes: &[u8], max_side: u32) -> Result<Self, DataError> {
-        let refuse = |error: ImageError| DataError::Picture(error.to_string());
-        let limits = Limits::default();
-        let (width, height) = dimensions(bytes, &limits).map_err(refuse)?;
-        if width.max(height) > max_side {
-            return Err(DataError::Picture(format!(
-                "it has {width} x {height} pixels, with a side over the limit of {max_side}"
-            )));
-        }
-        let rgb = decode(bytes, &limits).map_err(refuse)?;
+    /// If the bytes are no picture that is read, are truncated, or exceed the limits.
+    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, DataError> {
+        let rgb = decode(bytes, limits).map_err(|error| DataError::Picture(error.to_string()))?;
         let (width, height) = rgb.dimensions();
         Self::new(width, height, rgb.into_raw())
     }
@@ -84,10 +75,18 @@ mod tests {
     fn png_round_trip_and_limits() {
         let picture = Picture::new(3, 2, (0..18).collect()).expect("consistent");
         let png = picture.to_png().expect("encodes");
-        assert_eq!(Picture::decode(&png, 16).expect("decodes"), picture);
-        assert!(Picture::decode(&png, 2).is_err(), "over the limit");
-        assert!(Picture::decode(&png[..png.len() / 2], 16).is_err(), "cut");
-        assert!(Picture::decode(b"no picture", 16).is_err());
+        let limits = Limits::default();
+        assert_eq!(Picture::decode(&png, &limits).expect("decodes"), picture);
+        let small = Limits {
+            max_pixels: 1,
+            ..limits
+        };
+        assert!(Picture::decode(&png, &small).is_err(), "over the limit");
+        assert!(
+            Picture::decode(&png[..png.len() / 2], &limits).is_err(),
+            "cut"
+        );
+        assert!(Picture::decode(b"no picture", &limits).is_err());
         assert!(Picture::new(2, 2, vec![0; 11]).is_err());
         assert!(Picture::new(0, 2, vec![]).is_err());
     }

@@ -1,9 +1,11 @@
 //! What the program can be asked.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use emu_kernels::device::DeviceChoice;
+use emu_kernels::adapters;
+use emu_kernels::device::{DeviceChoice, DeviceError};
 use emu_model::diffusion::SamplerKind;
 
 /// Emu in Rust: a model that reads pictures and text in any order and answers with both.
@@ -13,6 +15,21 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Threads that compute on the CPU; all that the machine has without it.
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+/// More threads than any machine has processors are a mistake.
+const MAX_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=MAX_THREADS) => Ok(n),
+        _ => Err(format!(
+            "give a whole number from 1 to {MAX_THREADS}, at best no more than there are processors"
+        )),
+    }
 }
 
 /// The commands.
@@ -38,6 +55,16 @@ pub enum Command {
     Eval(EvalArgs),
     /// Count and time what running a model costs here.
     Bench(BenchArgs),
+    /// List what this machine can compute on.
+    Devices(DevicesArgs),
+}
+
+/// `emu devices`
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `emu bench`
@@ -143,28 +170,52 @@ pub struct ModelArgs {
 /// Where to compute.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// auto: a hardware GPU if there is one, else the CPU; gpu: any adapter, a software one too.
-    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
-    pub device: DeviceName,
+    /// auto: a hardware GPU if there is one, else the CPU; gpu: any adapter, a software one too; cpu; or one of `emu devices`
+    /// by its number, as gpu:1, or by a part of its name.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceName,
+}
+
+impl DeviceArgs {
+    /// What was asked for.
+    ///
+    /// # Errors
+    /// Where no adapter is called so, or several are.
+    pub fn choice(&self) -> Result<DeviceChoice, DeviceError> {
+        Ok(match &self.device {
+            DeviceName::Auto => DeviceChoice::Auto,
+            DeviceName::Gpu => DeviceChoice::Gpu,
+            DeviceName::Cpu => DeviceChoice::Cpu,
+            DeviceName::Called(name) => {
+                DeviceChoice::Adapter(adapters::find(name, &adapters::list())?)
+            }
+        })
+    }
 }
 
 /// `--device`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum DeviceName {
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum DeviceName {
     /// A hardware GPU, or the CPU.
     Auto,
     /// Any GPU.
     Gpu,
     /// The CPU.
     Cpu,
+    /// An adapter by its number or a part of its name.
+    Called(String),
 }
 
-impl From<DeviceName> for DeviceChoice {
-    fn from(name: DeviceName) -> Self {
-        match name {
-            DeviceName::Auto => Self::Auto,
-            DeviceName::Gpu => Self::Gpu,
-            DeviceName::Cpu => Self::Cpu,
+impl FromStr for DeviceName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim() {
+            "" => Err("give auto, gpu, cpu, or one of `emu devices`"),
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "cpu" => Ok(Self::Cpu),
+            name => Ok(Self::Called(name.to_owned())),
         }
     }
 }
@@ -213,7 +264,7 @@ pub struct ChatArgs {
     /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first.
     #[arg(long, value_name = "P")]
     pub image: Vec<PathBuf>,
-    /// A video (MP4, GIF, WebP, or a folder of frames); <video> marks likewise.
+    /// A video (MP4, GIF, WebP, or a folder of frames; others through an ffmpeg on the PATH); <video> marks likewise.
     #[arg(long, value_name = "P")]
     pub video: Vec<PathBuf>,
     /// Put before everything, in place of the model's own.
@@ -519,5 +570,18 @@ mod tests {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert!(positive("0").is_err() && positive("-1").is_err());
+        assert_eq!(threads("1"), Ok(1));
+        for wrong in ["0", "-1", "1025", "all", ""] {
+            assert!(threads(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn devices_are_read() {
+        let read = |text: &str| text.parse::<DeviceName>();
+        assert_eq!(read("auto"), Ok(DeviceName::Auto));
+        assert_eq!(read("cpu"), Ok(DeviceName::Cpu));
+        assert_eq!(read("gpu:1"), Ok(DeviceName::Called("gpu:1".into())));
+        assert!(read(" ").is_err());
     }
 }

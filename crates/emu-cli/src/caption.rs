@@ -6,13 +6,14 @@ use emu_model::generate::{BeamSearch, TextEvent, TextMachine};
 use serde_json::json;
 
 use crate::args::CaptionArgs;
-use crate::chat::{beam_options, text_options};
+use crate::chat::{beam_options, check, text_options};
 use crate::media;
 use crate::output::{bar, json_line, print_now};
 use crate::runtime::Runtime;
 
 /// Describes each picture in a line.
 pub fn run(args: &CaptionArgs) -> Result<()> {
+    check(&args.text)?;
     // A path that is wrong is said before the model is loaded.
     let pictures = args.images.iter().map(|path| media::picture(path));
     let pictures = pictures.collect::<Result<Vec<_>>>()?;

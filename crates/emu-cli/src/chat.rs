@@ -22,6 +22,7 @@ use crate::runtime::Runtime;
 
 /// Answers one prompt, or holds a conversation.
 pub fn run(args: &ChatArgs) -> Result<()> {
+    check(&args.text)?;
     if let Some(file) = args
         .model
         .model
@@ -30,12 +31,15 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     {
         return alone::run(args, file);
     }
+    if args.out.is_some() && args.text.beams > 1 {
+        bail!("A beam search cannot draw. Leave out --out or --beams.");
+    }
     let runtime = Runtime::open(&args.model)?;
     let mut speaker = Speaker {
         runtime: &runtime,
         args,
         conversation: Conversation {
-            system: system(args, &runtime),
+            system: args.system.clone(),
             turns: vec![],
         },
         drawn: 0,
@@ -62,11 +66,6 @@ fn speak_with(partner: &mut dyn Partner, args: &ChatArgs) -> Result<()> {
         Some(prompt) => partner.hear(prompt, &args.image, &args.video),
         None => converse(partner, (args.image.clone(), args.video.clone())),
     }
-}
-
-fn system(args: &ChatArgs, runtime: &Runtime) -> String {
-    let own = &runtime.emu_config().prompts.system;
-    args.system.clone().unwrap_or_else(|| own.clone())
 }
 
 fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked> {
@@ -139,6 +138,15 @@ pub fn processors(args: &TextArgs) -> Processors {
     }
 }
 
+/// Says before a model is loaded which argument is out of range.
+///
+/// # Errors
+/// Where one is.
+pub fn check(args: &TextArgs) -> Result<()> {
+    text_options(args, 0, false).validate()?;
+    Ok(beam_options(args).validate()?)
+}
+
 /// A search with the arguments' options.
 pub fn beam_options(args: &TextArgs) -> BeamOptions {
     BeamOptions {
@@ -205,9 +213,6 @@ impl Partner for Speaker<'_> {
 impl Speaker<'_> {
     /// Prints the answer as it comes. Returns its text.
     fn answer(&mut self) -> Result<String> {
-        if self.args.out.is_some() && self.args.text.beams > 1 {
-            bail!("A beam search cannot draw. Leave out --out or --beams.");
-        }
         let clock = Instant::now();
         let prompt = self.runtime.prompter()?.conversation(&self.conversation)?;
         let (text, tokens) = match self.args.text.beams {
@@ -289,7 +294,7 @@ impl Speaker<'_> {
         self.drawn += 1;
         let seed = self.args.model.seed.wrapping_add(self.drawn - 1);
         let path = unused(folder, self.drawn)?;
-        let (_, config) = self.runtime.decoder()?;
+        let config = self.runtime.decoder_config()?;
         let drawing = Drawing {
             options: emu_model::diffusion::DrawOptions::new(config, seed),
             negative: None,

@@ -9,7 +9,7 @@ use emu_model::diffusion::{Denoise, DrawOptions, Preview};
 use emu_model::generate::ImageEmbedder;
 use emu_model::image::{RgbImage, encode_png};
 use emu_model::prompt::Marked;
-use emu_model::safety::black_out;
+use emu_model::safety::{black_out, blur};
 use serde_json::json;
 
 use crate::args::ImagineArgs;
@@ -25,7 +25,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     let marked = media::marked(&args.prompt, pictures.collect::<Result<_>>()?, vec![])?;
     let runtime = Runtime::open(&args.model)?;
     let seed = args.model.seed;
-    let (_, config) = runtime.decoder()?;
+    let config = runtime.decoder_config()?;
     let mut options = DrawOptions::new(config, seed);
     if let Some((width, height)) = args.size {
         (options.width, options.height) = (width, height);
@@ -33,6 +33,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     options.steps = args.steps.unwrap_or(options.steps);
     options.guidance = args.guidance.unwrap_or(options.guidance);
     options.sampler = args.scheduler.map_or(options.sampler, Into::into);
+    options.validate(config)?;
 
     let condition = regress(&runtime, &marked, "reading the prompt")?;
     let negative = match &args.negative {
@@ -66,7 +67,8 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
 fn regress(runtime: &Runtime, marked: &Marked, what: &str) -> Result<Tensor<3>> {
     let prompt = runtime.prompter()?.picture(marked)?;
     let waiting = spinner(what);
-    let (embeddings, _) = ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run();
+    let (embeddings, _) =
+        ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run()?;
     waiting.finish_and_clear();
     Ok(embeddings)
 }
@@ -119,10 +121,12 @@ pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Resul
     while !walk.is_done() {
         let progress = read_sync(walk.step(preview))?;
         if let (Some(folder), Some(image)) = (&drawing.previews, progress.previews.first()) {
-            save(
-                image,
-                &folder.join(format!("step-{:03}.png", progress.step)),
-            )?;
+            let path = folder.join(format!("step-{:03}.png", progress.step));
+            // Nothing is shown clearly before it was checked.
+            match runtime.config.safety {
+                Some(_) => save(&blur(image), &path)?,
+                None => save(image, &path)?,
+            }
         }
         bar.set_position(progress.step as u64);
     }

@@ -6,39 +6,55 @@ mod caption;
 mod chat;
 mod checkpoint;
 mod convert;
+mod dashboard;
 mod data;
+mod devices;
+mod environment;
 mod eval;
+mod ffmpeg;
 mod imagine;
 mod inspect;
 mod media;
 mod output;
 mod parity;
 mod runtime;
+mod signals;
 mod train;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use emu_kernels::device::DeviceError;
 
 use args::{Arguments, Command};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    environment::prepare(arguments.threads);
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu_hal::gles=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match run(arguments.command) {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", message(&error));
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                // As of any other argument that means nothing.
+                Some(DeviceError::UnknownAdapter { .. } | DeviceError::AmbiguousAdapter { .. }) => {
+                    ExitCode::from(USAGE)
+                }
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
+
+/// The exit code of arguments that mean nothing, which is clap's.
+const USAGE: u8 = 2;
 
 /// The error with its causes, those left out that it already quotes.
 fn message(error: &anyhow::Error) -> String {
@@ -51,8 +67,11 @@ fn message(error: &anyhow::Error) -> String {
     text
 }
 
-fn run(command: Command) -> Result<()> {
-    match command {
+fn run(arguments: Arguments) -> Result<()> {
+    if let Some(threads) = arguments.threads {
+        environment::limit(threads)?;
+    }
+    match arguments.command {
         Command::Bench(args) => bench::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Caption(args) => caption::run(&args),
@@ -60,9 +79,10 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Parity(args) => parity::run(&args),
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => train::run(&args, arguments.threads),
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Devices(args) => devices::run(&args),
     }
 }
 

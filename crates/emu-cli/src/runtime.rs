@@ -79,7 +79,7 @@ impl Runtime {
     /// # Errors
     /// Where pack, tokenizer or device cannot be had.
     pub fn open(args: &ModelArgs) -> Result<Self> {
-        Self::from_reader(open_pack(args.model.as_deref())?, args.device.device.into())
+        Self::from_reader(open_pack(args.model.as_deref())?, args.device.choice()?)
     }
 
     /// The model of an opened pack.
@@ -148,14 +148,22 @@ impl Runtime {
         })
     }
 
+    /// Sizes of what draws.
+    ///
+    /// # Errors
+    /// Where the pack cannot draw.
+    pub fn decoder_config(&self) -> Result<&DecoderConfig> {
+        self.config.decoder.as_ref().ok_or_else(|| {
+            anyhow!("This pack has no decoder, so it cannot draw. Use a pack with one.")
+        })
+    }
+
     /// What draws.
     ///
     /// # Errors
     /// Where the pack cannot draw, or as [`Runtime::emu`].
     pub fn decoder(&self) -> Result<(&Decoder, &DecoderConfig)> {
-        let config = self.config.decoder.as_ref().ok_or_else(|| {
-            anyhow!("This pack has no decoder, so it cannot draw. Use a pack with one.")
-        })?;
+        let config = self.decoder_config()?;
         let decoder = filled(&self.decoder, "loading the decoder", || {
             pack::load_decoder(&self.reader, config, &self.opened.device)
         })?;

@@ -251,6 +251,21 @@ fn prompts_that_do_not_fit() {
     chat(&["--temperature", "-1", "hi"], &["temperature"]);
     chat(&["--beams", "5000", "hi"], &["beams"]);
     chat(&["--out", &text(folder.path()), "hi"], &["no decoder"]);
+    for (option, values) in [
+        ("temperature", &["nan", "inf", "-1", "1e-30", "1e9"][..]),
+        ("top-p", &["nan", "0", "-0.5", "1.5"]),
+        ("repetition-penalty", &["nan", "0", "-1", "inf", "1e-30"]),
+        ("length-penalty", &["nan", "inf", "-inf", "100"]),
+        ("beams", &["33", "18446744073709551615"]),
+    ] {
+        for value in values {
+            let argument = format!("--{option}={value}");
+            chat(&[&argument, "hi"], &[option]);
+            // Before a model is even looked for.
+            fails(&["chat", "--model", "none", &argument, "hi"], &[option]);
+            fails(&["caption", "--model", "none", &argument, &cat], &[option]);
+        }
+    }
     fails(
         &[
             "imagine",
@@ -280,6 +295,8 @@ fn drawings_that_cannot_be() {
     draw(&out, &["--size", "0x0", "a dog"], &["0x0"]);
     draw(&out, &["--size", "65536x65536", "a dog"], &["65536"]);
     draw(&out, &["--guidance", "nan", "a dog"], &["guidance"]);
+    draw(&out, &["--guidance=-1", "a dog"], &["guidance"]);
+    draw(&out, &["--guidance", "1e9", "a dog"], &["guidance"]);
     draw(&out, &["--steps", "100000", "a dog"], &["steps"]);
     let nowhere = text(&folder.path().join("no/such/folder/a.png"));
     draw(&nowhere, &["a dog"], &["There is no folder"]);
@@ -295,6 +312,12 @@ fn arguments_that_are_not_known() {
         &["caption"],
         &["chat", "--beams", "0", "hi"],
         &["chat", "--device", "abacus", "hi"],
+        &["chat", "--device", "", "hi"],
+        &["chat", "--max-new-tokens", "0", "hi"],
+        &["chat", "--seed", "-1", "hi"],
+        &["chat", "--top-k", "-1", "hi"],
+        &["chat", "--threads", "0", "hi"],
+        &["imagine", "-o", "a.png", "--steps", "0", "a dog"],
         &["imagine", "a dog"],
         &["convert", "x", "-o", "y", "--max-shard", "big"],
     ] {

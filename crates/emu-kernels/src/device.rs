@@ -4,6 +4,9 @@ use burn::tensor::Device;
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::wgpu::MemoryConfiguration;
 
+#[cfg(not(target_family = "wasm"))]
+use crate::adapters::{self, Adapter};
+
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -14,6 +17,8 @@ pub enum DeviceChoice {
     Gpu,
     /// The CPU backend (Flex).
     Cpu,
+    /// The adapter with this number in [`crate::adapters::list`].
+    Adapter(usize),
 }
 
 /// Why a device could not be had.
@@ -27,6 +32,34 @@ pub enum DeviceError {
         /// What the graphics API said.
         reason: String,
     },
+    /// No adapter has this number or name.
+    #[error(
+        "No adapter is called {wanted} ({listed}). Choose auto, gpu, cpu, or one of `emu devices`."
+    )]
+    UnknownAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// Those that there are.
+        listed: String,
+    },
+    /// Several adapters have a name like this.
+    #[error("Several adapters are called {wanted}: {listed}. Choose one by its number.")]
+    AmbiguousAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// Those that fit.
+        listed: String,
+    },
+    /// Another adapter came than was asked for.
+    #[error(
+        "The adapter {wanted} cannot be opened: {reason}. Choose another one of `emu devices`, or use --device cpu."
+    )]
+    NotOpened {
+        /// What was asked for.
+        wanted: String,
+        /// Why not.
+        reason: String,
+    },
 }
 
 impl DeviceError {
@@ -34,14 +67,16 @@ impl DeviceError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoAdapter { .. } => "no-adapter",
+            Self::UnknownAdapter { .. } => "unknown-adapter",
+            Self::AmbiguousAdapter { .. } => "ambiguous-adapter",
+            Self::NotOpened { .. } => "adapter-failed",
         }
     }
 }
 
 /// Launches of a submit at most: a token of a model with 14 layers is one submit, of one with 40 layers three. Where
 /// launches take long, [`crate::pace`] makes it less.
-#[cfg(feature = "wgpu")]
-pub(crate) const LAUNCHES: usize = 128;
+pub const LAUNCHES: usize = 128;
 
 /// An opened device.
 #[derive(Clone, Debug)]
@@ -95,13 +130,24 @@ pub fn open_to_train(choice: DeviceChoice) -> Result<Opened, DeviceError> {
     open_with(choice, MemoryConfiguration::default())
 }
 
+/// Whether one of the adapters is a GPU of its own hardware, so that [`DeviceChoice::Auto`] takes it.
+#[cfg(not(target_family = "wasm"))]
+pub fn has_hardware(adapters: &[Adapter]) -> bool {
+    adapters.iter().any(|adapter| adapter.kind.is_hardware())
+}
+
 #[cfg(not(target_family = "wasm"))]
 fn open_with(choice: DeviceChoice, memory: MemoryConfiguration) -> Result<Opened, DeviceError> {
     match choice {
         DeviceChoice::Cpu => Ok(cpu()),
-        DeviceChoice::Gpu => gpu::open(memory),
-        DeviceChoice::Auto if gpu::has_hardware() => gpu::open(memory),
+        DeviceChoice::Gpu => gpu::open(None, memory),
+        DeviceChoice::Auto if has_hardware(&adapters::list()) => gpu::open(None, memory),
         DeviceChoice::Auto => Ok(cpu()),
+        DeviceChoice::Adapter(number) => {
+            let adapters = adapters::list();
+            let number = adapters::find(&format!("gpu:{number}"), &adapters)?;
+            gpu::open(adapters.get(number), memory)
+        }
     }
 }
 
@@ -135,9 +181,6 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
 }
 
 #[cfg(not(target_family = "wasm"))]
-pub use gpu::submissions;
-
-#[cfg(not(target_family = "wasm"))]
 mod gpu {
     use std::sync::{Mutex, PoisonError};
 
@@ -145,62 +188,46 @@ mod gpu {
     use burn::tensor::wgpu::{MemoryConfiguration, wgpu};
 
     use super::{DeviceError, Opened};
-
-    fn adapters() -> Vec<wgpu::Adapter> {
-        // Those that compute; asking OpenGL where there is no display prints complaints.
-        let backends = wgpu::Backends::PRIMARY;
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends,
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
-        burn::tensor::read_sync(instance.enumerate_adapters(backends))
-    }
-
-    /// Whether there is an adapter that is not software.
-    pub fn has_hardware() -> bool {
-        adapters().iter().any(|a| {
-            matches!(
-                a.get_info().device_type,
-                wgpu::DeviceType::DiscreteGpu
-                    | wgpu::DeviceType::IntegratedGpu
-                    | wgpu::DeviceType::VirtualGpu
-            )
-        })
-    }
-
-    /// The queue of the opened device.
-    static QUEUE: Mutex<Option<wgpu::Queue>> = Mutex::new(None);
-
-    /// How many numbers the queue gave so far: to work, to this question, and to what only waits for work.
-    pub fn submissions() -> Option<u64> {
-        let queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
-        // wgpu numbers submissions, and shows the number only so.
-        let shown = format!("{:?}", queue.as_ref()?.submit([]));
-        let digits = shown.chars().filter(char::is_ascii_digit);
-        digits.collect::<String>().parse().ok()
-    }
+    use crate::adapters::{self, Adapter};
 
     /// One wgpu device per process: Burn registers it once.
     static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
-    pub fn open(memory: MemoryConfiguration) -> Result<Opened, DeviceError> {
+    /// Opens an adapter, or the one that wgpu prefers. Where one is open, the process keeps that.
+    pub fn open(
+        wanted: Option<&Adapter>,
+        memory: MemoryConfiguration,
+    ) -> Result<Opened, DeviceError> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
         }
-        if adapters().is_empty() {
+        if wanted.is_none() && adapters::list().is_empty() {
             return Err(DeviceError::NoAdapter {
-                reason: "the system lists none".into(),
+                reason: adapters::NONE.into(),
             });
         }
-        let (device, setup) = Device::wgpu_options()
+        let mut options = Device::wgpu_options()
             .tasks_max(super::LAUNCHES)
-            .memory_config(memory)
+            .memory_config(memory);
+        if let Some(wanted) = wanted {
+            let (kind, api) = wanted.selector();
+            options = options.device_kind(kind).graphics_api(api);
+        }
+        let failed = |reason: String| match wanted {
+            Some(Adapter { name, .. }) => DeviceError::NotOpened {
+                wanted: name.clone(),
+                reason,
+            },
+            None => DeviceError::NoAdapter { reason },
+        };
+        let (device, setup) = options
             .init_with_setup()
-            .map_err(|e| DeviceError::NoAdapter {
-                reason: e.to_string(),
-            })?;
+            .map_err(|e| failed(e.to_string()))?;
         let info = setup.adapter.get_info();
+        if wanted.is_some_and(|wanted| !wanted.is(&info)) {
+            return Err(failed(format!("{} answered in its place", info.name)));
+        }
         let hardware = info.device_type != wgpu::DeviceType::Cpu;
         crate::variants::opened(setup.device.features(), &info);
         let new = Opened {
@@ -208,7 +235,6 @@ mod gpu {
             name: format!("{} ({:?})", info.name, info.backend),
             hardware,
         };
-        *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(setup.queue.clone());
         *opened = Some(new.clone());
         Ok(new)
     }

@@ -20,6 +20,8 @@ compile_error!(
     "natively both features `wgpu` and `flex` are needed; a WASM module has one of them"
 );
 
+#[cfg(not(target_family = "wasm"))]
+pub mod adapters;
 pub mod backend;
 pub mod beams;
 pub mod cache;

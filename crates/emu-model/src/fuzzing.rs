@@ -59,6 +59,12 @@ fn round_trip(tokenizer: &EmuTokenizer, text: &str) {
         assert_eq!(parts.concat() + &stream.finish(), whole);
     }
     let _ = tokenizer.decode(&ids, false);
+    // What people write is text, whatever it spells.
+    if let Ok(ids) = tokenizer.encode_plain(text) {
+        let specials = tokenizer.specials();
+        let control = |id: &u32| *id != specials.unk && specials.contains(*id);
+        assert!(!ids.iter().any(control), "{text:?}");
+    }
 }
 
 /// The same with the tokenizer of a language model alone.

@@ -4,7 +4,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use emu_kernels::cache::{KvCache, LayerCache};
+use emu_kernels::cache::{CacheFull, KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::packed::{self, Inputs, Packed, Scheme};
@@ -231,7 +231,7 @@ impl Lm {
     }
 
     /// Bytes of the weights that a token reads: every layer, the last norm, the head.
-    pub fn weight_bytes(&self) -> usize {
+    pub fn weight_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(
             |Layer {
                  self_attn: a,
@@ -248,8 +248,8 @@ impl Lm {
                     &m.down_proj,
                 ];
                 let stacks = [&a.stacked, &m.stacked].into_iter().flatten();
-                linears.map(QLinear::bytes).iter().sum::<usize>()
-                    + stacks.map(Packed::bytes).sum::<usize>()
+                linears.map(QLinear::bytes).iter().sum::<u64>()
+                    + stacks.map(Packed::bytes).sum::<u64>()
             },
         );
         let head = match &self.lm_head {
@@ -257,7 +257,7 @@ impl Lm {
             None => packed::bytes(&self.embed_tokens.weight),
         };
         let width = self.norm.weight.lazy_shape().num_elements();
-        layers.sum::<usize>() + head + 4 * width * (2 * self.layers.len() + 1)
+        layers.sum::<u64>() + head + 4 * (width * (2 * self.layers.len() + 1)) as u64
     }
 
     /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
@@ -350,39 +350,57 @@ impl Lm {
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`, returned in the same shape
-    pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for them.
+    pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         let [_, t, _] = x.dims();
-        cache.extend(t);
+        cache.extend(t)?;
         self.layers(x, cache)
     }
 
     /// The same for token ids, `[B, T]` to `[B, T, D]`. While single tokens follow each other, nothing needs to go to the
     /// device: where the ids are there too, all of it is one submit.
-    pub fn step_tokens(&self, ids: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for them.
+    pub fn step_tokens(
+        &self,
+        ids: Tensor<2, Int>,
+        cache: &mut KvCache,
+    ) -> Result<Tensor<3>, CacheFull> {
         let [_, t] = ids.dims();
-        cache.extend(t);
+        cache.extend(t)?;
         self.layers(self.embed(ids), cache)
     }
 
-    fn layers(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+    fn layers(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         for (layer, keys) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.step(x, &cache.turns, keys);
+            x = layer.step(x, &cache.turns, keys)?;
         }
-        self.norm.forward(x)
+        Ok(self.norm.forward(x))
     }
 }
 
 impl Layer {
     /// Appends positions to this layer's cache: `[B, T, D]` in and out.
-    pub fn step(&self, x: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for them.
+    pub fn step(
+        &self,
+        x: Tensor<3>,
+        tables: &RopeTables,
+        cache: &mut LayerCache,
+    ) -> Result<Tensor<3>, CacheFull> {
         let qkv = self.self_attn.qkv(self.input_layernorm.forward(x.clone()));
-        let q = ops::rope_append(qkv, tables, cache);
+        let q = ops::rope_append(qkv, tables, cache)?;
         let h = ops::decode_attention(q, cache, None);
         let x = self.self_attn.o_proj.forward_add(h, x);
         let h = self
             .mlp
             .gate(self.post_attention_layernorm.forward(x.clone()));
-        self.mlp.down_proj.forward_add(h, x)
+        Ok(self.mlp.down_proj.forward_add(h, x))
     }
 }
 

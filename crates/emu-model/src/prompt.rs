@@ -6,30 +6,60 @@ use crate::config::{EmuConfig, PromptConfig};
 use crate::emu::Emu;
 use crate::generate::Prompt;
 use crate::image::{ImageError, RgbImage, process_img_with};
-use crate::tokenizer::{EmuTokenizer, IMAGE_MARK, RELEASED_MARK, TokenizerError, names};
+use crate::tokenizer::{
+    EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, TokenizerError, names,
+};
 
 /// Pictures that the encoder reads at once.
 const BATCH: usize = 8;
 
 /// The mark for a video.
 pub const VIDEO_MARK: &str = "<video>";
+/// Before a mark that is meant as text.
+pub const ESCAPE: char = '\\';
+/// Where a template wants what was said.
+const SAID: &str = "{}";
 /// Where a template wants pictures.
 const PICTURES: &str = "{pictures}";
 
-/// What a user said: a text, and pictures at marks in it or before it.
+/// What a user said: words, and pictures among them or before them.
+///
+/// Words are text, whatever they spell. Only [`Marked::new`] knows marks.
 #[derive(Clone, Debug, Default)]
 pub struct Marked {
-    /// The text, one `<image>` for each picture that is not in front of it.
-    pub text: String,
-    /// Pictures, frames of videos among them: first those without a mark, then in the order of the marks.
+    /// Words, and places of pictures that are not in front of everything.
+    said: PromptText,
+    /// Pictures, frames of videos among them: first those in front, then in the order of their places.
     pub pictures: Vec<RgbImage>,
-    /// Pictures without a mark.
+    /// Pictures in front, which the model's template may put elsewhere.
     pub leading: usize,
 }
 
 impl Marked {
-    /// Fills the marks of a text: `<image>` by one picture, `<video>` by a mark for each frame. Pictures or videos that
-    /// no mark names come first, videos before pictures.
+    /// Words alone.
+    pub fn words(text: &str) -> Self {
+        let mut marked = Self::default();
+        marked.say(text);
+        marked
+    }
+
+    /// Adds words.
+    pub fn say(&mut self, text: &str) {
+        self.said.plain(text);
+    }
+
+    /// Adds a picture: in front, where no words came before it.
+    pub fn show(&mut self, picture: RgbImage) {
+        match self.said.is_empty() {
+            true => self.leading += 1,
+            false => self.said.pictures(1),
+        }
+        self.pictures.push(picture);
+    }
+
+    /// Fills the marks of a text, as the command line has them: `<image>` stands for one picture, `<video>` for the frames of
+    /// one video. Pictures or videos that no mark names come first, videos before pictures. A mark behind a backslash is
+    /// text.
     ///
     /// # Errors
     /// Where marks and pictures, or marks and videos, differ in number.
@@ -38,14 +68,21 @@ impl Marked {
         pictures: Vec<RgbImage>,
         videos: Vec<Vec<RgbImage>>,
     ) -> Result<Self, PromptError> {
-        let text = text.replace(RELEASED_MARK, IMAGE_MARK);
-        let marked = |mark: &'static str, given: usize| match text.matches(mark).count() {
-            0 => Ok(false),
-            marks if marks == given => Ok(true),
-            marks => Err(PromptError::Marks { mark, marks, given }),
+        let pieces = cut(text);
+        let marked = |wanted: Mark, given: usize| {
+            let marks = pieces.iter().filter(|p| **p == Piece::Mark(wanted)).count();
+            match marks {
+                0 => Ok(false),
+                _ if marks == given => Ok(true),
+                _ => Err(PromptError::Marks {
+                    mark: wanted.spelling(),
+                    marks,
+                    given,
+                }),
+            }
         };
-        let pictures_marked = marked(IMAGE_MARK, pictures.len())?;
-        let videos_marked = marked(VIDEO_MARK, videos.len())?;
+        let pictures_marked = marked(Mark::Image, pictures.len())?;
+        let videos_marked = marked(Mark::Video, videos.len())?;
 
         let mut filled = Self::default();
         let (mut pictures, mut videos) = (pictures.into_iter(), videos.into_iter());
@@ -56,82 +93,141 @@ impl Marked {
             filled.pictures.extend(pictures.by_ref());
         }
         filled.leading = filled.pictures.len();
-        let mut rest = text.as_str();
-        while let Some((at, mark)) = first_mark(rest) {
-            let (before, from) = rest.split_at(at);
-            filled.text.push_str(before);
-            match mark {
-                IMAGE_MARK => filled.add(pictures.next()),
-                _ => filled.add(videos.next().into_iter().flatten()),
+        for piece in pieces {
+            match piece {
+                Piece::Words(words) => filled.say(words),
+                Piece::Mark(Mark::Image) => filled.place(pictures.next()),
+                Piece::Mark(Mark::Video) => filled.place(videos.next().into_iter().flatten()),
             }
-            rest = &from[mark.len()..];
         }
-        filled.text.push_str(rest);
         Ok(filled)
     }
 
-    fn add(&mut self, pictures: impl IntoIterator<Item = RgbImage>) {
+    /// Adds pictures at this place.
+    fn place(&mut self, pictures: impl IntoIterator<Item = RgbImage>) {
         for picture in pictures {
-            self.text.push_str(IMAGE_MARK);
+            self.said.pictures(1);
             self.pictures.push(picture);
         }
     }
 
-    /// Marks of the pictures in front.
-    fn front(&self) -> String {
-        IMAGE_MARK.repeat(self.leading)
-    }
-
-    /// The text with a mark for every picture.
-    fn whole(&self) -> String {
-        self.front() + &self.text
-    }
-
     /// As a user's turn that asks for an answer.
-    pub fn turn(&self, templates: &PromptConfig) -> String {
+    pub fn turn(&self, templates: &PromptConfig) -> PromptText {
         if self.pictures.len() > self.leading
             && let Some(template) = &templates.marked
         {
-            return fill(template, &self.whole());
+            return self.fill(template);
         }
-        let asked = match templates.user.contains(PICTURES) {
-            true => fill(
-                &templates.user.replacen(PICTURES, &self.front(), 1),
-                &self.text,
-            ),
-            false => fill(&templates.user, &self.whole()),
-        };
-        asked + &templates.assistant
+        let mut asked = self.fill(&templates.user);
+        asked.template(&templates.assistant);
+        asked
     }
 
     /// As a request to draw.
-    pub fn request(&self, templates: &PromptConfig) -> String {
+    pub fn request(&self, templates: &PromptConfig) -> PromptText {
         let template = match (&templates.blend, self.pictures.is_empty()) {
             (Some(blend), false) => blend,
             _ => &templates.imagine,
         };
-        fill(template, &self.whole())
+        self.fill(template)
+    }
+
+    /// A template with what was said in its place, and the pictures in front in theirs, or else before what was said.
+    fn fill(&self, template: &str) -> PromptText {
+        let mut filled = PromptText::default();
+        let apart = template.contains(PICTURES);
+        let (mut rest, mut slots) = (template, vec![PICTURES, SAID]);
+        let first = |rest: &str, slots: &[&'static str]| {
+            let found = slots
+                .iter()
+                .filter_map(|slot| Some((rest.find(slot)?, *slot)));
+            found.min()
+        };
+        while let Some((at, slot)) = first(rest, &slots) {
+            let (before, from) = rest.split_at(at);
+            filled.template(before);
+            if slot == PICTURES || !apart {
+                filled.pictures(self.leading);
+            }
+            if slot == SAID {
+                filled.append(self.said.clone());
+            }
+            rest = from.get(slot.len()..).unwrap_or_default();
+            slots.retain(|open| *open != slot);
+        }
+        filled.template(rest);
+        filled
     }
 }
 
-/// Where the first mark is, and which.
-fn first_mark(text: &str) -> Option<(usize, &'static str)> {
-    [IMAGE_MARK, VIDEO_MARK]
-        .into_iter()
-        .filter_map(|mark| Some((text.find(mark)?, mark)))
-        .min()
+/// What a text has a mark for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Image,
+    Video,
 }
 
-/// A template with its `{}` replaced.
-fn fill(template: &str, content: &str) -> String {
-    template.replacen("{}", content, 1)
+impl Mark {
+    /// How marks are spelled.
+    const SPELLINGS: [(&str, Self); 3] = [
+        (IMAGE_MARK, Self::Image),
+        (RELEASED_MARK, Self::Image),
+        (VIDEO_MARK, Self::Video),
+    ];
+
+    const fn spelling(self) -> &'static str {
+        match self {
+            Self::Image => IMAGE_MARK,
+            Self::Video => VIDEO_MARK,
+        }
+    }
+}
+
+/// A piece of a text with marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece<'a> {
+    Words(&'a str),
+    Mark(Mark),
+}
+
+/// Cuts a text at its marks. Of a mark behind [`ESCAPE`], that is left out.
+fn cut(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = vec![];
+    let (mut rest, mut from) = (text, 0);
+    while let Some((at, length, mark)) = first_mark(rest, from) {
+        let (before, marked) = rest.split_at(at);
+        match before.strip_suffix(ESCAPE) {
+            Some(before) => {
+                pieces.push(Piece::Words(before));
+                // The mark is the start of what follows.
+                (rest, from) = (marked, length);
+            }
+            None => {
+                pieces.extend([Piece::Words(before), Piece::Mark(mark)]);
+                (rest, from) = (marked.get(length..).unwrap_or_default(), 0);
+            }
+        }
+    }
+    pieces.push(Piece::Words(rest));
+    pieces
+}
+
+/// Where the first mark from a place on is, how long, and which.
+fn first_mark(text: &str, from: usize) -> Option<(usize, usize, Mark)> {
+    let searched = text.get(from..)?;
+    Mark::SPELLINGS
+        .into_iter()
+        .filter_map(|(spelling, mark)| {
+            Some((from + searched.find(spelling)?, spelling.len(), mark))
+        })
+        .min_by_key(|(at, ..)| *at)
 }
 
 /// A conversation: what was said by turns, and the pictures in it.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
-    /// Before everything.
-    pub system: String,
+    /// Said before everything; the model's own words where there are none.
+    pub system: Option<String>,
     /// What was said, the last answer still to come.
     pub turns: Vec<Turn>,
 }
@@ -150,7 +246,7 @@ pub struct Turn {
 pub enum PromptError {
     /// Marks and pictures, or marks and videos, differ in number.
     #[error(
-        "The prompt has {marks} {mark} marks for {given} given. Give one for each mark, or leave the marks out."
+        "The prompt has {marks} {mark} marks for {given} given. Give one for each mark, leave the marks out, or write \\{mark} where these very letters are meant."
     )]
     Marks {
         /// Which mark.
@@ -200,10 +296,14 @@ impl Prompter<'_> {
     /// Where it does not fit the context.
     pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
         let templates = &self.config.prompts;
-        let (mut text, mut pictures) = (conversation.system.clone(), vec![]);
+        let (mut text, mut pictures) = (PromptText::default(), vec![]);
+        match &conversation.system {
+            Some(said) => text.plain(said),
+            None => text.template(&templates.system),
+        }
         for turn in &conversation.turns {
-            text.push_str(&turn.user.turn(templates));
-            text.push_str(&turn.answer);
+            text.append(turn.user.turn(templates));
+            text.plain(&turn.answer);
             pictures.extend_from_slice(&turn.user.pictures);
         }
         self.ask(&text, &pictures)
@@ -215,17 +315,19 @@ impl Prompter<'_> {
     /// As [`Prompter::conversation`].
     pub fn caption(&self, picture: RgbImage) -> Result<Prompt, PromptError> {
         let templates = &self.config.prompts;
-        let text = match templates.caption.as_str() {
-            "" => IMAGE_MARK.to_owned(),
+        let mut text = PromptText::default();
+        match templates.caption.as_str() {
+            "" => text.pictures(1),
             words => {
-                let asked = Marked {
-                    text: words.to_owned(),
-                    pictures: vec![],
+                text.template(&templates.system);
+                let mut asked = Marked {
                     leading: 1,
+                    ..Default::default()
                 };
-                templates.system.clone() + &asked.turn(templates)
+                asked.said.template(words);
+                text.append(asked.turn(templates));
             }
-        };
+        }
         self.ask(&text, &[picture])
     }
 
@@ -234,8 +336,9 @@ impl Prompter<'_> {
     /// # Errors
     /// As [`Prompter::conversation`].
     pub fn picture(&self, marked: &Marked) -> Result<Prompt, PromptError> {
-        let request = marked.request(&self.config.prompts);
-        let mut prompt = self.ask(&format!("{request}{}", names::IMG), &marked.pictures)?;
+        let mut request = marked.request(&self.config.prompts);
+        request.template(names::IMG);
+        let mut prompt = self.ask(&request, &marked.pictures)?;
         prompt.ids.pop();
         Ok(prompt)
     }
@@ -244,12 +347,9 @@ impl Prompter<'_> {
     ///
     /// # Errors
     /// As [`Prompter::conversation`].
-    pub fn ask(&self, text: &str, pictures: &[RgbImage]) -> Result<Prompt, PromptError> {
-        let (given, queries) = (pictures.len(), self.config.causal.queries);
-        let context = self.config.lm.context;
-        let ids = self
-            .tokenizer
-            .encode_prompt(text, given, queries, context)?;
+    pub fn ask(&self, text: &PromptText, pictures: &[RgbImage]) -> Result<Prompt, PromptError> {
+        let (queries, context) = (self.config.causal.queries, self.config.lm.context);
+        let ids = self.tokenizer.encode_prompt(text, queries, context)?;
         let visual = self.embed(pictures)?;
         Ok(Prompt { ids, visual })
     }
@@ -284,6 +384,7 @@ impl Prompter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Span;
 
     fn picture(shade: u8) -> RgbImage {
         RgbImage::from_pixel(1, 1, [shade; 3].into())
@@ -293,44 +394,89 @@ mod tests {
         marked.pictures.iter().map(|p| p.as_raw()[0]).collect()
     }
 
+    /// Words of people in quotes, pictures as `*`.
+    fn shown(text: &PromptText) -> String {
+        let show = |span: &Span| match span {
+            Span::Template(text) => text.clone(),
+            Span::Plain(text) => format!("'{text}'"),
+            Span::Picture => "*".into(),
+        };
+        text.spans().iter().map(show).collect()
+    }
+
+    fn whole(marked: &Marked) -> String {
+        "*".repeat(marked.leading) + &shown(&marked.said)
+    }
+
     #[test]
     fn marks_are_filled_in_order() {
         let videos = vec![vec![picture(7), picture(8)]];
         let text = "a <image> b <video> c [<IMG_PLH>]";
         let marked = Marked::new(text, vec![picture(1), picture(2)], videos.clone()).expect("fits");
-        assert_eq!(marked.text, "a <image> b <image><image> c <image>");
+        assert_eq!(whole(&marked), "'a '*' b '**' c '*");
         assert_eq!((shades(&marked), marked.leading), (vec![1, 7, 8, 2], 0));
         let marked = Marked::new("what?", vec![picture(1)], videos.clone()).expect("fits");
-        assert_eq!(marked.whole(), "<image><image><image>what?");
+        assert_eq!(whole(&marked), "***'what?'");
         assert_eq!((shades(&marked), marked.leading), (vec![7, 8, 1], 3));
         let marked = Marked::new("<image>?", vec![picture(1)], videos).expect("fits");
-        assert_eq!(marked.whole(), "<image><image><image>?");
+        assert_eq!(whole(&marked), "***'?'");
         assert_eq!((shades(&marked), marked.leading), (vec![7, 8, 1], 2));
+    }
+
+    #[test]
+    fn a_mark_behind_a_backslash_is_text() {
+        let said = |text: &str, pictures: usize| {
+            let marked = Marked::new(text, vec![picture(1); pictures], vec![]).expect("fits");
+            whole(&marked)
+        };
+        assert_eq!(said(r"a \<image> tag", 0), "'a ''<image> tag'");
+        assert_eq!(said(r"a \<image> tag", 1), "*'a ''<image> tag'");
+        assert_eq!(said(r"\<video>, <image>", 1), "'<video>, '*");
+        assert_eq!(
+            said(r"\[<IMG_PLH>]\<image><image>", 1),
+            "'[<IMG_PLH>]''<image>'*"
+        );
+        assert_eq!(
+            said(r"C:\pic \<images \\<image>", 0),
+            r"'C:\pic \<images \''<image>'"
+        );
+    }
+
+    #[test]
+    fn what_is_said_and_shown_piece_by_piece_has_no_marks() {
+        let mut marked = Marked::default();
+        marked.say("");
+        marked.show(picture(1));
+        marked.say("is <image> a tag");
+        marked.show(picture(2));
+        marked.say("<video>?");
+        assert_eq!(whole(&marked), "*'is <image> a tag'*'<video>?'");
+        assert_eq!((shades(&marked), marked.leading), (vec![1, 2], 1));
     }
 
     #[test]
     fn templates_put_pictures_where_the_model_learned_them() {
         let one = |text: &str| Marked::new(text, vec![picture(1)], vec![]).expect("fits");
-        let words = Marked::new("a dog", vec![], vec![]).expect("fits");
+        let words = Marked::words("a dog");
         let special = EmuConfig::tiny().special;
 
         let instruct = EmuConfig::tiny().instruct().prompts;
-        assert_eq!(
-            one("what?").turn(&instruct),
-            "[USER]: <image>what? [ASSISTANT]:"
-        );
-        assert_eq!(
-            one("a <image>?").turn(&instruct),
-            "[USER]: a <image>? [ASSISTANT]:"
-        );
-        assert_eq!(one("like").request(&instruct), "<image>like");
+        let turn = |marked: Marked| shown(&marked.turn(&instruct));
+        assert_eq!(turn(one("what?")), "[USER]: *'what?' [ASSISTANT]:");
+        assert_eq!(turn(one("a <image>?")), "[USER]: 'a '*'?' [ASSISTANT]:");
+        assert_eq!(shown(&one("like").request(&instruct)), "*'like'");
 
         let mini = EmuConfig::emu_mini(400, special).prompts;
-        assert_eq!(one("what?").turn(&mini), "<image>[USER]what?[ASSISTANT]");
-        assert_eq!(words.turn(&mini), "[USER]a dog[ASSISTANT]");
-        assert_eq!(one("<image> a cat").turn(&mini), "<image> a cat");
-        assert_eq!(words.request(&mini), "[USER]a dog[ASSISTANT]");
-        assert_eq!(one("<image>").request(&mini), "<image>");
+        let turn = |marked: &Marked| shown(&marked.turn(&mini));
+        assert_eq!(turn(&one("what?")), "*[USER]'what?'[ASSISTANT]");
+        assert_eq!(turn(&words), "[USER]'a dog'[ASSISTANT]");
+        assert_eq!(turn(&one("<image> a cat")), "*' a cat'");
+        let request = |marked: &Marked| shown(&marked.request(&mini));
+        assert_eq!(request(&words), "[USER]'a dog'[ASSISTANT]");
+        assert_eq!(request(&one("<image>")), "*");
+        // Braces of people are no places of a template.
+        let braces = Marked::words("{} {pictures} {0}");
+        assert_eq!(turn(&braces), "[USER]'{} {pictures} {0}'[ASSISTANT]");
     }
 
     #[test]
@@ -346,6 +492,12 @@ mod tests {
                 .expect_err(text)
                 .to_string();
             assert!(message.contains("marks"), "{message}");
+            let mark = if text.contains("video") {
+                r"\<video>"
+            } else {
+                r"\<image>"
+            };
+            assert!(message.contains(mark), "{message}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! B batch, N tokens (class token first), D width, H heads, E width of the joint space, K concepts.
 
+use ::image::imageops;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::init::{Init, param};
@@ -327,7 +328,7 @@ impl SafetyChecker {
     /// Whether each picture is flagged, shapes as in [`SafetyChecker::cosines`].
     ///
     /// # Errors
-    /// Where the device fails to give back the cosines.
+    /// Where the device fails to give back the cosines, or one of them is not finite: then nothing is known of the picture.
     pub async fn flagged(&self, images: Tensor<4>) -> Result<Vec<bool>, GenerateError> {
         let Cosines {
             concepts,
@@ -339,6 +340,10 @@ impl SafetyChecker {
         let special_care = read(special_care).await?;
         let thresholds = read(self.concept_embeds_weights.val()).await?;
         let special_thresholds = read(self.special_care_embeds_weights.val()).await?;
+        let scores = [&concepts, &special_care, &thresholds, &special_thresholds];
+        if scores.into_iter().flatten().any(|score| !score.is_finite()) {
+            return Err(GenerateError::NotFinite);
+        }
         let rows = concepts.chunks(k).zip(special_care.chunks(k2));
         Ok(rows
             .map(|(row, special)| is_flagged(row, &thresholds, special, &special_thresholds))
@@ -379,11 +384,14 @@ pub enum CheckError {
     Device(#[from] GenerateError),
 }
 
+/// Pixels that a side of a blurred preview is drawn from.
+const BLURRED: u32 = 6;
+
 /// What every further score is raised by once a concept of special care was met.
 const SPECIAL_CARE: f64 = 0.01;
 
 /// The rule of the reference: scores are cosine minus threshold, rounded to three digits before they are held against
-/// zero; a concept of special care raises all scores after it.
+/// zero; a concept of special care raises all scores after it. A score that is not finite flags: it clears nothing.
 pub fn is_flagged(
     concepts: &[f32],
     thresholds: &[f32],
@@ -392,7 +400,7 @@ pub fn is_flagged(
 ) -> bool {
     let positive = |cosine: f32, threshold: f32, adjustment: f64| {
         let score = f64::from(cosine) - f64::from(threshold) + adjustment;
-        libm::rint(score * 1000.0) > 0.0
+        !score.is_finite() || libm::rint(score * 1000.0) > 0.0
     };
     let mut adjustment = 0.0;
     for (cosine, threshold) in special.iter().zip(special_thresholds) {
@@ -404,6 +412,19 @@ pub fn is_flagged(
         .iter()
         .zip(thresholds)
         .any(|(cosine, threshold)| positive(*cosine, *threshold, adjustment))
+}
+
+/// Blurs a preview beyond recognition: what a picture shows before it was checked. Its colours and their places remain.
+pub fn blur(preview: &RgbImage) -> RgbImage {
+    let (width, height) = preview.dimensions();
+    let cells = |side: u32| side.clamp(1, BLURRED);
+    let small = imageops::resize(
+        preview,
+        cells(width),
+        cells(height),
+        imageops::FilterType::Triangle,
+    );
+    imageops::resize(&small, width, height, imageops::FilterType::Triangle)
 }
 
 /// Blacks out the flagged ones of a list of pictures of 8-bit values.
@@ -495,14 +516,66 @@ mod tests {
     }
 
     #[test]
+    fn a_score_that_is_not_finite_flags() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(is_flagged(&[odd], &[0.2], &[], &[]), "{odd}");
+            assert!(is_flagged(&[0.0, odd, 0.0], &[0.2; 3], &[0.0], &[1.0]));
+            assert!(is_flagged(&[0.0], &[odd], &[], &[]), "{odd}");
+            // Of special care, it makes the others stricter.
+            assert!(is_flagged(&[0.195], &[0.2], &[odd], &[0.3]), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_checker_that_computes_no_numbers_clears_nothing() {
+        let device = Device::flex();
+        let config = SafetyConfig::from_transformers(&tiny()).unwrap();
+        let mut checker = config.init(&device).unwrap();
+        let picture = RgbImage::from_pixel(40, 30, [9, 90, 200].into());
+        let check = |checker: &SafetyChecker| {
+            burn::tensor::read_sync(checker.check(&picture, &config, &device))
+        };
+        assert!(check(&checker).is_ok());
+        let broken = |param: Param<Tensor<1>>| param.map(|values| values.mul_scalar(f32::NAN));
+        let mut other = checker.clone();
+        other.concept_embeds_weights = broken(other.concept_embeds_weights);
+        let error = check(&other).expect_err("thresholds that are no numbers");
+        assert!(error.to_string().contains("not finite"), "{error}");
+        let norm = &mut checker.vision_model.post_layernorm;
+        norm.weight = broken(norm.weight.clone());
+        let error = check(&checker).expect_err("cosines that are no numbers");
+        assert!(error.to_string().contains("not finite"), "{error}");
+    }
+
+    #[test]
+    fn blurred_previews_show_no_details() {
+        // Stripes of two pixels are gone, two halves are not.
+        let striped = RgbImage::from_fn(96, 64, |x, y| {
+            let shade = if x / 2 % 2 == 0 { 255 } else { 0 };
+            [shade, if y < 32 { 200 } else { 20 }, shade].into()
+        });
+        let blurred = blur(&striped);
+        assert_eq!(blurred.dimensions(), (96, 64));
+        let reds: Vec<u8> = blurred.pixels().map(|p| p.0[0]).collect();
+        let (least, most) = (reds.iter().min().unwrap(), reds.iter().max().unwrap());
+        assert!(most - least < 24, "{least} to {most}");
+        assert!(blurred.get_pixel(48, 4).0[1] > 150 && blurred.get_pixel(48, 60).0[1] < 70);
+        // As of the rough previews of small pictures.
+        assert_eq!(blur(&RgbImage::new(1, 3)).dimensions(), (1, 3));
+    }
+
+    fn tiny() -> Value {
+        json!({"projection_dim": 32, "vision_config": {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+            "image_size": 28, "patch_size": 14}})
+    }
+
+    #[test]
     fn settled_tables_are_unpacked() {
         use emu_kernels::packed::{self, Packed, Scheme};
 
         let device = Device::flex();
-        let config = json!({"projection_dim": 32, "vision_config": {
-            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
-            "image_size": 28, "patch_size": 14}});
-        let config = SafetyConfig::from_transformers(&config).unwrap();
+        let config = SafetyConfig::from_transformers(&tiny()).unwrap();
         let mut checker = config.init(&device).unwrap();
         let pack = |param: &mut Param<Tensor<2>>| {
             let [out, width] = param.lazy_shape().dims();

@@ -128,6 +128,20 @@ pub enum PackError {
         /// Name of the tensor.
         tensor: String,
     },
+    /// Rows of a tensor that came before.
+    #[error(
+        "{file} brings rows {begin} to {end} of the tensor `{tensor}`, which came before. Give each shard once, or unload its component first."
+    )]
+    RowsTwice {
+        /// Name of the shard.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// The first row.
+        begin: usize,
+        /// The row after the last.
+        end: usize,
+    },
     /// A tensor of another shape.
     #[error(
         "{file}: tensor `{tensor}` is {found}, but {expected} is needed. The file belongs to another model or is damaged."
@@ -341,6 +355,7 @@ impl PackError {
             Self::WrongDtype { .. } => "wrong-dtype",
             Self::MissingTensor { .. } => "missing-tensor",
             Self::UnknownTensor { .. } => "unknown-tensor",
+            Self::RowsTwice { .. } => "rows-twice",
             Self::Misshapen { .. } => "misshapen",
             Self::WrongLength { .. } => "wrong-length",
             Self::TooLarge { .. } => "too-large",

@@ -5,7 +5,7 @@ use emu_model::diffusion::{Decoder, DecoderConfig, Denoise, Preview};
 use emu_model::generate::ImageEmbedder;
 use emu_model::pack;
 use emu_model::prompt::{Marked, Prompter};
-use emu_model::safety::black_out;
+use emu_model::safety::{black_out, blur};
 use wasm_bindgen::JsValue;
 
 use crate::engine::Engine;
@@ -26,7 +26,7 @@ pub async fn imagine(
     let negative = match &draw.negative {
         None => None,
         Some(text) => {
-            let unwanted = Marked::new(text, vec![], vec![]).map_err(Failure::from)?;
+            let unwanted = Marked::words(text);
             Some(regress(listener, prompter, &unwanted).await?)
         }
     };
@@ -47,7 +47,7 @@ async fn regress(
         .tell(&event("prefill", &[("tokens", tokens.into())]))
         .await?;
     loop {
-        if let Some(embeddings) = embedder.step() {
+        if let Some(embeddings) = embedder.step().map_err(Failure::from)? {
             return Ok(embeddings);
         }
         listener
@@ -70,14 +70,13 @@ pub async fn walk(
         engine.need(listener, pack::SAFETY).await?;
     }
     let (decoder, config) = decoder(engine)?;
-    let options = draw.options(&config, seed);
+    let options = draw.options(&config, seed)?;
+    let every = draw.preview_every()?;
     let mut walk =
         Denoise::new(&decoder, &config, condition, negative, &options).map_err(Failure::from)?;
     while !walk.is_done() {
         let (step, total) = walk.progress();
-        let due = draw.preview_every > 0
-            && (step + 1).is_multiple_of(draw.preview_every)
-            && step + 1 < total;
+        let due = every > 0 && (step + 1).is_multiple_of(every) && step + 1 < total;
         let preview = if due { Preview::Rough } else { Preview::None };
         let progress = walk.step(preview).await.map_err(Failure::from)?;
         let mut fields = vec![
@@ -85,7 +84,12 @@ pub async fn walk(
             ("steps", progress.total.into()),
         ];
         if let Some(image) = progress.previews.first() {
-            fields.push(("preview", object(&picture(image))));
+            // Nothing is shown clearly before it was checked.
+            let shown = match checks {
+                true => picture(&blur(image)),
+                false => picture(image),
+            };
+            fields.push(("preview", object(&shown)));
         }
         listener.tell(&event("denoise", &fields)).await?;
     }

@@ -13,14 +13,14 @@ use emu_model::image::RgbImage;
 use emu_model::pack::{self, LoadError};
 use emu_model::prompt::{Conversation, Marked, Prompter, Turn};
 use emu_model::streamed::Streamed;
-use emu_model::tokenizer::{EmuTokenizer, IMAGE_MARK};
+use emu_model::tokenizer::EmuTokenizer;
 use js_sys::{Array, Function};
 use wasm_bindgen::prelude::*;
 
 use crate::draw;
 use crate::error::Failure;
 use crate::events::{Listener, event, object, rows};
-use crate::request::{self, Message, Part, Request, Role};
+use crate::request::{self, Draw, Message, Part, Request, Role, Text};
 use crate::speak;
 
 thread_local! {
@@ -195,9 +195,13 @@ impl Engine {
                 draw,
                 seed,
             } => {
+                check(&text)?;
+                if images {
+                    self.check(&draw)?;
+                }
                 let (emu, config) = self.emu()?;
                 let prompter = self.prompter(&emu, &config);
-                let conversation = conversation(&config, messages, &pictures)?;
+                let conversation = conversation(&messages, &pictures)?;
                 let prompt = prompter
                     .conversation(&conversation)
                     .map_err(Failure::from)?;
@@ -214,6 +218,7 @@ impl Engine {
                 .await
             }
             Request::Caption { text, seed } => {
+                check(&text)?;
                 let (emu, config) = self.emu()?;
                 let picture = one(pictures)?;
                 let prompt = self
@@ -223,6 +228,7 @@ impl Engine {
                 speak::chat(self, listener, (&emu, &config), &prompt, &text, None, seed).await
             }
             Request::Image { parts, draw, seed } => {
+                self.check(&draw)?;
                 self.need(listener, pack::DECODER).await?;
                 let (emu, config) = self.emu()?;
                 let prompter = self.prompter(&emu, &config);
@@ -246,6 +252,13 @@ impl Engine {
                     .await
             }
         }
+    }
+
+    /// Says before anything is fetched or computed which option of a drawing is out of range.
+    fn check(&self, draw: &Draw) -> Result<(), Failure> {
+        let model = self.model.borrow();
+        let config = model.config().decoder.as_ref();
+        config.map_or(Ok(()), |config| draw.options(config, 0).map(drop))
     }
 
     /// The model, shared: what runs keeps it, whatever happens to the engine meanwhile.
@@ -320,6 +333,12 @@ pub fn usage(prompt_tokens: usize, tokens: usize, finish: &str, cost: Cost) -> J
     )
 }
 
+/// Says before anything is computed which option of a text is out of range.
+fn check(text: &Text) -> Result<(), Failure> {
+    text.options(0, false)?;
+    text.search().map(drop)
+}
+
 fn one(pictures: Vec<RgbImage>) -> Result<RgbImage, Failure> {
     let what = "This call reads one picture. Give exactly one.";
     let [picture] =
@@ -340,44 +359,38 @@ fn taken(pictures: &[RgbImage], at: usize) -> Result<RgbImage, Failure> {
         .ok_or_else(|| Failure::new("bad-request", what()))
 }
 
-/// Text and pictures of a turn. Where every picture comes before every word, they have no marks: the model's template
-/// says where they go.
+/// Text and pictures of a turn. Text is text: a page has no marks.
 fn marked(parts: &[Part], pictures: &[RgbImage]) -> Result<Marked, Failure> {
     let mut marked = Marked::default();
-    let mut words = false;
     for part in parts {
         let indices = match part {
             Part::Text(text) => {
-                words |= !text.is_empty();
-                marked.text.push_str(text);
+                marked.say(text);
                 continue;
             }
             Part::Image(at) => std::slice::from_ref(at),
             Part::Video(frames) => frames,
         };
         for &at in indices {
-            marked.pictures.push(taken(pictures, at)?);
-            if words {
-                marked.text.push_str(IMAGE_MARK);
-            } else {
-                marked.leading += 1;
-            }
+            marked.show(taken(pictures, at)?);
         }
     }
     Ok(marked)
 }
 
-/// A conversation from messages: `system` first, then user and assistant by turns.
-fn conversation(
-    config: &EmuConfig,
-    messages: Vec<Message>,
-    pictures: &[RgbImage],
-) -> Result<Conversation, Failure> {
-    let wrong = |what: &str| Failure::new("bad-request", what);
-    let mut conversation = Conversation {
-        system: config.prompts.system.clone(),
-        turns: vec![],
+/// The words of a message, without its pictures.
+fn words(parts: &[Part]) -> String {
+    let text = |part: &Part| match part {
+        Part::Text(text) => Some(text.clone()),
+        Part::Image(_) | Part::Video(_) => None,
     };
+    parts.iter().filter_map(text).collect()
+}
+
+/// A conversation from messages: `system` first, then user and assistant by turns.
+fn conversation(messages: &[Message], pictures: &[RgbImage]) -> Result<Conversation, Failure> {
+    let wrong = |what: &str| Failure::new("bad-request", what);
+    let mut conversation = Conversation::default();
     for (at, message) in messages.iter().enumerate() {
         let said = marked(&message.parts, pictures)?;
         match message.role {
@@ -391,14 +404,14 @@ fn conversation(
                     "A system message has a picture. Give text alone there.",
                 ));
             }
-            Role::System => conversation.system = said.text,
+            Role::System => conversation.system = Some(words(&message.parts)),
             Role::User => conversation.turns.push(Turn {
                 user: said,
                 answer: String::new(),
             }),
             Role::Assistant => match conversation.turns.last_mut() {
                 // Pictures that the model drew are not shown to it again.
-                Some(turn) => turn.answer.push_str(&said.text.replace(IMAGE_MARK, "")),
+                Some(turn) => turn.answer.push_str(&words(&message.parts)),
                 None => {
                     return Err(wrong(
                         "The conversation starts with the assistant. Start with the user.",

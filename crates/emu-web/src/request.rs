@@ -2,10 +2,11 @@
 
 use emu_kernels::sample::{Processors, Sampling};
 use emu_model::diffusion::{DecoderConfig, DrawOptions, SamplerKind};
-use emu_model::generate::{BeamOptions, TextOptions};
-use emu_model::image::{Limits, RgbImage, decode};
+use emu_model::generate::{BeamOptions, GenerateError, TextOptions};
+use emu_model::image::{Limits, RgbImage, decode, over_white};
 use js_sys::{Array, Reflect, Uint8Array, Uint8ClampedArray};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use wasm_bindgen::{JsCast, JsValue};
 
 use crate::error::Failure;
@@ -70,71 +71,140 @@ pub enum Part {
     Video(Vec<usize>),
 }
 
-/// How text is made; the defaults are those of the command line.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Text {
-    max_new_tokens: usize,
-    temperature: f32,
-    top_k: usize,
-    top_p: f32,
-    repetition_penalty: f32,
-    no_repeat_ngram: usize,
-    pub beams: usize,
-    length_penalty: f32,
+/// An option as it was given: JSON has no NaN and no infinities, which come as null.
+type Given = Option<Value>;
+
+/// Also null is something that was given.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Given, D::Error> {
+    Value::deserialize(from).map(Some)
 }
 
-impl Default for Text {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: 128,
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            no_repeat_ngram: 0,
-            beams: 1,
-            length_penalty: -1.0,
-        }
+/// An option of another kind than it should be, in the words of the model's own complaint.
+fn wrong(option: &'static str, value: &Value, advice: &'static str) -> Failure {
+    let value = match value {
+        Value::Null => "not a number".to_owned(),
+        value => value.to_string(),
+    };
+    let wrong = GenerateError::Option {
+        option,
+        value,
+        advice,
+    };
+    Failure::new("bad-request", wrong.to_string())
+}
+
+/// A number; NaN where JSON could not say which.
+fn number(option: &'static str, given: &Given, default: f64) -> Result<f64, Failure> {
+    match given {
+        None => Ok(default),
+        Some(Value::Null) => Ok(f64::NAN),
+        Some(value) => value
+            .as_f64()
+            .ok_or_else(|| wrong(option, value, "Give a number.")),
     }
+}
+
+/// A whole number from 0 on.
+fn whole(option: &'static str, given: &Given, default: usize) -> Result<usize, Failure> {
+    // JSON of JavaScript writes whole numbers without a fraction up to 10^21.
+    match given {
+        None => Ok(default),
+        Some(value) => { value.as_u64() }
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| wrong(option, value, "Give a whole number that is not negative.")),
+    }
+}
+
+/// How text is made; the defaults are those of the command line.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Text {
+    #[serde(deserialize_with = "given")]
+    max_new_tokens: Given,
+    #[serde(deserialize_with = "given")]
+    temperature: Given,
+    #[serde(deserialize_with = "given")]
+    top_k: Given,
+    #[serde(deserialize_with = "given")]
+    top_p: Given,
+    #[serde(deserialize_with = "given")]
+    repetition_penalty: Given,
+    #[serde(deserialize_with = "given")]
+    no_repeat_ngram: Given,
+    #[serde(deserialize_with = "given")]
+    beams: Given,
+    #[serde(deserialize_with = "given")]
+    length_penalty: Given,
 }
 
 impl Text {
-    fn processors(&self) -> Processors {
-        Processors {
-            repetition_penalty: self.repetition_penalty,
-            no_repeat_ngram: self.no_repeat_ngram,
+    /// Tokens at most where the caller does not say.
+    const TOKENS: usize = 128;
+
+    /// Positions that are kept for what follows a prompt.
+    ///
+    /// # Errors
+    /// `bad-option` where the number of new tokens is none.
+    pub fn room(&self, images: bool, context: usize) -> Result<usize, Failure> {
+        Ok(match images {
+            true => context,
+            false => whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?.min(context),
+        })
+    }
+
+    fn processors(&self) -> Result<Processors, Failure> {
+        Ok(Processors {
+            repetition_penalty: number("repetitionPenalty", &self.repetition_penalty, 1.0)? as f32,
+            no_repeat_ngram: whole("noRepeatNgram", &self.no_repeat_ngram, 0)?,
             min_length: 0,
-        }
+        })
+    }
+
+    /// Whether the text is searched for.
+    ///
+    /// # Errors
+    /// `bad-option` names an option that is out of range.
+    pub fn searches(&self) -> Result<bool, Failure> {
+        Ok(self.search()?.beams > 1)
     }
 
     /// For a generation of one sequence.
-    pub fn options(&self, seed: u64, images: bool) -> TextOptions {
-        TextOptions {
-            max_new_tokens: self.max_new_tokens,
-            processors: self.processors(),
+    ///
+    /// # Errors
+    /// `bad-option` names an option that is out of range.
+    pub fn options(&self, seed: u64, images: bool) -> Result<TextOptions, Failure> {
+        let options = TextOptions {
+            max_new_tokens: whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?,
+            processors: self.processors()?,
             sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
+                temperature: number("temperature", &self.temperature, 0.0)? as f32,
+                top_k: whole("topK", &self.top_k, 0)?,
+                top_p: number("topP", &self.top_p, 1.0)? as f32,
             },
             seed,
             images,
             // Where a picture would begin that nobody draws, the text is at its end.
             ban_images: false,
             ..Default::default()
-        }
+        };
+        options.validate()?;
+        Ok(options)
     }
 
     /// For a search.
-    pub fn search(&self) -> BeamOptions {
-        BeamOptions {
-            beams: self.beams,
-            max_new_tokens: self.max_new_tokens,
-            length_penalty: self.length_penalty,
-            processors: self.processors(),
+    ///
+    /// # Errors
+    /// `bad-option` names an option that is out of range.
+    pub fn search(&self) -> Result<BeamOptions, Failure> {
+        let options = BeamOptions {
+            beams: whole("beams", &self.beams, 1)?,
+            max_new_tokens: whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?,
+            length_penalty: number("lengthPenalty", &self.length_penalty, -1.0)? as f32,
+            processors: self.processors()?,
             ban_images: true,
-        }
+        };
+        options.validate()?;
+        Ok(options)
     }
 }
 
@@ -142,28 +212,46 @@ impl Text {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Draw {
-    width: Option<usize>,
-    height: Option<usize>,
-    steps: Option<usize>,
+    #[serde(deserialize_with = "given")]
+    width: Given,
+    #[serde(deserialize_with = "given")]
+    height: Given,
+    #[serde(deserialize_with = "given")]
+    steps: Given,
     scheduler: Option<SamplerKind>,
-    guidance: Option<f64>,
+    #[serde(deserialize_with = "given")]
+    guidance: Given,
     pub negative: Option<String>,
-    /// A preview with every so manieth step; 0: none.
-    pub preview_every: usize,
+    #[serde(deserialize_with = "given")]
+    preview_every: Given,
 }
 
 impl Draw {
     /// With the model's own choices where nothing was said.
-    pub fn options(&self, config: &DecoderConfig, seed: u64) -> DrawOptions {
+    ///
+    /// # Errors
+    /// `bad-option` or `picture-size` names an option that is out of range.
+    pub fn options(&self, config: &DecoderConfig, seed: u64) -> Result<DrawOptions, Failure> {
         let own = DrawOptions::new(config, seed);
-        DrawOptions {
-            width: self.width.unwrap_or(own.width),
-            height: self.height.unwrap_or(own.height),
-            steps: self.steps.unwrap_or(own.steps),
+        let options = DrawOptions {
+            width: whole("width", &self.width, own.width)?,
+            height: whole("height", &self.height, own.height)?,
+            steps: whole("steps", &self.steps, own.steps)?,
             sampler: self.scheduler.unwrap_or(own.sampler),
-            guidance: self.guidance.unwrap_or(own.guidance),
+            guidance: number("guidance", &self.guidance, own.guidance)?,
             seed,
-        }
+        };
+        self.preview_every()?;
+        options.validate(config)?;
+        Ok(options)
+    }
+
+    /// A preview with every so manieth step; 0: none.
+    ///
+    /// # Errors
+    /// `bad-request` where it is no whole number.
+    pub fn preview_every(&self) -> Result<usize, Failure> {
+        whole("previewEvery", &self.preview_every, 0)
     }
 }
 
@@ -220,13 +308,5 @@ fn picture(value: &JsValue) -> Result<RgbImage, Failure> {
         ));
     }
     let rgba = pixels.to_vec();
-    if rgba.len() != width as usize * height as usize * 4 {
-        return Err(wrong());
-    }
-    // As the decoders do: colours as they are, transparency dropped.
-    let rgb = rgba
-        .chunks_exact(4)
-        .flat_map(|p| [p[0], p[1], p[2]])
-        .collect();
-    RgbImage::from_raw(width, height, rgb).ok_or_else(wrong)
+    over_white(&rgba, width, height).ok_or_else(wrong)
 }

@@ -17,7 +17,7 @@ use emu_kernels::variants;
 use serde_json::{Value, json};
 
 use super::copy_bandwidth;
-use crate::args::{BenchArgs, DeviceName};
+use crate::args::BenchArgs;
 use crate::output::{json_line, print_now, spinner};
 
 /// What is run, and its sizes.
@@ -365,8 +365,8 @@ impl Work {
                 let mut cache = LayerCache::new(1, heads, length + 1, size, device);
                 let tables = RopeTables::upto(length + 1, size, 10_000.0, device);
                 let row = 3 * heads * size;
-                ops::rope_append(random([1, length, row], device), &tables, &mut cache);
-                let q = ops::rope_append(random([1, 1, row], device), &tables, &mut cache);
+                ops::rope_append(random([1, length, row], device), &tables, &mut cache)?;
+                let q = ops::rope_append(random([1, 1, row], device), &tables, &mut cache)?;
                 Box::new(move || drop(ops::decode_attention(q.clone(), &cache, None)))
             }
             Self::Attention {
@@ -528,10 +528,13 @@ fn product_peak(device: &Device, effort: Effort) -> Result<(f64, usize)> {
 
 /// Measures every kernel.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    if matches!(args.model.device.device, DeviceName::Cpu) {
-        bail!("These are the kernels of GPUs. Leave out --device cpu: a software adapter will do.");
-    }
-    let opened = open(DeviceChoice::Gpu)?;
+    let opened = open(match args.model.device.choice()? {
+        DeviceChoice::Cpu => bail!(
+            "These are the kernels of GPUs. Leave out --device cpu: a software adapter will do."
+        ),
+        DeviceChoice::Auto => DeviceChoice::Gpu,
+        chosen => chosen,
+    })?;
     let device = &opened.device;
     let waiting = spinner("measuring");
     let (batch, all, product) = if args.quick {

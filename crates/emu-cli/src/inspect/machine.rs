@@ -1,7 +1,6 @@
 //! What this machine offers.
 
-use emu_kernels::burn::tensor::read_sync;
-use emu_kernels::burn::tensor::wgpu::wgpu;
+use emu_kernels::adapters;
 use emu_kernels::device::{DeviceChoice, open};
 use emu_kernels::packed::keeps_halves;
 
@@ -10,8 +9,8 @@ use emu_kernels::packed::keeps_halves;
 pub struct Machine {
     /// For people; `none` where it could not be opened.
     pub device: String,
-    /// Bytes of main memory that a program can have, where the weights lie in it. What a graphics card has of its own
-    /// no interface tells.
+    /// Bytes of main memory that a program can have, where the weights lie in it; else bytes of the graphics card, where its
+    /// driver says.
     pub memory: Option<u64>,
     /// Bytes of the largest buffer that can be made and bound.
     pub largest_buffer: Option<u64>,
@@ -36,42 +35,17 @@ impl Machine {
                 };
             }
         };
-        let adapter = adapter(&opened.name);
-        let discrete = adapter.as_ref().is_some_and(|(kind, _)| {
-            matches!(
-                kind,
-                wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu
-            )
-        });
+        let adapter = adapters::list().into_iter();
+        let adapter = { adapter }.find(|a| format!("{} ({})", a.name, a.backend) == opened.name);
+        let own = { adapter.as_ref() }.filter(|adapter| !adapter.shares_memory());
         Self {
             halves: keeps_halves(&opened.device),
             device: opened.name,
-            memory: if discrete { None } else { memory_available() },
-            largest_buffer: adapter.map(|(_, largest)| largest),
+            memory: own.map_or_else(memory_available, |adapter| adapter.memory),
+            largest_buffer: adapter.map(|a| a.largest_buffer.min(a.largest_binding)),
             trouble: None,
         }
     }
-}
-
-/// Kind of the adapter of this name, and the largest buffer it can bind; none for the CPU.
-fn adapter(name: &str) -> Option<(wgpu::DeviceType, u64)> {
-    if name.starts_with("CPU (") {
-        return None;
-    }
-    let backends = wgpu::Backends::PRIMARY;
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let adapters = read_sync(instance.enumerate_adapters(backends));
-    let found = adapters.into_iter().find(|adapter| {
-        let info = adapter.get_info();
-        format!("{} ({:?})", info.name, info.backend) == name
-    })?;
-    let limits = found.limits();
-    let binding = limits.max_storage_buffer_binding_size;
-    let largest = limits.max_buffer_size.min(binding);
-    Some((found.get_info().device_type, largest))
 }
 
 /// Memory that programs can have, where the system says so.

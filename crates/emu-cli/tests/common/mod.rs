@@ -45,6 +45,24 @@ pub fn emu(arguments: &[&str]) -> Said {
     said(&command(arguments).output().expect("the program starts"))
 }
 
+/// Runs `emu` with these variables in its environment; none: without the variable.
+pub fn emu_in(variables: &[(&str, Option<&str>)], arguments: &[&str]) -> Said {
+    let mut command = command(arguments);
+    for (name, value) in variables {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    said(&command.output().expect("the program starts"))
+}
+
+/// An environment in which no graphics driver is found.
+pub const NO_DRIVERS: [(&str, Option<&str>); 2] = [
+    ("VK_DRIVER_FILES", Some("/nonexistent.json")),
+    ("VK_ICD_FILENAMES", Some("/nonexistent.json")),
+];
+
 /// Runs `emu` with text on its standard input.
 pub fn emu_with_input(arguments: &[&str], input: &str) -> Said {
     use std::io::Write;

@@ -3,6 +3,7 @@
 //! B pictures, N embeddings of a picture, D their width, L latent channels, H height and W width of the latents.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::late::{self, Done};
@@ -32,12 +33,18 @@ pub enum DrawError {
         /// Longest side.
         largest: usize,
     },
-    /// Guidance that is not a number.
-    #[error(
-        "The guidance is {0}, which is no number to multiply by. Use 1 for none, 3 to 10 usually."
-    )]
+    /// Guidance that is not a number, or too far from usual ones.
+    #[error("The guidance is {0}. Give a number from 0 to 100: 1 for none, 3 to 10 usually.")]
     Guidance(f64),
-    /// Too many or no steps, or a wrong configuration.
+    /// No steps, or more than there are noise levels.
+    #[error("The steps are {steps}. Give a whole number from 1 to {most}; 20 to 50 are usual.")]
+    Steps {
+        /// What was asked for.
+        steps: usize,
+        /// Noise levels.
+        most: usize,
+    },
+    /// A wrong configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Embeddings of another shape than the model's.
@@ -67,7 +74,7 @@ impl DrawError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Size { .. } => "picture-size",
-            Self::Guidance(_) => "bad-option",
+            Self::Guidance(_) | Self::Steps { .. } => "bad-option",
             Self::Config(_) => "config",
             Self::Shape { .. } => "condition-shape",
             Self::Device(_) => "device",
@@ -105,6 +112,37 @@ impl DrawOptions {
             seed,
         }
     }
+
+    /// Checks the options against what a model can draw.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn validate(&self, config: &DecoderConfig) -> Result<(), DrawError> {
+        let (width, height) = (self.width, self.height);
+        let factor = config.vae.factor();
+        let fits = |side: usize| side > 0 && side <= LARGEST && side.is_multiple_of(factor);
+        if !fits(width) || !fits(height) {
+            return Err(DrawError::Size {
+                width,
+                height,
+                factor,
+                largest: LARGEST,
+            });
+        }
+        self.validate_walk(config)
+    }
+
+    /// As [`DrawOptions::validate`], whatever the size.
+    fn validate_walk(&self, config: &DecoderConfig) -> Result<(), DrawError> {
+        if !GUIDANCE.contains(&self.guidance) {
+            return Err(DrawError::Guidance(self.guidance));
+        }
+        let (steps, most) = (self.steps, config.scheduler.train_timesteps);
+        match (1..=most).contains(&steps) {
+            true => Ok(()),
+            false => Err(DrawError::Steps { steps, most }),
+        }
+    }
 }
 
 /// What a step is to show.
@@ -132,6 +170,8 @@ pub struct Progress {
 
 /// Longest side of a picture.
 const LARGEST: usize = 4096;
+/// How far predictions can be led.
+const GUIDANCE: RangeInclusive<f64> = 0.0..=100.0;
 
 /// A picture, or several, being drawn. Dropping it cancels.
 #[derive(Debug)]
@@ -172,17 +212,9 @@ impl<'a> Denoise<'a> {
         negative: Option<Tensor<3>>,
         options: &DrawOptions,
     ) -> Result<Self, DrawError> {
+        options.validate(config)?;
         let factor = config.vae.factor();
         let DrawOptions { width, height, .. } = *options;
-        let fits = |side: usize| side > 0 && side <= LARGEST && side.is_multiple_of(factor);
-        if !fits(width) || !fits(height) {
-            return Err(DrawError::Size {
-                width,
-                height,
-                factor,
-                largest: LARGEST,
-            });
-        }
         let [b, ..] = condition.dims();
         let shape = [
             b,
@@ -209,10 +241,8 @@ impl<'a> Denoise<'a> {
         options: &DrawOptions,
         latents: Tensor<4>,
     ) -> Result<Self, DrawError> {
+        options.validate_walk(config)?;
         let guidance = options.guidance;
-        if !guidance.is_finite() {
-            return Err(DrawError::Guidance(guidance));
-        }
         let [b, n, d] = condition.dims();
         let wrong = |what, actual: &[usize], expected: String| DrawError::Shape {
             what,

@@ -69,7 +69,7 @@ impl<'a> BeamSearch<'a> {
     /// Runs the prompt once and lets all beams see it.
     ///
     /// # Errors
-    /// Where the prompt does not fit the context or its pictures, or there are no beams.
+    /// Where an option is out of range, or the prompt does not fit the context or its pictures.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
@@ -84,16 +84,19 @@ impl<'a> BeamSearch<'a> {
         lm: &'a Lm,
         rules: Rules,
         prompt: &Prompt,
-        options: BeamOptions,
+        mut options: BeamOptions,
     ) -> Result<Self, GenerateError> {
+        options.validate()?;
         let n = options.beams;
-        if n == 0 || considered(&rules, n) > rules.vocab {
+        if considered(&rules, n) > rules.vocab {
             return Err(GenerateError::Option {
                 option: "beams",
                 value: n.to_string(),
-                advice: "Give at least 1 and at most half of the vocabulary.",
+                advice: "Give at most half as many as the vocabulary has tokens.",
             });
         }
+        let ngram = &mut options.processors.no_repeat_ngram;
+        *ngram = (*ngram).min(rules.context + 1);
         let reserve = options.max_new_tokens.min(rules.context);
         let (mut session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         session.cache = session.cache.into_beams(n);
@@ -185,7 +188,7 @@ impl<'a> BeamSearch<'a> {
         }
         self.session.cache.reorder(&parents);
         let tokens: Vec<u32> = next.iter().map(|&(_, token, _)| token).collect();
-        self.hidden = Some(self.session.advance_tokens(&tokens));
+        self.hidden = Some(self.session.advance_tokens(&tokens)?);
         Ok(true)
     }
 

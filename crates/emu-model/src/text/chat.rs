@@ -67,6 +67,11 @@ impl ChatMl {
         })
     }
 
+    /// The tokens that begin and end turns.
+    pub(super) fn marks(&self) -> [u32; 2] {
+        [self.start, self.end]
+    }
+
     /// Appends a conversation and the start of the answer to it.
     ///
     /// # Errors

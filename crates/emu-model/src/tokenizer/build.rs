@@ -1,7 +1,6 @@
 //! From a `tokenizer.json` to an [`EmuTokenizer`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use emu_pack::FileKind;
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use super::check::check;
 use super::pieces::{Piece, Pieces};
 use super::sentencepiece::WORD_MARK;
 use super::special::{Roles, SpecialTokens, names};
-use super::{EmuTokenizer, Inner, MAX_FILE_BYTES, TokenizerError};
+use super::{EmuTokenizer, MAX_FILE_BYTES, TokenizerError};
 
 /// How pieces spell bytes and spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +111,7 @@ pub(super) fn from_value(
             },
         );
     }
-    Ok(EmuTokenizer {
-        inner: Arc::new(Inner {
-            model,
-            specials,
-            pieces: Arc::new(pieces),
-        }),
-    })
+    Ok(EmuTokenizer::assemble(model, specials, pieces))
 }
 
 /// Every node of a component, sequences opened.

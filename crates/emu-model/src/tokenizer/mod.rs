@@ -26,11 +26,14 @@ use tokenizers::Tokenizer;
 pub use error::TokenizerError;
 pub use pieces::DecodeStream;
 pub use plain::{Merging, PlainTokenizer, Role, Vocabulary};
-pub use prompt::{IMAGE_MARK, RELEASED_MARK, expand_pictures, instruct_prompt, picture_block};
+pub use prompt::{
+    IMAGE_MARK, PromptText, RELEASED_MARK, Span, expand_pictures, instruct_prompt, picture_block,
+};
 pub use special::{Roles, SpecialTokens, names};
 pub use splitting::Splitting;
 
 use pieces::{Pieces, Writer};
+use special::{Control, Controls, Cutter, Segment};
 
 /// Longest text that is encoded at once, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -62,9 +65,13 @@ pub struct EmuTokenizer {
 }
 
 struct Inner {
+    /// Encodes text alone: its special tokens are found here, not by the library.
     model: Tokenizer,
     specials: SpecialTokens,
+    controls: Controls,
     pieces: Arc<Pieces>,
+    /// For each byte, a token that stands for it alone.
+    bytes: Vec<Option<u32>>,
 }
 
 impl std::fmt::Debug for EmuTokenizer {
@@ -76,6 +83,29 @@ impl std::fmt::Debug for EmuTokenizer {
 }
 
 impl EmuTokenizer {
+    /// Around a model whose special tokens are among its added ones.
+    fn assemble(mut model: Tokenizer, specials: SpecialTokens, pieces: Pieces) -> Self {
+        model.set_encode_special_tokens(true);
+        let added = model.get_added_vocabulary().get_added_tokens_decoder();
+        let others = added.iter().filter(|(_, token)| token.special);
+        let others = others.map(|(id, token)| Control {
+            spelling: token.content.clone(),
+            id: *id,
+            strips: (token.lstrip, token.rstrip),
+        });
+        let controls = Controls::new(&specials, others);
+        let bytes = pieces.bytes(|id| added.contains_key(&id));
+        Self {
+            inner: Arc::new(Inner {
+                model,
+                specials,
+                controls,
+                pieces: Arc::new(pieces),
+                bytes,
+            }),
+        }
+    }
+
     /// Reads a `tokenizer.json` that already holds Emu's special tokens: LLaMA's kind (word marks, byte fallback) or
     /// byte-level BPE.
     pub fn from_json_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
@@ -121,36 +151,110 @@ impl EmuTokenizer {
         self.inner.model.token_to_id(token)
     }
 
-    /// Token ids, starting with `<s>`.
+    /// Token ids of a text in which the spelling of a special token is that token, as templates and the released code
+    /// write prompts. Starts with `<s>`. For what people wrote there is [`EmuTokenizer::encode_plain`].
+    ///
+    /// # Errors
+    /// Where the text is too long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = vec![self.inner.specials.bos];
-        self.encode_into(text, &mut ids)?;
+        ids.extend(self.encode_without_bos(text)?);
         Ok(ids)
     }
 
-    /// Token ids without a leading `<s>`.
+    /// As [`EmuTokenizer::encode`], without a leading `<s>`.
+    ///
+    /// # Errors
+    /// As [`EmuTokenizer::encode`].
     pub fn encode_without_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        fits(text.len())?;
+        let mut cutter = Cutter::new(&self.inner.controls);
+        cutter.template(text);
+        self.encode_segments(cutter.finish())
+    }
+
+    /// Token ids of what people wrote: text through and through, whatever it spells. No control token comes of it, and no
+    /// white space is stripped. Without a leading `<s>`.
+    ///
+    /// # Errors
+    /// As [`EmuTokenizer::encode`].
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        fits(text.len())?;
         let mut ids = Vec::new();
-        self.encode_into(text, &mut ids)?;
+        self.encode_text(text, &mut ids)?;
         Ok(ids)
     }
 
-    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(TokenizerError::TextTooLong {
-                bytes: text.len(),
-                max_bytes: MAX_TEXT_BYTES,
+    /// A whole prompt: templates and what people wrote, a block of `tokens_per_picture` for each picture, `<s>` first. It
+    /// must fit into `context` tokens.
+    ///
+    /// # Errors
+    /// Where a text is too long, or all of it for the context.
+    pub fn encode_prompt(
+        &self,
+        prompt: &PromptText,
+        tokens_per_picture: usize,
+        context: usize,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        fits(prompt.spans().iter().map(Span::bytes).sum())?;
+        let specials = &self.inner.specials;
+        let mut cutter = Cutter::new(&self.inner.controls);
+        cutter.special(specials.bos);
+        for span in prompt.spans() {
+            match span {
+                Span::Template(text) => cutter.template(text),
+                Span::Plain(text) => cutter.plain(text),
+                Span::Picture => {
+                    cutter.special(specials.img);
+                    (0..tokens_per_picture).for_each(|_| cutter.special(specials.image));
+                    cutter.special(specials.end_img);
+                }
+            }
+        }
+        let ids = self.encode_segments(cutter.finish())?;
+        if ids.len() > context {
+            return Err(TokenizerError::PromptTooLong {
+                tokens: ids.len(),
+                context,
             });
         }
-        for segment in self.inner.specials.split(text) {
+        Ok(ids)
+    }
+
+    fn encode_segments(&self, segments: Vec<Segment>) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = Vec::new();
+        for segment in segments {
             match segment {
-                special::Segment::Special(id) => ids.push(id),
-                special::Segment::Text(text) => {
-                    let encoding = self.inner.model.encode_fast(text, false);
-                    let encoding = encoding.map_err(|e| TokenizerError::Model {
-                        reason: e.to_string(),
-                    })?;
-                    ids.extend_from_slice(encoding.get_ids());
+                Segment::Special(id) => ids.push(id),
+                Segment::Text(text) => self.encode_text(&text, &mut ids)?,
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Appends the tokens of a text that holds no control token.
+    fn encode_text(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let Inner {
+            model,
+            specials,
+            controls,
+            bytes,
+            ..
+        } = &*self.inner;
+        let encoding = model.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| TokenizerError::Model {
+            reason: e.to_string(),
+        })?;
+        // What the vocabulary cannot express is <unk>, unless the text spells that.
+        let spelled = |id: u32| id != specials.unk || text.contains(names::UNK);
+        for &id in encoding.get_ids() {
+            match controls.get(id).filter(|_| spelled(id)) {
+                None => ids.push(id),
+                // Merges of the vocabulary made it of its letters, which are what was meant.
+                Some(control) => {
+                    let letter = |byte: u8| bytes.get(usize::from(byte)).copied().flatten();
+                    let letters = control.spelling.bytes();
+                    ids.extend(letters.map(|byte| letter(byte).unwrap_or(specials.unk)));
                 }
             }
         }
@@ -246,23 +350,15 @@ impl EmuTokenizer {
                 .collect(),
         }
     }
+}
 
-    /// A whole prompt: picture marks are expanded (see [`expand_pictures`]), the text is encoded with `<s>`, and the
-    /// result must fit into `context` tokens.
-    pub fn encode_prompt(
-        &self,
-        prompt: &str,
-        pictures: usize,
-        tokens_per_picture: usize,
-        context: usize,
-    ) -> Result<Vec<u32>, TokenizerError> {
-        let ids = self.encode(&expand_pictures(prompt, pictures, tokens_per_picture)?)?;
-        if ids.len() > context {
-            return Err(TokenizerError::PromptTooLong {
-                tokens: ids.len(),
-                context,
-            });
-        }
-        Ok(ids)
+/// Whether so many bytes of text may be encoded at once.
+fn fits(bytes: usize) -> Result<(), TokenizerError> {
+    match bytes {
+        0..=MAX_TEXT_BYTES => Ok(()),
+        _ => Err(TokenizerError::TextTooLong {
+            bytes,
+            max_bytes: MAX_TEXT_BYTES,
+        }),
     }
 }

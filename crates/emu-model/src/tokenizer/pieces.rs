@@ -45,6 +45,22 @@ impl Pieces {
     }
 }
 
+impl Pieces {
+    /// For each byte, the last token that stands for it alone, `skipped` ones aside.
+    pub fn bytes(&self, skipped: impl Fn(u32) -> bool) -> Vec<Option<u32>> {
+        let mut found = vec![None; 1 << u8::BITS];
+        for (id, piece) in (0u32..).zip(&self.0) {
+            if let Some(Piece { bytes, .. }) = piece
+                && let [byte] = bytes[..]
+                && !skipped(id)
+            {
+                found[usize::from(byte)] = Some(id);
+            }
+        }
+        found
+    }
+}
+
 /// Appends pieces to a text, keeping back bytes that may still become a character.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writer {

@@ -1,4 +1,4 @@
-//! Prompts with pictures: from marks to the tokens that the pictures' embeddings replace.
+//! Prompts before they are tokens: what templates write, what people wrote, and where pictures are.
 
 use super::TokenizerError;
 use super::special::names;
@@ -7,6 +7,72 @@ use super::special::names;
 pub const IMAGE_MARK: &str = names::IMAGE;
 /// The mark for a picture in the released code.
 pub const RELEASED_MARK: &str = "[<IMG_PLH>]";
+
+/// A piece of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// What a template writes: the spelling of a special token is that token.
+    Template(String),
+    /// What people wrote: text, whatever it spells.
+    Plain(String),
+    /// A picture.
+    Picture,
+}
+
+impl Span {
+    /// Bytes of its text.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Template(text) | Self::Plain(text) => text.len(),
+            Self::Picture => 0,
+        }
+    }
+}
+
+/// A prompt in pieces, which [`encode_prompt`](super::EmuTokenizer::encode_prompt) encodes as one text: only where a piece
+/// comes from decides whether it may write special tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PromptText {
+    spans: Vec<Span>,
+}
+
+impl PromptText {
+    /// The pieces in order.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Appends what a template writes.
+    pub fn template(&mut self, text: &str) {
+        self.push(Span::Template(text.to_owned()));
+    }
+
+    /// Appends what people wrote.
+    pub fn plain(&mut self, text: &str) {
+        self.push(Span::Plain(text.to_owned()));
+    }
+
+    /// Appends pictures.
+    pub fn pictures(&mut self, count: usize) {
+        self.spans.extend(std::iter::repeat_n(Span::Picture, count));
+    }
+
+    /// Appends another prompt.
+    pub fn append(&mut self, other: Self) {
+        self.spans.extend(other.spans);
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    fn push(&mut self, span: Span) {
+        if span.bytes() > 0 {
+            self.spans.push(span);
+        }
+    }
+}
 
 /// `[IMG]`, then `<image>` once per embedding, then `[/IMG]`.
 pub fn picture_block(tokens_per_picture: usize) -> String {

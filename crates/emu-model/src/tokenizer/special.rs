@@ -1,4 +1,4 @@
-//! Emu's special tokens, and how they cut a text into segments.
+//! Emu's special tokens, and how control tokens cut a text into segments.
 
 use serde::{Deserialize, Serialize};
 
@@ -76,8 +76,8 @@ pub struct SpecialTokens {
 
 /// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Segment<'a> {
-    Text(&'a str),
+pub(super) enum Segment {
+    Text(String),
     Special(u32),
 }
 
@@ -99,52 +99,143 @@ impl SpecialTokens {
             .chain(roles.into_iter().filter_map(|(id, name)| Some((id?, name))))
     }
 
+    /// The ids.
+    #[cfg(test)]
+    pub(super) fn all_ids(&self) -> Vec<u32> {
+        self.all().map(|(id, _)| id).collect()
+    }
+
     /// Whether `id` is one of them.
     pub fn contains(&self, id: u32) -> bool {
         self.all().any(|(special, _)| special == id)
     }
+}
 
-    /// Cuts a text at its special tokens, from left to right, and strips white space on both sides of each. Segments
-    /// that are empty then are left out.
-    pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Segment<'a>> {
-        let mut segments = Vec::new();
-        let (mut from, mut at, mut after_special) = (0, 0, false);
-        while let Some(offset) = text[at..].find(['<', '[']) {
-            at += offset;
-            // no spelling is the start of another, so the first that fits is the longest
-            match self.all().find(|(_, name)| text[at..].starts_with(name)) {
-                Some((id, name)) => {
-                    push_text(&mut segments, &text[from..at], after_special, true);
-                    segments.push(Segment::Special(id));
-                    at += name.len();
-                    (from, after_special) = (at, true);
-                }
-                None => at += 1,
-            }
-        }
-        push_text(&mut segments, &text[from..], after_special, false);
-        segments
+/// A token that only templates may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Control {
+    pub spelling: String,
+    pub id: u32,
+    /// Whether it takes the white space before it, and behind it.
+    pub strips: (bool, bool),
+}
+
+/// All control tokens of a tokenizer: Emu's, and those that its vocabulary had before.
+#[derive(Debug, Default)]
+pub(super) struct Controls {
+    /// The longest spelling first.
+    tokens: Vec<Control>,
+    /// First bytes of the spellings.
+    starts: Vec<u8>,
+}
+
+impl Controls {
+    /// Emu's special tokens strip white space on both sides; `others` do as they say.
+    pub fn new(specials: &SpecialTokens, others: impl IntoIterator<Item = Control>) -> Self {
+        let own = specials.all().map(|(id, name)| Control {
+            spelling: name.to_owned(),
+            id,
+            strips: (true, true),
+        });
+        let others = others
+            .into_iter()
+            .filter(|control| !specials.contains(control.id) && !control.spelling.is_empty());
+        let mut tokens: Vec<Control> = own.chain(others).collect();
+        tokens.sort_by_key(|control| std::cmp::Reverse(control.spelling.len()));
+        let mut starts: Vec<u8> = { tokens.iter() }
+            .filter_map(|control| control.spelling.bytes().next())
+            .collect();
+        starts.sort_unstable();
+        starts.dedup();
+        Self { tokens, starts }
+    }
+
+    /// The control token with this id.
+    pub fn get(&self, id: u32) -> Option<&Control> {
+        self.tokens.iter().find(|control| control.id == id)
+    }
+
+    /// The first control token that a text spells, and where.
+    fn find(&self, text: &str) -> Option<(usize, &Control)> {
+        let bytes = text.bytes().enumerate();
+        let starts = bytes.filter(|(_, byte)| self.starts.contains(byte));
+        // A spelling starts with the first byte of a character.
+        starts.map(|(at, _)| at).find_map(|at| {
+            let rest = text.get(at..)?;
+            let found = self.tokens.iter().find(|c| rest.starts_with(&c.spelling))?;
+            Some((at, found))
+        })
     }
 }
 
-fn push_text<'a>(
-    segments: &mut Vec<Segment<'a>>,
-    text: &'a str,
+/// Cuts a prompt into segments at its control tokens, from left to right. Segments that are empty are left out.
+pub(super) struct Cutter<'a> {
+    controls: &'a Controls,
+    segments: Vec<Segment>,
+    /// Since the last control token.
+    text: String,
+    /// Whether that one strips the white space behind it.
     strip_start: bool,
-    strip_end: bool,
-) {
-    let text = if strip_start {
-        text.trim_start_matches(is_space)
-    } else {
-        text
-    };
-    let text = if strip_end {
-        text.trim_end_matches(is_space)
-    } else {
-        text
-    };
-    if !text.is_empty() {
-        segments.push(Segment::Text(text));
+}
+
+impl<'a> Cutter<'a> {
+    pub fn new(controls: &'a Controls) -> Self {
+        Self {
+            controls,
+            segments: Vec::new(),
+            text: String::new(),
+            strip_start: false,
+        }
+    }
+
+    /// A text in which the spelling of a control token is that token.
+    pub fn template(&mut self, text: &str) {
+        let mut rest = text;
+        while let Some((at, control)) = self.controls.find(rest) {
+            let (before, from) = rest.split_at(at);
+            self.text.push_str(before);
+            self.control(control);
+            rest = from.get(control.spelling.len()..).unwrap_or_default();
+        }
+        self.text.push_str(rest);
+    }
+
+    /// A text in which nothing is a control token.
+    pub fn plain(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// A control token by its id.
+    pub fn special(&mut self, id: u32) {
+        if let Some(control) = self.controls.get(id) {
+            self.control(control);
+        }
+    }
+
+    fn control(&mut self, control: &Control) {
+        self.end_text(control.strips.0);
+        self.segments.push(Segment::Special(control.id));
+        self.strip_start = control.strips.1;
+    }
+
+    fn end_text(&mut self, strip_end: bool) {
+        let mut text = self.text.as_str();
+        if self.strip_start {
+            text = text.trim_start_matches(is_space);
+        }
+        if strip_end {
+            text = text.trim_end_matches(is_space);
+        }
+        if !text.is_empty() {
+            self.segments.push(Segment::Text(text.to_owned()));
+        }
+        self.text.clear();
+    }
+
+    /// The segments.
+    pub fn finish(mut self) -> Vec<Segment> {
+        self.end_text(false);
+        self.segments
     }
 }
 

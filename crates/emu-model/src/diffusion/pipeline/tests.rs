@@ -162,18 +162,47 @@ fn bad_requests_are_named() {
                 steps: 0,
                 ..good.clone()
             },
-            "config",
+            "bad-option",
         ),
         (
             DrawOptions {
                 steps: 5000,
                 ..good.clone()
             },
-            "config",
+            "bad-option",
+        ),
+        (
+            DrawOptions {
+                steps: usize::MAX,
+                ..good.clone()
+            },
+            "bad-option",
+        ),
+        (
+            DrawOptions {
+                guidance: f64::NAN,
+                ..good.clone()
+            },
+            "bad-option",
+        ),
+        (
+            DrawOptions {
+                guidance: -1.0,
+                ..good.clone()
+            },
+            "bad-option",
+        ),
+        (
+            DrawOptions {
+                guidance: 1e9,
+                ..good.clone()
+            },
+            "bad-option",
         ),
     ] {
         let error = Denoise::new(&decoder, &config, condition(1), None, &options).unwrap_err();
         assert_eq!(error.code(), code, "{error}");
+        assert_eq!(options.validate(&config).unwrap_err().code(), code);
     }
     let narrow: Tensor<3> = Tensor::zeros([1, 2, 7], &Device::flex());
     let error = Denoise::new(&decoder, &config, narrow.clone(), None, &good).unwrap_err();

@@ -381,6 +381,15 @@ mod tests {
     }
 
     #[test]
+    fn heads_need_not_fill_the_width() {
+        let entries = ["key_length", "value_length"].map(|key| format!("llama.attention.{key}"));
+        let [key, value] = &entries;
+        let (config, _) = with(&[(key, json!(16)), (value, json!(16))]).expect("a model");
+        assert_eq!((config.lm.head_size, config.lm.heads), (16, 4));
+        assert!(with(&[(key, json!(16)), (value, json!(8))]).is_err());
+    }
+
+    #[test]
     fn positions_are_scaled_linearly() {
         let factor = |entries: &[(&str, Value)]| with(entries).expect("a model").0.position_factor;
         let kind = "llama.rope.scaling.type";
@@ -426,7 +435,7 @@ mod tests {
             ("llama.attention.head_count", json!([4, 4]), "no number"),
             ("llama.attention.head_count_kv", json!(3), "over 3 key"),
             ("llama.rope.dimension_count", json!(7), "rotary"),
-            ("llama.attention.key_length", json!(16), "rotary"),
+            ("llama.attention.value_length", json!(16), "rotary"),
             ("llama.rope.freq_base", json!(0), "freq_base"),
             ("llama.rope.scaling.type", json!("yarn"), "yarn"),
             ("llama.expert_count", json!(8), "experts"),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_model::config::{ImageConfig, SpecialTokens};
-use tokenizers::Tokenizer;
+use emu_model::tokenizer::{EmuTokenizer, TokenizerError};
 
 use crate::data::{BadSample, DataError, Mixture, Picture, Sample, ShardDataset};
 use crate::skipped::{Found, Skipped};
@@ -174,7 +174,7 @@ pub fn open_held_out(paths: &[PathBuf]) -> Result<Vec<(String, ShardDataset)>, T
 
 /// The tokenizer of the data, with its special tokens looked up.
 pub struct Words {
-    tokenizer: Tokenizer,
+    tokenizer: EmuTokenizer,
     /// Ids of the special tokens.
     pub special: SpecialTokens,
 }
@@ -194,73 +194,46 @@ impl Words {
     /// # Errors
     /// As [`Words::open`].
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, TrainError> {
-        let wrong = |what: String| TrainError::config("options.tokenizer", what);
-        let mut tokenizer =
-            Tokenizer::from_bytes(bytes).map_err(|e| wrong(format!("{name}: {e}")))?;
-        // What captions and documents say is text: only a sample's structure makes control tokens.
-        tokenizer.set_encode_special_tokens(true);
-        let id = |token: &str| {
-            tokenizer
-                .token_to_id(token)
-                .ok_or_else(|| wrong(format!("{name} has no token {token}")))
+        let wrong = |e: TokenizerError| {
+            TrainError::config(
+                "options.tokenizer",
+                format!("{name}: {e}").trim_end_matches('.'),
+            )
         };
+        let tokenizer = EmuTokenizer::from_json_bytes(bytes).map_err(wrong)?;
+        let found = tokenizer.specials();
         let special = SpecialTokens {
-            bos: id("<s>")?,
-            eos: id("</s>")?,
-            pad: id("[PAD]")?,
-            img: id("[IMG]")?,
-            end_img: id("[/IMG]")?,
-            image: id("<image>")?,
-            user: tokenizer.token_to_id("[USER]"),
-            assistant: tokenizer.token_to_id("[ASSISTANT]"),
+            bos: found.bos,
+            eos: found.eos,
+            pad: found.pad,
+            img: found.img,
+            end_img: found.end_img,
+            image: found.image,
+            user: found.user,
+            assistant: found.assistant,
         };
         Ok(Self { tokenizer, special })
     }
 
     /// Tokens there are.
     pub fn vocab(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        self.tokenizer.vocab_size()
     }
 
     /// Tokens of one segment of text between special tokens: stripped, with a fresh word mark. A special token that is
-    /// spelled in the text (`<image>`, `[USER]`, `</s>`) is text like any other.
+    /// spelled in the text (`<image>`, `[USER]`, `</s>`) is text like any other: only the structure of a sample makes
+    /// control tokens.
     ///
     /// # Errors
-    /// Where the tokenizer fails, or makes a special token of text all the same.
+    /// Where the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(vec![]);
+        match text.trim() {
+            "" => Ok(vec![]),
+            text => self
+                .tokenizer
+                .encode_plain(text)
+                .map_err(|e| TrainError::other(e.code(), e)),
         }
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|e| TrainError::Stage(e.to_string()))?;
-        let ids = encoding.get_ids().to_vec();
-        match ids.iter().find(|id| self.is_control(**id)) {
-            Some(id) => Err(TrainError::config(
-                "options.tokenizer",
-                format!(
-                    "it makes the special token {:?} of plain text; mark that token as special in the file",
-                    self.tokenizer.id_to_token(*id).unwrap_or_default()
-                ),
-            )),
-            None => Ok(ids),
-        }
-    }
-
-    fn is_control(&self, id: u32) -> bool {
-        let SpecialTokens {
-            bos,
-            eos,
-            pad,
-            img,
-            end_img,
-            image,
-            user,
-            assistant,
-        } = self.special;
-        [bos, eos, pad, img, end_img, image].contains(&id) || [user, assistant].contains(&Some(id))
     }
 
     /// The text of tokens, special ones left out.

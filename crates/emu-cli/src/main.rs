@@ -10,6 +10,7 @@ mod data;
 mod devices;
 mod environment;
 mod eval;
+mod fault;
 mod imagine;
 mod inspect;
 mod media;
@@ -29,6 +30,7 @@ use args::{Arguments, Command};
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     environment::prepare(arguments.threads);
+    fault::told_in_a_line();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu_hal::gles=off"));
     tracing_subscriber::fmt()
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
 /// The exit code of arguments that mean nothing, which is clap's.
 const USAGE: u8 = 2;
 
-/// The error with its causes, those left out that it already quotes.
+/// The error with its causes, those left out that it already quotes, in one line: drivers and libraries write several.
 fn message(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -61,7 +63,8 @@ fn message(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 fn run(arguments: Arguments) -> Result<()> {
@@ -100,6 +103,16 @@ mod tests {
         assert_eq!(
             super::message(&bare.unwrap_err()),
             "The disk cannot be written: it is full"
+        );
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let lost =
+            anyhow::anyhow!("The device failed: An error happened\nCaused by:\n  it is gone\n");
+        assert_eq!(
+            super::message(&lost),
+            "The device failed: An error happened Caused by: it is gone"
         );
     }
 }

@@ -19,8 +19,8 @@ const AREA = {{area}}u;
 const G = {{groups}}u;
 const SIZE = C / G * AREA;
 const INVOCATIONS = {{invocations}}u;
-// 1 / eps, a whole number
-const INVERSE_EPS = {{inverse_eps}}.0;
+// eps, an f32
+const EPS_BITS = {{eps_bits}}u;
 
 // Element `i` of a group whose first channel is `channel`.
 fn value(batch: u32, channel: u32, i: u32) -> f32 {
@@ -57,7 +57,7 @@ fn main(
         let off = value(batch, channel, i) - mean;
         squares += off * off;
     }
-    let scale = inverseSqrt(total(local, squares) / f32(SIZE) + 1.0 / INVERSE_EPS);
+    let scale = inverseSqrt(total(local, squares) / f32(SIZE) + bitcast<f32>(EPS_BITS));
     for (var i = local; i < size; i += INVOCATIONS) {
         let c = channel + i / AREA;
         var z = (value(batch, channel, i) - mean) * scale * weight[c] + bias[c];

@@ -19,8 +19,8 @@ const AREA = {{area}}u;
 const G = {{groups}}u;
 const SIZE = C / G * AREA;
 const INVOCATIONS = {{invocations}}u;
-// 1 / eps, a whole number
-const INVERSE_EPS = {{inverse_eps}}.0;
+// eps, an f32
+const EPS_BITS = {{eps_bits}}u;
 
 var<workgroup> partial: array<vec2<f32>, INVOCATIONS>;
 
@@ -52,7 +52,7 @@ fn moments(local: u32, start: u32, size: u32) -> vec2<f32> {
         squares += off * off;
     }
     let variance = total(local, vec2<f32>(squares, 0.0)).x / f32(SIZE);
-    return vec2<f32>(mean, inverseSqrt(variance + 1.0 / INVERSE_EPS));
+    return vec2<f32>(mean, inverseSqrt(variance + bitcast<f32>(EPS_BITS)));
 }
 
 // The gradient at n * weight + bias, from that at the output.

@@ -7,8 +7,8 @@
 
 const D = {{width}}u;
 const INVOCATIONS = {{invocations}}u;
-// 1 / eps, a whole number
-const INVERSE_EPS = {{inverse_eps}}.0;
+// eps, an f32
+const EPS_BITS = {{eps_bits}}u;
 
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
@@ -28,7 +28,7 @@ fn main(
             sum += value * value;
         }
     }
-    let scale = inverseSqrt(total(local, sum) / f32(D) + 1.0 / INVERSE_EPS);
+    let scale = inverseSqrt(total(local, sum) / f32(D) + bitcast<f32>(EPS_BITS));
     if inside {
         for (var i = local; i < D; i += INVOCATIONS) {
             y[row * D + i] = x[row * D + i] * scale * weight[i];

@@ -124,6 +124,56 @@ fn what_is_missing_or_damaged_is_named() {
     model.finish(pack::VISION).expect("whole again");
 }
 
+#[test]
+fn rows_that_came_before_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = Device::flex();
+    let pack = repacked("q4_1", folder.path());
+    let manifest = file(&pack, "emu.json");
+    let mut model = Streamed::new(&manifest, &device).expect("a manifest");
+    let cut = { model.manifest().tensors.iter() }.find(|tensor| tensor.parts.len() > 1);
+    let cut = cut.expect("a tensor in several shards").clone();
+    let component = cut.component.clone();
+    let shards = model.manifest().components[&component].shards.clone();
+    let twice = |model: &mut Streamed, shard: &str| {
+        let error = model.shard(shard, &file(&pack, shard));
+        let error = error.expect_err("it came before");
+        assert_eq!(error.code(), "rows-twice", "{error}");
+    };
+    // Counted, the first part twice would be as many rows as a tensor of two parts has.
+    let (first, second) = (&cut.parts[0].file, &cut.parts[1].file);
+    model.shard(first, &file(&pack, first)).expect("once");
+    twice(&mut model, first);
+    let missing = model.finish(&component).expect_err("most is missing");
+    assert_eq!(missing.code(), "missing-tensor");
+    // What was refused did no harm.
+    for shard in shards.iter().rev().filter(|shard| *shard != first) {
+        model.shard(shard, &file(&pack, shard)).expect("once");
+    }
+    twice(&mut model, second);
+    for shard in model.manifest().shards.clone() {
+        if !shards.contains(&shard.file) {
+            model
+                .shard(&shard.file, &file(&pack, &shard.file))
+                .expect("once");
+        }
+    }
+    for component in [pack::VISION, pack::LM, pack::DECODER] {
+        model.finish(component).expect(component);
+    }
+    twice(&mut model, second);
+    let reader = PackReader::open(&pack).expect("the pack");
+    let config = ModelConfig::from_value(&reader.manifest().config).expect("a config");
+    let emu = pack::load_emu(&reader, &config.emu, &device).expect("loaded by name");
+    same(model.emu().expect("loaded").0, &emu);
+    // Unloaded, it may come again.
+    model.unload(&component).expect("it was there");
+    for shard in &shards {
+        model.shard(shard, &file(&pack, shard)).expect("again");
+    }
+    model.finish(&component).expect("whole again");
+}
+
 /// The parameters of a module whose dense values are there.
 fn dense<M: Module>(module: &M) -> BTreeSet<String> {
     #[derive(Default)]
@@ -202,7 +252,8 @@ fn requests_leave_nothing_in_the_model() {
         steps: 2,
         ..DrawOptions::new(drawing, 1)
     };
-    let walk = Denoise::new(&decoder, drawing, embedder.run().0, None, &options);
+    let (embeddings, _) = embedder.run().expect("embeddings");
+    let walk = Denoise::new(&decoder, drawing, embeddings, None, &options);
     read_sync(walk.expect("it fits").run()).expect("a picture");
     assert_eq!(there(), before);
     // It would have been seen.

@@ -15,17 +15,19 @@ export function fits(other) {
   return line(other) === line(version);
 }
 
-/** Each file by itself, in the form in which bundlers find and rename it. */
+/** Each file by itself, in the form in which bundlers find and rename it; made when asked for, since a bundle that is no ES module has no address. */
 export const pack = {
   url: "npm:emu-webgpu-mini",
-  files: {
-    "emu.json": new URL("./pack/emu.json", import.meta.url).href,
-    "tokenizer.json": new URL("./pack/tokenizer.json", import.meta.url).href,
-    "vision-00001-of-00001.safetensors": new URL("./pack/vision-00001-of-00001.safetensors", import.meta.url).href,
-    "lm-00001-of-00001.safetensors": new URL("./pack/lm-00001-of-00001.safetensors", import.meta.url).href,
-    "decoder-00001-of-00001.safetensors": new URL("./pack/decoder-00001-of-00001.safetensors", import.meta.url).href,
+  get files() {
+    return {
+      "emu.json": new URL("./pack/emu.json", import.meta.url).href,
+      "tokenizer.json": new URL("./pack/tokenizer.json", import.meta.url).href,
+      "vision-00001-of-00001.safetensors": new URL("./pack/vision-00001-of-00001.safetensors", import.meta.url).href,
+      "lm-00001-of-00001.safetensors": new URL("./pack/lm-00001-of-00001.safetensors", import.meta.url).href,
+      "decoder-00001-of-00001.safetensors": new URL("./pack/decoder-00001-of-00001.safetensors", import.meta.url).href,
+    };
   },
 };
 
 /** The pack's folder, where the package is served as it was installed. Not in the form that bundlers look for: none knows folders. */
-export const url = import.meta.url.replace(/[^/]*$/, "pack/");
+export const url = import.meta.url?.replace(/[^/]*$/, "pack/");

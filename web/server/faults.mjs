@@ -1,6 +1,8 @@
 /** A server that misbehaves as it is told, and remembers what it sent: for tests of downloads. */
 
+import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { gzipSync } from "node:zlib";
 
 import { serve } from "./serve.mjs";
 
@@ -19,6 +21,9 @@ const SIP = 16 << 10;
  * @property {number} [truncate] Pretends that the file ends here.
  * @property {boolean} [noRange] Ignores `Range`.
  * @property {number} [cutAfter] Cuts the connection after so many bytes of the answer.
+ * @property {"said" | "unsaid" | "whole"} [gzip] Sends the file compressed. Ranges are those of the compressed file, which its header says, or only that of
+ * whole answers; or ranges are of the file itself.
+ * @property {boolean} [page] Answers with a web page and 200, as servers of single pages do where a file is missing.
  * @property {number} [rate] Bytes per second.
  * @property {number} [delay] Milliseconds before the answer.
  */
@@ -43,8 +48,13 @@ export async function serveWithFaults(mounts, options = {}) {
     };
     if (fault.delay) await sleep(fault.delay, undefined, { ref: false });
     if (fault.status) return { status: fault.status };
+    if (fault.page) return { page: "<!DOCTYPE html>\n<html><title>An app</title></html>\n" };
+    const ranged = entry.range !== null;
+    const gzip = fault.gzip && !(ranged && fault.gzip === "whole");
+    if (gzip && !(ranged && fault.gzip === "unsaid")) response.setHeader("Content-Encoding", "gzip");
     return {
       ranges: !fault.noRange,
+      ...(gzip && { encoded: async ({ path }) => gzipSync(await readFile(path), { level: 1 }) }),
       size: ({ size }) => Math.min(size, fault.truncate ?? size),
       body: (stream, from) => {
         Object.assign(entry, { from, to: from });

@@ -3,14 +3,16 @@
  *
  *     node web/server/serve.mjs [PREFIX=]DIR... [--port N] [--host H]
  *
- * A folder is served at `/`, or under its prefix; where several fit, the longest prefix wins, then the first that has the file.
+ * A folder is served at `/`, or under its prefix; where several fit, the longest prefix wins, then the first that has the file. A folder's `_headers` names
+ * headers that go with some of its files: see {@link parseHeaders}.
  * Tests import {@link serve} and make it misbehave: see `faults.mjs`.
  */
 
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, resolve, sep } from "node:path";
+import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 
@@ -49,14 +51,19 @@ const FAITHFUL = { size: (file) => file.size, ranges: true, body: (stream) => st
  * Starts a server.
  *
  * `mounts` are `{ prefix, folder }`; `interfere(request, file, response)` may answer for a request with a changed {@link FAITHFUL}
- * (`status` instead of the file; `ranges`; `size`, what the file's length is said to be; `body`, which may change the
- * bytes of a stream that begins at offset `from`).
+ * (`status` instead of the file; `page`, a web page instead of the file; `encoded`, other bytes than the file's, of which ranges are then; `ranges`;
+ * `size`, what the file's length is said to be; `body`, which may change the bytes of a stream that begins at offset `from`).
+ *
+ * Pages of other origins may read what is served unless `open` is false. `headers` is as a folder's `_headers`, for paths as they are asked for.
  *
  * @returns {Promise<{ url: string, port: number, close(): Promise<void> }>}
  */
-export async function serve(mounts, { port = 0, host = "127.0.0.1", interfere = async () => ({}) } = {}) {
+export async function serve(mounts, { port = 0, host = "127.0.0.1", interfere = async () => ({}), open = true, headers = "" } = {}) {
+  const more = parseHeaders(headers);
+  const headed = await Promise.all(mounts.map(async (mount) => ({ ...mount, headers: await headersOf(mount.folder) })));
   const server = createServer((request, response) => {
-    answer(mounts, interfere, request, response).catch((error) => {
+    if (open) for (const [name, value] of Object.entries(OPEN)) response.setHeader(name, value);
+    answer(headed, more, interfere, request, response).catch((error) => {
       if (response.headersSent) response.destroy();
       else response.writeHead(error.code === "ENOENT" ? 404 : 500).end();
     });
@@ -74,8 +81,7 @@ export async function serve(mounts, { port = 0, host = "127.0.0.1", interfere = 
   };
 }
 
-async function answer(mounts, interfere, request, response) {
-  for (const [name, value] of Object.entries(OPEN)) response.setHeader(name, value);
+async function answer(mounts, more, interfere, request, response) {
   if (request.method === "OPTIONS")
     return void response.writeHead(204, { "Access-Control-Allow-Methods": "GET, HEAD" }).end();
   if (request.method !== "GET" && request.method !== "HEAD")
@@ -85,12 +91,16 @@ async function answer(mounts, interfere, request, response) {
   const file = path === null ? null : await find(mounts, path);
   const changes = { ...FAITHFUL, ...(await interfere(request, file, response)) };
   if (changes.status) return void response.writeHead(changes.status).end();
+  if (changes.page) return void response.writeHead(200, { "Content-Type": TYPES[".html"] }).end(changes.page);
   if (!file) return void response.writeHead(404).end();
   if (file.redirect) return void response.writeHead(301, { Location: file.redirect }).end();
 
-  const size = changes.size(file);
+  const encoded = await changes.encoded?.(file);
+  const size = encoded?.length ?? changes.size(file);
   const tag = `"${file.size.toString(16)}-${Math.trunc(file.modified).toString(16)}"`;
   response.setHeader("Content-Type", TYPES[extname(file.path).toLowerCase()] ?? "application/octet-stream");
+  for (const { pattern, name, value } of file.headers) if (pattern.test(file.name)) response.setHeader(name, value);
+  for (const { pattern, name, value } of more) if (pattern.test(path)) response.setHeader(name, value);
   response.setHeader("ETag", tag);
   response.setHeader("Cache-Control", "no-cache");
   if (changes.ranges) response.setHeader("Accept-Ranges", "bytes");
@@ -104,7 +114,9 @@ async function answer(mounts, interfere, request, response) {
   response.setHeader("Content-Length", to - from);
   response.writeHead(range ? 206 : 200);
   if (request.method === "HEAD" || to === from) return void response.end();
-  const stream = createReadStream(file.path, { start: from, end: to - 1 });
+  const stream = encoded
+    ? Readable.from([encoded.subarray(from, to)])
+    : createReadStream(file.path, { start: from, end: to - 1 });
   // A client that goes away is its own business.
   await pipeline(changes.body(stream, from), response).catch(() => stream.destroy());
 }
@@ -124,7 +136,7 @@ async function find(mounts, path) {
   const fitting = mounts
     .filter(({ prefix }) => path.startsWith(prefix))
     .sort((a, b) => b.prefix.length - a.prefix.length);
-  for (const { prefix, folder } of fitting) {
+  for (const { prefix, folder, headers } of fitting) {
     const root = resolve(folder);
     let file = resolve(join(root, path.slice(prefix.length)));
     // Nothing outside of the folder, whatever the path says.
@@ -135,9 +147,33 @@ async function find(mounts, path) {
       file = join(file, "index.html");
       about = await stat(file).catch(() => null);
     }
-    if (about?.isFile()) return { path: file, size: about.size, modified: about.mtimeMs };
+    if (about?.isFile()) {
+      const name = `/${path.slice(prefix.length)}`;
+      return { path: file, name, headers, size: about.size, modified: about.mtimeMs };
+    }
   }
   return null;
+}
+
+async function headersOf(folder) {
+  return parseHeaders(await readFile(join(folder, "_headers"), "utf8").catch(() => ""));
+}
+
+/**
+ * Reads a `_headers` file: lines with a path, in which `*` is anything, and below each, indented, the headers of what it fits.
+ *
+ * @returns {{ pattern: RegExp, name: string, value: string }[]}
+ */
+export function parseHeaders(text) {
+  const found = [];
+  let pattern = null;
+  for (const line of text.split("\n")) {
+    if (/^\s*(#|$)/.test(line)) continue;
+    const header = /^\s+([\w-]+):\s*(.*?)\s*$/.exec(line);
+    if (header && pattern) found.push({ pattern, name: header[1], value: header[2] });
+    else pattern = new RegExp(`^${line.trim().replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`);
+  }
+  return found;
 }
 
 /** One range of bytes, `to` excluded; `null` for the whole file, also where several ranges are asked for. */

@@ -265,7 +265,7 @@ pub struct ChatArgs {
     /// but these letters.
     #[arg(long, value_name = "P")]
     pub image: Vec<PathBuf>,
-    /// A video (MP4, GIF, WebP, or a folder of frames); <video> marks likewise.
+    /// A video (MP4, GIF, WebP, or a folder of frames; others through an ffmpeg on the PATH); <video> marks likewise.
     #[arg(long, value_name = "P")]
     pub video: Vec<PathBuf>,
     /// Put before everything, in place of the model's own.

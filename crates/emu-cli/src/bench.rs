@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
 use emu_kernels::count::{self, Launches, LiveBytes};
-use emu_kernels::device::{Opened, open, submissions};
+use emu_kernels::device::{Opened, open, runs_behind};
 use emu_kernels::packed::keeps_halves;
 use emu_kernels::random::{Philox, Stream};
 use emu_model::config::LmConfig;
@@ -109,9 +109,9 @@ impl Mark {
         if let Err(error) = device.sync() {
             bail!("The device failed: {error}. Try again, or use --device cpu.");
         }
-        let submits = submissions();
+        count::flushed();
         Ok(Self {
-            submits,
+            submits: runs_behind(device).then(count::submits),
             ..Self::counts(launches)
         })
     }
@@ -130,12 +130,10 @@ impl Mark {
     /// What happened from an earlier moment on.
     fn since(&self, earlier: &Self) -> Spent {
         let submits = self.submits.zip(earlier.submits);
-        // wgpu gives a number also to each read-back, and at a mark to the wait for the device and to asking for the number.
-        let others = 2 + self.reads.0 - earlier.reads.0;
         Spent {
             seconds: self.time.duration_since(earlier.time).as_secs_f64(),
             launches: (self.launches - earlier.launches) as f64,
-            submits: submits.map(|(a, b)| (a - b).saturating_sub(others) as f64),
+            submits: submits.map(|(a, b)| (a - b) as f64),
             weights: (self.weights - earlier.weights) as f64,
             reads: (self.reads.0 - earlier.reads.0) as f64,
             read_bytes: (self.reads.1 - earlier.reads.1) as f64,

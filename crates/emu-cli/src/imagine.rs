@@ -67,7 +67,8 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
 fn regress(runtime: &Runtime, marked: &Marked, what: &str) -> Result<Tensor<3>> {
     let prompt = runtime.prompter()?.picture(marked)?;
     let waiting = spinner(what);
-    let (embeddings, _) = ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run();
+    let (embeddings, _) =
+        ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run()?;
     waiting.finish_and_clear();
     Ok(embeddings)
 }

@@ -1,11 +1,17 @@
 //! Pictures and videos from files to the tensors that the encoder reads.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use emu_model::image::{Limits, RgbImage, decode};
 use emu_model::prompt::{ESCAPE, Marked, PromptError, VIDEO_MARK};
-use emu_model::video::{FRAMES_PER_VIDEO, VideoFrames, sample_frames, sample_pictures};
+use emu_model::video::{
+    Container, FRAMES_PER_VIDEO, VideoError, VideoFrames, sample_frames, sample_pictures,
+};
+
+use crate::ffmpeg::Ffmpeg;
 
 /// Reads a picture.
 ///
@@ -33,21 +39,69 @@ pub fn marked(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -
 }
 
 /// Reads the frames of a video that the model sees: of a file, or of a folder of pictures in the order of their names.
+/// Files of other kinds than [`sample_frames`] reads go through an `ffmpeg` on the PATH, where there is one.
 ///
 /// # Errors
 /// Where there are none, or they cannot be read.
 pub fn video(path: &Path) -> Result<VideoFrames> {
+    video_with(path, &Ffmpeg::default()).with_context(|| format!("video {}", path.display()))
+}
+
+/// [`video`] with a given program.
+pub(crate) fn video_with(path: &Path, ffmpeg: &Ffmpeg) -> Result<VideoFrames> {
     let limits = Limits::default();
-    let frames = if path.is_dir() {
+    if path.is_dir() {
         let files: Vec<Vec<u8>> = frame_files(path)?
             .iter()
             .map(|file| read(file))
             .collect::<Result<_>>()?;
-        sample_pictures(&files, FRAMES_PER_VIDEO, &limits)
-    } else {
-        sample_frames(&read(path)?, FRAMES_PER_VIDEO, &limits)
+        return Ok(sample_pictures(&files, FRAMES_PER_VIDEO, &limits)?);
+    }
+    let container = Container::of(&head(path)?);
+    let other = container.filter(|c| *c != Container::Mp4);
+    let error = match other {
+        // Not read here at all, so that it may be longer than what is read.
+        Some(other) => VideoError::UnsupportedContainer {
+            container: other.name(),
+        },
+        None => match sample_frames(&read(path)?, FRAMES_PER_VIDEO, &limits) {
+            Ok(frames) => return Ok(frames),
+            Err(error) => error,
+        },
     };
-    frames.with_context(|| format!("video {}", path.display()))
+    let what = match &error {
+        VideoError::UnsupportedContainer { container } => (*container).to_owned(),
+        VideoError::UnsupportedCodec { codec } => codec.clone(),
+        _ => return Err(error.into()),
+    };
+    let frames = match container {
+        Some(container) => ffmpeg.sample(path, container, FRAMES_PER_VIDEO, &limits)?,
+        None => return Err(error.into()),
+    };
+    match frames {
+        Some(frames) => {
+            eprintln!(
+                "note: ffmpeg decodes {} ({what}, which emu does not read itself)",
+                path.display()
+            );
+            if matches!(error, VideoError::UnsupportedCodec { .. }) {
+                eprintln!("note: {error}");
+            }
+            Ok(frames)
+        }
+        None => bail!("{error} An ffmpeg on the PATH would be used as it is."),
+    }
+}
+
+/// The first bytes of a file.
+fn head(path: &Path) -> Result<Vec<u8>> {
+    const LENGTH: u64 = 4096;
+    let mut head = Vec::new();
+    let file = File::open(path).with_context(|| unreadable(path))?;
+    file.take(LENGTH)
+        .read_to_end(&mut head)
+        .with_context(|| unreadable(path))?;
+    Ok(head)
 }
 
 fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -58,7 +112,7 @@ fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
         let kind = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         if matches!(
             kind.as_deref(),
-            Some("png" | "jpg" | "jpeg" | "webp" | "gif")
+            Some("png" | "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff")
         ) {
             files.push(path);
         }

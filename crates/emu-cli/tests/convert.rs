@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{drawing_pack, emu, fails, fixtures, json_of, text, tiny_pack};
+use emu_pack::{SafetensorsFile, TensorData, TensorSource, write_safetensors};
 use serde_json::Value;
 
 /// The released model's lists of keys with smaller sizes in the same places.
@@ -452,5 +453,128 @@ fn wrong_arguments_of_conversions_are_explained() {
             "cpu",
         ],
         &[],
+    );
+}
+
+/// The tiny model's folder, its weights left out.
+fn beside(folder: &Path) {
+    let from = fixtures();
+    std::fs::create_dir_all(folder.join("tiny-llama")).expect("a folder");
+    for name in [
+        "tiny-emu-config.json",
+        "tiny-llama/config.json",
+        "tiny-llama/tokenizer.model",
+    ] {
+        std::fs::copy(from.join(name), folder.join(name)).expect("copied");
+    }
+}
+
+/// The tensors of the tiny model.
+fn tiny() -> Vec<TensorData> {
+    let file = SafetensorsFile::open(fixtures().join("tiny-emu.safetensors")).expect("weights");
+    let names = file.tensors().iter().map(|info| info.name.clone());
+    let read = |name: String| file.read(&name).expect("a tensor");
+    names.map(read).collect()
+}
+
+fn store(path: &Path, tensors: &[TensorData]) {
+    let mut out = std::fs::File::create(path).expect("a file");
+    write_safetensors(&mut out, tensors).expect("written");
+}
+
+/// Hashes of the shards that a folder is converted to.
+fn converted(source: &Path) -> Vec<Value> {
+    let out = tempfile::tempdir().expect("a folder");
+    let pack = out.path().join("pack");
+    let said = emu(&["convert", &text(source), "-o", &text(&pack), "--no-decoder"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let manifest = std::fs::read(pack.join("emu.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let shards = manifest["shards"].as_array().expect("shards").iter();
+    shards.map(|shard| shard["sha256"].clone()).collect()
+}
+
+#[test]
+fn shards_and_prefixes_make_the_same_pack() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| {
+        let path = folder.path().join(name);
+        beside(&path);
+        path
+    };
+    let tensors = tiny();
+    let whole = at("whole");
+    store(&whole.join("tiny-emu.safetensors"), &tensors);
+    let wanted = converted(&whole);
+    assert!(!wanted.is_empty());
+
+    // An index and two shards.
+    let sharded = at("sharded");
+    let (first, second) = tensors.split_at(tensors.len() / 2);
+    let mut map = serde_json::Map::new();
+    for (number, tensors) in [(1, first), (2, second)] {
+        let name = format!("model-0000{number}-of-00002.safetensors");
+        store(&sharded.join(&name), tensors);
+        for tensor in tensors {
+            map.insert(tensor.info.name.clone(), name.clone().into());
+        }
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map}).to_string();
+    std::fs::write(sharded.join("model.safetensors.index.json"), index).expect("written");
+    assert_eq!(converted(&sharded), wanted);
+    assert_eq!(
+        converted(&sharded.join("model.safetensors.index.json")),
+        wanted
+    );
+    assert_eq!(
+        converted(&sharded.join("model-00001-of-00002.safetensors")),
+        wanted
+    );
+
+    // What wrappers put before every key.
+    for prefix in ["module.", "_orig_mod.module.", "state.model."] {
+        let prefixed = at(prefix);
+        let renamed: Vec<_> = { tensors.iter().cloned() }
+            .map(|tensor| {
+                let name = format!("{prefix}{}", tensor.info.name);
+                tensor.renamed(name)
+            })
+            .collect();
+        store(&prefixed.join("tiny-emu.safetensors"), &renamed);
+        assert_eq!(converted(&prefixed), wanted, "{prefix}");
+    }
+}
+
+#[test]
+fn files_that_are_no_weights_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    beside(folder.path());
+    let path = folder.path().join("tiny-emu.pt");
+    let (source, out) = (text(folder.path()), text(&folder.path().join("out")));
+    let pickle = b"\x80\x04\x95\x02\0\0\0\0\0\0\0}\x94.";
+    for (bytes, words) in [
+        (
+            &b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 27\n"[..],
+            &["Git LFS pointer", "git lfs pull"][..],
+        ),
+        (
+            b"<!DOCTYPE html><html><body>Sign in</body></html>",
+            &["web page"],
+        ),
+        (pickle, &["pickle", "protocol 4", "torch.save"]),
+        (b"Entry not found", &["plain text"]),
+        (b"\x1f\x8b\x08\0\0\0\0\0", &["gzip", "Unpack"]),
+        (b"\x89HDF\r\n\x1a\n\0\0\0\0", &["HDF5"]),
+    ] {
+        std::fs::write(&path, bytes).expect("written");
+        fails(&["convert", &source, "-o", &out], words);
+    }
+    // Beside the weights: the tokenizer.
+    store(&folder.path().join("tiny-emu.safetensors"), &tiny());
+    let tokenizer = folder.path().join("tiny-llama/tokenizer.model");
+    std::fs::write(tokenizer, b"version https://git-lfs.github.com/spec/v1\n").expect("written");
+    fails(
+        &["convert", &source, "-o", &out],
+        &["tokenizer.model", "Git LFS pointer"],
     );
 }

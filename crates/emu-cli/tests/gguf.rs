@@ -217,6 +217,57 @@ fn conversations_go_on_and_are_forgotten() {
 }
 
 #[test]
+fn no_first_token_is_needed() {
+    let mut whole = model(Some(TEMPLATE));
+    let name = b"tokenizer.ggml.bos_token_id";
+    let at = whole.windows(name.len()).position(|window| window == name);
+    let at = at.expect("it is there");
+    whole[at + 15..at + 18].copy_from_slice(b"xyz");
+    let (_folder, path) = written(&whole);
+    let path = path.to_str().expect("a path");
+    let base = [
+        "chat",
+        "--device",
+        "cpu",
+        "--model",
+        path,
+        "--max-new-tokens",
+        "4",
+    ];
+    for more in [
+        &["--repetition-penalty", "1.2", "hi"][..],
+        &["--beams", "2", "hi"],
+    ] {
+        let said = emu(&[&base[..], more].concat());
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    }
+}
+
+#[test]
+fn parts_are_read_together_or_named() {
+    let part = |number: u16| {
+        let mut file = Gguf::default();
+        file.key("split.no", 2).extend(number.to_le_bytes());
+        file.key("split.count", 2).extend(2u16.to_le_bytes());
+        file.bytes()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |number: u16| {
+        folder
+            .path()
+            .join(format!("m-{:05}-of-00002.gguf", number + 1))
+    };
+    std::fs::write(at(0), part(0)).expect("written");
+    let path = at(0);
+    let path = path.to_str().expect("a path");
+    let base = ["chat", "--device", "cpu", "--model", path, "hi"];
+    fails(&base, &["part 1 of 2", "m-00002-of-00002.gguf"]);
+    // Both there: what they lack is no part.
+    std::fs::write(at(1), part(1)).expect("written");
+    fails(&base, &["general.architecture"]);
+}
+
+#[test]
 fn what_it_cannot_do_is_said() {
     let (folder, path) = written(&model(Some(TEMPLATE)));
     let path = path.to_str().expect("a path");
@@ -266,17 +317,30 @@ fn damaged_files_are_told_apart() {
     };
     // The type follows the name, the number of dimensions and one or two sizes.
     let up = find("blk.1.ffn_up.weight");
-    let quantized = replaced(up + "blk.1.ffn_up.weight".len() + 4 + 16, &[14, 0, 0, 0]);
+    let quantized = replaced(up + "blk.1.ffn_up.weight".len() + 4 + 16, &[16, 0, 0, 0]);
     let not_finite = replaced(whole.len() - 4, &f32::NAN.to_le_bytes());
     for (bytes, words) in [
         (short, &["bytes long"][..]),
-        (quantized, &["Q6_K", "blk.1.ffn_up.weight"]),
+        (quantized, &["IQ2_XXS", "blk.1.ffn_up.weight"]),
         (not_finite, &["NaN", "norm.weight"]),
         (
             replaced(up + 11, b"xx"),
             &["1 missing (blk.1.ffn_up.weight)"],
         ),
         (replaced(find("llama"), b"gemma"), &["architecture gemma"]),
+        // More heads than width: the size of a head would be 0.
+        (
+            replaced(
+                find("head_count") + "head_count".len() + 4,
+                &64u32.to_le_bytes(),
+            ),
+            &["head_count", "width of 32"],
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n".to_vec(),
+            &["Git LFS pointer", "git lfs pull"],
+        ),
+        (b"<!DOCTYPE html><html></html>".to_vec(), &["web page"]),
     ] {
         let (_folder, path) = written(&bytes);
         let path = path.to_str().expect("a path");

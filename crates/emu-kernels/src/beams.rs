@@ -3,6 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
+use crate::count;
 use crate::decode::DecodeBackend;
 use crate::sample::Processors;
 
@@ -65,6 +66,7 @@ impl Ranking {
             asked.extend(tokens[..length].iter().map(|&token| token as i32));
         }
         let words = asked.len();
+        count::flushed();
         let asked =
             Tensor::<1, Int>::from_data(TensorData::new(asked, [words]), (&device, DType::I32));
         Tensor::from_dispatch(Dispatch::emu_best_beams(

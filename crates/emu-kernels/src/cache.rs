@@ -6,8 +6,36 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::count;
 use crate::decode::DecodeBackend;
-use crate::rope::RopeTables;
+use crate::rope::{Rope, RopeTables};
+
+/// Positions do not fit in a cache. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "The cache of {capacity} positions holds {length}, so that {steps} more do not fit. Make it larger, or give it fewer."
+)]
+pub struct CacheFull {
+    /// Positions written so far.
+    pub length: usize,
+    /// Positions that were to be written.
+    pub steps: usize,
+    /// Positions there is room for.
+    pub capacity: usize,
+}
+
+impl CacheFull {
+    fn check(length: usize, steps: usize, capacity: usize) -> Result<(), Self> {
+        match steps <= capacity.saturating_sub(length) {
+            true => Ok(()),
+            false => Err(Self {
+                length,
+                steps,
+                capacity,
+            }),
+        }
+    }
+}
 
 /// Keys and values of one layer: `[B, G, C, E]` with C the capacity.
 // No `Clone`: kernels write in place, whoever else holds the buffers.
@@ -33,6 +61,7 @@ struct Place {
 
 impl Place {
     fn new(length: usize, steps: usize, device: &Device) -> Self {
+        count::flushed();
         let data = TensorData::new(vec![length as i32, steps as i32], [2]);
         let on_device = Tensor::from_data(data, (device, DType::I32));
         Self {
@@ -77,14 +106,27 @@ impl LayerCache {
         self.keys.as_ref().map_or([0; 4], Tensor::dims)
     }
 
-    /// Lets a kernel write keys and values of `steps` positions into the buffers.
+    /// Positions there is room for.
+    fn capacity(&self) -> usize {
+        let [_, _, capacity, _] = self.dims();
+        capacity
+    }
+
+    /// Lets a kernel write keys and values of `steps` positions into the buffers, which are there. Kernels do not check
+    /// positions themselves: on the CPU those beyond the capacity would be the next head's, on a GPU nothing would be made.
+    ///
+    /// # Errors
+    /// Where there is no room for them; `write` is not called then.
     pub(crate) fn write<T>(
         &mut self,
         steps: usize,
         write: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<1, Int>) -> (T, Tensor<4>, Tensor<4>),
-    ) -> Option<T> {
+    ) -> Result<Option<T>, CacheFull> {
+        CacheFull::check(self.length, steps, self.capacity())?;
         // Taken out, so that the kernel sees a single owner and writes in place.
-        let (keys, values) = (self.keys.take()?, self.values.take()?);
+        let (Some(keys), Some(values)) = (self.keys.take(), self.values.take()) else {
+            return Ok(None);
+        };
         let place = match self.place.take() {
             Some(place) if (place.length, place.steps) == (self.length, steps) => place,
             _ => Place::new(self.length, steps, &keys.device()),
@@ -93,7 +135,7 @@ impl LayerCache {
         (self.keys, self.values) = (Some(keys), Some(values));
         self.place = Some(place);
         self.length += steps;
-        Some(made)
+        Ok(Some(made))
     }
 
     /// Keys and values whole, the place of the newest position, which was [written](Self::write) alone, and the table of
@@ -126,10 +168,11 @@ impl LayerCache {
 
     /// Writes `[B, G, T, E]` at the end, in place where this is the only owner of the buffer.
     ///
-    /// # Panics
-    /// Where the capacity is exceeded: the caller checks prompts against it.
-    pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>) {
+    /// # Errors
+    /// Where there is no room for them.
+    pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> Result<(), CacheFull> {
         let [b, g, t, e] = k.dims();
+        CacheFull::check(self.length, t, self.capacity())?;
         let at = [0..b, 0..g, self.length..self.length + t, 0..e];
         // Taken out, so that the assignment sees a single owner and reuses the buffer.
         self.keys = self
@@ -138,6 +181,7 @@ impl LayerCache {
             .map(|keys| keys.slice_assign(at.clone(), k));
         self.values = self.values.take().map(|values| values.slice_assign(at, v));
         self.length += t;
+        Ok(())
     }
 
     /// Keys and values with the room behind them, `[B, G, C, E]`, where every sequence sees its own row.
@@ -204,17 +248,17 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Empty caches for `layers` layers, and rotary tables to this base.
+    /// Empty caches for `layers` layers, and rotary tables of these frequencies.
     pub fn new(
         layers: usize,
         [batch, heads, capacity, head_size]: [usize; 4],
-        rope_base: f64,
+        rope: impl Into<Rope>,
         device: &Device,
     ) -> Self {
         let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
-            turns: RopeTables::upto(capacity, head_size, rope_base, device),
+            turns: RopeTables::upto(capacity, head_size, rope, device),
             place: None,
             capacity,
             table: vec![],
@@ -290,8 +334,12 @@ impl KvCache {
 
     /// Announces that `steps` positions are about to be appended by every beam, to its own row. What the kernels read of
     /// it goes to the device once for all layers.
-    pub fn extend(&mut self, steps: usize) {
+    ///
+    /// # Errors
+    /// Where there is no room for them.
+    pub fn extend(&mut self, steps: usize) -> Result<(), CacheFull> {
         let length = self.len();
+        CacheFull::check(length, steps, self.capacity)?;
         let place = match self.place.take() {
             Some(place) if (place.length, place.steps) == (length, steps) => place,
             Some(place) if (place.length + 1, place.steps, steps) == (length, 1, 1) => place.next(),
@@ -302,15 +350,17 @@ impl KvCache {
             .iter_mut()
             .for_each(|layer| layer.place = Some(place.clone()));
         if self.table.is_empty() {
-            return;
+            return Ok(());
         }
         for (beam, row) in self.table.iter_mut().enumerate() {
             row.extend(core::iter::repeat_n(beam as i32, steps));
         }
         let shape = [self.table.len(), self.table[0].len()];
+        count::flushed();
         let rows = Tensor::from_data(TensorData::new(self.table.concat(), shape), &self.device);
         self.layers
             .iter_mut()
             .for_each(|layer| layer.ancestry = Some(rows.clone()));
+        Ok(())
     }
 }

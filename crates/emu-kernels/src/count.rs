@@ -2,12 +2,13 @@
 //! that were asked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 static WEIGHT_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Notes that a product reads this many bytes of weights.
-pub(crate) fn weights_read(bytes: usize) {
-    WEIGHT_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+pub(crate) fn weights_read(bytes: u64) {
+    WEIGHT_BYTES.fetch_add(bytes, Ordering::Relaxed);
 }
 
 /// Bytes of weights that products have read so far, in this process.
@@ -20,6 +21,7 @@ static READ_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Notes that a result of so many bytes was asked of the device.
 pub fn read_back(bytes: usize) {
+    batch(Batch::read);
     READS.fetch_add(1, Ordering::Relaxed);
     READ_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
 }
@@ -28,6 +30,62 @@ pub fn read_back(bytes: usize) {
 pub fn reads() -> (u64, u64) {
     let [reads, bytes] = [&READS, &READ_BYTES].map(|count| count.load(Ordering::Relaxed));
     (reads, bytes)
+}
+
+/// What goes to a GPU's queue at once.
+///
+/// Neither the runtime nor wgpu says how often it submits. So it is counted by what makes the runtime submit: launches come in
+/// batches of [`crate::device::LAUNCHES`], which end early where something has to come behind them. `tests/submits.rs` compares
+/// this with the numbers that wgpu gives.
+#[derive(Debug)]
+struct Batch {
+    /// Launches that wait.
+    waiting: u64,
+    submits: u64,
+}
+
+impl Batch {
+    fn launched(&mut self, launches: u64) {
+        let all = self.waiting + launches;
+        self.submits += all / LAUNCHES;
+        self.waiting = all % LAUNCHES;
+    }
+
+    /// What waits is submitted.
+    fn flushed(&mut self) {
+        self.submits += u64::from(self.waiting > 0);
+        self.waiting = 0;
+    }
+
+    /// What waits is submitted, then the copy of a result.
+    fn read(&mut self) {
+        self.flushed();
+        self.submits += 1;
+    }
+}
+
+const LAUNCHES: u64 = crate::device::LAUNCHES as u64;
+
+static BATCH: Mutex<Batch> = Mutex::new(Batch {
+    waiting: 0,
+    submits: 0,
+});
+
+fn batch(change: impl FnOnce(&mut Batch)) {
+    change(&mut BATCH.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Notes that a GPU is given what was launched so far: it is waited for, or something is uploaded, which must not overtake
+/// what was launched.
+pub fn flushed() {
+    batch(Batch::flushed);
+}
+
+/// Submissions to GPUs so far, in this process, as far as a [`Launches`] watched.
+pub fn submits() -> u64 {
+    let mut submits = 0;
+    batch(|batch| submits = batch.submits);
+    submits
 }
 
 /// Launches of recordings that ran again.
@@ -40,7 +98,7 @@ pub(crate) struct Cost {
     weight_bytes: u64,
 }
 
-/// Counts what is launched while it lives.
+/// Counts what is recorded while it lives.
 pub(crate) struct Counting {
     #[cfg(feature = "wgpu")]
     launches: Launches,
@@ -51,7 +109,7 @@ impl Counting {
     pub fn start() -> Self {
         Self {
             #[cfg(feature = "wgpu")]
-            launches: Launches::watch(),
+            launches: Launches::recorded(),
             weight_bytes: weight_bytes(),
         }
     }
@@ -67,10 +125,14 @@ impl Counting {
     }
 }
 
-/// Notes that a recording ran again.
-pub(crate) fn replayed(cost: &Cost) {
+/// Notes that a recording ran, for the first time (`fresh`) or again. What its products read was counted as they were
+/// recorded; launches were not, since none was made.
+pub(crate) fn replayed(cost: &Cost, fresh: bool) {
     REPLAYED.fetch_add(cost.launches, Ordering::Relaxed);
-    WEIGHT_BYTES.fetch_add(cost.weight_bytes, Ordering::Relaxed);
+    batch(|batch| batch.launched(cost.launches));
+    if !fresh {
+        WEIGHT_BYTES.fetch_add(cost.weight_bytes, Ordering::Relaxed);
+    }
 }
 
 #[cfg(feature = "wgpu")]
@@ -84,15 +146,23 @@ mod launches {
     use burn::tensor::Device;
     use cubecl::logging::{LaunchObservation, LaunchObserver};
 
-    use super::{AtomicU64, Ordering, REPLAYED};
+    use super::{AtomicU64, Ordering, REPLAYED, batch};
 
     #[derive(Default)]
-    struct Seen(Mutex<BTreeMap<&'static str, u64>>);
+    struct Seen {
+        launches: Mutex<BTreeMap<&'static str, u64>>,
+        /// Whether they are only recorded.
+        recorded: bool,
+    }
 
     impl LaunchObserver for Seen {
         fn launched(&self, kernel: &'static str) {
-            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            *seen.entry(kernel).or_default() += 1;
+            let launches = self.launches.lock();
+            let mut launches = launches.unwrap_or_else(PoisonError::into_inner);
+            *launches.entry(kernel).or_default() += 1;
+            if !self.recorded {
+                batch(|batch| batch.launched(1));
+            }
         }
     }
 
@@ -106,7 +176,19 @@ mod launches {
     impl Launches {
         /// Starts counting.
         pub fn watch() -> Self {
-            let seen = Arc::new(Seen::default());
+            Self::of(false)
+        }
+
+        /// Starts counting what is only recorded. Whoever counts launches does not see it.
+        pub(super) fn recorded() -> Self {
+            Self::of(true)
+        }
+
+        fn of(recorded: bool) -> Self {
+            let seen = Arc::new(Seen {
+                recorded,
+                ..Default::default()
+            });
             Self {
                 _observation: LaunchObservation::new(seen.clone()),
                 seen,
@@ -114,9 +196,9 @@ mod launches {
             }
         }
 
-        /// Launches so far, by the kernel's name. Those that a recording made again have one name.
+        /// Launches so far, by the kernel's name. Those of a recording have one name.
         pub fn by_kernel(&self) -> BTreeMap<&'static str, u64> {
-            let seen = self.seen.0.lock();
+            let seen = self.seen.launches.lock();
             let mut seen = seen.unwrap_or_else(PoisonError::into_inner).clone();
             let replayed = REPLAYED.load(Ordering::Relaxed) - self.replayed;
             if replayed > 0 {
@@ -175,5 +257,30 @@ mod launches {
             self.sampled.sample();
             self.sampled.most.load(Ordering::Relaxed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_are_submitted_in_batches() {
+        let mut batch = Batch {
+            waiting: 0,
+            submits: 0,
+        };
+        let mut counts = |change: &dyn Fn(&mut Batch)| {
+            change(&mut batch);
+            (batch.submits, batch.waiting)
+        };
+        assert_eq!(counts(&|batch| batch.launched(LAUNCHES - 1)), (0, 127));
+        assert_eq!(counts(&|batch| batch.launched(1)), (1, 0));
+        assert_eq!(counts(&|batch| batch.launched(2 * LAUNCHES + 5)), (3, 5));
+        assert_eq!(counts(&Batch::flushed), (4, 0));
+        assert_eq!(counts(&Batch::flushed), (4, 0), "nothing waits");
+        assert_eq!(counts(&Batch::read), (5, 0), "the copy alone");
+        counts(&|batch| batch.launched(1));
+        assert_eq!(counts(&Batch::read), (7, 0), "a launch, then the copy");
     }
 }

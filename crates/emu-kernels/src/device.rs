@@ -76,8 +76,7 @@ impl DeviceError {
 
 /// Launches of a submit at most: a token of a model with 14 layers is one submit, of one with 40 layers three. Where
 /// launches take long, [`crate::pace`] makes it less.
-#[cfg(feature = "wgpu")]
-pub(crate) const LAUNCHES: usize = 128;
+pub const LAUNCHES: usize = 128;
 
 /// An opened device.
 #[derive(Clone, Debug)]
@@ -182,9 +181,6 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
 }
 
 #[cfg(not(target_family = "wasm"))]
-pub use gpu::submissions;
-
-#[cfg(not(target_family = "wasm"))]
 mod gpu {
     use std::sync::{Mutex, PoisonError};
 
@@ -193,18 +189,6 @@ mod gpu {
 
     use super::{DeviceError, Opened};
     use crate::adapters::{self, Adapter};
-
-    /// The queue of the opened device.
-    static QUEUE: Mutex<Option<wgpu::Queue>> = Mutex::new(None);
-
-    /// How many numbers the queue gave so far: to work, to this question, and to what only waits for work.
-    pub fn submissions() -> Option<u64> {
-        let queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
-        // wgpu numbers submissions, and shows the number only so.
-        let shown = format!("{:?}", queue.as_ref()?.submit([]));
-        let digits = shown.chars().filter(char::is_ascii_digit);
-        digits.collect::<String>().parse().ok()
-    }
 
     /// One wgpu device per process: Burn registers it once.
     static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
@@ -251,7 +235,6 @@ mod gpu {
             name: format!("{} ({:?})", info.name, info.backend),
             hardware,
         };
-        *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(setup.queue.clone());
         *opened = Some(new.clone());
         Ok(new)
     }

@@ -103,6 +103,7 @@ pub fn done<const D: usize>(tensor: &Tensor<D>) -> Done {
     if let DispatchTensorKind::Cube(BackendTensor::Float(tensor)) =
         tensor.clone().into_dispatch().kind
     {
+        count::flushed();
         let mut done = Box::pin(tensor.client.sync());
         // It begins to listen when it is asked first.
         return match done.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -135,8 +136,69 @@ pub struct Recorded {
     graph: <Dispatch as BackendTypes>::GraphPrimitive,
     device: Device,
     cost: Cost,
-    /// Whether it never ran: its launches were counted while they were recorded.
+    /// Whether it never ran.
     fresh: bool,
+}
+
+/// Why launches were not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The device does not record, or not now. The work did not run.
+    #[error("the device does not record launches: {0:?}")]
+    Refused(ExecutionError),
+    /// The device does not record this. The work ran, but nothing of what it launched did or will. What it did beside
+    /// launching remains done.
+    #[error("the device discarded what it recorded: {0:?}")]
+    Discarded(ExecutionError),
+}
+
+/// What records the launches between its start and its stop.
+trait Capture {
+    type Graph;
+    fn prepare(&self) -> Result<(), ExecutionError>;
+    fn start(&self) -> Result<(), ExecutionError>;
+    fn stop(&self) -> Result<Self::Graph, ExecutionError>;
+}
+
+impl Capture for Device {
+    type Graph = <Dispatch as BackendTypes>::GraphPrimitive;
+
+    fn prepare(&self) -> Result<(), ExecutionError> {
+        Dispatch::graph_prepare(self.as_dispatch())
+    }
+
+    fn start(&self) -> Result<(), ExecutionError> {
+        Dispatch::graph_start_capture(self.as_dispatch())
+    }
+
+    fn stop(&self) -> Result<Self::Graph, ExecutionError> {
+        Dispatch::graph_stop_capture(self.as_dispatch())
+    }
+}
+
+/// A capture that is prepared, or open. It is stopped however it is left: a device would refuse every other one until then.
+struct Prepared<'a, C: Capture>(Option<&'a C>);
+
+impl<C: Capture> Drop for Prepared<'_, C> {
+    fn drop(&mut self) {
+        if let Some(capture) = self.0.take() {
+            capture.stop().ok();
+        }
+    }
+}
+
+fn capture<C: Capture, T>(
+    device: &C,
+    work: impl FnOnce() -> T,
+) -> Result<(C::Graph, T), RecordError> {
+    // One that is refused here may be another's, which is not ours to stop.
+    device.prepare().map_err(RecordError::Refused)?;
+    let mut prepared = Prepared(Some(device));
+    device.start().map_err(RecordError::Refused)?;
+    let made = work();
+    prepared.0 = None;
+    let graph = device.stop().map_err(RecordError::Discarded)?;
+    Ok((graph, made))
 }
 
 impl Recorded {
@@ -144,17 +206,10 @@ impl Recorded {
     /// its kernels must have run before.
     ///
     /// # Errors
-    /// Where the device does not record, or not this. What `work` did beside launching remains done.
-    pub fn record<T>(
-        device: &Device,
-        work: impl FnOnce() -> T,
-    ) -> Result<(Self, T), ExecutionError> {
-        let dispatch = device.as_dispatch();
+    /// Where the device does not record, or not this: the error says whether `work` ran.
+    pub fn record<T>(device: &Device, work: impl FnOnce() -> T) -> Result<(Self, T), RecordError> {
         let cost = Counting::start();
-        Dispatch::graph_prepare(dispatch)?;
-        Dispatch::graph_start_capture(dispatch)?;
-        let made = work();
-        let graph = Dispatch::graph_stop_capture(dispatch)?;
+        let (graph, made) = capture(device, work)?;
         let recorded = Self {
             graph,
             device: device.clone(),
@@ -174,9 +229,84 @@ impl Recorded {
     pub unsafe fn replay(&mut self) -> Result<(), ExecutionError> {
         // Safety: the caller's promise.
         unsafe { Dispatch::graph_replay(self.device.as_dispatch(), &self.graph) }?;
-        if !core::mem::replace(&mut self.fresh, false) {
-            count::replayed(&self.cost);
-        }
+        count::replayed(&self.cost, core::mem::replace(&mut self.fresh, false));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// A device that fails at one of the calls, and remembers all.
+    struct Failing {
+        at: &'static str,
+        calls: RefCell<Vec<&'static str>>,
+    }
+
+    impl Failing {
+        fn at(at: &'static str) -> Self {
+            Self {
+                at,
+                calls: RefCell::default(),
+            }
+        }
+
+        fn call(&self, name: &'static str) -> Result<(), ExecutionError> {
+            self.calls.borrow_mut().push(name);
+            match name == self.at {
+                true => Err(ExecutionError::WithContext {
+                    reason: "injected".into(),
+                }),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Capture for Failing {
+        type Graph = ();
+
+        fn prepare(&self) -> Result<(), ExecutionError> {
+            self.call("prepare")
+        }
+
+        fn start(&self) -> Result<(), ExecutionError> {
+            self.call("start")
+        }
+
+        fn stop(&self) -> Result<(), ExecutionError> {
+            self.call("stop")
+        }
+    }
+
+    #[test]
+    fn a_recording_that_fails_says_whether_its_work_ran_and_leaves_nothing_open() {
+        for (at, ran, calls) in [
+            ("", true, &["prepare", "start", "stop"][..]),
+            ("prepare", false, &["prepare"]),
+            ("start", false, &["prepare", "start", "stop"]),
+            ("stop", true, &["prepare", "start", "stop"]),
+        ] {
+            let (device, work) = (Failing::at(at), Cell::new(false));
+            let recorded = capture(&device, || work.set(true));
+            assert_eq!(
+                (work.get(), &device.calls.borrow()[..]),
+                (ran, calls),
+                "{at}"
+            );
+            match recorded {
+                Ok(_) => assert_eq!(at, ""),
+                Err(RecordError::Refused(_)) => assert!(!ran, "{at}"),
+                Err(RecordError::Discarded(_)) => assert!(ran, "{at}"),
+            }
+        }
+        // As where the work panics.
+        let device = Failing::at("");
+        let work = || panic!("injected");
+        let panicked = std::panic::AssertUnwindSafe(|| capture(&device, work).map(|(_, ())| ()));
+        std::panic::catch_unwind(panicked).expect_err("it panics");
+        assert_eq!(device.calls.borrow()[..], ["prepare", "start", "stop"]);
     }
 }

@@ -120,7 +120,7 @@ impl QLinear {
     }
 
     /// Bytes of the weight on the device; 0 where it is not there, as in a [stack](packed::stack).
-    pub fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> u64 {
         packed::bytes(&self.weight)
     }
 

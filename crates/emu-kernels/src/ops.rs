@@ -14,7 +14,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 
 use crate::backend::{ConvFusion, ConvSpec, EmuBackend, GroupNormSpec};
-use crate::cache::LayerCache;
+use crate::cache::{CacheFull, LayerCache};
 use crate::count;
 use crate::decode::{DecodeBackend, StepSpec};
 use crate::fused::{self, AttentionSpec, FusedBackend};
@@ -53,7 +53,7 @@ pub struct ConvExtras {
 pub trait Operations {
     /// See [`linear`].
     fn linear(&self, x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-        count::weights_read(4 * weight.shape().num_elements());
+        count::weights_read(4 * weight.shape().num_elements() as u64);
         if on_cpu(&x.device()) {
             // One product of all rows, and two in the backward pass: Burn's linear makes one for each batch.
             let [b, t, d] = x.dims();
@@ -145,7 +145,7 @@ pub trait Operations {
         qkv: Tensor<3>,
         tables: &RopeTables,
         cache: &mut LayerCache,
-    ) -> Tensor<4> {
+    ) -> Result<Tensor<4>, CacheFull> {
         let ([b, t, width], [_, g, _, e]) = (qkv.dims(), cache.dims());
         let h = width / e - 2 * g;
         let start = cache.len();
@@ -163,16 +163,16 @@ pub trait Operations {
                 let [keys, values] = [keys, values].map(Tensor::<4>::from_dispatch);
                 (Tensor::<4>::from_dispatch(q), keys, values)
             });
-            if let Some(q) = written {
-                return q;
+            if let Some(q) = written? {
+                return Ok(q);
             }
         }
         let part = |from: usize, heads: usize| {
             let part = qkv.clone().narrow(2, from * e, heads * e);
             part.reshape([b, t, heads, e]).swap_dims(1, 2) // [B, heads, T, E]
         };
-        cache.append(tables.rotate_at(start, part(h, g)), part(h + g, g));
-        tables.rotate_at(start, part(0, h))
+        cache.append(tables.rotate_at(start, part(h, g)), part(h + g, g))?;
+        Ok(tables.rotate_at(start, part(0, h)))
     }
 
     /// See [`layer_norm`].
@@ -469,7 +469,14 @@ pub fn decode_attention(
 /// - `qkv`: `[B, T, (H + 2 G)·E]`; G and E are the cache's
 /// - `tables`: of the positions from 0 on, the cache's capacity at least
 /// - returns `[B, H, T, E]`
-pub fn rope_append(qkv: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<4> {
+///
+/// # Errors
+/// Where the cache has no room for them.
+pub fn rope_append(
+    qkv: Tensor<3>,
+    tables: &RopeTables,
+    cache: &mut LayerCache,
+) -> Result<Tensor<4>, CacheFull> {
     operations(&qkv.device()).rope_append(qkv, tables, cache)
 }
 

@@ -53,6 +53,15 @@ impl Scheme {
         !matches!(self, Self::F16)
     }
 
+    /// Bytes of a matrix of this shape, whose width is whole blocks. More than 32 bits count in sum, even where memory has
+    /// no more.
+    pub const fn bytes(self, [out, width]: [usize; 2]) -> u64 {
+        let blocks = out as u64 * (width / BLOCK) as u64;
+        let parts = self.has_scales() as u64 + self.has_mins() as u64;
+        // Scales lie in pairs.
+        4 * (blocks * self.words() as u64 + parts * blocks.div_ceil(2))
+    }
+
     /// Whether a block has a minimum.
     pub const fn has_mins(self) -> bool {
         matches!(self, Self::Q4_1)
@@ -155,7 +164,7 @@ impl Packed {
         binding: usize,
         device: &Device,
     ) -> Result<Self, PackedError> {
-        let blocks = out * width / BLOCK;
+        let blocks = out * (width / BLOCK);
         let check = |what, expected, found| match expected == found {
             true => Ok(()),
             false => Err(PackedError {
@@ -248,12 +257,9 @@ impl Packed {
     }
 
     /// Bytes on the device.
-    pub fn bytes(&self) -> usize {
-        let words = { self.parts.iter() }.map(|part| {
-            let more = [&part.scales, &part.mins].into_iter().flatten();
-            part.words.dims()[0] + more.map(|half| half.dims()[0]).sum::<usize>()
-        });
-        4 * words.sum::<usize>()
+    pub fn bytes(&self) -> u64 {
+        let bytes = |spec: PackedSpec| spec.scheme.bytes([spec.out, spec.width]);
+        self.parts.iter().map(|part| bytes(part.spec)).sum()
     }
 
     /// Where it lies.
@@ -484,10 +490,10 @@ pub fn set_inputs(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Inputs) {
 }
 
 /// Bytes of a matrix on its device: packed, dense, or 0 where nothing is there yet.
-pub fn bytes(param: &Param<Tensor<2>>) -> usize {
+pub fn bytes(param: &Param<Tensor<2>>) -> u64 {
     match param.reparameterization::<Packed>() {
         Some(packed) => packed.bytes(),
-        None if param.is_initialized() => 4 * param.lazy_shape().num_elements(),
+        None if param.is_initialized() => 4 * param.lazy_shape().num_elements() as u64,
         None => 0,
     }
 }

@@ -4,6 +4,24 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+/// Frequencies of a rotary embedding: `base^(-2i/E)`, each divided by its divisor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// The base.
+    pub base: f64,
+    /// `E / 2` of them, or none for 1: LLaMA 3 slows the low frequencies down, stretched models all of them.
+    pub divisors: Vec<f64>,
+}
+
+impl From<f64> for Rope {
+    fn from(base: f64) -> Self {
+        Self {
+            base,
+            divisors: vec![],
+        }
+    }
+}
+
 /// Cosines and sines of one forward, shared by all layers. They go to the device once they are needed, in the form in
 /// which they are.
 #[derive(Clone, Debug)]
@@ -26,12 +44,21 @@ impl RopeTables {
     ///
     /// # Shapes
     /// - `positions`: B rows of T; one row serves any batch
-    pub fn new(positions: &[Vec<usize>], head_size: usize, base: f64, device: &Device) -> Self {
+    pub fn new(
+        positions: &[Vec<usize>],
+        head_size: usize,
+        rope: impl Into<Rope>,
+        device: &Device,
+    ) -> Self {
+        let Rope { base, divisors } = rope.into();
         let rows = positions.len();
         let steps = positions.first().map_or(0, Vec::len);
         let half = head_size / 2;
         let frequencies: Vec<f64> = (0..half)
-            .map(|i| 1.0 / libm::pow(base, 2.0 * i as f64 / head_size as f64))
+            .map(|i| {
+                let divisor = divisors.get(i).copied().unwrap_or(1.0);
+                1.0 / (divisor * libm::pow(base, 2.0 * i as f64 / head_size as f64))
+            })
             .collect();
         let mut turns = Vec::with_capacity(rows * steps * head_size);
         for &position in positions.iter().flatten() {
@@ -51,8 +78,8 @@ impl RopeTables {
     }
 
     /// Tables for positions `0 .. count` of any batch.
-    pub fn upto(count: usize, head_size: usize, base: f64, device: &Device) -> Self {
-        Self::new(&[(0..count).collect()], head_size, base, device)
+    pub fn upto(count: usize, head_size: usize, rope: impl Into<Rope>, device: &Device) -> Self {
+        Self::new(&[(0..count).collect()], head_size, rope, device)
     }
 
     fn whole(&self) -> &[Tensor<4>; 2] {

@@ -5,6 +5,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::count;
 use crate::decode::DecodeBackend;
 use crate::random::Philox;
 
@@ -32,7 +33,7 @@ impl Default for Processors {
 /// How a token is drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the most likely token.
+    /// 0 takes the most likely token. On a device, the least that is not 0 is [`f32::MIN_POSITIVE`].
     pub temperature: f32,
     /// Only this many of the most likely tokens; 0 for all.
     pub top_k: usize,
@@ -199,6 +200,7 @@ fn upload(history: &[u32], capacity: usize, device: &Device) -> Tensor<1, Int> {
     let mut all = vec![history.len() as i32];
     all.extend(history.iter().map(|&token| token as i32));
     all.resize(1 + capacity, 0);
+    count::flushed();
     Tensor::from_data(TensorData::new(all, [1 + capacity]), (device, DType::I32))
 }
 
@@ -215,7 +217,8 @@ impl Chooser {
     ) -> Self {
         let capacity = capacity.max(history.len()) + 1;
         let mut numbers = vec![
-            sampling.temperature,
+            // Kernels multiply by its inverse, which of a subnormal number is infinite.
+            sampling.temperature.max(f32::MIN_POSITIVE),
             sampling.top_p,
             processors.repetition_penalty,
         ];

@@ -395,6 +395,7 @@ fn decoding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         let part = |x: &Tensor<4>| x.clone().narrow(2, from, to - from);
         let qkv = Tensor::cat(vec![part(&q), part(&k), part(&v)], 3);
         let q = ops::rope_append(qkv.reshape([1, -1, 3 * e as i64]), &tables, &mut cache);
+        let q = q.expect("the cache has room for all of them");
         ops::decode_attention(q, &cache, None)
     };
     let got = Tensor::cat(vec![step(0, t - 1), step(t - 1, t)], 1);

@@ -353,6 +353,9 @@ fn group_norms(device: &Device) {
         ([2, 3, 5, 7], 6, 3, 1e-5),
         ([3, 20, 8, 8], 33, 1, 1e-5),
         ([1, 33, 17, 1], 3, 4, 1e-6),
+        // Whose inverses are no whole numbers.
+        ([2, 4, 5, 7], 0, 2, 0.7),
+        ([2, 4, 5, 7], 4, 2, 2.3),
     ] {
         let [b, c, h, w] = shape;
         let (area, channels) = (h * w, c + beside);

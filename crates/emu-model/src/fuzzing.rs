@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::image::{self, Limits};
-use crate::tokenizer::{EmuTokenizer, Roles, expand_pictures};
+use crate::text;
+use crate::tokenizer::{EmuTokenizer, PlainTokenizer, Roles, expand_pictures};
 use crate::video;
 
-/// The first byte says what the rest is: 0 a SentencePiece model, 1 a `tokenizer.json`, else a text.
+/// The first byte says what the rest is: 0 a SentencePiece model, 1 a `tokenizer.json`, 255 the metadata of a GGUF file as
+/// JSON, else a text.
 pub fn tokenizer(data: &[u8]) {
     match data.split_first() {
         Some((0, file)) => {
@@ -25,6 +27,15 @@ pub fn tokenizer(data: &[u8]) {
             .flatten()
             {
                 round_trip(&tokenizer, "a [IMG]<image> [/IMG] \u{4f60}\n");
+            }
+        }
+        Some((255, json)) => {
+            let metadata = serde_json::from_slice(json).unwrap_or_default();
+            if let Ok(tokenizer) = text::tokenizer(&metadata) {
+                round_trip_plain(
+                    &tokenizer,
+                    " a  b1234\r\n<whole> It's \u{4f60}\u{2581}<s>\n",
+                );
             }
         }
         Some((pictures, text)) => {
@@ -53,6 +64,21 @@ fn round_trip(tokenizer: &EmuTokenizer, text: &str) {
         let specials = tokenizer.specials();
         let control = |id: &u32| *id != specials.unk && specials.contains(*id);
         assert!(!ids.iter().any(control), "{text:?}");
+    }
+}
+
+/// The same with the tokenizer of a language model alone.
+fn round_trip_plain(tokenizer: &PlainTokenizer, text: &str) {
+    for ids in [tokenizer.encode(text), tokenizer.encode_marked(text)] {
+        let Ok(ids) = ids else {
+            continue;
+        };
+        let whole = tokenizer.decode(&ids);
+        let mut stream = tokenizer.decode_stream();
+        let parts: Result<Vec<String>, _> = ids.iter().map(|id| stream.push(*id)).collect();
+        if let (Ok(whole), Ok(parts)) = (whole, parts) {
+            assert_eq!(parts.concat() + &stream.finish(), whole);
+        }
     }
 }
 

@@ -4,11 +4,11 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use emu_kernels::cache::{KvCache, LayerCache};
+use emu_kernels::cache::{CacheFull, KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::packed::{self, Inputs, Packed, Scheme};
-use emu_kernels::rope::RopeTables;
+use emu_kernels::rope::{Rope, RopeTables};
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
 use crate::config::{AdapterConfig, LmConfig};
@@ -27,8 +27,9 @@ pub struct Lm {
     pub lm_head: Option<QLinear>,
     /// Next visual embedding; absent in a language model alone.
     pub stu_regress_head: Option<QLinear>,
-    /// Base of the rotary embedding.
-    pub rope_base: f64,
+    /// Base of the rotary embedding, and what its frequencies are divided by.
+    #[module(skip)]
+    pub rope: Rope,
     /// E
     pub head_size: usize,
     /// G
@@ -152,7 +153,7 @@ impl LmConfig {
             norm: RmsNorm::new(d, self.norm_eps, device),
             lm_head: (!self.tied).then(|| QLinear::new(d, self.vocab, false, device)),
             stu_regress_head: Some(QLinear::new(d, d, false, device)),
-            rope_base: self.rope_base,
+            rope: self.rope_base.into(),
             head_size: self.head_size,
             kv_heads: self.kv_heads,
         }
@@ -230,7 +231,7 @@ impl Lm {
     }
 
     /// Bytes of the weights that a token reads: every layer, the last norm, the head.
-    pub fn weight_bytes(&self) -> usize {
+    pub fn weight_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(
             |Layer {
                  self_attn: a,
@@ -247,8 +248,8 @@ impl Lm {
                     &m.down_proj,
                 ];
                 let stacks = [&a.stacked, &m.stacked].into_iter().flatten();
-                linears.map(QLinear::bytes).iter().sum::<usize>()
-                    + stacks.map(Packed::bytes).sum::<usize>()
+                linears.map(QLinear::bytes).iter().sum::<u64>()
+                    + stacks.map(Packed::bytes).sum::<u64>()
             },
         );
         let head = match &self.lm_head {
@@ -256,7 +257,7 @@ impl Lm {
             None => packed::bytes(&self.embed_tokens.weight),
         };
         let width = self.norm.weight.lazy_shape().num_elements();
-        layers.sum::<usize>() + head + 4 * width * (2 * self.layers.len() + 1)
+        layers.sum::<u64>() + head + 4 * (width * (2 * self.layers.len() + 1)) as u64
     }
 
     /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
@@ -278,6 +279,12 @@ impl Lm {
         self
     }
 
+    /// The same with other frequencies of the rotary embedding: one divisor for each, or none.
+    pub fn with_rope_divisors(mut self, divisors: Vec<f64>) -> Self {
+        self.rope.divisors = divisors;
+        self
+    }
+
     /// Next visual embeddings of final hidden states, `[B, T, D]`.
     ///
     /// # Panics
@@ -293,7 +300,7 @@ impl Lm {
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
         let device = self.embed_tokens.weight.lazy_device();
         let dims = [batch, self.kv_heads, capacity, self.head_size];
-        KvCache::new(self.layers.len(), dims, self.rope_base, &device)
+        KvCache::new(self.layers.len(), dims, self.rope.clone(), &device)
     }
 
     /// Final hidden states of whole sequences.
@@ -318,7 +325,7 @@ impl Lm {
         visibility: &Visibility,
         probe: &mut Probe,
     ) -> Tensor<3> {
-        let tables = RopeTables::new(positions, self.head_size, self.rope_base, &x.device());
+        let tables = RopeTables::new(positions, self.head_size, self.rope.clone(), &x.device());
         for (i, layer) in self.layers.iter().enumerate() {
             let h = layer.self_attn.forward(
                 layer.input_layernorm.forward(x.clone()),
@@ -343,39 +350,57 @@ impl Lm {
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`, returned in the same shape
-    pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for them.
+    pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         let [_, t, _] = x.dims();
-        cache.extend(t);
+        cache.extend(t)?;
         self.layers(x, cache)
     }
 
     /// The same for token ids, `[B, T]` to `[B, T, D]`. While single tokens follow each other, nothing needs to go to the
     /// device: where the ids are there too, all of it is one submit.
-    pub fn step_tokens(&self, ids: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for them.
+    pub fn step_tokens(
+        &self,
+        ids: Tensor<2, Int>,
+        cache: &mut KvCache,
+    ) -> Result<Tensor<3>, CacheFull> {
         let [_, t] = ids.dims();
-        cache.extend(t);
+        cache.extend(t)?;
         self.layers(self.embed(ids), cache)
     }
 
-    fn layers(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Tensor<3> {
+    fn layers(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         for (layer, keys) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.step(x, &cache.turns, keys);
+            x = layer.step(x, &cache.turns, keys)?;
         }
-        self.norm.forward(x)
+        Ok(self.norm.forward(x))
     }
 }
 
 impl Layer {
     /// Appends positions to this layer's cache: `[B, T, D]` in and out.
-    pub fn step(&self, x: Tensor<3>, tables: &RopeTables, cache: &mut LayerCache) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for them.
+    pub fn step(
+        &self,
+        x: Tensor<3>,
+        tables: &RopeTables,
+        cache: &mut LayerCache,
+    ) -> Result<Tensor<3>, CacheFull> {
         let qkv = self.self_attn.qkv(self.input_layernorm.forward(x.clone()));
-        let q = ops::rope_append(qkv, tables, cache);
+        let q = ops::rope_append(qkv, tables, cache)?;
         let h = ops::decode_attention(q, cache, None);
         let x = self.self_attn.o_proj.forward_add(h, x);
         let h = self
             .mlp
             .gate(self.post_attention_layernorm.forward(x.clone()));
-        self.mlp.down_proj.forward_add(h, x)
+        Ok(self.mlp.down_proj.forward_add(h, x))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Loading a pack shard by shard, in any order: what a page does, where no file system hands over tensors by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use burn::tensor::Device;
 use emu_kernels::packed::Inputs;
@@ -33,8 +34,20 @@ pub struct Streamed {
 #[derive(Debug)]
 struct Stored {
     tensor: TensorData,
-    /// Rows that have come.
-    rows: usize,
+    /// The rows that have come; none of them twice.
+    rows: Vec<Range<usize>>,
+}
+
+impl Stored {
+    fn is_whole(&self) -> bool {
+        let wanted = self.tensor.info.shape.first().copied().unwrap_or(1);
+        self.rows.iter().map(Range::len).sum::<usize>() == wanted
+    }
+
+    fn has_some_of(&self, rows: &Range<usize>) -> bool {
+        let common = |there: &Range<usize>| rows.start.max(there.start) < rows.end.min(there.end);
+        self.rows.iter().any(common)
+    }
 }
 
 impl Streamed {
@@ -75,13 +88,23 @@ impl Streamed {
     /// Verifies a shard and uploads the tensors that it completes. What it holds of others is kept until the rest comes.
     ///
     /// # Errors
-    /// A wrong hash or length, after which the right bytes may follow. A damaged, misshapen or unknown tensor, after which
-    /// the component is to be unloaded.
+    /// A wrong hash or length, after which the right bytes may follow. Rows that came before, which stay as they were. A
+    /// damaged, misshapen or unknown tensor, after which the component is to be unloaded.
     pub fn shard(&mut self, file: &str, bytes: &[u8]) -> Result<(), LoadError> {
         let mut touched = BTreeSet::new();
-        for part in self.manifest.open_shard(file, bytes)? {
+        let parts = self.manifest.open_shard(file, bytes)?;
+        // Before anything of it is kept.
+        for part in &parts {
+            let waiting = self.waiting.get(&part.tensor.name);
+            if self.filled.contains(logical(&part.tensor.name))
+                || waiting.is_some_and(|stored| stored.has_some_of(&part.rows))
+            {
+                return Err(twice(file, part).into());
+            }
+        }
+        for part in &parts {
             touched.insert(logical(&part.tensor.name).to_owned());
-            keep(&mut self.waiting, &part)?;
+            keep(&mut self.waiting, file, part)?;
         }
         let mut ready = BTreeMap::new();
         for name in touched {
@@ -103,7 +126,7 @@ impl Streamed {
         }
         let whole = |name: &String| {
             let stored = self.waiting.get(name);
-            stored.is_some_and(|s| s.rows == s.tensor.info.shape.first().copied().unwrap_or(1))
+            stored.is_some_and(Stored::is_whole)
         };
         if !names.iter().all(whole) {
             return None;
@@ -296,7 +319,11 @@ fn logical(stored: &str) -> &str {
 }
 
 /// Copies a part to its rows.
-fn keep(waiting: &mut HashMap<String, Stored>, part: &PartView<'_>) -> Result<(), PackError> {
+fn keep(
+    waiting: &mut HashMap<String, Stored>,
+    file: &str,
+    part: &PartView<'_>,
+) -> Result<(), PackError> {
     let info = part.tensor.info();
     let name = info.name.clone();
     let rows = part.tensor.rows().max(1);
@@ -306,22 +333,38 @@ fn keep(waiting: &mut HashMap<String, Stored>, part: &PartView<'_>) -> Result<()
             let bytes = vec![0; info.byte_len()?];
             entry.insert(Stored {
                 tensor: TensorData { info, bytes },
-                rows: 0,
+                rows: vec![],
             })
         }
     };
-    let width = stored.tensor.bytes.len() / rows;
-    let place = part.rows.start * width..part.rows.end * width;
-    if let Some(into) = stored
-        .tensor
-        .bytes
-        .get_mut(place)
-        .filter(|into| into.len() == part.bytes.len())
-    {
-        into.copy_from_slice(part.bytes);
-        stored.rows += part.rows.len();
+    if stored.has_some_of(&part.rows) {
+        return Err(twice(file, part));
     }
+    let width = stored.tensor.bytes.len() / rows;
+    let expected = part.rows.len() * width;
+    let place = part.rows.start * width..part.rows.end * width;
+    let into = stored.tensor.bytes.get_mut(place);
+    match into.filter(|into| into.len() == part.bytes.len()) {
+        Some(into) => into.copy_from_slice(part.bytes),
+        None => {
+            return Err(PackError::WrongLength {
+                tensor: part.tensor.name.clone(),
+                expected: expected as u64,
+                found: part.bytes.len() as u64,
+            });
+        }
+    }
+    stored.rows.push(part.rows.clone());
     Ok(())
+}
+
+fn twice(file: &str, part: &PartView<'_>) -> PackError {
+    PackError::RowsTwice {
+        file: file.into(),
+        tensor: part.tensor.name.clone(),
+        begin: part.rows.start,
+        end: part.rows.end,
+    }
 }
 
 fn missing(tensor: &str) -> PackError {

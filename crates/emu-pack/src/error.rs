@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::WrongKind;
+
 /// An error about weights: what is wrong, where, and what to do.
 ///
 /// `file` is the path or name the reader was given, `tensor` the tensor's name as that file spells it.
@@ -23,6 +25,28 @@ pub enum PackError {
     DiskFull {
         /// Path being written.
         file: String,
+    },
+    /// A file of another kind than the one that is wanted.
+    #[error("{file} {kind}.")]
+    WrongFile {
+        /// Path or name.
+        file: String,
+        /// What it is.
+        kind: WrongKind,
+    },
+    /// One of several files of a model, without the others.
+    #[error(
+        "{file} is part {part} of {count} of a model, and {missing}. Put all parts into one folder, under the names that they were published with."
+    )]
+    PartOfModel {
+        /// Path or name.
+        file: String,
+        /// Its number, from 1.
+        part: u64,
+        /// Parts of the whole.
+        count: u64,
+        /// What is known of the others.
+        missing: String,
     },
     /// A file ends before its content does.
     #[error(
@@ -103,6 +127,20 @@ pub enum PackError {
         file: String,
         /// Name of the tensor.
         tensor: String,
+    },
+    /// Rows of a tensor that came before.
+    #[error(
+        "{file} brings rows {begin} to {end} of the tensor `{tensor}`, which came before. Give each shard once, or unload its component first."
+    )]
+    RowsTwice {
+        /// Name of the shard.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// The first row.
+        begin: usize,
+        /// The row after the last.
+        end: usize,
     },
     /// A tensor of another shape.
     #[error(
@@ -257,7 +295,7 @@ pub enum PackError {
     },
     /// A tensor of a GGUF file in blocks that nothing here reads.
     #[error(
-        "{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Take a file in F16, Q8_0, Q4_0 or Q4_1, without mixtures of others."
+        "{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Take a file of a usual kind: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M or Q4_0."
     )]
     UnsupportedBlocks {
         /// Path or name.
@@ -307,6 +345,8 @@ impl PackError {
         match self {
             Self::Io { .. } => "io",
             Self::DiskFull { .. } => "disk-full",
+            Self::WrongFile { kind, .. } => kind.code(),
+            Self::PartOfModel { .. } => "part-of-model",
             Self::ShortFile { .. } => "short-file",
             Self::LongFile { .. } => "long-file",
             Self::BadHeader { .. } => "bad-header",
@@ -315,6 +355,7 @@ impl PackError {
             Self::WrongDtype { .. } => "wrong-dtype",
             Self::MissingTensor { .. } => "missing-tensor",
             Self::UnknownTensor { .. } => "unknown-tensor",
+            Self::RowsTwice { .. } => "rows-twice",
             Self::Misshapen { .. } => "misshapen",
             Self::WrongLength { .. } => "wrong-length",
             Self::TooLarge { .. } => "too-large",
@@ -362,6 +403,8 @@ pub struct KeyReport {
     pub misshapen: Vec<String>,
     /// Parameters that several keys map to, with those keys.
     pub duplicate: Vec<String>,
+    /// The first segment of every key, where no parameter takes any.
+    pub prefix: Option<String>,
 }
 
 impl KeyReport {
@@ -379,6 +422,12 @@ impl fmt::Display for KeyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 10;
         f.write_str("the checkpoint does not fit the model: ")?;
+        if let Some(prefix) = &self.prefix {
+            write!(
+                f,
+                "no parameter takes any of its keys, and every key begins with `{prefix}.`; "
+            )?;
+        }
         let lists = [
             ("missing", &self.missing),
             ("unused", &self.unused),

@@ -10,10 +10,8 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::{Dtype, PackError, TensorInfo, tensor::Index};
+use crate::{Dtype, PackError, TensorInfo, sniff::MAX_HEADER, tensor::Index};
 
-/// Largest header read, as in the safetensors library.
-const MAX_HEADER: u64 = 100_000_000;
 const METADATA: &str = "__metadata__";
 
 /// Names, shapes and places of the tensors of one file.

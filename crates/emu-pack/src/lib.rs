@@ -13,7 +13,9 @@ mod plan;
 pub mod quant;
 mod reader;
 mod safetensors;
+mod sniff;
 mod tensor;
+mod unwrapped;
 
 #[cfg(feature = "convert")]
 pub mod convert;
@@ -29,4 +31,6 @@ pub use plan::{Plan, check};
 pub use quant::{Quantized, Scheme, Stored};
 pub use reader::{Fetch, PackReader};
 pub use safetensors::{SafetensorsFile, SafetensorsFolder, Sharded, write_safetensors};
+pub use sniff::{FileKind, SNIFFED, WrongKind, check_weights};
 pub use tensor::{Dtype, InMemory, TensorData, TensorInfo, TensorSource};
+pub use unwrapped::Unwrapped;

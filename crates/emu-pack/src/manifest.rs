@@ -8,8 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Dtype, PackError, TensorData, TensorInfo,
+    Dtype, FileKind, PackError, TensorData, TensorInfo,
     quant::{BLOCK, Quantized, Scheme, as_matrix, mins_name, scales_name},
+    sniff::refuse_pages,
 };
 
 /// The format version written and read here.
@@ -179,6 +180,7 @@ impl Manifest {
                 limit: format!("{MAX_MANIFEST} bytes"),
             });
         }
+        refuse_pages(file, FileKind::of(json))?;
         #[derive(Deserialize)]
         struct Version {
             format: serde_json::Value,

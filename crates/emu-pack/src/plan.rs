@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::quant::{Quantized, Stored, mins_name, scales_name};
-use crate::{KeyMap, KeyReport, Mapped, PackError, TensorData, TensorInfo, TensorSource};
+use crate::unwrapped::common_segment;
+use crate::{KeyMap, KeyReport, Mapped, PackError, Stored, TensorData, TensorInfo, TensorSource};
 
 /// Which source tensor fills which model parameter; complete and exact, or [`check`] would have failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,15 +43,7 @@ impl Plan {
         let Some(key) = self.source_key(name) else {
             return self.read(source, name).map(Stored::Dense);
         };
-        Ok(match source.read_stored(key)? {
-            Stored::Dense(tensor) => Stored::Dense(tensor.renamed(name)),
-            Stored::Quantized(tensor) => Stored::Quantized(Quantized {
-                words: tensor.words.renamed(name),
-                scales: tensor.scales.renamed(scales_name(name)),
-                mins: tensor.mins.map(|mins| mins.renamed(mins_name(name))),
-                ..tensor
-            }),
-        })
+        Ok(source.read_stored(key)?.renamed(name))
     }
 
     /// Reads the tensor of a model parameter, under the model's name.
@@ -132,6 +124,10 @@ pub fn check(
                 .missing
                 .push(map.to_checkpoint(name).unwrap_or_else(|| name.clone())),
         }
+    }
+    if report.unused.len() == source.len() {
+        let names = source.iter().map(|info| info.name.as_str());
+        report.prefix = common_segment(names).map(str::to_owned);
     }
     match report.is_empty() {
         true => Ok(Plan {

@@ -19,6 +19,7 @@ use crate::{
     manifest::MAX_MANIFEST,
     quant::{Scheme, Stored, mins_name, scales_name},
     safetensors::read_small,
+    sniff::{refuse_others, refuse_pages, sniff},
     tensor::Index,
 };
 
@@ -72,6 +73,15 @@ impl PackReader {
             && aside.join(MANIFEST_FILE).is_file()
         {
             folder = aside;
+        }
+        if folder.is_file() {
+            if folder.file_name().is_some_and(|name| name == MANIFEST_FILE) {
+                folder.pop();
+            } else {
+                let name = folder.display().to_string();
+                let mut file = File::open(&folder).map_err(|e| PackError::io(&name, e))?;
+                refuse_others(&name, sniff(&name, &mut file)?, &[])?;
+            }
         }
         let path = folder.join(MANIFEST_FILE);
         let json = read_small(&path, MAX_MANIFEST)?;
@@ -361,11 +371,15 @@ fn verify_file(entry: &FileEntry, path: &Path) -> Result<Header, PackError> {
 }
 
 fn check_len(path: &Path, expected: u64) -> Result<(), PackError> {
-    let found = path
-        .metadata()
-        .map_err(|e| PackError::io(path.display(), e))?
-        .len();
-    compare_len(&path.display().to_string(), expected, found)
+    let name = path.display().to_string();
+    let io = |e| PackError::io(&name, e);
+    let found = path.metadata().map_err(io)?.len();
+    if found != expected {
+        // A pack that was cloned without its large files, or downloaded from a page that asks to sign in.
+        let kind = sniff(&name, &mut File::open(path).map_err(io)?)?;
+        refuse_pages(&name, kind)?;
+    }
+    compare_len(&name, expected, found)
 }
 
 fn compare_len(file: &str, expected: u64, found: u64) -> Result<(), PackError> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use crate::{
-    PackError, TensorData, TensorInfo, TensorSource, header::Header, manifest::check_file_name,
+    FileKind, PackError, TensorData, TensorInfo, TensorSource,
+    header::Header,
+    manifest::check_file_name,
+    sniff::{refuse_others, sniff},
     tensor::Index,
 };
 
@@ -51,6 +54,8 @@ impl SafetensorsFile {
     ) -> Result<Self, PackError> {
         let (file, mut bytes): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
         let io = |e| PackError::io(&file, e);
+        let kind = sniff(&file, &mut bytes)?;
+        refuse_others(&file, kind, &[FileKind::Safetensors, FileKind::Empty])?;
         let file_len = bytes.seek(SeekFrom::End(0)).map_err(io)?;
         if file_len < 8 {
             return Err(PackError::ShortFile {
@@ -183,6 +188,7 @@ impl<S: TensorSource> Sharded<S> {
         }
         let file = path.display().to_string();
         let text = read_small(path, MAX_INDEX)?;
+        refuse_others(&file, FileKind::of(&text), &[FileKind::Json])?;
         let IndexJson { weight_map } =
             serde_json::from_slice(&text).map_err(|e| PackError::BadHeader {
                 file: file.clone(),

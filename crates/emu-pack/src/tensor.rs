@@ -282,7 +282,8 @@ pub trait TensorSource {
     /// Reads one tensor.
     fn read(&self, name: &str) -> Result<TensorData, PackError>;
 
-    /// Reads one tensor in the pack's own blocks where the source has it in blocks that are exactly those.
+    /// Reads one tensor in the pack's own blocks where the source has it in blocks: those, or others that nearly have a
+    /// scheme's values.
     fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
         self.read(name).map(Stored::Dense)
     }

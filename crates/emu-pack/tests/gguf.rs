@@ -301,8 +301,8 @@ fn versions_and_alignments() {
 #[test]
 fn unsupported_types_are_named() {
     for (kind, name) in [
-        (14, "Q6_K"),
-        (6, "Q5_0"),
+        (16, "IQ2_XXS"),
+        (29, "IQ1_M"),
         (4, "number 4"),
         (999, "number 999"),
     ] {
@@ -373,7 +373,14 @@ fn lies_are_refused_before_anything_is_allocated() {
     assert_eq!(code(open(two.bytes_at(|_| 0))), "bad-gguf");
     let named_alike = whole.clone().tensor("w", &[1], F32, vec![0; 4]);
     assert_eq!(code(named_alike.open()), "duplicate-tensor");
-    assert_eq!(code(open(b"GGML____________________".to_vec())), "bad-gguf");
+    assert_eq!(
+        code(open(b"\x01GGU___________________".to_vec())),
+        "bad-gguf"
+    );
+    assert_eq!(
+        code(open(b"tjgg\x03\0\0\0____________".to_vec())),
+        "wrong-file"
+    );
 }
 
 #[test]
@@ -388,6 +395,151 @@ fn weights_are_told_by_their_content() {
     std::fs::write(&path, b"GG").unwrap();
     assert!(!GgufFile::is_one(&path));
     assert!(!GgufFile::is_one(folder.path().join("none")));
+}
+
+/// Pieces of random bits of every type that has a fixture, and the values that the Python package `gguf` gives them.
+fn fixtures() -> Vec<(String, u32, Vec<u8>, Vec<f32>)> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        r#type: String,
+        code: u32,
+        bytes: usize,
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/gguf");
+    let read = |name: &str| std::fs::read(format!("{folder}/{name}")).unwrap();
+    let entries: Vec<Entry> = serde_json::from_slice(&read("blocks.json")).unwrap();
+    let all = read("blocks.bin");
+    let mut rest = all.as_slice();
+    let mut take = |len: usize| {
+        let (taken, after) = rest.split_at(len);
+        rest = after;
+        taken.to_vec()
+    };
+    let made = entries.into_iter().map(|entry| {
+        let pieces = take(entry.bytes);
+        let values = take(512 * 4);
+        let values = values.as_chunks().0.iter().map(|v| f32::from_le_bytes(*v));
+        (entry.r#type, entry.code, pieces, values.collect())
+    });
+    made.collect()
+}
+
+#[test]
+fn every_type_of_blocks_has_the_values_of_ggml() {
+    let fixtures = fixtures();
+    assert_eq!(fixtures.len(), 9);
+    for (name, kind, pieces, values) in fixtures {
+        let file = Gguf::new()
+            .tensor("w", &[256, 2], kind, pieces)
+            .open()
+            .unwrap();
+        let read = file.read("w").unwrap().to_f32().unwrap();
+        assert_eq!(bits(&read), bits(&values), "{name}");
+
+        // In the pack's layout: exactly, but for the rounding of scales to f16, or to a 254th of a block's largest value.
+        let packed = file.read_packed("w").unwrap().unwrap();
+        let exact = ["Q5_0", "IQ4_NL"].contains(&name.as_str());
+        let scheme = match name.as_str() {
+            "Q4_K" => Scheme::Q4_1,
+            _ => Scheme::Q8,
+        };
+        assert_eq!(packed.scheme, scheme, "{name}");
+        let back = packed.dequantize().unwrap().to_f32().unwrap();
+        for (block, (values, back)) in values.chunks(32).zip(back.chunks(32)).enumerate() {
+            let largest = values.iter().fold(0f32, |largest, v| largest.max(v.abs()));
+            let allowed = match (exact, scheme) {
+                (true, _) => 0.0,
+                // A scale and a minimum, each within half a bit in the eleventh place.
+                (_, Scheme::Q4_1) => 4.0 * largest / 2048.0,
+                _ => 0.51 * largest / 127.0 + largest / 2048.0,
+            };
+            for (value, back) in values.iter().zip(back) {
+                let error = (value - back).abs();
+                assert!(error <= allowed, "{name} {block}: {value} became {back}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_that_are_no_numbers_are_told() {
+    for (name, kind, mut pieces, _) in fixtures() {
+        let at = match name.as_str() {
+            "Q2_K" => 80,
+            "Q3_K" => 108,
+            "Q6_K" => 208,
+            _ => 0,
+        };
+        pieces[at..at + 2].copy_from_slice(&f16::NAN.to_le_bytes());
+        let file = Gguf::new()
+            .tensor("w", &[256, 2], kind, pieces)
+            .open()
+            .unwrap();
+        assert!(file.read("w").unwrap().check_finite().is_err(), "{name}");
+        let packed = file.read_packed("w").unwrap().unwrap();
+        assert!(packed.check_finite().is_err(), "{name}");
+    }
+}
+
+/// Three parts of a model whose tensors a, b and c hold 1, 2 and 3.
+fn parts(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let part = |number: u16| {
+        let mut file = Gguf::new();
+        if number == 0 {
+            file = file.value("general.architecture", 8, &text("llama"));
+        }
+        let name = ["a", "b", "c"][usize::from(number)];
+        let value = f32::from(number) + 1.0;
+        file.value("split.no", 2, &number.to_le_bytes())
+            .value("split.count", 2, &3u16.to_le_bytes())
+            .value("split.tensors.count", 5, &3i32.to_le_bytes())
+            .tensor(name, &[1], F32, value.to_le_bytes().to_vec())
+    };
+    let write = |number: u16| {
+        let path = folder.join(format!("m-{:05}-of-00003.gguf", number + 1));
+        std::fs::write(&path, part(number).bytes()).unwrap();
+        path
+    };
+    (0..3).map(write).collect()
+}
+
+#[test]
+fn models_in_parts_are_read_from_any_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = parts(folder.path());
+    for path in &paths {
+        let file = GgufFile::open(path).unwrap();
+        assert_eq!(file.metadata()["general.architecture"], "llama");
+        let read = |name: &str| file.read(name).unwrap().to_f32().unwrap();
+        assert_eq!(
+            (read("a"), read("b"), read("c")),
+            (vec![1.0], vec![2.0], vec![3.0])
+        );
+        assert_eq!(file.tensors().len(), 3);
+    }
+    // One alone, one of another model, one that lies about its place, one under another name.
+    let first = std::fs::read(&paths[0]).unwrap();
+    let alone = open(first.clone()).unwrap_err();
+    assert_eq!(alone.code(), "part-of-model");
+    assert!(alone.to_string().contains("part 1 of 3"), "{alone}");
+    std::fs::write(&paths[1], &first).unwrap();
+    assert_eq!(code(GgufFile::open(&paths[0])), "bad-gguf");
+    std::fs::remove_file(&paths[1]).unwrap();
+    let missing = GgufFile::open(&paths[2]).unwrap_err();
+    assert_eq!(missing.code(), "part-of-model");
+    let message = missing.to_string();
+    assert!(
+        message.contains("part 3 of 3") && message.contains("`m-00002-of-00003.gguf`"),
+        "{message}"
+    );
+    let renamed = folder.path().join("model.gguf");
+    std::fs::write(&renamed, &first).unwrap();
+    assert_eq!(code(GgufFile::open(&renamed)), "part-of-model");
+    let wrong = Gguf::new().value("split.no", 4, &7u32.to_le_bytes());
+    assert_eq!(code(wrong.open()), "bad-gguf");
+    // A part that was not fetched is named as what it is.
+    std::fs::write(&paths[1], b"version https://git-lfs.github.com/spec/v1\n").unwrap();
+    assert_eq!(code(GgufFile::open(&paths[0])), "lfs-pointer");
 }
 
 proptest! {
@@ -409,7 +561,9 @@ proptest! {
         prop_assert_eq!(&read.info.shape, &[out, 32 * width]);
         prop_assert_eq!(bits(&read.to_f32().unwrap()), bits(&values));
         let packed = file.read_packed("w").unwrap().unwrap();
-        prop_assert_eq!(packed.dequantize().unwrap(), read);
+        let back = packed.dequantize().unwrap();
+        prop_assert_eq!(&back.info, &read.info);
+        prop_assert_eq!(bits(&back.to_f32().unwrap()), bits(&values));
     }
 
     #[test]

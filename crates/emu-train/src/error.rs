@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::DataError;
+use crate::skipped::TooManyBad;
+
 /// An error of training: one sentence on what is wrong, one on what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,6 +100,12 @@ pub enum TrainError {
         /// What was seen.
         reason: String,
     },
+    /// Too many samples cannot be learnt from.
+    #[error(transparent)]
+    BadSamples(Box<TooManyBad>),
+    /// Data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A background thread ended without a result.
     #[error("The thread that prepares batches ended unexpectedly: {0}. Run again with --resume.")]
     Worker(String),
@@ -116,6 +125,12 @@ pub enum TrainError {
     },
 }
 
+impl From<TooManyBad> for TrainError {
+    fn from(error: TooManyBad) -> Self {
+        Self::BadSamples(Box::new(error))
+    }
+}
+
 impl TrainError {
     /// A stable name of the error.
     pub fn code(&self) -> &'static str {
@@ -130,6 +145,8 @@ impl TrainError {
             Self::Checkpoint { .. } => "checkpoint",
             Self::NotFinite { .. } => "not-finite",
             Self::Collapsed { .. } => "collapsed",
+            Self::BadSamples(_) => "bad-samples",
+            Self::Data(_) => "data",
             Self::Worker(_) => "worker",
             Self::Stage(_) => "stage",
             Self::Pack(error) => error.code(),

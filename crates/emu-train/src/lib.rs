@@ -8,8 +8,8 @@
 
 pub mod checkpoint;
 pub mod config;
-pub mod dashboard;
 pub mod data;
+mod divergence;
 mod error;
 pub mod eval;
 mod events;
@@ -24,6 +24,7 @@ pub mod plot;
 mod prefetch;
 mod readback;
 pub mod schedule;
+mod skipped;
 pub mod stage;
 pub mod stages;
 mod stop;
@@ -33,6 +34,7 @@ pub use config::TrainConfig;
 pub use error::TrainError;
 pub use events::{Outcome, RunOptions, TrainEvent};
 pub use prefetch::Prefetch;
+pub use skipped::{Found, LIST as BAD_SAMPLES, TooManyBad};
 pub use stage::{Stage, StepContext, StepLoss, Term};
 pub use stop::StopFlag;
 pub use trainer::run;

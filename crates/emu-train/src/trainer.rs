@@ -12,6 +12,7 @@ use emu_pack::TensorData;
 use crate::TrainError;
 use crate::checkpoint::{self, Checkpoint, RunState, Tensors};
 use crate::config::{TrainConfig, differences};
+use crate::divergence::Divergence;
 use crate::events::{Outcome, RunOptions, TrainEvent};
 use crate::metrics::{MetricsFile, StepMetrics};
 use crate::optim::{AdamW, GradientSum};
@@ -19,6 +20,7 @@ use crate::parts::Rates;
 use crate::plot;
 use crate::readback::read_back;
 use crate::schedule::Schedule;
+use crate::skipped::BadList;
 use crate::stage::{Stage, StepContext};
 
 impl TrainConfig {
@@ -87,7 +89,7 @@ pub fn run<S: Stage>(
 }
 
 /// Keeps other processes out of a folder until it is dropped (or the process ends, however it does).
-fn lock(out: &Path) -> Result<File, TrainError> {
+pub(crate) fn lock(out: &Path) -> Result<File, TrainError> {
     let path = out.join("lock");
     let file = File::options()
         .create(true)
@@ -113,7 +115,9 @@ struct Run<'a, 'b, S: Stage> {
     rates: Rates,
     schedule: Schedule,
     metrics: MetricsFile,
+    bad_list: BadList,
     history: plot::History,
+    divergence: Divergence,
     state: RunState,
     /// When this process began to train, and the seconds trained before.
     began: Instant,
@@ -197,9 +201,17 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             state.step,
             config.steps
         );
+        let schedule = config.schedule.build(config.steps)?;
+        if rates.idle(&schedule, config.steps) {
+            let message = "Nothing learns: the rate of every part is 0 at every step. \
+                           Set `optimiser.lr`, or a rate in [[rates]], above 0.";
+            warn(options, state.step, message);
+        }
         let now = Instant::now();
         Ok(Self {
-            schedule: config.schedule.build(config.steps)?,
+            schedule,
+            bad_list: BadList::open(&config.out, state.step * config.accumulate as u64)?,
+            divergence: Divergence::new(kept.iter().map(|metrics| metrics.loss)),
             device: device.clone(),
             history: plot::History::new(&kept),
             seconds_before: state.seconds,
@@ -259,7 +271,18 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
                 train: true,
             };
             self.device.seed(context.device_seed());
-            let loss = self.stage.loss(&model, &context)?;
+            let loss = match self.stage.loss(&model, &context) {
+                Err(TrainError::BadSamples(error)) => {
+                    self.bad_list.append(&error.found)?;
+                    return Err(TrainError::BadSamples(error));
+                }
+                loss => loss?,
+            };
+            self.bad_list.append(&loss.bad)?;
+            for found in &loss.bad {
+                emit(self.options, TrainEvent::BadSample(&found.sample));
+                tracing::info!("left out: {}", found.sample);
+            }
             if !loss.loss.is_tracked() {
                 return Err(TrainError::Stage(format!(
                     "The loss of stage {} does not depend on anything that learns. Unfreeze a part that it uses.",
@@ -312,6 +335,8 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             lr: self.rates.by_part(factor),
             samples_per_s: (samples as f64 / started.elapsed().as_secs_f64().max(1e-9)) as f32,
             seconds: self.state.seconds,
+            bad_samples: losses.last().map_or(0, |loss| loss.total_bad),
+            warning: self.divergence.push(loss as f32),
             eval: vec![],
         })
     }
@@ -337,6 +362,9 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         }
         self.metrics.write(&metrics)?;
         self.history.push(&metrics);
+        if let Some(message) = &metrics.warning {
+            warn(self.options, step, message);
+        }
         emit(self.options, TrainEvent::Step(&metrics));
         if due(log.every) {
             tracing::info!(
@@ -444,6 +472,14 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
 fn emit(options: &mut RunOptions, event: TrainEvent) {
     if let Some(on_event) = &mut options.on_event {
         on_event(event);
+    }
+}
+
+/// Tells what is wrong; the log gets it where nobody listens.
+fn warn(options: &mut RunOptions, step: u64, message: &str) {
+    match options.on_event {
+        Some(_) => emit(options, TrainEvent::Warning { step, message }),
+        None => tracing::warn!("step {step}: {message}"),
     }
 }
 

@@ -47,7 +47,7 @@ async fn regress(
         .tell(&event("prefill", &[("tokens", tokens.into())]))
         .await?;
     loop {
-        if let Some(embeddings) = embedder.step() {
+        if let Some(embeddings) = embedder.step().map_err(Failure::from)? {
             return Ok(embeddings);
         }
         listener

@@ -14,17 +14,23 @@ mod peers;
 mod request;
 mod speak;
 
+use std::cell::{Cell, RefCell};
+
 use emu_kernels::device;
 use emu_kernels::selftest;
 use js_sys::Function;
 use sha2::{Digest, Sha256};
-use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 
 use crate::error::Failure;
 use crate::events::Listener;
 
 pub use engine::Engine;
+
+thread_local! {
+    static ON_PANIC: RefCell<Option<Function>> = const { RefCell::new(None) };
+    static BINDING: Cell<f64> = const { Cell::new(f64::INFINITY) };
+}
 
 unsafe extern "C" {
     fn __wasm_call_ctors();
@@ -37,14 +43,31 @@ pub fn start() {
     // again.
     // SAFETY: called once, before anything else of this module.
     unsafe { __wasm_call_ctors() };
-    // A panic ends the instance: whatever was awaited never resolves. So the worker is told.
     std::panic::set_hook(Box::new(|info| {
-        let global = js_sys::global();
-        let told = js_sys::Reflect::get(&global, &JsValue::from_str("emuPanicked"));
-        if let Ok(tell) = told.and_then(|f| f.dyn_into::<Function>()) {
+        let tell = ON_PANIC.try_with(|tell| tell.try_borrow().ok().and_then(|tell| tell.clone()));
+        if let Ok(Some(tell)) = tell {
             let _ = tell.call1(&JsValue::NULL, &JsValue::from_str(&info.to_string()));
         }
     }));
+}
+
+/// Calls `tell` with the message when this instance panics. A panic ends the instance, and whatever was awaited never
+/// resolves. Other instances of the process (in Node) have their own.
+#[wasm_bindgen(js_name = onPanic)]
+pub fn on_panic(tell: Function) {
+    ON_PANIC.set(Some(tell));
+}
+
+/// Says how many bytes the opened device binds as one storage buffer.
+#[cfg(feature = "webgpu")]
+#[wasm_bindgen]
+pub fn bindings(bytes: f64) {
+    BINDING.set(bytes);
+}
+
+/// Bytes that the device binds as one storage buffer.
+pub(crate) fn binding() -> f64 {
+    BINDING.get()
 }
 
 /// Version of this crate, the package's own.

@@ -3,7 +3,7 @@
 use emu_kernels::sample::{Processors, Sampling};
 use emu_model::diffusion::{DecoderConfig, DrawOptions, SamplerKind};
 use emu_model::generate::{BeamOptions, GenerateError, TextOptions};
-use emu_model::image::{Limits, RgbImage, decode};
+use emu_model::image::{Limits, RgbImage, decode, over_white};
 use js_sys::{Array, Reflect, Uint8Array, Uint8ClampedArray};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -140,6 +140,17 @@ pub struct Text {
 impl Text {
     /// Tokens at most where the caller does not say.
     const TOKENS: usize = 128;
+
+    /// Positions that are kept for what follows a prompt.
+    ///
+    /// # Errors
+    /// `bad-option` where the number of new tokens is none.
+    pub fn room(&self, images: bool, context: usize) -> Result<usize, Failure> {
+        Ok(match images {
+            true => context,
+            false => whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?.min(context),
+        })
+    }
 
     fn processors(&self) -> Result<Processors, Failure> {
         Ok(Processors {
@@ -297,13 +308,5 @@ fn picture(value: &JsValue) -> Result<RgbImage, Failure> {
         ));
     }
     let rgba = pixels.to_vec();
-    if rgba.len() != width as usize * height as usize * 4 {
-        return Err(wrong());
-    }
-    // As the decoders do: colours as they are, transparency dropped.
-    let rgb = rgba
-        .chunks_exact(4)
-        .flat_map(|p| [p[0], p[1], p[2]])
-        .collect();
-    RgbImage::from_raw(width, height, rgb).ok_or_else(wrong)
+    over_white(&rgba, width, height).ok_or_else(wrong)
 }

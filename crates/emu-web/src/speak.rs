@@ -1,6 +1,6 @@
 //! Text, and pictures in the midst of it.
 
-use emu_model::config::EmuConfig;
+use emu_model::config::{EmuConfig, LmConfig};
 use emu_model::generate::{BeamSearch, Cost, Finish, Prompt, TextEvent, TextMachine};
 use emu_model::{Emu, pack};
 use wasm_bindgen::JsValue;
@@ -27,8 +27,11 @@ pub async fn chat(
         return Err(Failure::new("bad-option", what).into());
     }
     let length = prompt.ids.len();
+    let search = text.search()?;
+    let room = text.room(drawing.is_some(), config.lm.context)?;
+    fits(&config.lm, length, room, search.beams)?;
     if searches {
-        let search = BeamSearch::new(emu, config, prompt, text.search()?).map_err(Failure::from)?;
+        let search = BeamSearch::new(emu, config, prompt, search).map_err(Failure::from)?;
         return search_answer(engine, listener, search, length).await;
     }
     let options = text.options(seed, drawing.is_some())?;
@@ -69,6 +72,39 @@ pub async fn chat(
     };
     say(listener, &decoder.finish()).await?;
     tell_usage(listener, length, tokens, finish, machine.cost()).await
+}
+
+/// Whether the keys and activations of a request can be bound: each layer's keys are one buffer, as is what the longest product
+/// of the prompt makes.
+fn fits(lm: &LmConfig, prompt: usize, room: usize, beams: usize) -> Result<(), Failure> {
+    // In f64: on this target a `usize` ends at 4 GiB.
+    let f32s = |factors: &[usize]| factors.iter().map(|&n| n as f64).product::<f64>() * 4.0;
+    let positions = (prompt + room).min(lm.context);
+    let keys = f32s(&[beams, lm.kv_heads, positions, lm.head_size]);
+    let wide = (2 * lm.ffn).max((lm.heads + 2 * lm.kv_heads) * lm.head_size);
+    let activation = f32s(&[prompt, wide]);
+    let most = crate::binding();
+    let mib = |bytes: f64| (bytes / (1024.0 * 1024.0)).ceil();
+    let (what, bytes, advice) = if keys > most {
+        let what = format!("The keys of {beams} beams over {positions} positions take");
+        (what, keys, "Use fewer beams or fewer new tokens")
+    } else if activation > most {
+        let what = format!("A prompt of {prompt} tokens takes");
+        (
+            what,
+            activation,
+            "Shorten the prompt, or use fewer pictures",
+        )
+    } else {
+        return Ok(());
+    };
+    let (bytes, most) = (mib(bytes), mib(most));
+    Err(Failure::new(
+        "too-large",
+        format!(
+            "{what} a buffer of {bytes} MiB, and this GPU binds {most} MiB at once. {advice}, or choose the CPU."
+        ),
+    ))
 }
 
 async fn search_answer(

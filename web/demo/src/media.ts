@@ -20,13 +20,27 @@ export const isMedia = (file: Blob): boolean => /^(image|video)\//.test(file.typ
 export async function takeIn(file: Blob, name: string): Promise<Attachment> {
   if (file.type.startsWith("video/")) return video(file, name);
   // The bytes go to the model as they are, decoding is its own. Decoding here only finds out early whether it is a picture at all, and its size.
-  try {
+  const size = await sizeOf(file).catch(() => {
+    throw new PageError("not-a-picture", `“${name}” cannot be read as a picture.`, "Choose a PNG, JPEG, GIF, WebP, AVIF, BMP or SVG file.");
+  });
+  return attachment("image", name, [file], ...size);
+}
+
+async function sizeOf(file: Blob): Promise<[width: number, height: number]> {
+  if (file.type !== "image/svg+xml") {
     const bitmap = await createImageBitmap(file);
     const { width, height } = bitmap;
     bitmap.close();
-    return attachment("image", name, [file], width, height);
-  } catch {
-    throw new PageError("not-a-picture", `“${name}” cannot be read as a picture.`, "Choose a PNG, JPEG, GIF or WebP file.");
+    return [width, height];
+  }
+  // Drawings are decoded by elements alone.
+  const image = new Image();
+  image.src = URL.createObjectURL(file);
+  try {
+    await image.decode();
+    return [image.naturalWidth, image.naturalHeight];
+  } finally {
+    URL.revokeObjectURL(image.src);
   }
 }
 

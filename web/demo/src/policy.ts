@@ -4,9 +4,11 @@
 {
   const allowed = ["'self'"];
   const model = new URLSearchParams(location.search).get("model");
-  if (model && URL.canParse(model, location.href)) {
-    const { origin, protocol } = new URL(model, location.href);
+  try {
+    const { origin, protocol } = new URL(model ?? "", location.href);
     if (/^https?:$/.test(protocol) && origin !== location.origin) allowed.push(origin);
+  } catch {
+    // No address: the page says so when it looks for the model.
   }
   const meta = document.createElement("meta");
   meta.httpEquiv = "Content-Security-Policy";

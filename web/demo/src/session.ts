@@ -9,6 +9,14 @@ export type State = "checking" | "unreachable" | "unsupported" | "idle" | "loadi
 /** What `Emu.load` loads. The decoder follows when a call first needs it. */
 const FIRST: readonly Component[] = ["vision", "lm"];
 
+/** Starts a worker of the package through a script of this page's own: such a worker has the policy of the page, with all that was added to it, where one
+ * that is loaded by its address has that of its response. */
+const bound = (name: string): string => {
+  const script = JSON.stringify(new URL(`emu-webgpu/dist/${name}.js`, document.baseURI).href);
+  return URL.createObjectURL(new Blob([`import ${script};`], { type: "text/javascript" }));
+};
+const WORKERS = { cpu: bound("worker-cpu"), webgpu: bound("worker-webgpu") };
+
 /** Rejects when the signal fires. */
 const aborted = (signal: AbortSignal): Promise<never> =>
   new Promise((_, reject) => {
@@ -90,7 +98,7 @@ export class Session {
     this.tracker.clear();
     this.become("loading");
     try {
-      this.emu = await Emu.load(await this.address(), { device: this.device, components: [...FIRST], cache: this.keep ? "opfs" : "none", signal, onProgress: this.tracker.take });
+      this.emu = await Emu.load(await this.address(), { worker: WORKERS, device: this.device, components: [...FIRST], cache: this.keep ? "opfs" : "none", signal, onProgress: this.tracker.take });
       this.support = this.emu.support;
       this.become("ready");
       return this.emu;

@@ -76,17 +76,19 @@ test("a picture is pasted, pasted words stay words", async () => {
   await context.close();
 });
 
-test("a file that is no picture is refused in words", async () => {
+test("a file that is no picture is refused in words, beside a drawing that is one", async () => {
   const { page, context } = await visit();
   await give(page, ["drop"], "fox.txt", "text/plain").catch(() => undefined);
   const folder = await mkdtemp(join(tmpdir(), "emu-demo-"));
   await writeFile(join(folder, "broken.png"), "this is no picture");
   const [chooser] = await Promise.all([page.waitForFileChooser(), page.click("#attach")]);
-  await chooser.accept([join(folder, "broken.png"), picture("whale.png")]);
+  await writeFile(join(folder, "drawing.svg"), "<svg xmlns='http://www.w3.org/2000/svg' width='64' height='32'><circle cx='32' cy='16' r='9'/></svg>");
+  await chooser.accept([join(folder, "broken.png"), picture("whale.png"), join(folder, "drawing.svg")]);
   await page.waitForFunction(() => document.querySelector("#composer-problem:not([hidden])"));
-  assert.equal(await page.$eval("#composer-problem", ({ textContent }) => textContent), "“broken.png” cannot be read as a picture. Choose a PNG, JPEG, GIF or WebP file.");
-  // The good one of the two is there.
+  assert.equal(await page.$eval("#composer-problem", ({ textContent }) => textContent), "“broken.png” cannot be read as a picture. Choose a PNG, JPEG, GIF, WebP, AVIF, BMP or SVG file.");
+  // The good ones are there, a drawing too.
   await page.waitForSelector("#tray [alt='whale.png']");
+  await page.waitForSelector("#tray [alt='drawing.svg']");
   await context.close();
 });
 

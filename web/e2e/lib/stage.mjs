@@ -105,13 +105,16 @@ export class Stage {
     Object.assign(this, { name, browser, device });
   }
 
-  async begin(pack) {
+  /** `headers` go with files of the site: see `parseHeaders` of the server. */
+  async begin(pack, headers = "") {
     const { folder } = await project();
-    this.site = await serveWithFaults([
+    this.folder = pack;
+    const mounts = [
       { prefix: "/", folder },
       { prefix: "/lab/", folder: here },
       { prefix: "/pictures/", folder: PICTURES },
-    ]);
+    ];
+    this.site = await serveWithFaults(mounts, { headers });
     // Another origin than the page's, as packs often have.
     this.store = await serveWithFaults([{ prefix: "/", folder: pack }]);
     this.pack = this.store.url;

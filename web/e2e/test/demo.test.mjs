@@ -28,6 +28,7 @@ async function assemble() {
   const parts = [
     [join(web, "demo/index.html"), "index.html"],
     [join(web, "demo/style.css"), "style.css"],
+    [join(web, "demo/_headers"), "_headers"],
     [join(web, "demo/dist"), "dist"],
     [join(web, "demo/examples"), "examples"],
     [join(folder, "node_modules/emu-webgpu/dist"), "emu-webgpu/dist"],
@@ -104,5 +105,15 @@ for (const name of BROWSERS) {
     }
     assert.deepEqual(problems, []);
     assert.deepEqual(strangers, []);
+
+    // What the worker may read is what the page may: both policies hold there. Only Chromium lets a test into it.
+    const worker = page.workers()[0];
+    if (!worker) return;
+    const elsewhere = await serveWithFaults([{ prefix: "/", folder: PACK }]);
+    t.after(() => elsewhere.close());
+    const reach = (address) => worker.evaluate((address) => fetch(address).then(({ ok }) => ok, () => false), address);
+    assert.equal(await reach(`${server.url}emu-webgpu-mini/pack/emu.json`), true);
+    assert.equal(await reach(`${elsewhere.url}emu.json`), false);
+    assert.equal(elsewhere.log.length, 0);
   });
 }

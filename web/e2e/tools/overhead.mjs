@@ -20,7 +20,7 @@ const ROUNDS = 5;
 
 /** Runs in the page. */
 async function measure(tokens, rounds) {
-  const [module, { watchGpu }, { turn }] = await Promise.all(["/wasm/webgpu/emu_web.js", "/dist/gpu.js", "/dist/turn.js"].map((path) => import(path)));
+  const [module, { watchGpu }, { turn }] = await Promise.all(["/wasm/webgpu/emu_web.js", "/build/gpu.js", "/build/turn.js"].map((path) => import(path)));
   let queue;
   let log = null;
   let nested = false;

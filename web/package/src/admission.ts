@@ -3,7 +3,8 @@
 import type { AdapterInfo } from "./adapter.js";
 import { EmuError } from "./errors.js";
 import { COMPONENTS, DTYPE_BYTES, type Manifest, type TensorEntry } from "./manifest.js";
-import type { Component, ComponentPlan, DeviceChoice, Support } from "./types.js";
+import { needsOf } from "./needs.js";
+import type { Component, ComponentPlan, DeviceChoice, Expected, Support, Task } from "./types.js";
 
 /** What is known of the machine. */
 export interface Machine {
@@ -24,24 +25,26 @@ const LARGEST_SHARD = 2 ** 30;
 /** Elements of a block: rows of packed matrices are whole blocks. */
 const BLOCK = 32;
 
-type Task = Support["tasks"][number];
+type TaskPlan = Support["tasks"][number];
 
-/** Decides on a device and says why. `cached` holds the bytes of each shard that need no download. */
+/** Decides on a device and says why. `cached` holds the bytes of each shard that need no download, `expected` what will be asked for. */
 export function admit(
   manifest: Manifest,
   machine: Machine,
   choice: DeviceChoice,
   cached: ReadonlyMap<string, number>,
+  expected: Expected = {},
 ): Support {
   const { adapter } = machine;
+  const needs = (task: Task) => needsOf(manifest.config, task, expected);
   const planFor = (onGpu: boolean) =>
     components(manifest).map((component) => planOf(manifest, component, cached, onGpu));
   const sum = (plan: ComponentPlan[], parts: readonly Component[]) =>
     plan.reduce((bytes, { component, resident }) => bytes + (parts.includes(component) ? resident : 0), 0);
 
   const tooLong = manifest.shards.find(({ bytes }) => bytes > LARGEST_SHARD);
-  const gpu = gpuObstacles(manifest, adapter);
-  const cpu = cpuObstacles(machine.simd, sum(planFor(false), ["vision", "lm"]));
+  const gpu = gpuObstacles(manifest, adapter, needs);
+  const cpu = cpuObstacles(machine.simd, sum(planFor(false), ["vision", "lm"]), needs("caption").working);
   const device = tooLong ? null : choose(choice, adapter, gpu, cpu);
   const plan = planFor(device === "webgpu");
 
@@ -53,14 +56,19 @@ export function admit(
   }
   reasons.push(...explain(choice, device, adapter, gpu, cpu));
 
-  const taskOf = (task: Task["task"], needed: readonly Component[]): Task => {
+  const taskOf = (task: Task, needed: readonly Component[]): TaskPlan => {
     const parts = needed.filter((part) => manifest.components[part]);
-    const bytes = sum(plan, parts);
-    const blocked = device === "webgpu" ? gpu.byComponent.filter(([part]) => parts.includes(part)) : [];
+    const { working, binding } = needs(task);
+    const bytes = sum(plan, parts) + working;
+    const blocked = device === "webgpu" ? gpu.byComponent.filter(([part]) => parts.includes(part)).map(([, why]) => why) : [];
+    if (device === "webgpu" && (task !== "draw" || parts.includes("decoder"))) {
+      const why = bindingObstacle(task, binding, adapter!);
+      if (why) blocked.push(why);
+    }
     const fits = device !== null && blocked.length === 0 && (device === "webgpu" || bytes <= CPU_MEMORY);
-    reasons.push(...blocked.map(([, why]) => why));
+    reasons.push(...blocked);
     if (device === "cpu" && !fits) {
-      reasons.push(`To ${task} takes ${formatBytes(bytes)}, and the CPU path has at most ${formatBytes(CPU_MEMORY)}.`);
+      reasons.push(cpuLacks(task, bytes));
     }
     // What browsers tell of the memory is rough, and says nothing of a GPU's own: a warning.
     if (fits && machine.memory !== null && bytes > machine.memory) {
@@ -68,13 +76,19 @@ export function admit(
       reasons.push(`To ${task} takes ${formatBytes(bytes)}, and this machine has about ${about}: it may run out.`);
     }
     const download = plan.filter((part) => parts.includes(part.component)).reduce((n, part) => n + part.download, 0);
-    return { task, components: parts, download, resident: bytes, fits };
+    return { task, components: parts, download, resident: bytes, working, binding, fits };
   };
   const caption = taskOf("caption", ["vision", "lm"]);
   const draw = taskOf("draw", COMPONENTS);
   draw.fits &&= draw.components.includes("decoder");
   // A conversation draws where that is possible, and does without where it is not.
-  const chat: Task = { ...(draw.fits ? draw : caption), task: "chat" };
+  let chat: TaskPlan = { ...caption, task: "chat" };
+  if (draw.fits) {
+    const { components, download, resident, working } = draw;
+    const own = needs("chat");
+    const fits = device === "webgpu" ? !bindingObstacle("chat", own.binding, adapter!) : resident - working + own.working <= CPU_MEMORY;
+    if (fits) chat = { task: "chat", components, download, resident: resident - working + own.working, ...own, fits };
+  }
 
   const missing = plan.reduce((bytes, part) => bytes + part.download - part.cached, 0);
   if (device && machine.storage !== null && machine.storage < missing) {
@@ -85,7 +99,7 @@ export function admit(
   const { config } = manifest;
   return {
     supported: device !== null,
-    reasons,
+    reasons: [...new Set(reasons)],
     device,
     adapter,
     model: {
@@ -99,6 +113,26 @@ export function admit(
     plan,
     tasks: [caption, chat, draw],
   };
+}
+
+/** Why a request surely cannot run on the device that was chosen; `null` where it may. Prompts are known to the engine only, which tells the rest. */
+export function refusal(manifest: Manifest, support: Support, task: Task, expected: Expected): string | null {
+  const { device, adapter, tasks } = support;
+  const { working, binding } = needsOf(manifest.config, task, expected, 1);
+  if (device === "webgpu") return bindingObstacle(task, binding, adapter!);
+  const plan = tasks.find((plan) => plan.task === task)!;
+  const bytes = plan.resident - plan.working + working;
+  return bytes > CPU_MEMORY ? cpuLacks(task, bytes) : null;
+}
+
+function cpuLacks(task: Task, bytes: number): string {
+  return `To ${task} takes ${formatBytes(bytes)}, and the CPU path has at most ${formatBytes(CPU_MEMORY)}.`;
+}
+
+function bindingObstacle(task: Task, bytes: number, { limits }: AdapterInfo): string | null {
+  const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  if (!(bytes > largest)) return null;
+  return `To ${task} takes a buffer of ${formatBytes(bytes)}, and one has at most ${formatBytes(largest)} here. Ask for fewer beams, fewer tokens or a smaller picture.`;
 }
 
 /** Throws what a pack that cannot run here ends with. */
@@ -158,7 +192,11 @@ interface GpuObstacles {
   byComponent: [Component, string][];
 }
 
-function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObstacles {
+function gpuObstacles(
+  manifest: Manifest,
+  adapter: AdapterInfo | null,
+  needs: (task: Task) => { binding: number },
+): GpuObstacles {
   if (!adapter) return { all: ["There is no WebGPU adapter here."], byComponent: [] };
   const { features, limits } = adapter;
   const lacking = manifest.requires.features.filter((feature) => !features.includes(feature));
@@ -195,18 +233,21 @@ function gpuObstacles(manifest: Manifest, adapter: AdapterInfo | null): GpuObsta
   );
   if (wanted > stored)
     all.push(`The pack needs buffers of ${formatBytes(wanted)}, and one has at most ${formatBytes(largest)} here.`);
+  const captioning = bindingObstacle("caption", needs("caption").binding, adapter);
+  if (captioning) all.push(captioning);
   // Without encoder and language model nothing runs.
   all.push(...byComponent.filter(([component]) => component === "vision" || component === "lm").map(([, why]) => why));
   return { all, byComponent };
 }
 
-function cpuObstacles(simd: boolean, resident: number): string[] {
+function cpuObstacles(simd: boolean, resident: number, working: number): string[] {
   const all: string[] = [];
   if (!simd) all.push("This browser's WebAssembly has no vector instructions, which the CPU path needs.");
   if (resident > CPU_MEMORY)
     all.push(
       `The CPU path has at most ${formatBytes(CPU_MEMORY)} for weights, and this pack takes ${formatBytes(resident)}.`,
     );
+  else if (resident + working > CPU_MEMORY) all.push(cpuLacks("caption", resident + working));
   return all;
 }
 

@@ -5,19 +5,25 @@ import { abortError, EmuError, fromWire, throwIfAborted, type WireError } from "
 import type { PackAddress } from "./pack.js";
 import { release } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, Link, StartWorker } from "./protocol.js";
-import type { Component, Costs, DeviceChoice, DeviceInfo, MemoryInfo, Support } from "./types.js";
+import type { Component, Costs, DeviceChoice, DeviceInfo, Expected, MemoryInfo, Support, Task } from "./types.js";
 
 /** What a worker is to load, decided before it starts. */
 export interface Admission {
   pack: PackAddress;
   manifest: string;
   support: Support;
+  /** Why a request cannot run, as far as it is known without a worker. */
+  refuses?(task: Task, expected: Expected): string | null;
 }
 
 export interface ClientOptions {
   components: readonly Component[];
   cache: boolean;
   startWorker: StartWorker;
+  /** Address of a device's WASM module, where it is not the worker's own choice. */
+  wasm?(device: "webgpu" | "cpu"): string | undefined;
+  /** Decodes what workers cannot; `null` where the page cannot either. */
+  draw?(bytes: Uint8Array): Promise<ImageBitmap | null>;
   /** What the user chose. Only where that is `auto` may the CPU stand in for a GPU that fails. */
   device: DeviceChoice;
   /** Looks at the machine again: after a lost device there may be another, or none. */
@@ -47,39 +53,45 @@ const FAREWELL = 1000;
 const GPU_FAILED = new Set(["no-adapter", "self-test", "device-lost", "gpu-error", "out-of-memory"]);
 
 export class Client {
-  private admission: Admission;
-  private info: DeviceInfo | null = null;
-  private link: Link | null = null;
+  #admission: Admission;
+  #info: DeviceInfo | null = null;
+  #link: Link | null = null;
   /** The load that calls wait for. */
-  private opening: Promise<void> | null = null;
-  private readonly calls = new Map<number, Call>();
-  private nextId = 1;
-  private disposed = false;
+  #opening: Promise<void> | null = null;
+  readonly #calls = new Map<number, Call>();
+  #nextId = 1;
+  #disposed = false;
 
   constructor(
     admission: Admission,
     private readonly options: ClientOptions,
   ) {
-    this.admission = admission;
+    this.#admission = admission;
   }
 
   get support(): Support {
-    return this.admission.support;
+    return this.#admission.support;
   }
 
   get device(): DeviceInfo {
-    return this.info!;
+    return this.#info!;
+  }
+
+  /** @throws {EmuError} `too-large` for what cannot run, before anything is loaded for it. */
+  check(task: Task, expected: Expected): void {
+    const why = this.#admission.refuses?.(task, expected);
+    if (why) throw new EmuError("too-large", why);
   }
 
   /** Loads for the first time. An abort ends the worker: nothing else is in it yet. */
   async open(hooks: CallHooks): Promise<void> {
     throwIfAborted(hooks.signal);
-    const abort = () => this.end(abortError());
+    const abort = () => this.#end(abortError());
     hooks.signal?.addEventListener("abort", abort, { once: true });
     try {
-      await this.ready(hooks);
+      await this.#ready(hooks);
     } catch (error) {
-      this.end(error as Error);
+      this.#end(error as Error);
       throw error;
     } finally {
       hooks.signal?.removeEventListener("abort", abort);
@@ -88,61 +100,61 @@ export class Client {
 
   /** Does a job, after those before it. */
   async call(job: Job, hooks: CallHooks = {}): Promise<DeviceInfo | MemoryInfo | Costs | null> {
-    if (this.disposed) throw disposedError();
+    if (this.#disposed) throw disposedError();
     throwIfAborted(hooks.signal);
     return new Promise((resolve, reject) => {
-      const call = this.register(job, hooks, (error, value) => {
+      const call = this.#register(job, hooks, (error, value) => {
         hooks.signal?.removeEventListener("abort", abort);
         if (error) reject(error);
         else resolve(value ?? null);
       });
-      const abort = () => this.stop(call, abortError());
+      const abort = () => this.#stop(call, abortError());
       hooks.signal?.addEventListener("abort", abort, { once: true });
-      void this.send(call);
+      void this.#send(call);
     });
   }
 
   /** Ends every call, and waits until the worker has stopped. */
   async reset(): Promise<void> {
-    if (this.disposed) throw disposedError();
-    this.stopAll(abortError());
+    if (this.#disposed) throw disposedError();
+    this.#stopAll(abortError());
     await this.call({ type: "idle" });
   }
 
   async dispose(): Promise<void> {
-    if (this.disposed) return;
-    this.disposed = true;
-    const { link } = this;
-    this.stopAll(disposedError());
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const link = this.#link;
+    this.#stopAll(disposedError());
     if (!link) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, FAREWELL);
-      const farewell = this.register({ type: "dispose" }, {}, () => {
+      const farewell = this.#register({ type: "dispose" }, {}, () => {
         clearTimeout(timer);
         resolve();
       });
       link.post({ type: "job", id: farewell.id, job: farewell.job });
     });
-    this.calls.clear();
-    this.end(disposedError());
+    this.#calls.clear();
+    this.#end(disposedError());
   }
 
   provoke(fault: Fault): void {
-    this.link?.post({ type: "provoke", fault });
+    this.#link?.post({ type: "provoke", fault });
   }
 
-  private stopAll(error: Error): void {
-    for (const call of [...this.calls.values()]) this.stop(call, error);
+  #stopAll(error: Error): void {
+    for (const call of [...this.#calls.values()]) this.#stop(call, error);
   }
 
   /** Rejects a call at once; the worker stops at its next step. */
-  private stop(call: Call, error: Error): void {
+  #stop(call: Call, error: Error): void {
     call.settle(error);
-    this.link?.post({ type: "abort", id: call.id });
+    this.#link?.post({ type: "abort", id: call.id });
   }
 
-  private register(job: Job, hooks: CallHooks, done: Call["settle"]): Call {
-    const id = this.nextId++;
+  #register(job: Job, hooks: CallHooks, done: Call["settle"]): Call {
+    const id = this.#nextId++;
     const call: Call = {
       id,
       job,
@@ -150,98 +162,110 @@ export class Client {
       started: false,
       restarts: 0,
       settle: (error, value) => {
-        if (!this.calls.delete(id)) return;
+        if (!this.#calls.delete(id)) return;
         if (job.type === "run") release(job.pictures);
         done(error, value);
       },
     };
-    this.calls.set(id, call);
+    this.#calls.set(id, call);
     return call;
   }
 
   /** Sends a call once there is a worker that has loaded; messages keep their order. */
-  private async send(call: Call): Promise<void> {
+  async #send(call: Call): Promise<void> {
     try {
-      await this.ready({ onEvent: (event) => this.tellAll(event) });
-      if (this.calls.has(call.id)) this.link!.post({ type: "job", id: call.id, job: call.job });
+      await this.#ready({ onEvent: (event) => this.#tellAll(event) });
+      if (this.#calls.has(call.id)) this.#link!.post({ type: "job", id: call.id, job: call.job });
     } catch (error) {
-      call.settle(error as Error);
+      call.settle(error instanceof DOMException && error.name === "DataCloneError" ? unsendable(error) : (error as Error));
     }
   }
 
-  private ready(hooks: CallHooks): Promise<void> {
-    if (!this.opening) {
-      const opening = this.load(hooks).catch((error) => {
-        if (this.opening === opening) this.opening = null;
+  #ready(hooks: CallHooks): Promise<void> {
+    if (!this.#opening) {
+      const opening = this.#load(hooks).catch((error) => {
+        if (this.#opening === opening) this.#opening = null;
         throw error;
       });
-      this.opening = opening;
+      this.#opening = opening;
     }
-    return this.opening;
+    return this.#opening;
   }
 
   /** Starts a worker and has it load; on a machine whose GPU fails then, another for the CPU. */
-  private async load(hooks: CallHooks): Promise<void> {
+  async #load(hooks: CallHooks): Promise<void> {
     // A worker died before: the machine may have changed with it.
     const { device, admit } = this.options;
-    if (this.info) this.admission = await admit(device);
+    if (this.#info) this.#admission = await admit(device);
     for (;;) {
-      if (this.disposed) throw disposedError();
-      const { support } = this.admission;
+      if (this.#disposed) throw disposedError();
+      const { support } = this.#admission;
       requireSupport(support, device);
       try {
-        const info = await this.start(support.device!, hooks);
+        const info = await this.#start(support.device!, hooks);
         // Browsers tell the module less of an adapter than the page.
-        this.info = { ...info, name: info.name || (support.adapter?.name ?? "") };
+        this.#info = { ...info, name: info.name || (support.adapter?.name ?? "") };
         return;
       } catch (error) {
         const failed = error instanceof EmuError && GPU_FAILED.has(error.code) && support.device === "webgpu";
-        if (!failed || device !== "auto" || this.disposed) throw error;
+        if (!failed || device !== "auto" || this.#disposed) throw error;
         const admission = await admit("cpu");
         if (!admission.support.supported) throw error;
-        this.admission = admission;
-        this.warn(hooks, "gpu-failed", `WebGPU cannot be used (${error.message}), so the CPU is used.`);
+        this.#admission = admission;
+        this.#warn(hooks, "gpu-failed", `WebGPU cannot be used (${error.message}), so the CPU is used.`);
       }
     }
   }
 
-  private start(device: "webgpu" | "cpu", hooks: CallHooks): Promise<DeviceInfo> {
-    const { pack, manifest } = this.admission;
-    const { components, cache, startWorker } = this.options;
-    const job: Job = { type: "load", pack, manifest, components, cache };
+  #start(device: "webgpu" | "cpu", hooks: CallHooks): Promise<DeviceInfo> {
+    const { pack, manifest } = this.#admission;
+    const { components, cache, startWorker, wasm } = this.options;
+    const job: Job = { type: "load", pack, manifest, components, cache, wasm: wasm?.(device) };
     return new Promise((resolve, reject) => {
-      const call = this.register(job, { onEvent: hooks.onEvent }, (error, value) => {
+      const call = this.#register(job, { onEvent: hooks.onEvent }, (error, value) => {
         if (error) {
           // What failed to load holds nothing worth keeping.
-          this.drop();
+          this.#drop();
           reject(error);
         } else resolve(value as DeviceInfo);
       });
       // Messages of a worker that was replaced are not heard any more.
-      const link: Link = startWorker(device, (message) => this.link === link && this.receive(message));
-      this.link = link;
-      link.post({ type: "job", id: call.id, job: call.job });
+      try {
+        const link: Link = startWorker(device, (message) => this.#link === link && this.#receive(message));
+        this.#link = link;
+        link.post({ type: "job", id: call.id, job: call.job });
+      } catch (error) {
+        call.settle(error as Error);
+      }
     });
   }
 
-  private receive(message: FromWorker): void {
-    if (message.type === "fatal") return this.replace(message.error);
-    const call = this.calls.get(message.id);
+  #receive(message: FromWorker): void {
+    if (message.type === "fatal") return this.#replace(message.error);
+    if (message.type === "draw") return void this.#draw(message.ask, message.bytes);
+    const call = this.#calls.get(message.id);
     if (!call) return;
     if (message.type === "started") call.started = true;
     else if (message.type === "done") call.settle(null, message.value);
     else if (message.type === "failed") call.settle(fromWire(message.error));
     else {
-      this.noteWarning(message.event);
+      this.#noteWarning(message.event);
       call.hooks.onEvent?.(message.event);
     }
   }
 
+  async #draw(ask: number, bytes: Uint8Array): Promise<void> {
+    const link = this.#link;
+    const bitmap = (await this.options.draw?.(bytes)) ?? null;
+    if (this.#link === link) link?.post({ type: "drawn", ask, bitmap });
+    bitmap?.close();
+  }
+
   /** The worker is dead. The call that was running ends with the error or starts again; those behind it go to the next worker. */
-  private replace(error: WireError): void {
-    this.drop();
+  #replace(error: WireError): void {
+    this.#drop();
     const curable = error.code === "device-lost" || error.code === "crashed";
-    for (const call of [...this.calls.values()]) {
+    for (const call of [...this.#calls.values()]) {
       const again = curable && call.hooks.retry && call.restarts < RESTARTS;
       if (call.job.type === "load" || (call.started && !again)) {
         call.settle(fromWire(error));
@@ -250,39 +274,45 @@ export class Client {
       if (call.started) {
         call.restarts += 1;
         call.started = false;
-        this.warn(call.hooks, "restarted", error.message);
+        this.#warn(call.hooks, "restarted", error.message);
       }
-      void this.send(call);
+      void this.#send(call);
     }
   }
 
-  private drop(): void {
-    this.link?.terminate();
-    this.link = null;
-    this.opening = null;
+  #drop(): void {
+    this.#link?.terminate();
+    this.#link = null;
+    this.#opening = null;
   }
 
-  private end(error: Error): void {
-    this.disposed = true;
-    for (const call of [...this.calls.values()]) call.settle(error);
-    this.drop();
+  #end(error: Error): void {
+    this.#disposed = true;
+    for (const call of [...this.#calls.values()]) call.settle(error);
+    this.#drop();
   }
 
-  private tellAll(event: JobEvent): void {
-    for (const { job, hooks } of [...this.calls.values()]) if (job.type !== "load") hooks.onEvent?.(event);
+  #tellAll(event: JobEvent): void {
+    for (const { job, hooks } of [...this.#calls.values()]) if (job.type !== "load") hooks.onEvent?.(event);
   }
 
-  private warn(hooks: CallHooks, code: string, message: string): void {
+  #warn(hooks: CallHooks, code: string, message: string): void {
     const event: JobEvent = { phase: "warning", code, message };
-    this.noteWarning(event);
+    this.#noteWarning(event);
     hooks.onEvent?.(event);
   }
 
-  private noteWarning(event: JobEvent): void {
+  #noteWarning(event: JobEvent): void {
     if (!("phase" in event) || event.phase !== "warning" || event.code === "restarted") return;
     const { reasons } = this.support;
     if (!reasons.includes(event.message)) reasons.push(event.message);
   }
+}
+
+/** Options are numbers, words and truths; a function among them, say, does not travel. */
+function unsendable(cause: DOMException): EmuError {
+  const what = `The call holds what cannot be sent to the worker (${cause.message}). Give options as documented.`;
+  return new EmuError("bad-request", what, { cause });
 }
 
 function disposedError(): EmuError {

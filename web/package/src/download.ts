@@ -1,5 +1,6 @@
 /** One file of a pack: from the store, or over the network, verified while it streams, resumed where it was left. */
 
+import { isPage, pageAt } from "./answer.js";
 import { abortError, EmuError, isAbort, throwIfAborted } from "./errors.js";
 import { formatBytes } from "./admission.js";
 import type { FileEntry } from "./manifest.js";
@@ -52,273 +53,307 @@ class Hiccup extends Error {
 }
 
 class Download {
-  private readonly bytes: Uint8Array;
-  private readonly name: string;
-  private store: Store;
-  private partial: Partial | null = null;
-  private hasher;
+  readonly #bytes: Uint8Array;
+  readonly #name: string;
+  #store: Store;
+  #partial: Partial | null = null;
+  #hasher;
   /** Bytes of `bytes` that are here, and that are hashed and stored. */
-  private have = 0;
-  private settled = 0;
+  #have = 0;
+  #settled = 0;
   /** Whether the bytes so far are from an earlier session. */
-  private resumed = false;
-  private reload = false;
+  #resumed = false;
+  #reload = false;
+  /** Whether to ask for the whole file and skip what is here: ranges did not work. */
+  #whole = false;
 
-  constructor(
-    private readonly source: Source,
-    private readonly entry: FileEntry,
-    private readonly signal: AbortSignal,
-    private readonly meter: Meter,
-  ) {
-    this.name = storedName(entry);
-    this.store = source.store;
+  readonly #source: Source;
+  readonly #entry: FileEntry;
+  readonly #signal: AbortSignal;
+  readonly #meter: Meter;
+
+  constructor(source: Source, entry: FileEntry, signal: AbortSignal, meter: Meter) {
+    [this.#source, this.#entry, this.#signal, this.#meter] = [source, entry, signal, meter];
+    this.#name = storedName(entry);
+    this.#store = source.store;
     try {
-      this.bytes = new Uint8Array(entry.bytes);
+      this.#bytes = new Uint8Array(entry.bytes);
     } catch (cause) {
       const what = `There is no memory for the ${formatBytes(entry.bytes)} of ${entry.file}. Close other tabs and try again.`;
       throw new EmuError("out-of-memory", what, { cause });
     }
-    this.hasher = source.newHasher();
+    this.#hasher = source.newHasher();
   }
 
   /** The file, if the store has it whole and undamaged. */
   async fromStore(): Promise<Uint8Array | null> {
     try {
-      const whole = await this.store.open(this.name);
+      const whole = await this.#store.open(this.#name);
       if (!whole) return null;
       try {
-        if (whole.size === this.entry.bytes) await this.take(whole, this.entry.bytes);
+        if (whole.size === this.#entry.bytes) await this.#take(whole, this.#entry.bytes);
       } finally {
         await whole.close();
       }
-      if (this.isRight()) return this.bytes;
-      this.forget();
-      await this.store.remove(this.name);
+      if (this.#isRight()) return this.#bytes;
+      this.#forget();
+      await this.#store.remove(this.#name);
     } catch (error) {
       if (isAbort(error)) throw error;
-      await this.giveUpStore(error);
+      await this.#giveUpStore(error);
     }
     return null;
   }
 
   async fromNetwork(): Promise<Uint8Array> {
-    await this.resume();
+    await this.#resume();
     let failures = 0;
     for (let mismatches = 0; ;) {
-      const before = this.have;
+      const before = this.#have;
       try {
-        await this.attempt();
-        if (this.isRight()) break;
+        await this.#attempt();
+        if (this.#isRight()) break;
         if (mismatches++)
-          throw this.error(
+          throw this.#error(
             "wrong-hash",
             "does not have the SHA-256 that the manifest says",
             "The server's copy is damaged; upload it again",
           );
-        await this.startOver();
+        await this.#startOver();
       } catch (error) {
-        throwIfAborted(this.signal);
+        throwIfAborted(this.#signal);
         if (!(error instanceof Hiccup)) throw error;
         // A file that ends twice at the same byte ends there.
-        if (error.final.code === "short-file" && this.have === before) throw error.final;
-        failures = this.have - before >= CHECKPOINT ? 1 : failures + 1;
+        if (error.final.code === "short-file" && this.#have === before) throw error.final;
+        failures = this.#have - before >= CHECKPOINT ? 1 : failures + 1;
         if (failures > RETRIES) throw error.final;
-        const delay = (this.source.backoff ?? 500) * 2 ** (failures - 1) * (0.75 + Math.random() / 2);
-        await sleep(Math.max(delay, error.after), this.signal);
+        // Ranges of a compressed file may be refused in ways that look like a broken connection.
+        if (failures === RETRIES) this.#whole = true;
+        const delay = (this.#source.backoff ?? 500) * 2 ** (failures - 1) * (0.75 + Math.random() / 2);
+        await sleep(Math.max(delay, error.after), this.#signal);
       }
     }
-    await this.commit();
-    return this.bytes;
+    await this.#commit();
+    return this.#bytes;
   }
 
   async close(): Promise<void> {
-    this.hasher.free();
-    await this.partial?.close();
+    this.#hasher.free();
+    await this.#partial?.close();
   }
 
   /** Reads and hashes the first `size` bytes of a stored file. */
-  private async take(
+  async #take(
     from: { read(into: Uint8Array, at: number): Promise<number> | number },
     size: number,
   ): Promise<void> {
-    while (this.settled < size) {
-      const piece = this.bytes.subarray(this.settled, Math.min(this.settled + CHECKPOINT, size));
-      const read = await from.read(piece, this.settled);
-      if (read !== piece.length) throw new Error(`The stored ${this.entry.file} cannot be read.`);
-      this.hash(piece);
-      this.settled += read;
-      this.have = this.settled;
-      this.meter(read, 0);
+    while (this.#settled < size) {
+      const piece = this.#bytes.subarray(this.#settled, Math.min(this.#settled + CHECKPOINT, size));
+      const read = await from.read(piece, this.#settled);
+      if (read !== piece.length) throw new Error(`The stored ${this.#entry.file} cannot be read.`);
+      this.#hash(piece);
+      this.#settled += read;
+      this.#have = this.#settled;
+      this.#meter(read, 0);
       await turn();
-      throwIfAborted(this.signal);
+      throwIfAborted(this.#signal);
     }
   }
 
   /** Goes on where an earlier session stopped: at its last checkpoint, since what is behind may not have reached the disk. */
-  private async resume(): Promise<void> {
+  async #resume(): Promise<void> {
     try {
-      this.partial = await this.store.partial(this.name);
-      const { size } = this.partial;
-      const whole = size > this.entry.bytes ? 0 : size - (size % CHECKPOINT);
-      await this.partial.truncate(whole);
-      await this.take(this.partial, whole);
-      this.resumed = whole > 0;
+      this.#partial = await this.#store.partial(this.#name);
+      const { size } = this.#partial;
+      const whole = size > this.#entry.bytes ? 0 : size - (size % CHECKPOINT);
+      await this.#partial.truncate(whole);
+      await this.#take(this.#partial, whole);
+      this.#resumed = whole > 0;
     } catch (error) {
       if (isAbort(error)) throw error;
-      this.forget();
-      await this.giveUpStore(error);
+      this.#forget();
+      await this.#giveUpStore(error);
     }
   }
 
   /** One request, from the first byte that is missing to the end. */
-  private async attempt(): Promise<void> {
-    if (this.have === this.entry.bytes && this.have > 0) return this.settle(this.have);
+  async #attempt(): Promise<void> {
+    if (this.#have === this.#entry.bytes && this.#have > 0) return this.#settle(this.#have);
     const stop = new AbortController();
     const abort = () => stop.abort();
-    this.signal.addEventListener("abort", abort, { once: true });
-    const patience = this.source.patience ?? 30_000;
+    this.#signal.addEventListener("abort", abort, { once: true });
+    const patience = this.#source.patience ?? 30_000;
     let timer = setTimeout(abort, patience);
+    let ranged = false;
     try {
-      const response = await this.request(stop.signal);
+      const response = await this.#request(stop.signal);
+      ranged = response.status === 206;
       // A server without Range sends everything again.
-      let skip = this.have > 0 && response.status === 200 ? this.have : 0;
+      let skip = ranged ? 0 : this.#have;
+      let first = !ranged;
       const reader = response.body!.getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
         clearTimeout(timer);
         timer = setTimeout(abort, patience);
+        if (first && isPage(value)) {
+          stop.abort();
+          throw this.#error(
+            "not-found",
+            `could not be fetched: ${pageAt(response.url || this.#address)}`,
+            "Its server answers so where a file is missing: check the pack's address, and upload what is missing",
+          );
+        }
+        first = false;
         const fresh = value.subarray(Math.min(skip, value.length));
         skip -= value.length - fresh.length;
-        if (this.have + fresh.length > this.entry.bytes) {
+        if (this.#have + fresh.length > this.#entry.bytes) {
           stop.abort();
-          throw this.error(
+          if (response.status === 206) throw await this.#otherBytes();
+          throw this.#error(
             "long-file",
-            `has more than the ${this.entry.bytes} bytes that the manifest says`,
+            `has more than the ${this.#entry.bytes} bytes that the manifest says`,
             "Upload the pack again",
           );
         }
-        this.bytes.set(fresh, this.have);
-        this.have += fresh.length;
-        this.resumed &&= fresh.length === 0;
-        this.meter(fresh.length, value.length);
-        while (this.have - this.settled >= CHECKPOINT) await this.settle(this.settled + CHECKPOINT);
+        this.#bytes.set(fresh, this.#have);
+        this.#have += fresh.length;
+        this.#resumed &&= fresh.length === 0;
+        ranged = false;
+        this.#meter(fresh.length, value.length);
+        while (this.#have - this.#settled >= CHECKPOINT) await this.#settle(this.#settled + CHECKPOINT);
       }
     } catch (error) {
-      if (this.signal.aborted) throw abortError();
+      if (this.#signal.aborted) throw abortError();
       if (error instanceof Hiccup || error instanceof EmuError) throw error;
+      // An answer without a byte that can be read: a part of what is compressed as a whole, say.
+      if (ranged && !stop.signal.aborted) this.#whole = true;
       const why = stop.signal.aborted ? `nothing came for ${patience / 1000} seconds` : "the connection failed";
-      throw new Hiccup(this.fetchError(why, error));
+      throw new Hiccup(this.#fetchError(why, error));
     } finally {
       clearTimeout(timer);
-      this.signal.removeEventListener("abort", abort);
+      this.#signal.removeEventListener("abort", abort);
     }
-    if (this.have < this.entry.bytes) {
+    if (this.#have < this.#entry.bytes) {
       throw new Hiccup(
-        this.error("short-file", `ends after ${this.have} of ${this.entry.bytes} bytes`, "Upload the pack again"),
+        this.#error("short-file", `ends after ${this.#have} of ${this.#entry.bytes} bytes`, "Upload the pack again"),
       );
     }
-    await this.settle(this.have);
+    await this.#settle(this.#have);
   }
 
-  private async request(signal: AbortSignal): Promise<Response> {
-    const { fetch, pack } = this.source;
-    const headers: HeadersInit = this.have > 0 ? { Range: `bytes=${this.have}-` } : {};
+  async #request(signal: AbortSignal): Promise<Response> {
+    const { fetch } = this.#source;
+    const headers: HeadersInit = this.#have > 0 && !this.#whole ? { Range: `bytes=${this.#have}-` } : {};
     // What the store keeps need not lie in the browser's cache as well.
-    const cache = this.reload ? "reload" : this.store === noStore ? "default" : "no-store";
-    const response = await fetch(fileUrl(pack, this.entry.file), { headers, signal, cache });
+    const cache = this.#reload ? "reload" : this.#store === noStore ? "default" : "no-store";
+    const response = await fetch(this.#address, { headers, signal, cache });
     const { status } = response;
-    if (status === 200 || (status === 206 && this.startsRight(response))) return response;
+    if (status === 200 || (status === 206 && this.#startsRight(response))) return response;
     await response.body?.cancel();
-    if (status === 206 || (status === 416 && this.resumed)) {
-      await this.startOver();
-      throw new Hiccup(this.fetchError("the server sent other bytes than it was asked for"));
+    if (status === 206 || (status === 416 && this.#resumed)) throw await this.#otherBytes();
+    if (status === 416 && !this.#whole) {
+      // What is here may be more than the length of the compressed file.
+      this.#whole = true;
+      throw new Hiccup(this.#fetchError("the server refused the rest"));
     }
     if (status === 416)
-      throw this.error("short-file", `ends before byte ${this.have} of ${this.entry.bytes}`, "Upload the pack again");
-    if (status === 404 || status === 410) throw this.error("not-found", "is not there", "Check the pack's address");
-    const error = this.fetchError(`the server answered ${status}`);
+      throw this.#error("short-file", `ends before byte ${this.#have} of ${this.#entry.bytes}`, "Upload the pack again");
+    if (status === 404 || status === 410) throw this.#error("not-found", "is not there", "Check the pack's address");
+    const error = this.#fetchError(`the server answered ${status}`);
     const passing = status >= 500 || status === 408 || status === 425 || status === 429;
     if (!passing) throw error;
     const after = Number(response.headers.get("Retry-After"));
     throw new Hiccup(error, after > 0 ? Math.min(after, 30) * 1000 : 0);
   }
 
-  private startsRight(response: Response): boolean {
+  get #address(): string {
+    return fileUrl(this.#source.pack, this.#entry.file);
+  }
+
+  /** Whether a range is the one that was asked for, of this file: that of a compressed one has another length. */
+  #startsRight({ headers }: Response): boolean {
     // Other origins may hide the header; the hash finds out then.
-    const range = /^bytes (\d+)-/.exec(response.headers.get("Content-Range") ?? "");
-    return !range || Number(range[1]) === this.have;
+    const range = /^bytes (\d+)-\d+\/(\d+|\*)/.exec(headers.get("Content-Range") ?? "");
+    return !range || (Number(range[1]) === this.#have && (range[2] === "*" || Number(range[2]) === this.#entry.bytes));
   }
 
   /** Hashes and stores up to `to`: a checkpoint. */
-  private async settle(to: number): Promise<void> {
-    const piece = this.bytes.subarray(this.settled, to);
+  async #settle(to: number): Promise<void> {
+    const piece = this.#bytes.subarray(this.#settled, to);
     if (piece.length === 0) return;
-    this.hash(piece);
+    this.#hash(piece);
     try {
-      await this.partial?.write(piece, this.settled);
+      await this.#partial?.write(piece, this.#settled);
     } catch (error) {
-      await this.giveUpStore(error);
+      await this.#giveUpStore(error);
     }
-    this.settled = to;
+    this.#settled = to;
   }
 
   /** In small steps, since each is copied into the WASM memory, which never shrinks. */
-  private hash(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; at += HASH_STEP) this.hasher.update(bytes.subarray(at, at + HASH_STEP));
+  #hash(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += HASH_STEP) this.#hasher.update(bytes.subarray(at, at + HASH_STEP));
   }
 
-  private isRight(): boolean {
-    return this.settled === this.entry.bytes && this.hasher.hex() === this.entry.sha256;
+  #isRight(): boolean {
+    return this.#settled === this.#entry.bytes && this.#hasher.hex() === this.#entry.sha256;
   }
 
-  private async commit(): Promise<void> {
+  async #commit(): Promise<void> {
     try {
-      await this.partial?.commit();
+      await this.#partial?.commit();
     } catch (error) {
-      await this.giveUpStore(error);
+      await this.#giveUpStore(error);
     }
   }
 
-  /** Everything so far was wrong. */
-  private async startOver(): Promise<void> {
-    this.forget();
-    this.reload = true;
+  /** A range was not what it should be. */
+  async #otherBytes(): Promise<Hiccup> {
+    await this.#startOver();
+    return new Hiccup(this.#fetchError("the server sent other bytes than it was asked for"));
+  }
+
+  /** Everything so far was wrong, and so may be what ranges bring. */
+  async #startOver(): Promise<void> {
+    this.#forget();
+    this.#reload = this.#whole = true;
     try {
-      await this.partial?.truncate(0);
+      await this.#partial?.truncate(0);
     } catch (error) {
-      await this.giveUpStore(error);
+      await this.#giveUpStore(error);
     }
   }
 
-  private forget(): void {
-    this.meter(-this.have, 0);
-    this.have = this.settled = 0;
-    this.resumed = false;
-    this.hasher.free();
-    this.hasher = this.source.newHasher();
+  #forget(): void {
+    this.#meter(-this.#have, 0);
+    this.#have = this.#settled = 0;
+    this.#resumed = false;
+    this.#hasher.free();
+    this.#hasher = this.#source.newHasher();
   }
 
   /** Goes on without the store, and gives back the room that this file took. */
-  private async giveUpStore(error: unknown): Promise<void> {
-    const { store, partial } = this;
-    this.store = noStore;
-    this.partial = null;
+  async #giveUpStore(error: unknown): Promise<void> {
+    const [store, partial] = [this.#store, this.#partial];
+    this.#store = noStore;
+    this.#partial = null;
     try {
       await partial?.close();
-      await store.remove(`${this.name}.part`);
+      await store.remove(`${this.#name}.part`);
     } catch {
       // Another tab has it open, or the disk is gone: the error at hand says enough.
     }
-    this.source.onStoreFailure(error);
+    this.#source.onStoreFailure(error);
   }
 
-  private fetchError(why: string, cause?: unknown): EmuError {
-    const what = `${this.entry.file} could not be fetched: ${why}. Check the connection and try again.`;
+  #fetchError(why: string, cause?: unknown): EmuError {
+    const what = `${this.#entry.file} could not be fetched: ${why}. Check the connection and try again.`;
     return new EmuError("fetch", what, { cause });
   }
 
-  private error(code: string, what: string, advice: string): EmuError {
-    return new EmuError(code, `${this.entry.file} ${what}. ${advice}.`);
+  #error(code: string, what: string, advice: string): EmuError {
+    return new EmuError(code, `${this.#entry.file} ${what}. ${advice}.`);
   }
 }

@@ -1,19 +1,22 @@
 /** The package's front door in a page. */
 
 import { findAdapter, freeStorage, hasSimd, machineMemory } from "./adapter.js";
-import { admit, requireSupport } from "./admission.js";
+import { admit, refusal, requireSupport } from "./admission.js";
 import { type Admission, Client } from "./client.js";
 import { deleteCache, listCache, openOpfs } from "./opfs.js";
 import { base, fetchPack, packAddress } from "./pack.js";
+import { drawInPage } from "./pictures.js";
 import { Session, toProgress } from "./session.js";
-import { startWorker } from "./start.js";
+import { addressOf, workers } from "./start.js";
 import { cachedBytes, type Store } from "./store.js";
-import type { CachedModel, DeviceChoice, LoadOptions, PackLocation, Support } from "./types.js";
+import type { CachedModel, DeviceChoice, Expected, LoadOptions, PackLocation, Support } from "./types.js";
 
 /** What {@link Emu.checkSupport} may be told. */
 export interface SupportOptions {
   signal?: AbortSignal;
   device?: DeviceChoice;
+  /** What will be asked for at most. */
+  expect?: Expected;
 }
 
 /** A model in a page. All work is done in a worker; calls are done one after the other, in the order in which they come. */
@@ -36,14 +39,17 @@ export class Emu extends Session {
   static async load(pack: PackLocation, options: LoadOptions = {}): Promise<Emu> {
     const { signal, onProgress, device = "auto", components = ["vision", "lm"], cache = "opfs" } = options;
     const kept = cache === "opfs";
-    const admission = await look(pack, { signal, device }, kept);
+    const { expect } = options;
+    const admission = await look(pack, { signal, device, expect }, kept);
     requireSupport(admission.support, device);
     const client = new Client(admission, {
       components,
       cache: kept,
-      startWorker,
+      startWorker: workers(options.worker, base()),
+      wasm: (kind) => addressOf(options.wasm, kind, `${kind}/emu_web_bg.wasm`, base()),
+      draw: drawInPage,
       device,
-      admit: (choice) => look(pack, { device: choice }, kept),
+      admit: (choice) => look(pack, { device: choice, expect }, kept),
     });
     const onEvent = (event: Parameters<typeof toProgress>[0]) => {
       const progress = toProgress(event);
@@ -63,7 +69,7 @@ export class Emu extends Session {
 
 async function look(
   given: PackLocation,
-  { signal, device = "auto" }: SupportOptions,
+  { signal, device = "auto", expect }: SupportOptions,
   cache: boolean,
 ): Promise<Admission> {
   const address = packAddress(given, base());
@@ -76,5 +82,7 @@ async function look(
     cachedBytes(store, manifest.shards),
   ]);
   const machine = { adapter, storage, simd: hasSimd(), memory: machineMemory() };
-  return { pack: address, manifest: text, support: admit(manifest, machine, device, cached) };
+  const support = admit(manifest, machine, device, cached, expect);
+  const refuses: Admission["refuses"] = (task, expected) => refusal(manifest, support, task, expected);
+  return { pack: address, manifest: text, support, refuses };
 }

@@ -1,5 +1,6 @@
 /** The worker's side: owns module, device, engine and store, and does one job after the other. */
 
+import { wrongWith } from "./answer.js";
 import type { Source } from "./download.js";
 import { abortError, EmuError, isFatal, throwIfAborted, toWire, type WireError } from "./errors.js";
 import { EXPLAINED, type GpuWatch } from "./gpu.js";
@@ -36,78 +37,84 @@ const NEEDS: Record<WasmRequest["task"], readonly Component[]> = {
 };
 
 export class Host {
-  private readonly queue: Task[] = [];
-  private running: Task | null = null;
-  private dead = false;
-  private panic = false;
-  private onGpu = false;
-  private crashing = false;
-  private readonly gpu: GpuWatch;
-  private engine: Engine | null = null;
-  private loader: Loader | null = null;
+  readonly #queue: Task[] = [];
+  #running: Task | null = null;
+  #dead = false;
+  #panic = false;
+  #onGpu = false;
+  #crashing = false;
+  readonly #gpu: GpuWatch;
+  #engine: Engine | null = null;
+  #loader: Loader | null = null;
   /** Kinds of requests whose pipelines are there. */
-  private readonly rehearsed = new Set<string>();
+  readonly #rehearsed = new Set<string>();
+  /** Pictures that the page is decoding. */
+  readonly #drawing = new Map<number, (bitmap: ImageBitmap | null) => void>();
+  #asked = 0;
   /** Bytes of weights that products would have read in rehearsals. */
-  private unread = 0;
+  #unread = 0;
 
   constructor(
     private readonly env: Environment,
     private readonly post: Post,
   ) {
-    this.gpu = env.watchGpu((error) => this.fail(error));
+    this.#gpu = env.watchGpu((error) => this.fail(error));
   }
 
   receive(message: ToWorker): void {
     if (message.type === "job") {
-      this.queue.push({ id: message.id, job: message.job, controller: new AbortController() });
-      void this.pump();
+      this.#queue.push({ id: message.id, job: message.job, controller: new AbortController() });
+      void this.#pump();
     } else if (message.type === "abort") {
-      const waiting = this.queue.findIndex(({ id }) => id === message.id);
-      if (waiting >= 0) this.queue.splice(waiting, 1);
-      else if (this.running?.id === message.id) this.running.controller.abort();
-    } else this.provoke(message.fault);
+      const waiting = this.#queue.findIndex(({ id }) => id === message.id);
+      if (waiting >= 0) this.#queue.splice(waiting, 1);
+      else if (this.#running?.id === message.id) this.#running.controller.abort();
+    } else if (message.type === "drawn") {
+      this.#drawing.get(message.ask)?.(message.bitmap);
+      this.#drawing.delete(message.ask);
+    } else this.#provoke(message.fault);
   }
 
   /** Ends this worker's life; the page starts another. */
   fail(error: WireError): void {
     // The module also panics where its device is gone, and some browsers tell of that a little later.
-    if (error.code === "crashed" && this.onGpu) {
-      if (!this.crashing) void this.gpu.settled().then(() => this.die(error));
-      this.crashing = true;
-    } else this.die(error);
+    if (error.code === "crashed" && this.#onGpu) {
+      if (!this.#crashing) void this.#gpu.settled().then(() => this.#die(error));
+      this.#crashing = true;
+    } else this.#die(error);
   }
 
-  private die(error: WireError): void {
-    if (this.dead) return;
-    this.dead = true;
+  #die(error: WireError): void {
+    if (this.#dead) return;
+    this.#dead = true;
     this.post({ type: "fatal", error });
   }
 
-  private async pump(): Promise<void> {
-    if (this.running) return;
-    for (let task = this.queue.shift(); task && !this.dead && !this.crashing; task = this.queue.shift()) {
-      this.running = task;
+  async #pump(): Promise<void> {
+    if (this.#running) return;
+    for (let task = this.#queue.shift(); task && !this.#dead && !this.#crashing; task = this.#queue.shift()) {
+      this.#running = task;
       const { id } = task;
       this.post({ type: "started", id });
       try {
-        const value = await this.work(task);
-        if (!this.dead || task.job.type === "dispose") this.post({ type: "done", id, value });
+        const value = await this.#work(task);
+        if (!this.#dead || task.job.type === "dispose") this.post({ type: "done", id, value });
       } catch (thrown) {
-        const error = await this.explain(toWire(thrown));
+        const error = await this.#explain(toWire(thrown));
         if (isFatal(error)) this.fail(error);
-        else if (!this.dead) this.post({ type: "failed", id, error });
+        else if (!this.#dead) this.post({ type: "failed", id, error });
       }
     }
-    this.running = null;
+    this.#running = null;
   }
 
   /**
    * Finds out what is behind a failed read-back. A refused command or a lack of memory is told by the browser about now, a
    * lost device by some only when its queue has come to an end; so what nobody explains is that.
    */
-  private async explain(error: WireError): Promise<WireError> {
+  async #explain(error: WireError): Promise<WireError> {
     if (error.code !== "device" && error.code !== "not-finite") return error;
-    for (const start = performance.now(); !this.dead && performance.now() - start < EXPLAINED;) await sleep(20);
+    for (const start = performance.now(); !this.#dead && performance.now() - start < EXPLAINED;) await sleep(20);
     if (error.code !== "device") return error;
     const why = error.message.split("\n")[0];
     return {
@@ -116,45 +123,45 @@ export class Host {
     };
   }
 
-  private async work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | Costs | null> {
-    const tell = (event: JobEvent) => this.tell(id, event);
+  async #work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | Costs | null> {
+    const tell = (event: JobEvent) => this.#tell(id, event);
     switch (job.type) {
       case "load":
-        return this.load(job, signal, tell);
+        return this.#load(job, signal, tell);
       case "run":
-        await this.run(job, signal, tell);
+        await this.#run(job, signal, tell);
         return null;
       case "memory":
-        return this.ready().engine.memory();
+        return this.#ready().engine.memory();
       case "costs": {
-        const { moved, token } = this.ready().engine.weights();
-        return { ...this.gpu.counts(), weightBytes: moved - this.unread, tokenWeightBytes: token };
+        const { moved, token } = this.#ready().engine.weights();
+        return { ...this.#gpu.counts(), weightBytes: moved - this.#unread, tokenWeightBytes: token };
       }
       case "idle":
         return null;
       case "dispose":
         // What the device says of its own end is no news.
-        this.dead = true;
-        this.engine?.free();
-        this.gpu.destroy();
+        this.#dead = true;
+        this.#engine?.free();
+        this.#gpu.destroy();
         return null;
     }
   }
 
-  private async load(
+  async #load(
     job: Extract<Job, { type: "load" }>,
     signal: AbortSignal,
     tell: (event: JobEvent) => void,
   ): Promise<DeviceInfo> {
-    const { module, wasm, fetch } = this.env;
+    const { module, fetch } = this.env;
+    const wasm = job.wasm === undefined ? this.env.wasm : new URL(job.wasm);
     try {
       await module.default({ module_or_path: wasm });
     } catch (cause) {
-      throw new EmuError(
-        "worker",
-        `The WASM module could not be started (${String(cause)}). Check that the package's wasm folder is served whole.`,
-      );
+      throw await notStarted(cause, wasm, fetch);
     }
+    // A panic leaves what was awaited pending for ever: the module says so itself, to the host that started it.
+    module.onPanic?.((message) => this.fail(toWire(new Error(message))));
     const version = module.version();
     if (version !== VERSION) {
       throw new EmuError(
@@ -163,9 +170,11 @@ export class Host {
       );
     }
     const device = await module.open();
-    this.onGpu = device.kind === "webgpu";
-    const invocations = this.gpu.subgroups();
+    this.#onGpu = device.kind === "webgpu";
+    const invocations = this.#gpu.subgroups();
     if (invocations > 0) module.subgroups?.(invocations);
+    const bytes = this.#gpu.binding();
+    if (bytes > 0) module.bindings?.(bytes);
     throwIfAborted(signal);
     await module.selfTest(async (done, total) => {
       tell({ phase: "compile", done, total });
@@ -191,37 +200,37 @@ export class Host {
         tell(cacheWarning(error));
       }
     }
-    this.loader = new Loader(parseManifest(job.manifest), source);
-    await this.loader.keepManifest(job.manifest, signal);
-    const tokenizer = await this.loader.tokenizer(signal);
-    this.engine = new module.Engine(new TextEncoder().encode(job.manifest), tokenizer);
-    await this.loader.load(job.components, this.engine, signal, tell);
+    this.#loader = new Loader(parseManifest(job.manifest), source);
+    await this.#loader.keepManifest(job.manifest, signal);
+    const tokenizer = await this.#loader.tokenizer(signal);
+    this.#engine = new module.Engine(new TextEncoder().encode(job.manifest), tokenizer);
+    await this.#loader.load(job.components, this.#engine, signal, tell);
     return device;
   }
 
-  private async run(
+  async #run(
     { request, pictures }: Extract<Job, { type: "run" }>,
     signal: AbortSignal,
     tell: (event: JobEvent) => void,
   ): Promise<void> {
-    const { engine, loader } = this.ready();
+    const { engine, loader } = this.#ready();
     // An aborted rehearsal may have left some.
-    await this.compiled(signal, tell);
+    await this.#compiled(signal, tell);
     await loader.load(NEEDS[request.task], engine, signal, tell);
     const readable: WasmPicture[] = [];
-    for (const picture of pictures) readable.push(await toWasmPicture(picture, this.env.fetch, signal));
+    for (const picture of pictures) readable.push(await toWasmPicture(picture, this.env.fetch, signal, (bytes) => this.#drawnByPage(bytes)));
     throwIfAborted(signal);
     const kind = kindOf(request, readable.length);
-    if (this.onGpu && !this.rehearsed.has(kind)) {
-      if (await this.rehearse(shortened(request), readable, signal)) this.rehearsed.add(kind);
-      await this.compiled(signal, tell);
+    if (this.#onGpu && !this.#rehearsed.has(kind)) {
+      if (await this.#rehearse(shortened(request), readable, signal)) this.#rehearsed.add(kind);
+      await this.#compiled(signal, tell);
     }
     const start = performance.now();
     const onEvent = async (event: WasmEvent): Promise<boolean> => {
       if (event.type === "need") await loader.load([event.component], engine, signal, tell);
       else tell(event.type === "usage" ? { ...event, seconds: (performance.now() - start) / 1000 } : event);
       await turn();
-      if (this.panic) this.trap();
+      if (this.#panic) this.#trap();
       return !signal.aborted;
     };
     try {
@@ -236,18 +245,18 @@ export class Host {
    * Runs a request for the pipelines that it asks for. What is wrong with it is told when it runs in earnest. Returns whether
    * it came to its end.
    */
-  private async rehearse(request: WasmRequest, pictures: WasmPicture[], signal: AbortSignal): Promise<boolean> {
-    const { engine } = this.ready();
+  async #rehearse(request: WasmRequest, pictures: WasmPicture[], signal: AbortSignal): Promise<boolean> {
+    const { engine } = this.#ready();
     // The module hands over what it has launched before it counts memory. What it launched before is computed, and nothing of
     // what it launches in the rehearsal is left for later.
     engine.memory();
     const { moved } = engine.weights();
-    const end = this.gpu.rehearse();
+    const end = this.#gpu.rehearse();
     let over = false;
     try {
       const onEvent = async (event: WasmEvent): Promise<boolean> => {
         await turn();
-        if (this.panic) this.trap();
+        if (this.#panic) this.#trap();
         over = enough(request, event);
         return !over && !signal.aborted;
       };
@@ -261,25 +270,34 @@ export class Host {
     } finally {
       end();
     }
-    this.unread += engine.weights().moved - moved;
+    this.#unread += engine.weights().moved - moved;
     throwIfAborted(signal);
     return over;
   }
 
-  /** Waits for pipelines. */
-  private async compiled(signal: AbortSignal, tell: (event: JobEvent) => void): Promise<void> {
-    await this.gpu.compiled((done, total) => tell({ phase: "compile", done, total }), signal);
-    // One of them was refused, and that was told.
-    if (this.dead) throw abortError();
+  /** Asks the page to decode a picture. */
+  #drawnByPage(bytes: Uint8Array): Promise<ImageBitmap | null> {
+    return new Promise((resolve) => {
+      const ask = ++this.#asked;
+      this.#drawing.set(ask, resolve);
+      this.post({ type: "draw", ask, bytes });
+    });
   }
 
-  private ready(): { engine: Engine; loader: Loader } {
-    const { engine, loader } = this;
+  /** Waits for pipelines. */
+  async #compiled(signal: AbortSignal, tell: (event: JobEvent) => void): Promise<void> {
+    await this.#gpu.compiled((done, total) => tell({ phase: "compile", done, total }), signal);
+    // One of them was refused, and that was told.
+    if (this.#dead) throw abortError();
+  }
+
+  #ready(): { engine: Engine; loader: Loader } {
+    const [engine, loader] = [this.#engine, this.#loader];
     if (!engine || !loader) throw new EmuError("disposed", "The model is not loaded. Load it first.");
     return { engine, loader };
   }
 
-  private tell(id: number, event: JobEvent): void {
+  #tell(id: number, event: JobEvent): void {
     let pixels: { rgba: Uint8ClampedArray } | undefined;
     if ("type" in event) pixels = event.type === "image" ? event : event.type === "denoise" ? event.preview : undefined;
     // Only what has a buffer of its own can be handed over; a view into the module's memory is copied.
@@ -287,12 +305,12 @@ export class Host {
     this.post({ type: "event", id, event }, buffer && buffer.byteLength === pixels?.rgba.byteLength ? [buffer] : []);
   }
 
-  private provoke(fault: Fault): void {
-    if (fault === "device-lost") this.gpu.destroy();
-    else if (this.running?.job.type === "run") this.panic = true;
+  #provoke(fault: Fault): void {
+    if (fault === "device-lost") this.#gpu.destroy();
+    else if (this.#running?.job.type === "run") this.#panic = true;
     else {
       try {
-        this.trap();
+        this.#trap();
       } catch (error) {
         this.fail(toWire(error));
       }
@@ -300,7 +318,7 @@ export class Host {
   }
 
   /** Dies as a panic in Rust does. */
-  private trap(): void {
+  #trap(): void {
     this.env.module.panic?.();
     // A module of one function: (func (export "f") unreachable).
     const module = [
@@ -309,6 +327,26 @@ export class Host {
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(module)));
     (exports.f as () => void)();
   }
+}
+
+/** Says why the module did not start. */
+async function notStarted(cause: unknown, wasm: URL | BufferSource, fetch: typeof globalThis.fetch): Promise<EmuError> {
+  const failed = (why: string, advice: string) =>
+    new EmuError("worker", `The WASM module could not be started: ${why}. ${advice}.`, { cause });
+  try {
+    // The smallest module that there is.
+    new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
+  } catch {
+    return failed(
+      "the content security policy forbids WebAssembly",
+      "Add 'wasm-unsafe-eval' to script-src in the policy of the page, and in that of the worker's script",
+    );
+  }
+  const why = wasm instanceof URL ? await wrongWith(wasm.href, fetch) : null;
+  return failed(
+    why ?? String(cause),
+    "Check that the package's wasm folder is served whole, or give the option `wasm`",
+  );
 }
 
 function cacheWarning(error: unknown): JobEvent {

@@ -1,9 +1,9 @@
 /** Brings components of a pack into the engine: two shards at a time, each verified, kept, uploaded, dropped. */
 
 import { obtain, type Source } from "./download.js";
-import { EmuError, throwIfAborted } from "./errors.js";
+import { throwIfAborted } from "./errors.js";
 import { COMPONENTS, type FileEntry, type Manifest, TOKENIZER } from "./manifest.js";
-import { PACK_FILE, type PackFile, storedName } from "./store.js";
+import { keyOf, PACK_FILE, type PackFile, storedName } from "./store.js";
 import { turn } from "./turn.js";
 import type { Component, Progress } from "./types.js";
 import type { Engine } from "./wasm.js";
@@ -23,20 +23,22 @@ interface Task {
 }
 
 export class Loader {
-  constructor(
-    private readonly manifest: Manifest,
-    private readonly source: Source,
-  ) {}
+  readonly #manifest: Manifest;
+  readonly #source: Source;
+
+  constructor(manifest: Manifest, source: Source) {
+    [this.#manifest, this.#source] = [manifest, source];
+  }
 
   /** Loads the components that the pack has and the engine has not. Fetches nothing of any other. */
   async load(components: readonly Component[], engine: Uploads, signal: AbortSignal, report: Report): Promise<void> {
     const wanted = COMPONENTS.filter(
-      (name) => components.includes(name) && this.manifest.components[name] && !engine.loaded(name),
+      (name) => components.includes(name) && this.#manifest.components[name] && !engine.loaded(name),
     );
     if (wanted.length === 0) return;
-    const shards = new Map(this.manifest.shards.map((entry) => [entry.file, entry]));
+    const shards = new Map(this.#manifest.shards.map((entry) => [entry.file, entry]));
     const tasks: Task[] = wanted.flatMap((component) =>
-      this.manifest.components[component]!.shards.map((file) => ({ component, entry: shards.get(file)! })),
+      this.#manifest.components[component]!.shards.map((file) => ({ component, entry: shards.get(file)! })),
     );
     const tally = new Tally(tasks, report);
     // The first failure stops the other lane too, and both have let go of their files before it is told.
@@ -45,7 +47,7 @@ export class Loader {
     signal.addEventListener("abort", abort, { once: true });
     const lane = async () => {
       try {
-        for (let task = tasks.shift(); task; task = tasks.shift()) await this.bring(task, engine, stop.signal, tally);
+        for (let task = tasks.shift(); task; task = tasks.shift()) await this.#bring(task, engine, stop.signal, tally);
       } catch (error) {
         stop.abort();
         throw error;
@@ -67,9 +69,9 @@ export class Loader {
 
   /** The bytes of the tokenizer. */
   async tokenizer(signal: AbortSignal): Promise<Uint8Array> {
-    const entry = this.manifest.files.find(({ file }) => file === TOKENIZER);
-    if (!entry) throw new EmuError("bad-manifest", `emu.json lists no ${TOKENIZER}. Convert the pack again.`);
-    return obtain(this.source, entry, signal, () => {});
+    // A manifest without one was refused.
+    const entry = this.#manifest.files.find(({ file }) => file === TOKENIZER)!;
+    return obtain(this.#source, entry, signal, () => {});
   }
 
   /** Notes where the pack is from, for working offline, and drops files of an older version of it. */
@@ -77,9 +79,9 @@ export class Loader {
     const {
       store,
       pack: { url },
-    } = this.source;
-    const note = JSON.stringify({ url, manifest: text } satisfies PackFile);
-    const known = new Set([PACK_FILE, ...[...this.manifest.shards, ...this.manifest.files].map(storedName)]);
+    } = this.#source;
+    const note = JSON.stringify({ url: keyOf(url), manifest: text } satisfies PackFile);
+    const known = new Set([PACK_FILE, ...[...this.#manifest.shards, ...this.#manifest.files].map(storedName)]);
     try {
       await store.exclusive(PACK_FILE, signal, async () => {
         if ((await store.readText(PACK_FILE)) !== note) await store.writeText(PACK_FILE, note);
@@ -90,12 +92,12 @@ export class Loader {
       });
     } catch (error) {
       throwIfAborted(signal);
-      this.source.onStoreFailure(error);
+      this.#source.onStoreFailure(error);
     }
   }
 
-  private async bring({ component, entry }: Task, engine: Uploads, signal: AbortSignal, tally: Tally): Promise<void> {
-    const bytes = await obtain(this.source, entry, signal, (loaded, fetched) => tally.add(component, loaded, fetched));
+  async #bring({ component, entry }: Task, engine: Uploads, signal: AbortSignal, tally: Tally): Promise<void> {
+    const bytes = await obtain(this.#source, entry, signal, (loaded, fetched) => tally.add(component, loaded, fetched));
     throwIfAborted(signal);
     engine.shard(entry.file, bytes);
     await turn();
@@ -105,36 +107,38 @@ export class Loader {
 
 /** Drops what came of components that are not whole. */
 function unload(components: readonly Component[], engine: Uploads): void {
-  try {
-    for (const component of components) if (!engine.loaded(component)) engine.unload(component);
-  } catch {
-    // The engine is gone; the error that led here says so.
+  for (const component of components) {
+    try {
+      if (!engine.loaded(component)) engine.unload(component);
+    } catch {
+      // The error that led here is the one to tell; what the others hold is still to be dropped.
+    }
   }
 }
 
 /** Counts bytes and reports them. */
 class Tally {
-  private readonly parts = new Map<
+  readonly #parts = new Map<
     Component,
     { total: number; loaded: number; fetched: number; uploaded: number; shards: number; told: number }
   >();
-  private readonly total: number;
+  readonly #total: number;
 
   constructor(
     tasks: readonly Task[],
     private readonly report: Report,
   ) {
     for (const { component, entry } of tasks) {
-      const part = this.parts.get(component) ?? { total: 0, loaded: 0, fetched: 0, uploaded: 0, shards: 0, told: 0 };
+      const part = this.#parts.get(component) ?? { total: 0, loaded: 0, fetched: 0, uploaded: 0, shards: 0, told: 0 };
       part.total += entry.bytes;
       part.shards += 1;
-      this.parts.set(component, part);
+      this.#parts.set(component, part);
     }
-    this.total = this.sum("total");
+    this.#total = this.#sum("total");
   }
 
   add(component: Component, loaded: number, fetched: number): void {
-    const part = this.parts.get(component)!;
+    const part = this.#parts.get(component)!;
     part.loaded += loaded;
     part.fetched += fetched;
     const now = performance.now();
@@ -147,23 +151,23 @@ class Tally {
       loaded: here,
       total,
       fetched: came,
-      loadedAll: this.sum("loaded"),
-      totalAll: this.total,
+      loadedAll: this.#sum("loaded"),
+      totalAll: this.#total,
     });
   }
 
   /** Counts an uploaded shard; whether it was the component's last. */
   uploaded(component: Component, bytes: number): boolean {
-    const part = this.parts.get(component)!;
+    const part = this.#parts.get(component)!;
     part.uploaded += bytes;
     part.shards -= 1;
     this.report({ phase: "upload", component, loaded: part.uploaded, total: part.total });
     return part.shards === 0;
   }
 
-  private sum(field: "total" | "loaded"): number {
+  #sum(field: "total" | "loaded"): number {
     let sum = 0;
-    for (const part of this.parts.values()) sum += part[field];
+    for (const part of this.#parts.values()) sum += part[field];
     return sum;
   }
 }

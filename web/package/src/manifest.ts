@@ -21,10 +21,9 @@ export interface TensorEntry {
   /** The shape as the model has it, where it does not follow from the stored one: convolutions. */
   logical?: number[];
   component: string;
-  parts: { file: string; key: string; rows: [number, number] }[];
 }
 
-/** The part of a manifest that the page needs; the engine reads the whole of it again. */
+/** The part of a manifest that the page needs. The engine reads the whole of it, and checks where the rows of tensors lie. */
 export interface Manifest {
   format: number;
   name: string;
@@ -39,9 +38,18 @@ export interface Manifest {
   requires: { features: string[]; largest_buffer: number; largest_binding: number };
 }
 
-interface Config {
-  emu: { vision: { image_size: number } };
-  decoder?: { image_size: number };
+/** Of a pack's configuration what tells how much a request takes. Only the sizes of pictures are checked; the engine reads the whole of it. */
+export interface Config {
+  emu: {
+    vision: { image_size: number; patch_size: number; width: number; mlp_ratio: number; stem?: { channels: number[] } };
+    causal: { queries: number };
+    lm: { heads: number; kv_heads: number; head_size: number; ffn: number; layers: number; context: number };
+  };
+  decoder?: {
+    image_size: number;
+    unet: { channels: number[]; down: string[] };
+    vae: { channels: number[]; patch?: number };
+  };
   safety?: object;
 }
 
@@ -106,7 +114,6 @@ export function parseManifest(text: string): Manifest {
     requires: requires(json.requires ?? {}),
   };
   if (!manifest.files.some(({ file }) => file === TOKENIZER)) throw bad(`it lists no ${TOKENIZER}`);
-  checkTensors(manifest);
   return manifest;
 }
 
@@ -155,40 +162,11 @@ function tensor(value: unknown): TensorEntry {
   const shape = array(`shape of ${name}`, entry.shape).map((side) => count(`shape of ${name}`, side));
   if (typeof entry.dtype !== "string" || !(entry.dtype in DTYPE_BYTES))
     throw bad(`tensor \`${name}\` has no known type`);
-  const parts = array(`parts of ${name}`, entry.parts).map((given) => {
-    const part = object(`parts of ${name}`, given);
-    const [begin, end] = array(`rows of ${name}`, part.rows).map((row) => count(`rows of ${name}`, row));
-    return {
-      file: checkFileName(part.file),
-      key: string("key", part.key),
-      rows: [begin ?? 0, end ?? 0] as [number, number],
-    };
-  });
   const component = string(`component of ${name}`, entry.component);
-  const given = { name, dtype: entry.dtype, shape, component, parts };
+  const given = { name, dtype: entry.dtype, shape, component };
   if (entry.logical === undefined) return given;
   const logical = array(`logical shape of ${name}`, entry.logical);
   return { ...given, logical: logical.map((side) => count(`logical shape of ${name}`, side)) };
-}
-
-function checkTensors({ tensors, components }: Manifest): void {
-  const owners = new Map<string, string>();
-  for (const [name, { shards }] of Object.entries(components)) for (const file of shards) owners.set(file, name);
-  for (const { name, shape, component, parts } of tensors) {
-    let next = 0;
-    for (const {
-      file,
-      rows: [begin, end],
-    } of parts) {
-      if (begin !== next || end < begin)
-        throw bad(`tensor \`${name}\` has rows ${begin} to ${end} where row ${next} comes next`);
-      next = end;
-      if (component in components && owners.get(file) !== component)
-        throw bad(`tensor \`${name}\` is in ${file}, which is no shard of \`${component}\``);
-    }
-    if (next !== (shape[0] ?? 1))
-      throw bad(`tensor \`${name}\` has ${shape[0] ?? 1} rows, but its parts end at ${next}`);
-  }
 }
 
 function quantization(value: unknown): Record<string, Scheme> {

@@ -9,9 +9,8 @@ import { pathToFileURL } from "node:url";
 import { Readable } from "node:stream";
 
 import { hasSimd } from "./adapter.js";
-import { admit, requireSupport } from "./admission.js";
+import { admit, refusal, requireSupport } from "./admission.js";
 import { type Admission, Client } from "./client.js";
-import { toWire } from "./errors.js";
 import { folderStore } from "./folder.js";
 import { noGpu } from "./gpu.js";
 import { Host } from "./host.js";
@@ -26,7 +25,7 @@ export { EmuError, type EmuErrorCode } from "./errors.js";
 export { VERSION } from "./version.js";
 export type * from "./types.js";
 
-export interface NodeLoadOptions extends Omit<LoadOptions, "device" | "cache"> {
+export interface NodeLoadOptions extends Omit<LoadOptions, "device" | "cache" | "worker" | "wasm"> {
   device?: "auto" | "cpu";
   /** A folder for verified shards; without one nothing is kept. */
   cache?: string;
@@ -42,13 +41,13 @@ export class Emu extends Session {
   /** As in a page. `pack` may also be a `file:` address or a path. */
   static async checkSupport(
     pack: PackLocation,
-    options: Pick<NodeLoadOptions, "signal" | "cache"> = {},
+    options: Pick<NodeLoadOptions, "signal" | "cache" | "expect"> = {},
   ): Promise<Support> {
     return (await look(pack, options)).support;
   }
 
   static async load(pack: PackLocation, options: NodeLoadOptions = {}): Promise<Emu> {
-    const { signal, onProgress, components = ["vision", "lm"], cache, module } = options;
+    const { signal, onProgress, components = ["vision", "lm"], cache, module, expect } = options;
     const admission = await look(pack, options);
     requireSupport(admission.support, "cpu");
     const client = new Client(admission, {
@@ -56,7 +55,7 @@ export class Emu extends Session {
       cache: cache !== undefined,
       startWorker: (_device, receive) => startHost(receive, cache, module),
       device: "cpu",
-      admit: () => look(pack, { cache }),
+      admit: () => look(pack, { cache, expect }),
     });
     const onEvent = (event: Parameters<typeof toProgress>[0]) => {
       const progress = toProgress(event);
@@ -69,14 +68,16 @@ export class Emu extends Session {
 
 async function look(
   given: PackLocation,
-  { signal, cache }: Pick<NodeLoadOptions, "signal" | "cache">,
+  { signal, cache, expect }: Pick<NodeLoadOptions, "signal" | "cache" | "expect">,
 ): Promise<Admission> {
   const address = packAddress(given, pathToFileURL(`${process.cwd()}/`).href);
   const store: Store | null = cache === undefined ? null : await folderStore(cache, address.url);
   const { text, manifest } = await fetchPack(address, store, fetchAny, signal);
   const machine = { adapter: null, simd: hasSimd(), memory: null, storage: null };
   const cached = await cachedBytes(store, manifest.shards);
-  return { pack: address, manifest: text, support: admit(manifest, machine, "cpu", cached) };
+  const support = admit(manifest, machine, "cpu", cached, expect);
+  const refuses: Admission["refuses"] = (task, expected) => refusal(manifest, support, task, expected);
+  return { pack: address, manifest: text, support, refuses };
 }
 
 let instances = 0;
@@ -90,7 +91,7 @@ function startHost(
   let ended = false;
   const starting = (async () => {
     const glue = new URL("../wasm/cpu/emu_web.js", import.meta.url);
-    const host = new Host(
+    return new Host(
       {
         module: module ?? ((await import(`${glue.href}?${instances++}`)) as WasmModule),
         wasm: module ? new Uint8Array() : await readFile(new URL("../wasm/cpu/emu_web_bg.wasm", import.meta.url)),
@@ -103,9 +104,6 @@ function startHost(
         setImmediate(() => ended || receive(sent));
       },
     );
-    // One process, one global: the host that started last is the one that runs.
-    Object.assign(globalThis, { emuPanicked: (message: string) => host.fail(toWire(new Error(message))) });
-    return host;
   })();
   starting.catch((error) => {
     const message = `The WASM module could not be read (${String(error)}). Check that the package is installed whole.`;

@@ -23,21 +23,23 @@ export async function openOpfs(url: string, create: boolean): Promise<Store | nu
 }
 
 class OpfsStore implements Store {
-  constructor(
-    private readonly folder: FileSystemDirectoryHandle,
-    private readonly path: string,
-  ) {}
+  readonly #folder: FileSystemDirectoryHandle;
+  readonly #path: string;
+
+  constructor(folder: FileSystemDirectoryHandle, path: string) {
+    [this.#folder, this.#path] = [folder, path];
+  }
 
   async sizes(): Promise<Map<string, number>> {
     const sizes = new Map<string, number>();
-    for await (const [name, handle] of this.folder.entries()) {
+    for await (const [name, handle] of this.#folder.entries()) {
       if (handle.kind === "file") sizes.set(name, await sizeOf(handle as FileSystemFileHandle));
     }
     return sizes;
   }
 
   async readText(name: string): Promise<string | null> {
-    const handle = await this.handle(name);
+    const handle = await this.#handle(name);
     return handle && (await handle.getFile()).text();
   }
 
@@ -53,30 +55,30 @@ class OpfsStore implements Store {
   }
 
   async open(name: string): Promise<Readable | null> {
-    const handle = await this.handle(name);
+    const handle = await this.#handle(name);
     return handle && new SyncFile(await handle.createSyncAccessHandle());
   }
 
   async partial(name: string): Promise<Partial> {
-    const handle = await this.folder.getFileHandle(`${name}.part`, { create: true });
-    return new SyncFile(await handle.createSyncAccessHandle(), () => this.rename(handle, name));
+    const handle = await this.#folder.getFileHandle(`${name}.part`, { create: true });
+    return new SyncFile(await handle.createSyncAccessHandle(), () => this.#rename(handle, name));
   }
 
   async remove(name: string): Promise<void> {
-    await this.folder.removeEntry(name).catch(ignoreMissing);
+    await this.#folder.removeEntry(name).catch(ignoreMissing);
   }
 
   exclusive<T>(name: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     // Where there are no locks, the access handles are exclusive themselves: the second tab works without the cache.
     const locks = navigator.locks as LockManager | undefined;
-    return locks ? (locks.request(`${this.path}/${name}`, { signal }, work) as Promise<T>) : work();
+    return locks ? (locks.request(`${this.#path}/${name}`, { signal }, work) as Promise<T>) : work();
   }
 
-  private async handle(name: string): Promise<FileSystemFileHandle | null> {
-    return this.folder.getFileHandle(name).catch(ignoreMissing);
+  async #handle(name: string): Promise<FileSystemFileHandle | null> {
+    return this.#folder.getFileHandle(name).catch(ignoreMissing);
   }
 
-  private async rename(handle: FileSystemFileHandle, name: string): Promise<void> {
+  async #rename(handle: FileSystemFileHandle, name: string): Promise<void> {
     await this.remove(name);
     // Known to every browser that has access handles, and to no library of types yet.
     await (handle as FileSystemFileHandle & { move(name: string): Promise<void> }).move(name);
@@ -84,38 +86,40 @@ class OpfsStore implements Store {
 }
 
 class SyncFile implements Partial {
-  constructor(
-    private readonly access: FileSystemSyncAccessHandle,
-    private readonly rename: () => Promise<void> = async () => {},
-  ) {}
+  readonly #access: FileSystemSyncAccessHandle;
+  readonly #rename: () => Promise<void>;
+
+  constructor(access: FileSystemSyncAccessHandle, rename = async () => {}) {
+    [this.#access, this.#rename] = [access, rename];
+  }
 
   get size(): number {
-    return this.access.getSize();
+    return this.#access.getSize();
   }
 
   read(into: Uint8Array, at: number): number {
-    return this.access.read(into as Uint8Array<ArrayBuffer>, { at });
+    return this.#access.read(into as Uint8Array<ArrayBuffer>, { at });
   }
 
   write(bytes: Uint8Array, at: number): void {
-    const written = this.access.write(bytes as Uint8Array<ArrayBuffer>, { at });
+    const written = this.#access.write(bytes as Uint8Array<ArrayBuffer>, { at });
     // Some browsers write what fits and say so.
     if (written < bytes.length)
       throw new DOMException("The file could not be written to its end.", "QuotaExceededError");
-    this.access.flush();
+    this.#access.flush();
   }
 
   truncate(size: number): void {
-    this.access.truncate(size);
+    this.#access.truncate(size);
   }
 
   async commit(): Promise<void> {
-    this.access.close();
-    await this.rename();
+    this.#access.close();
+    await this.#rename();
   }
 
   close(): void {
-    this.access.close();
+    this.#access.close();
   }
 }
 

@@ -1,10 +1,11 @@
 /** The pack's address and its manifest, read before a worker exists. */
 
+import { isPage, pageAt } from "./answer.js";
 import { EmuError, throwIfAborted } from "./errors.js";
 import { type Manifest, parseManifest } from "./manifest.js";
 import { sleep } from "./turn.js";
 import type { PackFiles, PackLocation } from "./types.js";
-import { PACK_FILE, type PackFile, type Store } from "./store.js";
+import { keyOf, PACK_FILE, type PackFile, type Store } from "./store.js";
 
 /** Where a pack is, in normal form. */
 export interface PackAddress {
@@ -24,7 +25,18 @@ export interface Pack {
 
 export function packAddress(given: PackLocation, base?: string): PackAddress {
   if (typeof given === "string" || given instanceof URL) return { url: packUrl(given, base) };
-  return { url: packUrl(given.url, base), files: { ...given.files } };
+    return { url: packUrl(given.url, base), files: addresses(given) };
+
+}
+
+function addresses(given: PackFiles): PackFiles["files"] {
+  try {
+    return { ...given.files };
+  } catch (cause) {
+    // They are made of `import.meta.url` when they are asked for.
+    const what = `${given.url} has no addresses: the page's bundle is no ES module. Copy the pack's folder, and load that address.`;
+    throw new EmuError("not-found", what, { cause });
+  }
 }
 
 /** Address of a file of a pack; a query of the pack's address (a signature, say) goes with every file. */
@@ -36,7 +48,7 @@ export function fileUrl({ url, files }: PackAddress, file: string): string {
   }
   const found = Object.hasOwn(files, file) ? files[file] : undefined;
   if (found === undefined)
-    throw new EmuError("not-found", `The pack ${url} has no address for ${file}. Add it to its files.`);
+    throw new EmuError("not-found", `The pack ${keyOf(url)} has no address for ${file}. Add it to its files.`);
   return found;
 }
 
@@ -67,10 +79,11 @@ export async function fetchPack(
     try {
       const response = await fetch(address, { cache: "no-cache", signal });
       if (response.status === 404 || response.status === 410) {
-        throw new EmuError("not-found", `There is no emu.json at ${pack.url}. Check the pack's address.`);
+        throw notThere(`there is nothing at ${keyOf(address)}`, pack);
       }
       if (!response.ok) throw new Error(`the server answered ${response.status}`);
       const text = await response.text();
+      if (isPage(text)) throw notThere(pageAt(address), pack);
       return { text, manifest: parseManifest(text) };
     } catch (error) {
       throwIfAborted(signal);
@@ -86,6 +99,13 @@ export async function fetchPack(
       await sleep(500 * attempt, signal);
     }
   }
+}
+
+function notThere(why: string, { url, files }: PackAddress): EmuError {
+  const advice = files
+    ? "Bundlers that do not follow `new URL(..., import.meta.url)` leave the pack out: copy its folder, and load that address"
+    : "Check the pack's address";
+  return new EmuError("not-found", `emu.json of ${keyOf(url)} could not be read: ${why}. ${advice}.`);
 }
 
 /** What addresses are relative to; nothing in Node. */

@@ -24,10 +24,76 @@ export async function toWirePicture(source: ImageSource): Promise<WirePicture> {
   try {
     const element = (source ?? {}) as Partial<HTMLImageElement>;
     if (element.decode) await element.decode();
-    return { bitmap: await createImageBitmap(source as ImageBitmapSource) };
+    const bitmap = await bitmapOf(source as ImageBitmapSource);
+    checkOrigin(bitmap);
+    return { bitmap };
   } catch (cause) {
+    if ((cause as DOMException | null)?.name === "SecurityError") {
+      const advice =
+        'Set crossorigin="anonymous" on the element before its address, and have that server send Access-Control-Allow-Origin';
+      throw bad("comes from another origin, whose pixels this page may not read", advice, cause);
+    }
     throw bad("does not decode", "Wait until the element shows it, or use another picture", cause);
   }
+}
+
+/**
+ * A bitmap as the engine's own decoders would make it: upright, without management of colours. `size` is for drawings that have none.
+ */
+async function bitmapOf(source: ImageBitmapSource, size?: ImageBitmapOptions): Promise<ImageBitmap> {
+  try {
+    return await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none", ...size });
+  } catch (error) {
+    // Older browsers turn by default, and know no name for it.
+    if (error instanceof TypeError) return createImageBitmap(source);
+    const { naturalWidth: resizeWidth, naturalHeight: resizeHeight } = source as Partial<HTMLImageElement>;
+    if (size || !resizeWidth) throw error;
+    return bitmapOf(source, { resizeWidth, resizeHeight });
+  }
+}
+
+/** A bitmap whose pixels may not be read may not be sent to the worker either. @throws a `SecurityError` */
+function checkOrigin(bitmap: ImageBitmap): void {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true })!;
+  context.drawImage(bitmap, 0, 0);
+  try {
+    context.getImageData(0, 0, 1, 1);
+  } catch (error) {
+    bitmap.close();
+    throw error;
+  }
+}
+
+/** Page side: has an `<img>` decode what workers cannot, which is SVG; `null` where it cannot either. */
+export async function drawInPage(bytes: Uint8Array): Promise<ImageBitmap | null> {
+  const svg = /<svg\b[^>]*/i.exec(new TextDecoder().decode(bytes.subarray(0, 8192)))?.[0];
+  const blob = new Blob([bytes as Uint8Array<ArrayBuffer>], svg ? { type: "image/svg+xml" } : {});
+  const address = URL.createObjectURL(blob);
+  try {
+    const image = new Image();
+    image.src = address;
+    await image.decode();
+    const bitmap = await bitmapOf(image, svg ? sizeOf(svg) : undefined);
+    checkOrigin(bitmap);
+    return bitmap;
+  } catch {
+    return null;
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+
+/** Pixels of the longer side of a drawing that says its shape alone. */
+const UNSIZED = 512;
+
+/** The size of a drawing without one, from the tag that opens it. */
+function sizeOf(svg: string): ImageBitmapOptions | undefined {
+  if (/\swidth\s*=\s*["']\s*[\d.]+\s*(?:[a-z]|["'])/i.test(svg)) return undefined;
+  const box = /\sviewBox\s*=\s*["']\s*(?:[-+\d.e]+[\s,]+){2}([\d.e]+)[\s,]+([\d.e]+)/i.exec(svg);
+  const [width, height] = box ? [Number(box[1]), Number(box[2])] : [1, 1];
+  const scale = UNSIZED / Math.max(width, height);
+  const side = (length: number) => Math.max(1, Math.round(length * scale));
+  return { resizeWidth: side(width), resizeHeight: side(height) };
 }
 
 function address(given: string | URL): string {
@@ -69,11 +135,12 @@ export async function toWasmPicture(
   picture: WirePicture,
   fetch: typeof globalThis.fetch,
   signal: AbortSignal,
+  page: (bytes: Uint8Array) => Promise<ImageBitmap | null> = async () => null,
 ): Promise<WasmPicture> {
   if ("rgba" in picture) return picture;
   if ("bitmap" in picture) return draw(picture.bitmap);
-  if ("bytes" in picture) return decode(picture.bytes);
-  if ("blob" in picture) return decode(new Uint8Array(await picture.blob.arrayBuffer()));
+  if ("bytes" in picture) return decode(picture.bytes, page);
+  if ("blob" in picture) return decode(new Uint8Array(await picture.blob.arrayBuffer()), page);
   let bytes: Uint8Array;
   try {
     const response = await fetch(picture.address, { signal });
@@ -87,29 +154,33 @@ export async function toWasmPicture(
       cause,
     );
   }
-  return decode(bytes);
+  return decode(bytes, page);
 }
 
-/** The engine decodes PNG, JPEG, GIF and WebP itself, as the native program does; others are the browser's. */
-async function decode(bytes: Uint8Array): Promise<WasmPicture> {
-  if (isKnown(bytes)) return bytes;
-  try {
-    return draw(await createImageBitmap(new Blob([bytes as Uint8Array<ArrayBuffer>])));
-  } catch (cause) {
-    throw bad("does not decode", "Use a PNG, JPEG, GIF or WebP file that is whole", cause);
-  }
+/**
+ * The engine decodes PNG, JPEG, GIF, WebP, BMP and TIFF itself, as the native program does; others are the browser's. What neither knows goes to the
+ * engine all the same, which says what it is.
+ */
+async function decode(bytes: Uint8Array, page: (bytes: Uint8Array) => Promise<ImageBitmap | null>): Promise<WasmPicture> {
+  if (isKnown(bytes) || bytes.length === 0 || typeof createImageBitmap !== "function") return bytes;
+  const blob = new Blob([bytes as Uint8Array<ArrayBuffer>]);
+  const bitmap = await bitmapOf(blob).catch(() => page(bytes));
+  return bitmap ? draw(bitmap) : bytes;
 }
 
 /** Whether the bytes begin as one of the engine's formats does. */
 export function isKnown(bytes: Uint8Array): boolean {
   const head = String.fromCharCode(...bytes.subarray(0, 12));
-  return /^(?:\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF[^]{4}WEBP)/.test(head);
+  return /^(?:\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF[^]{4}WEBP|BM[^]{4}\0{4}|II\*\0|MM\0\*)/.test(head);
 }
 
 function draw(bitmap: ImageBitmap): WasmPicture {
   const { width, height } = bitmap;
   try {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+    // Over white, as the engine shows what is transparent.
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, width, height);
     context.drawImage(bitmap, 0, 0);
     return { rgba: context.getImageData(0, 0, width, height).data as Uint8ClampedArray, width, height };
   } catch (cause) {

@@ -31,17 +31,17 @@ export class Pipelines {
   /** Whether a request is rehearsed now. */
   rehearsing = false;
   /** Buffers that were mapped in a rehearsal, which may be read after its end: nothing is in them. */
-  private readonly blank = new WeakSet<GPUBuffer>();
-  private readonly pending = new Set<Promise<void>>();
+  readonly #blank = new WeakSet<GPUBuffer>();
+  readonly #pending = new Set<Promise<void>>();
   /** Of those that are awaited now, how many are no longer pending. */
-  private settled = 0;
+  #settled = 0;
 
   /** Wraps WebGPU. `onRefused` is told what a device says where it does not make a pipeline. */
   constructor(private readonly onRefused: (device: GPUDevice, error: Error) => Promise<void>) {
     // Methods that have `this` of their own reach this one by name.
     const pipelines = this;
     wrap(GPUDevice.prototype, "createComputePipeline", function (create, descriptor) {
-      return pipelines.rehearsing ? pipelines.start(this, descriptor) : create(descriptor);
+      return pipelines.rehearsing ? pipelines.#start(this, descriptor) : create(descriptor);
     });
     wrap(GPUDevice.prototype, "createBindGroup", (create, descriptor) =>
       this.rehearsing ? ({} as GPUBindGroup) : create(descriptor),
@@ -63,14 +63,14 @@ export class Pipelines {
     wrap(GPUQueue.prototype, "onSubmittedWorkDone", (done) => (this.rehearsing ? Promise.resolve(undefined) : done()));
     wrap(GPUBuffer.prototype, "mapAsync", function (map, mode, ...range) {
       if (!pipelines.rehearsing || mode !== READ) return map(mode, ...range);
-      pipelines.blank.add(this);
+      pipelines.#blank.add(this);
       return Promise.resolve(undefined);
     });
     wrap(GPUBuffer.prototype, "getMappedRange", function (get, offset = 0, size) {
-      return pipelines.blank.has(this) ? new ArrayBuffer(size ?? this.size - offset) : get(offset, size);
+      return pipelines.#blank.has(this) ? new ArrayBuffer(size ?? this.size - offset) : get(offset, size);
     });
     wrap(GPUBuffer.prototype, "unmap", function (unmap) {
-      if (!pipelines.blank.delete(this)) unmap();
+      if (!pipelines.#blank.delete(this)) unmap();
     });
   }
 
@@ -85,16 +85,16 @@ export class Pipelines {
   /** Waits for everything that rehearsals have asked for, and tells how much of it is there. */
   async compiled(tell: (done: number, total: number) => void, signal: AbortSignal): Promise<void> {
     const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-    while (this.pending.size > 0) {
+    while (this.#pending.size > 0) {
       throwIfAborted(signal);
-      tell(this.settled, this.settled + this.pending.size);
-      await Promise.race([...this.pending, aborted]);
+      tell(this.#settled, this.#settled + this.#pending.size);
+      await Promise.race([...this.#pending, aborted]);
     }
-    if (this.settled > 0) tell(this.settled, this.settled);
-    this.settled = 0;
+    if (this.#settled > 0) tell(this.#settled, this.#settled);
+    this.#settled = 0;
   }
 
-  private start(device: GPUDevice, descriptor: GPUComputePipelineDescriptor): GPUComputePipeline {
+  #start(device: GPUDevice, descriptor: GPUComputePipelineDescriptor): GPUComputePipeline {
     const standIn = new StandIn();
     const made = device.createComputePipelineAsync(descriptor).then(
       (pipeline) => {
@@ -103,10 +103,10 @@ export class Pipelines {
       (error: Error) => this.onRefused(device, error),
     );
     const pending = made.then(() => {
-      this.pending.delete(pending);
-      this.settled += 1;
+      this.#pending.delete(pending);
+      this.#settled += 1;
     });
-    this.pending.add(pending);
+    this.#pending.add(pending);
     return standIn as unknown as GPUComputePipeline;
   }
 }

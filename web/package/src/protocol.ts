@@ -23,7 +23,7 @@ export type Fault = "device-lost" | "panic";
 
 /** Work; done in the order in which it comes, one at a time. */
 export type Job =
-  | { type: "load"; pack: PackAddress; manifest: string; components: readonly Component[]; cache: boolean }
+  | { type: "load"; pack: PackAddress; manifest: string; components: readonly Component[]; cache: boolean; wasm?: string | undefined }
   | { type: "run"; request: WasmRequest; pictures: WirePicture[] }
   | { type: "memory" }
   | { type: "costs" }
@@ -32,7 +32,9 @@ export type Job =
   | { type: "dispose" };
 
 export type ToWorker =
-  { type: "job"; id: number; job: Job } | { type: "abort"; id: number } | { type: "provoke"; fault: Fault };
+  { type: "job"; id: number; job: Job } | { type: "abort"; id: number } | { type: "provoke"; fault: Fault }
+  /** The picture that was asked for; `null` where the page cannot decode it either. */
+  | { type: "drawn"; ask: number; bitmap: ImageBitmap | null };
 
 /** What is told while a job runs. */
 export type JobEvent =
@@ -45,6 +47,8 @@ export type FromWorker =
   | { type: "event"; id: number; event: JobEvent }
   | { type: "done"; id: number; value: DeviceInfo | MemoryInfo | Costs | null }
   | { type: "failed"; id: number; error: WireError }
+  /** A picture that only a document decodes (SVG): to be answered with `drawn`. */
+  | { type: "draw"; ask: number; bytes: Uint8Array }
   /** The worker is of no more use. */
   | { type: "fatal"; error: WireError };
 

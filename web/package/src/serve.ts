@@ -20,8 +20,6 @@ export function serve(module: unknown, wasm: URL): void {
     (message, transfer = []) => scope.postMessage(message, transfer),
   );
   scope.onmessage = ({ data }: MessageEvent<ToWorker>) => host.receive(data);
-  // A panic leaves what was awaited pending for ever: the module says so itself, or the browser does.
-  Object.assign(scope, { emuPanicked: (message: string) => host.fail(toWire(new Error(message))) });
   scope.addEventListener("error", (event) => {
     // Told by the host, which knows more of it than the page would.
     event.preventDefault();

@@ -25,18 +25,22 @@ import type { WasmDrawOptions, WasmRequest, WasmTextOptions } from "./wasm.js";
 
 export class Session {
   /** Fulfilled when the call before has its pictures. */
-  private prepared: Promise<unknown> = Promise.resolve();
+  #prepared: Promise<unknown> = Promise.resolve();
 
-  protected constructor(private readonly client: Client) {}
+  readonly #client: Client;
+
+  protected constructor(client: Client) {
+    this.#client = client;
+  }
 
   /** What was found out about the machine and the pack. Warnings since then have joined `reasons`. */
   get support(): Support {
-    return this.client.support;
+    return this.#client.support;
   }
 
   /** The device in use. */
   get device(): DeviceInfo {
-    return this.client.device;
+    return this.#client.device;
   }
 
   /**
@@ -45,8 +49,11 @@ export class Session {
    */
   async *chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent, void, undefined> {
     throwIfAborted(options.signal);
+    // A beam search has no single course in which a picture could stand.
+    const images = options.images ?? (this.#draws && !((options.beams ?? 1) > 1));
+    this.#client.check(images ? "chat" : "caption", options);
     const pictures: WirePicture[] = [];
-    const turns = await this.inTurn(async () => {
+    const turns = await this.#inTurn(async () => {
       const turns = [];
       for (const { role, content } of messages) turns.push({ role, parts: await takePictures(content, pictures) });
       return turns;
@@ -55,14 +62,17 @@ export class Session {
       task: "chat",
       messages: turns,
       text: textOptions(options),
-      // A beam search has no single course in which a picture could stand.
-      images: options.images ?? (this.draws && !((options.beams ?? 1) > 1)),
+      images,
       draw: drawOptions(options.draw ?? {}),
       seed: seedOf(options.seed),
     };
     const events = new Stream<ChatEvent>();
+    // Not `AbortSignal.any`, which Safari has since 17.4 only.
     const left = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
+    const leave = () => left.abort();
+    options.signal?.addEventListener("abort", leave, { once: true });
+    if (options.signal?.aborted) leave();
+    const { signal } = left;
     // Of what a restart repeats.
     const given = { text: 0, images: 0 };
     const seen = { text: 0, images: 0 };
@@ -84,7 +94,7 @@ export class Session {
         events.push({ type: "usage", promptTokens, tokens, seconds, finish });
       }
     };
-    const done = this.run(request, pictures, { ...options, signal }, take);
+    const done = this.#run(request, pictures, { ...options, signal }, take);
     done.then(
       () => events.close(),
       (error) => events.fail(error),
@@ -92,17 +102,19 @@ export class Session {
     try {
       yield* events;
     } finally {
-      left.abort();
+      options.signal?.removeEventListener("abort", leave);
+      leave();
     }
   }
 
   /** Describes a picture. */
   async caption(image: ImageSource, options: TextOptions = {}): Promise<string> {
     throwIfAborted(options.signal);
+    this.#client.check("caption", options);
     const request: WasmRequest = { task: "caption", text: textOptions(options), seed: seedOf(options.seed) };
     let text = "";
-    const picture = await this.inTurn(() => toWirePicture(image));
-    await this.run(request, [picture], options, (event) => {
+    const picture = await this.#inTurn(() => toWirePicture(image));
+    await this.#run(request, [picture], options, (event) => {
       if ("phase" in event) {
         if (event.phase === "warning" && event.code === "restarted") text = "";
       } else if (event.type === "text") text += event.text;
@@ -115,14 +127,15 @@ export class Session {
     throwIfAborted(options.signal);
     const { model } = this.support;
     if (model.draws === null) throw new EmuError("no-decoder", `${model.name} cannot draw. Use a pack with a decoder.`);
-    if (!this.draws) {
+    if (!this.#draws) {
       throw new EmuError(
         "too-large",
         `${model.name} cannot draw here: see support.reasons. Use a smaller pack or another machine.`,
       );
     }
+    this.#client.check("draw", options);
     const pictures: WirePicture[] = [];
-    const wanted = await this.inTurn(() => takePictures(parts, pictures));
+    const wanted = await this.#inTurn(() => takePictures(parts, pictures));
     const request: WasmRequest = {
       task: "image",
       parts: wanted,
@@ -130,7 +143,7 @@ export class Session {
       seed: seedOf(options.seed),
     };
     let picture: Picture | undefined;
-    await this.run(request, pictures, options, (event) => {
+    await this.#run(request, pictures, options, (event) => {
       if ("type" in event && event.type === "image")
         picture = { image: toImageData(event), flagged: event.flagged, seed: event.seed };
     });
@@ -142,8 +155,8 @@ export class Session {
   async embed(image: ImageSource, options: CallOptions = {}): Promise<Float32Array[]> {
     throwIfAborted(options.signal);
     let rows: Float32Array[] = [];
-    const picture = await this.inTurn(() => toWirePicture(image));
-    await this.run({ task: "embed" }, [picture], options, (event) => {
+    const picture = await this.#inTurn(() => toWirePicture(image));
+    await this.#run({ task: "embed" }, [picture], options, (event) => {
       if ("type" in event && event.type === "embeddings") rows = event.rows;
     });
     return rows;
@@ -151,44 +164,44 @@ export class Session {
 
   /** Bytes in use, once the calls before it are done. */
   async memory(): Promise<MemoryInfo> {
-    return (await this.client.call({ type: "memory" })) as MemoryInfo;
+    return (await this.#client.call({ type: "memory" })) as MemoryInfo;
   }
 
   /** What it has cost so far, once the calls before it are done. */
   async costs(): Promise<Costs> {
-    return (await this.client.call({ type: "costs" })) as Costs;
+    return (await this.#client.call({ type: "costs" })) as Costs;
   }
 
   /** Ends every call (they reject with `AbortError`) and waits until the worker is idle. What is loaded stays. */
   async reset(): Promise<void> {
-    await this.client.reset();
+    await this.#client.reset();
   }
 
   /** Ends every call and gives back everything: worker, device, memory. The cache stays. */
   async dispose(): Promise<void> {
-    await this.client.dispose();
+    await this.#client.dispose();
   }
 
   /** @internal Faults for tests; see `emu-webgpu/testing`. */
   provoke(fault: Fault): void {
-    this.client.provoke(fault);
+    this.#client.provoke(fault);
   }
 
-  private get draws(): boolean {
+  get #draws(): boolean {
     const { model, tasks } = this.support;
     return model.draws !== null && tasks.some(({ task, fits }) => task === "draw" && fits);
   }
 
   /** Pictures take a while to read, some longer than others; calls join the queue in the order in which they came all the same. */
-  private inTurn<T>(read: () => Promise<T>): Promise<T> {
+  #inTurn<T>(read: () => Promise<T>): Promise<T> {
     const mine = read();
     mine.catch(() => {}); // told below, once it is this call's turn
-    const turn = this.prepared.then(() => mine);
-    this.prepared = turn.catch(() => {});
+    const turn = this.#prepared.then(() => mine);
+    this.#prepared = turn.catch(() => {});
     return turn;
   }
 
-  private async run(
+  async #run(
     request: WasmRequest,
     pictures: WirePicture[],
     options: CallOptions,
@@ -204,7 +217,7 @@ export class Session {
         take(event);
       },
     };
-    await this.client.call({ type: "run", request, pictures }, hooks);
+    await this.#client.call({ type: "run", request, pictures }, hooks);
   }
 }
 

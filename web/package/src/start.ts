@@ -1,40 +1,107 @@
 /** Starts the worker of a device. */
 
-import type { FromWorker, Link } from "./protocol.js";
+import { wrongWith } from "./answer.js";
+import { EmuError } from "./errors.js";
+import type { Link, StartWorker } from "./protocol.js";
+import type { Addresses } from "./types.js";
 
-/** Each device has its own worker, so that only its WASM module is downloaded. Bundlers look for exactly these forms. */
+type Device = "webgpu" | "cpu";
+
+/**
+ * Each device has its own worker, so that only its WASM module is downloaded. Bundlers look for exactly these forms. Two workers of one name are one file
+ * to webpack, in which both would start.
+ */
 const WORKERS = {
-  cpu: () => new Worker(new URL("./worker-cpu.js", import.meta.url), { type: "module", name: "emu-webgpu" }),
-  webgpu: () => new Worker(new URL("./worker-webgpu.js", import.meta.url), { type: "module", name: "emu-webgpu" }),
+  cpu: () => new Worker(new URL("./worker-cpu.js", import.meta.url), { type: "module", name: "emu-webgpu-cpu" }),
+  webgpu: () => new Worker(new URL("./worker-webgpu.js", import.meta.url), { type: "module", name: "emu-webgpu-gpu" }),
 };
 
-export function startWorker(device: "webgpu" | "cpu", receive: (message: FromWorker) => void): Link {
-  const worker = isForeign() ? startForeign(device) : WORKERS[device]();
-  worker.onmessage = ({ data }: MessageEvent<FromWorker>) => receive(data);
-  // A script that is not there, or an error that the worker could not tell of itself.
-  worker.onerror = (event) => {
-    event.preventDefault();
-    const why = event.message ? ` (${event.message})` : "";
-    const message = `The worker could not be started or stopped${why}. Check that the package's dist folder is served whole.`;
-    receive({ type: "fatal", error: { code: event.message ? "crashed" : "worker", message } });
-  };
-  return {
-    post: (message) => worker.postMessage(message),
-    terminate: () => worker.terminate(),
+const LEFT_OUT =
+  "Bundlers that do not follow `new URL(..., import.meta.url)` leave it out: copy the package's dist and wasm, side by side, and give the options `worker` and `wasm`";
+
+/** How workers are started, from the addresses given or from where the package is. */
+export function workers(given: Addresses | undefined, base: string | undefined): StartWorker {
+  return (device, receive) => {
+    let worker: Worker;
+    // Where it lies if nothing has renamed it.
+    let script: string;
+    try {
+      const named = addressOf(given, device, `worker-${device}.js`, base);
+      script = named ?? new URL(`worker-${device}.js`, home()).href;
+      const foreign = /^https?:/.test(script) && new URL(script).origin !== location.origin;
+      const name = "emu-webgpu";
+      if (foreign) worker = startForeign(script);
+      else worker = named ? new Worker(named, { type: "module", name }) : WORKERS[device]();
+    } catch (cause) {
+      if (cause instanceof EmuError) throw cause;
+      throw new EmuError("worker", `The worker could not be started (${String(cause)}). ${LEFT_OUT}.`, { cause });
+    }
+    worker.onmessage = ({ data }) => receive(data);
+    // A script that is not there, or an error that the worker could not tell of itself.
+    worker.onerror = (event) => {
+      event.preventDefault();
+      if (event.message) {
+        const message = `The worker stopped (${event.message}). Call again: it starts anew from the cache.`;
+        receive({ type: "fatal", error: { code: "crashed", message } });
+      } else {
+        void whyNot(script).then((why) => {
+          const message = `The worker could not be started${why}. ${LEFT_OUT}.`;
+          receive({ type: "fatal", error: { code: "worker", message } });
+        });
+      }
+    };
+    return {
+      post: (message) => worker.postMessage(message),
+      terminate: () => worker.terminate(),
+    } satisfies Link;
   };
 }
 
-/** Whether the package comes from another origin (a CDN), from which browsers start no workers. */
-function isForeign(): boolean {
-  const { protocol, origin } = new URL(import.meta.url);
-  return protocol.startsWith("http") && origin !== location.origin;
+/** The address of a device's file: in the folder given, or as it is named itself. @throws {EmuError} `bad-request` */
+export function addressOf(
+  given: Addresses | undefined,
+  device: Device,
+  file: string,
+  base: string | undefined,
+): string | undefined {
+  if (given === undefined) return undefined;
+  const one = typeof given === "string" || given instanceof URL ? given : given[device];
+  if (one === undefined) return undefined;
+  try {
+    const found = new URL(one, base);
+    // A file where it looks like one, else the folder of it.
+    if (found.protocol === "blob:" || found.protocol === "data:" || /\.(m?js|wasm)$/.test(found.pathname)) return found.href;
+    found.pathname = found.pathname.replace(/\/?$/, `/${file}`);
+    return found.href;
+  } catch (cause) {
+    const what = `${String(one)} is not an address. Give the URL of the folder that holds ${file}, or of the file.`;
+    throw new EmuError("bad-request", what, { cause });
+  }
 }
 
-function startForeign(device: "webgpu" | "cpu"): Worker {
-  // Not in the form that bundlers look for: they serve from the page's own origin.
-  const script = import.meta.url.replace(/[^/]*$/, `worker-${device}.js`);
+/** Where this script is. Not in the form that bundlers look for: they take it for a file. */
+function home(): string {
+  const { url } = import.meta;
+  if (!url) throw new EmuError("worker", `The page's bundle is no ES module, so nothing is found beside it. ${LEFT_OUT}.`);
+  return url;
+}
+
+/** Browsers start no workers from other origins (a CDN), but import scripts from there. */
+function startForeign(script: string): Worker {
   const local = URL.createObjectURL(new Blob([`import ${JSON.stringify(script)};`], { type: "text/javascript" }));
   const worker = new Worker(local, { type: "module", name: "emu-webgpu" });
   worker.addEventListener("message", () => URL.revokeObjectURL(local), { once: true });
   return worker;
+}
+
+/** Looks for what is wrong with the worker's script, or with the one of its module. */
+async function whyNot(script: string): Promise<string> {
+  if (!/^https?:/.test(script)) return "";
+  let why = await wrongWith(script, fetch);
+  if (!why) {
+    const text = await fetch(script).then((response) => response.text());
+    const glue = /["']([^"']*emu_web\.js)["']/.exec(text)?.[1];
+    if (glue) why = await wrongWith(new URL(glue, script).href, fetch);
+  }
+  return `: ${why ?? "its script is there, so it may be worker-src of the page's policy that forbids it"}`;
 }

@@ -50,9 +50,14 @@ export interface PackFile {
 /** Steps in which files are written, hashed and resumed. */
 export const CHECKPOINT = 4 << 20;
 
+/** The name of a pack in the cache: its address without its query, since signatures and tokens do not name packs, and are not to be kept. */
+export function keyOf(url: string): string {
+  return url.replace(/[?#].*$/, "");
+}
+
 /** The folder of a pack: plain, and the same for the same address. */
 export async function folderOf(url: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(url));
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(keyOf(url)));
   return [...new Uint8Array(digest, 0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

@@ -18,35 +18,35 @@ export function resultOf(args: unknown[]): GPUBuffer | undefined {
 
 export class Submissions {
   /** What waits, and how to submit it. */
-  private held: { queue: GPUQueue; submit: (buffers: GPUCommandBuffer[]) => void; buffers: GPUCommandBuffer[] } | null = null;
+  #held: { queue: GPUQueue; submit: (buffers: GPUCommandBuffer[]) => void; buffers: GPUCommandBuffer[] } | null = null;
   /** What copies a result. */
-  private readonly copies = new WeakSet<GPUCommandEncoder | GPUCommandBuffer>();
+  readonly #copies = new WeakSet<GPUCommandEncoder | GPUCommandBuffer>();
 
   /** Wraps WebGPU. */
   constructor() {
     // Methods that have `this` of their own reach this one by name.
     const submissions = this;
-    const flush = () => this.flush();
+    const flush = () => this.#flush();
     wrap(GPUCommandEncoder.prototype, "copyBufferToBuffer", function (copy, ...args) {
-      if (resultOf(args)) submissions.copies.add(this);
+      if (resultOf(args)) submissions.#copies.add(this);
       copy(...args);
     });
     wrap(GPUCommandEncoder.prototype, "finish", function (finish, ...args) {
       const made = finish(...args);
-      if (submissions.copies.has(this)) submissions.copies.add(made);
+      if (submissions.#copies.has(this)) submissions.#copies.add(made);
       return made;
     });
     wrap(GPUQueue.prototype, "submit", function (submit, given) {
       const buffers = [...given];
-      const { held } = submissions;
-      if (held?.queue === this && buffers.some((buffer) => submissions.copies.has(buffer))) {
-        submissions.held = null;
+      const held = submissions.#held;
+      if (held?.queue === this && buffers.some((buffer) => submissions.#copies.has(buffer))) {
+        submissions.#held = null;
         submit([...held.buffers, ...buffers]);
         return;
       }
       flush();
-      if (buffers.length === 0 || buffers.some((buffer) => submissions.copies.has(buffer))) return submit(buffers);
-      submissions.held = { queue: this, submit, buffers };
+      if (buffers.length === 0 || buffers.some((buffer) => submissions.#copies.has(buffer))) return submit(buffers);
+      submissions.#held = { queue: this, submit, buffers };
       queueMicrotask(flush);
     });
     const before = <T extends object, K extends keyof T>(prototype: T, name: K) =>
@@ -65,9 +65,9 @@ export class Submissions {
   }
 
   /** Submits what waits. */
-  private flush(): void {
-    const { held } = this;
-    this.held = null;
+  #flush(): void {
+    const held = this.#held;
+    this.#held = null;
     held?.submit(held.buffers);
   }
 }

@@ -1,7 +1,7 @@
 /** What the package takes and gives. */
 
-/** A picture in any form a page has it in. Encoded bytes (PNG, JPEG, GIF, WebP) are decoded by the model's own decoder, so
- * that results equal the native program's; other formats the browser knows are decoded by the browser. */
+/** A picture in any form a page has it in. Encoded bytes (PNG, JPEG, GIF, WebP, BMP, TIFF) are decoded by the model's own decoder, so
+ * that results equal the native program's; other formats the browser knows (SVG, AVIF) are decoded by the browser. Upright, over white. */
 export type ImageSource =
   | Blob
   | ArrayBuffer
@@ -42,6 +42,19 @@ export interface PackFiles {
 
 /** Where a pack is: the address of its folder, or of each of its files. */
 export type PackLocation = string | URL | PackFiles;
+
+/** Where a file of each device is: the folder that holds them as the package does, or the address of each. */
+export type Addresses = string | URL | { cpu?: string | URL; webgpu?: string | URL };
+
+/** The largest request that will be made; what is absent is as usual. */
+export interface Expected {
+  /** Of a search. */
+  beams?: number;
+  maxNewTokens?: number;
+  /** Pixels of drawn pictures. */
+  width?: number;
+  height?: number;
+}
 
 export type DeviceChoice = "auto" | "webgpu" | "cpu";
 export type Scheduler = "pndm" | "ddim" | "dpm++";
@@ -128,10 +141,16 @@ export interface LoadOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   device?: DeviceChoice;
+  /** What will be asked for at most: what cannot run is refused before anything large is downloaded. */
+  expect?: Expected;
   /** What to load now. Others are loaded when a call first needs them. Default: vision and lm. */
   components?: Component[];
   /** "opfs" (the default) keeps verified shards in the origin's private file system; "none" keeps nothing. */
   cache?: "opfs" | "none";
+  /** Where `worker-cpu.js` and `worker-webgpu.js` are, if a bundler left them out or renamed them. Default: beside this script. */
+  worker?: Addresses;
+  /** Where the WASM modules are (`cpu/emu_web_bg.wasm`, `webgpu/emu_web_bg.wasm`). Default: where the worker's script has them. */
+  wasm?: Addresses;
 }
 
 /** Bytes that a component takes. */
@@ -144,6 +163,8 @@ export interface ComponentPlan {
   /** What of the download is in the cache already. */
   cached: number;
 }
+
+export type Task = "caption" | "chat" | "draw";
 
 /** Whether and how this machine can run a pack; made from `emu.json` alone. */
 export interface Support {
@@ -169,10 +190,15 @@ export interface Support {
   plan: ComponentPlan[];
   /** What is on the device at once, at most, by task. */
   tasks: {
-    task: "caption" | "chat" | "draw";
+    task: Task;
     components: Component[];
     download: number;
+    /** Bytes of the weights, and of what follows. */
     resident: number;
+    /** Bytes of keys and values and of activations, about. */
+    working: number;
+    /** Bytes of the largest buffer among those. */
+    binding: number;
     fits: boolean;
   }[];
 }

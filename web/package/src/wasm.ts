@@ -1,11 +1,5 @@
 /** What either WASM module (`wasm/cpu/`, `wasm/webgpu/`) exports, as the worker uses it. Errors are thrown as objects `{ code, message }`. */
 
-/** A panic ends the instance, and what was awaited never resolves. Before it traps, the module calls this global, if it is there, with the message. */
-declare global {
-  // eslint-disable-next-line no-var
-  var emuPanicked: ((message: string) => void) | undefined;
-}
-
 /** A picture as the engine takes it: encoded bytes, or pixels. */
 export type WasmPicture = Uint8Array | { rgba: Uint8ClampedArray; width: number; height: number };
 
@@ -65,8 +59,6 @@ export type WasmEvent =
   | { type: "decode-image" }
   | { type: "image"; rgba: Uint8ClampedArray; width: number; height: number; seed: number; flagged: boolean | null }
   | { type: "embeddings"; rows: Float32Array[] }
-  /** A component is needed that is not loaded. It is to be loaded before the answer. */
-  | { type: "need"; component: "vision" | "lm" | "decoder" | "safety" }
   | { type: "usage"; promptTokens: number; tokens: number; finish: "end" | "length" };
 
 export interface Engine {
@@ -96,6 +88,10 @@ export interface WasmModule {
   version(): string;
   /** Opens the module's device. Once per instance. */
   open(): Promise<WasmDevice>;
+  /** Has this instance say that it panics, with the message, before it traps: it is of no more use, and what was awaited never resolves. */
+  onPanic?(tell: (message: string) => void): void;
+  /** Says how many bytes the device binds as one storage buffer. Of the module for WebGPU. */
+  bindings?(bytes: number): void;
   /** Says how many invocations a subgroup of the opened device has at least. Of the module for WebGPU. */
   subgroups?(invocations: number): void;
   /** Runs every kind of kernel on small known input. Throws `self-test` naming the operation that is wrong. */

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { describeAdapter, hasSimd } from "../dist/adapter.js";
-import { admit, formatBytes, requireSupport, residentBytes } from "../dist/admission.js";
-import { parseManifest } from "../dist/manifest.js";
+import { describeAdapter, hasSimd } from "../build/adapter.js";
+import { admit, formatBytes, refusal, requireSupport, residentBytes } from "../build/admission.js";
+import { parseManifest } from "../build/manifest.js";
+import { needsOf } from "../build/needs.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -191,7 +192,7 @@ test("memory: what the CPU path cannot hold, and what the machine has not", () =
 
   const poor = admit(large, machine({ memory: 2 * GIB }), "auto", none);
   assert.deepEqual([poor.supported, poor.tasks[0].fits], [true, true], "what browsers tell is too rough to refuse by");
-  assert.match(poor.reasons.join(), /To caption takes 4 GiB, and this machine has about 2 GiB: it may run out/);
+  assert.match(poor.reasons.join(), /To caption takes 4\.0 GiB, and this machine has about 2 GiB: it may run out/);
 
   const drawing = manifestOf([["unet.a", "F32", [1 << 15, 1 << 15], "decoder"]]);
   const partly = admit(drawing, machine({ adapter: null }), "auto", none);
@@ -199,7 +200,7 @@ test("memory: what the CPU path cannot hold, and what the machine has not", () =
     partly.tasks.map(({ fits }) => fits),
     [true, true, false],
   );
-  assert.match(partly.reasons.join(), /To draw takes 4 GiB, and the CPU path has at most 3\.5 GiB/);
+  assert.match(partly.reasons.join(), /To draw takes 4\.0 GiB, and the CPU path has at most 3\.5 GiB/);
 
   const shard = { ...mini, shards: [{ ...mini.shards[0], bytes: 2 * GIB }] };
   assert.match(admit(shard, machine(), "auto", none).reasons.join(), /smaller shards/);
@@ -224,3 +225,73 @@ test("bytes for people", () => {
 });
 
 test("vector instructions are found where they are", () => assert.equal(hasSimd(), true));
+
+/** Sizes of the released models: LLaMA 13B, EVA, Stable Diffusion 1.5. */
+const LARGE = {
+  emu: {
+    vision: { image_size: 224, patch_size: 14, width: 1408, mlp_ratio: 4.3637 },
+    causal: { queries: 32 },
+    lm: { heads: 40, kv_heads: 40, head_size: 128, ffn: 13_824, layers: 40, context: 2048 },
+  },
+  decoder: {
+    image_size: 512,
+    unet: { channels: [320, 640, 1280, 1280], down: ["cross_attention", "cross_attention", "cross_attention", "plain"] },
+    vae: { channels: [128, 256, 512, 512] },
+  },
+};
+
+test("keys, values and activations are counted from the configuration, as `emu inspect` counts them", () => {
+  // The same numbers stand in needs.rs.
+  const found = (config, task, expected) => Object.values(needsOf(config, task, expected));
+  assert.deepEqual(found(LARGE, "caption"), [286_007_296, 6_316_032]);
+  assert.deepEqual(found(LARGE, "chat"), [4_160_749_568, 268_435_456]);
+  assert.deepEqual(found(LARGE, "draw"), [915_079_168, 268_435_456]);
+  assert.deepEqual(found(LARGE, "draw", { beams: 5 }), found(LARGE, "draw"));
+  assert.equal(needsOf(LARGE, "caption", { beams: 5 }).binding, 5 * 163 * 40 * 128 * 4);
+  // Five beams over the whole context: 200 MiB of keys in a layer.
+  assert.equal(needsOf(LARGE, "caption", { beams: 5, maxNewTokens: 2048 }).binding, 200 * MIB);
+  assert.deepEqual(found({ ...LARGE, decoder: undefined }, "chat"), found(LARGE, "caption"));
+  assert.deepEqual(found(mini.config, "caption"), [1_296_384, 131_072]);
+  const broken = structuredClone(LARGE);
+  delete broken.emu.lm.heads;
+  delete broken.emu.causal;
+  assert.deepEqual(needsOf(broken, "draw"), { working: 0, binding: 0 });
+});
+
+test("what a request takes beside the weights is looked at before anything is downloaded", () => {
+  const manifest = manifestOf([["lm.a", "F16", [1024, 1024]]], { config: LARGE });
+  const least = adapter("x", { maxStorageBufferBindingSize: 128 * MIB });
+  const at = (expected, changes = { adapter: least }, choice = "webgpu") =>
+    admit(manifest, machine(changes), choice, none, expected);
+  const fits = ({ tasks }) => tasks.map(({ fits }) => fits);
+
+  const usual = at({});
+  assert.deepEqual([usual.supported, ...fits(usual)], [true, true, true, false]);
+  assert.match(usual.reasons.join(" "), /To draw takes a buffer of 256 MiB, and one has at most 128 MiB here\. Ask for/);
+  assert.deepEqual(usual.tasks[1].components, ["vision", "lm"], "a conversation does without pictures");
+  assert.deepEqual(fits(at({ width: 256, height: 256 })), [true, true, true]);
+  assert.deepEqual(fits(at({}, {})), [true, true, true]);
+
+  const search = { beams: 5, maxNewTokens: 2048 };
+  const beams = at(search);
+  assert.equal(beams.supported, false);
+  assert.match(beams.reasons.join(" "), /To caption takes a buffer of 200 MiB/);
+  assert.throws(() => requireSupport(beams, "webgpu"), { code: "unsupported", message: /200 MiB/ });
+  // The CPU has no such limit, but an end.
+  const cpu = at(search, { adapter: least }, "auto");
+  assert.equal(cpu.supported, false);
+  assert.match(cpu.reasons.join(" "), /To caption takes 19 GiB, and the CPU path has at most 3\.5 GiB/);
+  assert.equal(at({ beams: 5 }, { adapter: null }, "auto").device, "cpu");
+
+  const { resident, working } = usual.tasks[0];
+  assert.equal(working, 286_007_296);
+  assert.equal(resident, usual.plan.reduce((sum, part) => sum + (part.component === "decoder" ? 0 : part.resident), working));
+
+  assert.match(refusal(manifest, usual, "caption", search), /200 MiB/);
+  assert.equal(refusal(manifest, usual, "caption", { beams: 3, maxNewTokens: 2048 }), null);
+  assert.match(refusal(manifest, usual, "draw", {}), /256 MiB/);
+  assert.equal(refusal(manifest, usual, "draw", { width: 256, height: 256 }), null);
+  const onCpu = at({}, { adapter: null }, "auto");
+  assert.match(refusal(manifest, onCpu, "caption", search), /at most 3\.5 GiB/);
+  assert.equal(refusal(manifest, onCpu, "caption", { beams: 5 }), null);
+});

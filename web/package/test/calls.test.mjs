@@ -257,3 +257,79 @@ test("a pack without a decoder cannot draw, and says so before anything runs", a
   await assert.rejects(emu.generateImage("a cat"), { code: "too-large" });
   assert.equal(workers[0].seen.requests.length, 0);
 });
+
+test("a chat with a signal works where AbortSignal.any is missing, and leaves no listener behind", async (t) => {
+  const { any } = AbortSignal;
+  delete AbortSignal.any;
+  t.after(() => Object.assign(AbortSignal, { any }));
+  const { emu } = await start(t);
+  const { signal } = new AbortController();
+  let listeners = 0;
+  const [add, remove] = [signal.addEventListener, signal.removeEventListener];
+  signal.addEventListener = (...args) => (listeners++, add.apply(signal, args));
+  signal.removeEventListener = (...args) => (listeners--, remove.apply(signal, args));
+  assert.match(textOf(await collect(emu.chat(ask(), { signal }))), /a picture/);
+  assert.equal(listeners, 0);
+
+  const stop = new AbortController();
+  const stream = emu.chat(ask(), { signal: stop.signal });
+  await stream.next();
+  stop.abort();
+  await assert.rejects(collect(stream), { name: "AbortError" });
+  assert.match(await emu.caption(PNG, { seed: 4 }), /seed 4/);
+});
+
+test("an option that cannot be sent is a bad request, and the next call works", async (t) => {
+  const { emu } = await start(t);
+  await assert.rejects(emu.caption(PNG, { maxNewTokens: () => 7 }), { name: "EmuError", code: "bad-request", message: /cannot be sent/ });
+  assert.match(await emu.caption(PNG, { seed: 4 }), /seed 4/);
+});
+
+test("a request that cannot run is refused before anything is loaded for it", async (t) => {
+  const { emu, workers } = await start(t, {
+    refuses: (task, { beams = 1, width = 64 }) => (beams > 4 || width > 512 ? `To ${task} takes too much. Ask for less.` : null),
+  });
+  const refused = { name: "EmuError", code: "too-large" };
+  await assert.rejects(emu.caption(PNG, { beams: 5 }), { ...refused, message: /^To caption takes/ });
+  await assert.rejects(collect(emu.chat(ask(), { beams: 5 })), { ...refused, message: /^To caption/ });
+  await assert.rejects(emu.generateImage("a cat", { width: 1024 }), { ...refused, message: /^To draw/ });
+  assert.equal(workers[0].seen.requests.length, 0);
+  assert.ok(!workers[0].seen.finished.includes("decoder"));
+  assert.match(await emu.caption(PNG, { beams: 4, seed: 4 }), /seed 4/);
+});
+
+test("a picture that only the page can decode is asked of it, once for each", async (t) => {
+  const svg = new TextEncoder().encode("<svg xmlns='http://www.w3.org/2000/svg'/>");
+  const asked = [];
+  globalThis.createImageBitmap = () => Promise.reject(new DOMException("x", "InvalidStateError"));
+  t.after(() => delete globalThis.createImageBitmap);
+  const { emu, workers } = await start(t, { draw: async (bytes) => void asked.push(new TextDecoder().decode(bytes)) ?? null });
+  await emu.caption(svg, { seed: 1 });
+  await emu.caption(new Blob([svg]), { seed: 2 });
+  assert.deepEqual(asked.map((text) => text.slice(0, 4)), ["<svg", "<svg"]);
+  assert.equal(workers[0].seen.requests.length, 2, "what the page cannot decode either, the engine names");
+});
+
+test("a module that does not start says why: no module there, a policy, or its own words", async (t) => {
+  const fails = (message) => fakeModule({ module: { default: () => Promise.reject(new Error(message)) } });
+  await assert.rejects(start(t, { fakes: [fails("bad magic")], device: "cpu" }), { code: "worker", message: /\(?Error: bad magic\)?\. Check/ });
+
+  const page = "https://page.example/emu_web_bg.wasm?v=1";
+  const fetch = async () => new Response("<!doctype html>");
+  await assert.rejects(start(t, { fakes: [fails("expected magic word")], device: "cpu", wasm: () => page, fetch }), {
+    code: "worker",
+    message: /started: https:\/\/page\.example\/emu_web_bg\.wasm gives a web page\. Check .* option `wasm`/,
+  });
+
+  const { Module } = WebAssembly;
+  WebAssembly.Module = class {
+    constructor() {
+      throw new WebAssembly.CompileError("violates the following Content Security Policy directive");
+    }
+  };
+  t.after(() => Object.assign(WebAssembly, { Module }));
+  await assert.rejects(start(t, { fakes: [fails("blocked")], device: "cpu" }), {
+    code: "worker",
+    message: /content security policy forbids WebAssembly\. Add 'wasm-unsafe-eval' to script-src/,
+  });
+});

@@ -5,19 +5,26 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { obtain } from "../dist/download.js";
-import { folderStore } from "../dist/folder.js";
-import { CHECKPOINT, noStore, storedName } from "../dist/store.js";
+import { obtain } from "../build/download.js";
+import { folderStore } from "../build/folder.js";
+import { CHECKPOINT, noStore, storedName } from "../build/store.js";
 import { sentTwice, serveWithFaults } from "../../server/faults.mjs";
 import { MIB, temporaryFolder, writePack } from "./pack.mjs";
 
 /** A pack, a server that serves it, and a way to obtain its first shard. */
-async function setUp(t, { keep = true } = {}) {
+async function setUp(t, { keep = true, sparse = false } = {}) {
   const folder = await temporaryFolder(t);
   const { manifest, files } = await writePack(folder);
   const server = await serveWithFaults([{ prefix: "/", folder }]);
   t.after(() => server.close());
   const entry = manifest.shards[0];
+  if (sparse) {
+    // Compresses to half of it.
+    const bytes = files.get(entry.file);
+    for (let at = 0; at < bytes.length; at += 2000) bytes.fill(0, at, at + 1000);
+    entry.sha256 = createHash("sha256").update(bytes).digest("hex");
+    await writeFile(join(folder, entry.file), bytes);
+  }
   const cache = await temporaryFolder(t);
   const failures = [];
   const source = {
@@ -309,4 +316,54 @@ test("an abort is an AbortError in every state, and lets go of the file", async 
   await assert.rejects(waiting, { name: "AbortError" });
   assert.ok(performance.now() - start < 500);
   assertBytes(await get(), right);
+});
+
+for (const gzip of ["said", "unsaid", "whole"]) {
+  test(`a compressed file is resumed rightly or started anew: ranges ${gzip === "whole" ? "of the file" : `of what is compressed, ${gzip}`}`, async (t) => {
+    const { get, right, server, entry, tally, source } = await setUp(t, { sparse: true });
+    const fault = { match: entry.file, gzip };
+    // Cut where more than the half of it is here, which is beyond the compressed length, and before that.
+    for (const cutAfter of [3 * MIB, 1.5 * MIB, 4 * MIB]) {
+      server.faults.splice(0, Infinity, { ...fault, cutAfter, times: 1 }, fault);
+      server.log.length = 0;
+      tally.loaded = 0;
+      assertBytes(await get(), right);
+      assert.equal(tally.loaded, entry.bytes);
+      assert.ok(server.log.length > 1 && server.log.length <= 5, `${server.log.length} requests`);
+      await source.store.remove(storedName(entry));
+    }
+  });
+}
+
+test("what an earlier session left of a compressed file is gone on from, or dropped", async (t) => {
+  for (const gzip of ["said", "unsaid", "whole"]) {
+    const { get, right, server, entry } = await setUp(t, { sparse: true });
+    server.faults.push({ match: entry.file, gzip, rate: 8 * MIB, times: 1 }, { match: entry.file, gzip });
+    const stop = new AbortController();
+    const watch = setInterval(() => server.log.some(({ to }) => to > 3 * MIB) && stop.abort(), 5);
+    await assert.rejects(get(stop.signal), { name: "AbortError" });
+    clearInterval(watch);
+    assertBytes(await get(), right);
+  }
+});
+
+test("a web page in the place of a file is called so, also where the rest of one was asked for", async (t) => {
+  const { get, right, server, entry } = await setUp(t);
+  server.faults.push({ match: entry.file, page: true });
+  const expected = { name: "EmuError", code: "not-found", message: /^vision-00001.* gives a web page\. / };
+  await assert.rejects(get(), expected);
+  assert.equal(server.log.length, 1, "it is not asked for again");
+  server.faults.splice(0, 1, { match: entry.file, cutAfter: 5 * MIB, times: 1 }, { match: entry.file, page: true });
+  await assert.rejects(get(), expected);
+  server.faults.length = 0;
+  assertBytes(await get(), right);
+});
+
+test("what only looks like a page is a file", async (t) => {
+  const { get, server, entry, source } = await setUp(t);
+  const bytes = Buffer.from("<".padEnd(100, "p"));
+  const sha256 = createHash("sha256").update(bytes).digest("hex");
+  source.fetch = async () => new Response(bytes);
+  assertBytes(await get(undefined, { ...entry, bytes: 100, sha256 }), bytes);
+  assert.equal(server.log.length, 0);
 });

@@ -6,8 +6,8 @@ import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { Emu } from "../dist/node.js";
-import { provoke } from "../dist/testing.js";
+import { Emu } from "../build/node.js";
+import { provoke } from "../build/testing.js";
 
 const root = new URL("../../../models/emu-mini/", import.meta.url);
 const built = existsSync(new URL("../wasm/cpu/emu_web_bg.wasm", import.meta.url));

@@ -90,6 +90,7 @@ export function fakeWebGpu(t, userAgent) {
     requestDevice({ requiredFeatures = [] } = {}) {
       const device = new GPUDevice();
       device.features = new Set(requiredFeatures);
+      device.limits = { maxStorageBufferBindingSize: 128 << 20, maxBufferSize: 256 << 20 };
       return Promise.resolve(device);
     }
   }

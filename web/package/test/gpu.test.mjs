@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { nudger, watchGpu } from "../dist/gpu.js";
-import { wrap } from "../dist/wrap.js";
+import { nudger, watchGpu } from "../build/gpu.js";
+import { wrap } from "../build/wrap.js";
 import { fakeWebGpu, open } from "./fake-webgpu.mjs";
 
 test("the adapter for heavy work is asked for", async (t) => {

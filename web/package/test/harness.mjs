@@ -2,13 +2,13 @@
 
 import { readFile } from "node:fs/promises";
 
-import { admit } from "../dist/admission.js";
-import { Client } from "../dist/client.js";
-import { noGpu } from "../dist/gpu.js";
-import { Host } from "../dist/host.js";
-import { parseManifest } from "../dist/manifest.js";
-import { Session } from "../dist/session.js";
-import { noStore } from "../dist/store.js";
+import { admit } from "../build/admission.js";
+import { Client } from "../build/client.js";
+import { noGpu } from "../build/gpu.js";
+import { Host } from "../build/host.js";
+import { parseManifest } from "../build/manifest.js";
+import { Session } from "../build/session.js";
+import { noStore } from "../build/store.js";
 import { fakeModule, PNG } from "./fake-wasm.mjs";
 import { temporaryFolder, writePack } from "./pack.mjs";
 
@@ -34,12 +34,15 @@ export async function start(
     cache = false,
     workers = [],
     gpu = {},
+    refuses,
+    draw,
+    wasm,
+    fetch = async (url) => new Response(await readFile(new URL(url))),
     ...hooks
   } = {},
 ) {
   const folder = await temporaryFolder(t);
   await writePack(folder, { vision: [1000], lm: [2000], decoder: [3000] });
-  const fetch = async (url) => new Response(await readFile(new URL(url)));
 
   const startWorker = (kind, receive) => {
     const fake = fakes[Math.min(workers.length, fakes.length - 1)];
@@ -76,6 +79,7 @@ export async function start(
       pack: { url: `file://${folder}/` },
       manifest: text,
       support: admit(parseManifest(text), machine, choice, new Map()),
+      refuses,
     };
   };
   const client = new Client(await look(device), {
@@ -84,6 +88,8 @@ export async function start(
     startWorker,
     device,
     admit: look,
+    draw,
+    wasm,
   });
   await client.open(hooks);
   t.after(() => client.dispose());

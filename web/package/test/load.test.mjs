@@ -1,15 +1,15 @@
 /** Loading a pack, with a WASM module that is none, in Node: what is fetched when, kept, and told. */
 
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { Emu } from "../dist/node.js";
-import { Loader } from "../dist/loader.js";
-import { noStore } from "../dist/store.js";
+import { Emu } from "../build/node.js";
+import { Loader } from "../build/loader.js";
+import { noStore } from "../build/store.js";
 import { sentTwice, serveWithFaults } from "../../server/faults.mjs";
-import { fakeModule, PNG } from "./fake-wasm.mjs";
+import { fakeModule, play, PNG } from "./fake-wasm.mjs";
 import { MIB, SHARDS, temporaryFolder, writePack } from "./pack.mjs";
 
 async function setUp(t, shards = SHARDS) {
@@ -123,7 +123,7 @@ test("a server that fails where the manifest is kept is got along without", asyn
   server.faults.push({ match: "emu.json", status: 503 });
   await load();
   server.faults[0].status = 404;
-  await assert.rejects(load(), { code: "not-found", message: /no emu\.json/ });
+  await assert.rejects(load(), { code: "not-found", message: /there is nothing at .+emu\.json\. Check/ });
 });
 
 test("what went wrong with a shard is the error of the load, and the next load works", async (t) => {
@@ -229,4 +229,92 @@ test("a pack whose files were renamed is loaded file by file", async (t) => {
     code: "not-found",
     message: /npm:other has no address for tokenizer\.json/,
   });
+});
+
+test("an address whose query changes is the same pack, and its query is not kept", async (t) => {
+  const { server, cache, manifest, fetched } = await setUp(t);
+  const at = (token) => `${server.url}?token=${token}`;
+  await (await Emu.load(at(1), { cache, module: fakeModule().module })).dispose();
+  assert.equal(fetched().length, 3);
+  const { plan } = await Emu.checkSupport(at(2), { cache });
+  const { bytes } = manifest.components.vision;
+  assert.deepEqual(plan[0], { component: "vision", download: bytes, resident: plan[0].resident, cached: bytes });
+  await (await Emu.load(at(3), { cache, module: fakeModule().module })).dispose();
+  assert.equal(fetched().length, 3, "nothing is fetched again");
+  const [folder, ...more] = await readdir(cache);
+  assert.deepEqual(more, []);
+  const { url } = JSON.parse(await readFile(join(cache, folder, "pack.json"), "utf8"));
+  assert.equal(url, server.url);
+});
+
+test("a web page in the place of emu.json is called so", async (t) => {
+  const { server, load } = await setUp(t);
+  server.faults.push({ match: "emu.json", page: true });
+  await assert.rejects(load(), { code: "not-found", message: /emu\.json gives a web page\. Check the pack's address\./ });
+  const files = { "emu.json": `${server.url}bundle/emu.json?v=1` };
+  await assert.rejects(Emu.load({ url: "npm:test", files }, { module: fakeModule().module }), {
+    code: "not-found",
+    message: /bundle\/emu\.json gives a web page\. Bundlers .+ leave the pack out: copy its folder/,
+  });
+  const pack = {
+    url: "npm:test",
+    get files() {
+      return { "emu.json": new URL("x", undefined).href };
+    },
+  };
+  await assert.rejects(Emu.load(pack), { code: "not-found", message: /npm:test has no addresses/ });
+});
+
+test("where a load fails, every component that is not whole is dropped, also behind one that fails to be", async () => {
+  const shards = ["vision", "lm", "decoder"].map((file) => ({ file, bytes: 10, sha256: "00" }));
+  const components = Object.fromEntries(shards.map(({ file }) => [file, { shards: [file], bytes: 10 }]));
+  const loader = new Loader(
+    { components, shards, files: [] },
+    {
+      pack: { url: "http://x/" },
+      store: noStore,
+      fetch: async () => new Response(new Uint8Array(10)),
+      newHasher: () => ({ update: () => {}, hex: () => "00", free: () => {} }),
+      onStoreFailure: () => {},
+    },
+  );
+  const dropped = [];
+  const engine = {
+    loaded: () => false,
+    unload: (component) => {
+      dropped.push(component);
+      if (component === "vision") throw new Error("gone");
+    },
+    finish: async () => {},
+    shard: () => {
+      throw { code: "bad-tensor", message: "It is wrong." };
+    },
+  };
+  const load = loader.load(["vision", "lm", "decoder"], engine, new AbortController().signal, () => {});
+  await assert.rejects(load, { code: "bad-tensor" });
+  assert.deepEqual(dropped, ["vision", "lm", "decoder"]);
+});
+
+test("of two models in one process, the one that panics is told, and the other goes on", async (t) => {
+  const { load } = await setUp(t);
+  /** A module whose runs wait, and which panics when it is told to, as Rust does: what was awaited never resolves. */
+  const panicking = () => {
+    let tell;
+    const fake = fakeModule({
+      module: { onPanic: (listener) => (tell = listener) },
+      run: async (request, pictures, hear, engine) => {
+        if (request.seed !== 1) return play(request, pictures, hear, engine);
+        tell("panicked at x.rs:1");
+        await new Promise(() => {});
+      },
+    });
+    return fake;
+  };
+  const first = (await load({}, panicking())).emu;
+  const second = (await load({}, panicking())).emu;
+  const working = second.caption(PNG, { seed: 2 });
+  await assert.rejects(first.caption(PNG, { seed: 1 }), { code: "crashed", message: /panicked at x\.rs:1/ });
+  assert.match(await working, /seed 2/);
+  await assert.rejects(second.caption(PNG, { seed: 1 }), { code: "crashed" });
+  assert.match(await first.caption(PNG, { seed: 3 }), /seed 3/);
 });

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { deleteCache, listCache, openOpfs } from "../dist/opfs.js";
-import { cachedBytes, isFull, PACK_FILE, storedName } from "../dist/store.js";
+import { deleteCache, listCache, openOpfs } from "../build/opfs.js";
+import { cachedBytes, isFull, PACK_FILE, storedName } from "../build/store.js";
 import { temporaryFolder, writePack } from "./pack.mjs";
 
 const error = (name) => new DOMException(name, name);

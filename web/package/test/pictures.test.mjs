@@ -1,18 +1,28 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isKnown, release, takePictures, toImageData, toWasmPicture, toWirePicture } from "../dist/pictures.js";
+import { isKnown, release, takePictures, toImageData, toWasmPicture, toWirePicture } from "../build/pictures.js";
 import { PNG } from "./fake-wasm.mjs";
 
 const signal = new AbortController().signal;
 const bytes = (text) => Uint8Array.from(text, (c) => c.charCodeAt(0));
 
 test("the engine's own formats are known by their first bytes", () => {
-  for (const head of ["\x89PNG\r\n\x1a\n....", "\xff\xd8\xff\xe0", "GIF87a", "GIF89a", "RIFF\x10\0\0\0WEBPVP8 "])
+  for (const head of [
+    "\x89PNG\r\n\x1a\n....",
+    "\xff\xd8\xff\xe0",
+    "GIF87a",
+    "GIF89a",
+    "RIFF\x10\0\0\0WEBPVP8 ",
+    "BM\x36\x30\0\0\0\0\0\0\x36\0",
+    "II*\0\x08\0\0\0",
+    "MM\0*\0\0\0\x08",
+  ])
     assert.ok(isKnown(bytes(head)), head);
   for (const head of [
     "",
     "BM....",
+    "BMP is a format",
     "\x89PNX\r\n\x1a\n",
     "\xff\xd8",
     "GIF90a",
@@ -54,16 +64,81 @@ test("what is no picture is refused with a code", async () => {
   }
 });
 
+/** A browser's way of making bitmaps, and canvases that show where pixels may not be read. */
+function browser(t, createImageBitmap) {
+  class OffscreenCanvas {
+    constructor(width, height) {
+      this.drawn = [width, height];
+    }
+    getContext = () => this;
+    fillRect = (...where) => this.drawn.push(this.fillStyle, ...where);
+    drawImage = (bitmap) => {
+      this.bitmap = bitmap;
+      this.drawn.push(bitmap.of);
+    };
+    getImageData = () => {
+      if (this.bitmap.foreign) throw new DOMException("tainted", "SecurityError");
+      return { data: this.drawn };
+    };
+  }
+  Object.assign(globalThis, { createImageBitmap, OffscreenCanvas });
+  t.after(() => {
+    delete globalThis.createImageBitmap;
+    delete globalThis.OffscreenCanvas;
+  });
+}
+
+test("pictures of other origins are refused by name, before they are to be sent", async (t) => {
+  const closed = [];
+  browser(t, async (source) => ({ ...source, close: () => closed.push(source) }));
+  const refused = { name: "EmuError", code: "bad-image", message: /another origin.*crossorigin="anonymous".*Access-Control/ };
+  const image = { foreign: true, decode: async () => {} };
+  await assert.rejects(toWirePicture(image), refused);
+  assert.deepEqual(closed, [image]);
+  // Some browsers refuse at once.
+  globalThis.createImageBitmap = () => Promise.reject(new DOMException("x", "SecurityError"));
+  await assert.rejects(toWirePicture({}), refused);
+});
+
+test("a drawing without a size, and a browser that knows no option for turning", async (t) => {
+  const asked = [];
+  browser(t, async (source, how) => {
+    asked.push(how);
+    if (source.old && how) throw new TypeError("from-image is no ImageOrientation");
+    if (source.naturalWidth && !how.resizeWidth) throw new DOMException("no size", "InvalidStateError");
+    return { close: () => {} };
+  });
+  await toWirePicture({ naturalWidth: 300, naturalHeight: 150 });
+  assert.deepEqual([asked.length, asked[1].resizeWidth, asked[1].resizeHeight], [2, 300, 150]);
+  await toWirePicture({ old: true });
+  assert.equal(asked.at(-1), undefined);
+});
+
+test("what the engine does not know goes through the worker's decoder, then the page's, over white", async (t) => {
+  browser(t, async (blob) => {
+    const text = await blob.text();
+    if (text.startsWith("<svg")) throw new DOMException("x", "InvalidStateError");
+    return { of: text, width: 2, height: 3, close: () => {} };
+  });
+  const avif = await toWasmPicture({ bytes: bytes("....ftypavif") }, fetch, signal);
+  assert.deepEqual(avif, { rgba: [2, 3, "#fff", 0, 0, 2, 3, "....ftypavif"], width: 2, height: 3 });
+  const svg = bytes("<svg xmlns='http://www.w3.org/2000/svg'/>");
+  const page = async (given) => (given === svg ? { of: "drawn", width: 4, height: 5, close: () => {} } : null);
+  const drawn = await toWasmPicture({ blob: new Blob([svg]) }, fetch, signal, async (given) => page(given.length === svg.length ? svg : given));
+  assert.deepEqual(drawn, { rgba: [4, 5, "#fff", 0, 0, 4, 5, "drawn"], width: 4, height: 5 });
+  assert.equal(await toWasmPicture({ bytes: svg }, fetch, signal), svg, "the engine says what it is");
+});
+
 test("elements go through the browser's decoder, once they have something to show", async (t) => {
   const closed = [];
-  globalThis.createImageBitmap = async (source) => {
+  browser(t, async (source, how) => {
     if (source.broken) throw new DOMException("broken", "InvalidStateError");
-    return { of: source, close: () => closed.push(source) };
-  };
-  t.after(() => delete globalThis.createImageBitmap);
+    return { of: source, how, close: () => closed.push(source) };
+  });
   const image = { decoded: false, decode: async () => (image.decoded = true) };
   const wire = await toWirePicture(image);
   assert.equal(wire.bitmap.of, image);
+  assert.deepEqual(wire.bitmap.how, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   assert.ok(image.decoded);
   await assert.rejects(toWirePicture({ broken: true }), { code: "bad-image" });
   await assert.rejects(toWirePicture({ decode: () => Promise.reject(new DOMException("x", "EncodingError")) }), {
@@ -111,7 +186,9 @@ test("the worker gives the engine bytes or pixels", async () => {
     code: "bad-image",
     message: /gone could not be fetched/,
   });
-  await assert.rejects(toWasmPicture({ bytes: bytes("BM") }, fetch, signal), { code: "bad-image" });
+  // What the engine does not know either, it names.
+  const strange = bytes("....ftypheic");
+  assert.equal(await toWasmPicture({ bytes: strange }, fetch, signal), strange);
   const aborted = () => Promise.reject(new DOMException("x", "AbortError"));
   await assert.rejects(toWasmPicture({ address: "https://a.b/c.png" }, aborted, AbortSignal.abort()), {
     name: "AbortError",

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { watchGpu } from "../dist/gpu.js";
-import { enough, kindOf, shortened } from "../dist/rehearsal.js";
+import { watchGpu } from "../build/gpu.js";
+import { enough, kindOf, shortened } from "../build/rehearsal.js";
 import { fakeModule, play, PNG } from "./fake-wasm.mjs";
 import { fakeWebGpu, open } from "./fake-webgpu.mjs";
 import { outcome, start } from "./harness.mjs";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 
 import { serveWithFaults } from "../../server/faults.mjs";
-import { parseMount, parseRange, serve } from "../../server/serve.mjs";
+import { parseHeaders, parseMount, parseRange, serve } from "../../server/serve.mjs";
 import { temporaryFolder } from "./pack.mjs";
 
 async function setUp(t, start = serve) {
@@ -80,6 +80,26 @@ test("a mount is a folder, or a prefix and a folder", () => {
   assert.deepEqual(parseMount("/x/y/=z"), { prefix: "/x/y/", folder: "z" });
 });
 
+test("a folder's _headers go with the files that they name, under any prefix", async (t) => {
+  const folder = await temporaryFolder(t);
+  const text = "# a comment\n/lib/worker-*.js\n  Content-Security-Policy: default-src 'none'; connect-src 'self'\n  X-Other: a:b\n\n/a.txt\n  X-A: 1\n";
+  await writeFile(join(folder, "_headers"), text);
+  await writeFile(join(folder, "a.txt"), "a");
+  await mkdir(join(folder, "lib"));
+  for (const name of ["worker-cpu.js", "worker-cpuxjs", "other.js"]) await writeFile(join(folder, "lib", name), "");
+  const server = await serve([{ prefix: "/", folder }, { prefix: "/deep/", folder }]);
+  t.after(() => server.close());
+  const header = async (path, name) => (await fetch(new URL(path, server.url))).headers.get(name);
+  for (const prefix of ["", "deep/"]) {
+    assert.equal(await header(`${prefix}lib/worker-cpu.js`, "content-security-policy"), "default-src 'none'; connect-src 'self'");
+    assert.equal(await header(`${prefix}lib/worker-cpu.js`, "x-other"), "a:b");
+    for (const path of ["lib/other.js", "lib/worker-cpuxjs", "a.txt"])
+      assert.equal(await header(prefix + path, "content-security-policy"), null, path);
+    assert.equal(await header(`${prefix}a.txt`, "x-a"), "1");
+  }
+  assert.deepEqual(parseHeaders("  X: stray\n"), []);
+});
+
 test("faults do what they say, so often as they say", async (t) => {
   const { server, get } = await setUp(t, serveWithFaults);
   const text = async (headers) => (await get("a.txt", headers)).text();
@@ -92,6 +112,11 @@ test("faults do what they say, so often as they say", async (t) => {
   assert.equal(await one({ truncate: 4 }), "0123");
   assert.equal(await one({ noRange: true }, { Range: "bytes=3-" }), "0123456789");
   assert.equal(await one({ status: 500 }), "");
+  assert.match(await one({ page: true }), /^<!DOCTYPE html>/);
+  assert.equal(await one({ gzip: "said" }), "0123456789");
+  assert.equal(await one({ gzip: "whole" }, { Range: "bytes=3-" }), "3456789");
+  assert.notEqual(await one({ gzip: "unsaid" }, { Range: "bytes=3-" }), "3456789");
+  await assert.rejects(one({ gzip: "said" }, { Range: "bytes=3-" }), "a part of what is compressed is none of the file");
   assert.equal(await text(), "0123456789", "it healed");
   await assert.rejects(one({ cutAfter: 4 }));
   assert.equal(await one({ match: /\.png$/, status: 500 }), "0123456789");
@@ -103,6 +128,11 @@ test("faults do what they say, so often as they say", async (t) => {
       [200, 0, 4],
       [200, 0, 10],
       [500, 0, 0],
+      [200, 0, 0],
+      [200, 0, 30],
+      [206, 3, 10],
+      [206, 3, 30],
+      [206, 3, 30],
       [200, 0, 10],
       [200, 0, 4],
       [200, 0, 10],

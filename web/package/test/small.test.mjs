@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { abortError, EmuError, fromWire, isFatal, toWire } from "../dist/errors.js";
-import { fileUrl, packAddress, packUrl } from "../dist/pack.js";
-import { toProgress } from "../dist/session.js";
-import { Stream } from "../dist/stream.js";
-import { sleep, turn } from "../dist/turn.js";
-import { sampleOffsets } from "../dist/video.js";
+import { abortError, EmuError, fromWire, isFatal, toWire } from "../build/errors.js";
+import { fileUrl, packAddress, packUrl } from "../build/pack.js";
+import { toProgress } from "../build/session.js";
+import { Stream } from "../build/stream.js";
+import { sleep, turn } from "../build/turn.js";
+import { sampleOffsets } from "../build/video.js";
 import { collect } from "./harness.mjs";
 
 test("frames are chosen as the released code chooses them", () => {

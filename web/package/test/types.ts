@@ -17,6 +17,9 @@ export async function page(): Promise<void> {
     device: "auto",
     components: ["vision", "lm"],
     cache: "none",
+    expect: { beams: 5, maxNewTokens: 512, width: 512, height: 512 },
+    worker: "emu-webgpu/dist/",
+    wasm: { cpu: new URL("https://a.b/emu_web_bg.wasm"), webgpu: "webgpu.wasm" },
     onProgress: (progress: Progress) => {
       switch (progress.phase) {
         case "download":
@@ -77,6 +80,8 @@ export async function page(): Promise<void> {
   new Emu();
   // @ts-expect-error: no such device.
   await Emu.load("x", { device: "npu" });
+  // @ts-expect-error: a module is for a device.
+  await Emu.load("x", { wasm: { gpu: "x.wasm" } });
   // @ts-expect-error: a message has a role.
   emu.chat([{ content: "x" }]);
   // @ts-expect-error: no such scheduler.

@@ -365,8 +365,8 @@ impl Work {
                 let mut cache = LayerCache::new(1, heads, length + 1, size, device);
                 let tables = RopeTables::upto(length + 1, size, 10_000.0, device);
                 let row = 3 * heads * size;
-                ops::rope_append(random([1, length, row], device), &tables, &mut cache);
-                let q = ops::rope_append(random([1, 1, row], device), &tables, &mut cache);
+                ops::rope_append(random([1, length, row], device), &tables, &mut cache)?;
+                let q = ops::rope_append(random([1, 1, row], device), &tables, &mut cache)?;
                 Box::new(move || drop(ops::decode_attention(q.clone(), &cache, None)))
             }
             Self::Attention {

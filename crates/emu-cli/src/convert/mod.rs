@@ -188,8 +188,8 @@ struct Drawing {
 
 impl Drawing {
     fn open(folders: &DecoderFolders, emu: &EmuConfig) -> Result<Self> {
-        let unet = ModelFolder::open(&folders.unet)?;
-        let vae = ModelFolder::open(&folders.vae)?;
+        let unet = ModelFolder::open(&folders.unet)?.unwrapped(&diffusion::keys::unet()?)?;
+        let vae = ModelFolder::open(&folders.vae)?.unwrapped(&diffusion::keys::vae()?)?;
         let scheduler = source::read_json(&folders.scheduler)?;
         let tokens = emu.causal.queries;
         let config = DecoderConfig::from_diffusers(&unet.config, &vae.config, &scheduler, tokens)?;
@@ -197,6 +197,7 @@ impl Drawing {
             None => None,
             Some(folder) => {
                 let folder = ModelFolder::open(folder)?;
+                let folder = folder.unwrapped(&diffusion::keys::safety()?)?;
                 Some((SafetyConfig::from_transformers(&folder.config)?, folder))
             }
         };

@@ -206,7 +206,7 @@ mod tests {
         let mut all = vec![];
         for _ in 0..queries {
             let [_, t, _] = x.dims();
-            let hidden = emu.lm.step(x, &mut cache);
+            let hidden = emu.lm.step(x, &mut cache).expect("room");
             x = emu.lm.regress(hidden.narrow(1, t - 1, 1)); // [1, 1, D]
             all.extend(x.clone().into_data().iter::<f32>());
         }

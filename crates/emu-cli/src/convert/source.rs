@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use emu_model::config::EmuConfig;
 use emu_model::reference;
 use emu_model::tokenizer::{EmuTokenizer, Roles};
-use emu_pack::TensorSource;
 use emu_pack::convert::open_weights;
+use emu_pack::{FileKind, TensorSource, Unwrapped, check_weights};
 use serde_json::Value;
 
 use crate::args::ConvertArgs;
@@ -70,8 +70,14 @@ impl Source {
         }
         let file = match path.is_dir() {
             true => weights_in(path)?,
-            false => path.to_owned(),
+            // The index of a shard that was named.
+            false => match is_shard(path) {
+                true => index_in(path.parent().unwrap_or(Path::new(".")))?,
+                false => None,
+            }
+            .unwrap_or_else(|| path.to_owned()),
         };
+        check_weights(&file)?;
         let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
         let found = config
             .map(Path::to_owned)
@@ -80,11 +86,12 @@ impl Source {
             Some(llama) => llama.to_owned(),
             None => llama_for(&folder, found.as_deref())?,
         };
-        let name = file
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        // Indices have the same name everywhere.
+        let named = match is_index(&file) {
+            true => folder.file_name(),
+            false => file.file_stem(),
+        };
+        let name = named.unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self {
             file,
             config: found,
@@ -137,7 +144,8 @@ impl Source {
     /// # Errors
     /// Where the file is no checkpoint, or damaged.
     pub fn weights(&self) -> Result<Box<dyn TensorSource + Send + Sync>> {
-        Ok(open_weights(&self.file)?)
+        let weights = open_weights(&self.file)?;
+        Ok(Box::new(Unwrapped::new(weights, &emu_model::keys::emu()?)?))
     }
 
     /// The model's sizes: of the configuration files, the adapter's from the weights.
@@ -249,6 +257,9 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
             }
         }
     }
+    if let Some(index) = index_in(folder)? {
+        return Ok(index);
+    }
     let kinds = [".safetensors", ".pt", ".pth", ".bin"];
     let found: Vec<&String> = names
         .iter()
@@ -271,6 +282,42 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Endings of indices, which say what lies in which shard; the first are taken before the second.
+const INDICES: [&str; 2] = [".safetensors.index.json", ".bin.index.json"];
+
+fn is_index(file: &Path) -> bool {
+    let name = file.to_string_lossy();
+    INDICES.iter().any(|ending| name.ends_with(ending))
+}
+
+/// The only index of shards in a folder.
+fn index_in(folder: &Path) -> Result<Option<PathBuf>> {
+    let names = names_in(folder)?;
+    for ending in INDICES {
+        let found: Vec<_> = names.iter().filter(|name| name.ends_with(ending)).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => return Ok(Some(folder.join(one))),
+            [first, second, ..] => bail!(
+                "{} holds several indices of shards ({first}, {second}). Name the one to convert.",
+                folder.display()
+            ),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file is named as one of several: `model-00001-of-00002.safetensors`.
+fn is_shard(file: &Path) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let parts = stem.rsplit_once("-of-").and_then(|(rest, count)| {
+        let (_, at) = rest.rsplit_once('-')?;
+        Some((at.to_owned(), count.to_owned()))
+    });
+    parts.is_some_and(|(at, count)| number(&at) && number(&count))
+}
+
 /// Emu's configuration beside its weights.
 fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
     let names = names_in(folder).ok()?;
@@ -280,7 +327,14 @@ fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
         name.strip_suffix("-config.json")
             .is_some_and(|own| own.ends_with("emu") && stem.starts_with(own))
     };
-    let own = names.iter().find(fits);
+    let own = names.iter().find(fits).or_else(|| {
+        // The name of an index says nothing, so that of the only configuration need not fit it.
+        let mut all = names
+            .iter()
+            .filter(|name| name.ends_with("emu-config.json"));
+        let first = all.next().filter(|_| is_index(file))?;
+        all.next().is_none().then_some(first)
+    });
     let released = names
         .iter()
         .find(|name| name.starts_with("Emu-") && name.ends_with(".json"));
@@ -329,6 +383,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// Where it cannot be read or is no JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
-    serde_json::from_slice(&read(path)?)
+    let bytes = read(path)?;
+    if let kind @ (FileKind::LfsPointer | FileKind::WebPage) = FileKind::of(&bytes) {
+        bail!("{} {}.", path.display(), kind.refused());
+    }
+    serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is no JSON; take the published file", path.display()))
 }

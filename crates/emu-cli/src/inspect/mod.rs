@@ -2,6 +2,7 @@
 
 mod machine;
 mod needs;
+mod working;
 
 use std::collections::BTreeMap;
 
@@ -130,11 +131,12 @@ impl Report<'_> {
                 reasons => format!("does not run here: {}", reasons.join(" ")),
             };
             lines.push(format!(
-                "{:10} {} to download, {} of memory ({} of it cache); {verdict}",
+                "{:10} {} to download, {} of memory ({} of it cache, about {} activations); {verdict}",
                 task.name,
                 bytes(task.sum.download),
                 bytes(task.memory()),
-                bytes(task.cache)
+                bytes(task.working.cache),
+                bytes(task.working.activations)
             ));
         }
         lines.join("\n") + "\n"

@@ -7,12 +7,8 @@ use emu_pack::Manifest;
 use serde_json::{Value, json};
 
 use super::machine::Machine;
+use super::working::{Task, Working};
 use crate::output::bytes;
-
-/// Tokens of a caption, its picture's marks included, where nothing else is asked for.
-const CAPTION_TOKENS: usize = 131;
-/// Bytes of an f32, of which the cache is made.
-const F32: u64 = 4;
 
 /// What one component takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,14 +46,14 @@ pub struct TaskNeeds {
     pub sum: ComponentNeeds,
     /// Their names.
     pub components: Vec<&'static str>,
-    /// Bytes of keys and values remembered at most.
-    pub cache: u64,
+    /// What it takes beside the weights.
+    pub working: Working,
 }
 
 impl TaskNeeds {
-    /// Bytes of weights and cache in memory.
+    /// Bytes of weights, cache and activations in memory.
     pub fn memory(&self) -> u64 {
-        self.sum.resident + self.cache
+        self.sum.resident + self.working.bytes()
     }
 
     /// Why a machine cannot do it; nothing where it can.
@@ -80,6 +76,16 @@ impl TaskNeeds {
                 bytes(limit)
             ));
         }
+        if let Some(limit) = machine.largest_buffer
+            && limit < self.working.largest
+        {
+            reasons.push(format!(
+                "Its keys and activations take a buffer of {}, and {} allows {} in one. Use --device cpu.",
+                bytes(self.working.largest),
+                machine.device,
+                bytes(limit)
+            ));
+        }
         reasons
     }
 
@@ -87,7 +93,8 @@ impl TaskNeeds {
         let reasons = self.reasons(machine);
         json!({
             "components": self.components, "download_bytes": self.sum.download, "resident_bytes": self.sum.resident,
-            "cache_bytes": self.cache, "largest_buffer": self.sum.largest_buffer,
+            "cache_bytes": self.working.cache, "activation_bytes": self.working.activations,
+            "largest_working": self.working.largest, "largest_buffer": self.sum.largest_buffer,
             "largest_stored": self.sum.largest_stored, "runs": reasons.is_empty(), "reasons": reasons,
         })
     }
@@ -111,7 +118,10 @@ pub fn components(manifest: &Manifest, halves: bool) -> BTreeMap<String, Compone
         .collect();
     for tensor in &manifest.tensors {
         let need = needs.entry(tensor.component.clone()).or_default();
-        let stored = tensor.info().byte_len().unwrap_or(usize::MAX) as u64;
+        let stored = tensor
+            .info()
+            .byte_len()
+            .map_or(u64::MAX, |bytes| bytes as u64);
         need.largest_stored = need.largest_stored.max(stored);
         need.parameters += values.get(tensor.name.as_str()).copied().unwrap_or(0);
         let resident = manifest.resident_bytes(tensor, halves);
@@ -124,13 +134,8 @@ pub fn components(manifest: &Manifest, halves: bool) -> BTreeMap<String, Compone
 /// What each task takes that the pack has the components for; `halves` as for [`components`].
 pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<TaskNeeds> {
     let components = components(manifest, halves);
-    let lm = &config.emu.lm;
-    let cache = |positions: usize| {
-        let position = 2 * lm.layers * lm.kv_heads * lm.head_size;
-        F32 * position as u64 * positions.min(lm.context) as u64
-    };
-    let task = |name, wanted: &[&'static str], positions| TaskNeeds {
-        name,
+    let task = |task: Task, wanted: &[&'static str]| TaskNeeds {
+        name: task.name(),
         sum: wanted
             .iter()
             .filter_map(|part| components.get(*part))
@@ -138,18 +143,14 @@ pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<Tas
         components: { wanted.iter().copied() }
             .filter(|part| components.contains_key(*part))
             .collect(),
-        cache: cache(positions),
+        working: Working::of(config, task, 1),
     };
     let mut tasks = vec![
-        task(
-            "caption",
-            &[VISION, LM],
-            config.emu.causal.queries + CAPTION_TOKENS,
-        ),
-        task("chat", &[VISION, LM], lm.context),
+        task(Task::Caption, &[VISION, LM]),
+        task(Task::Chat, &[VISION, LM]),
     ];
     if config.decoder.is_some() {
-        tasks.push(task("draw", &[VISION, LM, DECODER, SAFETY], lm.context));
+        tasks.push(task(Task::Draw, &[VISION, LM, DECODER, SAFETY]));
     }
     tasks
 }
@@ -181,7 +182,10 @@ mod tests {
                 ..Default::default()
             },
             components: vec![LM],
-            cache,
+            working: Working {
+                cache,
+                ..Default::default()
+            },
         }
     }
 
@@ -211,6 +215,18 @@ mod tests {
             "{narrow:?}"
         );
         let mut none = machine(Some(0), Some(0));
+        let wide = TaskNeeds {
+            working: Working {
+                largest: 61,
+                ..task.working
+            },
+            ..task.clone()
+        };
+        let narrow = wide.reasons(&machine(None, Some(60)));
+        assert!(
+            narrow.len() == 1 && narrow[0].contains("a buffer of 61 B, and a GPU allows 60 B"),
+            "{narrow:?}"
+        );
         none.trouble = Some("No GPU adapter was found.".into());
         assert_eq!(task.reasons(&none).len(), 3);
     }

@@ -58,6 +58,8 @@ pub fn rope_append(
     let (mut keys, mut cached) = (contiguous(keys), contiguous(cached));
     let [b, t, width] = qkv.shape().dims::<3>();
     let [_, g, capacity, e] = keys.shape().dims::<4>();
+    // Beyond it would be the next head's rows.
+    assert!(spec.start + t <= capacity, "the cache has room");
     let (h, half) = (spec.heads, e / 2);
     let (from, turns) = (values(&qkv), values(&turns));
     let rotate = |to: &mut [f32], x: &[f32], turn: &[f32]| {

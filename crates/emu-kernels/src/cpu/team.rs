@@ -260,6 +260,57 @@ mod tests {
         assert_eq!(total.load(Relaxed), 9);
     }
 
+    /// A mix of everything, from several threads, with pauses in which helpers fall asleep: what work borrows is there until
+    /// all of it is done, and nobody looks at it later.
+    #[test]
+    fn whatever_comes_together_is_done_once_and_left_alone_after() {
+        const THERE: usize = 0x5eed;
+        let rounds = |seed: u64| {
+            let mut state = seed;
+            let mut random = |below: u64| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(seed | 1);
+                (state >> 33) % below
+            };
+            for round in 0..400 {
+                let parts = random(24) as usize;
+                let panics = (random(64) == 0).then(|| random(24) as usize);
+                let nested = random(5) == 0;
+                let done: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                let there = Box::new(AtomicUsize::new(THERE));
+                let work = |i: usize| {
+                    assert_eq!(there.load(Relaxed), THERE, "it is over");
+                    if nested {
+                        run(2, &|_| assert_eq!(there.load(Relaxed), THERE, "it is over"));
+                    }
+                    (0..i % 7 * 20).for_each(|_| std::hint::spin_loop());
+                    done[i].fetch_add(1, Relaxed);
+                    assert!(panics != Some(i), "on purpose");
+                };
+                let ended = catch_unwind(AssertUnwindSafe(|| run(parts, &work)));
+                there.store(0, Relaxed);
+                let most = done.iter().map(|done| done.load(Relaxed)).max();
+                assert!(most.unwrap_or(0) <= 1, "{parts} parts in round {round}");
+                match panics.filter(|part| *part < parts) {
+                    Some(_) => assert!(ended.is_err()),
+                    None => {
+                        assert!(ended.is_ok());
+                        let all = done.iter().all(|done| done.load(Relaxed) == 1);
+                        assert!(all, "{parts} parts in round {round}");
+                    }
+                }
+                if random(50) == 0 {
+                    thread::sleep(AWAKE * 2);
+                }
+            }
+        };
+        let rounds = &rounds;
+        thread::scope(|scope| {
+            (1..4).for_each(|seed| drop(scope.spawn(move || rounds(seed))));
+        });
+    }
+
     #[test]
     fn sleepers_are_woken() {
         for _ in 0..20 {

@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::cache::{KvCache, LayerCache};
+use crate::cache::{CacheFull, KvCache, LayerCache};
 use crate::device::{self, DeviceChoice};
 use crate::ops;
 use crate::random::Philox;
@@ -29,7 +29,14 @@ fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
 
 /// Norms and gates of rows of odd widths.
 fn rows(device: &Device) {
-    for (rows, d) in [(1, 4), (3, 50), (2, 192), (5, 577), (1, 1031)] {
+    // The last two have an eps whose inverse is no whole number.
+    for (rows, d, eps) in [
+        (1, 4, 1e-5),
+        (3, 50, 1e-5),
+        (2, 192, 1e-6),
+        (5, 577, 0.7),
+        (1, 1031, 2.3),
+    ] {
         let (x, xs) = random(1, [1, rows, d], device);
         let (w, ws) = random(2, [d], device);
         let want: Vec<f64> = { xs.chunks(d) }
@@ -37,10 +44,10 @@ fn rows(device: &Device) {
                 let mean = row.iter().map(|x| x * x).sum::<f64>() / d as f64;
                 row.iter()
                     .zip(&ws)
-                    .map(move |(x, w)| x / (mean + 1e-5).sqrt() * w)
+                    .map(move |(x, w)| x / (mean + eps).sqrt() * w)
             })
             .collect();
-        let error = difference(ops::rms_norm(x, w, 1e-5), &want);
+        let error = difference(ops::rms_norm(x, w, eps), &want);
         assert!(error < 1e-5, "norm of {rows} x {d}: {error:e}");
 
         let (x, xs) = random(3, [1, rows, 2 * d], device);
@@ -80,7 +87,7 @@ fn steps(device: &Device) {
         for (run, &t) in runs.iter().enumerate() {
             let (qkv, all) = random(20 + run as u32, [1, t, width], device);
             let start = cache.len();
-            let q = ops::rope_append(qkv, &tables, &mut cache);
+            let q = ops::rope_append(qkv, &tables, &mut cache).expect("room");
             let got = ops::decode_attention(q, &cache, None);
             let mut want = vec![];
             for (step, row) in all.chunks(width).enumerate() {
@@ -183,6 +190,9 @@ fn drawn(device: &Device) {
         (&plain, 2.0, 600, 0.9),
         (&strict, 1.1, 7, 0.8),
         (&strict, 0.0, 0, 1.0),
+        // A subnormal number, whose inverse is infinite.
+        (&strict, 1e-40, 0, 1.0),
+        (&plain, 1e-40, 9, 0.9),
     ] {
         let sampling = Sampling {
             temperature,
@@ -257,8 +267,8 @@ fn beams(device: &Device) {
     let new = || KvCache::new(1, [1, h, 8, e], 100.0, device);
     let write = |cache: &mut KvCache, seed: u32, beams: usize| {
         let (qkv, _) = random(seed, [beams, 1, 3 * h * e], device);
-        cache.extend(1);
-        let q = ops::rope_append(qkv, &cache.turns, &mut cache.layers[0]);
+        cache.extend(1).expect("room");
+        let q = ops::rope_append(qkv, &cache.turns, &mut cache.layers[0]).expect("room");
         ops::decode_attention(q, &cache.layers[0], None)
     };
     let mut cache = new();
@@ -277,7 +287,7 @@ fn beams(device: &Device) {
             let rows = if seed == 40 { 1 } else { beams };
             let (qkv, _) = random(seed, [rows, 1, 3 * h * e], device);
             let qkv = qkv.narrow(0, row, 1);
-            let q = ops::rope_append(qkv, &alone.turns, &mut alone.layers[0]);
+            let q = ops::rope_append(qkv, &alone.turns, &mut alone.layers[0]).expect("room");
             last = Some(ops::decode_attention(q, &alone.layers[0], None));
         }
         let want: Vec<f64> = last
@@ -290,8 +300,54 @@ fn beams(device: &Device) {
     }
 }
 
+/// What has no room is refused whole: no other head's rows change, and what follows is right.
+fn room(device: &Device) {
+    let (h, e, capacity) = (2, 8, 3);
+    let width = 3 * h * e;
+    // A table of more positions than the cache holds, as of a longer one.
+    let tables = RopeTables::upto(9, e, 100.0, device);
+    // The second size has no kernels: it is composed of Burn's operations.
+    for e in [e, 6] {
+        let width = width / 8 * e;
+        let tables = if e == 8 {
+            tables.clone()
+        } else {
+            RopeTables::upto(9, e, 100.0, device)
+        };
+        let mut cache = LayerCache::new(1, h, capacity, e, device);
+        let write = |cache: &mut LayerCache, seed: u32, steps: usize| {
+            let (qkv, _) = random(seed, [1, steps, width], device);
+            ops::rope_append(qkv, &tables, cache)
+        };
+        write(&mut cache, 50, 2).expect("room for two");
+        let seen = |cache: &LayerCache| {
+            let (keys, values) = cache.visible();
+            [keys, values].map(|x| x.into_data().iter::<f32>().collect::<Vec<_>>())
+        };
+        let before = seen(&cache);
+        let full = write(&mut cache, 51, 2).expect_err("no room for two more");
+        let (length, steps) = (2, 2);
+        assert_eq!(
+            full,
+            CacheFull {
+                length,
+                steps,
+                capacity
+            }
+        );
+        assert_eq!((cache.len(), seen(&cache)), (2, before));
+        write(&mut cache, 52, 1).expect("room for one");
+        write(&mut cache, 53, 1).expect_err("no room for another");
+        assert_eq!(cache.len(), 3);
+    }
+    let mut caches = KvCache::new(2, [1, h, capacity, e], 100.0, device);
+    assert!(caches.extend(4).is_err() && caches.extend(usize::MAX).is_err());
+    assert!(caches.is_empty() && caches.extend(3).is_ok());
+}
+
 /// What every device must get right.
 fn everything(device: &Device) {
+    room(device);
     greatest(device);
     drawn(device);
     rows(device);

@@ -3,7 +3,7 @@
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output, reductions};
+use super::{Shader, bits, grid, into_contiguous, output, reductions};
 use crate::decode::StepSpec;
 use crate::sample::ChooseSpec;
 use crate::variants;
@@ -15,8 +15,7 @@ fn rms_shader(width: usize, eps: f64) -> Shader {
     let mut constants = vec![
         ("width", width),
         ("invocations", SHARED),
-        // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
-        ("inverse_eps", (1.0 / eps).round() as usize),
+        ("eps_bits", bits(eps)),
     ];
     constants.extend(reductions(variants::subgroups()));
     Shader {

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, apart, grid, into_contiguous, output, reductions};
+use super::{Shader, apart, bits, grid, into_contiguous, output, reductions};
 use crate::backend::GroupNormSpec;
 use crate::variants;
 
@@ -33,8 +33,7 @@ pub fn forward(
         ("area", h * w),
         ("groups", spec.groups),
         ("invocations", invocations),
-        // Constants are whole numbers; those in use (1e-5, 1e-6) have whole inverses.
-        ("inverse_eps", (1.0 / spec.eps).round() as usize),
+        ("eps_bits", bits(spec.eps)),
         ("silu", usize::from(spec.silu)),
         ("beside", usize::from(beside.is_some())),
     ];
@@ -73,7 +72,7 @@ pub fn backward(
             ("area", h * w),
             ("groups", spec.groups),
             ("invocations", 256),
-            ("inverse_eps", (1.0 / spec.eps).round() as usize),
+            ("eps_bits", bits(spec.eps)),
             ("silu", usize::from(spec.silu)),
             ("plain", usize::from(!spec.silu)),
             ("affine", usize::from(affine)),

@@ -72,6 +72,11 @@ impl KernelSource for Shader {
     }
 }
 
+/// A number as a constant: the bits of an f32, since constants are whole numbers.
+pub fn bits(value: f64) -> usize {
+    (value as f32).to_bits() as usize
+}
+
 /// The constants that choose between sums by subgroups and by trees in shared memory.
 pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
     #[cfg(test)]
@@ -100,22 +105,40 @@ pub fn adapters(software: bool) -> Vec<(&'static str, usize)> {
 }
 
 impl Shader {
-    /// A constant's value, 0 where there is none.
-    fn value(&self, name: &str) -> usize {
+    /// A constant's value, where there is one.
+    fn given(&self, name: &str) -> Option<usize> {
         let found = self.constants.iter().find(|c| c.0 == name);
-        found.map_or(0, |c| c.1)
+        found.map(|c| c.1)
+    }
+
+    /// The value of a constant that the text names.
+    ///
+    /// # Panics
+    /// Where there is none. Taken for 0, a misspelt name would give another kernel, or a slow one, without a word.
+    fn value(&self, name: &str) -> usize {
+        match self.given(name) {
+            Some(value) => value,
+            None => panic!(
+                "the shader {} names the constant `{name}`, which it is not given",
+                self.name
+            ),
+        }
     }
 
     /// Constants in their places.
     fn filled(&self, text: String) -> SourceTemplate {
+        for place in text.split("{{").skip(1) {
+            self.value(place.split_once("}}").map_or(place, |(name, _)| name));
+        }
         let template = SourceTemplate::new(text);
         self.constants.iter().fold(template, |t, (name, value)| {
             t.register(*name, value.to_string())
         })
     }
 
+    /// Whether a constant is there and not 0.
     fn is_on(&self, name: &str) -> bool {
-        self.value(name) != 0
+        self.given(name).is_some_and(|value| value != 0)
     }
 
     /// The text without the lines that do not count, and those that come again as often as they do.
@@ -140,11 +163,15 @@ impl Shader {
                 for nth in 0..self.value(name) {
                     text.push_str(&inner.replace("{{nth}}", &nth.to_string()));
                 }
-            } else if mark
-                .strip_prefix("if ")
-                .is_some_and(|name| self.is_on(name))
-            {
-                text.push_str(&inner);
+            } else if let Some(name) = mark.strip_prefix("if ") {
+                if self.value(name) != 0 {
+                    text.push_str(&inner);
+                }
+            } else {
+                panic!(
+                    "the shader {} has a mark `{mark}`, which is none",
+                    self.name
+                );
             }
         }
         text
@@ -183,6 +210,7 @@ impl Shader {
         if crate::pace::launched() {
             // What fails is told when a result is asked for.
             client.flush().ok();
+            crate::count::flushed();
         }
     }
 }
@@ -209,4 +237,55 @@ pub fn output_of(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     let (client, device) = (like.client.clone(), like.device.clone());
     let handle = client.empty(shape.num_elements() * dtype.size());
     CubeTensor::new_contiguous(client, device, shape, handle, dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shader(text: &'static str) -> Shader {
+        Shader {
+            text,
+            name: "planted",
+            constants: vec![("subgroups", 1), ("off", 0), ("times", 2), ("size", 7)],
+            invocations: 1,
+        }
+    }
+
+    #[test]
+    fn sections_and_constants_are_filled_in() {
+        let text = "//@if subgroups\na {{size}}\n//@if off\nb\n//@end\n//@end\n//@each times\nc{{nth}}\n//@end\n";
+        assert_eq!(shader(text).source().complete(), "a 7\nc0\nc1\n");
+        assert_eq!(
+            shader("//@each off\nc{{nth}}\n//@end\n")
+                .source()
+                .complete(),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_name_that_no_constant_has_is_an_error() {
+        for (text, name) in [
+            ("//@if subgrops\nfast\n//@end\n", "`subgrops`"),
+            ("//@each tmes\nfast\n//@end\n", "`tmes`"),
+            ("const SIZE = {{sise}}u;\n", "`sise`"),
+            // In a section that does not count, too, and as the rest of a line.
+            (
+                "//@if off\n//@if subgrops\nfast\n//@end\n//@end\n",
+                "`subgrops`",
+            ),
+            ("{{nth}}\n", "`nth`"),
+            ("{{size}\n", "`size}"),
+            ("//@unless off\nfast\n//@end\n", "`unless off`"),
+        ] {
+            let planted = std::panic::catch_unwind(|| shader(text).source().complete());
+            let said = planted.expect_err(text);
+            let said = said.downcast_ref::<String>().expect("a message");
+            assert!(
+                said.contains("planted") && said.contains(name),
+                "{text}: {said}"
+            );
+        }
+    }
 }

@@ -211,6 +211,13 @@ fn splits(device: &Device) {
         let (whole, _) = random(70, scheme, [out, width], device);
         let (split, _) = random_split(70, scheme, [out, width], 400, device);
         assert!(split.parts.len() > 3 && whole.parts.len() == 1);
+        for packed in [&whole, &split] {
+            let words = packed.parts.iter().map(|part| {
+                let more = [&part.scales, &part.mins].into_iter().flatten();
+                part.words.dims()[0] + more.map(|half| half.dims()[0]).sum::<usize>()
+            });
+            assert_eq!(packed.bytes(), 4 * words.sum::<usize>() as u64);
+        }
         assert_eq!(
             (split.shape(), split.bytes()),
             (whole.shape(), whole.bytes())
@@ -348,6 +355,32 @@ fn parts_that_do_not_fit_are_refused() {
     ] {
         assert_eq!(fits(shape), fit);
     }
+}
+
+/// A token of the model of 14 billion weights reads more than 32 bits can say, which is what a page's `usize` has.
+#[test]
+fn bytes_of_a_whole_model_are_counted_in_64_bits() {
+    let (layers, width, ffn, vocab) = (40, 5120, 13_824, 32_274);
+    let bytes = |scheme: Scheme| -> u64 {
+        let layer = [
+            [3 * width, width],
+            [width, width],
+            [2 * ffn, width],
+            [width, ffn],
+        ];
+        let layer: u64 = layer.map(|shape| scheme.bytes(shape)).iter().sum();
+        layers * layer + scheme.bytes([vocab, width])
+    };
+    let weights = 40 * (4 * 5120 * 5120 + 3 * 5120 * 13_824) + 32_274 * 5120_u64;
+    assert_eq!(bytes(Scheme::F16), 2 * weights);
+    assert_eq!(bytes(Scheme::Q8), weights + weights / 16);
+    assert_eq!(bytes(Scheme::Q4), weights / 2 + weights / 16);
+    assert_eq!(bytes(Scheme::Q4_1), weights / 2 + weights / 8);
+    assert!(bytes(Scheme::Q4) > u64::from(u32::MAX));
+    // What sums them up gives them so.
+    let _: fn(&Packed) -> u64 = Packed::bytes;
+    let _: fn(&Param<Tensor<2>>) -> u64 = super::bytes;
+    let _: fn() -> u64 = crate::count::weight_bytes;
 }
 
 /// Halves take inputs as they are, whatever is allowed.

@@ -188,7 +188,7 @@ impl<'a> BeamSearch<'a> {
         }
         self.session.cache.reorder(&parents);
         let tokens: Vec<u32> = next.iter().map(|&(_, token, _)| token).collect();
-        self.hidden = Some(self.session.advance_tokens(&tokens));
+        self.hidden = Some(self.session.advance_tokens(&tokens)?);
         Ok(true)
     }
 

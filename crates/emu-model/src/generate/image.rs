@@ -48,23 +48,30 @@ impl<'a> ImageEmbedder<'a> {
     }
 
     /// Regresses the next embedding. Returns all of them, `[1, Q, D]`, with the last.
-    pub fn step(&mut self) -> Option<Tensor<3>> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for it.
+    pub fn step(&mut self) -> Result<Option<Tensor<3>>, GenerateError> {
         if self.done() < self.total() {
             // [IMG] gives the first embedding, each embedding the next one.
             let hidden = match self.embeddings.last() {
-                None => self.session.advance_tokens(&[self.config.special.img]),
-                Some(last) => self.session.advance(last.clone()),
+                None => self.session.advance_tokens(&[self.config.special.img])?,
+                Some(last) => self.session.advance(last.clone())?,
             };
             self.embeddings.push(self.session.lm.regress(hidden));
         }
-        (self.done() == self.total()).then(|| Tensor::cat(self.embeddings.clone(), 1))
+        let all = self.done() == self.total();
+        Ok(all.then(|| Tensor::cat(self.embeddings.clone(), 1)))
     }
 
     /// Runs to the end.
-    pub fn run(mut self) -> (Tensor<3>, Cost) {
+    ///
+    /// # Errors
+    /// As [`ImageEmbedder::step`].
+    pub fn run(mut self) -> Result<(Tensor<3>, Cost), GenerateError> {
         loop {
-            if let Some(embeddings) = self.step() {
-                return (embeddings, self.cost());
+            if let Some(embeddings) = self.step()? {
+                return Ok((embeddings, self.cost()));
             }
         }
     }

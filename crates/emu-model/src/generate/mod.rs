@@ -8,7 +8,7 @@ pub mod rank;
 pub mod text;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use emu_kernels::cache::KvCache;
+use emu_kernels::cache::{CacheFull, KvCache};
 use emu_kernels::count;
 use emu_kernels::pace::{READING, Work};
 
@@ -40,6 +40,9 @@ pub enum GenerateError {
         /// Positions the model has.
         context: usize,
     },
+    /// A step has no room in the cache that the prompt was given.
+    #[error(transparent)]
+    CacheFull(#[from] CacheFull),
     /// An empty prompt.
     #[error("The prompt is empty. Give at least one token.")]
     Empty,
@@ -68,7 +71,7 @@ impl GenerateError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Splice(_) => "image-marks",
-            Self::TooLong { .. } => "prompt-too-long",
+            Self::TooLong { .. } | Self::CacheFull(_) => "prompt-too-long",
             Self::Empty => "prompt-empty",
             Self::Option { .. } => "bad-option",
             Self::Device(_) => "device",
@@ -195,7 +198,7 @@ impl<'a> Session<'a> {
         let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
         let mut cache = lm.cache(1, (length + reserve).min(context));
         let cut = READING.cut();
-        let hidden = lm.step(embeds, &mut cache);
+        let hidden = lm.step(embeds, &mut cache)?;
         let prompt = Some(cut.end());
         let cost = Cost {
             prefills: 1,
@@ -231,14 +234,21 @@ impl<'a> Session<'a> {
     }
 
     /// Appends one position to every beam: `[B, 1, D]` in and out.
-    pub fn advance(&mut self, embeds: Tensor<3>) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for it.
+    pub fn advance(&mut self, embeds: Tensor<3>) -> Result<Tensor<3>, CacheFull> {
         self.cost.steps += 1;
         self.lm.step(embeds, &mut self.cache)
     }
 
     /// Appends one token to every beam.
-    pub fn advance_tokens(&mut self, tokens: &[u32]) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for it.
+    pub fn advance_tokens(&mut self, tokens: &[u32]) -> Result<Tensor<3>, CacheFull> {
         let device = self.lm.embed_tokens.weight.lazy_device();
+        count::flushed();
         let ids: Tensor<2, Int> = Tensor::from_data(
             TensorData::new(
                 tokens.iter().map(|&t| t as i32).collect(),
@@ -251,7 +261,10 @@ impl<'a> Session<'a> {
     }
 
     /// Appends one token that is on the device, `[1]`. It is not counted: it may turn out not to be needed.
-    pub fn run_ahead(&mut self, token: Tensor<1, Int>) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Where the cache has no room for it.
+    pub fn run_ahead(&mut self, token: Tensor<1, Int>) -> Result<Tensor<3>, CacheFull> {
         // Where logits are no numbers, there is no token. That is found when it comes back.
         let token = match self.lm.embed_tokens.is_packed() {
             true => token,

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
+use emu_kernels::cache::CacheFull;
 use emu_kernels::device::runs_behind;
-use emu_kernels::late::{self, Late, Recorded};
+use emu_kernels::late::{self, Late, RecordError, Recorded};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Chooser, Processors, Sampling};
 
@@ -112,6 +113,9 @@ struct Turn {
 
 /// Tokens on their way at once, where the device computes beside us: while one comes back, it computes the next.
 const DEPTH: usize = 2;
+// All replays of a turn write the same hidden state. What is kept of it for going back (`TextMachine::read`) is that of the
+// newest token; a second one on its way behind it would have written over what the first left.
+const _: () = assert!(DEPTH <= 2, "replays share one hidden state");
 /// Turns before one is recorded: kernels are compiled by then, and memory is where it stays.
 const LIVE_TURNS: usize = 2;
 
@@ -257,7 +261,7 @@ impl<'a> TextMachine<'a> {
                     self.session.cost.steps += 1;
                     hidden
                 }
-                None => self.session.advance_tokens(&[token]),
+                None => self.session.advance_tokens(&[token])?,
             };
             self.go_back();
             State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
@@ -309,11 +313,12 @@ impl<'a> TextMachine<'a> {
             let (session, chooser) = (&mut self.session, &mut self.chooser);
             if self.live != Some(LIVE_TURNS) {
                 self.live = self.live.map(|turns| turns + 1);
-                return Ok(turn(session, chooser, banned));
+                return Ok(turn(session, chooser, banned)?);
             }
             let device = chooser.token().device();
             match Recorded::record(&device, || turn(session, chooser, banned)) {
                 Ok((recorded, hidden)) => {
+                    let hidden = hidden?;
                     // It will run below, as every time after.
                     session.cache.unrecorded();
                     self.recorded = Some(Turn {
@@ -322,10 +327,12 @@ impl<'a> TextMachine<'a> {
                         banned,
                     });
                 }
-                Err(_) => {
-                    session.cache.unrecorded();
+                Err(failed) => {
+                    if let RecordError::Discarded(_) = failed {
+                        session.cache.unrecorded();
+                    }
                     self.live = None;
-                    return Ok(turn(session, chooser, banned));
+                    return Ok(turn(session, chooser, banned)?);
                 }
             }
         }
@@ -379,7 +386,7 @@ impl<'a> TextMachine<'a> {
         let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
             Next::Choose(hidden) if self.has_room(tokens) => hidden,
             Next::Turn if self.goes_on(tokens) => {
-                self.session.advance_tokens(&self.history[tokens - 1..])
+                self.session.advance_tokens(&self.history[tokens - 1..])?
             }
             _ => return Ok(None),
         };
@@ -405,13 +412,13 @@ impl<'a> TextMachine<'a> {
         let queries = pictures.queries;
         let embedding = self.session.lm.regress(hidden); // [1, 1, D]
         embeddings.push(embedding.clone());
-        let hidden = self.session.advance(embedding);
+        let hidden = self.session.advance(embedding)?;
         if embeddings.len() < queries {
             let done = embeddings.len();
             self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        self.next = Next::Choose(self.session.advance_tokens(&[pictures.end_img]));
+        self.next = Next::Choose(self.session.advance_tokens(&[pictures.end_img])?);
         self.state = State::Text;
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
@@ -430,10 +437,14 @@ impl<'a> TextMachine<'a> {
 }
 
 /// The model reads the last token that was chosen and chooses the next.
-fn turn(session: &mut Session<'_>, chooser: &mut Chooser, banned: Option<u32>) -> Tensor<3> {
-    let hidden = session.run_ahead(chooser.token());
+fn turn(
+    session: &mut Session<'_>,
+    chooser: &mut Chooser,
+    banned: Option<u32>,
+) -> Result<Tensor<3>, CacheFull> {
+    let hidden = session.run_ahead(chooser.token())?;
     choose(session, chooser, hidden.clone(), banned);
-    hidden
+    Ok(hidden)
 }
 
 /// Chooses a token by the logits of a hidden state.
@@ -441,3 +452,6 @@ fn choose(session: &Session<'_>, chooser: &mut Chooser, hidden: Tensor<3>, banne
     let logits = session.lm.logits(hidden);
     chooser.choose(logits, banned.map(|token| token as usize));
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,14 @@
 //! From the bytes of a picture file to RGB, with limits that are checked before any pixel is decoded.
 
+use std::error::Error;
 use std::fmt;
 use std::io::Cursor;
 
-use ::image::codecs::{png::PngDecoder, webp::WebPDecoder};
+use ::image::codecs::{bmp::BmpDecoder, webp::WebPDecoder};
 use ::image::{DynamicImage, ImageDecoder, ImageError as Inner};
 
-use super::{ImageError, RgbImage};
+use super::alpha::to_rgb;
+use super::{ImageError, RgbImage, canvas, exif, gif, jpeg, kind, png, tiff, webp};
 
 /// The picture formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub enum Format {
     Gif,
     /// WebP, lossy and lossless; of an animation, the first frame.
     WebP,
+    /// Windows bitmap.
+    Bmp,
+    /// TIFF without compression, or with PackBits, LZW or Deflate; of several pictures, the first.
+    Tiff,
 }
 
 impl Format {
@@ -32,6 +38,10 @@ impl Format {
             Some(Self::Gif)
         } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
             Some(Self::WebP)
+        } else if kind::is_bmp(bytes) {
+            Some(Self::Bmp)
+        } else if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
+            Some(Self::Tiff)
         } else {
             None
         }
@@ -45,6 +55,8 @@ impl fmt::Display for Format {
             Self::Jpeg => "JPEG",
             Self::Gif => "GIF",
             Self::WebP => "WebP",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
         })
     }
 }
@@ -52,14 +64,15 @@ impl fmt::Display for Format {
 /// What a picture may cost. A small file can announce an enormous picture, so both are bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Greatest width times height.
+    /// Greatest width times height. PNG and JPEG, which are read row by row, may have four times as many: they are
+    /// halved in both directions while they are read.
     pub max_pixels: u64,
     /// Greatest length of the file in bytes.
     pub max_bytes: usize,
 }
 
 impl Default for Limits {
-    /// 64 megapixels and 256 MiB.
+    /// 64 megapixels (PNG and JPEG up to 256, halved) and 256 MiB.
     fn default() -> Self {
         Self {
             max_pixels: 64_000_000,
@@ -92,101 +105,87 @@ impl Limits {
                 max_bytes: self.max_bytes,
             });
         }
-        Format::of(bytes).ok_or(ImageError::UnsupportedFormat)
+        Format::of(bytes).ok_or_else(|| kind::refusal(bytes))
     }
 
     /// The memory that a decoder may take: the picture at 16 bits in four channels, twice.
-    fn decoder_limits(&self) -> ::image::Limits {
+    pub(super) fn decoder_limits(&self) -> ::image::Limits {
         let mut limits = ::image::Limits::no_limits();
         limits.max_alloc = Some(self.max_pixels.saturating_mul(16).saturating_add(64 << 20));
         limits
     }
 }
 
-/// Decodes a PNG, JPEG, GIF or WebP to RGB with the rules of Pillow's `convert("RGB")`: palettes are looked up, grey
-/// is repeated, transparency is dropped (not blended), of 16-bit samples the high byte is kept. EXIF orientation is
-/// not applied, as in the released code. Of an animation, the first frame.
+/// Decodes a picture to RGB: palettes are looked up, grey is repeated, of 16-bit samples the high byte is kept. Pixels
+/// are those of Pillow's `convert("RGB")`, but for three rules: EXIF orientation is applied, transparency is blended
+/// over white, and 16-bit *grey* pictures keep their high byte, where Pillow clips them at 255. Of an animation, the
+/// first frame.
 ///
-/// One deliberate difference: 16-bit *grey* pictures keep their high byte too, where Pillow clips them at 255, which
-/// turns nearly all of them white.
+/// A PNG or JPEG over [`Limits::max_pixels`] comes out at half its size.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let format = limits.check_file(bytes)?;
-    match format {
-        Format::Png => {
-            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits.decoder_limits());
-            with_decoder(decoder, format, limits)
+    let picture = match format {
+        Format::Png => png::decode(bytes, limits),
+        Format::Jpeg => jpeg::decode(bytes, limits),
+        Format::Gif => gif::decode_first(bytes, limits),
+        Format::WebP => webp::decode_first(bytes, limits),
+        Format::Tiff => tiff::decode(bytes, limits),
+        Format::Bmp => {
+            with_decoder(BmpDecoder::new(Cursor::new(bytes)), format, limits).map(to_rgb)
         }
-        Format::WebP => with_decoder(WebPDecoder::new(Cursor::new(bytes)), format, limits),
-        Format::Jpeg => super::jpeg::decode(bytes, limits),
-        Format::Gif => super::gif::decode_first(bytes, limits),
-    }
+    }?;
+    Ok(exif::upright(picture, exif::orientation(format, bytes)))
 }
 
-/// Width and height as the header announces them, without decoding.
+/// Width and height that [`decode`] will give, from the header alone.
 pub fn dimensions(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
     let format = limits.check_file(bytes)?;
     let inner = |e| from_inner(format, e);
-    match format {
-        Format::Png => Ok(PngDecoder::new(Cursor::new(bytes))
+    let (width, height) = match format {
+        Format::Png => png::dimensions(bytes)?,
+        Format::Jpeg => jpeg::dimensions(bytes)?,
+        Format::Gif => gif::dimensions(bytes)?,
+        Format::Tiff => tiff::dimensions(bytes)?,
+        Format::WebP => WebPDecoder::new(Cursor::new(bytes))
             .map_err(inner)?
-            .dimensions()),
-        Format::WebP => Ok(WebPDecoder::new(Cursor::new(bytes))
+            .dimensions(),
+        Format::Bmp => BmpDecoder::new(Cursor::new(bytes))
             .map_err(inner)?
-            .dimensions()),
-        Format::Jpeg => super::jpeg::dimensions(bytes),
-        Format::Gif => super::gif::dimensions(bytes),
-    }
+            .dimensions(),
+    };
+    let (width, height) = match format {
+        Format::Png | Format::Jpeg => {
+            canvas::reduced(width, height, canvas::factor(width, height, limits)?)
+        }
+        _ => {
+            limits.check_pixels(width, height)?;
+            (width, height)
+        }
+    };
+    let transposed = exif::is_transposed(exif::orientation(format, bytes));
+    Ok(if transposed {
+        (height, width)
+    } else {
+        (width, height)
+    })
 }
 
 /// Checks the announced size, then decodes.
-fn with_decoder<D: ImageDecoder>(
+pub(super) fn with_decoder<D: ImageDecoder>(
     decoder: Result<D, Inner>,
     format: Format,
     limits: &Limits,
-) -> Result<RgbImage, ImageError> {
-    let mut decoder = decoder.map_err(|e| from_inner(format, e))?;
+) -> Result<DynamicImage, ImageError> {
+    let inner = |e| from_inner(format, e);
+    let mut decoder = decoder.map_err(inner)?;
     let (width, height) = decoder.dimensions();
     limits.check_pixels(width, height)?;
-    decoder
-        .set_limits(limits.decoder_limits())
-        .map_err(|e| from_inner(format, e))?;
-    let picture = DynamicImage::from_decoder(decoder).map_err(|e| from_inner(format, e))?;
-    Ok(to_rgb(picture))
-}
-
-/// Drops alpha and the low bytes of 16-bit samples, repeats grey.
-fn to_rgb(picture: DynamicImage) -> RgbImage {
-    let high = |sample: u16| (sample >> 8) as u8;
-    match picture {
-        DynamicImage::ImageRgb8(rgb) => rgb,
-        DynamicImage::ImageLuma16(p) => {
-            pixels(p.width(), p.height(), p.pixels().map(|p| [high(p.0[0]); 3]))
-        }
-        DynamicImage::ImageLumaA16(p) => {
-            pixels(p.width(), p.height(), p.pixels().map(|p| [high(p.0[0]); 3]))
-        }
-        DynamicImage::ImageRgb16(p) => {
-            pixels(p.width(), p.height(), p.pixels().map(|p| p.0.map(high)))
-        }
-        DynamicImage::ImageRgba16(p) => pixels(
-            p.width(),
-            p.height(),
-            p.pixels()
-                .map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])]),
-        ),
-        // 8-bit kinds: the conversion repeats grey and drops alpha without blending
-        other => other.to_rgb8(),
-    }
-}
-
-/// Collects pixels in reading order.
-fn pixels(width: u32, height: u32, pixels: impl Iterator<Item = [u8; 3]>) -> RgbImage {
-    let bytes: Vec<u8> = pixels.flatten().collect();
-    RgbImage::from_raw(width, height, bytes).unwrap_or_else(|| RgbImage::new(width, height))
+    decoder.set_limits(limits.decoder_limits()).map_err(inner)?;
+    DynamicImage::from_decoder(decoder).map_err(inner)
 }
 
 /// Sorts a decoder's error into cut short, damaged, or not supported.
-pub(crate) fn from_inner(format: Format, error: Inner) -> ImageError {
+pub(super) fn from_inner(format: Format, error: Inner) -> ImageError {
     match error {
         Inner::Unsupported(e) => ImageError::UnsupportedFeature {
             format,
@@ -208,8 +207,8 @@ pub(crate) fn from_inner(format: Format, error: Inner) -> ImageError {
 }
 
 /// Whether the end of the data was the cause. Decoders wrap that in errors of their own, so the words count too.
-fn ends_early(error: &Inner) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+pub(super) fn ends_early(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
     while let Some(e) = cause {
         if e.downcast_ref::<std::io::Error>()
             .is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof)

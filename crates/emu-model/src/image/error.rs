@@ -7,8 +7,31 @@ use super::decode::Format;
 #[non_exhaustive]
 pub enum ImageError {
     /// The bytes start like none of the formats that are read here.
-    #[error("These bytes are not a picture in a known format. Use PNG, JPEG, GIF or WebP.")]
+    #[error(
+        "These bytes are not a picture in a known format. Use PNG, JPEG, GIF, WebP, BMP or TIFF."
+    )]
     UnsupportedFormat,
+    /// A file of another kind, which is recognised but not read.
+    #[error("This file is {what}, which is not read as a picture. {advice}")]
+    OtherFormat {
+        /// What it is, with its article.
+        what: &'static str,
+        /// What to do with it, a sentence.
+        advice: &'static str,
+    },
+    /// No bytes at all.
+    #[error("This file is empty (0 bytes). Download or copy it again.")]
+    EmptyFile,
+    /// The few lines that Git stores in place of a large file.
+    #[error(
+        "This file is a Git LFS pointer, not the data that it points to. Fetch them with `git lfs pull`."
+    )]
+    LfsPointer,
+    /// HTML, which servers send in place of a file that is missing or needs a login.
+    #[error(
+        "This file is a web page (HTML). Open its address in a browser to see what it says, and download the picture or video itself."
+    )]
+    WebPage,
     /// The format is known, but this file uses a part of it that is not read here.
     #[error(
         "This {format} picture uses a feature that is not supported ({feature}). Save it again as a plain PNG or JPEG."
@@ -44,6 +67,26 @@ pub enum ImageError {
         height: u32,
         /// The limit in force.
         max_pixels: u64,
+    },
+    /// A JPEG that goes over its pixels again and again, which takes time that its size does not tell.
+    #[error(
+        "This JPEG picture has {scans} progressive scans or more over the same pixels, which is over the limit of {max_scans} scans. Save it again as a plain JPEG or PNG."
+    )]
+    TooManyScans {
+        /// Scans seen, up to the one that was too much.
+        scans: usize,
+        /// The limit for this picture.
+        max_scans: usize,
+    },
+    /// The memory for the pixels is not there.
+    #[error(
+        "There is not enough memory for a picture of {width} x {height} pixels. Make it smaller first."
+    )]
+    OutOfMemory {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
     },
     /// A longer file than allowed.
     #[error(
@@ -107,12 +150,17 @@ impl ImageError {
     /// A short name of the kind of error that stays the same between versions.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UnsupportedFormat => "image-format",
+            Self::UnsupportedFormat | Self::OtherFormat { .. } => "image-format",
+            Self::LfsPointer => "image-lfs-pointer",
+            Self::WebPage => "image-web-page",
             Self::UnsupportedFeature { .. } => "image-feature",
             Self::Unreadable { .. } => "image-damaged",
             Self::Truncated { .. } => "image-truncated",
-            Self::TooManyPixels { .. } | Self::TooManyBytes { .. } => "image-too-large",
-            Self::ZeroSized { .. } => "image-empty",
+            Self::TooManyPixels { .. }
+            | Self::TooManyBytes { .. }
+            | Self::TooManyScans { .. }
+            | Self::OutOfMemory { .. } => "image-too-large",
+            Self::ZeroSized { .. } | Self::EmptyFile => "image-empty",
             Self::WrongLength { .. } => "image-length",
             Self::NotFinite { .. } => "image-not-finite",
             Self::Config { .. } => "image-config",

@@ -45,8 +45,7 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((u32::from(decoder.width()), u32::from(decoder.height())))
 }
 
-/// The first frame. As in Pillow, the canvas outside a smaller frame, and transparent pixels, show the palette's
-/// colour of the transparent index.
+/// The first frame. The canvas outside a smaller frame, and transparent pixels, are white.
 pub(crate) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let mut frames = GifFrames::open(bytes, limits)?;
     match frames.next_frame()? {
@@ -85,10 +84,13 @@ pub(crate) struct GifFrames<'a> {
 enum Disposal {
     Keep,
     /// An area goes back to the colours it had.
-    Restore(RgbImage),
-    /// An area gets one color.
-    Fill(Area, [u8; 3]),
+    Restore(Area, RgbImage),
+    /// An area becomes transparent, which is white.
+    Clear(Area),
 }
+
+/// Transparency is over white.
+const WHITE: ::image::Rgb<u8> = ::image::Rgb([255; 3]);
 
 /// A rectangle that lies inside the canvas.
 #[derive(Clone, Copy)]
@@ -133,18 +135,19 @@ impl<'a> GifFrames<'a> {
             return Ok(None);
         };
         let colors = Colors(frame.palette.as_deref().or(global.as_deref()));
-        let background = colors.of(frame.transparent.unwrap_or(0));
         let canvas = self
             .canvas
-            .get_or_insert_with(|| RgbImage::from_pixel(width, height, ::image::Rgb(background)));
+            .get_or_insert_with(|| RgbImage::from_pixel(width, height, WHITE));
         match std::mem::replace(&mut self.disposal, Disposal::Keep) {
             Disposal::Keep => {}
-            Disposal::Restore(before) => *canvas = before,
-            Disposal::Fill(area, color) => {
+            Disposal::Restore(area, before) => {
+                ::image::imageops::replace(canvas, &before, area.left.into(), area.top.into());
+            }
+            Disposal::Clear(area) => {
                 for (x, y) in (area.top..area.bottom)
                     .flat_map(|y| (area.left..area.right).map(move |x| (x, y)))
                 {
-                    canvas.put_pixel(x, y, ::image::Rgb(color));
+                    canvas.put_pixel(x, y, WHITE);
                 }
             }
         }
@@ -154,18 +157,20 @@ impl<'a> GifFrames<'a> {
         );
         let right = (left + u32::from(frame.width)).min(width);
         let bottom = (top + u32::from(frame.height)).min(height);
+        let area = Area {
+            left,
+            top,
+            right,
+            bottom,
+        };
         self.disposal = match frame.dispose {
             DisposalMethod::Any | DisposalMethod::Keep => Disposal::Keep,
-            DisposalMethod::Background => Disposal::Fill(
-                Area {
-                    left,
-                    top,
-                    right,
-                    bottom,
-                },
-                background,
-            ),
-            DisposalMethod::Previous => Disposal::Restore(canvas.clone()),
+            DisposalMethod::Background => Disposal::Clear(area),
+            DisposalMethod::Previous => {
+                let (across, down) = (right - left, bottom - top);
+                let before = ::image::imageops::crop_imm(canvas, left, top, across, down);
+                Disposal::Restore(area, before.to_image())
+            }
         };
         for (row, y) in frame
             .buffer

@@ -4,6 +4,8 @@
 //! the cubic kernel with a = -0.5 are normalised in f64, then rounded to 22-bit fixed point; the horizontal pass
 //! runs first and is rounded and clipped to u8 before the vertical one, which is what makes the result exact.
 
+use std::borrow::Cow;
+
 use super::{ImageError, RgbImage};
 
 /// Fraction bits of the weights.
@@ -120,23 +122,24 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> Result<RgbIm
             max_pixels: MAX_PIXELS,
         });
     }
-    let mut pixels = image.as_raw().clone();
+    // Borrowed as long as may be: a large picture is not copied.
+    let mut pixels = Cow::Borrowed(image.as_raw().as_slice());
     if width != from_width {
-        pixels = horizontal(
+        pixels = Cow::Owned(horizontal(
             &pixels,
             from_width as usize,
             &windows(from_width as usize, width as usize),
-        );
+        ));
     }
     if height != from_height {
-        pixels = vertical(
+        pixels = Cow::Owned(vertical(
             &pixels,
             width as usize,
             &windows(from_height as usize, height as usize),
-        );
+        ));
     }
     let (expected, actual) = (width as usize * height as usize * 3, pixels.len());
-    RgbImage::from_raw(width, height, pixels).ok_or(ImageError::WrongLength {
+    RgbImage::from_raw(width, height, pixels.into_owned()).ok_or(ImageError::WrongLength {
         width,
         height,
         expected,

@@ -46,7 +46,7 @@ pub(super) fn image(
     for pictures in generator.assignments(goldens, &refs, &ids, case) {
         let mut made = vec![];
         for prompt in generator.prompts(&ids, &pictures)? {
-            made.push(ImageEmbedder::new(emu, config, &prompt)?.run().0);
+            made.push(ImageEmbedder::new(emu, config, &prompt)?.run()?.0);
         }
         let embeds = match made.is_empty() {
             true => Tensor::zeros([0, q, config.lm.width], device),

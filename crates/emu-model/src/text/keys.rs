@@ -5,6 +5,9 @@ use emu_pack::{KeyMap, PackError, Rule, TensorData};
 /// The output head, absent where it is the embedding table.
 pub(super) const HEAD: &str = "output.weight";
 
+/// What LLaMA 3 divides the frequencies of its rotary embedding by.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// Of the architecture `llama`.
 pub(super) fn gguf() -> Result<KeyMap, PackError> {
     let layer = |gguf: &str, own: &str| {
@@ -28,7 +31,8 @@ pub(super) fn gguf() -> Result<KeyMap, PackError> {
             layer("ffn_up", "mlp.up_proj"),
             layer("ffn_down", "mlp.down_proj"),
         ],
-        [],
+        // Read apart: no parameter.
+        [ROPE_FACTORS],
     )
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{ChatMl, TextConfig, TextError};
 use crate::config::LmConfig;
-use crate::tokenizer::{Role, Splitting, Vocabulary};
+use crate::tokenizer::{Merging, Role, Splitting, Vocabulary};
 
 /// Sizes beyond this are mistakes.
 const MAX_SIZE: u64 = 1 << 24;
@@ -27,20 +27,48 @@ pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), Text
         found.and_then(|id| u32::try_from(id).ok())
     };
 
-    let mut ends = vec![token(metadata, "eos", lm.vocab)?];
-    for end in ENDS.into_iter().filter_map(id) {
-        let mark = vocabulary.roles.get(end as usize) == Some(&Role::Mark);
-        if mark && !ends.contains(&end) {
+    // SentencePiece's own ids, where the file names none.
+    let spm = matches!(vocabulary.merging, Merging::Scores { .. });
+    let token = |role: &str, usual: u32| match metadata.contains_key(&token_key(role)) {
+        false if spm && (usual as usize) < lm.vocab => Ok(usual),
+        _ => token(metadata, role, lm.vocab),
+    };
+    let mut ends = vec![token("eos", 2)?];
+    let mut add = |end: u32| {
+        if !ends.contains(&end) {
             ends.push(end);
         }
+    };
+    for role in ["eot", "eom"] {
+        if metadata.contains_key(&token_key(role)) {
+            add(token(role, u32::MAX)?);
+        }
     }
+    for end in ENDS.into_iter().filter_map(id) {
+        if vocabulary.roles.get(end as usize) == Some(&Role::Mark) {
+            add(end);
+        }
+    }
+    let wanted = metadata
+        .get("tokenizer.ggml.add_bos_token")
+        .and_then(Value::as_bool);
+    let has_bos = spm || metadata.contains_key(&token_key("bos"));
+    let bos = match has_bos || wanted == Some(true) {
+        true => Some(token("bos", 1)?),
+        false => None,
+    };
+    let usually = match &vocabulary.merging {
+        Merging::Scores { .. } => true,
+        Merging::Ranks { splitting, .. } => splitting.begins_with_bos(),
+    };
     let chat = match metadata.get("tokenizer.chat_template") {
         Some(Value::String(template)) => ChatMl::from_template(template, id),
         _ => None,
     };
     let config = TextConfig {
-        bos: token(metadata, "bos", lm.vocab)?,
-        bos_in_prompts: flag(metadata, "tokenizer.ggml.add_bos_token"),
+        bos,
+        bos_in_prompts: bos.is_some() && wanted.unwrap_or(usually),
+        position_factor: position_factor(metadata)?,
         lm,
         ends,
         chat,
@@ -56,7 +84,18 @@ fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
     };
     let unsupported = |what: String| Err(TextError::Unsupported { what });
     let (width, heads) = (size("embedding_length")?, size("attention.head_count")?);
-    let head_size = or("rope.dimension_count", width / heads)?;
+    let own = match metadata.contains_key("llama.attention.key_length") {
+        true => size("attention.key_length")?,
+        false => match width / heads {
+            size if size > 0 && width.is_multiple_of(heads) => size,
+            _ => {
+                let heads_in_width =
+                    format!("is {heads}, which the width of {width} does not divide into");
+                return Err(wrong("llama.attention.head_count", heads_in_width));
+            }
+        },
+    };
+    let head_size = or("rope.dimension_count", own)?;
     let config = LmConfig {
         vocab,
         width,
@@ -64,13 +103,18 @@ fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
         layers: size("block_count")?,
         heads,
         kv_heads: or("attention.head_count_kv", heads)?,
-        head_size: or("attention.key_length", head_size)?,
+        head_size: own,
         context: size("context_length")?,
         rope_base: match metadata.get("llama.rope.freq_base") {
-            Some(_) => positive(metadata, "llama.rope.freq_base")?,
+            Some(_) => within(metadata, "llama.rope.freq_base", 1.0, 1e12)?,
             None => 10_000.0,
         },
-        norm_eps: positive(metadata, "llama.attention.layer_norm_rms_epsilon")?,
+        norm_eps: within(
+            metadata,
+            "llama.attention.layer_norm_rms_epsilon",
+            1e-30,
+            1.0,
+        )?,
         tied: false,
     };
     if !config.heads.is_multiple_of(config.kv_heads) {
@@ -85,31 +129,38 @@ fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
     {
         return unsupported("a rotary embedding of a part of each head".into());
     }
-    match metadata
-        .get("llama.rope.scaling.type")
-        .and_then(Value::as_str)
-    {
-        None | Some("none") => {}
-        Some(kind) => return unsupported(format!("rotary positions scaled as {kind}")),
-    }
     if or("expert_count", 1)? > 1 {
         return unsupported("a mixture of experts".into());
     }
     Ok(config)
 }
 
+/// What positions are divided by, of models that were stretched to a longer context linearly.
+fn position_factor(metadata: &Metadata) -> Result<f64, TextError> {
+    let kind = metadata.get("llama.rope.scaling.type");
+    match kind.map(|kind| kind.as_str().unwrap_or_default()) {
+        Some("none") => return Ok(1.0),
+        // What llama.cpp takes where nothing is said.
+        None | Some("linear") => {}
+        Some(kind) => {
+            return Err(TextError::Unsupported {
+                what: format!("rotary positions scaled as {kind}"),
+            });
+        }
+    }
+    let keys = ["llama.rope.scaling.factor", "llama.rope.scale_linear"];
+    let Some(key) = keys.into_iter().find(|key| metadata.contains_key(*key)) else {
+        return Ok(1.0);
+    };
+    match entry(metadata, key)?.as_f64() {
+        // Not scaled, for llama.cpp too.
+        Some(0.0) => Ok(1.0),
+        _ => within(metadata, key, 1e-3, 1e6),
+    }
+}
+
 fn vocabulary(metadata: &Metadata) -> Result<Vocabulary, TextError> {
     let unsupported = |what: String| TextError::Unsupported { what };
-    match text(metadata, "tokenizer.ggml.model")? {
-        "gpt2" => {}
-        other => return Err(unsupported(format!("a tokenizer of the kind {other}"))),
-    }
-    let splitting = match metadata.get("tokenizer.ggml.pre").and_then(Value::as_str) {
-        // Those that llama.cpp cuts alike.
-        Some("smollm" | "starcoder" | "refact" | "command-r" | "codeshell") => Splitting::Digits,
-        None | Some("gpt-2") => Splitting::Gpt2,
-        Some(other) => return Err(unsupported(format!("a tokenizer that cuts as {other}"))),
-    };
     let tokens = texts(metadata, "tokenizer.ggml.tokens")?;
     if tokens.is_empty() {
         return Err(wrong("tokenizer.ggml.tokens", "is empty"));
@@ -128,11 +179,30 @@ fn vocabulary(metadata: &Metadata) -> Result<Vocabulary, TextError> {
             .collect(),
         Some(_) => return Err(wrong("tokenizer.ggml.token_type", "is no list")),
     };
+    let merging = match text(metadata, "tokenizer.ggml.model")? {
+        "gpt2" => {
+            let name = match metadata.get("tokenizer.ggml.pre") {
+                // As llama.cpp.
+                None => "default",
+                Some(_) => text(metadata, "tokenizer.ggml.pre")?,
+            };
+            let splitting = Splitting::by_name(name)
+                .ok_or_else(|| unsupported(format!("a tokenizer that cuts as {name}")))?;
+            Merging::Ranks {
+                merges: texts(metadata, "tokenizer.ggml.merges")?,
+                splitting,
+            }
+        }
+        "llama" => Merging::Scores {
+            scores: scores(metadata, "tokenizer.ggml.scores")?,
+            space_first: flag(metadata, "tokenizer.ggml.add_space_prefix", true)?,
+        },
+        other => return Err(unsupported(format!("a tokenizer of the kind {other}"))),
+    };
     Ok(Vocabulary {
-        merges: texts(metadata, "tokenizer.ggml.merges")?,
         tokens,
         roles,
-        splitting,
+        merging,
     })
 }
 
@@ -167,10 +237,19 @@ fn size(metadata: &Metadata, key: &str) -> Result<usize, TextError> {
     }
 }
 
-fn positive(metadata: &Metadata, key: &str) -> Result<f64, TextError> {
+/// A list of finite numbers.
+fn scores(metadata: &Metadata, key: &str) -> Result<Vec<f32>, TextError> {
+    let list = entry(metadata, key)?.as_array();
+    let number = |value: &Value| value.as_f64().map(|number| number as f32);
+    list.and_then(|list| list.iter().map(number).collect())
+        .ok_or_else(|| wrong(key, "is no list of numbers"))
+}
+
+/// A number of that range.
+fn within(metadata: &Metadata, key: &str, least: f64, most: f64) -> Result<f64, TextError> {
     let value = entry(metadata, key)?;
     match value.as_f64() {
-        Some(number) if number > 0.0 => Ok(number),
+        Some(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(wrong(key, format!("is {}", shown(value)))),
     }
 }
@@ -183,13 +262,23 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn flag(metadata: &Metadata, key: &str) -> bool {
-    metadata.get(key).and_then(Value::as_bool).unwrap_or(false)
+fn flag(metadata: &Metadata, key: &str, usual: bool) -> Result<bool, TextError> {
+    match metadata.get(key) {
+        None => Ok(usual),
+        Some(value) => {
+            let flag = value.as_bool();
+            flag.ok_or_else(|| wrong(key, format!("is {}", shown(value))))
+        }
+    }
+}
+
+fn token_key(role: &str) -> String {
+    format!("tokenizer.ggml.{role}_token_id")
 }
 
 /// The id of the token with this role.
 fn token(metadata: &Metadata, role: &str, vocab: usize) -> Result<u32, TextError> {
-    let key = format!("tokenizer.ggml.{role}_token_id");
+    let key = token_key(role);
     let value = entry(metadata, &key)?;
     match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) if (id as usize) < vocab => Ok(id),
@@ -222,9 +311,87 @@ mod tests {
         let lm = &config.lm;
         assert_eq!((lm.vocab, lm.width, lm.layers, lm.head_size), (6, 32, 2, 8));
         assert_eq!((lm.heads, lm.kv_heads, lm.context), (4, 2, 64));
-        assert_eq!((config.bos, config.ends), (1, vec![2, 0]));
+        assert_eq!((config.bos, config.ends), (Some(1), vec![2, 0]));
         assert!(!config.bos_in_prompts && config.chat.is_none());
-        assert_eq!(vocabulary.splitting, Splitting::Digits);
+        assert_eq!(config.position_factor, 1.0);
+        let Merging::Ranks { splitting, .. } = vocabulary.merging else {
+            panic!("ranks");
+        };
+        assert_eq!(splitting, Splitting::Digits);
+    }
+
+    fn with(entries: &[(&str, Value)]) -> Result<(TextConfig, Vocabulary), TextError> {
+        let mut metadata = metadata();
+        for (key, value) in entries {
+            match value {
+                Value::Null => metadata.remove(*key),
+                value => metadata.insert((*key).into(), value.clone()),
+            };
+        }
+        read(&metadata)
+    }
+
+    #[test]
+    fn the_first_token_is_needed_only_where_it_is_asked_for() {
+        let bos = "tokenizer.ggml.bos_token_id";
+        let add = "tokenizer.ggml.add_bos_token";
+        let (config, _) = with(&[(bos, Value::Null)]).expect("a model");
+        assert_eq!((config.bos, config.bos_in_prompts), (None, false));
+        let (config, _) = with(&[(add, json!(true))]).expect("a model");
+        assert_eq!((config.bos, config.bos_in_prompts), (Some(1), true));
+        let error = with(&[(bos, Value::Null), (add, json!(true))]).expect_err("no token");
+        assert!(error.to_string().contains(bos), "{error}");
+        // LLaMA 3 begins with it, unless the file says otherwise.
+        let pre = ("tokenizer.ggml.pre", json!("llama-bpe"));
+        let (config, _) = with(&[pre.clone()]).expect("a model");
+        assert!(config.bos_in_prompts);
+        let (config, _) = with(&[pre.clone(), (add, json!(false))]).expect("a model");
+        assert!(!config.bos_in_prompts);
+        let (config, _) = with(&[pre, (bos, Value::Null)]).expect("a model");
+        assert_eq!((config.bos, config.bos_in_prompts), (None, false));
+    }
+
+    #[test]
+    fn sentencepiece_lists_are_read() {
+        let spm = [
+            ("tokenizer.ggml.model", json!("llama")),
+            ("tokenizer.ggml.scores", json!([0, 0, 0, -1.5, -2, -3])),
+            ("tokenizer.ggml.bos_token_id", Value::Null),
+            ("tokenizer.ggml.eos_token_id", Value::Null),
+            ("tokenizer.ggml.merges", Value::Null),
+            ("tokenizer.ggml.pre", Value::Null),
+        ];
+        let (config, vocabulary) = with(&spm).expect("a model");
+        assert_eq!((config.bos, config.bos_in_prompts), (Some(1), true));
+        assert_eq!(config.ends.first(), Some(&2));
+        let Merging::Scores {
+            scores,
+            space_first,
+        } = vocabulary.merging
+        else {
+            panic!("scores");
+        };
+        assert!(space_first && scores[3] == -1.5);
+        for wrong in [Value::Null, json!([0, "a"]), json!([null])] {
+            let mut spm = spm.clone();
+            spm[1].1 = wrong;
+            let error = with(&spm).expect_err("no scores");
+            assert!(error.to_string().contains("scores"), "{error}");
+        }
+    }
+
+    #[test]
+    fn positions_are_scaled_linearly() {
+        let factor = |entries: &[(&str, Value)]| with(entries).expect("a model").0.position_factor;
+        let kind = "llama.rope.scaling.type";
+        let four = ("llama.rope.scaling.factor", json!(4.0));
+        assert_eq!(factor(&[(kind, json!("linear")), four.clone()]), 4.0);
+        assert_eq!(factor(&[four.clone()]), 4.0);
+        assert_eq!(factor(&[("llama.rope.scale_linear", json!(2.0))]), 2.0);
+        assert_eq!(factor(&[(kind, json!("none")), four]), 1.0);
+        for wrong in [json!(-1.0), json!("a"), json!(1e9)] {
+            assert!(with(&[("llama.rope.scaling.factor", wrong)]).is_err());
+        }
     }
 
     #[test]
@@ -232,13 +399,28 @@ mod tests {
         for (key, value, words) in [
             ("general.architecture", json!("gemma"), "gemma"),
             ("general.architecture", json!(1), "general.architecture"),
-            ("tokenizer.ggml.model", json!("llama"), "kind llama"),
-            ("tokenizer.ggml.pre", json!("llama-bpe"), "llama-bpe"),
+            ("tokenizer.ggml.model", json!("bert"), "kind bert"),
+            ("tokenizer.ggml.model", json!("llama"), "scores"),
+            ("tokenizer.ggml.pre", json!("gpt-4o"), "gpt-4o"),
+            ("tokenizer.ggml.pre", json!(3), "tokenizer.ggml.pre"),
             ("tokenizer.ggml.tokens", json!([1]), "list of texts"),
             ("tokenizer.ggml.tokens", json!([]), "is empty"),
             ("tokenizer.ggml.token_type", json!(1), "token_type"),
             ("tokenizer.ggml.bos_token_id", json!(6), "is 6"),
             ("tokenizer.ggml.eos_token_id", json!(-1), "is -1"),
+            ("tokenizer.ggml.eot_token_id", json!(60), "is 60"),
+            // More heads than width: their size would be 0.
+            ("llama.attention.head_count", json!(64), "width of 32"),
+            ("llama.attention.head_count", json!(5), "width of 32"),
+            ("llama.attention.head_count", json!(0), "is 0"),
+            ("llama.attention.key_length", json!(0), "is 0"),
+            ("llama.rope.dimension_count", json!(0), "is 0"),
+            (
+                "llama.attention.layer_norm_rms_epsilon",
+                json!(1e9),
+                "epsilon",
+            ),
+            ("llama.rope.freq_base", json!(1e30), "freq_base"),
             ("llama.block_count", json!(0), "is 0"),
             ("llama.block_count", json!(1u64 << 40), "block_count"),
             ("llama.attention.head_count", json!([4, 4]), "no number"),
@@ -255,7 +437,13 @@ mod tests {
             assert!(message.contains(words), "{key} {value}: {message}");
         }
         let keys: Vec<String> = metadata().keys().cloned().collect();
-        let optional = ["head_count_kv", "freq_base", "pre", "token_type"];
+        let optional = [
+            "head_count_kv",
+            "freq_base",
+            "pre",
+            "token_type",
+            "bos_token_id",
+        ];
         for key in keys {
             let mut wrong = metadata();
             wrong.remove(&key);

@@ -24,10 +24,12 @@ use crate::weights;
 pub struct TextConfig {
     /// Sizes.
     pub lm: LmConfig,
-    /// What a sequence begins with.
-    pub bos: u32,
-    /// Whether prompts begin with it too.
+    /// What a sequence begins with, in models that have such a token.
+    pub bos: Option<u32>,
+    /// Whether prompts begin with it.
     pub bos_in_prompts: bool,
+    /// What positions are divided by, in models that were stretched to a longer context.
+    pub position_factor: f64,
     /// Tokens that end an answer, the usual one first.
     pub ends: Vec<u32>,
     /// How turns are written; none where the model was not made for conversations.
@@ -58,7 +60,7 @@ pub enum TextError {
     },
     /// A model of another kind.
     #[error(
-        "This model uses {what}, which is not supported. Take a model of the LLaMA family with a GPT-2 tokenizer, as SmolLM2."
+        "This model uses {what}, which is not supported. Take a model of the LLaMA family, as LLaMA 3 or SmolLM2."
     )]
     Unsupported {
         /// What it uses.
@@ -94,13 +96,45 @@ impl TextError {
 /// whole wherever it is spelled, and people could write turns of others.
 fn keep_from_people(vocabulary: &mut Vocabulary, config: &TextConfig) {
     let turns = config.chat.iter().flat_map(ChatMl::marks);
-    for id in config.ends.iter().copied().chain([config.bos]).chain(turns) {
+    for id in config.ends.iter().copied().chain(config.bos).chain(turns) {
         let at = id as usize;
         if vocabulary.roles.len() <= at {
             vocabulary.roles.resize(at + 1, Role::Text);
         }
         vocabulary.roles[at] = Role::Mark;
     }
+}
+
+/// The tokenizer that the metadata of a GGUF file describe.
+///
+/// # Errors
+/// Where it is of another kind, or its lists contradict each other.
+pub fn tokenizer(metadata: &Map<String, Value>) -> Result<PlainTokenizer, TextError> {
+    let (config, mut vocabulary) = metadata::read(metadata)?;
+    keep_from_people(&mut vocabulary, &config);
+    Ok(PlainTokenizer::new(vocabulary)?)
+}
+
+/// What the frequencies of the rotary embedding are divided by, none where it is 1: LLaMA 3's factors and a linear one.
+fn rope_divisors<S: TensorSource + ?Sized>(
+    source: &S,
+    config: &TextConfig,
+) -> Result<Vec<f64>, TextError> {
+    let half = config.lm.head_size / 2;
+    let factors = match source.info(keys::ROPE_FACTORS) {
+        None if config.position_factor == 1.0 => return Ok(vec![]),
+        None => vec![1.0; half],
+        Some(_) => source.read(keys::ROPE_FACTORS)?.to_f32()?,
+    };
+    let sound = |factor: &f32| factor.is_finite() && *factor > 0.0;
+    if factors.len() != half || !factors.iter().all(sound) {
+        return Err(TextError::Metadata {
+            key: keys::ROPE_FACTORS.into(),
+            reason: format!("is not {half} positive numbers"),
+        });
+    }
+    let divisors = factors.into_iter().map(f64::from);
+    Ok(divisors.map(|f| f * config.position_factor).collect())
 }
 
 impl TextModel {
@@ -122,6 +156,7 @@ impl TextModel {
         }
         let tokenizer = PlainTokenizer::new(vocabulary)?;
         let lm = config.lm.init(None, device).alone();
+        let lm = lm.with_rope_divisors(rope_divisors(source, &config)?);
         let plan = check(source.tensors(), &weights::parameters(&lm), &keys::gguf()?)?;
         let heads = (config.lm.heads, config.lm.kv_heads);
         let lm = weights::load(lm, device, |name| {
@@ -169,7 +204,7 @@ impl TextModel {
     }
 
     fn start(&self) -> Vec<u32> {
-        let bos = self.config.bos_in_prompts.then_some(self.config.bos);
+        let bos = self.config.bos.filter(|_| self.config.bos_in_prompts);
         bos.into_iter().collect()
     }
 
@@ -177,7 +212,10 @@ impl TextModel {
         Rules {
             context: self.config.lm.context,
             vocab: self.config.lm.vocab,
-            bos: self.config.bos,
+            // The end of the text before, as GPT-2 has it.
+            bos: (self.config.bos)
+                .or(self.config.ends.first().copied())
+                .unwrap_or_default(),
             ends: self.config.ends.clone(),
             pictures: None,
         }
@@ -211,7 +249,7 @@ impl TextModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::Splitting;
+    use crate::tokenizer::{Merging, Splitting};
 
     #[test]
     fn people_cannot_write_turns() {
@@ -244,13 +282,16 @@ mod tests {
                 tokens: tokens.clone(),
                 // As of files without the list.
                 roles: if role == Role::Text { vec![] } else { roles },
-                merges: vec![],
-                splitting: Splitting::Gpt2,
+                merging: Merging::Ranks {
+                    merges: vec![],
+                    splitting: Splitting::Gpt2,
+                },
             };
             let config = TextConfig {
                 lm: lm.clone(),
-                bos: id("<|im_start|>").expect("a token"),
+                bos: Some(id("<|im_start|>").expect("a token")),
                 bos_in_prompts: false,
+                position_factor: 1.0,
                 ends: ends.clone(),
                 chat: Some(chat.clone()),
             };

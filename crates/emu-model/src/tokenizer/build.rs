@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use emu_pack::FileKind;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+use super::check::check;
 use super::pieces::{Piece, Pieces};
 use super::sentencepiece::WORD_MARK;
 use super::special::{Roles, SpecialTokens, names};
@@ -26,6 +28,8 @@ pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<EmuTokenizer
             max_bytes: MAX_FILE_BYTES,
         });
     }
+    // What is no JSON for another reason is told with the place.
+    TokenizerError::refuse_others(bytes, &[FileKind::Json, FileKind::Text, FileKind::Empty])?;
     let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Json {
         reason: e.to_string(),
     })?;
@@ -68,13 +72,30 @@ pub(super) fn from_value(
             id.ok_or_else(|| damaged("an id is outside the vocabulary"))?,
         );
     }
+    check(&json, &ids)?;
     add_specials(&mut json, &ids, add)?;
+    // Texts are encoded whole, and batches padded here.
+    json["truncation"] = Value::Null;
+    json["padding"] = Value::Null;
     let bytes = serde_json::to_vec(&json).map_err(|e| TokenizerError::Json {
         reason: e.to_string(),
     })?;
     let model = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Json {
         reason: e.to_string(),
     })?;
+
+    for token in json["added_tokens"].as_array().into_iter().flatten() {
+        let content = token["content"].as_str().unwrap_or_default();
+        // The library numbers tokens itself, whatever the file says.
+        let given = model.token_to_id(content).map(u64::from);
+        if !content.is_empty() && given != token["id"].as_u64() {
+            return Err(damaged(&format!(
+                "the added token {content:?} has the id {} where the next is {}",
+                token["id"],
+                given.map_or_else(|| "none".to_owned(), |id| id.to_string())
+            )));
+        }
+    }
 
     let specials = resolve(&model)?;
     let mut pieces = Pieces::default();
@@ -94,7 +115,7 @@ pub(super) fn from_value(
 }
 
 /// Every node of a component, sequences opened.
-fn nodes<'a>(component: &'a Value, list: &str) -> Vec<&'a Value> {
+pub(super) fn nodes<'a>(component: &'a Value, list: &str) -> Vec<&'a Value> {
     match component.get(list).and_then(Value::as_array) {
         Some(inner) => inner.iter().collect(),
         None => vec![component],
@@ -153,16 +174,18 @@ fn add_specials(
     };
     let mut next = ids
         .values()
-        .map(|id| u64::from(*id) + 1)
-        .chain(added.iter().filter_map(|t| Some(t["id"].as_u64()? + 1)))
+        .map(|id| u64::from(*id))
+        .chain(added.iter().filter_map(|t| t["id"].as_u64()))
+        .map(|id| id.saturating_add(1))
         .max()
         .unwrap_or(0);
     for name in names_in_order() {
         let id = match find(&added, name) {
             Some(id) => id,
             None if add.is_some_and(|roles| roles.added().contains(&name)) => {
-                next += 1;
-                next - 1
+                let id = next;
+                next = next.saturating_add(1);
+                id
             }
             None => continue,
         };

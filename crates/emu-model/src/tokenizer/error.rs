@@ -1,5 +1,7 @@
 //! What can be wrong with a tokenizer file, a text or a prompt.
 
+use emu_pack::{FileKind, WrongKind};
+
 /// An error of the tokenizer, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +15,12 @@ pub enum TokenizerError {
         bytes: usize,
         /// The limit in force.
         max_bytes: usize,
+    },
+    /// A file of another kind.
+    #[error("The tokenizer file {kind}.")]
+    WrongFile {
+        /// What it is.
+        kind: WrongKind,
     },
     /// Not a `tokenizer.json`.
     #[error("The tokenizer.json cannot be read: {reason}. Use the file that came with the model.")]
@@ -103,10 +111,22 @@ pub enum TokenizerError {
 }
 
 impl TokenizerError {
+    /// Refuses a file of a known kind that is none of `wanted`.
+    pub(super) fn refuse_others(bytes: &[u8], wanted: &[FileKind]) -> Result<(), Self> {
+        match FileKind::of(bytes) {
+            FileKind::Unknown => Ok(()),
+            kind if wanted.contains(&kind) => Ok(()),
+            kind => Err(Self::WrongFile {
+                kind: kind.refused(),
+            }),
+        }
+    }
+
     /// A short name of the kind of error that stays the same between versions.
     pub fn code(&self) -> &'static str {
         match self {
             Self::FileTooLarge { .. } => "tokenizer-too-large",
+            Self::WrongFile { kind } => kind.code(),
             Self::Json { .. } | Self::SentencePiece { .. } => "tokenizer-damaged",
             Self::Unsupported { .. } => "tokenizer-unsupported",
             Self::MissingSpecial { .. } => "tokenizer-special",

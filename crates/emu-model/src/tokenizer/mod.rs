@@ -6,6 +6,7 @@
 //! that around a Hugging Face `tokenizers` model, which encodes the segments.
 
 mod build;
+mod check;
 mod error;
 mod pieces;
 mod plain;
@@ -13,6 +14,7 @@ mod prompt;
 mod protobuf;
 mod sentencepiece;
 mod special;
+mod splitting;
 
 #[cfg(test)]
 mod tests;
@@ -23,11 +25,12 @@ use tokenizers::Tokenizer;
 
 pub use error::TokenizerError;
 pub use pieces::DecodeStream;
-pub use plain::{PlainTokenizer, Role, Splitting, Vocabulary};
+pub use plain::{Merging, PlainTokenizer, Role, Vocabulary};
 pub use prompt::{
     IMAGE_MARK, PromptText, RELEASED_MARK, Span, expand_pictures, instruct_prompt, picture_block,
 };
 pub use special::{Roles, SpecialTokens, names};
+pub use splitting::Splitting;
 
 use pieces::{Pieces, Writer};
 use special::{Control, Controls, Cutter, Segment};

@@ -1,29 +1,21 @@
-//! The tokenizer of a language model alone: byte-level BPE as GPT-2's, from the lists that a model file holds.
+//! The tokenizer of a language model alone, from the lists that a model file holds: byte-level BPE as GPT-2's, or
+//! SentencePiece's as LLaMA's.
 //!
 //! Unlike [`EmuTokenizer`](super::EmuTokenizer) it knows no pictures, adds no token of its own and strips no white
 //! space around special tokens.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokenizers::Tokenizer;
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence};
 
 use super::build::Spelling;
+use super::check::merge_fits;
 use super::pieces::{Piece, Pieces, Writer};
-use super::{DecodeStream, MAX_TEXT_BYTES, TokenizerError};
-
-/// How a text is cut before merges apply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Splitting {
-    /// At words, numbers and white space.
-    Gpt2,
-    /// The same, and every digit by itself.
-    Digits,
-}
+use super::sentencepiece::{MAX_PIECE_BYTES, WORD_MARK, merges as merges_of_scores};
+use super::{DecodeStream, MAX_TEXT_BYTES, Splitting, TokenizerError};
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +28,34 @@ pub enum Role {
     Whole,
 }
 
+/// What leads from a text to pieces.
+#[derive(Debug, Clone)]
+pub enum Merging {
+    /// Byte-level BPE: pieces are spelled in GPT-2's alphabet of bytes.
+    Ranks {
+        /// Pairs of pieces with a space between them, the first to apply first.
+        merges: Vec<String>,
+        /// How a text is cut before.
+        splitting: Splitting,
+    },
+    /// SentencePiece's BPE: pieces have a word mark for a space, and the pair of the best score is merged first.
+    Scores {
+        /// Of each token.
+        scores: Vec<f32>,
+        /// Whether a text gets a space in front.
+        space_first: bool,
+    },
+}
+
 /// The lists that make a tokenizer.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
-    /// Spellings by id, in GPT-2's alphabet of bytes.
+    /// Spellings by id.
     pub tokens: Vec<String>,
     /// What each token is; [`Role::Text`] for those beyond the list.
     pub roles: Vec<Role>,
-    /// Pairs of pieces with a space between them, the first to apply first.
-    pub merges: Vec<String>,
-    /// How a text is cut.
-    pub splitting: Splitting,
+    /// What makes pieces of a text.
+    pub merging: Merging,
 }
 
 /// A tokenizer without pictures. Clones share their tables.
@@ -80,26 +89,32 @@ impl PlainTokenizer {
     /// A tokenizer of these lists.
     ///
     /// # Errors
-    /// Where a merge is no pair, or one of pieces that the vocabulary lacks.
+    /// Where a merge is no pair, or one of pieces that the vocabulary lacks; where a SentencePiece vocabulary lacks a byte.
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
         let Vocabulary {
             tokens,
             roles,
-            merges,
-            splitting,
+            merging,
         } = vocabulary;
-        let vocab: Vocab = tokens.iter().cloned().zip(0u32..).collect();
-        let merges = merges
-            .into_iter()
-            .map(|merge| pair(&merge, &vocab))
-            .collect::<Result<Vec<_>, _>>()?;
+        let role = |id: usize| roles.get(id).copied().unwrap_or(Role::Text);
+        let model = match &merging {
+            Merging::Ranks { merges, splitting } => byte_level(&tokens, role, merges, *splitting)?,
+            Merging::Scores {
+                scores,
+                space_first,
+            } => sentencepiece(&tokens, role, scores, *space_first)?,
+        };
+        let (spelling, drops_first_space) = match merging {
+            Merging::Ranks { .. } => (Spelling::ByteLevel, false),
+            Merging::Scores { space_first, .. } => (Spelling::WordMarks, space_first),
+        };
         let (mut pieces, mut special) = (Pieces::default(), Vec::new());
         for (id, token) in (0..).zip(&tokens) {
-            let role = roles.get(id as usize).copied().unwrap_or(Role::Text);
+            let role = role(id as usize);
             pieces.set(
                 id,
                 match role {
-                    Role::Text => Spelling::ByteLevel.piece(token, false),
+                    Role::Text => spelling.piece(token, drops_first_space),
                     // Not for people.
                     Role::Mark => Piece::default(),
                     Role::Whole => Piece {
@@ -118,17 +133,6 @@ impl PlainTokenizer {
         }
         // Stable: of equally long ones, the lower id stays in front.
         special.sort_by_key(|special| std::cmp::Reverse(special.spelling.len()));
-
-        let failed = |e: tokenizers::Error| TokenizerError::Model {
-            reason: e.to_string(),
-        };
-        let bpe = BPE::builder().vocab_and_merges(vocab, merges).build();
-        let mut model = Tokenizer::new(bpe.map_err(failed)?);
-        let words: PreTokenizerWrapper = ByteLevel::new(false, false, true).into();
-        model.with_pre_tokenizer(Some(match splitting {
-            Splitting::Gpt2 => words,
-            Splitting::Digits => Sequence::new(vec![Digits::new(true).into(), words]).into(),
-        }));
         Ok(Self {
             inner: Arc::new(Inner {
                 model,
@@ -145,7 +149,10 @@ impl PlainTokenizer {
 
     /// The id of a token as the vocabulary spells it.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.inner.model.token_to_id(token)
+        let special = self.inner.special.iter().find(|s| s.spelling == token);
+        special
+            .map(|special| special.id)
+            .or_else(|| self.inner.model.token_to_id(token))
     }
 
     /// Token ids of a text in which marks mean nothing: what a user wrote.
@@ -225,20 +232,100 @@ impl PlainTokenizer {
     }
 }
 
-/// The two pieces of a merge. The library would panic where what they make is longer than any token.
-fn pair(merge: &str, vocab: &Vocab) -> Result<(String, String), TokenizerError> {
-    let found = merge.split_once(' ').filter(|(left, right)| {
-        let made = format!("{left}{right}");
-        [left, right, made.as_str()]
-            .iter()
-            .all(|piece| vocab.contains_key(*piece))
-    });
-    match found {
-        Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
-        None => Err(TokenizerError::Model {
-            reason: format!("the merge {merge:?} is no pair of its tokens that makes a third"),
-        }),
+fn failed(reason: impl std::fmt::Display) -> TokenizerError {
+    TokenizerError::Model {
+        reason: reason.to_string(),
     }
+}
+
+/// The tokens that texts are made of: nothing that people write becomes a mark.
+fn texts(tokens: &[String], role: impl Fn(usize) -> Role) -> Vocab {
+    let ids = tokens.iter().cloned().zip(0u32..);
+    ids.filter(|(_, id)| role(*id as usize) != Role::Mark)
+        .collect()
+}
+
+/// GPT-2's kind.
+fn byte_level(
+    tokens: &[String],
+    role: impl Fn(usize) -> Role,
+    merges: &[String],
+    splitting: Splitting,
+) -> Result<Tokenizer, TokenizerError> {
+    let (vocab, all) = (
+        texts(tokens, role),
+        tokens.iter().map(String::as_str).collect::<HashSet<_>>(),
+    );
+    let mut pairs = Vec::with_capacity(merges.len());
+    for merge in merges {
+        let pair = merge.split_once(' ');
+        let pair = pair.filter(|pair| merge_fits(*pair, |piece| all.contains(piece)).is_ok());
+        let (left, right) = pair.ok_or_else(|| {
+            failed(format!(
+                "the merge {merge:?} is no pair of its tokens that makes a third"
+            ))
+        })?;
+        // One of a mark is left out with it.
+        if merge_fits((left, right), |piece| vocab.contains_key(piece)).is_ok() {
+            pairs.push((left.to_owned(), right.to_owned()));
+        }
+    }
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocab, pairs)
+        .ignore_merges(splitting.takes_whole_words());
+    let mut model = Tokenizer::new(bpe.build().map_err(failed)?);
+    model.with_pre_tokenizer(Some(splitting.pre_tokenizer()?));
+    Ok(model)
+}
+
+/// LLaMA's kind.
+fn sentencepiece(
+    tokens: &[String],
+    role: impl Fn(usize) -> Role + Clone,
+    scores: &[f32],
+    space_first: bool,
+) -> Result<Tokenizer, TokenizerError> {
+    if scores.len() != tokens.len() {
+        return Err(failed(format!(
+            "it has {} scores for {} tokens",
+            scores.len(),
+            tokens.len()
+        )));
+    }
+    let longest = tokens.iter().map(String::len).max().unwrap_or(0);
+    if longest > MAX_PIECE_BYTES {
+        return Err(failed(format!("a piece has {longest} bytes")));
+    }
+    let vocab = texts(tokens, &role);
+    let bytes: Vec<String> = (0..=u8::MAX)
+        .map(|byte| format!("<0x{byte:02X}>"))
+        .collect();
+    if let Some(lacking) = bytes.iter().find(|byte| !vocab.contains_key(*byte)) {
+        return Err(TokenizerError::Unsupported {
+            feature: format!("a SentencePiece vocabulary without the byte {lacking}"),
+        });
+    }
+    let scored = tokens.iter().zip(scores).enumerate();
+    let scored = scored.filter(|(id, (token, _))| {
+        let byte = token.starts_with("<0x") && bytes.contains(token);
+        role(*id) == Role::Text && !token.is_empty() && !byte
+    });
+    let merges = merges_of_scores(scored.map(|(id, (token, score))| (id, token.as_str(), *score)));
+    let merges = merges
+        .into_iter()
+        .map(|(left, right)| (left.to_owned(), right.to_owned()))
+        .collect();
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .byte_fallback(true);
+    let mut model = Tokenizer::new(bpe.build().map_err(failed)?);
+    let escape: NormalizerWrapper = Replace::new(" ", WORD_MARK).map_err(failed)?.into();
+    let normalizer: NormalizerWrapper = match space_first {
+        true => Sequence::new(vec![Prepend::new(WORD_MARK.into()).into(), escape]).into(),
+        false => escape,
+    };
+    model.with_normalizer(Some(normalizer)).map_err(failed)?;
+    Ok(model)
 }
 
 #[cfg(test)]
@@ -256,11 +343,11 @@ mod tests {
         let mut roles = vec![Role::Text; tokens.len()];
         roles[258] = Role::Mark;
         roles[259] = Role::Whole;
+        let merges = ["1 2", "\u{120} a"].map(str::to_owned).to_vec();
         Vocabulary {
             tokens,
             roles,
-            merges: ["1 2", "\u{120} a"].map(str::to_owned).to_vec(),
-            splitting,
+            merging: Merging::Ranks { merges, splitting },
         }
     }
 
@@ -313,9 +400,125 @@ mod tests {
     fn lists_that_do_not_fit_are_refused() {
         for merge in ["12", " a", "a ", "zz a", "<|end|> <|end|>"] {
             let mut wrong = vocabulary(Splitting::Gpt2);
-            wrong.merges.push(merge.into());
+            let Merging::Ranks { merges, .. } = &mut wrong.merging else {
+                panic!("ranks");
+            };
+            merges.push(merge.into());
             let error = PlainTokenizer::new(wrong).expect_err(merge);
             assert_eq!(error.code(), "tokenizer-failed", "{merge}: {error}");
+        }
+    }
+
+    /// Ids of texts by llama.cpp, for vocabularies whose merges cross every cut.
+    #[test]
+    fn every_kind_gives_the_ids_of_llama_cpp() {
+        #[derive(serde::Deserialize)]
+        struct Lists {
+            tokens: Vec<String>,
+            types: Vec<u8>,
+            #[serde(default)]
+            merges: Vec<String>,
+            #[serde(default)]
+            scores: Vec<f32>,
+            ids: std::collections::BTreeMap<String, Vec<Vec<u32>>>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Fixture {
+            texts: Vec<String>,
+            bpe: Lists,
+            spm: Lists,
+        }
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/fixtures/gguf/tokenizers.json"
+        );
+        let fixture = std::fs::read(path).expect("the fixture");
+        let Fixture { texts, bpe, spm } = serde_json::from_slice(&fixture).expect("lists");
+        let mut kinds = 0;
+        for (lists, is_bpe) in [(&bpe, true), (&spm, false)] {
+            let role = |kind: &u8| match kind {
+                2 | 3 => Role::Mark,
+                4 => Role::Whole,
+                _ => Role::Text,
+            };
+            for (kind, ids) in &lists.ids {
+                let merging = match is_bpe {
+                    true => Merging::Ranks {
+                        merges: lists.merges.clone(),
+                        splitting: Splitting::by_name(kind).expect("a kind"),
+                    },
+                    false => Merging::Scores {
+                        scores: lists.scores.clone(),
+                        space_first: kind == "prefix",
+                    },
+                };
+                let tokenizer = PlainTokenizer::new(Vocabulary {
+                    tokens: lists.tokens.clone(),
+                    roles: lists.types.iter().map(role).collect(),
+                    merging,
+                });
+                let tokenizer = tokenizer.expect("a tokenizer");
+                assert_eq!(ids.len(), texts.len());
+                for (text, ids) in texts.iter().zip(ids) {
+                    assert_eq!(
+                        &tokenizer.encode(text).expect("ids"),
+                        ids,
+                        "{kind}: {text:?}"
+                    );
+                    assert_eq!(&tokenizer.decode(ids).expect("a text"), text, "{kind}");
+                }
+                kinds += 1;
+            }
+        }
+        assert_eq!(kinds, 8);
+    }
+
+    #[test]
+    fn whole_words_and_merges_make_no_marks() {
+        // A mark that a word spells, and one that a merge would make.
+        for (spelling, merge) in [("stop", None), ("no", Some("n o")), ("\u{120}no", None)] {
+            for splitting in [Splitting::Llama3, Splitting::Gpt2] {
+                let mut vocabulary = vocabulary(splitting);
+                vocabulary.tokens[258] = spelling.into();
+                let Merging::Ranks { merges, .. } = &mut vocabulary.merging else {
+                    panic!("ranks");
+                };
+                merges.extend(merge.map(str::to_owned));
+                let tokenizer = PlainTokenizer::new(vocabulary).expect("a tokenizer");
+                let ids = tokenizer.encode("stop no no").expect("ids");
+                assert!(!ids.contains(&258), "{spelling}: {ids:?}");
+                assert_eq!(tokenizer.decode(&ids).expect("a text"), "stop no no");
+                assert_eq!(tokenizer.token_to_id(spelling), Some(258));
+            }
+        }
+    }
+
+    #[test]
+    fn sentencepiece_lists_that_do_not_fit_are_refused() {
+        let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+        let tokens: Vec<String> = ["<unk>", "<s>", "s>", "<", "\u{2581}"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(bytes)
+            .collect();
+        let vocabulary = |tokens: Vec<String>, scores: usize| Vocabulary {
+            roles: vec![Role::Mark, Role::Mark],
+            tokens,
+            merging: Merging::Scores {
+                scores: vec![0.0; scores],
+                space_first: true,
+            },
+        };
+        let count = tokens.len();
+        let tokenizer = PlainTokenizer::new(vocabulary(tokens.clone(), count)).expect("sound");
+        // What a user wrote makes no mark, though its parts are pieces.
+        assert!(!tokenizer.encode("<s>").expect("ids").contains(&1));
+        for (tokens, scores) in [
+            (tokens.clone(), count - 1),
+            (tokens[..count - 1].to_vec(), count - 1),
+            ([&tokens[..], &["x".repeat(2000)]].concat(), count + 1),
+        ] {
+            assert!(PlainTokenizer::new(vocabulary(tokens, scores)).is_err());
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use emu_pack::FileKind;
 use serde_json::{Map, Value as Json, json};
 
 use super::protobuf::{Fields, Malformed, Value};
@@ -16,7 +17,7 @@ use super::{MAX_FILE_BYTES, TokenizerError, names};
 /// More pieces than any vocabulary has.
 const MAX_PIECES: usize = 1 << 20;
 /// Longer than any piece.
-const MAX_PIECE_BYTES: usize = 1 << 10;
+pub(super) const MAX_PIECE_BYTES: usize = 1 << 10;
 /// SentencePiece's stand-in for a space.
 pub(super) const WORD_MARK: &str = "\u{2581}";
 
@@ -79,9 +80,29 @@ pub(super) fn to_tokenizer_json(bytes: &[u8]) -> Result<Json, TokenizerError> {
             max_bytes: MAX_FILE_BYTES,
         });
     }
+    TokenizerError::refuse_others(bytes, &[FileKind::Text, FileKind::Empty])?;
     let model = read_model(bytes)?;
     model.check()?;
     model.to_json()
+}
+
+/// The merges by rank, as pairs of pieces, of the pieces of texts with their ids and scores.
+pub(super) fn merges<'a>(
+    pieces: impl Iterator<Item = (usize, &'a str, f32)> + Clone,
+) -> Vec<(&'a str, &'a str)> {
+    let ids: HashMap<&str, usize> = pieces.clone().map(|(id, text, _)| (text, id)).collect();
+    let mut merges: Vec<Merge<'_>> = Vec::new();
+    for (_, text, score) in pieces {
+        for (at, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(at);
+            if let (Some(left_id), Some(right_id)) = (ids.get(left), ids.get(right)) {
+                merges.push((score, (*left_id, *right_id), (left, right)));
+            }
+        }
+    }
+    // ties by ids, as in the files that transformers writes
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    merges.into_iter().map(|merge| merge.2).collect()
 }
 
 fn read_model(bytes: &[u8]) -> Result<Model, TokenizerError> {
@@ -223,27 +244,12 @@ impl Model {
 
     /// The merges by rank, as pairs of pieces.
     fn merges(&self) -> Vec<(&str, &str)> {
-        let normal = || {
-            self.pieces
-                .iter()
-                .enumerate()
+        let pieces = self.pieces.iter().enumerate();
+        merges(
+            pieces
                 .filter(|(_, p)| p.kind == Kind::Normal)
-        };
-        let ids: HashMap<&str, usize> = normal()
-            .map(|(id, piece)| (piece.text.as_str(), id))
-            .collect();
-        let mut merges: Vec<Merge<'_>> = Vec::new();
-        for (_, piece) in normal() {
-            for (at, _) in piece.text.char_indices().skip(1) {
-                let (left, right) = piece.text.split_at(at);
-                if let (Some(left_id), Some(right_id)) = (ids.get(left), ids.get(right)) {
-                    merges.push((piece.score, (*left_id, *right_id), (left, right)));
-                }
-            }
-        }
-        // ties by ids, as in the files that transformers writes
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        merges.into_iter().map(|merge| merge.2).collect()
+                .map(|(id, p)| (id, p.text.as_str(), p.score)),
+        )
     }
 
     fn to_json(&self) -> Result<Json, TokenizerError> {

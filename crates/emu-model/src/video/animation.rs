@@ -1,8 +1,7 @@
 //! Frames of GIF and WebP animations.
 
-use super::webp::Animation;
 use super::{Picker, VideoError, VideoFrames, sample_pictures};
-use crate::image::{GifFrames, Limits};
+use crate::image::{Format, GifFrames, Limits, WebPFrames, orientation, upright};
 
 /// Counts the frames first, which decodes none of them, then composes them up to the last one wanted.
 pub(super) fn sample_gif(
@@ -29,13 +28,14 @@ pub(super) fn sample_webp(
     wanted: usize,
     limits: &Limits,
 ) -> Result<VideoFrames, VideoError> {
-    let Some(mut animation) = Animation::read(bytes, limits)? else {
+    let Some(mut animation) = WebPFrames::read(bytes, limits)? else {
         return sample_pictures(&[bytes], wanted, limits);
     };
+    let turn = orientation(Format::WebP, bytes);
     let mut picker = Picker::new(animation.frames(), wanted)?;
     let mut index = 0;
     while picker.next().is_some() && animation.step()? {
-        picker.take(index, || Ok(animation.picture()))?;
+        picker.take(index, || Ok(upright(animation.picture(), turn)))?;
         index += 1;
     }
     picker.finish()

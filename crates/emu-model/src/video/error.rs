@@ -20,7 +20,7 @@ pub enum VideoError {
     },
     /// Not a kind of file that is read.
     #[error(
-        "This kind of video file ({container}) is not supported. Convert it to MP4 with H.264, GIF or WebP."
+        "This kind of video file ({container}) is not supported. Convert it to MP4 with H.264, GIF or WebP, for example with `ffmpeg -i INPUT -c:v libx264 -pix_fmt yuv420p OUTPUT.mp4`."
     )]
     UnsupportedContainer {
         /// What it seems to be.
@@ -28,7 +28,7 @@ pub enum VideoError {
     },
     /// The file is read, its pictures are not.
     #[error(
-        "This video is coded as {codec}, which is not supported. Convert it to H.264 (profile high or below, 8-bit 4:2:0)."
+        "This video is coded as {codec}, which is not supported. Convert it to H.264 (profile high or below, 8-bit 4:2:0, not interlaced), for example with `ffmpeg -i INPUT -c:v libx264 -profile:v high -pix_fmt yuv420p OUTPUT.mp4`."
     )]
     UnsupportedCodec {
         /// The codec's name or four-letter code.
@@ -49,6 +49,12 @@ pub enum VideoError {
         /// The limit in force.
         max_bytes: usize,
     },
+    /// More pictures than are read.
+    #[error("This video has more than {max_frames} frames. Cut it to the part that is meant.")]
+    TooManyFrames {
+        /// The limit in force.
+        max_frames: usize,
+    },
     /// A frame cannot be used.
     #[error(transparent)]
     Frame(#[from] ImageError),
@@ -64,7 +70,7 @@ impl VideoError {
             Self::UnsupportedContainer { .. } => "video-format",
             Self::UnsupportedCodec { .. } => "video-codec",
             Self::NoDecoder => "video-no-decoder",
-            Self::TooManyBytes { .. } => "video-too-large",
+            Self::TooManyBytes { .. } | Self::TooManyFrames { .. } => "video-too-large",
             Self::Frame(error) => error.code(),
         }
     }

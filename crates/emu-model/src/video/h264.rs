@@ -5,7 +5,7 @@ use openh264::formats::YUVSource;
 
 use super::mp4::Track;
 use super::{Picker, VideoError, VideoFrames};
-use crate::image::{Limits, RgbImage};
+use crate::image::{Limits, RgbImage, upright};
 
 fn damaged(error: openh264::Error) -> VideoError {
     VideoError::Damaged {
@@ -21,6 +21,7 @@ pub(super) fn sample(
     limits: &Limits,
 ) -> Result<VideoFrames, VideoError> {
     let mut picker = Picker::new(track.samples.len(), wanted)?;
+    let show = |frame: &DecodedYUV<'_>| Ok(upright(to_rgb(frame, limits)?, track.orientation));
     let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
     while let Some(next) = picker.next() {
         let start = track.keyframe(next);
@@ -42,13 +43,13 @@ pub(super) fn sample(
                     .map_err(damaged)?;
                 fed += 1;
                 if let Some(frame) = frame {
-                    picker.take(shown, || to_rgb(&frame, limits))?;
+                    picker.take(shown, || show(&frame))?;
                     shown += 1;
                 }
                 continue;
             }
             for frame in decoder.flush_remaining().map_err(damaged)? {
-                picker.take(shown, || to_rgb(&frame, limits))?;
+                picker.take(shown, || show(&frame))?;
                 shown += 1;
             }
             if picker

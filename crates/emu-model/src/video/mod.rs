@@ -1,22 +1,27 @@
 //! Videos as the few frames that the model sees.
 //!
 //! The released code shows eight frames of a video, each as a picture of its own ([`sample_offsets`] has its rule).
-//! Read are MP4 files with H.264 (feature `video`, native only), GIF and WebP animations, and frames that are already
-//! pictures. Frames that nobody will see are decoded only where later ones depend on them.
+//! Read are MP4 files with H.264 (feature `video`, native only; fragmented or not, turned as they say), GIF and WebP
+//! animations, and frames that are already pictures. Frames that nobody will see are decoded only where later ones depend on them.
 
 mod animation;
+mod container;
 mod error;
 #[cfg(all(feature = "video", not(target_family = "wasm")))]
 mod h264;
+#[cfg_attr(
+    not(all(feature = "video", not(target_family = "wasm"))),
+    allow(dead_code)
+)]
 mod mp4;
-mod webp;
 
 #[cfg(test)]
 mod tests;
 
+pub use container::Container;
 pub use error::VideoError;
 
-use crate::image::{Format, Limits, RgbImage, decode};
+use crate::image::{Format, ImageError, Limits, RgbImage, decode, refusal};
 
 /// Frames that the released code shows of a video.
 pub const FRAMES_PER_VIDEO: usize = 8;
@@ -73,16 +78,14 @@ pub fn sample_frames(
             max_bytes: limits.max_bytes,
         });
     }
-    if mp4::is_mp4(bytes) {
+    if Container::of(bytes) == Some(Container::Mp4) {
         return sample_mp4(bytes, wanted, limits);
     }
     match Format::of(bytes) {
         Some(Format::Gif) => animation::sample_gif(bytes, wanted, limits),
         Some(Format::WebP) => animation::sample_webp(bytes, wanted, limits),
         Some(_) => sample_pictures(&[bytes], wanted, limits),
-        None => Err(VideoError::UnsupportedContainer {
-            container: container_name(bytes),
-        }),
+        None => Err(unsupported(bytes)),
     }
 }
 
@@ -106,25 +109,20 @@ fn sample_mp4(bytes: &[u8], wanted: usize, limits: &Limits) -> Result<VideoFrame
 }
 
 #[cfg(not(all(feature = "video", not(target_family = "wasm"))))]
-fn sample_mp4(bytes: &[u8], wanted: usize, limits: &Limits) -> Result<VideoFrames, VideoError> {
-    let track = mp4::Track::read(bytes)?;
-    let offsets = sample_offsets(track.samples.len(), wanted);
-    let first = offsets.first().and_then(|at| track.annex_b(*at).ok());
-    // everything but the decoder itself is there
-    let _ = (track.keyframe(0), track.parameter_sets(), first, limits);
+fn sample_mp4(bytes: &[u8], _wanted: usize, _limits: &Limits) -> Result<VideoFrames, VideoError> {
+    mp4::Track::read(bytes)?;
     Err(VideoError::NoDecoder)
 }
 
-/// What a file that is not read might be, for the error.
-fn container_name(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [0x1a, 0x45, 0xdf, 0xa3, ..] => "Matroska or WebM",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', ..] => "AVI",
-        [b'F', b'L', b'V', ..] => "FLV",
-        [0, 0, 1, 0xb3 | 0xba, ..] => "MPEG program stream",
-        [0x47, ..] => "MPEG transport stream",
-        _ => "unknown",
-    }
+/// Why a file that is not read is refused: what it might be, or that it is not the file that was meant.
+fn unsupported(bytes: &[u8]) -> VideoError {
+    let container = match (Container::of(bytes), refusal(bytes)) {
+        (Some(container), _) => container.name(),
+        (None, ImageError::OtherFormat { what, .. }) => what,
+        (None, ImageError::UnsupportedFormat) => "unknown",
+        (None, other) => return other.into(),
+    };
+    VideoError::UnsupportedContainer { container }
 }
 
 /// Collects the wanted frames of a stream.

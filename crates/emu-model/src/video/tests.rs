@@ -61,7 +61,7 @@ fn animations_give_pillows_frames() {
 #[test]
 fn translucent_webp_frames_are_blended() {
     let sheet = decode(
-        &fixture("images/translucent.webp.rgb.png"),
+        &fixture("images/translucent.webp.white.png"),
         &Limits::default(),
     )
     .unwrap();
@@ -84,7 +84,10 @@ fn damaged_webp_animations_never_panic() {
         if at > 30 && at < whole.len() - 8 {
             let error = sample_frames(&whole[..at], 8, &Limits::default()).unwrap_err();
             assert!(
-                matches!(error, VideoError::Truncated | VideoError::NoFrames),
+                matches!(
+                    error,
+                    VideoError::Frame(ImageError::Truncated { .. }) | VideoError::NoFrames
+                ),
                 "{at} bytes: {error}"
             );
         }
@@ -206,13 +209,29 @@ fn other_containers_are_named() {
         (&b"\x1a\x45\xdf\xa3...."[..], "Matroska or WebM"),
         (b"RIFF....AVI ", "AVI"),
         (b"hello", "unknown"),
-        (b"\0\0\0\x14ftypavif........", "an AVIF or HEIC picture"),
+        (b"\0\0\0\x14ftypavif........", "an AVIF picture"),
+        (b"%PDF-1.4", "a PDF document"),
+        (
+            b"\0\0\0\x08styp\0\0\0\x08moof",
+            "a segment of an MP4, without the part that comes first",
+        ),
     ] {
         let error = sample_frames(bytes, 8, &Limits::default()).unwrap_err();
         assert!(
             matches!(error, VideoError::UnsupportedContainer { container } if container == name),
             "{error}"
         );
+    }
+    for (bytes, code) in [
+        (&b""[..], "image-empty"),
+        (b"<html>", "image-web-page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "image-lfs-pointer",
+        ),
+    ] {
+        let error = sample_frames(bytes, 8, &Limits::default()).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
     }
     let limits = Limits {
         max_bytes: 10,
@@ -288,9 +307,121 @@ fn videos_cut_short_are_errors() {
     }
 }
 
+/// The file with the matrix of its track, or of the whole film, replaced: a, b, c, d.
+fn turned(file: &[u8], header: &[u8; 4], [a, b, c, d]: [i32; 4]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    let at = file.windows(4).position(|w| w == header).unwrap() + 4;
+    let at = at + if header == b"tkhd" { 40 } else { 36 };
+    for (index, value) in [a, b, 0, c, d].into_iter().enumerate() {
+        file[at + 4 * index..at + 4 * index + 4].copy_from_slice(&(value << 16).to_be_bytes());
+    }
+    file
+}
+
 #[cfg(feature = "video")]
 mod with_decoder {
     use super::*;
+
+    #[test]
+    fn videos_are_turned_as_they_say() {
+        let file = mp4_file();
+        let plain = sample_frames(&file, 1, &Limits::default()).unwrap();
+        let plain = &plain.frames[0];
+        let (width, height) = plain.dimensions();
+        for matrix in [
+            [1, 0, 0, 1],
+            [0, 1, -1, 0],
+            [-1, 0, 0, -1],
+            [0, -1, 1, 0],
+            [-1, 0, 0, 1],
+            [1, 0, 0, -1],
+            [0, 1, 1, 0],
+            [0, -1, -1, 0],
+        ] {
+            for header in [b"tkhd", b"mvhd"] {
+                let video = sample_frames(&turned(&file, header, matrix), 1, &Limits::default());
+                let frame = &video.unwrap().frames[0];
+                let [a, b, c, d] = matrix;
+                let size = if a == 0 {
+                    (height, width)
+                } else {
+                    (width, height)
+                };
+                assert_eq!(frame.dimensions(), size, "{matrix:?}");
+                for (x, y, pixel) in plain.enumerate_pixels() {
+                    // The matrix, then moved back to where both coordinates are positive.
+                    let to = |p: i32, q: i32| {
+                        let (x, y) = (x as i32, y as i32);
+                        let least = p.min(0) * (width as i32 - 1) + q.min(0) * (height as i32 - 1);
+                        u32::try_from(p * x + q * y - least).unwrap()
+                    };
+                    assert_eq!(frame.get_pixel(to(a, c), to(b, d)), pixel, "{matrix:?}");
+                }
+            }
+        }
+        // Two quarter turns, one of the track and one of the film.
+        let quarter = turned(&file, b"tkhd", [0, 1, -1, 0]);
+        let half = sample_frames(
+            &turned(&quarter, b"mvhd", [0, 1, -1, 0]),
+            1,
+            &Limits::default(),
+        )
+        .unwrap();
+        assert!(half.frames[0] == ::image::imageops::rotate180(plain));
+        // An angle that is no quarter turn.
+        let odd = sample_frames(
+            &turned(&file, b"tkhd", [1, 1, -1, 1]),
+            1,
+            &Limits::default(),
+        )
+        .unwrap();
+        assert!(odd.frames[0] == *plain);
+    }
+
+    #[test]
+    fn fragmented_files_give_the_same_frames() {
+        let want = sample_frames(&mp4_file(), 8, &Limits::default()).unwrap();
+        for name in ["fragmented.mp4", "fragmented-offsets.mp4", "hybrid.mp4"] {
+            let file = fixture(&format!("video/{name}"));
+            let got = sample_frames(&file, 8, &Limits::default())
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(
+                (got.total, &got.offsets),
+                (want.total, &want.offsets),
+                "{name}"
+            );
+            assert!(got.frames == want.frames, "{name}");
+            // As a recorder streams it, without the index at the end.
+            let end = file.windows(4).rposition(|w| w == b"mfra").unwrap() - 4;
+            assert_eq!(
+                sample_frames(&file[..end], 8, &Limits::default())
+                    .unwrap()
+                    .total,
+                120,
+                "{name}"
+            );
+            for length in (8..end).step_by(61) {
+                // Cut between two pieces, it is a shorter video.
+                match sample_frames(&file[..length], 8, &Limits::default()) {
+                    Ok(video) => assert!(video.total < 120, "{name}, {length} bytes"),
+                    Err(VideoError::Truncated | VideoError::NoFrames) => {}
+                    Err(other) => panic!("{name}, {length} bytes: {other}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_fragments_never_panic() {
+        let file = fixture("video/fragmented-offsets.mp4");
+        for at in 0..file.len().min(1300) {
+            for value in [0, 0x7f, 0xff, file[at] ^ 1] {
+                let mut damaged = file.clone();
+                damaged[at] = value;
+                let _ = mp4::Track::read(&damaged);
+            }
+        }
+    }
 
     #[test]
     fn frames_equal_those_of_ffmpeg() {
@@ -342,4 +473,66 @@ fn without_a_decoder_that_is_what_the_error_says() {
         sample_frames(&mp4_file(), 8, &Limits::default()),
         Err(VideoError::NoDecoder)
     ));
+}
+
+#[test]
+fn profiles_that_are_not_read_are_named() {
+    for (file, words) in [
+        ("h264-high-10.mp4", ["profile High 10 ", "10 bits"]),
+        (
+            "h264-high-422.mp4",
+            ["profile High 4:2:2 ", "4:2:2 colours"],
+        ),
+        (
+            "h264-high-444.mp4",
+            ["profile High 4:4:4 Predictive", "4:4:4 colours"],
+        ),
+        ("h264-interlaced.mp4", ["profile High ", "interlaced"]),
+        (
+            "h264-lossless.mp4",
+            ["profile High 4:4:4 Predictive", "lossless"],
+        ),
+    ] {
+        let error =
+            sample_frames(&fixture(&format!("video/{file}")), 8, &Limits::default()).unwrap_err();
+        assert_eq!(error.code(), "video-codec", "{file}: {error}");
+        let text = error.to_string();
+        assert!(
+            words.iter().all(|word| text.contains(word)),
+            "{file}: {text}"
+        );
+        assert!(
+            text.contains("ffmpeg -i INPUT -c:v libx264"),
+            "{file}: {text}"
+        );
+    }
+    // Files of the newer kind have their parameter sets in the pictures, and none in the description.
+    let mut moved = fixture("video/h264-interlaced.mp4");
+    let avcc = moved.windows(4).position(|w| w == b"avcC").unwrap();
+    assert_eq!(moved[avcc + 9] & 31, 1);
+    moved[avcc + 9] = 0xe0;
+    let error = sample_frames(&moved, 8, &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("interlaced"), "{error}");
+}
+
+#[test]
+fn tables_of_a_few_bytes_do_not_take_gigabytes() {
+    // A million and more samples of one byte each, in a file that is long enough for them.
+    let file = mp4_file();
+    let huge = replace(
+        &file,
+        b"stsz\0\0\0\0\0\0\0\0\0\0\0\x78",
+        b"stsz\0\0\0\0\0\0\0\x01\0\x20\0\0",
+    );
+    let long = [huge, vec![0; 8], vec![0; 3 << 20]].concat();
+    let error = sample_frames(&long, 8, &Limits::default()).unwrap_err();
+    assert_eq!(error.code(), "video-too-large", "{error}");
+    // A run of a fragment that says nothing about its samples, and has four thousand million of them.
+    let fragmented = fixture("video/fragmented.mp4");
+    let at = fragmented.windows(4).position(|w| w == b"trun").unwrap();
+    let mut endless = fragmented.clone();
+    endless[at + 4..at + 8].copy_from_slice(&[0, 0, 0, 0]);
+    endless[at + 8..at + 12].fill(0xff);
+    let error = sample_frames(&endless, 8, &Limits::default()).unwrap_err();
+    assert_eq!(error.code(), "video-too-large", "{error}");
 }

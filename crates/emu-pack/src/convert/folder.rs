@@ -2,14 +2,15 @@
 
 use std::{
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 
-use super::{GgufFile, PyTorchFile, gguf};
+use super::{GgufFile, PyTorchFile};
 use crate::{
-    PackError, SafetensorsFile, SafetensorsFolder, Sharded, TensorData, TensorInfo, TensorSource,
+    FileKind, KeyMap, PackError, SafetensorsFile, SafetensorsFolder, Sharded, TensorData,
+    TensorInfo, TensorSource, Unwrapped,
     safetensors::read_small,
+    sniff::{refuse_others, sniff},
 };
 
 /// Weights from any kind of file.
@@ -45,11 +46,15 @@ impl ModelFolder {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, PackError> {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
-        let config = serde_json::from_slice(&read_small(&path, MAX_CONFIG)?).map_err(|e| {
-            PackError::NoWeights {
-                path: path.display().to_string(),
-                reason: format!("it is no JSON ({e})"),
-            }
+        let (name, text) = (path.display().to_string(), read_small(&path, MAX_CONFIG)?);
+        refuse_others(
+            &name,
+            FileKind::of(&text),
+            &[FileKind::Json, FileKind::Empty],
+        )?;
+        let config = serde_json::from_slice(&text).map_err(|e| PackError::NoWeights {
+            path: name,
+            reason: format!("it is no JSON ({e})"),
         })?;
         let (file, weights) = open_folder(folder)?;
         Ok(Self {
@@ -57,6 +62,15 @@ impl ModelFolder {
             file,
             weights,
         })
+    }
+
+    /// The same without what wrappers put around the names that a map knows.
+    ///
+    /// # Errors
+    /// As [`Unwrapped::new`].
+    pub fn unwrapped(self, map: &KeyMap) -> Result<Self, PackError> {
+        let weights = Box::new(Unwrapped::new(self.weights, map)?);
+        Ok(Self { weights, ..self })
     }
 }
 
@@ -101,21 +115,19 @@ fn open_folder(folder: &Path) -> Result<(PathBuf, Weights), PackError> {
 }
 
 fn open_file(path: &Path) -> Result<Weights, PackError> {
-    let mut start = [0; gguf::MAGIC.len()];
-    let io = |e| PackError::io(path.display(), e);
-    let read = File::open(path).map_err(io)?.read(&mut start).map_err(io)?;
-    match start.get(..read).unwrap_or_default() {
-        start if start == gguf::MAGIC => Ok(Box::new(GgufFile::open(path)?)),
-        // A zip archive, or the pickle of an old PyTorch, which the reader names.
-        [b'P', b'K', ..] | [0x80, 2, ..] => Ok(Box::new(PyTorchFile::open(path)?)),
-        [] => {
-            let reason = "the file is empty".into();
-            Err(PackError::NoWeights {
-                path: path.display().to_string(),
-                reason,
-            })
+    let name = path.display().to_string();
+    let mut file = File::open(path).map_err(|e| PackError::io(&name, e))?;
+    match sniff(&name, &mut file)? {
+        FileKind::Gguf => Ok(Box::new(GgufFile::open(path)?)),
+        // Its reader names the old format.
+        FileKind::Zip | FileKind::LegacyPyTorch => {
+            Ok(Box::new(PyTorchFile::from_reader(name, file)?))
         }
-        _ => Ok(Box::new(SafetensorsFile::open(path)?)),
+        FileKind::Empty => Err(PackError::NoWeights {
+            path: name,
+            reason: "the file is empty".into(),
+        }),
+        _ => Ok(Box::new(SafetensorsFile::from_reader(name, file)?)),
     }
 }
 

@@ -12,17 +12,16 @@ use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 use super::pickle::{PickledTensor, read_pickle};
 use crate::{
-    PackError, TensorData, TensorInfo, TensorSource, safetensors::ReadSeek, tensor::Index,
+    FileKind, PackError, TensorData, TensorInfo, TensorSource,
+    safetensors::ReadSeek,
+    sniff::{refuse_others, sniff},
+    tensor::Index,
 };
 
 /// Largest pickle read: the full-size model's is well below one megabyte.
 const MAX_PICKLE: u64 = 64 << 20;
 /// Largest tensor which may have more elements than its storage (a broadcast one).
 const MAX_BROADCAST: u64 = 64 << 20;
-/// How files of PyTorch before 1.6 begin: a pickled magic number.
-const LEGACY: [u8; 14] = [
-    0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
-];
 
 /// A `.pt`, `.pth` or `.bin` file of `torch.save`. Opening reads the pickle and checks that every tensor lies
 /// within its storage; [`read`](TensorSource::read) reads the bytes of one tensor.
@@ -68,7 +67,20 @@ impl PyTorchFile {
         reader: impl Read + Seek + Send + 'static,
     ) -> Result<Self, PackError> {
         let (file, mut reader): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
-        let file_len = check_magic(&file, &mut reader)?;
+        let kind = sniff(&file, &mut reader)?;
+        refuse_others(&file, kind, &[FileKind::Zip, FileKind::LegacyPyTorch])?;
+        if kind != FileKind::Zip {
+            let reason = match kind {
+                FileKind::LegacyPyTorch => "it is in the format of PyTorch before 1.6",
+                _ => "it is not a PyTorch archive",
+            };
+            return Err(PackError::BadArchive {
+                file,
+                reason: reason.into(),
+            });
+        }
+        let end = reader.seek(SeekFrom::End(0));
+        let file_len = end.map_err(|e| PackError::io(&file, e))?;
         let mut archive = ZipArchive::new(reader)
             .map_err(|e| archive_error(&file, "it is no complete zip archive", e))?;
         let bad = |reason: &str| PackError::BadArchive {
@@ -233,30 +245,6 @@ impl PickledTensor {
             .sum();
         self.offset as usize + steps
     }
-}
-
-/// Refuses what is no zip archive, telling the old format of PyTorch apart; returns the length of the file.
-fn check_magic(file: &str, reader: &mut impl ReadSeek) -> Result<u64, PackError> {
-    let io = |e| PackError::io(file, e);
-    let file_len = reader.seek(SeekFrom::End(0)).map_err(io)?;
-    reader.seek(SeekFrom::Start(0)).map_err(io)?;
-    let mut start = Vec::new();
-    reader
-        .by_ref()
-        .take(LEGACY.len() as u64)
-        .read_to_end(&mut start)
-        .map_err(io)?;
-    if start.starts_with(b"PK\x03\x04") {
-        return Ok(file_len);
-    }
-    let reason = match start == LEGACY {
-        true => "it is in the format of PyTorch before 1.6",
-        false => "it is not a PyTorch archive",
-    };
-    Err(PackError::BadArchive {
-        file: file.into(),
-        reason: reason.into(),
-    })
 }
 
 /// A whole entry of at most `limit` bytes, its checksum compared.

@@ -155,6 +155,19 @@ pub enum Stored {
 }
 
 impl Stored {
+    /// The same under another name.
+    pub fn renamed(self, name: &str) -> Self {
+        match self {
+            Self::Dense(tensor) => Self::Dense(tensor.renamed(name)),
+            Self::Quantized(tensor) => Self::Quantized(Quantized {
+                words: tensor.words.renamed(name),
+                scales: tensor.scales.renamed(scales_name(name)),
+                mins: tensor.mins.map(|mins| mins.renamed(mins_name(name))),
+                ..tensor
+            }),
+        }
+    }
+
     /// The values, unpacked where they are quantized.
     ///
     /// # Errors

@@ -36,7 +36,8 @@ impl Artist<'_> {
         let prompt = Prompt::text(composer.request(text)?);
         let embedder = ImageEmbedder::new(self.subject.emu, config, &prompt)
             .map_err(|e| TrainError::other(e.code(), e))?;
-        self.render(embedder.run().0, seed)
+        let (embeddings, _) = { embedder.run() }.map_err(|e| TrainError::other(e.code(), e))?;
+        self.render(embeddings, seed)
     }
 
     fn render(&self, embeddings: Tensor<3>, seed: u64) -> Result<RgbImage, TrainError> {
@@ -66,8 +67,9 @@ impl Artist<'_> {
     ) -> Result<(Scores, Vec<RgbImage>), TrainError> {
         let mut scores = Scores::default();
         let mut pictures = vec![];
-        for i in 0..set.len().min(limit) {
-            let Ok(Record::Document(document)) = set.record(i) else {
+        for found in set.samples(limit) {
+            let (i, sample) = found?;
+            let Ok(Record::Document(document)) = sample.record() else {
                 continue;
             };
             let Some(text) = request_of(&document) else {
@@ -76,7 +78,6 @@ impl Artist<'_> {
             let seed = u64::from(Philox::new(0, Stream::Latents, i as u64).next_u32());
             let picture = self.draw(text, seed)?;
             judge_one(&mut scores, "", &picture, &document, judge, device)?;
-            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
             let right = sample
                 .images
                 .last()

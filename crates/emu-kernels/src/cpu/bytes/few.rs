@@ -169,8 +169,15 @@ impl Few<'_> {
             scales: self.w.scales[first..][..blocks].as_ptr(),
             mins: mins[first..][..blocks].as_ptr(),
         };
+        // Rows of x are padded to groups, as `RoundFew` made them.
+        let padded = (from + C) * self.x.groups;
+        debug_assert!(self.x.groups * S::GROUP >= blocks && from + C <= self.x.rows);
+        debug_assert!(self.x.bytes.len() >= padded * BLOCK * S::GROUP);
+        for lanes in [self.x.base.len(), self.x.scales.len(), self.x.sums.len()] {
+            debug_assert!(lanes >= padded * S::LANES);
+        }
         // SAFETY: groups but the last one are whole, and of that one only the blocks that there are are read from the
-        // matrix; rows of x are padded to groups.
+        // matrix; rows of x are as above.
         unsafe {
             let mut total = [S::zero(); C];
             let whole = blocks / S::GROUP;
@@ -200,6 +207,8 @@ impl Few<'_> {
     ) {
         let scheme = SCHEMES[usize::from(SCHEME)];
         let (vector, size, first) = (16 * S::GROUP, 4 * scheme.words(), group * S::GROUP);
+        debug_assert!((1..=S::GROUP).contains(&left) && group < self.x.groups);
+        debug_assert!(first + left <= self.w.spec.width / BLOCK);
         // SAFETY: the caller's.
         unsafe {
             let at = row.bytes.add(first * size);

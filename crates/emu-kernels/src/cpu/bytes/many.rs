@@ -248,7 +248,13 @@ impl Many<'_> {
             cells.as_ptr(),
             &self.x.blocks[from * blocks..][..COLUMNS * blocks],
         );
-        // SAFETY: the slices above hold COLUMNS rows; those of the matrix are as long as `Many::run` made them.
+        for w in w {
+            debug_assert!(w.cells.len() == blocks * steps * S::LANES);
+            debug_assert!(w.scales.len() == blocks * S::LANES && w.mins.len() == w.scales.len());
+        }
+        debug_assert!(S::LANES <= MOST_LANES);
+        // SAFETY: the slices above hold COLUMNS rows; those of the matrix are as long as `Many::run` made them, and a vector
+        // fits where it is stored.
         unsafe {
             let mut total = [[S::zero(); COLUMNS]; VECTORS];
             let row = blocks * steps;

@@ -5,7 +5,7 @@ use core::fmt::Arguments;
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
-use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear};
+use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear, count};
 
 use super::config::{BlockKind, UnetConfig};
 use crate::config::ConfigError;
@@ -351,6 +351,7 @@ impl Unet {
                 values.extend(sines.chain(cosines));
             }
         }
+        count::flushed();
         Tensor::from_data(TensorData::new(values, [timesteps.len(), width]), device)
     }
 }

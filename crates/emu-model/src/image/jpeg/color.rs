@@ -27,7 +27,7 @@ fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
 }
 
 /// Pillow's CMYK to RGB; the inks at 255 cover fully.
-fn cmyk_to_rgb(ink: [u8; 3], black: u8) -> [u8; 3] {
+pub(in crate::image) fn cmyk_to_rgb(ink: [u8; 3], black: u8) -> [u8; 3] {
     let light = u32::from(255 - black);
     ink.map(|ink| {
         let product = u32::from(ink) * light + 128;
@@ -35,35 +35,30 @@ fn cmyk_to_rgb(ink: [u8; 3], black: u8) -> [u8; 3] {
     })
 }
 
-/// Interleaves full-size planes to RGB. Adobe's files hold inks inverted.
-pub(super) fn to_rgb(planes: &[Vec<u8>], space: ColorSpace, adobe: bool) -> Vec<u8> {
+/// A row of pixels from the rows of the planes. Adobe's files hold inks inverted.
+pub(super) fn to_rgb(rows: &[Vec<u8>], space: ColorSpace, adobe: bool, out: &mut Vec<[u8; 3]>) {
     let invert = |v: u8| if adobe { 255 - v } else { v };
-    match (planes, space) {
-        ([gray], _) => gray.iter().flat_map(|v| [*v; 3]).collect(),
-        ([a, b, c], ColorSpace::Rgb) => a
-            .iter()
-            .zip(b)
-            .zip(c)
-            .flat_map(|((r, g), b)| [*r, *g, *b])
-            .collect(),
-        ([a, b, c], _) => a
-            .iter()
-            .zip(b)
-            .zip(c)
-            .flat_map(|((y, cb), cr)| ycc_to_rgb(*y, *cb, *cr))
-            .collect(),
-        ([a, b, c, d], _) => {
-            let colors = a.iter().zip(b).zip(c).zip(d);
-            colors
-                .flat_map(|(((c, m), y), k)| {
-                    let inks = match space {
-                        ColorSpace::Ycck => ycc_to_rgb(*c, *m, *y).map(|v| 255 - v),
-                        _ => [*c, *m, *y],
-                    };
-                    cmyk_to_rgb(inks.map(invert), invert(*k))
-                })
-                .collect()
+    out.clear();
+    match rows {
+        [gray] => out.extend(gray.iter().map(|v| [*v; 3])),
+        [a, b, c] => {
+            let colors = a.iter().zip(b).zip(c);
+            if space == ColorSpace::Rgb {
+                out.extend(colors.map(|((r, g), b)| [*r, *g, *b]));
+            } else {
+                out.extend(colors.map(|((y, cb), cr)| ycc_to_rgb(*y, *cb, *cr)));
+            }
         }
-        _ => Vec::new(),
+        [a, b, c, d] => {
+            let colors = a.iter().zip(b).zip(c).zip(d);
+            out.extend(colors.map(|(((c, m), y), k)| {
+                let inks = match space {
+                    ColorSpace::Ycck => ycc_to_rgb(*c, *m, *y).map(|v| 255 - v),
+                    _ => [*c, *m, *y],
+                };
+                cmyk_to_rgb(inks.map(invert), invert(*k))
+            }));
+        }
+        _ => {}
     }
 }

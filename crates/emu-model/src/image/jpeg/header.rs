@@ -1,8 +1,9 @@
 //! Markers and tables of a JPEG file.
 
 use super::color::ColorSpace;
+use super::frame::Frame;
 use super::huffman::HuffmanTable;
-use super::{Plane, damaged, idct, truncated, unsupported};
+use super::{damaged, truncated, unsupported};
 use crate::image::ImageError;
 
 /// Order in which a block's 64 coefficients are stored: diagonal by diagonal.
@@ -11,63 +12,6 @@ pub(super) const ZIGZAG: [u8; 64] = [
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
-
-/// A colour plane as the frame header describes it, and its coefficients.
-pub(super) struct Component {
-    pub id: u8,
-    /// Sampling factors, 1 to 4.
-    pub h: usize,
-    pub v: usize,
-    quant_index: usize,
-    /// The table in force at the component's first scan, in reading order.
-    pub quant: Option<[u16; 64]>,
-    /// Size in samples.
-    pub width: usize,
-    pub height: usize,
-    /// Size in blocks, without and with the blocks that fill up the last MCUs.
-    pub across: usize,
-    pub down: usize,
-    pub padded_across: usize,
-    pub padded_down: usize,
-    /// One entry per padded block, in reading order within the block.
-    pub coefficients: Vec<[i16; 64]>,
-    /// Whether a scan held it.
-    pub seen: bool,
-}
-
-impl Component {
-    /// Turns the coefficients into samples and frees them.
-    pub fn take_plane(&mut self) -> Plane {
-        let coefficients = std::mem::take(&mut self.coefficients);
-        let quant = self.quant.unwrap_or([1; 64]);
-        let stride = self.padded_across * 8;
-        let mut samples = vec![0u8; stride * self.padded_down * 8];
-        for (row, blocks) in samples
-            .chunks_exact_mut(stride * 8)
-            .zip(coefficients.chunks_exact(self.padded_across))
-        {
-            for (x, block) in blocks.iter().enumerate() {
-                idct::inverse(block, &quant, &mut row[x * 8..], stride);
-            }
-        }
-        Plane {
-            samples,
-            stride,
-            width: self.width,
-            height: self.height,
-        }
-    }
-}
-
-/// The frame header.
-pub(super) struct Frame {
-    pub width: usize,
-    pub height: usize,
-    pub progressive: bool,
-    pub components: Vec<Component>,
-    pub h_max: usize,
-    pub v_max: usize,
-}
 
 /// Tables that scans refer to.
 #[derive(Default)]
@@ -105,6 +49,8 @@ pub(super) struct Reader<'a> {
     jfif: bool,
     /// The transform byte of Adobe's marker.
     pub adobe: Option<u8>,
+    /// The first EXIF segment.
+    pub exif: Option<&'a [u8]>,
 }
 
 impl<'a> Reader<'a> {
@@ -116,6 +62,7 @@ impl<'a> Reader<'a> {
                 tables: Tables::default(),
                 jfif: false,
                 adobe: None,
+                exif: None,
             }),
             _ => Err(damaged("the start marker is missing")),
         }
@@ -166,7 +113,7 @@ impl<'a> Reader<'a> {
     pub fn read_frame(&mut self) -> Result<Frame, ImageError> {
         loop {
             match self.marker()? {
-                code @ 0xc0..=0xc2 => return read_frame(self.segment()?, code == 0xc2),
+                code @ 0xc0..=0xc2 => return Frame::read(self.segment()?, code == 0xc2),
                 0xc3 | 0xc5..=0xc7 => return Err(unsupported("lossless or hierarchical coding")),
                 0xc9..=0xcb | 0xcd..=0xcf => return Err(unsupported("arithmetic coding")),
                 0xd9 => return Err(damaged("it ends before the frame header")),
@@ -226,6 +173,12 @@ impl<'a> Reader<'a> {
             }
             0xe0 => {
                 self.jfif |= body.starts_with(b"JFIF\0");
+                Ok(())
+            }
+            0xe1 => {
+                if self.exif.is_none() && body.starts_with(b"Exif\0\0") {
+                    self.exif = Some(body);
+                }
                 Ok(())
             }
             0xee => {
@@ -299,74 +252,6 @@ impl<'a> Reader<'a> {
             _ => ColorSpace::YCbCr,
         }
     }
-}
-
-fn read_frame(body: &[u8], progressive: bool) -> Result<Frame, ImageError> {
-    let [precision, h1, h0, w1, w0, count, parts @ ..] = body else {
-        return Err(damaged("the frame header is cut short"));
-    };
-    if *precision != 8 {
-        return Err(unsupported(format!("{precision}-bit samples")));
-    }
-    let (width, height) = (
-        usize::from(u16::from_be_bytes([*w1, *w0])),
-        usize::from(u16::from_be_bytes([*h1, *h0])),
-    );
-    if width == 0 || height == 0 {
-        return Err(ImageError::ZeroSized {
-            width: width as u32,
-            height: height as u32,
-        });
-    }
-    if !matches!(count, 1 | 3 | 4) {
-        return Err(unsupported(format!("{count} colour planes")));
-    }
-    if parts.len() < usize::from(*count) * 3 {
-        return Err(damaged("the frame header is cut short"));
-    }
-    let parts: Vec<_> = parts.chunks_exact(3).take(usize::from(*count)).collect();
-    let factors = |part: &[u8]| (usize::from(part[1] >> 4), usize::from(part[1] & 15));
-    let (h_max, v_max) = parts
-        .iter()
-        .map(|p| factors(p))
-        .fold((1, 1), |max, f| (max.0.max(f.0), max.1.max(f.1)));
-    let mut components = Vec::with_capacity(parts.len());
-    for part in parts {
-        let (h, v) = factors(part);
-        if !(1..=4).contains(&h) || !(1..=4).contains(&v) {
-            return Err(damaged("a sampling factor is not between 1 and 4"));
-        }
-        if h_max % h != 0 || v_max % v != 0 {
-            return Err(unsupported(
-                "sampling factors that do not divide each other",
-            ));
-        }
-        let (plane_width, plane_height) =
-            ((width * h).div_ceil(h_max), (height * v).div_ceil(v_max));
-        components.push(Component {
-            id: part[0],
-            h,
-            v,
-            quant_index: usize::from(part[2]),
-            quant: None,
-            width: plane_width,
-            height: plane_height,
-            across: plane_width.div_ceil(8),
-            down: plane_height.div_ceil(8),
-            padded_across: width.div_ceil(8 * h_max) * h,
-            padded_down: height.div_ceil(8 * v_max) * v,
-            coefficients: Vec::new(),
-            seen: false,
-        });
-    }
-    Ok(Frame {
-        width,
-        height,
-        progressive,
-        components,
-        h_max,
-        v_max,
-    })
 }
 
 fn read_scan(body: &[u8], frame: &Frame) -> Result<ScanHeader, ImageError> {

@@ -96,7 +96,8 @@ impl<'a> Bits<'a> {
 
     fn ended(&self) -> ImageError {
         match self.data.get(self.at..) {
-            None | Some([] | [_]) => truncated(),
+            // The end of the file, or a marker that says so.
+            None | Some([] | [_] | [0xff, 0xd9, ..]) => truncated(),
             Some(_) => damaged("compressed data end too early"),
         }
     }
@@ -178,8 +179,9 @@ impl<'a> Bits<'a> {
                 self.at += fill + 1;
                 Ok(())
             }
-            Some(_) => Err(damaged("a restart marker is missing")),
             None => Err(truncated()),
+            Some(0xd9) if fill > 0 => Err(truncated()),
+            Some(_) => Err(damaged("a restart marker is missing")),
         }
     }
 }

@@ -5,20 +5,31 @@
 //! inverse DCT, the triangle filter that enlarges colour planes, and the fixed-point colour conversion.
 //!
 //! Baseline, extended and progressive Huffman files with 8-bit samples are read; grey, YCbCr, RGB, CMYK and YCCK.
-//! Damaged data are an error here, where libjpeg warns and goes on with grey blocks.
+//! Damaged data are an error here, where libjpeg warns and goes on with grey blocks; only a tail may be missing.
+//! Sequential files are decoded row by row, so that a large one takes little more memory than its pixels.
 
 mod color;
+mod frame;
 mod header;
 mod huffman;
 mod idct;
 mod scan;
 mod upsample;
 
-use header::{Frame, Reader};
+use header::Reader;
 use scan::Scan;
 
+use super::canvas::{Canvas, Rows, factor};
 use super::decode::Format;
 use super::{ImageError, Limits, RgbImage};
+pub(super) use color::cmyk_to_rgb;
+
+/// Scans of a progressive file: as many as libjpeg-turbo's tools take where its `-maxscans` is set as its fuzzers do.
+const MAX_SCANS: usize = 500;
+/// How often a progressive file may go over all of its blocks. Encoders need about ten passes.
+const MAX_PASSES: u64 = 64;
+/// Blocks that are decoded in any case, so that small pictures have no second limit.
+const FREE_BLOCKS: u64 = 1 << 20;
 
 /// An error of this format.
 fn damaged(reason: impl Into<String>) -> ImageError {
@@ -60,53 +71,78 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((frame.width as u32, frame.height as u32))
 }
 
+/// The EXIF segment before the frame header, where cameras put it.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(bytes).ok()?;
+    reader.read_frame().ok()?;
+    reader.exif
+}
+
+/// Counts the scans of a progressive file, from their headers alone: a scan of a few bytes can go over every block.
+fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
+    let mut reader = Reader::new(bytes)?;
+    let mut frame = reader.read_frame()?;
+    if !frame.progressive {
+        return Ok(());
+    }
+    let most = frame.blocks().saturating_mul(MAX_PASSES).max(FREE_BLOCKS);
+    let (mut scans, mut blocks) = (0, 0u64);
+    // An error here is one of decoding, too, and told there.
+    while let Ok(Some(header)) = reader.next_scan(&mut frame) {
+        scans += 1;
+        blocks = blocks.saturating_add(frame.blocks_of(&header));
+        if scans > MAX_SCANS || blocks > most {
+            return Err(ImageError::TooManyScans {
+                scans,
+                max_scans: scans - 1,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Decodes to RGB.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let mut reader = Reader::new(bytes)?;
     let mut frame = reader.read_frame()?;
     let (width, height) = (frame.width as u32, frame.height as u32);
-    limits.check_pixels(width, height)?;
-    frame.allocate();
+    factor(width, height, limits)?;
+    check_scans(bytes)?;
 
-    // 1. entropy decoding: all scans, up to the end marker
-    while let Some(header) = reader.next_scan(&mut frame)? {
+    // 1. entropy decoding: all scans, up to the end marker or, where every coefficient is there, the end of the file
+    loop {
+        let header = match reader.next_scan(&mut frame) {
+            Ok(Some(header)) => header,
+            Ok(None) => break,
+            Err(ImageError::Truncated { .. }) if frame.is_complete() => break,
+            Err(error) => return Err(error),
+        };
+        frame.allocate(&header, limits)?;
         let used = Scan::new(&header, &reader.tables, &frame, reader.rest())?.decode(&mut frame)?;
         reader.skip(used);
+        frame.note(&header);
+        if frame.streamed {
+            break;
+        }
     }
     if frame.components.iter().any(|c| !c.seen) {
         return Err(damaged("a colour plane has no data"));
     }
 
-    // 2. planes: dequantisation, inverse DCT, enlargement
-    let (full_width, full_height, h_max, v_max) =
-        (frame.width, frame.height, frame.h_max, frame.v_max);
-    let mut planes = Vec::with_capacity(frame.components.len());
-    for component in &mut frame.components {
-        let plane = component.take_plane();
-        planes.push(upsample::to_full_size(
-            plane,
-            (h_max / component.h, v_max / component.v),
-            full_width,
-            full_height,
-        ));
-    }
+    // 2. planes: dequantisation, inverse DCT
+    let (space, adobe) = (reader.color_space(&frame), reader.adobe.is_some());
+    let planes = frame.take_planes()?;
 
-    // 3. colours
-    let pixels = color::to_rgb(&planes, reader.color_space(&frame), reader.adobe.is_some());
-    let (expected, actual) = (full_width * full_height * 3, pixels.len());
-    RgbImage::from_raw(width, height, pixels).ok_or(ImageError::WrongLength {
-        width,
-        height,
-        expected,
-        actual,
-    })
-}
-
-impl Frame {
-    /// Sizes of the coefficient stores; called only after the limits were checked.
-    fn allocate(&mut self) {
-        for component in &mut self.components {
-            component.coefficients = vec![[0; 64]; component.padded_across * component.padded_down];
+    // 3. row by row: enlargement of the planes, colours
+    let mut canvas = Canvas::new(width, height, Rows::InOrder, limits)?;
+    let mut rows = vec![Vec::new(); planes.len()];
+    let mut pixels = Vec::new();
+    for y in 0..frame.height {
+        for ((plane, factors), row) in planes.iter().zip(&mut rows) {
+            upsample::row(plane, *factors, y, frame.width, row);
         }
+        color::to_rgb(&rows, space, adobe, &mut pixels);
+        canvas.put(y, 0, 1, pixels.iter().copied());
     }
+    Ok(canvas.finish())
 }

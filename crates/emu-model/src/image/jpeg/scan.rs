@@ -1,7 +1,8 @@
 //! Entropy decoding of one scan, sequential or progressive, into the coefficient stores.
 
 use super::damaged;
-use super::header::{Component, Frame, ScanComponent, ScanHeader, Tables, ZIGZAG};
+use super::frame::{Component, Frame};
+use super::header::{ScanComponent, ScanHeader, Tables, ZIGZAG};
 use super::huffman::{Bits, HuffmanTable};
 use crate::image::ImageError;
 
@@ -64,42 +65,95 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Decodes all blocks; returns how many bytes were used.
+    /// Decodes all blocks; returns how many bytes were used. Where the data end early, but within the last row of
+    /// MCUs and with little missing, the rest stays zero, which is grey: so libjpeg and browsers show it.
     pub fn decode(mut self, frame: &mut Frame) -> Result<usize, ImageError> {
         // a scan of one component holds just its blocks; of several, whole MCUs
         let single = match (self.parts.as_slice(), frame.components.as_slice()) {
             ([part], components) => components.get(part.index).map(|c| (c.across, c.down)),
             _ => None,
         };
+        // A picture with one component has no MCUs of several blocks, whatever its sampling factors.
         let (across, down) = single.unwrap_or((
             frame.width.div_ceil(8 * frame.h_max),
             frame.height.div_ceil(8 * frame.v_max),
         ));
+        let is_single = single.is_some();
         let (mut until_restart, mut restarts) = (self.restart_interval, 0);
         for unit in 0..across * down {
-            if self.restart_interval > 0 && until_restart == 0 {
-                self.bits.restart(restarts)?;
-                self.parts.iter_mut().for_each(|p| p.predictor = 0);
-                self.end_of_band = 0;
-                (until_restart, restarts) = (self.restart_interval, restarts + 1);
-            }
-            until_restart = until_restart.saturating_sub(1);
             let (x, y) = (unit % across, unit / across);
-            for part in 0..self.parts.len() {
-                let Some(component) = frame.components.get_mut(self.parts[part].index) else {
-                    continue;
-                };
-                let (h, v) = if single.is_some() {
-                    (1, 1)
+            let mut next = || {
+                if self.restart_interval > 0 && until_restart == 0 {
+                    self.bits.restart(restarts)?;
+                    self.parts.iter_mut().for_each(|p| p.predictor = 0);
+                    self.end_of_band = 0;
+                    (until_restart, restarts) = (self.restart_interval, restarts + 1);
+                }
+                until_restart = until_restart.saturating_sub(1);
+                self.unit(frame, is_single, (x, y))
+            };
+            match next() {
+                Ok(()) => {}
+                Err(ImageError::Truncated { .. }) if is_tail(unit, across, down) => {
+                    self.clear(frame, is_single, (x, y));
+                    if frame.streamed {
+                        frame.components.iter_mut().for_each(Component::flush);
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            if frame.streamed && x + 1 == across {
+                let rows = if is_single {
+                    y + 1
                 } else {
-                    (component.h, component.v)
+                    (y + 1) * frame.v_max
                 };
-                for block in (0..h * v).map(|i| (x * h + i % h, y * v + i / h)) {
-                    self.block(part, component, block)?;
+                if rows.is_multiple_of(frame.v_max) || y + 1 == down {
+                    frame.components.iter_mut().for_each(Component::flush);
                 }
             }
         }
         Ok(self.bits.position())
+    }
+
+    /// Decodes the blocks of one MCU, or the one block of a scan of one component.
+    fn unit(
+        &mut self,
+        frame: &mut Frame,
+        is_single: bool,
+        at: (usize, usize),
+    ) -> Result<(), ImageError> {
+        for part in 0..self.parts.len() {
+            let Some(component) = frame.components.get_mut(self.parts[part].index) else {
+                continue;
+            };
+            for block in blocks(component, is_single, at) {
+                self.block(part, component, block)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the blocks of a sequential MCU zero whose data were cut.
+    fn clear(&self, frame: &mut Frame, is_single: bool, at: (usize, usize)) {
+        if self.progressive {
+            return;
+        }
+        for part in &self.parts {
+            let Some(component) = frame.components.get_mut(part.index) else {
+                continue;
+            };
+            for (x, y) in blocks(component, is_single, at) {
+                let row = y.saturating_sub(component.first_row);
+                if let Some(block) = component
+                    .coefficients
+                    .get_mut(row * component.padded_across + x)
+                {
+                    *block = [0; 64];
+                }
+            }
+        }
     }
 
     /// Decodes one block of `component` at `(x, y)`.
@@ -109,7 +163,8 @@ impl<'a> Scan<'a> {
         component: &mut Component,
         (x, y): (usize, usize),
     ) -> Result<(), ImageError> {
-        let at = y * component.padded_across + x;
+        let row = y.saturating_sub(component.first_row);
+        let at = row * component.padded_across + x;
         let Some(block) = component.coefficients.get_mut(at) else {
             return Err(damaged("a block lies outside the picture"));
         };
@@ -133,6 +188,26 @@ impl<'a> Scan<'a> {
             (true, ..) => ac_refine(bits, part, header, &mut self.end_of_band, block),
         }
     }
+}
+
+/// Whether data that end in this MCU have only lost a tail: the last row is begun, and at most an eighth is missing.
+fn is_tail(unit: usize, across: usize, down: usize) -> bool {
+    let total = across * down;
+    unit / across + 1 == down && (total - unit) * 8 <= total
+}
+
+/// The blocks of a component in an MCU.
+fn blocks(
+    component: &Component,
+    is_single: bool,
+    (x, y): (usize, usize),
+) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let (h, v) = if is_single {
+        (1, 1)
+    } else {
+        (component.h, component.v)
+    };
+    (0..h * v).map(move |i| (x * h + i % h, y * v + i / h))
 }
 
 /// The DC value as a difference from the block before, scaled by 2^low.

@@ -6,26 +6,24 @@ use super::Plane;
 /// Planes narrower than this are repeated, not filtered.
 const MIN_FANCY_WIDTH: usize = 3;
 
-/// Enlarges by `(across, down)` and cuts to `width` x `height`.
-pub(super) fn to_full_size(
-    plane: Plane,
+/// Row `y` of the plane enlarged by `(across, down)` and cut to `width`.
+pub(super) fn row(
+    plane: &Plane,
     factors: (usize, usize),
+    y: usize,
     width: usize,
-    height: usize,
-) -> Vec<u8> {
+    out: &mut Vec<u8>,
+) {
     let fancy = plane.width >= MIN_FANCY_WIDTH;
-    let mut out = Vec::with_capacity(width * height);
-    for y in 0..height {
-        let near = plane.row(y / factors.1);
-        match factors {
-            (1, 1) => out.extend_from_slice(&near[..width]),
-            (2, 1) if fancy => h2v1(near, width, &mut out),
-            (1, 2) => h1v2(near, plane.neighbour(y), y.is_multiple_of(2), &mut out),
-            (2, 2) if fancy => h2v2(near, plane.neighbour(y), width, &mut out),
-            (across, _) => out.extend((0..width).map(|x| near[x / across])),
-        }
+    let near = plane.row(y / factors.1);
+    out.clear();
+    match factors {
+        (1, 1) => out.extend_from_slice(&near[..width]),
+        (2, 1) if fancy => h2v1(near, width, out),
+        (1, 2) => h1v2(near, plane.neighbour(y), y.is_multiple_of(2), out),
+        (2, 2) if fancy => h2v2(near, plane.neighbour(y), width, out),
+        (across, _) => out.extend((0..width).map(|x| near[x / across])),
     }
-    out
 }
 
 impl Plane {

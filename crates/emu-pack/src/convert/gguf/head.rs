@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde_json::{Map, Number, Value};
 
-use super::blocks::Kind;
+use super::kind::Kind;
 use crate::PackError;
 
 /// Longest string, in bytes: chat templates have some thousand.

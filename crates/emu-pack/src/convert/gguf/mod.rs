@@ -1,9 +1,11 @@
-//! GGUF, the format of llama.cpp: metadata, a table of tensors, and their data in one file.
+//! GGUF, the format of llama.cpp: metadata, a table of tensors, and their data, in one file or in numbered parts.
 //!
-//! Versions 2 and 3, little-endian; elements of the types F32, F16, BF16, Q4_0, Q4_1 and Q8_0.
+//! Versions 2 and 3, little-endian; floats and the types of blocks that are in `kind`.
 
 mod blocks;
 mod head;
+mod kind;
+mod split;
 
 use std::{
     fs::File,
@@ -15,35 +17,55 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
-    PackError, Quantized, Stored, TensorData, TensorInfo, TensorSource, safetensors::ReadSeek,
+    FileKind, PackError, Quantized, Stored, TensorData, TensorInfo, TensorSource,
+    safetensors::ReadSeek,
+    sniff::{refuse_others, sniff},
     tensor::Index,
 };
-use blocks::{Kind, repack};
+use blocks::{dequantize, repack};
 use head::{Declared, Head};
+use kind::Kind;
 
 /// How a file begins.
-pub(super) const MAGIC: [u8; 4] = *b"GGUF";
+const MAGIC: [u8; 4] = *b"GGUF";
 /// Where data begins, and each tensor in it, at a multiple of this, unless the file says otherwise.
 const ALIGNMENT: u64 = 32;
 /// Largest alignment that is believed.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 
-/// A `.gguf` file. Opening reads the metadata and checks that every tensor lies within the file;
-/// [`read`](TensorSource::read) reads one tensor, dequantized, and [`read_packed`](GgufFile::read_packed) one as a pack
-/// would store it.
+/// A `.gguf` file, or all parts of one that was split. Opening reads the metadata and checks that every tensor lies
+/// within its file; [`read`](TensorSource::read) reads one tensor, dequantized, and
+/// [`read_packed`](GgufFile::read_packed) one as a pack would store it.
 ///
 /// Shapes are outermost first, as everywhere here: a linear layer is `[out, in]`.
 pub struct GgufFile {
+    /// The path or name that it was opened by.
     file: String,
     metadata: Map<String, Value>,
     index: Index,
     /// Where each tensor's values are, in the order of `index`.
     places: Vec<Place>,
-    bytes: Mutex<Box<dyn ReadSeek>>,
+    parts: Vec<Bytes>,
+}
+
+/// What one file holds.
+struct Part {
+    file: String,
+    metadata: Map<String, Value>,
+    tensors: Vec<(TensorInfo, Place)>,
+    bytes: Box<dyn ReadSeek>,
+}
+
+/// A file that tensors are read from.
+struct Bytes {
+    file: String,
+    reader: Mutex<Box<dyn ReadSeek>>,
 }
 
 #[derive(Debug)]
 struct Place {
+    /// Among the files.
+    part: usize,
     kind: Kind,
     /// From the start of the file.
     start: u64,
@@ -67,67 +89,64 @@ impl GgufFile {
         read.is_ok() && start == MAGIC
     }
 
-    /// Opens a file.
+    /// Opens a file; of a model in parts, any of them, and those beside it.
     ///
     /// # Errors
-    /// Where it cannot be read, is damaged, or holds a tensor of a type that is not read here.
+    /// Where it cannot be read, is damaged, or holds a tensor of a type that is not read here; where parts are missing.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PackError> {
-        let name = path.as_ref().display().to_string();
-        let file = File::open(path).map_err(|e| PackError::io(&name, e))?;
-        Self::from_reader(name, file)
+        let path = path.as_ref();
+        let part = Part::open(path)?;
+        let name = part.file.clone();
+        match split::of(&part)? {
+            None => Self::join(name, vec![part]),
+            Some(split) => Self::join(name, split.with_others(path, part)?),
+        }
     }
 
     /// The same from anything that seeks; `name` is for error messages.
     ///
     /// # Errors
-    /// As [`GgufFile::open`].
+    /// As [`GgufFile::open`]; where it is a part of a model.
     pub fn from_reader(
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
     ) -> Result<Self, PackError> {
-        let (file, mut bytes): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
-        let io = |e| PackError::io(&file, e);
-        let len = bytes.seek(SeekFrom::End(0)).map_err(io)?;
-        bytes.seek(SeekFrom::Start(0)).map_err(io)?;
-        let head = Head::read(&file, BufReader::new(&mut bytes), len)?;
-        let alignment = alignment(&file, &head.metadata)?;
-        let start = head.end.next_multiple_of(alignment);
-
-        let (mut index, mut places) = (Index::default(), Vec::with_capacity(head.tensors.len()));
-        for declared in head.tensors {
-            let place = place(&file, &declared, (start, alignment, len))?;
-            let info = TensorInfo {
-                name: declared.name.clone(),
-                dtype: declared.kind.dtype(),
-                shape: declared.shape,
-            };
-            if !index.push(info) {
-                return Err(PackError::DuplicateTensor {
-                    file,
-                    tensor: declared.name,
-                });
-            }
-            places.push(place);
+        let part = Part::read(name.into(), Box::new(reader))?;
+        match split::of(&part)? {
+            None => Self::join(part.file.clone(), vec![part]),
+            Some(split) => Err(split.alone(&part.file, "the others were not given")),
         }
-        // Reading is then bounded by the file's length, however many names there are for the same bytes.
-        let mut spans: Vec<_> = places.iter().map(|p| (p.start, p.bytes as u64)).collect();
-        spans.sort_unstable();
-        let overlap = spans
-            .windows(2)
-            .any(|pair| matches!(pair, [(start, len), (next, _)] if start + len > *next));
-        if overlap {
-            return Err(PackError::BadGguf {
-                file,
-                reason: "its tensors overlap".into(),
+    }
+
+    /// One source of all parts, which are in order.
+    fn join(name: String, parts: Vec<Part>) -> Result<Self, PackError> {
+        let mut joined = Self {
+            file: name,
+            metadata: Map::new(),
+            index: Index::default(),
+            places: vec![],
+            parts: vec![],
+        };
+        for (at, part) in parts.into_iter().enumerate() {
+            if at == 0 {
+                joined.metadata = part.metadata;
+            }
+            for (info, place) in part.tensors {
+                let tensor = info.name.clone();
+                if !joined.index.push(info) {
+                    return Err(PackError::DuplicateTensor {
+                        file: part.file,
+                        tensor,
+                    });
+                }
+                joined.places.push(Place { part: at, ..place });
+            }
+            joined.parts.push(Bytes {
+                file: part.file,
+                reader: Mutex::new(part.bytes),
             });
         }
-        Ok(Self {
-            file,
-            metadata: head.metadata,
-            index,
-            places,
-            bytes: Mutex::new(bytes),
-        })
+        Ok(joined)
     }
 
     /// What the file says of itself: `general.architecture` and so on, as JSON.
@@ -157,21 +176,27 @@ impl GgufFile {
         let found = self.index.position(name);
         found
             .and_then(|p| Some((self.index.infos().get(p)?, self.places.get(p)?)))
-            .ok_or_else(|| PackError::MissingTensor {
-                file: self.file.clone(),
-                tensor: name.into(),
-            })
+            .ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, tensor: &str) -> PackError {
+        PackError::MissingTensor {
+            file: self.file.clone(),
+            tensor: tensor.into(),
+        }
     }
 
     /// A tensor's bytes as they lie in the file.
     fn raw(&self, info: &TensorInfo, place: &Place) -> Result<Vec<u8>, PackError> {
+        let part = self.parts.get(place.part);
+        let part = part.ok_or_else(|| self.missing(&info.name))?;
         // Bounded by the length of the file, which opening has checked.
         let mut bytes = vec![0; place.bytes];
-        let mut reader = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = part.reader.lock().unwrap_or_else(PoisonError::into_inner);
         reader
             .seek(SeekFrom::Start(place.start))
             .and_then(|_| reader.read_exact(&mut bytes))
-            .map_err(|e| PackError::io(format!("{} (tensor `{}`)", self.file, info.name), e))?;
+            .map_err(|e| PackError::io(format!("{} (tensor `{}`)", part.file, info.name), e))?;
         Ok(bytes)
     }
 }
@@ -191,18 +216,11 @@ impl TensorSource for GgufFile {
     fn read(&self, name: &str) -> Result<TensorData, PackError> {
         let (info, place) = self.find(name)?;
         let bytes = self.raw(info, place)?;
-        let (Some(&width), Kind::Q4_0 | Kind::Q4_1 | Kind::Q8_0) = (info.shape.last(), place.kind)
-        else {
-            return TensorData::new(name, info.dtype, info.shape.clone(), bytes);
+        let values = match place.kind {
+            Kind::Float(_) => bytes,
+            kind => dequantize(kind, &bytes),
         };
-        let rows = info.elements()? / width.max(1);
-        match repack(place.kind, name, (rows, width), &bytes)? {
-            Some(packed) => {
-                let values = packed.dequantize()?.bytes;
-                TensorData::new(name, info.dtype, info.shape.clone(), values)
-            }
-            None => Err(self.misshapen(info)),
-        }
+        TensorData::new(name, info.dtype, info.shape.clone(), values)
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
@@ -210,12 +228,51 @@ impl TensorSource for GgufFile {
     }
 }
 
-impl GgufFile {
-    fn misshapen(&self, info: &TensorInfo) -> PackError {
-        PackError::BadGguf {
-            file: self.file.clone(),
-            reason: format!("tensor `{}` has no whole blocks", info.name),
+impl Part {
+    fn open(path: &Path) -> Result<Self, PackError> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|e| PackError::io(&name, e))?;
+        Self::read(name, Box::new(file))
+    }
+
+    fn read(file: String, mut bytes: Box<dyn ReadSeek>) -> Result<Self, PackError> {
+        let kind = sniff(&file, &mut bytes)?;
+        refuse_others(&file, kind, &[FileKind::Gguf, FileKind::Empty])?;
+        let io = |e| PackError::io(&file, e);
+        let len = bytes.seek(SeekFrom::End(0)).map_err(io)?;
+        bytes.seek(SeekFrom::Start(0)).map_err(io)?;
+        let head = Head::read(&file, BufReader::new(&mut bytes), len)?;
+        let alignment = alignment(&file, &head.metadata)?;
+        let start = head.end.next_multiple_of(alignment);
+        let mut tensors = Vec::with_capacity(head.tensors.len());
+        for declared in head.tensors {
+            let place = place(&file, &declared, (start, alignment, len))?;
+            let info = TensorInfo {
+                dtype: declared.kind.dtype(),
+                name: declared.name,
+                shape: declared.shape,
+            };
+            tensors.push((info, place));
         }
+        // Reading is then bounded by the file's length, however many names there are for the same bytes.
+        let places = tensors.iter().map(|(_, place)| place);
+        let mut spans: Vec<_> = places.map(|p| (p.start, p.bytes as u64)).collect();
+        spans.sort_unstable();
+        let overlap = spans
+            .windows(2)
+            .any(|pair| matches!(pair, [(start, len), (next, _)] if start + len > *next));
+        if overlap {
+            return Err(PackError::BadGguf {
+                file,
+                reason: "its tensors overlap".into(),
+            });
+        }
+        Ok(Self {
+            file,
+            metadata: head.metadata,
+            tensors,
+            bytes,
+        })
     }
 }
 
@@ -265,6 +322,7 @@ fn place(
     let begin = start.checked_add(declared.offset);
     match begin.and_then(|begin| Some((begin, begin.checked_add(bytes as u64)?))) {
         Some((begin, end)) if end <= len => Ok(Place {
+            part: 0,
             kind: declared.kind,
             start: begin,
             bytes,

@@ -122,9 +122,9 @@ export class Emu {
       model: { name: "emu-mini", license: "CC-BY-4.0", attribution: "Trained on drawings by several projects. See ATTRIBUTION.md.", imageSize: 64, draws: 64, checks: false },
       plan: MINI.map((component) => ({ component, download: SIZES[component], resident: SIZES[component] * 2, cached: here ? SIZES[component] : 0 })),
       tasks: [
-        { task: "caption", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, fits: true },
-        { task: "chat", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, fits: true },
-        { task: "draw", components: MINI, download: SIZES.vision + SIZES.lm + SIZES.decoder, resident: 38_287_520, fits: true },
+        { task: "caption", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, working: 1_296_384, binding: 131_072, fits: true },
+        { task: "chat", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, working: 1_296_384, binding: 131_072, fits: true },
+        { task: "draw", components: MINI, download: SIZES.vision + SIZES.lm + SIZES.decoder, resident: 38_287_520, working: 1_394_688, binding: 393_216, fits: true },
       ],
       ...script.support,
     };

@@ -1,14 +1,15 @@
-//! WebP animations: the frames are taken from the RIFF file, decoded as still pictures and composed as libwebp does
+//! WebP. Of animations the frames are taken from the RIFF file, decoded as still pictures and composed as libwebp does
 //! it. (The decoder's own composition is off by one on every opaque pixel.)
 
 use std::collections::VecDeque;
 use std::io::Cursor;
 
 use ::image::codecs::webp::WebPDecoder;
-use ::image::{DynamicImage, ImageDecoder, Rgba, RgbaImage};
+use ::image::{DynamicImage, Rgba, RgbaImage};
 
-use super::VideoError;
-use crate::image::{Format, Limits, RgbImage, from_inner};
+use super::alpha::to_rgb;
+use super::decode::{Format, with_decoder};
+use super::{ImageError, Limits, RgbImage};
 
 /// Flag of the extended header: there is an animation.
 const ANIMATED: u8 = 2;
@@ -18,14 +19,43 @@ const REPLACE: u8 = 2;
 /// Bytes of a frame's header.
 const FRAME_HEADER: usize = 16;
 
-fn damaged(reason: &str) -> VideoError {
-    VideoError::Damaged {
+fn damaged(reason: &str) -> ImageError {
+    ImageError::Unreadable {
+        format: Format::WebP,
         reason: reason.to_owned(),
     }
 }
 
+fn truncated() -> ImageError {
+    ImageError::Truncated {
+        format: Format::WebP,
+    }
+}
+
+/// The picture, or the first frame of an animation.
+pub(super) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+    let Some(mut frames) = WebPFrames::read(bytes, limits)? else {
+        let decoder = WebPDecoder::new(Cursor::new(bytes));
+        return with_decoder(decoder, Format::WebP, limits).map(to_rgb);
+    };
+    if frames.step()? {
+        Ok(frames.picture())
+    } else {
+        Err(truncated())
+    }
+}
+
+/// The content of the first chunk of this name; none where chunks before it are damaged.
+pub(super) fn chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
+    let content = bytes.get(12..)?;
+    let mut sound = chunks(content).map_while(Result::ok);
+    sound
+        .find(|(found, _)| found == name)
+        .map(|(_, content)| content)
+}
+
 /// The chunks of a RIFF file's content.
-fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Result<([u8; 4], &[u8]), VideoError>> {
+fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Result<([u8; 4], &[u8]), ImageError>> {
     std::iter::from_fn(move || {
         let (name, after) = rest.split_first_chunk::<4>()?;
         let chunk = after.split_first_chunk::<4>().and_then(|(size, after)| {
@@ -41,7 +71,7 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Result<([u8; 4], &[u8]), Vide
             }
             None => {
                 rest = &[];
-                Err(VideoError::Truncated)
+                Err(truncated())
             }
         })
     })
@@ -58,7 +88,7 @@ fn u24(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// An animation and the canvas as its last frame left it.
-pub(super) struct Animation<'a> {
+pub(crate) struct WebPFrames<'a> {
     waiting: VecDeque<&'a [u8]>,
     canvas: RgbaImage,
     /// The area to clear before the next frame: left, top, width, height.
@@ -66,9 +96,9 @@ pub(super) struct Animation<'a> {
     limits: Limits,
 }
 
-impl<'a> Animation<'a> {
+impl<'a> WebPFrames<'a> {
     /// `None` if the file is a still picture.
-    pub fn read(bytes: &'a [u8], limits: &Limits) -> Result<Option<Self>, VideoError> {
+    pub fn read(bytes: &'a [u8], limits: &Limits) -> Result<Option<Self>, ImageError> {
         let mut parts = chunks(bytes.get(12..).unwrap_or_default());
         let header = match parts.next() {
             Some(Ok((name, header)))
@@ -83,7 +113,7 @@ impl<'a> Animation<'a> {
             .and_then(|b| b.first_chunk())
             .map_or(0, |b| u32::from_le_bytes(*b) as usize);
         if bytes.len() < announced {
-            return Err(VideoError::Truncated);
+            return Err(truncated());
         }
         let (Some(width), Some(height)) = (u24(header, 4), u24(header, 7)) else {
             return Err(damaged("the canvas has no size"));
@@ -110,13 +140,13 @@ impl<'a> Animation<'a> {
         self.waiting.len()
     }
 
-    /// The canvas without its transparency.
+    /// The canvas over white.
     pub fn picture(&self) -> RgbImage {
-        DynamicImage::ImageRgba8(self.canvas.clone()).to_rgb8()
+        to_rgb(DynamicImage::ImageRgba8(self.canvas.clone()))
     }
 
     /// Draws the next frame; false after the last.
-    pub fn step(&mut self) -> Result<bool, VideoError> {
+    pub fn step(&mut self) -> Result<bool, ImageError> {
         let Some(frame) = self.waiting.pop_front() else {
             return Ok(false);
         };
@@ -154,7 +184,7 @@ impl<'a> Animation<'a> {
     }
 
     /// A frame's chunks as a still picture.
-    fn decode(&self, content: &[u8]) -> Result<RgbaImage, VideoError> {
+    fn decode(&self, content: &[u8]) -> Result<RgbaImage, ImageError> {
         let mut alpha = None;
         let mut picture = None;
         for part in chunks(content) {
@@ -182,13 +212,8 @@ impl<'a> Animation<'a> {
         let mut file = Vec::with_capacity(body.len() + 8);
         push_chunk(&mut file, b"RIFF", &body);
 
-        let inner = |e| from_inner(Format::WebP, e);
-        let decoder = WebPDecoder::new(Cursor::new(file)).map_err(inner)?;
-        let (width, height) = decoder.dimensions();
-        self.limits.check_pixels(width, height)?;
-        Ok(DynamicImage::from_decoder(decoder)
-            .map_err(inner)?
-            .to_rgba8())
+        let decoder = WebPDecoder::new(Cursor::new(file));
+        Ok(with_decoder(decoder, Format::WebP, &self.limits)?.to_rgba8())
     }
 }
 

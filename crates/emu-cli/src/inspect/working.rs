@@ -1,0 +1,167 @@
+//! What a task takes beside the weights: keys and values, and activations. The page computes the same before it downloads
+//! anything (`web/package/src/needs.ts`).
+
+use emu_model::config::EmuConfig;
+use emu_model::diffusion::DecoderConfig;
+use emu_model::diffusion::unet::BlockKind;
+use emu_model::pack::ModelConfig;
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+/// Tokens that an answer has where nothing else is asked for.
+const NEW_TOKENS: u64 = 128;
+/// Tokens of a short prompt beside its picture's.
+const MARKS: u64 = 3;
+/// Activations that are there at once: what a layer reads, what it makes, and what is added to it.
+const ALIVE: u64 = 3;
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// A picture is described.
+    Caption,
+    /// A conversation, with drawings where the model draws.
+    Chat,
+    /// A picture is drawn.
+    Draw,
+}
+
+impl Task {
+    /// Its name, as users see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caption => "caption",
+            Self::Chat => "chat",
+            Self::Draw => "draw",
+        }
+    }
+}
+
+/// Bytes in memory beside the weights, for a prompt of one picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Working {
+    /// Keys and values.
+    pub cache: u64,
+    /// Activations that are there at once, about.
+    pub activations: u64,
+    /// The largest buffer among them, which is bound as a whole.
+    pub largest: u64,
+}
+
+impl Working {
+    /// Of a task with `beams` beams (1: no search).
+    pub fn of(config: &ModelConfig, task: Task, beams: u64) -> Self {
+        let emu = &config.emu;
+        let decoder = config.decoder.as_ref().filter(|_| task != Task::Caption);
+        let beams = if task == Task::Draw { 1 } else { beams.max(1) };
+        let lm = &emu.lm;
+        let [context, queries] = [lm.context, emu.causal.queries].map(|n| n as u64);
+        let prompt = queries + MARKS;
+        // A conversation in which pictures may be drawn has all the room that there is.
+        let room = match task {
+            Task::Draw => queries,
+            _ if decoder.is_some() && beams == 1 => context,
+            _ => NEW_TOKENS,
+        };
+        let keys = F32 * product([lm.kv_heads, lm.head_size]) * context.min(prompt + room);
+        let drawn = decoder.map_or(0, drawing);
+        let activation = F32 * reading(emu, prompt).max(seeing(emu)).max(drawn);
+        // Beams begin with a copy each of what the prompt left.
+        let rows = if beams > 1 { beams + 1 } else { 1 };
+        Self {
+            cache: 2 * lm.layers as u64 * keys * rows,
+            activations: ALIVE * activation,
+            largest: activation.max(keys * beams),
+        }
+    }
+
+    /// All of them.
+    pub fn bytes(&self) -> u64 {
+        self.cache + self.activations
+    }
+}
+
+fn product<const N: usize>(factors: [usize; N]) -> u64 {
+    factors.iter().map(|&n| n as u64).product()
+}
+
+/// Numbers in the largest activation of the encoder.
+fn seeing(emu: &EmuConfig) -> u64 {
+    let vision = &emu.vision;
+    // Integral in every configuration there is; what a fraction would add does not matter.
+    let wide = (vision.width as f64 * vision.mlp_ratio.max(3.0)) as u64;
+    let stem = { vision.stem.as_ref() }.and_then(|stem| stem.channels.first());
+    let half = vision.image_size / 2;
+    let stem = stem.map_or(0, |&channels| product([half, half, channels]));
+    stem.max(vision.tokens() as u64 * wide)
+}
+
+/// Numbers in the largest activation of the language model over a prompt.
+fn reading(emu: &EmuConfig, prompt: u64) -> u64 {
+    let lm = &emu.lm;
+    let projected = (lm.heads + 2 * lm.kv_heads) * lm.head_size;
+    prompt * (2 * lm.ffn).max(projected) as u64
+}
+
+/// Numbers in the largest activation of drawing.
+fn drawing(decoder: &DecoderConfig) -> u64 {
+    let (unet, vae) = (&decoder.unet, &decoder.vae);
+    let values = |side: usize, channels: usize| {
+        let along = decoder.image_size / side.max(1);
+        product([along, along, channels])
+    };
+    let next = |channels: &[usize], level: usize| channels.get(level + 1).copied();
+    let mut largest = 0;
+    // The autoencoder brings what comes from a coarser level to the size of the finer.
+    for (level, &channels) in vae.channels.iter().enumerate() {
+        let wide = channels.max(next(&vae.channels, level).unwrap_or(0));
+        largest = largest.max(values(vae.patch << level, wide));
+    }
+    // The UNet runs with and without the condition at once; its transformers make eight values of each channel, its residual
+    // blocks read what comes from below and from beside.
+    for (level, &channels) in unet.channels.iter().enumerate() {
+        let wide = match unet.down.get(level) {
+            Some(BlockKind::CrossAttention) => 8 * channels,
+            _ => channels + next(&unet.channels, level).unwrap_or(channels),
+        };
+        largest = largest.max(2 * values(vae.factor() << level, wide));
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(config: &ModelConfig, task: Task, beams: u64) -> (u64, u64) {
+        let working = Working::of(config, task, beams);
+        (working.bytes(), working.largest)
+    }
+
+    /// The same numbers stand in `admission.test.mjs`.
+    #[test]
+    fn the_released_models_take_what_the_page_says() {
+        let config = ModelConfig {
+            emu: EmuConfig::emu_14b(),
+            decoder: Some(DecoderConfig::emu_14b()),
+            safety: None,
+        };
+        assert_eq!(of(&config, Task::Caption, 1), (286_007_296, 6_316_032));
+        assert_eq!(of(&config, Task::Chat, 1), (4_160_749_568, 268_435_456));
+        assert_eq!(of(&config, Task::Draw, 1), (915_079_168, 268_435_456));
+        let (_, five) = of(&config, Task::Caption, 5);
+        assert_eq!(five, 5 * 163 * 40 * 128 * 4);
+        assert_eq!(of(&config, Task::Draw, 5), of(&config, Task::Draw, 1));
+    }
+
+    #[test]
+    fn a_model_that_does_not_draw_keeps_no_room_for_pictures() {
+        let config = ModelConfig {
+            emu: EmuConfig::emu_14b(),
+            decoder: None,
+            safety: None,
+        };
+        let [caption, chat] = [Task::Caption, Task::Chat].map(|task| of(&config, task, 1));
+        assert_eq!(caption, chat);
+    }
+}

@@ -1,0 +1,96 @@
+//! Submissions are counted by what leads to them: beside what wgpu numbers, they are right.
+
+#![cfg(feature = "wgpu")]
+
+use emu_kernels::burn::tensor::wgpu::wgpu::Queue;
+use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
+use emu_kernels::count::{self, Launches};
+use emu_kernels::device::LAUNCHES;
+use emu_kernels::late::{self, Recorded};
+use emu_kernels::ops;
+
+/// The number that the queue gives to an empty submission. wgpu shows it in its `Debug` text only: should that text change,
+/// this test fails, and nothing else.
+fn number(queue: &Queue) -> u64 {
+    let shown = format!("{:?}", queue.submit([]));
+    let digits: String = shown.chars().filter(char::is_ascii_digit).collect();
+    digits
+        .parse()
+        .expect("a number in the text of a submission")
+}
+
+/// What a piece of work submits: as we count, and as wgpu does. It waits for the device so many times, and once more at its end.
+fn submitted(device: &Device, queue: &Queue, waits: u64, work: impl FnOnce()) -> (u64, u64) {
+    device.sync().expect("a device that works");
+    count::flushed();
+    let (ours, reads, theirs) = (count::submits(), count::reads().0, number(queue));
+    work();
+    device.sync().expect("a device that works");
+    count::flushed();
+    // wgpu gives numbers also to waits, to the question for the last one, and to each buffer that is read.
+    let others = waits + 2 + count::reads().0 - reads;
+    (count::submits() - ours, number(queue) - theirs - others)
+}
+
+#[test]
+fn submissions_are_counted_as_they_are_made_on_wgpu() {
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP submits-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    // A process has one such device; this one's queue is at hand.
+    let options = Device::wgpu_options().tasks_max(LAUNCHES);
+    let (device, setup) = options.init_with_setup().expect("an adapter");
+    let queue = &setup.queue;
+    let watching = Launches::watch();
+    let x = Tensor::<3>::ones([1, 2, 64], &device);
+    let gate = |n: usize| (0..n).for_each(|_| drop(ops::silu_pair(x.clone())));
+    let token = Tensor::<1, Int>::from_data(TensorData::new(vec![3i32], [1]), &device);
+    let read = |tensor: Tensor<1, Int>| read_sync(late::ask(tensor)).expect("numbers");
+    gate(1);
+    read(token.clone());
+
+    let waiting = |what: &str, work: &dyn Fn(), waits: u64, wanted: u64| {
+        let (ours, theirs) = submitted(&device, queue, waits, work);
+        assert_eq!((ours, theirs), (wanted, wanted), "{what}");
+    };
+    let same = |what: &str, work: &dyn Fn(), wanted: u64| waiting(what, work, 0, wanted);
+    same("nothing", &|| {}, 0);
+    same("a launch", &|| gate(1), 1);
+    same("a batch", &|| gate(LAUNCHES), 1);
+    same("more than two batches", &|| gate(2 * LAUNCHES + 1), 3);
+    same("a copy", &|| drop(read(token.clone())), 1);
+    let launched_and_read = || {
+        gate(3);
+        read(token.clone());
+    };
+    same("launches and a copy", &launched_and_read, 2);
+    let waits = || {
+        gate(3);
+        read_sync(late::done(&x)).expect("a device that works");
+        gate(3);
+    };
+    waiting("a wait between launches", &waits, 1, 2);
+    let upload = || {
+        gate(3);
+        count::flushed();
+        drop(Tensor::<1>::from_data([1.0, 2.0], &device));
+        gate(3);
+    };
+    same("an upload between launches", &upload, 2);
+
+    // Recorded, a launch is none until it is replayed.
+    let record = || Recorded::record(&device, || ops::silu_pair(x.clone())).expect("a recording");
+    let before = watching.total();
+    let (mut turn, _kept) = record();
+    assert_eq!(watching.total(), before);
+    let replays = std::cell::RefCell::new(|n: usize| {
+        for _ in 0..n {
+            // Safety: `x` and what the recording returned are still here.
+            unsafe { turn.replay() }.expect("a replay");
+        }
+    });
+    same("a replay", &|| (replays.borrow_mut())(1), 1);
+    same("replays", &|| (replays.borrow_mut())(LAUNCHES + 9), 2);
+    assert_eq!(watching.total() - before, 10 + LAUNCHES as u64);
+}

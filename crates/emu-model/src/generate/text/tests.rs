@@ -1,0 +1,87 @@
+//! Turns that are recorded, and what happens where they cannot be.
+
+use burn::tensor::{Device, read_sync};
+
+use super::*;
+use crate::config::EmuConfig;
+
+const PROMPT: [u32; 5] = [1, 17, 40, 5, 230];
+const TOKENS: usize = 12;
+
+fn model(device: &Device) -> (EmuConfig, Emu) {
+    let config = EmuConfig::tiny();
+    emu_kernels::init::seed(3);
+    let emu = config.init(device).expect("a model");
+    (config, emu)
+}
+
+fn machine<'a>(emu: &'a Emu, config: &'a EmuConfig) -> TextMachine<'a> {
+    let options = TextOptions {
+        max_new_tokens: TOKENS,
+        // What comes depends on everything before it.
+        sampling: Sampling {
+            temperature: 1.0,
+            ..Default::default()
+        },
+        seed: 4,
+        ignore_ends: true,
+        ..Default::default()
+    };
+    let prompt = Prompt::text(PROMPT.to_vec());
+    TextMachine::new(emu, config, &prompt, options).expect("it fits")
+}
+
+/// Runs to the end. After each token, the cache holds the positions that were read so far.
+fn run(mut machine: TextMachine<'_>) -> Vec<u32> {
+    while !matches!(
+        read_sync(machine.step()).expect("a step"),
+        TextEvent::Done(_)
+    ) {
+        let asked = machine.asked.iter().filter(|asked| asked.turned).count();
+        let taken = machine.history.len() - 2;
+        assert_eq!(machine.session.cache.len(), PROMPT.len() + taken + asked);
+    }
+    machine.history
+}
+
+#[test]
+fn where_nothing_can_be_recorded_the_words_are_the_same() {
+    let device = Device::flex();
+    let (config, emu) = model(&device);
+    let plain = run(machine(&emu, &config));
+    assert_eq!(plain.len(), 1 + TOKENS);
+    // A device that computes at once refuses to record, before the turn to record ran.
+    let mut tried = machine(&emu, &config);
+    tried.live = Some(0);
+    assert_eq!(run(tried), plain);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_recording_that_is_refused_on_wgpu_changes_no_word() {
+    use emu_kernels::burn::backend::{Backend, Dispatch};
+    use emu_kernels::device::{self, DeviceChoice};
+
+    if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+        println!("SKIP text-wgpu: EMU_TEST_GPU is not 1");
+        return;
+    }
+    let opened = device::open(DeviceChoice::Gpu).expect("EMU_TEST_GPU asks for an adapter");
+    let (config, emu) = model(&opened.device);
+    let recorded = run(machine(&emu, &config));
+    // Somebody else has prepared a recording, so that no other one can be.
+    let dispatch = opened.device.as_dispatch();
+    Dispatch::graph_prepare(dispatch).expect("nobody records");
+    let refused = run(machine(&emu, &config));
+    assert!(
+        Dispatch::graph_stop_capture(dispatch).is_err(),
+        "nothing was recorded"
+    );
+    assert_eq!(refused, recorded);
+    // It was left as it was found: the next one records again.
+    let mut again = machine(&emu, &config);
+    for _ in 0..TOKENS {
+        read_sync(again.step()).expect("a step");
+    }
+    assert!(again.recorded.is_some());
+}

@@ -1,0 +1,120 @@
+//! Element types of GGUF: names, numbers and sizes.
+
+use crate::{Dtype, Scheme, quant::BLOCK};
+
+/// Elements of a piece of the K types.
+pub(super) const SUPER: usize = 256;
+
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types)] // As ggml spells them.
+pub(super) enum Kind {
+    Float(Dtype),
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+}
+
+impl Kind {
+    /// The type of that number; the name of one that is not read here, where it has one.
+    pub fn from_code(code: u32) -> Result<Self, String> {
+        const OTHERS: [(u32, &str); 18] = [
+            (9, "Q8_1"),
+            (15, "Q8_K"),
+            (16, "IQ2_XXS"),
+            (17, "IQ2_XS"),
+            (18, "IQ3_XXS"),
+            (19, "IQ1_S"),
+            (21, "IQ3_S"),
+            (22, "IQ2_S"),
+            (24, "I8"),
+            (25, "I16"),
+            (26, "I32"),
+            (27, "I64"),
+            (28, "F64"),
+            (29, "IQ1_M"),
+            (34, "TQ1_0"),
+            (35, "TQ2_0"),
+            (39, "MXFP4"),
+            (40, "NVFP4"),
+        ];
+        Ok(match code {
+            0 => Self::Float(Dtype::F32),
+            1 => Self::Float(Dtype::F16),
+            2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            6 => Self::Q5_0,
+            7 => Self::Q5_1,
+            8 => Self::Q8_0,
+            10 => Self::Q2_K,
+            11 => Self::Q3_K,
+            12 => Self::Q4_K,
+            13 => Self::Q5_K,
+            14 => Self::Q6_K,
+            20 => Self::IQ4_NL,
+            23 => Self::IQ4_XS,
+            30 => Self::Float(Dtype::BF16),
+            _ => {
+                let known = OTHERS.iter().find(|(other, _)| *other == code);
+                return Err(
+                    known.map_or_else(|| format!("number {code}"), |(_, name)| (*name).to_owned())
+                );
+            }
+        })
+    }
+
+    /// The type of the tensor that reading gives.
+    pub const fn dtype(self) -> Dtype {
+        match self {
+            Self::Float(dtype) => dtype,
+            _ => Dtype::F32,
+        }
+    }
+
+    /// The pack's scheme that is nearest.
+    pub const fn scheme(self) -> Option<Scheme> {
+        match self {
+            Self::Float(_) => None,
+            Self::Q4_0 => Some(Scheme::Q4),
+            Self::Q4_1 | Self::Q4_K => Some(Scheme::Q4_1),
+            _ => Some(Scheme::Q8),
+        }
+    }
+
+    /// Elements and bytes of the smallest piece that is stored.
+    pub const fn piece(self) -> (usize, usize) {
+        match self {
+            Self::Float(dtype) => (1, dtype.size()),
+            Self::Q4_0 | Self::IQ4_NL => (BLOCK, 18),
+            Self::Q4_1 => (BLOCK, 20),
+            Self::Q5_0 => (BLOCK, 22),
+            Self::Q5_1 => (BLOCK, 24),
+            Self::Q8_0 => (BLOCK, 34),
+            Self::Q2_K => (SUPER, 84),
+            Self::Q3_K => (SUPER, 110),
+            Self::Q4_K => (SUPER, 144),
+            Self::Q5_K => (SUPER, 176),
+            Self::Q6_K => (SUPER, 210),
+            Self::IQ4_XS => (SUPER, 136),
+        }
+    }
+
+    /// Bytes of a tensor of `elements` in rows of `width`; `None` where rows are no whole blocks, or nothing could
+    /// hold so many.
+    pub fn byte_len(self, elements: usize, width: usize) -> Option<usize> {
+        let (piece, bytes) = self.piece();
+        match width.is_multiple_of(piece) && (piece == 1 || width > 0) {
+            true => (elements / piece).checked_mul(bytes),
+            false => None,
+        }
+    }
+}

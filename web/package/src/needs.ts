@@ -1,0 +1,71 @@
+/** What a request takes beside the weights: keys and values, and activations. Computed as `emu inspect` does (`needs.rs`). */
+
+import type { Config } from "./manifest.js";
+import type { Expected, Task } from "./types.js";
+
+export interface Needs {
+  /** Bytes of keys and values, and of the activations that are there at once. */
+  working: number;
+  /** Bytes of the largest buffer among them: it is bound as a whole. */
+  binding: number;
+}
+
+const F32 = 4;
+/** Tokens that an answer has where nothing else is asked for. */
+const NEW_TOKENS = 128;
+/** Tokens of a short prompt beside its picture's. */
+const MARKS = 3;
+/** Activations that are there at once: what a layer reads, what it makes, and what is added to it. */
+const ALIVE = 3;
+
+/**
+ * For a task, with a prompt of so many tokens (those of one picture). Nothing where a configuration does not say what it takes: the engine
+ * refuses it.
+ */
+export function needsOf(config: Config, task: Task, expected: Expected = {}, tokens?: number): Needs {
+  try {
+    const { vision, causal, lm } = config.emu;
+    const decoder = task === "caption" ? undefined : config.decoder;
+    const { maxNewTokens = NEW_TOKENS, width, height } = expected;
+    const beams = task === "draw" ? 1 : (expected.beams ?? 1);
+    const prompt = tokens ?? causal.queries + MARKS;
+    // A conversation in which pictures may be drawn has all the room that there is.
+    const room = task === "draw" ? causal.queries : decoder && beams <= 1 ? lm.context : maxNewTokens;
+    const keys = F32 * lm.kv_heads * lm.head_size * Math.min(lm.context, prompt + room);
+    const patches = (vision.image_size / vision.patch_size) ** 2 + 1;
+    const activation =
+      F32 *
+      Math.max(
+        (vision.image_size / 2) ** 2 * (vision.stem?.channels[0] ?? 0),
+        patches * Math.trunc(vision.width * Math.max(vision.mlp_ratio, 3)),
+        prompt * Math.max(2 * lm.ffn, (lm.heads + 2 * lm.kv_heads) * lm.head_size),
+        decoder ? drawing(decoder, width ?? decoder.image_size, height ?? decoder.image_size) : 0,
+      );
+    // Beams begin with a copy each of what the prompt left.
+    const working = 2 * lm.layers * keys * (beams > 1 ? beams + 1 : 1) + ALIVE * activation;
+    if (working > 0) return { working, binding: Math.max(keys * beams, activation) };
+  } catch {
+    // Something is missing.
+  }
+  return { working: 0, binding: 0 };
+}
+
+/** Numbers in the largest activation of drawing a picture. */
+function drawing({ unet, vae }: NonNullable<Config["decoder"]>, width: number, height: number): number {
+  let [largest, side] = [0, vae.patch ?? 1];
+  const look = (values: number) => {
+    largest = Math.max(largest, (width / side) * (height / side) * values);
+  };
+  // The autoencoder brings what comes from a coarser level to the size of the finer.
+  vae.channels.forEach((channels, level, all) => {
+    side *= level ? 2 : 1;
+    look(Math.max(channels, all[level + 1] ?? 0));
+  });
+  // The UNet runs with and without the condition at once; its transformers make eight values of each channel, its residual blocks
+  // read what comes from below and from beside.
+  unet.channels.forEach((channels, level, all) => {
+    side *= level ? 2 : 1;
+    look(2 * (unet.down[level] === "cross_attention" ? 8 * channels : channels + (all[level + 1] ?? channels)));
+  });
+  return largest;
+}

@@ -261,7 +261,8 @@ fn positive(text: &str) -> Result<usize, String> {
 pub struct ChatArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first.
+    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first. \<image> is no mark
+    /// but these letters.
     #[arg(long, value_name = "P")]
     pub image: Vec<PathBuf>,
     /// A video (MP4, GIF, WebP, or a folder of frames; others through an ffmpeg on the PATH); <video> marks likewise.
@@ -299,7 +300,8 @@ pub struct ImagineArgs {
     /// The PNG to write.
     #[arg(short, long, value_name = "OUT.png")]
     pub out: PathBuf,
-    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first.
+    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first. \<image> is no mark
+    /// but these letters.
     #[arg(long, value_name = "P")]
     pub image: Vec<PathBuf>,
     /// Steps of the sampler.
@@ -317,7 +319,8 @@ pub struct ImagineArgs {
     /// Width and height in pixels, as 512x512.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<(usize, usize)>,
-    /// Also write the picture as it is after each step, into this folder.
+    /// Also write the picture as it is after each step, into this folder; blurred where the pack has a safety checker, which
+    /// sees the finished picture only.
     #[arg(long, value_name = "DIR")]
     pub previews: Option<PathBuf>,
     /// What to draw.

@@ -112,7 +112,7 @@ fn converse(
                 let said = partner.hear(line.trim(), &taken.0, &taken.1);
                 // At a terminal a mistake costs a turn, not the conversation.
                 match said {
-                    Err(error) if terminal => eprintln!("error: {error:#}"),
+                    Err(error) if terminal => eprintln!("error: {}", crate::message(&error)),
                     other => other?,
                 }
             }

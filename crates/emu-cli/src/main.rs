@@ -11,6 +11,7 @@ mod data;
 mod devices;
 mod environment;
 mod eval;
+mod fault;
 mod ffmpeg;
 mod imagine;
 mod inspect;
@@ -32,6 +33,7 @@ use args::{Arguments, Command};
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     environment::prepare(arguments.threads);
+    fault::told_in_a_line();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu_hal::gles=off"));
     tracing_subscriber::fmt()
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
 /// The exit code of arguments that mean nothing, which is clap's.
 const USAGE: u8 = 2;
 
-/// The error with its causes, those left out that it already quotes.
+/// The error with its causes, those left out that it already quotes, in one line: drivers and libraries write several.
 fn message(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -64,7 +66,8 @@ fn message(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 fn run(arguments: Arguments) -> Result<()> {
@@ -103,6 +106,16 @@ mod tests {
         assert_eq!(
             super::message(&bare.unwrap_err()),
             "The disk cannot be written: it is full"
+        );
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let lost =
+            anyhow::anyhow!("The device failed: An error happened\nCaused by:\n  it is gone\n");
+        assert_eq!(
+            super::message(&lost),
+            "The device failed: An error happened Caused by: it is gone"
         );
     }
 }

@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{cat, drawing_pack, emu, emu_with_input, fails, fixtures, json_of, text, tiny_pack};
+use common::{
+    cat, checking_pack, drawing_pack, emu, emu_with_input, fails, fixtures, json_of, text,
+    tiny_pack,
+};
 
 #[test]
 fn captions_are_a_line_each() {
@@ -299,4 +302,44 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
             std::fs::write(target, std::fs::read(&path).expect("a file")).expect("written");
         }
     }
+}
+
+#[test]
+fn previews_are_blurred_where_there_is_a_checker() {
+    use emu_model::image::{Limits, RgbImage, decode};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let previews = |pack: &str, name: &str| -> Vec<RgbImage> {
+        let to = folder.path().join(name);
+        let (to, out) = (text(&to), text(&folder.path().join("a.png")));
+        let said = emu(&[
+            "imagine",
+            "--model",
+            pack,
+            "--device",
+            "cpu",
+            "--seed",
+            "5",
+            "--steps",
+            "2",
+            "--scheduler",
+            "ddim",
+            "--previews",
+            &to,
+            "-o",
+            &out,
+            "the dog",
+        ]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        let read = |step: usize| {
+            let bytes = std::fs::read(format!("{to}/step-{step:03}.png")).expect("a preview");
+            decode(&bytes, &Limits::default()).expect("a picture")
+        };
+        vec![read(1), read(2)]
+    };
+    let clear = previews(&drawing_pack(folder.path()), "clear");
+    let blurred = previews(&checking_pack(folder.path()), "blurred");
+    assert_ne!(clear, blurred);
+    let expected: Vec<RgbImage> = clear.iter().map(emu_model::safety::blur).collect();
+    assert_eq!(expected, blurred);
 }

@@ -114,7 +114,7 @@ export interface DrawOptions extends CallOptions {
   guidance?: number;
   negative?: string;
   seed?: number;
-  /** A rough picture with every n-th step's progress; 0 (the default): none. */
+  /** A rough picture with every n-th step's progress, blurred where the pack has a safety checker; 0 (the default): none. */
   previewEvery?: number;
 }
 

@@ -9,6 +9,7 @@ use emu_kernels::burn::tensor::Device;
 use emu_model::config::EmuConfig;
 use emu_model::diffusion::DecoderConfig;
 use emu_model::pack::{self, ModelConfig};
+use emu_model::safety::SafetyConfig;
 use emu_model::tokenizer::{EmuTokenizer, Roles};
 use emu_model::weights;
 use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
@@ -115,6 +116,19 @@ pub fn tiny_pack(folder: &Path) -> String {
 
 /// A pack of random weights that can draw: pictures of 16 pixels, in milliseconds.
 pub fn drawing_pack(folder: &Path) -> String {
+    drawing_pack_with(folder, None)
+}
+
+/// As [`drawing_pack`], with a safety checker.
+pub fn checking_pack(folder: &Path) -> String {
+    let config = serde_json::json!({"projection_dim": 32, "vision_config": {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "image_size": 28, "patch_size": 14}});
+    let config = SafetyConfig::from_transformers(&config).expect("a configuration");
+    drawing_pack_with(folder, Some(config))
+}
+
+fn drawing_pack_with(folder: &Path, safety: Option<SafetyConfig>) -> String {
     let device = Device::flex();
     emu_kernels::init::seed(3);
     let emu = EmuConfig::tiny();
@@ -130,7 +144,7 @@ pub fn drawing_pack(folder: &Path) -> String {
     let config = ModelConfig {
         emu,
         decoder: Some(decoder),
-        safety: None,
+        safety,
     };
     let meta = PackMeta {
         name: "drawing".into(),
@@ -138,7 +152,10 @@ pub fn drawing_pack(folder: &Path) -> String {
         config: serde_json::to_value(&config).expect("JSON"),
         ..Default::default()
     };
-    let out = folder.join("drawing");
+    let out = folder.join(match config.safety {
+        Some(_) => "checking",
+        None => "drawing",
+    });
     let mut writer = PackWriter::create(&out, meta, WriteOptions::default()).expect("a writer");
     let mut add = |tensor: TensorData| -> Result<(), PackError> {
         writer.add(pack::component(&tensor.info.name.clone()), tensor)
@@ -151,6 +168,14 @@ pub fn drawing_pack(folder: &Path) -> String {
         .init(&device)
         .expect("a decoder");
     weights::export(&decoder, &mut add).expect("written");
+    if let Some(safety) = &config.safety {
+        let checker = safety.init(&device).expect("a checker");
+        let mut named = |mut tensor: TensorData| {
+            tensor.info.name = format!("safety.{}", tensor.info.name);
+            add(tensor)
+        };
+        weights::export(&checker, &mut named).expect("written");
+    }
     let bytes = std::fs::read(fixtures().join("tiny-llama/tokenizer.model")).expect("a tokenizer");
     let tokenizer = EmuTokenizer::from_sentencepiece_bytes(&bytes, Roles::Pretrain);
     let json = tokenizer.expect("a tokenizer").to_json().expect("JSON");

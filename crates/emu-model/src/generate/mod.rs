@@ -282,7 +282,7 @@ pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Generat
     let data = tensor
         .into_data_async()
         .await
-        .map_err(|e| GenerateError::Device(format!("{e:?}")))?;
+        .map_err(|e| GenerateError::Device(e.to_string()))?;
     count::read_back(data.bytes().len());
     data.convert::<f32>()
         .try_into_vec::<f32>()

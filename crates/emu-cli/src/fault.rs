@@ -1,0 +1,71 @@
+//! What a user sees of a fault of the program itself, or of a library below it.
+
+use std::any::Any;
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// From now on a panic is told in one line, and only the first: those that follow in other threads follow from it. Who sets
+/// RUST_BACKTRACE sees all of each.
+pub fn told_in_a_line() {
+    if std::env::var_os("RUST_BACKTRACE").is_some() {
+        return;
+    }
+    panic::set_hook(Box::new(|info| {
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        if !TOLD.swap(true, Ordering::Relaxed) {
+            let place = info.location().map_or_else(String::new, |at| {
+                format!(" at {}:{}", shortened(at.file()), at.line())
+            });
+            eprintln!("error: {}", sentence(what(info.payload()), &place));
+        }
+    }));
+}
+
+fn sentence(what: &str, place: &str) -> String {
+    let lines = what.lines().map(str::trim).filter(|line| !line.is_empty());
+    let what = lines.collect::<Vec<_>>().join(" ");
+    format!(
+        "The program met a fault{place}: {what}. On a GPU, --device cpu may go around it; please report what you ran, with RUST_BACKTRACE=1."
+    )
+}
+
+/// The message of a panic.
+fn what(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it does not say which")
+}
+
+/// A file of a library without the folder that libraries lie in.
+fn shortened(file: &str) -> &str {
+    let library = file.split_once("/registry/src/");
+    library.map_or(file, |(_, rest)| {
+        rest.split_once('/').map_or(rest, |(_, rest)| rest)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_a_line_with_its_place() {
+        let text = sentence(
+            "wgpu error: Device lost\n\nCaused by:\n  gone\n",
+            " at a/b.rs:3",
+        );
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.starts_with(
+            "The program met a fault at a/b.rs:3: wgpu error: Device lost Caused by: gone. On"
+        ));
+        let file = "/home/somebody/.cargo/registry/src/index.crates.io-1/wgpu-30.0.1/src/lib.rs";
+        assert_eq!(shortened(file), "wgpu-30.0.1/src/lib.rs");
+        assert_eq!(
+            shortened("crates/emu-cli/src/main.rs"),
+            "crates/emu-cli/src/main.rs"
+        );
+        assert_eq!(what(&"static"), "static");
+        assert_eq!(what(&String::from("owned")), "owned");
+        assert_eq!(what(&3), "it does not say which");
+    }
+}

@@ -231,7 +231,7 @@ fn alone_lm(path: &Path, args: &BenchArgs) -> Result<Value> {
     let speaker = Speaker {
         lm: &model.lm,
         config: &model.config.lm,
-        bos: model.config.bos,
+        bos: model.config.bos.unwrap_or_default(),
         text: model.config.lm.vocab as u32,
         opened: &opened,
         start: &|prompt, options| model.generate(prompt, options),

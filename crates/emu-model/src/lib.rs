@@ -5,6 +5,7 @@
 pub mod causal;
 pub mod config;
 pub mod diffusion;
+pub mod efficientnet;
 pub mod emu;
 pub mod fuzzing;
 pub mod generate;

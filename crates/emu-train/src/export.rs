@@ -45,7 +45,7 @@ impl Export {
         };
         let run = self.decoder.as_ref().filter(|_| drawing.is_none());
         let read =
-            |value| ModelConfig::from_value(value).map_err(|e| TrainError::other("config", e));
+            |value: &_| ModelConfig::from_value(value).map_err(|e| TrainError::other("config", e));
         let mut config = read(&read_model_file(run.unwrap_or(&self.emu))?)?;
         if let Some(pack) = &drawing {
             config.decoder = read(&pack.manifest().config)?.decoder;

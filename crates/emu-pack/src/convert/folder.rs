@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{GgufFile, PyTorchFile, gguf};
+use super::{GgufFile, LegacyPyTorchFile, PyTorchFile, gguf};
 use crate::{
     PackError, SafetensorsFile, SafetensorsFolder, Sharded, TensorData, TensorInfo, TensorSource,
     safetensors::read_small,
@@ -106,8 +106,9 @@ fn open_file(path: &Path) -> Result<Weights, PackError> {
     let read = File::open(path).map_err(io)?.read(&mut start).map_err(io)?;
     match start.get(..read).unwrap_or_default() {
         start if start == gguf::MAGIC => Ok(Box::new(GgufFile::open(path)?)),
-        // A zip archive, or the pickle of an old PyTorch, which the reader names.
-        [b'P', b'K', ..] | [0x80, 2, ..] => Ok(Box::new(PyTorchFile::open(path)?)),
+        [b'P', b'K', ..] => Ok(Box::new(PyTorchFile::open(path)?)),
+        // The first pickle of PyTorch before 1.6.
+        [0x80, 2, ..] => Ok(Box::new(LegacyPyTorchFile::open(path)?)),
         [] => {
             let reason = "the file is empty".into();
             Err(PackError::NoWeights {

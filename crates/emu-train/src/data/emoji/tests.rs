@@ -42,7 +42,7 @@ fn catalogue() -> Catalogue {
                     );
                     SourceDrawing {
                         set: set_by_id(set).expect("known"),
-                        cutout: Cutout::from_svg(&svg).expect("renders"),
+                        cutout: Cutout::from_svg(&svg, CUTOUT_SIDE).expect("renders"),
                     }
                 })
                 .collect();
@@ -384,6 +384,10 @@ fn refuses_what_it_cannot_build() {
         attempt(&catalogue(), &tiny()),
         DataError::Exists(_)
     ));
-    let missing = Catalogue::load(folder.path(), ConceptList::shipped().expect("valid"));
+    let missing = Catalogue::load(
+        folder.path(),
+        ConceptList::shipped().expect("valid"),
+        CUTOUT_SIDE,
+    );
     assert!(matches!(missing, Err(DataError::Package { .. })));
 }

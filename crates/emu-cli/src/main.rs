@@ -6,6 +6,7 @@ mod caption;
 mod chat;
 mod checkpoint;
 mod convert;
+mod dashboard;
 mod data;
 mod eval;
 mod imagine;
@@ -14,6 +15,7 @@ mod media;
 mod output;
 mod parity;
 mod runtime;
+mod signals;
 mod train;
 
 use std::process::ExitCode;

@@ -3,12 +3,13 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use emu_train::dashboard::Dashboard;
 use emu_train::{RunOptions, StopFlag, TrainConfig, TrainEvent, stages};
 use serde_json::json;
 
 use crate::args::TrainArgs;
+use crate::dashboard::Dashboard;
 use crate::output::{json_line, print_now};
+use crate::signals;
 
 /// Trains a stage as its configuration says.
 pub fn run(args: &TrainArgs) -> Result<()> {
@@ -16,7 +17,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if let Some(out) = &args.out {
         config.out.clone_from(out);
     }
-    let stop = StopFlag::on_signals()?;
+    let stop = signals::stop_flag()?;
     let mut screen = Screen::new(args, &stop);
     let mut show = |event: TrainEvent<'_>| screen.show(&event);
     let finished = stages::run(
@@ -26,8 +27,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             stop: stop.clone(),
             on_event: Some(&mut show),
         },
-    )?;
-    drop(screen);
+    );
+    screen.close(&config);
+    let finished = finished?;
     let (step, checkpoint) = (finished.step, &finished.checkpoint);
     if args.json {
         return json_line(&json!({
@@ -41,8 +43,21 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     print_now(&format!("step {step}: {how}; {}\n", checkpoint.display()))
 }
 
+/// Samples left out that are told one by one; the others are in the list of the run's folder.
+const TOLD: u64 = 10;
+
+/// What shows a run, and what is told of it on stderr.
+struct Screen {
+    view: View,
+    /// Samples left out, those of earlier runs in the folder among them.
+    bad: u64,
+    told: u64,
+    /// Warnings that wait for the dashboard to give the terminal back.
+    waiting: Vec<String>,
+}
+
 /// Where events go.
-enum Screen {
+enum View {
     Json,
     /// A line now and then.
     Lines,
@@ -51,23 +66,66 @@ enum Screen {
 
 impl Screen {
     fn new(args: &TrainArgs, stop: &StopFlag) -> Self {
-        match (args.json, args.plain || !std::io::stdout().is_terminal()) {
-            (true, _) => Self::Json,
-            (false, true) => Self::Lines,
-            (false, false) => Self::Dashboard(Box::new(Dashboard::open(stop.clone()))),
+        let view = match (args.json, args.plain || !std::io::stdout().is_terminal()) {
+            (true, _) => View::Json,
+            (false, true) => View::Lines,
+            (false, false) => View::Dashboard(Box::new(Dashboard::open(stop.clone()))),
+        };
+        Self {
+            view,
+            bad: 0,
+            told: 0,
+            waiting: vec![],
         }
     }
 
     fn show(&mut self, event: &TrainEvent<'_>) {
+        match event {
+            TrainEvent::Warning { step, message } => self.warn(format!("step {step}: {message}")),
+            TrainEvent::BadSample(bad) => {
+                self.told += 1;
+                if self.told <= TOLD {
+                    self.warn(format!("{bad}; it is left out"));
+                }
+            }
+            TrainEvent::Step(metrics) => self.bad = metrics.bad_samples,
+            _ => {}
+        }
         // A closed output is no reason to end a run of hours: its metrics are in a file as well.
-        let _ = match self {
-            Self::Dashboard(dashboard) => {
+        let _ = match &mut self.view {
+            View::Dashboard(dashboard) => {
                 dashboard.show(event);
                 Ok(())
             }
-            Self::Json => json(event),
-            Self::Lines => line(event),
+            View::Json => json(event),
+            View::Lines => line(event),
         };
+    }
+
+    fn warn(&mut self, message: String) {
+        match &self.view {
+            // As lines of JSON on stdout.
+            View::Json => {}
+            View::Lines => eprintln!("warning: {message}"),
+            View::Dashboard(_) => self.waiting.push(message),
+        }
+    }
+
+    /// Gives the terminal back and says what is worth knowing after the run.
+    fn close(self, config: &TrainConfig) {
+        let json = matches!(self.view, View::Json);
+        drop(self.view);
+        for message in self.waiting {
+            eprintln!("warning: {message}");
+        }
+        if self.bad > 0 && !json {
+            let list = config.out.join(stages::BAD_SAMPLES);
+            eprintln!(
+                "warning: {} unusable samples were left out; {} lists them",
+                self.bad,
+                list.display()
+            );
+        }
     }
 }
 
@@ -83,6 +141,14 @@ fn json(event: &TrainEvent<'_>) -> Result<()> {
         })),
         TrainEvent::Skipped(skipped) => {
             json_line(&json!({"type": "skipped", "checkpoint": format!("{skipped:?}")}))
+        }
+        TrainEvent::Warning { step, message } => {
+            json_line(&json!({"type": "warning", "step": step, "message": message}))
+        }
+        TrainEvent::BadSample(bad) => {
+            let mut value = serde_json::to_value(bad)?;
+            value["type"] = json!("bad-sample");
+            json_line(&value)
         }
         TrainEvent::Step(metrics) => {
             let mut value = serde_json::to_value(metrics)?;

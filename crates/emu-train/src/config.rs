@@ -42,6 +42,10 @@ pub struct TrainConfig {
     /// What to learn from.
     #[serde(default)]
     pub data: Vec<DataConfig>,
+    /// Largest share of a data set's samples that may be unusable. They are left out and listed in the run's folder; where
+    /// they are more, the run ends.
+    #[serde(default = "hundredth")]
+    pub max_bad_share: f64,
     /// AdamW.
     pub optimiser: OptimiserConfig,
     /// Parts of the model with a rate of their own; the longest part that fits a parameter's name decides.
@@ -66,6 +70,10 @@ pub struct TrainConfig {
 
 fn one() -> usize {
     1
+}
+
+fn hundredth() -> f64 {
+    0.01
 }
 
 /// Where a run computes.
@@ -278,11 +286,21 @@ impl TrainConfig {
             positive("threads", threads as u64)?;
         }
         for (i, data) in self.data.iter().enumerate() {
-            number(
-                &format!("data[{i}].weight"),
-                data.weight,
-                f64::MIN_POSITIVE..f64::INFINITY,
-            )?;
+            let weight = data.weight;
+            if !(weight > 0.0 && weight.is_finite()) {
+                return Err(TrainError::config(
+                    format!("data[{i}].weight"),
+                    format!(
+                        "{weight} is not a positive number (leave out a data set that is not to be used)"
+                    ),
+                ));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.max_bad_share) {
+            return Err(TrainError::config(
+                "max_bad_share",
+                format!("{} is not in 0..=1", self.max_bad_share),
+            ));
         }
         let optimiser = &self.optimiser;
         number("optimiser.lr", optimiser.lr, 0.0..10.0)?;
@@ -338,7 +356,15 @@ impl TrainConfig {
         if let Ok(value) = toml::Value::try_from(self) {
             flatten("", &value, &mut found);
         }
-        const FREE: [&str; 6] = ["steps", "out", "log.", "checkpoint.", "threads", "device"];
+        const FREE: [&str; 7] = [
+            "steps",
+            "out",
+            "log.",
+            "checkpoint.",
+            "threads",
+            "device",
+            "max_bad_share",
+        ];
         found.retain(|key, _| {
             !FREE.iter().any(|free| {
                 if free.ends_with('.') {

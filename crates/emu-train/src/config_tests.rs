@@ -51,6 +51,9 @@ fn wrong_values_name_their_key() {
             "rates[1].part",
         ),
         ("data = [{ path = 'x', weight = 0.0 }]", "data[0].weight"),
+        ("data = [{ path = 'x', weight = inf }]", "data[0].weight"),
+        ("max_bad_share = 1.5", "max_bad_share"),
+        ("max_bad_share = nan", "max_bad_share"),
     ] {
         let mut table: toml::Table = toml::from_str(MINIMAL).unwrap();
         table.extend(toml::from_str::<toml::Table>(line).unwrap());
@@ -107,6 +110,7 @@ fn differences_are_named() {
     now.steps = 200;
     now.log.every = 1;
     now.out = "elsewhere".into();
+    now.max_bad_share = 0.5;
     assert_eq!(differences(&then.fingerprint(), &now.fingerprint()), None);
     now.optimiser.lr = 0.002;
     now.rates.push(RateConfig {

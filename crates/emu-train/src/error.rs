@@ -2,6 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::{BadSample, DataError};
+
+/// A share in percent, without superfluous digits.
+fn percent(share: f64) -> f64 {
+    (share * 1e6).round() / 1e4
+}
+
 /// An error of training: one sentence on what is wrong, one on what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,6 +104,31 @@ pub enum TrainError {
         /// What was seen.
         reason: String,
     },
+    /// Too many samples cannot be learnt from.
+    #[error(
+        "{bad} of the {samples} samples of {} cannot be used, and at most {}% may be left out. The first: {first}. \
+         Mend or remove those listed in {}, or raise `max_bad_share`; --resume goes on.",
+        .data.display(),
+        percent(*.limit),
+        .list.display()
+    )]
+    BadSamples {
+        /// The data set, as the configuration names it.
+        data: PathBuf,
+        /// Unusable samples found so far.
+        bad: usize,
+        /// All of its samples.
+        samples: usize,
+        /// Largest share that may be left out.
+        limit: f64,
+        /// The file that names them.
+        list: PathBuf,
+        /// One of them.
+        first: BadSample,
+    },
+    /// Data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A background thread ended without a result.
     #[error("The thread that prepares batches ended unexpectedly: {0}. Run again with --resume.")]
     Worker(String),
@@ -130,6 +162,8 @@ impl TrainError {
             Self::Checkpoint { .. } => "checkpoint",
             Self::NotFinite { .. } => "not-finite",
             Self::Collapsed { .. } => "collapsed",
+            Self::BadSamples { .. } => "bad-samples",
+            Self::Data(_) => "data",
             Self::Worker(_) => "worker",
             Self::Stage(_) => "stage",
             Self::Pack(error) => error.code(),

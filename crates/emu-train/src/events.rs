@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::StopFlag;
 use crate::checkpoint::Skipped;
+use crate::data::BadSample;
 use crate::metrics::StepMetrics;
 
 /// What happens in a run, for whoever shows it.
@@ -23,6 +24,15 @@ pub enum TrainEvent<'a> {
     },
     /// A damaged checkpoint was passed over.
     Skipped(&'a Skipped),
+    /// Something is wrong that does not end the run.
+    Warning {
+        /// Steps made.
+        step: u64,
+        /// What is wrong, and what to do.
+        message: &'a str,
+    },
+    /// A sample of the data is unusable and left out; the list in the run's folder has it too.
+    BadSample(&'a BadSample),
     /// A step was made.
     Step(&'a StepMetrics),
     /// The model was measured; the figures are in the step's metrics as well.

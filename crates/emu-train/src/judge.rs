@@ -21,7 +21,7 @@ use crate::data::record::Record;
 use crate::data::{Picture, Sample, ShardDataset};
 use crate::objectives::cross_entropy;
 use crate::stages::PLAIN;
-use crate::stages::corpus::{Corpus, image_tensor, open_set, pixels};
+use crate::stages::corpus::{Corpus, Visited, image_tensor, open_set, pixels};
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// Side of the pictures it looks at.
@@ -138,11 +138,9 @@ impl Judge {
     pub fn name(&self, picture: &RgbImage, device: &Device) -> Result<Option<String>, TrainError> {
         let resized = resize_bicubic(picture, SIDE as u32, SIDE as u32)
             .map_err(|e| TrainError::Stage(e.to_string()))?;
-        let picture = Picture::new(SIDE as u32, SIDE as u32, resized.into_raw())
-            .map_err(|e| TrainError::other("data", e))?;
-        let scores = self
-            .net
-            .forward(image_tensor(pixels(&picture, SIDE, &PLAIN), SIDE, device));
+        let picture = Picture::new(SIDE as u32, SIDE as u32, resized.into_raw())?;
+        let pixels = pixels(&picture, SIDE, &PLAIN)?;
+        let scores = self.net.forward(image_tensor(pixels, SIDE, device));
         let scores = scores
             .into_data()
             .try_to_vec::<f32>()
@@ -197,13 +195,12 @@ struct Options {
 struct Batch {
     pixels: Vec<f32>,
     classes: Vec<u32>,
-    keys: Vec<String>,
 }
 
 /// The stage that trains a judge.
 pub struct JudgeStage {
     config: JudgeConfig,
-    batches: Prefetch<Batch>,
+    batches: Prefetch<(Batch, Visited)>,
     held_out: Option<ShardDataset>,
 }
 
@@ -220,7 +217,11 @@ impl JudgeStage {
             let (config, size, seed) = (config.clone(), train.batch, train.seed);
             Prefetch::new(4, move |index| {
                 let mut random = Philox::new(seed, Stream::Data, index);
-                batch(&corpus.batch(index, size)?, &config, Some(&mut random))
+                let prepare = |sample: &Sample| prepare(sample, &config, Some(&mut random));
+                let (prepared, mut visited) = corpus.batch(index, size, prepare)?;
+                let mut known = prepared.iter().map(Option::is_some);
+                visited.keys.retain(|_| known.next().unwrap_or(false));
+                Ok((Batch::new(prepared), visited))
             })
         };
         let held_out = match &options.evaluate {
@@ -245,40 +246,43 @@ impl JudgeStage {
     }
 }
 
-/// Drawings with their classes. With `random`, half of them lose detail, as the objects of pairs have less of it.
-fn batch(
-    samples: &[Sample],
+/// The pixels of a drawing and its class; nothing of a concept that is held out. With `random`, half of them lose
+/// detail, as the objects of pairs have less of it.
+fn prepare(
+    sample: &Sample,
     config: &JudgeConfig,
-    mut random: Option<&mut Philox>,
-) -> Result<Batch, TrainError> {
-    let mut batch = Batch {
-        pixels: vec![],
-        classes: vec![],
-        keys: vec![],
+    random: Option<&mut Philox>,
+) -> Result<Option<(Vec<f32>, u32)>, TrainError> {
+    let record = sample.record()?;
+    let Record::Drawing(drawing) = &record else {
+        return Err(sample
+            .refuse("it is no drawing, and the judge learns from drawings only")
+            .into());
     };
-    for sample in samples {
-        let (Ok(Record::Drawing(drawing)), [picture, ..]) =
-            (sample.record(), sample.images.as_slice())
-        else {
-            return Err(TrainError::Stage(format!(
-                "Sample {} is no drawing. Give the judge drawings only.",
-                sample.key
-            )));
-        };
-        let Some(class) = config.names.iter().position(|n| *n == drawing.object.name) else {
-            continue;
-        };
-        let coarse = random.as_mut().is_some_and(|r| r.below(2) == 0);
-        let picture = if coarse {
-            coarser(picture)?
-        } else {
-            picture.clone()
-        };
-        batch.pixels.extend(pixels(&picture, SIDE, &PLAIN));
-        batch.classes.push(class as u32);
-        batch.keys.push(sample.key.clone());
+    let picture = sample
+        .pictures(&record)?
+        .pop()
+        .ok_or_else(|| sample.refuse("it has no picture"))?;
+    let Some(class) = config.names.iter().position(|n| *n == drawing.object.name) else {
+        return Ok(None);
+    };
+    let read = |picture: &Picture| pixels(picture, SIDE, &PLAIN).map_err(|e| sample.refuse(e));
+    let pixels = if random.is_some_and(|r| r.below(2) == 0) {
+        read(&coarser(picture).map_err(|e| sample.refuse(e))?)?
+    } else {
+        read(picture)?
+    };
+    Ok(Some((pixels, class as u32)))
+}
+
+impl Batch {
+    fn new(prepared: Vec<Option<(Vec<f32>, u32)>>) -> Self {
+        let (pixels, classes): (Vec<_>, Vec<_>) = prepared.into_iter().flatten().unzip();
+        Self {
+            pixels: pixels.concat(),
+            classes,
+        }
     }
-    Ok(batch)
 }
 
 /// A picture shrunk to half and enlarged again.
@@ -300,12 +304,10 @@ impl Stage for JudgeStage {
     }
 
     fn loss(&mut self, model: &JudgeNet, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let batch = self.batches.get(context.batch_index())?;
+        let (batch, visited) = self.batches.get(context.batch_index())?;
         let scores = model.forward(image_tensor(batch.pixels, SIDE, &context.device));
-        Ok(
-            StepLoss::new(cross_entropy(scores, &batch.classes), batch.keys.len())
-                .with_keys(batch.keys),
-        )
+        let loss = cross_entropy(scores, &batch.classes);
+        Ok(StepLoss::new(loss, batch.classes.len()).with_visited(visited))
     }
 
     fn evaluate(&mut self, model: &JudgeNet, _step: u64) -> Result<Vec<(String, f32)>, TrainError> {
@@ -318,11 +320,12 @@ impl Stage for JudgeStage {
             .cloned()
             .unwrap_or_else(Device::flex);
         let (mut right, mut total) = (0, 0);
-        let samples: Vec<Sample> = (0..set.len().min(512))
-            .map(|i| set.get(i).map_err(|e| TrainError::other("data", e)))
-            .collect::<Result<_, _>>()?;
-        for chunk in samples.chunks(32) {
-            let batch = batch(chunk, &self.config, None)?;
+        let drawings = set
+            .samples(512)
+            .map(|found| prepare(&found?.1, &self.config, None))
+            .collect::<Result<Vec<_>, _>>()?;
+        for chunk in drawings.chunks(32) {
+            let batch = Batch::new(chunk.to_vec());
             let scores = model.forward(image_tensor(batch.pixels, SIDE, &device));
             let flat = scores
                 .into_data()

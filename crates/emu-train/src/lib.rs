@@ -8,8 +8,8 @@
 
 pub mod checkpoint;
 pub mod config;
-pub mod dashboard;
 pub mod data;
+mod divergence;
 mod error;
 pub mod eval;
 mod events;

@@ -27,9 +27,19 @@ pub struct StepMetrics {
     pub samples_per_s: f32,
     /// Seconds of training so far, all runs together.
     pub seconds: f64,
+    /// Samples of the data left out so far, because they are unusable.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_samples: u64,
+    /// What is wrong with the run since this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Results of an evaluation after this step.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
     pub eval: Vec<(String, f32)>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Names and numbers as a JSON object, in their order.
@@ -165,6 +175,8 @@ mod tests {
             lr: vec![(String::new(), 1e-3), ("lm".into(), 5e-4)],
             samples_per_s: 70.0,
             seconds: 3.25,
+            bad_samples: step / 2,
+            warning: (step == 2).then(|| "it diverges".into()),
             eval: vec![],
         }
     }

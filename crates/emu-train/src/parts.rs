@@ -9,6 +9,7 @@ use emu_pack::{PackReader, TensorData, TensorSource};
 use crate::TrainError;
 use crate::checkpoint::Checkpoint;
 use crate::config::TrainConfig;
+use crate::schedule::Schedule;
 
 /// Whether a parameter belongs to a part: the same name, or followed by a dot. Everything belongs to `""`; to `*.lora`,
 /// whatever has that element anywhere in its name.
@@ -84,6 +85,12 @@ impl Rates {
             .iter()
             .map(|&part| self.parts[part].1 * factor)
             .collect()
+    }
+
+    /// Whether nothing changes at any of `steps` steps, because every rate is 0.
+    pub fn idle(&self, schedule: &Schedule, steps: u64) -> bool {
+        self.by_part(1.0).iter().all(|(_, rate)| *rate == 0.0)
+            || (0..steps).all(|step| schedule.factor(step) == 0.0)
     }
 
     /// The rate of each part that learns, for the log.
@@ -315,6 +322,21 @@ mod tests {
             found.by_part(1.0),
             [("visual".to_string(), 0.5), (String::new(), 1.0)]
         );
+    }
+
+    #[test]
+    fn rates_of_nothing_are_idle() {
+        let constant = |text: &str| {
+            let config: crate::schedule::ScheduleConfig = toml::from_str(text).unwrap();
+            config.build(10).unwrap()
+        };
+        let always = constant("kind = 'constant'");
+        let never = constant("kind = 'piecewise'\npoints = [[0, 0.0]]");
+        let late = constant("kind = 'piecewise'\npoints = [[0, 0.0], [9, 0.1]]");
+        let some = rates("[[rates]]\npart='visual'\nlr=0.0").unwrap();
+        assert!(!some.idle(&always, 10) && some.idle(&never, 10) && !some.idle(&late, 10));
+        let frozen = "[[rates]]\npart='visual'\nfreeze=true\n[[rates]]\npart=''\nlr=0.0";
+        assert!(rates(frozen).unwrap().idle(&always, 10));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use burn::tensor::{Device, Tensor};
 use emu_kernels::random::{Philox, Stream};
 
 use crate::TrainError;
+use crate::data::BadSample;
+use crate::stages::corpus::Visited;
 
 /// Where in a run a batch stands. Everything random in a step comes from here, so that a resumed run repeats the
 /// original: [`StepContext::random`] for the host, and the device's own generator, which the trainer reseeds before
@@ -61,6 +63,10 @@ pub struct StepLoss {
     pub samples: usize,
     /// Names of the samples, for errors.
     pub keys: Vec<String>,
+    /// Samples left out of the data for the first time.
+    pub bad: Vec<BadSample>,
+    /// Samples left out of the data so far.
+    pub total_bad: u64,
 }
 
 impl StepLoss {
@@ -71,6 +77,8 @@ impl StepLoss {
             terms: vec![],
             samples,
             keys: vec![],
+            bad: vec![],
+            total_bad: 0,
         }
     }
 
@@ -86,6 +94,22 @@ impl StepLoss {
     pub fn with_keys(mut self, keys: Vec<String>) -> Self {
         self.keys = keys;
         self
+    }
+
+    /// Names the samples, and those left out.
+    #[must_use]
+    pub fn with_visited(self, visited: Visited) -> Self {
+        let Visited {
+            keys,
+            bad,
+            total_bad,
+        } = visited;
+        Self {
+            keys,
+            bad,
+            total_bad,
+            ..self
+        }
     }
 }
 

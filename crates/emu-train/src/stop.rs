@@ -1,9 +1,7 @@
-//! A wish to stop, from a signal or from the program.
+//! A wish to stop, from whoever started the run.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use crate::TrainError;
 
 /// Shared between whoever wants a run to end and the run, which looks at it once a step.
 #[derive(Clone, Debug, Default)]
@@ -23,28 +21,6 @@ impl StopFlag {
     /// Whether somebody asked.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
-    }
-
-    /// The flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once, for a user who does not
-    /// want to wait for the step: checkpoints stay intact whenever that happens.
-    ///
-    /// # Errors
-    /// Where the system refuses a handler, or another part of the program has installed one.
-    pub fn on_signals() -> Result<Self, TrainError> {
-        static FLAG: OnceLock<StopFlag> = OnceLock::new();
-        if let Some(flag) = FLAG.get() {
-            return Ok(flag.clone());
-        }
-        let flag = Self::new();
-        let raised = flag.clone();
-        ctrlc::set_handler(move || {
-            if raised.is_set() {
-                std::process::exit(130);
-            }
-            raised.stop();
-        })
-        .map_err(|e| TrainError::other("signals", e))?;
-        Ok(FLAG.get_or_init(|| flag).clone())
     }
 }
 

@@ -12,6 +12,7 @@ use emu_pack::TensorData;
 use crate::TrainError;
 use crate::checkpoint::{self, Checkpoint, RunState, Tensors};
 use crate::config::{TrainConfig, differences};
+use crate::divergence::Divergence;
 use crate::events::{Outcome, RunOptions, TrainEvent};
 use crate::metrics::{MetricsFile, StepMetrics};
 use crate::optim::{AdamW, GradientSum};
@@ -87,7 +88,7 @@ pub fn run<S: Stage>(
 }
 
 /// Keeps other processes out of a folder until it is dropped (or the process ends, however it does).
-fn lock(out: &Path) -> Result<File, TrainError> {
+pub(crate) fn lock(out: &Path) -> Result<File, TrainError> {
     let path = out.join("lock");
     let file = File::options()
         .create(true)
@@ -114,6 +115,7 @@ struct Run<'a, 'b, S: Stage> {
     schedule: Schedule,
     metrics: MetricsFile,
     history: plot::History,
+    divergence: Divergence,
     state: RunState,
     /// When this process began to train, and the seconds trained before.
     began: Instant,
@@ -197,9 +199,16 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             state.step,
             config.steps
         );
+        let schedule = config.schedule.build(config.steps)?;
+        if rates.idle(&schedule, config.steps) {
+            let message = "Nothing learns: the rate of every part is 0 at every step. \
+                           Set `optimiser.lr`, or a rate in [[rates]], above 0.";
+            warn(options, state.step, message);
+        }
         let now = Instant::now();
         Ok(Self {
-            schedule: config.schedule.build(config.steps)?,
+            schedule,
+            divergence: Divergence::new(kept.iter().map(|metrics| metrics.loss)),
             device: device.clone(),
             history: plot::History::new(&kept),
             seconds_before: state.seconds,
@@ -266,6 +275,10 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
                     self.stage.name()
                 )));
             }
+            for bad in &loss.bad {
+                emit(self.options, TrainEvent::BadSample(bad));
+                tracing::info!("left out: {bad}");
+            }
             gradients.add(&model, loss.loss.backward(), loss.samples as f64);
             losses.push(loss);
         }
@@ -312,6 +325,8 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             lr: self.rates.by_part(factor),
             samples_per_s: (samples as f64 / started.elapsed().as_secs_f64().max(1e-9)) as f32,
             seconds: self.state.seconds,
+            bad_samples: losses.last().map_or(0, |loss| loss.total_bad),
+            warning: self.divergence.push(loss as f32),
             eval: vec![],
         })
     }
@@ -337,6 +352,9 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         }
         self.metrics.write(&metrics)?;
         self.history.push(&metrics);
+        if let Some(message) = &metrics.warning {
+            warn(self.options, step, message);
+        }
         emit(self.options, TrainEvent::Step(&metrics));
         if due(log.every) {
             tracing::info!(
@@ -444,6 +462,14 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
 fn emit(options: &mut RunOptions, event: TrainEvent) {
     if let Some(on_event) = &mut options.on_event {
         on_event(event);
+    }
+}
+
+/// Tells what is wrong; the log gets it where nobody listens.
+fn warn(options: &mut RunOptions, step: u64, message: &str) {
+    match options.on_event {
+        Some(_) => emit(options, TrainEvent::Warning { step, message }),
+        None => tracing::warn!("step {step}: {message}"),
     }
 }
 

@@ -283,6 +283,73 @@ fn numbers_that_are_not_finite_stop_the_run() {
     assert_eq!(train(&base, resume()).unwrap().step, 20);
 }
 
+/// Trains with another rate; the steps and texts of its warnings.
+fn warnings(config: &emu_train::TrainConfig, until: u64, resume: bool) -> Vec<(u64, String)> {
+    let stop = StopFlag::new();
+    let mut told = Vec::new();
+    let mut on_event = |event: TrainEvent| match event {
+        TrainEvent::Warning { step, message } => told.push((step, message.to_string())),
+        TrainEvent::Step(metrics) if metrics.step + 1 == until => stop.stop(),
+        _ => {}
+    };
+    let options = RunOptions {
+        resume,
+        stop: stop.clone(),
+        on_event: Some(&mut on_event),
+    };
+    train(config, options).unwrap();
+    told
+}
+
+#[test]
+fn divergence_is_told_and_noted() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let diverging = |name: &str| {
+        let mut config = config(&folder.path().join(name), "");
+        config.optimiser.lr = 9.9;
+        config
+    };
+    let whole = diverging("whole");
+    let told = warnings(&whole, 20, false);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let (step, message) = &told[0];
+    assert!(
+        message.contains("diverges") && message.contains("learning rate"),
+        "{message}"
+    );
+    let noted = |config: &emu_train::TrainConfig| -> Vec<u64> {
+        let text = fs::read_to_string(config.out.join("metrics.jsonl")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &serde_json::Value| line["warning"].is_string())
+            .map(|line| line["step"].as_u64().unwrap() + 1)
+            .collect()
+    };
+    assert_eq!(noted(&whole), [*step]);
+
+    // A resumed run knows what the best loss was, and says it once.
+    let parts = diverging("parts");
+    assert!(warnings(&parts, step - 1, false).is_empty());
+    assert_eq!(warnings(&parts, 20, true), told);
+    assert_eq!(noted(&parts), [*step]);
+    assert!(warnings(&config(&folder.path().join("calm"), ""), 20, false).is_empty());
+}
+
+#[test]
+fn a_rate_of_nothing_is_told() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let mut idle = config(folder.path(), "");
+    idle.optimiser.lr = 0.0;
+    let told = warnings(&idle, 20, false);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].0 == 0 && told[0].1.contains("Nothing learns"),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn nothing_to_train_is_an_error() {
     let _turn = turn();

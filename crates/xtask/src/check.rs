@@ -102,6 +102,10 @@ pub const RULES: &[Rule] = &[
     ("only emu-cli knows argv", |house| {
         absence::arguments(house.tree)
     }),
+    (
+        "only programs end the process or ask for a terminal",
+        |house| absence::process_ends(house.tree),
+    ),
     ("only emu-kernels reads shaders/", |house| {
         absence::shader_readers(house.tree)
     }),

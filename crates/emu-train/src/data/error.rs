@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// An error of [`crate::data`]. Each message says what is wrong, then what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -103,15 +105,8 @@ pub enum DataError {
         message: String,
     },
     /// A sample of a shard is unusable.
-    #[error("the sample {key:?} of {} is unusable: {message}. Remove it from the shard, or build the shard again", .path.display())]
-    Sample {
-        /// The shard.
-        path: PathBuf,
-        /// Key of the sample.
-        key: String,
-        /// What is wrong with it.
-        message: String,
-    },
+    #[error("{0}. Remove it from the shard, or build the shard again")]
+    Sample(BadSample),
     /// A sample index beyond the end.
     #[error("there is no sample {index} in a data set of {len}. Ask for an index below {len}")]
     OutOfRange {
@@ -122,14 +117,35 @@ pub enum DataError {
     },
     /// A mixture of data sets was described wrongly.
     #[error(
-        "the mixture of data sets is unusable: {0}. Give every part a positive weight and at least one sample"
+        "the mixture of data sets is unusable: {0}. Give every part a positive weight and at least one usable sample"
     )]
     Mixture(String),
     /// A picture's size and its bytes disagree, or the codec refused it.
-    #[error(
-        "the picture is unusable: {0}. Give a PNG, JPEG, WebP or GIF picture within the size limit"
-    )]
+    #[error("the picture is unusable: {0}")]
     Picture(String),
+}
+
+/// A sample that cannot be learnt from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("the sample {key:?} of {} is unusable: {reason}", .shard.display())]
+pub struct BadSample {
+    /// The shard.
+    pub shard: PathBuf,
+    /// Key of the sample.
+    pub key: String,
+    /// What is wrong with it, without a full stop.
+    pub reason: String,
+}
+
+impl BadSample {
+    /// A sample and what is wrong with it.
+    pub fn new(shard: impl AsRef<Path>, key: impl Into<String>, reason: impl ToString) -> Self {
+        Self {
+            shard: shard.as_ref().to_path_buf(),
+            key: key.into(),
+            reason: reason.to_string().trim_end_matches('.').to_string(),
+        }
+    }
 }
 
 impl DataError {

@@ -1,7 +1,6 @@
 //! Pictures as plain bytes, and their codecs.
 
-use std::io::Cursor;
-
+use emu_model::image::{Limits, decode};
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
@@ -40,21 +39,12 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// Decodes PNG, JPEG, WebP or GIF bytes, refusing anything with a side over `max_side` before its pixels are
-    /// allocated. Transparency is dropped, as Pillow's `convert("RGB")` does.
+    /// Decodes a picture file with the model's own decoder, so that training sees what the model will see.
     ///
     /// # Errors
-    /// If the bytes are no such picture, are truncated, or exceed the limit.
-    pub fn decode(bytes: &[u8], max_side: u32) -> Result<Self, DataError> {
-        let refuse = |error: image::ImageError| DataError::Picture(error.to_string());
-        let mut reader = image::ImageReader::new(Cursor::new(bytes))
-            .with_guessed_format()
-            .map_err(|error| DataError::Picture(error.to_string()))?;
-        let mut limits = image::Limits::default();
-        limits.max_image_width = Some(max_side);
-        limits.max_image_height = Some(max_side);
-        reader.limits(limits);
-        let rgb = reader.decode().map_err(refuse)?.into_rgb8();
+    /// If the bytes are no picture that is read, are truncated, or exceed the limits.
+    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, DataError> {
+        let rgb = decode(bytes, limits).map_err(|error| DataError::Picture(error.to_string()))?;
         let (width, height) = rgb.dimensions();
         Self::new(width, height, rgb.into_raw())
     }
@@ -85,10 +75,18 @@ mod tests {
     fn png_round_trip_and_limits() {
         let picture = Picture::new(3, 2, (0..18).collect()).expect("consistent");
         let png = picture.to_png().expect("encodes");
-        assert_eq!(Picture::decode(&png, 16).expect("decodes"), picture);
-        assert!(Picture::decode(&png, 2).is_err(), "over the limit");
-        assert!(Picture::decode(&png[..png.len() / 2], 16).is_err(), "cut");
-        assert!(Picture::decode(b"no picture", 16).is_err());
+        let limits = Limits::default();
+        assert_eq!(Picture::decode(&png, &limits).expect("decodes"), picture);
+        let small = Limits {
+            max_pixels: 5,
+            ..limits
+        };
+        assert!(Picture::decode(&png, &small).is_err(), "over the limit");
+        assert!(
+            Picture::decode(&png[..png.len() / 2], &limits).is_err(),
+            "cut"
+        );
+        assert!(Picture::decode(b"no picture", &limits).is_err());
         assert!(Picture::new(2, 2, vec![0; 11]).is_err());
         assert!(Picture::new(0, 2, vec![]).is_err());
     }

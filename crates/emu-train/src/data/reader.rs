@@ -3,73 +3,107 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::record::Record;
-use super::{DataError, Picture};
-
-/// Bounds on what a shard may ask of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest member in bytes.
-    pub member_bytes: u64,
-    /// Largest side of a picture in pixels.
-    pub picture_side: u32,
-    /// Most pictures in one sample.
-    pub pictures: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            member_bytes: 64 << 20,
-            picture_side: 8192,
-            pictures: 256,
-        }
-    }
-}
+use super::index::{Groups, Limits, Member, Members, split};
+use super::record::{Document, Part, Record};
+use super::{BadSample, DataError, Picture};
 
 /// One sample, read and decoded.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// Its key in the shard.
     pub key: String,
+    /// The shard.
+    pub shard: Arc<Path>,
     /// Its JSON member; for samples with only a text member, `{"kind": "pair", "caption": TEXT}`.
     pub json: Value,
     /// Its pictures: the unnumbered one, or `0.png`, `1.png`, ... by number.
     pub images: Vec<Picture>,
+    /// Number of each picture.
+    pub numbers: Vec<u32>,
 }
 
 impl Sample {
     /// The JSON member as a typed record.
     ///
     /// # Errors
-    /// If it does not have the form of any [`Record`].
+    /// [`DataError::Sample`] if it does not have the form of any [`Record`].
     pub fn record(&self) -> Result<Record, DataError> {
-        serde_json::from_value(self.json.clone()).map_err(|error| DataError::Sample {
-            path: PathBuf::new(),
-            key: self.key.clone(),
-            message: error.to_string(),
-        })
+        typed(self.json.clone()).map_err(|reason| self.refuse(reason))
     }
+
+    /// This sample cannot be used, for this reason.
+    pub fn refuse(&self, reason: impl ToString) -> DataError {
+        DataError::Sample(BadSample::new(&self.shard, &self.key, reason))
+    }
+
+    /// The pictures that the record has places for, in the order of the places.
+    ///
+    /// # Errors
+    /// [`DataError::Sample`] where there are more or fewer, so that no picture gets the place of another.
+    pub fn pictures(&self, record: &Record) -> Result<Vec<&Picture>, DataError> {
+        match (record, self.images.as_slice()) {
+            (Record::Document(document), _) => self.pictures_of(document),
+            (_, [picture]) => Ok(vec![picture]),
+            (_, []) => Err(self.refuse("it has no picture")),
+            (_, many) => Err(self.refuse(format!(
+                "it has {} pictures, and its text belongs to one",
+                many.len()
+            ))),
+        }
+    }
+
+    fn pictures_of(&self, document: &Document) -> Result<Vec<&Picture>, DataError> {
+        let names = document.parts.iter().filter_map(|part| match part {
+            Part::Image(name) => Some(name),
+            Part::Text(_) => None,
+        });
+        names
+            .map(|name| {
+                let number: Option<u32> = name.parse().ok();
+                let at = number.and_then(|n| self.numbers.iter().position(|other| *other == n));
+                at.and_then(|at| self.images.get(at)).ok_or_else(|| {
+                    self.refuse(format!(
+                        "its document names the picture {name:?}, which is not among its files"
+                    ))
+                })
+            })
+            .collect()
+    }
+}
+
+/// A record, or what keeps the JSON from being one.
+fn typed(json: Value) -> Result<Record, String> {
+    if json.get("kind").is_none() {
+        let what = match json.get("caption") {
+            None => "it has no `kind` and no `caption`".to_string(),
+            Some(Value::Null) => "its caption is null".to_string(),
+            Some(other) => format!("its caption is {other}, which is no text"),
+        };
+        return Err(what);
+    }
+    serde_json::from_value(json).map_err(|error| format!("its JSON is no record: {error}"))
 }
 
 /// Shards opened for random access.
 ///
 /// Members whose paths agree up to the first dot of the file name form one sample. Pictures are `png`, `jpg`, `jpeg`,
-/// `webp` or `gif` members, text is `json` or `txt`; other members are ignored.
+/// `webp`, `gif`, `bmp` or `tif` members, text is `json` or `txt`; other members are ignored. Samples that are unusable
+/// by their names and sizes alone are left out ([`ShardDataset::bad`]).
 #[derive(Debug)]
 pub struct ShardDataset {
     shards: Vec<Shard>,
     entries: Vec<Entry>,
+    bad: Vec<BadSample>,
     limits: Limits,
 }
 
 #[derive(Debug)]
 struct Shard {
-    path: PathBuf,
+    path: Arc<Path>,
     file: Mutex<File>,
 }
 
@@ -77,22 +111,14 @@ struct Shard {
 struct Entry {
     shard: usize,
     key: String,
-    text: Option<Span>,
-    is_json: bool,
-    images: Vec<(u32, Span)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    offset: u64,
-    bytes: u64,
+    members: Members,
 }
 
 impl ShardDataset {
     /// Opens a shard, or every `.tar` of a folder in order of name, with default [`Limits`].
     ///
     /// # Errors
-    /// If there is no shard, or one cannot be read to its end.
+    /// If there is no shard, one cannot be read to its end, or no sample is usable.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         if path.is_file() {
@@ -132,22 +158,34 @@ impl ShardDataset {
     /// Opens these shards in this order.
     ///
     /// # Errors
-    /// If the list is empty, a shard cannot be read to its end, a member is over the limit, or a sample has no text.
+    /// If the list is empty, a shard cannot be read to its end, or no sample is usable.
     pub fn open_list(paths: &[impl AsRef<Path>], limits: Limits) -> Result<Self, DataError> {
         let mut dataset = Self {
             shards: Vec::new(),
             entries: Vec::new(),
+            bad: Vec::new(),
             limits,
         };
+        let mut ignored: Option<(String, usize)> = None;
         for path in paths {
-            dataset.add_shard(path.as_ref())?;
+            if let Some((file, count)) = dataset.add_shard(path.as_ref())? {
+                ignored.get_or_insert((file, 0)).1 += count;
+            }
         }
-        match paths.first() {
-            None => Err(DataError::NoShards(PathBuf::new())),
-            Some(path) if dataset.entries.is_empty() => {
+        if let Some((file, count)) = ignored {
+            tracing::info!(
+                "{count} files such as {file} are ignored: the key of a sample ends at the first dot of the name"
+            );
+        }
+        match (paths.first(), dataset.bad.first()) {
+            (None, _) => Err(DataError::NoShards(PathBuf::new())),
+            (Some(_), Some(bad)) if dataset.entries.is_empty() => {
+                Err(DataError::Sample(bad.clone()))
+            }
+            (Some(path), None) if dataset.entries.is_empty() => {
                 Err(DataError::NoShards(path.as_ref().to_path_buf()))
             }
-            Some(_) => Ok(dataset),
+            _ => Ok(dataset),
         }
     }
 
@@ -161,25 +199,50 @@ impl ShardDataset {
         self.entries.is_empty()
     }
 
+    /// Samples that were left out when the shards were opened, in their order. Others may turn out to be unusable when
+    /// they are read.
+    pub fn bad(&self) -> &[BadSample] {
+        &self.bad
+    }
+
     /// Reads a sample and decodes its pictures.
     ///
     /// # Errors
-    /// If the index is out of range, the JSON or a picture is malformed, or the shard changed since it was opened.
+    /// [`DataError::Sample`] if the JSON or a picture is malformed; others if the index is out of range or the shard
+    /// changed since it was opened.
     pub fn get(&self, index: usize) -> Result<Sample, DataError> {
         let entry = self.entry(index)?;
         let json = self.json_of(entry)?;
-        let images = entry
-            .images
-            .iter()
-            .map(|(_, span)| {
-                Picture::decode(&self.read(entry, *span)?, self.limits.picture_side)
-                    .map_err(|error| self.refuse(entry, error))
-            })
-            .collect::<Result<_, _>>()?;
+        let mut images = Vec::with_capacity(entry.members.images.len());
+        for (_, member) in &entry.members.images {
+            let bytes = self.read(entry, member)?;
+            if bytes.is_empty() {
+                return Err(self.refuse_file(entry, member, "the file is empty"));
+            }
+            let picture = Picture::decode(&bytes, &self.limits.picture);
+            images.push(picture.map_err(|error| self.refuse_file(entry, member, error))?);
+        }
         Ok(Sample {
             key: entry.key.clone(),
+            shard: self.shards[entry.shard].path.clone(),
             json,
             images,
+            numbers: entry.members.images.iter().map(|image| image.0).collect(),
+        })
+    }
+
+    /// The first `limit` samples with their indices, for measuring: those that are unusable are left out with a
+    /// warning.
+    pub fn samples(
+        &self,
+        limit: usize,
+    ) -> impl Iterator<Item = Result<(usize, Sample), DataError>> + '_ {
+        (0..self.len().min(limit)).filter_map(|index| match self.get(index) {
+            Err(DataError::Sample(bad)) => {
+                tracing::warn!("{bad}; it is left out");
+                None
+            }
+            other => Some(other.map(|sample| (index, sample))),
         })
     }
 
@@ -197,7 +260,7 @@ impl ShardDataset {
     /// As for [`get`](Self::get), and if the JSON is no [`Record`].
     pub fn record(&self, index: usize) -> Result<Record, DataError> {
         let entry = self.entry(index)?;
-        serde_json::from_value(self.json_of(entry)?).map_err(|error| self.refuse(entry, error))
+        typed(self.json_of(entry)?).map_err(|reason| self.refuse(entry, reason))
     }
 
     fn entry(&self, index: usize) -> Result<&Entry, DataError> {
@@ -207,46 +270,63 @@ impl ShardDataset {
         })
     }
 
-    fn refuse(&self, entry: &Entry, error: impl ToString) -> DataError {
-        DataError::Sample {
-            path: self.shards[entry.shard].path.clone(),
-            key: entry.key.clone(),
-            message: error.to_string(),
-        }
+    fn refuse(&self, entry: &Entry, reason: impl ToString) -> DataError {
+        let shard = &self.shards[entry.shard].path;
+        DataError::Sample(BadSample::new(shard, &entry.key, reason))
     }
 
-    fn read(&self, entry: &Entry, span: Span) -> Result<Vec<u8>, DataError> {
+    fn refuse_file(&self, entry: &Entry, member: &Member, reason: impl ToString) -> DataError {
+        let (key, extension) = (&entry.key, &member.extension);
+        self.refuse(entry, format!("{key}.{extension}: {}", reason.to_string()))
+    }
+
+    fn read(&self, entry: &Entry, member: &Member) -> Result<Vec<u8>, DataError> {
         let shard = &self.shards[entry.shard];
         // A panic elsewhere cannot leave a file handle in a wrong state: every read seeks first.
         let mut file = shard.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes = vec![0; span.bytes as usize];
-        file.seek(SeekFrom::Start(span.offset))
+        let mut bytes = vec![0; member.bytes as usize];
+        file.seek(SeekFrom::Start(member.offset))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(DataError::io("read", &shard.path))?;
         Ok(bytes)
     }
 
+    /// The text of a sample: its JSON where that is a record or has a caption, else its caption as a pair.
     fn json_of(&self, entry: &Entry) -> Result<Value, DataError> {
-        let span = entry
-            .text
-            .ok_or_else(|| self.refuse(entry, "it has neither a json nor a txt member"))?;
-        let bytes = self.read(entry, span)?;
-        if !entry.is_json {
-            let caption = String::from_utf8(bytes).map_err(|error| self.refuse(entry, error))?;
-            return Ok(json!({"kind": "pair", "caption": caption.trim()}));
-        }
-        let mut value: Value =
-            serde_json::from_slice(&bytes).map_err(|error| self.refuse(entry, error))?;
-        let Some(object) = value.as_object_mut() else {
-            return Err(self.refuse(entry, "its JSON is not an object"));
+        let Members { json, txt, .. } = &entry.members;
+        let object = match json {
+            Some(member) => self.object(entry, member)?,
+            None => Map::new(),
         };
-        if !object.contains_key("kind") && object.get("caption").is_some_and(Value::is_string) {
-            object.insert("kind".into(), "pair".into());
+        if object.contains_key("kind") {
+            return Ok(Value::Object(object));
         }
-        Ok(value)
+        if object.get("caption").is_some_and(Value::is_string) {
+            let mut pair = object;
+            pair.insert("kind".into(), "pair".into());
+            return Ok(Value::Object(pair));
+        }
+        let Some(member) = txt else {
+            return Ok(Value::Object(object));
+        };
+        let caption = String::from_utf8(self.read(entry, member)?)
+            .map_err(|_| self.refuse_file(entry, member, "the text is not UTF-8"))?;
+        let caption = caption.trim_start_matches(BYTE_ORDER_MARK).trim();
+        Ok(json!({"kind": "pair", "caption": caption}))
     }
 
-    fn add_shard(&mut self, path: &Path) -> Result<(), DataError> {
+    fn object(&self, entry: &Entry, member: &Member) -> Result<Map<String, Value>, DataError> {
+        let bytes = self.read(entry, member)?;
+        let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+        match serde_json::from_slice(text) {
+            Ok(Value::Object(object)) => Ok(object),
+            Ok(_) => Err(self.refuse_file(entry, member, "its JSON is not an object")),
+            Err(error) => Err(self.refuse_file(entry, member, error)),
+        }
+    }
+
+    /// Adds the samples of a shard. Returns a file that is ignored because of the dots in its name, and how many are.
+    fn add_shard(&mut self, path: &Path) -> Result<Option<(String, usize)>, DataError> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
         let length = file.metadata().map_err(DataError::io("read", path))?.len();
         let damaged = |offset: u64, message: String| DataError::Shard {
@@ -254,8 +334,8 @@ impl ShardDataset {
             offset,
             message,
         };
-        let (shard, first) = (self.shards.len(), self.entries.len());
         let mut archive = tar::Archive::new(&file);
+        let mut groups = Groups::default();
         let mut end = 0;
         for member in archive
             .entries_with_seek()
@@ -270,81 +350,48 @@ impl ShardDataset {
                 .map_err(|error| damaged(end, error.to_string()))?
                 .to_string_lossy()
                 .replace('\\', "/");
-            let span = Span {
-                offset: member.raw_file_position(),
-                bytes: member.size(),
-            };
-            end = span.offset.saturating_add(span.bytes);
+            let (offset, bytes) = (member.raw_file_position(), member.size());
+            end = offset.saturating_add(bytes);
             if end > length {
                 return Err(damaged(
                     length,
                     format!("{name} should go on to byte {end}, but the file ends there"),
                 ));
             }
-            if span.bytes > self.limits.member_bytes {
-                let (bytes, limit) = (span.bytes, self.limits.member_bytes);
-                return Err(damaged(
-                    span.offset,
-                    format!("{name} has {bytes} bytes, more than the limit of {limit}"),
-                ));
+            if let Some((key, extension)) = split(&name) {
+                let extension = extension.to_string();
+                groups.push(
+                    key,
+                    Member {
+                        extension,
+                        offset,
+                        bytes,
+                    },
+                );
             }
-            self.add_member(shard, first, &name, span);
         }
-        for entry in &mut self.entries[first..] {
-            entry.images.sort_by_key(|image| image.0);
-            let message = if entry.text.is_none() {
-                "it has neither a json nor a txt member".to_string()
-            } else if entry.images.len() > self.limits.pictures {
-                format!("it has {} pictures", entry.images.len())
-            } else {
-                continue;
-            };
-            return Err(DataError::Sample {
-                path: path.to_path_buf(),
-                key: entry.key.clone(),
-                message,
-            });
+        let (samples, ignored) = groups.finish(&self.limits);
+        let shard = self.shards.len();
+        for (key, outcome) in samples {
+            match outcome {
+                Ok(members) => self.entries.push(Entry {
+                    shard,
+                    key,
+                    members,
+                }),
+                Err(reason) => self.bad.push(BadSample::new(path, key, reason)),
+            }
         }
         self.shards.push(Shard {
-            path: path.to_path_buf(),
+            path: path.into(),
             file: Mutex::new(file),
         });
-        Ok(())
-    }
-
-    /// Adds a member to the sample being collected, or starts the next one.
-    fn add_member(&mut self, shard: usize, first: usize, name: &str, span: Span) {
-        let start = name.rfind('/').map_or(0, |slash| slash + 1);
-        let Some(dot) = name[start..].find('.').filter(|&dot| dot > 0) else {
-            return; // hidden files and files without an extension belong to no sample
-        };
-        let (key, extension) = (&name[..start + dot], &name[start + dot + 1..]);
-        if self.entries.len() == first || self.entries.last().is_none_or(|last| last.key != key) {
-            self.entries.push(Entry {
-                shard,
-                key: key.to_string(),
-                text: None,
-                is_json: false,
-                images: Vec::new(),
-            });
-        }
-        let Some(entry) = self.entries.last_mut() else {
-            return;
-        };
-        let (number, format) = match extension.rsplit_once('.') {
-            Some((number, format)) => (number.parse().ok(), format),
-            None => (Some(0), extension),
-        };
-        match (format.to_ascii_lowercase().as_str(), number) {
-            ("json", _) => (entry.text, entry.is_json) = (Some(span), true),
-            ("txt", _) if !entry.is_json => entry.text = Some(span),
-            ("png" | "jpg" | "jpeg" | "webp" | "gif", Some(number)) => {
-                entry.images.push((number, span));
-            }
-            _ => {}
-        }
+        Ok(ignored)
     }
 }
+
+/// What some editors write before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 #[cfg(test)]
 #[path = "reader_tests.rs"]

@@ -146,26 +146,86 @@ fn keeps_to_its_limits() {
     let open = |limits| ShardDataset::open_list(&[&path], limits);
     let limits = Limits::default();
     assert!(open(limits).is_ok());
-    assert!(
-        open(Limits {
-            member_bytes: 20,
-            ..limits
-        })
-        .is_err()
-    );
-    assert!(
-        open(Limits {
-            pictures: 1,
-            ..limits
-        })
-        .is_err()
-    );
-    let narrow = open(Limits {
-        picture_side: 8,
-        ..limits
-    })
-    .expect("opens");
+    for (refused, reason) in [
+        (
+            Limits {
+                member_bytes: 20,
+                ..limits
+            },
+            "k.0.png has",
+        ),
+        (
+            Limits {
+                text_bytes: 1,
+                ..limits
+            },
+            "k.json has 2 bytes",
+        ),
+        (
+            Limits {
+                pictures: 1,
+                ..limits
+            },
+            "2 pictures",
+        ),
+    ] {
+        let error = open(refused).expect_err("over the limit").to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    let mut narrow = limits;
+    narrow.picture.max_pixels = 100;
+    let narrow = open(narrow).expect("opens");
     assert!(matches!(narrow.get(0), Err(DataError::Sample { .. })));
+}
+
+#[test]
+fn large_files_that_are_not_read_do_no_harm() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = Limits {
+        text_bytes: 8,
+        ..Limits::default()
+    };
+    let members: &[(&str, &[u8])] = &[("txt", b"a dog"), ("png", &png(2)), ("npy", &[0; 100])];
+    let path = shard(folder.path(), "s.tar", &[sample("k", members)]);
+    let dataset = ShardDataset::open_list(&[&path], limits).expect("opens");
+    assert!(dataset.get(0).is_ok());
+}
+
+#[test]
+fn unusable_samples_are_left_out_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = png(4);
+    let good: &[(&str, &[u8])] = &[("txt", b"a dog"), ("png", &picture)];
+    let path = shard(
+        folder.path(),
+        "s.tar",
+        &[
+            sample("first", good),
+            sample("bare", &[("png", &picture)]),
+            sample("cut", &[("txt", b"x"), ("png", &picture[..30])]),
+            sample("last", good),
+        ],
+    );
+    let dataset = ShardDataset::open(&path).expect("opens");
+    assert_eq!(dataset.len(), 3);
+    let bad = dataset.bad();
+    assert_eq!((bad.len(), bad[0].key.as_str()), (1, "bare"));
+    assert_eq!(bad[0].shard, path);
+    let keys: Vec<(usize, String)> = dataset
+        .samples(10)
+        .map(|found| found.map(|(i, sample)| (i, sample.key)).expect("usable"))
+        .collect();
+    assert_eq!(keys, [(0, "first".to_string()), (2, "last".to_string())]);
+    // What a typed record lacks is told with shard and key.
+    let json: &[(&str, &[u8])] = &[("json", b"{}"), ("png", &picture)];
+    let path = shard(folder.path(), "t.tar", &[sample("empty", json)]);
+    let sample = ShardDataset::open(&path).and_then(|set| set.get(0));
+    let error = sample.expect("an object").record().expect_err("no record");
+    let text = error.to_string();
+    assert!(
+        text.contains("t.tar") && text.contains("\"empty\""),
+        "{text}"
+    );
 }
 
 #[test]

@@ -34,8 +34,8 @@ impl Subject<'_> {
     ) -> Result<Scores, TrainError> {
         let composer = self.composer();
         let mut scores = Scores::default();
-        for i in 0..set.len().min(limit) {
-            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+        for found in set.samples(limit) {
+            let (i, sample) = found?;
             let (Ok(Record::Scene(scene)), [picture, ..]) =
                 (sample.record(), sample.images.as_slice())
             else {
@@ -43,7 +43,7 @@ impl Subject<'_> {
             };
             let mut random = Philox::new(0, Stream::Data, i as u64);
             let sequence = composer.scene(&scene, questions, &mut random)?;
-            let pixels = self.pixels(std::slice::from_ref(picture));
+            let pixels = self.pixels(std::slice::from_ref(picture))?;
             let ours = self.next_tokens(self.emu, &sequence, pixels.clone())?;
             let theirs = self.next_tokens(other, &sequence, pixels)?;
             for (at, kind) in places(&sequence) {

@@ -66,8 +66,9 @@ impl Artist<'_> {
     ) -> Result<(Scores, Vec<RgbImage>), TrainError> {
         let mut scores = Scores::default();
         let mut pictures = vec![];
-        for i in 0..set.len().min(limit) {
-            let Ok(Record::Document(document)) = set.record(i) else {
+        for found in set.samples(limit) {
+            let (i, sample) = found?;
+            let Ok(Record::Document(document)) = sample.record() else {
                 continue;
             };
             let Some(text) = request_of(&document) else {
@@ -76,7 +77,6 @@ impl Artist<'_> {
             let seed = u64::from(Philox::new(0, Stream::Latents, i as u64).next_u32());
             let picture = self.draw(text, seed)?;
             judge_one(&mut scores, "", &picture, &document, judge, device)?;
-            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
             let right = sample
                 .images
                 .last()

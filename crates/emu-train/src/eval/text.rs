@@ -37,18 +37,24 @@ impl Subject<'_> {
     }
 
     /// Pictures as the encoder takes them, `[B, 3, H, W]`.
-    pub(super) fn pixels(&self, pictures: &[crate::data::Picture]) -> Tensor<4> {
+    ///
+    /// # Errors
+    /// Where one cannot be resized.
+    pub(super) fn pixels(
+        &self,
+        pictures: &[crate::data::Picture],
+    ) -> Result<Tensor<4>, TrainError> {
         let size = self.config.vision.image_size;
         let values = pictures
             .iter()
-            .flat_map(|p| pixels(p, size, &self.config.image))
-            .collect();
-        image_tensor(values, size, self.device)
+            .map(|p| pixels(p, size, &self.config.image))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(image_tensor(values.concat(), size, self.device))
     }
 
     /// Embeddings of pictures, `[B, Q, D]`.
-    fn see(&self, pictures: &[crate::data::Picture]) -> Tensor<3> {
-        self.emu.embed_images(self.pixels(pictures))
+    fn see(&self, pictures: &[crate::data::Picture]) -> Result<Tensor<3>, TrainError> {
+        Ok(self.emu.embed_images(self.pixels(pictures)?))
     }
 
     /// The greedy continuation of a prompt, up to the end, a picture or [`ANSWER`] tokens.
@@ -87,14 +93,14 @@ impl Subject<'_> {
     ) -> Result<Scores, TrainError> {
         let composer = self.composer();
         let mut scores = Scores::default();
-        for i in 0..set.len().min(limit) {
-            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+        for found in set.samples(limit) {
+            let (i, sample) = found?;
             let (Ok(Record::Scene(scene)), [picture, ..]) =
                 (sample.record(), sample.images.as_slice())
             else {
                 continue;
             };
-            let visual = self.see(std::slice::from_ref(picture));
+            let visual = self.see(std::slice::from_ref(picture))?;
             let caption = self
                 .words
                 .decode(&self.answer(composer.prompt(None)?, Some(visual.clone()))?);
@@ -130,8 +136,8 @@ impl Subject<'_> {
     pub fn fewshot(&self, set: &ShardDataset, limit: usize) -> Result<Scores, TrainError> {
         let composer = self.composer();
         let mut scores = Scores::default();
-        for i in 0..set.len().min(limit) {
-            let sample = set.get(i).map_err(|e| TrainError::other("data", e))?;
+        for found in set.samples(limit) {
+            let (_, sample) = found?;
             let Ok(Record::Document(document)) = sample.record() else {
                 continue;
             };
@@ -147,12 +153,12 @@ impl Subject<'_> {
                 (
                     "few",
                     composer.before(&document, at)?,
-                    self.see(&sample.images),
+                    self.see(&sample.images)?,
                 ),
                 (
                     "zero",
                     composer.prompt(None)?,
-                    self.see(&sample.images[last..]),
+                    self.see(&sample.images[last..])?,
                 ),
             ];
             for (name, ids, visual) in prompts {

@@ -2,58 +2,151 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_model::config::{ImageConfig, SpecialTokens};
 use tokenizers::Tokenizer;
 
-use crate::data::{Mixture, Picture, Sample, ShardDataset};
+use super::skipped::Skipped;
+use crate::data::{BadSample, DataError, Mixture, Picture, Sample, ShardDataset};
 use crate::{TrainConfig, TrainError};
 
 /// The data sets of a run, visited in the configured proportions.
 pub struct Corpus {
     sets: Vec<ShardDataset>,
     mixture: Mixture,
+    skipped: Mutex<Skipped>,
 }
+
+/// What a micro-batch was made of.
+#[derive(Clone, Debug, Default)]
+pub struct Visited {
+    /// Keys of its samples.
+    pub keys: Vec<String>,
+    /// Samples left out for the first time in the run (in the first micro-batch since it was started, also those that
+    /// were found when the shards were opened).
+    pub bad: Vec<BadSample>,
+    /// Samples of the data left out so far.
+    pub total_bad: u64,
+}
+
+/// Unusable samples in a row after which a search outside of training gives up.
+const PATIENCE: usize = 1000;
 
 impl Corpus {
     /// Opens what the configuration lists.
     ///
     /// # Errors
-    /// Where a data set cannot be opened or the weights make no mixture.
+    /// Where a data set cannot be opened, the weights make no mixture, or too many samples are unusable.
     pub fn open(config: &TrainConfig) -> Result<Arc<Self>, TrainError> {
+        if config.data.is_empty() {
+            return Err(TrainError::config(
+                "data",
+                "no data set is listed ([[data]] with a path)",
+            ));
+        }
+        let mut skipped = Skipped::new(&config.out, config.max_bad_share);
         let mut sets = vec![];
         let mut parts = vec![];
         for data in &config.data {
             let set = open_set(&data.path, data.kind.as_deref())?;
+            skipped.add_set(&data.path, set.len(), set.bad());
             parts.push((data.weight, set.len() as u64));
             sets.push(set);
         }
-        let mixture =
-            Mixture::new(config.seed, &parts).map_err(|e| TrainError::other("data", e))?;
-        Ok(Arc::new(Self { sets, mixture }))
+        skipped.check_opened()?;
+        Ok(Arc::new(Self {
+            sets,
+            mixture: Mixture::new(config.seed, &parts)?,
+            skipped: Mutex::new(skipped),
+        }))
     }
 
-    /// The sample visited at this position of the run.
+    /// A micro-batch of training: `size` samples, each as `prepare` makes it. A sample for which that is
+    /// [`DataError::Sample`] is left out, and the next usable one of its data set takes its place; so a batch depends on
+    /// nothing but the data and its number.
     ///
     /// # Errors
-    /// Where it cannot be read.
-    pub fn get(&self, position: u64) -> Result<Sample, TrainError> {
-        let pick = self.mixture.pick(position);
-        self.sets[pick.part]
-            .get(pick.sample as usize)
-            .map_err(|e| TrainError::other("data", e))
+    /// [`TrainError::BadSamples`] where too many are left out; where shards cannot be read; other errors of `prepare`.
+    pub fn batch<T>(
+        &self,
+        index: u64,
+        size: usize,
+        mut prepare: impl FnMut(&Sample) -> Result<T, TrainError>,
+    ) -> Result<(Vec<T>, Visited), TrainError> {
+        // Nothing panics while it is held, and a resumed count starts anew.
+        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut visited = Visited {
+            bad: skipped.begin(index)?,
+            ..Default::default()
+        };
+        let mut items = Vec::with_capacity(size);
+        for i in 0..size as u64 {
+            let mut refuse = |set, sample, bad: BadSample| -> Result<(), TrainError> {
+                if skipped.add(index, set, sample, &bad)? {
+                    visited.bad.push(bad);
+                }
+                Ok(())
+            };
+            let position = index * size as u64 + i;
+            let (key, item) = self.find(position, usize::MAX, &mut prepare, &mut refuse)?;
+            visited.keys.push(key);
+            items.push(item);
+        }
+        visited.total_bad = skipped.total();
+        Ok((items, visited))
     }
 
-    /// The samples of a micro-batch.
+    /// The same samples as [`Corpus::batch`] outside of training, where nothing is counted or listed.
     ///
     /// # Errors
-    /// Where one cannot be read.
-    pub fn batch(&self, index: u64, size: usize) -> Result<Vec<Sample>, TrainError> {
+    /// Where no usable sample is found, or shards cannot be read; other errors of `prepare`.
+    pub fn peek<T>(
+        &self,
+        index: u64,
+        size: usize,
+        mut prepare: impl FnMut(&Sample) -> Result<T, TrainError>,
+    ) -> Result<Vec<T>, TrainError> {
         (0..size as u64)
-            .map(|i| self.get(index * size as u64 + i))
+            .map(|i| {
+                let position = index * size as u64 + i;
+                let found = self.find(position, PATIENCE, &mut prepare, &mut |_, _, _| Ok(()));
+                found.map(|(_, item)| item)
+            })
             .collect()
+    }
+
+    /// The sample visited at this position of the run, or the first usable one that follows it in its data set.
+    fn find<T>(
+        &self,
+        position: u64,
+        patience: usize,
+        prepare: &mut impl FnMut(&Sample) -> Result<T, TrainError>,
+        refuse: &mut impl FnMut(usize, usize, BadSample) -> Result<(), TrainError>,
+    ) -> Result<(String, T), TrainError> {
+        let pick = self.mixture.pick(position);
+        let set = &self.sets[pick.part];
+        let mut last = None;
+        for step in 0..set.len().min(patience) {
+            let index = (pick.sample as usize + step) % set.len();
+            let prepared = set
+                .get(index)
+                .map_err(TrainError::from)
+                .and_then(|sample| Ok((prepare(&sample)?, sample.key)));
+            match prepared {
+                Ok((item, key)) => return Ok((key, item)),
+                Err(TrainError::Data(DataError::Sample(bad))) => {
+                    refuse(pick.part, index, bad.clone())?;
+                    last = Some(bad);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(match last {
+            Some(bad) => DataError::Sample(bad).into(),
+            None => DataError::Mixture("a data set has no usable sample".into()).into(),
+        })
     }
 }
 
@@ -62,11 +155,10 @@ impl Corpus {
 /// # Errors
 /// Where there are none.
 pub fn open_set(path: &Path, kind: Option<&str>) -> Result<ShardDataset, TrainError> {
-    match kind {
-        Some(kind) => ShardDataset::open_kind(path, kind),
-        None => ShardDataset::open(path),
-    }
-    .map_err(|e| TrainError::other("data", e))
+    Ok(match kind {
+        Some(kind) => ShardDataset::open_kind(path, kind)?,
+        None => ShardDataset::open(path)?,
+    })
 }
 
 /// Opens the scenes of held-out splits, each named by its folder.
@@ -106,7 +198,10 @@ impl Words {
     /// As [`Words::open`].
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, TrainError> {
         let wrong = |what: String| TrainError::config("options.tokenizer", what);
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| wrong(format!("{name}: {e}")))?;
+        let mut tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|e| wrong(format!("{name}: {e}")))?;
+        // What captions and documents say is text: only a sample's structure makes control tokens.
+        tokenizer.set_encode_special_tokens(true);
         let id = |token: &str| {
             tokenizer
                 .token_to_id(token)
@@ -130,10 +225,11 @@ impl Words {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// Tokens of one segment of text between special tokens: stripped, with a fresh word mark.
+    /// Tokens of one segment of text between special tokens: stripped, with a fresh word mark. A special token that is
+    /// spelled in the text (`<image>`, `[USER]`, `</s>`) is text like any other.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// Where the tokenizer fails, or makes a special token of text all the same.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         let text = text.trim();
         if text.is_empty() {
@@ -143,7 +239,31 @@ impl Words {
             .tokenizer
             .encode_fast(text, false)
             .map_err(|e| TrainError::Stage(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids().to_vec();
+        match ids.iter().find(|id| self.is_control(**id)) {
+            Some(id) => Err(TrainError::config(
+                "options.tokenizer",
+                format!(
+                    "it makes the special token {:?} of plain text; mark that token as special in the file",
+                    self.tokenizer.id_to_token(*id).unwrap_or_default()
+                ),
+            )),
+            None => Ok(ids),
+        }
+    }
+
+    fn is_control(&self, id: u32) -> bool {
+        let SpecialTokens {
+            bos,
+            eos,
+            pad,
+            img,
+            end_img,
+            image,
+            user,
+            assistant,
+        } = self.special;
+        [bos, eos, pad, img, end_img, image].contains(&id) || [user, assistant].contains(&Some(id))
     }
 
     /// The text of tokens, special ones left out.
@@ -242,12 +362,15 @@ pub fn concept_words(path: &Path, words: &Words) -> Result<(WordList, WordList),
 }
 
 /// A normalised picture, channel by channel. The picture has the model's size already, or is resized to it.
-pub fn pixels(picture: &Picture, size: usize, image: &ImageConfig) -> Vec<f32> {
+///
+/// # Errors
+/// [`DataError::Picture`] where it cannot be resized.
+pub fn pixels(picture: &Picture, size: usize, image: &ImageConfig) -> Result<Vec<f32>, DataError> {
     let resized;
     let rgb = if picture.width as usize == size && picture.height as usize == size {
         &picture.rgb
     } else {
-        resized = resize(picture, size);
+        resized = resize(picture, size)?;
         &resized
     };
     let area = size * size;
@@ -257,16 +380,17 @@ pub fn pixels(picture: &Picture, size: usize, image: &ImageConfig) -> Vec<f32> {
             out[c * area + i] = (f32::from(rgb[i * 3 + c]) / 255.0 - image.mean[c]) / image.std[c];
         }
     }
-    out
+    Ok(out)
 }
 
 /// The bytes of a picture resized to a square as the model's preprocessing does.
-fn resize(picture: &Picture, size: usize) -> Vec<u8> {
-    match image::RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone()) {
-        Some(image) => emu_model::image::resize_bicubic(&image, size as u32, size as u32)
-            .map_or_else(|_| vec![0; size * size * 3], image::RgbImage::into_raw),
-        None => vec![0; size * size * 3],
-    }
+fn resize(picture: &Picture, size: usize) -> Result<Vec<u8>, DataError> {
+    let side = u32::try_from(size).map_err(|e| DataError::Picture(e.to_string()))?;
+    let image = image::RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone())
+        .ok_or_else(|| DataError::Picture("its bytes do not fit its size".into()))?;
+    emu_model::image::resize_bicubic(&image, side, side)
+        .map(image::RgbImage::into_raw)
+        .map_err(|e| DataError::Picture(e.to_string()))
 }
 
 /// Pictures `[B, 3, S, S]` from their concatenated pixels.

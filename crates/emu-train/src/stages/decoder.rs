@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
+use emu_model::config::ImageConfig;
 use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
 use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
 use emu_model::diffusion::scheduler::NoiseSchedule;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Words, image_tensor, open_set, pixels};
+use super::corpus::{Corpus, Visited, Words, image_tensor, open_set, pixels};
 use super::sequence::Composer;
 use super::sheet::contact_sheet;
 use super::vae::PLAIN;
@@ -67,8 +68,11 @@ struct Batch {
     plain: Vec<f32>,
     /// Tokens up to the picture, where there is text before it and the LM is to give the embeddings.
     requests: Vec<Option<Vec<u32>>>,
-    keys: Vec<String>,
+    visited: Visited,
 }
+
+/// A picture as the encoder and as the autoencoder want it.
+type Views = (Vec<f32>, Vec<f32>);
 
 /// The stage.
 pub struct DecoderStage {
@@ -111,10 +115,10 @@ impl DecoderStage {
         let batches = {
             let (corpus, batch, seed) = (corpus.clone(), train.batch, train.seed);
             Prefetch::new(4, move |index| {
-                maker.batch(
-                    &corpus.batch(index, batch)?,
-                    &mut Philox::new(seed, Stream::Data, index),
-                )
+                let mut random = Philox::new(seed, Stream::Data, index);
+                let prepare = |sample: &Sample| maker.prepare(sample, &mut random);
+                let (prepared, visited) = corpus.batch(index, batch, prepare)?;
+                Ok(Batch::new(prepared, visited))
             })
         };
         let requests = match &options.requests {
@@ -155,12 +159,13 @@ impl DecoderStage {
         let mut latents = vec![];
         let size = self.config.image_size;
         for chunk in 0..self.options.measure.div_ceil(16) as u64 {
-            let samples = self.corpus.batch(chunk, 16)?;
-            let (mut seen, mut plain) = (vec![], vec![]);
-            for picture in samples.iter().filter_map(|s| s.images.last()) {
-                seen.extend(pixels(picture, size, &self.emu_config.image));
-                plain.extend(pixels(picture, size, &PLAIN));
-            }
+            let image = &self.emu_config.image;
+            let (seen, plain): (Vec<_>, Vec<_>) = self
+                .corpus
+                .peek(chunk, 16, |sample| views(sample, size, image))?
+                .into_iter()
+                .unzip();
+            let (seen, plain) = (seen.concat(), plain.concat());
             embeddings.extend(floats(self.emu.embed_images(image_tensor(
                 seen,
                 size,
@@ -253,31 +258,56 @@ struct Maker {
 }
 
 impl Maker {
-    fn batch(&self, samples: &[Sample], random: &mut Philox) -> Result<Batch, TrainError> {
+    fn prepare(
+        &self,
+        sample: &Sample,
+        random: &mut Philox,
+    ) -> Result<(Views, Option<Vec<u32>>), TrainError> {
         let composer = Composer::new(&self.words, self.emu.causal.queries, self.emu.lm.context);
-        let mut batch = Batch {
+        let views = views(sample, self.size, &self.emu.image)?;
+        let request = match sample.record() {
+            Ok(Record::Document(document)) => request(&composer, &document)?,
+            _ => None,
+        };
+        // The request, [IMG] and the embeddings that are regressed after it.
+        let (context, queries) = (self.emu.lm.context, self.emu.causal.queries);
+        if let Some(tokens) = request.as_ref().map(|request| request.len() + 1 + queries)
+            && tokens > context
+        {
+            let reason =
+                format!("it has {tokens} tokens with its picture, and the model reads {context}");
+            return Err(sample.refuse(reason).into());
+        }
+        let regressed = f64::from(random.uniform()) < self.regressed;
+        Ok((views, request.filter(|_| regressed)))
+    }
+}
+
+/// The last picture of a sample.
+fn views(sample: &Sample, size: usize, image: &ImageConfig) -> Result<Views, TrainError> {
+    let picture = sample
+        .images
+        .last()
+        .ok_or_else(|| sample.refuse("it has no picture"))?;
+    let seen = pixels(picture, size, image).map_err(|e| sample.refuse(e))?;
+    let plain = pixels(picture, size, &PLAIN).map_err(|e| sample.refuse(e))?;
+    Ok((seen, plain))
+}
+
+impl Batch {
+    fn new(prepared: Vec<(Views, Option<Vec<u32>>)>, visited: Visited) -> Self {
+        let mut batch = Self {
             seen: vec![],
             plain: vec![],
             requests: vec![],
-            keys: vec![],
+            visited,
         };
-        for sample in samples {
-            let picture = sample.images.last().ok_or_else(|| {
-                TrainError::Stage(format!("Sample {} has no picture.", sample.key))
-            })?;
-            batch
-                .seen
-                .extend(pixels(picture, self.size, &self.emu.image));
-            batch.plain.extend(pixels(picture, self.size, &PLAIN));
-            let request = match sample.record() {
-                Ok(Record::Document(document)) => request(&composer, &document)?,
-                _ => None,
-            };
-            let regressed = f64::from(random.uniform()) < self.regressed;
-            batch.requests.push(request.filter(|_| regressed));
-            batch.keys.push(sample.key.clone());
+        for ((seen, plain), request) in prepared {
+            batch.seen.extend(seen);
+            batch.plain.extend(plain);
+            batch.requests.push(request);
         }
-        Ok(batch)
+        batch
     }
 }
 
@@ -328,7 +358,7 @@ impl Stage for DecoderStage {
 
     fn loss(&mut self, model: &Decoder, context: &StepContext) -> Result<StepLoss, TrainError> {
         let batch = self.batches.get(context.batch_index())?;
-        let count = batch.keys.len();
+        let count = batch.visited.keys.len();
         let mut random = context.random(Stream::Training);
 
         // 1. what is known: latents and conditions, outside of the graph
@@ -373,7 +403,7 @@ impl Stage for DecoderStage {
             &timesteps,
             conditions,
         );
-        Ok(StepLoss::new(loss, count).with_keys(batch.keys))
+        Ok(StepLoss::new(loss, count).with_visited(batch.visited))
     }
 
     fn sample(&mut self, model: &Decoder, _step: u64, dir: &Path) -> Result<(), TrainError> {

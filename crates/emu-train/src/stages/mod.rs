@@ -11,6 +11,7 @@ pub mod sheet;
 
 mod decoder;
 mod pretrain;
+mod skipped;
 mod vae;
 mod vision;
 
@@ -22,6 +23,7 @@ use emu_pack::TensorSource;
 
 pub use decoder::DecoderStage;
 pub use pretrain::Pretrain;
+pub use skipped::LIST as BAD_SAMPLES;
 pub use vae::{PLAIN, VaeStage};
 pub use vision::Vision;
 

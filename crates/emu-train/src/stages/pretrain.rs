@@ -11,7 +11,7 @@ use emu_model::config::AdapterConfig;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Words, image_tensor, open_held_out, pixels};
+use super::corpus::{Corpus, Visited, Words, image_tensor, open_held_out, pixels};
 use super::emu_config;
 use super::sequence::{Composer, Sequence, pad};
 use super::vision::{Shown, Vocabulary, contents};
@@ -97,7 +97,15 @@ struct Batch {
     shown: Shown,
     /// Of each picture: whether it is regressed.
     drawn: Vec<bool>,
-    keys: Vec<String>,
+    visited: Visited,
+}
+
+/// What a batch takes of a sample.
+struct Prepared {
+    record: Record,
+    sequence: Sequence,
+    /// Of each picture.
+    pixels: Vec<Vec<f32>>,
 }
 
 /// The stages `pretrain` and `instruct`.
@@ -148,10 +156,10 @@ impl Pretrain {
         };
         let (size, seed) = (train.batch, train.seed);
         let batches = Prefetch::new(4, move |index| {
-            maker.batch(
-                &corpus.batch(index, size)?,
-                &mut Philox::new(seed, Stream::Data, index),
-            )
+            let mut random = Philox::new(seed, Stream::Data, index);
+            let prepare = |sample: &Sample| maker.prepare(sample, &mut random);
+            let (prepared, visited) = corpus.batch(index, size, prepare)?;
+            Ok(maker.batch(prepared, visited))
         });
         let held_out = open_held_out(&options.evaluate)?;
         let monitor = CollapseMonitor::new(options.collapse_floor, 200);
@@ -189,43 +197,72 @@ struct Maker {
 }
 
 impl Maker {
-    fn batch(&self, samples: &[Sample], random: &mut Philox) -> Result<Batch, TrainError> {
-        let composer = Composer::new(
+    fn composer(&self) -> Composer<'_> {
+        Composer::new(
             &self.words,
             self.config.causal.queries,
             self.config.lm.context,
         )
-        .with_relations(self.relations);
+        .with_relations(self.relations)
+    }
+
+    /// The sequence of a sample and its pictures, as many as the sequence has places for.
+    fn prepare(&self, sample: &Sample, random: &mut Philox) -> Result<Prepared, TrainError> {
+        let composer = self.composer();
+        let record = sample.record()?;
+        let mut sequence = match &record {
+            Record::Scene(scene) => composer.scene(scene, self.questions, random)?,
+            Record::Document(document) => composer.document(document)?,
+            Record::Pair(Pair { caption }) if caption.trim().is_empty() => {
+                return Err(sample.refuse("its caption is empty").into());
+            }
+            Record::Pair(Pair { caption }) => composer.pair(caption, random.below(2) == 0)?,
+            Record::Drawing(_) => {
+                return Err(sample
+                    .refuse("it is a drawing, which has no text; leave drawings out of this stage")
+                    .into());
+            }
+        };
+        let (tokens, context) = (sequence.ids.len(), self.config.lm.context);
+        if tokens > context {
+            let reason =
+                format!("it has {tokens} tokens with its pictures, and the model reads {context}");
+            return Err(sample.refuse(reason).into());
+        }
+        if self.answers_only {
+            composer.only_answers(&mut sequence);
+        }
+        let (size, image) = (self.config.vision.image_size, &self.config.image);
+        let pixels = sample
+            .pictures(&record)?
+            .into_iter()
+            .map(|picture| pixels(picture, size, image).map_err(|e| sample.refuse(e)))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Prepared {
+            record,
+            sequence,
+            pixels,
+        })
+    }
+
+    fn batch(&self, prepared: Vec<Prepared>, visited: Visited) -> Batch {
+        let composer = self.composer();
         let mut batch = Batch {
             sequences: vec![],
             pixels: vec![],
             shown: Shown::default(),
             drawn: vec![],
-            keys: vec![],
+            visited,
         };
-        for sample in samples {
-            let record = sample.record().map_err(|e| TrainError::other("data", e))?;
-            let mut sequence = match &record {
-                Record::Scene(scene) => composer.scene(scene, self.questions, random)?,
-                Record::Document(document) => composer.document(document)?,
-                Record::Pair(Pair { caption }) => composer.pair(caption, random.below(2) == 0)?,
-                Record::Drawing(_) => {
-                    return Err(TrainError::Stage(format!(
-                        "Sample {} has no text. Leave drawings out of this stage.",
-                        sample.key
-                    )));
-                }
-            };
-            if self.answers_only {
-                composer.only_answers(&mut sequence);
-            }
+        for Prepared {
+            record,
+            sequence,
+            pixels,
+        } in prepared
+        {
             let first = batch.drawn.len();
-            for (i, picture) in sample.images.iter().enumerate() {
-                batch.pixels.extend(pixels(
-                    picture,
-                    self.config.vision.image_size,
-                    &self.config.image,
-                ));
+            for (i, pixels) in pixels.into_iter().enumerate() {
+                batch.pixels.extend(pixels);
                 batch.drawn.push(composer.is_drawn(&sequence, i));
             }
             if let (Some(vocabulary), Some((objects, background))) =
@@ -234,9 +271,8 @@ impl Maker {
                 vocabulary.note(&mut batch.shown, first, objects, Some(background));
             }
             batch.sequences.push(sequence);
-            batch.keys.push(sample.key.clone());
         }
-        Ok(batch)
+        batch
     }
 }
 
@@ -270,7 +306,7 @@ impl Stage for Pretrain {
     fn loss(&mut self, model: &Emu, context: &StepContext) -> Result<StepLoss, TrainError> {
         let batch = self.batches.get(context.batch_index())?;
         let device = &context.device;
-        let count = batch.keys.len();
+        let count = batch.visited.keys.len();
 
         // 1. pictures to embeddings
         let visual = (!batch.drawn.is_empty()).then(|| {
@@ -341,7 +377,7 @@ impl Stage for Pretrain {
         if let Some(visual) = visual.filter(|v| v.dims()[0] > 1) {
             terms.push(("variance", relative_variance(visual.detach())));
         }
-        let mut loss = StepLoss::new(total, count).with_keys(batch.keys);
+        let mut loss = StepLoss::new(total, count).with_visited(batch.visited);
         for (name, term) in terms {
             loss = loss.with_term(name, term);
         }

@@ -1,7 +1,6 @@
 //! The autoencoder between pictures and latents.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -10,9 +9,10 @@ use emu_model::config::ImageConfig;
 use emu_model::diffusion::vae::{Vae, VaeConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, image_tensor, pixels};
+use super::corpus::{Corpus, Visited, image_tensor, pixels};
 use super::read_sizes;
 use super::sheet::{contact_sheet, pictures_of};
+use crate::data::Sample;
 use crate::objectives::diffusion::autoencoder;
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
@@ -49,7 +49,7 @@ pub const PLAIN: ImageConfig = ImageConfig {
 
 struct Batch {
     pixels: Vec<f32>,
-    keys: Vec<String>,
+    visited: Visited,
 }
 
 /// The stage.
@@ -73,11 +73,15 @@ impl VaeStage {
         };
         let corpus = Corpus::open(train)?;
         let (size, batch) = (options.image_size, train.batch);
-        let samples = read(&corpus, u64::MAX / 2 / 16, 16, size)?.pixels;
-        let batches = {
-            let corpus: Arc<Corpus> = corpus.clone();
-            Prefetch::new(4, move |index| read(&corpus, index, batch, size))
-        };
+        let samples = corpus
+            .peek(u64::MAX / 2 / 16, 16, |sample| last_picture(sample, size))?
+            .concat();
+        let batches = Prefetch::new(4, move |index| {
+            let (pixels, visited) =
+                corpus.batch(index, batch, |sample| last_picture(sample, size))?;
+            let pixels = pixels.concat();
+            Ok(Batch { pixels, visited })
+        });
         Ok(Self {
             config,
             options,
@@ -106,21 +110,13 @@ impl VaeStage {
     }
 }
 
-/// One picture of each sample: the last one, which in documents is what is drawn.
-fn read(corpus: &Corpus, index: u64, batch: usize, size: usize) -> Result<Batch, TrainError> {
-    let mut result = Batch {
-        pixels: vec![],
-        keys: vec![],
-    };
-    for sample in corpus.batch(index, batch)? {
-        let picture = sample
-            .images
-            .last()
-            .ok_or_else(|| TrainError::Stage(format!("Sample {} has no picture.", sample.key)))?;
-        result.pixels.extend(pixels(picture, size, &PLAIN));
-        result.keys.push(sample.key);
-    }
-    Ok(result)
+/// One picture of a sample: the last one, which in documents is what is drawn.
+fn last_picture(sample: &Sample, size: usize) -> Result<Vec<f32>, TrainError> {
+    let picture = sample
+        .images
+        .last()
+        .ok_or_else(|| sample.refuse("it has no picture"))?;
+    Ok(pixels(picture, size, &PLAIN).map_err(|e| sample.refuse(e))?)
 }
 
 impl Stage for VaeStage {
@@ -132,7 +128,7 @@ impl Stage for VaeStage {
 
     fn loss(&mut self, model: &Vae, context: &StepContext) -> Result<StepLoss, TrainError> {
         let batch = self.batches.get(context.batch_index())?;
-        let count = batch.keys.len();
+        let count = batch.visited.keys.len();
         let images = image_tensor(batch.pixels, self.options.image_size, &context.device);
         let mut random = context.random(Stream::TrainingNoise);
         let noise = self.noise(count, |n| random.normals(n), &context.device);
@@ -141,7 +137,7 @@ impl Stage for VaeStage {
             + losses.edges.clone().mul_scalar(self.options.edge_weight)
             + losses.kl.clone().mul_scalar(self.options.kl_weight);
         Ok(StepLoss::new(total, count)
-            .with_keys(batch.keys)
+            .with_visited(batch.visited)
             .with_term("pixels", losses.pixels)
             .with_term("edges", losses.edges)
             .with_term("kl", losses.kl))

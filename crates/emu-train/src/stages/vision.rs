@@ -11,7 +11,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, WordList, Words, concept_words, image_tensor, open_held_out, pixels};
+use super::corpus::{
+    Corpus, Visited, WordList, Words, concept_words, image_tensor, open_held_out, pixels,
+};
 use super::emu_config;
 use crate::data::record::{Object, Record, Scene};
 use crate::data::{Sample, ShardDataset};
@@ -177,7 +179,7 @@ fn cells(object: &Object, grid: usize) -> Vec<usize> {
 struct Batch {
     pixels: Vec<f32>,
     shown: Shown,
-    keys: Vec<String>,
+    visited: Visited,
 }
 
 /// The stage.
@@ -207,7 +209,7 @@ impl Vision {
         let batches = {
             let (vocabulary, config, size) = (vocabulary.clone(), config.clone(), train.batch);
             Prefetch::new(4, move |index| {
-                make_batch(&corpus.batch(index, size)?, &vocabulary, &config)
+                make_batch(&corpus, index, size, &vocabulary, &config)
             })
         };
         let held_out = open_held_out(&options.evaluate)?;
@@ -234,8 +236,9 @@ impl Vision {
         device: &Device,
     ) -> Result<[f32; 2], TrainError> {
         let (mut right, mut total) = ([0; 2], [0; 2]);
-        let samples: Vec<Sample> = (0..set.len().min(self.options.evaluate_samples))
-            .map(|i| set.get(i).map_err(|e| TrainError::other("data", e)))
+        let samples: Vec<Sample> = set
+            .samples(self.options.evaluate_samples)
+            .map(|found| found.map(|(_, sample)| sample))
             .collect::<Result<_, _>>()?;
         for chunk in samples.chunks(self.batch.max(1)) {
             let mut pixels_of = vec![];
@@ -251,7 +254,7 @@ impl Vision {
                     picture,
                     self.config.vision.image_size,
                     &self.config.image,
-                ));
+                )?);
                 objects.push((i, scene.objects));
             }
             if objects.is_empty() {
@@ -312,31 +315,37 @@ pub fn contents(record: &Record) -> Option<(&[Object], &str)> {
 }
 
 fn make_batch(
-    samples: &[Sample],
+    corpus: &Corpus,
+    index: u64,
+    size: usize,
     vocabulary: &Vocabulary,
     config: &EmuConfig,
 ) -> Result<Batch, TrainError> {
+    let (items, visited) = corpus.batch(index, size, |sample| {
+        let record = sample.record()?;
+        if contents(&record).is_none() {
+            return Err(sample
+                .refuse("it shows nothing that is named, and this stage learns from scenes and drawings")
+                .into());
+        }
+        let pictures = sample.pictures(&record)?;
+        let [picture] = pictures.as_slice() else {
+            return Err(sample.refuse("it has no single picture").into());
+        };
+        let pixels = pixels(picture, config.vision.image_size, &config.image)
+            .map_err(|e| sample.refuse(e))?;
+        Ok((pixels, record))
+    })?;
     let mut batch = Batch {
         pixels: vec![],
         shown: Shown::default(),
-        keys: vec![],
+        visited,
     };
-    for sample in samples {
-        let record = sample.record().map_err(|e| TrainError::other("data", e))?;
-        let (Some((objects, background)), Some(picture)) =
-            (contents(&record), sample.images.first())
-        else {
-            return Err(TrainError::Stage(format!(
-                "Sample {} shows nothing that is named. Give the stage vision scenes or drawings.",
-                sample.key
-            )));
-        };
-        let number = batch.keys.len();
-        batch
-            .pixels
-            .extend(pixels(picture, config.vision.image_size, &config.image));
-        vocabulary.note(&mut batch.shown, number, objects, Some(background));
-        batch.keys.push(sample.key.clone());
+    for (number, (pixels, record)) in items.into_iter().enumerate() {
+        batch.pixels.extend(pixels);
+        if let Some((objects, background)) = contents(&record) {
+            vocabulary.note(&mut batch.shown, number, objects, Some(background));
+        }
     }
     Ok(batch)
 }
@@ -372,8 +381,8 @@ impl Stage for Vision {
         let total = total.ok_or_else(|| {
             TrainError::Stage("A batch shows nothing that has a name. Check concepts.json.".into())
         })?;
-        let count = batch.keys.len();
-        let mut loss = StepLoss::new(total, count).with_keys(batch.keys);
+        let count = batch.visited.keys.len();
+        let mut loss = StepLoss::new(total, count).with_visited(batch.visited);
         for (name, term) in terms {
             loss = loss.with_term(name, term);
         }

@@ -91,6 +91,51 @@ pub fn arguments(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// Only programs end the process, handle signals or look whether there is a terminal.
+pub fn process_ends(tree: &Tree) -> Vec<Finding> {
+    const FORBIDDEN: &[(&str, &str)] = &[
+        (
+            "process::exit",
+            "ends the process of whoever called; return an error",
+        ),
+        (
+            "process::abort",
+            "ends the process of whoever called; return an error",
+        ),
+        (
+            "io::stdin",
+            "reads the terminal; take what it should read as a parameter",
+        ),
+        (
+            "io::IsTerminal",
+            "asks for the terminal; let emu-cli decide what is shown",
+        ),
+    ];
+    let mut findings = Vec::new();
+    for (path, code) in code_outside(tree, &["crates/emu-cli/", THIS_PROGRAM, "tests/", "fuzz/"]) {
+        let is_program = path.contains("/src/bin/") || path.ends_with("/src/main.rs");
+        let is_test = path.contains("/tests/") || path.contains("/benches/");
+        if is_program || is_test || path.ends_with("build.rs") {
+            continue;
+        }
+        let code = without_tests(&code);
+        let paths = std_paths(&code);
+        for (name, why) in FORBIDDEN {
+            let named = paths.iter().filter(|(_, path)| path == name);
+            // After `use std::process;` as well.
+            let mut lines = lines_with_word(&code, name);
+            lines.extend(named.map(|(line, _)| line));
+            lines.sort_unstable();
+            lines.dedup();
+            findings.extend(lines.into_iter().map(|line| {
+                let message = format!("std::{name} in a library {why}");
+                Finding::error(format!("{path}:{line}"), message)
+            }));
+        }
+    }
+    findings
+}
+
 /// Only emu-kernels includes the sources in shaders/.
 pub fn shader_readers(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -207,6 +252,39 @@ mod tests {
             ),
         ]);
         assert_eq!(arguments(&tree).len(), 1);
+    }
+
+    #[test]
+    fn a_library_that_ends_the_process_is_found() {
+        let exit = "fn f() { std::process::exit(130); }";
+        let grouped = "use std::{io::IsTerminal, process::{Command, exit}};";
+        let tree = Tree::planted(&[
+            ("crates/emu-train/src/stop.rs", exit),
+            ("crates/emu-kernels/src/lib.rs", grouped),
+            (
+                "crates/emu-web/src/lib.rs",
+                "use std::process;\nfn f() { process::abort() }",
+            ),
+            ("crates/emu-cli/src/signals.rs", exit),
+            ("crates/emu-pack/src/bin/repack.rs", exit),
+            (
+                "crates/emu-pack/src/lib.rs",
+                "#[cfg(test)]\nmod tests { fn f() { std::process::exit(1); } }",
+            ),
+            ("crates/emu-model/build.rs", exit),
+        ]);
+        let places: Vec<String> = process_ends(&tree)
+            .into_iter()
+            .map(|finding| finding.place)
+            .collect();
+        let kernels = "crates/emu-kernels/src/lib.rs:1";
+        let expected = [
+            "crates/emu-train/src/stop.rs:1",
+            kernels,
+            kernels,
+            "crates/emu-web/src/lib.rs:2",
+        ];
+        assert_eq!(places, expected);
     }
 
     #[test]

@@ -61,9 +61,19 @@ const MISPLACED: &[(&[&str], &[&str], &str)] = &[
             "crossterm",
             "dialoguer",
             "tracing-subscriber",
+            "ratatui",
+            "termion",
+            "termcolor",
+            "rustyline",
+            "inquire",
         ],
         &["emu-cli", "xtask"],
         "only emu-cli knows argv and the terminal; return data and let it print",
+    ),
+    (
+        &["ctrlc", "signal-hook"],
+        &["emu-cli", "xtask"],
+        "only emu-cli handles signals; take a flag or a callback that it raises",
     ),
     (
         &[
@@ -77,6 +87,14 @@ const MISPLACED: &[(&[&str], &[&str], &str)] = &[
         "only emu-web knows JavaScript; take and return plain Rust types",
     ),
 ];
+
+/// Features of a library that only some packages may switch on: the library, its features, and those packages.
+const MISPLACED_FEATURES: &[(&str, &[&str], &[&str], &str)] = &[(
+    "burn",
+    &["tui", "train"],
+    &["emu-cli"],
+    "that is Burn's terminal dashboard, and only emu-cli knows the terminal; emit events and let it show them",
+)];
 
 /// Libraries that emu-model must not know: it does no file, network, clock or thread work.
 const NOT_IN_MODEL: &[&str] = &[
@@ -131,6 +149,21 @@ pub fn misplaced_libraries(packages: &[Package]) -> Vec<Finding> {
                     findings.push(Finding::error(
                         &package.name,
                         format!("depends on {}: {why}", dependency.name),
+                    ));
+                }
+            }
+            for (library, features, may_know, why) in MISPLACED_FEATURES {
+                let misplaced = dependency
+                    .features
+                    .iter()
+                    .find(|feature| features.contains(&feature.as_str()));
+                if let Some(feature) = misplaced
+                    && dependency.name == *library
+                    && !may_know.contains(&package.name.as_str())
+                {
+                    findings.push(Finding::error(
+                        &package.name,
+                        format!("switches on {library}'s `{feature}`: {why}"),
                     ));
                 }
             }
@@ -242,6 +275,9 @@ mod tests {
             ("emu-model", "clap"),
             ("emu-cli", "web-sys"),
             ("emu-model", "rayon"),
+            ("emu-train", "ctrlc"),
+            ("emu-kernels", "signal-hook"),
+            ("emu-pack", "ratatui"),
         ] {
             assert_eq!(
                 misplaced_libraries(&house(&[(package, &[library])])).len(),
@@ -249,5 +285,19 @@ mod tests {
                 "{package} -> {library}"
             );
         }
+    }
+
+    #[test]
+    fn burns_dashboard_outside_emu_cli_is_found() {
+        let package = |name: &str, features: &[&str]| {
+            let burn = json!({"name": "burn", "features": features});
+            json!({"packages": [{"name": name, "features": {}, "dependencies": [burn]}]})
+        };
+        let found = |name, features: &[&str]| {
+            misplaced_libraries(&packages_from(&package(name, features)).expect("metadata")).len()
+        };
+        assert_eq!(found("emu-train", &["train", "tui"]), 1);
+        assert_eq!(found("emu-train", &["autodiff"]), 0);
+        assert_eq!(found("emu-cli", &["train", "tui"]), 0);
     }
 }

@@ -11,8 +11,7 @@ use burn::train::metric::{
 };
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::renderer::{MetricState, MetricsRenderer, MetricsRendererTraining};
-
-use crate::{StopFlag, TrainEvent};
+use emu_train::{StopFlag, TrainEvent};
 
 /// Plots of every figure, and keys to stop. It takes over the terminal of stdout until it is dropped.
 pub struct Dashboard {

@@ -1,0 +1,28 @@
+//! Signals that ask a run to stop.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+use emu_train::StopFlag;
+
+/// The flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once, for a user who does not want
+/// to wait for the step: checkpoints stay intact whenever that happens.
+///
+/// # Errors
+/// Where the system refuses a handler, or another part of the program has installed one.
+pub fn stop_flag() -> Result<StopFlag> {
+    static FLAG: OnceLock<StopFlag> = OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(flag.clone());
+    }
+    let flag = StopFlag::new();
+    let raised = flag.clone();
+    ctrlc::set_handler(move || {
+        if raised.is_set() {
+            std::process::exit(130);
+        }
+        raised.stop();
+    })
+    .context("Signals cannot be caught. Start the program again")?;
+    Ok(FLAG.get_or_init(|| flag).clone())
+}

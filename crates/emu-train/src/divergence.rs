@@ -1,0 +1,87 @@
+//! Tells a run that diverges: its smoothed loss against the best that it had.
+
+/// Share of the old mean at each step.
+const DECAY: f64 = 0.9;
+/// How many times the best smoothed loss is too much.
+const FACTOR: f64 = 10.0;
+
+/// The smoothed loss of a run. It follows from the losses alone, so that a resumed run sees what the original saw.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Divergence {
+    mean: f64,
+    /// What the mean's weights sum to.
+    weight: f64,
+    best: Option<f64>,
+    diverged: bool,
+}
+
+impl Divergence {
+    /// After these losses.
+    pub fn new(losses: impl IntoIterator<Item = f32>) -> Self {
+        let mut divergence = Self::default();
+        for loss in losses {
+            divergence.push(loss);
+        }
+        divergence
+    }
+
+    /// Adds the loss of a step. Where the run begins to diverge: what is wrong and what to do. Told once, and again only
+    /// after the loss has come down.
+    pub fn push(&mut self, loss: f32) -> Option<String> {
+        self.mean = DECAY * self.mean + (1.0 - DECAY) * f64::from(loss);
+        self.weight = DECAY * self.weight + (1.0 - DECAY);
+        let smoothed = self.mean / self.weight;
+        let best = self.best.map_or(smoothed, |best| best.min(smoothed));
+        self.best = Some(best);
+        // Of a loss that may be negative or nothing, a multiple says nothing.
+        let before = self.diverged;
+        self.diverged = best > 0.0 && smoothed >= FACTOR * best;
+        (self.diverged && !before).then(|| {
+            format!(
+                "Training diverges: the smoothed loss is {smoothed:.4}, {:.0} times its best ({best:.4}). \
+                 Lower the learning rate or lengthen the warm-up, and go back to an earlier checkpoint or start again.",
+                smoothed / best
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(losses: &[f32]) -> Vec<usize> {
+        let mut divergence = Divergence::default();
+        let push = |(i, loss): (usize, &f32)| divergence.push(*loss).map(|_| i);
+        losses.iter().enumerate().filter_map(push).collect()
+    }
+
+    #[test]
+    fn divergence_is_told_once_at_ten_times_the_best() {
+        let mut losses = vec![1.0; 20];
+        losses.extend([2.0, 5.0, 9.0]);
+        assert_eq!(told(&losses), Vec::<usize>::new());
+        losses.extend([1e3; 5]);
+        assert_eq!(told(&losses), [23]);
+        // It comes down and goes up again.
+        losses.extend([1.0; 80]);
+        losses.extend([1e6; 3]);
+        assert_eq!(told(&losses), [23, 108]);
+    }
+
+    #[test]
+    fn what_says_nothing_is_not_told() {
+        assert!(told(&[1.0, 0.5, 3.0, 0.2, 1.5, 0.1]).is_empty());
+        assert!(told(&[-1.0, -5.0, 10.0]).is_empty());
+        assert!(told(&[0.0, 0.0, 1.0]).is_empty());
+    }
+
+    #[test]
+    fn a_resumed_run_sees_what_the_original_saw() {
+        let losses = [1.0, 0.9, 0.8, 50.0, 60.0];
+        let mut resumed = Divergence::new(losses[..3].iter().copied());
+        assert!(resumed.push(losses[3]).is_none() != told(&losses).contains(&3));
+        let mut late = Divergence::new(losses[..4].iter().copied());
+        assert_eq!(late.push(losses[4]).is_some(), told(&losses).contains(&4));
+    }
+}

@@ -20,6 +20,7 @@ pub mod prompt;
 #[cfg(not(target_family = "wasm"))]
 pub mod reference;
 pub mod safety;
+pub mod spelling;
 pub mod streamed;
 pub mod text;
 pub mod tokenizer;

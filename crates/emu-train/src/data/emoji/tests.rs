@@ -62,6 +62,8 @@ fn tiny() -> BuildOptions {
     BuildOptions {
         seed: 3,
         size: 32,
+        cutout: CUTOUT_SIDE,
+        tokenizer: true,
         shard: 100,
         train_scenes: 250,
         train_draw: 40,

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use emu_train::{RunOptions, StopFlag, TrainConfig, TrainEvent, stages};
+use emu_train::{BAD_SAMPLES, RunOptions, StopFlag, TrainConfig, TrainEvent, stages};
 use serde_json::json;
 
 use crate::args::TrainArgs;
@@ -119,7 +119,7 @@ impl Screen {
             eprintln!("warning: {message}");
         }
         if self.bad > 0 && !json {
-            let list = config.out.join(stages::BAD_SAMPLES);
+            let list = config.out.join(BAD_SAMPLES);
             eprintln!(
                 "warning: {} unusable samples were left out; {} lists them",
                 self.bad,

@@ -2,12 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::{BadSample, DataError};
-
-/// A share in percent, without superfluous digits.
-fn percent(share: f64) -> f64 {
-    (share * 1e6).round() / 1e4
-}
+use crate::data::DataError;
+use crate::skipped::TooManyBad;
 
 /// An error of training: one sentence on what is wrong, one on what to do.
 #[derive(Debug, thiserror::Error)]
@@ -105,27 +101,8 @@ pub enum TrainError {
         reason: String,
     },
     /// Too many samples cannot be learnt from.
-    #[error(
-        "{bad} of the {samples} samples of {} cannot be used, and at most {}% may be left out. The first: {first}. \
-         Mend or remove those listed in {}, or raise `max_bad_share`; --resume goes on.",
-        .data.display(),
-        percent(*.limit),
-        .list.display()
-    )]
-    BadSamples {
-        /// The data set, as the configuration names it.
-        data: PathBuf,
-        /// Unusable samples found so far.
-        bad: usize,
-        /// All of its samples.
-        samples: usize,
-        /// Largest share that may be left out.
-        limit: f64,
-        /// The file that names them.
-        list: PathBuf,
-        /// One of them.
-        first: BadSample,
-    },
+    #[error(transparent)]
+    BadSamples(Box<TooManyBad>),
     /// Data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -148,6 +125,12 @@ pub enum TrainError {
     },
 }
 
+impl From<TooManyBad> for TrainError {
+    fn from(error: TooManyBad) -> Self {
+        Self::BadSamples(Box::new(error))
+    }
+}
+
 impl TrainError {
     /// A stable name of the error.
     pub fn code(&self) -> &'static str {
@@ -162,7 +145,7 @@ impl TrainError {
             Self::Checkpoint { .. } => "checkpoint",
             Self::NotFinite { .. } => "not-finite",
             Self::Collapsed { .. } => "collapsed",
-            Self::BadSamples { .. } => "bad-samples",
+            Self::BadSamples(_) => "bad-samples",
             Self::Data(_) => "data",
             Self::Worker(_) => "worker",
             Self::Stage(_) => "stage",

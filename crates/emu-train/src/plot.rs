@@ -312,6 +312,8 @@ mod tests {
             lr: vec![(String::new(), 1e-3)],
             samples_per_s: 1.0,
             seconds: 0.0,
+            bad_samples: 0,
+            warning: None,
             eval: if step % 100 == 99 {
                 vec![("accuracy".into(), x / 1000.0)]
             } else {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use emu_kernels::random::{Philox, Stream};
 
 use crate::TrainError;
-use crate::data::BadSample;
+use crate::skipped::Found;
 use crate::stages::corpus::Visited;
 
 /// Where in a run a batch stands. Everything random in a step comes from here, so that a resumed run repeats the
@@ -64,7 +64,7 @@ pub struct StepLoss {
     /// Names of the samples, for errors.
     pub keys: Vec<String>,
     /// Samples left out of the data for the first time.
-    pub bad: Vec<BadSample>,
+    pub bad: Vec<Found>,
     /// Samples left out of the data so far.
     pub total_bad: u64,
 }

@@ -20,6 +20,7 @@ use crate::parts::Rates;
 use crate::plot;
 use crate::readback::read_back;
 use crate::schedule::Schedule;
+use crate::skipped::BadList;
 use crate::stage::{Stage, StepContext};
 
 impl TrainConfig {
@@ -114,6 +115,7 @@ struct Run<'a, 'b, S: Stage> {
     rates: Rates,
     schedule: Schedule,
     metrics: MetricsFile,
+    bad_list: BadList,
     history: plot::History,
     divergence: Divergence,
     state: RunState,
@@ -208,6 +210,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         let now = Instant::now();
         Ok(Self {
             schedule,
+            bad_list: BadList::open(&config.out, state.step * config.accumulate as u64)?,
             divergence: Divergence::new(kept.iter().map(|metrics| metrics.loss)),
             device: device.clone(),
             history: plot::History::new(&kept),
@@ -268,16 +271,23 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
                 train: true,
             };
             self.device.seed(context.device_seed());
-            let loss = self.stage.loss(&model, &context)?;
+            let loss = match self.stage.loss(&model, &context) {
+                Err(TrainError::BadSamples(error)) => {
+                    self.bad_list.append(&error.found)?;
+                    return Err(TrainError::BadSamples(error));
+                }
+                loss => loss?,
+            };
+            self.bad_list.append(&loss.bad)?;
+            for found in &loss.bad {
+                emit(self.options, TrainEvent::BadSample(&found.sample));
+                tracing::info!("left out: {}", found.sample);
+            }
             if !loss.loss.is_tracked() {
                 return Err(TrainError::Stage(format!(
                     "The loss of stage {} does not depend on anything that learns. Unfreeze a part that it uses.",
                     self.stage.name()
                 )));
-            }
-            for bad in &loss.bad {
-                emit(self.options, TrainEvent::BadSample(bad));
-                tracing::info!("left out: {bad}");
             }
             gradients.add(&model, loss.loss.backward(), loss.samples as f64);
             losses.push(loss);

@@ -130,11 +130,17 @@ pub enum DataError {
 #[error("the sample {key:?} of {} is unusable: {reason}", .shard.display())]
 pub struct BadSample {
     /// The shard.
+    #[serde(serialize_with = "lossy")]
     pub shard: PathBuf,
     /// Key of the sample.
     pub key: String,
     /// What is wrong with it, without a full stop.
     pub reason: String,
+}
+
+/// A path in a JSON file, which has no place for names that are not Unicode.
+fn lossy<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 impl BadSample {

@@ -173,7 +173,7 @@ fn keeps_to_its_limits() {
         assert!(error.contains(reason), "{error}");
     }
     let mut narrow = limits;
-    narrow.picture.max_pixels = 100;
+    narrow.picture.max_pixels = 10;
     let narrow = open(narrow).expect("opens");
     assert!(matches!(narrow.get(0), Err(DataError::Sample { .. })));
 }

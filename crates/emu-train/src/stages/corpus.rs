@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use emu_model::config::{ImageConfig, SpecialTokens};
 use tokenizers::Tokenizer;
 
-use super::skipped::Skipped;
 use crate::data::{BadSample, DataError, Mixture, Picture, Sample, ShardDataset};
+use crate::skipped::{Found, Skipped};
 use crate::{TrainConfig, TrainError};
 
 /// The data sets of a run, visited in the configured proportions.
@@ -24,9 +24,9 @@ pub struct Corpus {
 pub struct Visited {
     /// Keys of its samples.
     pub keys: Vec<String>,
-    /// Samples left out for the first time in the run (in the first micro-batch since it was started, also those that
-    /// were found when the shards were opened).
-    pub bad: Vec<BadSample>,
+    /// Samples left out for the first time in the run; in its first micro-batch, also those that were found when the
+    /// shards were opened.
+    pub bad: Vec<Found>,
     /// Samples of the data left out so far.
     pub total_bad: u64,
 }
@@ -75,26 +75,23 @@ impl Corpus {
         size: usize,
         mut prepare: impl FnMut(&Sample) -> Result<T, TrainError>,
     ) -> Result<(Vec<T>, Visited), TrainError> {
-        // Nothing panics while it is held, and a resumed count starts anew.
+        // A panic elsewhere loses one micro-batch, and the next one counts anew.
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut visited = Visited {
-            bad: skipped.begin(index)?,
-            ..Default::default()
-        };
+        skipped.begin(index)?;
+        let mut refuse = |set, sample, bad| skipped.add(set, sample, bad);
         let mut items = Vec::with_capacity(size);
+        let mut keys = Vec::with_capacity(size);
         for i in 0..size as u64 {
-            let mut refuse = |set, sample, bad: BadSample| -> Result<(), TrainError> {
-                if skipped.add(index, set, sample, &bad)? {
-                    visited.bad.push(bad);
-                }
-                Ok(())
-            };
             let position = index * size as u64 + i;
             let (key, item) = self.find(position, usize::MAX, &mut prepare, &mut refuse)?;
-            visited.keys.push(key);
+            keys.push(key);
             items.push(item);
         }
-        visited.total_bad = skipped.total();
+        let visited = Visited {
+            keys,
+            bad: skipped.found(),
+            total_bad: skipped.total(),
+        };
         Ok((items, visited))
     }
 

@@ -12,7 +12,6 @@ pub mod sheet;
 mod brush;
 mod decoder;
 mod pretrain;
-mod skipped;
 mod vae;
 mod vision;
 
@@ -25,7 +24,6 @@ use emu_pack::TensorSource;
 pub use brush::BrushStage;
 pub use decoder::DecoderStage;
 pub use pretrain::Pretrain;
-pub use skipped::LIST as BAD_SAMPLES;
 pub use vae::{PLAIN, VaeStage};
 pub use vision::Vision;
 

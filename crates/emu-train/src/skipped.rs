@@ -1,0 +1,411 @@
+//! Samples that a run leaves out: counted, listed in a file of the run's folder, and an error where they are too many.
+//!
+//! Which samples are left out follows from the data alone. Each is told once, at the micro-batch that first met it; a
+//! resumed run drops the lines of later micro-batches and counts what the original had counted. Micro-batches are made
+//! ahead by another thread, which counts ([`Skipped`]); they are listed when they are learnt from ([`BadList`]).
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::checkpoint::{create_file, replace_file};
+use crate::data::BadSample;
+
+/// Name of the list in the folder of a run.
+pub const LIST: &str = "bad-samples.jsonl";
+
+/// A sample that is left out: a line of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Number of the data set in the configuration, from 0.
+    pub set: usize,
+    /// Index of the sample in the data set; absent of samples that were found when the shards were opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    /// Micro-batch that met it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u64>,
+    /// The sample.
+    #[serde(flatten)]
+    pub sample: BadSample,
+}
+
+/// Too many samples of a data set are unusable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "{bad} of the {samples} samples of {} cannot be used, and at most {}% may be left out. The first: {first}. Mend or \
+     remove those listed in {} and start again, or raise `max_bad_share` and go on with --resume.",
+    .data.display(),
+    percent(*.limit),
+    .list.display()
+)]
+pub struct TooManyBad {
+    /// The data set, as the configuration names it.
+    pub data: PathBuf,
+    /// Unusable samples found so far.
+    pub bad: usize,
+    /// All of its samples.
+    pub samples: usize,
+    /// Largest share that may be left out.
+    pub limit: f64,
+    /// The file that names them.
+    pub list: PathBuf,
+    /// The first of them.
+    pub first: BadSample,
+    /// Those that the last micro-batch met, which are not in the list yet.
+    pub found: Vec<Found>,
+}
+
+/// A share in percent, without superfluous digits.
+fn percent(share: f64) -> f64 {
+    (share * 1e6).round() / 1e4
+}
+
+/// The list in the folder of a run.
+#[derive(Debug)]
+pub(crate) struct BadList(PathBuf);
+
+impl BadList {
+    /// The list of a run that goes on with this micro-batch: lines of it and of later ones, and a last line that was cut
+    /// off, are removed.
+    ///
+    /// # Errors
+    /// Where it cannot be read or written.
+    pub fn open(out: &Path, first: u64) -> Result<Self, TrainError> {
+        let list = Self(out.join(LIST));
+        let mut lines = read(&list.0)?;
+        lines.retain(|line| line.batch.map_or(first > 0, |batch| batch < first));
+        list.replace(&lines)?;
+        Ok(list)
+    }
+
+    /// Adds lines.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn append(&self, found: &[Found]) -> Result<(), TrainError> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.0)
+            .and_then(|mut file| file.write_all(&lines_of(found)))
+            .map_err(TrainError::io("write", &self.0))
+    }
+
+    /// Replaces all lines; none, no file.
+    fn replace(&self, found: &[Found]) -> Result<(), TrainError> {
+        if !found.is_empty() {
+            return replace_file(&self.0, &lines_of(found), &create_file);
+        }
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(TrainError::io("remove", &self.0)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lines_of(found: &[Found]) -> Vec<u8> {
+    let line = |found: &Found| serde_json::json!(found).to_string() + "\n";
+    found.iter().map(line).collect::<String>().into_bytes()
+}
+
+/// The lines of a list, up to one that a killed process did not finish.
+fn read(path: &Path) -> Result<Vec<Found>, TrainError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text
+            .lines()
+            .map_while(|line| serde_json::from_str(line).ok())
+            .collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(TrainError::io("read", path)(error)),
+    }
+}
+
+/// A data set's samples and how many of them are left out.
+#[derive(Clone, Debug)]
+struct Count {
+    path: PathBuf,
+    samples: usize,
+    /// Found when the shards were opened.
+    opened: Vec<BadSample>,
+    bad: usize,
+    first: Option<BadSample>,
+}
+
+/// Counts the samples that a run leaves out, while its micro-batches are made.
+#[derive(Debug)]
+pub(crate) struct Skipped {
+    list: PathBuf,
+    /// Largest share of a data set.
+    limit: f64,
+    sets: Vec<Count>,
+    known: BTreeSet<(usize, usize)>,
+    /// The micro-batch that is being made; none before the first.
+    batch: Option<u64>,
+    /// What it met first.
+    found: Vec<Found>,
+}
+
+impl Skipped {
+    /// For the run in `out`.
+    pub fn new(out: &Path, limit: f64) -> Self {
+        Self {
+            list: out.join(LIST),
+            limit,
+            sets: vec![],
+            known: BTreeSet::new(),
+            batch: None,
+            found: vec![],
+        }
+    }
+
+    /// Adds a data set of `samples` usable samples, `bad` ones not among them.
+    pub fn add_set(&mut self, path: &Path, samples: usize, bad: &[BadSample]) {
+        self.sets.push(Count {
+            path: path.into(),
+            samples: samples + bad.len(),
+            opened: bad.to_vec(),
+            bad: bad.len(),
+            first: bad.first().cloned(),
+        });
+    }
+
+    /// Ends the run before it begins where what was found at opening is too much already.
+    ///
+    /// # Errors
+    /// [`TrainError::BadSamples`], with the list written unless another process trains into the folder.
+    pub fn check_opened(&self) -> Result<(), TrainError> {
+        let Err(error) = (0..self.sets.len()).try_for_each(|set| self.check(set)) else {
+            return Ok(());
+        };
+        let out = self.list.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(out).map_err(TrainError::io("create", out))?;
+        if let Ok(_lock) = crate::trainer::lock(out) {
+            BadList(self.list.clone()).replace(&self.opened())?;
+        }
+        Err(error)
+    }
+
+    /// Begins a micro-batch. Where it does not follow the last one, the count is that of the list up to it.
+    ///
+    /// # Errors
+    /// Where the list cannot be read.
+    pub fn begin(&mut self, batch: u64) -> Result<(), TrainError> {
+        let follows = batch
+            .checked_sub(1)
+            .is_some_and(|last| self.batch == Some(last));
+        self.batch = Some(batch);
+        self.found.clear();
+        if follows {
+            return Ok(());
+        }
+        self.known.clear();
+        for set in &mut self.sets {
+            set.bad = set.opened.len();
+            set.first = set.opened.first().cloned();
+        }
+        if batch == 0 {
+            self.found = self.opened();
+            return Ok(());
+        }
+        for line in read(&self.list)? {
+            if let (Some(index), Some(met)) = (line.index, line.batch)
+                && met < batch
+            {
+                self.count(line.set, index, &line.sample);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a sample that the micro-batch met.
+    ///
+    /// # Errors
+    /// [`TrainError::BadSamples`] where there are too many now.
+    pub fn add(&mut self, set: usize, index: usize, sample: BadSample) -> Result<(), TrainError> {
+        if !self.count(set, index, &sample) {
+            return Ok(());
+        }
+        self.found.push(Found {
+            set,
+            index: Some(index),
+            batch: self.batch,
+            sample,
+        });
+        self.check(set)
+    }
+
+    /// What the micro-batch met first; from the first one of a run on, also what was found at opening.
+    pub fn found(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// How many samples are left out so far, those found at opening among them.
+    pub fn total(&self) -> u64 {
+        self.sets.iter().map(|set| set.bad as u64).sum()
+    }
+
+    /// Whether the sample is new.
+    fn count(&mut self, set: usize, index: usize, sample: &BadSample) -> bool {
+        let Some(count) = self.sets.get_mut(set) else {
+            return false;
+        };
+        let new = self.known.insert((set, index));
+        if new {
+            count.bad += 1;
+            count.first.get_or_insert_with(|| sample.clone());
+        }
+        new
+    }
+
+    fn check(&self, set: usize) -> Result<(), TrainError> {
+        match self.sets.get(set) {
+            Some(Count {
+                path,
+                samples,
+                bad,
+                first: Some(first),
+                ..
+            }) if *bad as f64 > self.limit * *samples as f64 => Err(TooManyBad {
+                data: path.clone(),
+                bad: *bad,
+                samples: *samples,
+                limit: self.limit,
+                list: self.list.clone(),
+                first: first.clone(),
+                found: self.found.clone(),
+            }
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn opened(&self) -> Vec<Found> {
+        let found = |(set, count): (usize, &Count)| -> Vec<Found> {
+            let line = |sample: &BadSample| Found {
+                set,
+                index: None,
+                batch: None,
+                sample: sample.clone(),
+            };
+            count.opened.iter().map(line).collect()
+        };
+        self.sets.iter().enumerate().flat_map(found).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad(key: &str) -> BadSample {
+        BadSample::new("s.tar", key, "it is broken.")
+    }
+
+    fn skipped(out: &Path, limit: f64) -> Skipped {
+        let mut skipped = Skipped::new(out, limit);
+        skipped.add_set(Path::new("data/a"), 100, &[]);
+        skipped.add_set(Path::new("data/b"), 99, &[bad("opened")]);
+        skipped
+    }
+
+    fn keys(found: &[Found]) -> Vec<&str> {
+        found.iter().map(|line| line.sample.key.as_str()).collect()
+    }
+
+    fn listed(out: &Path) -> Vec<Found> {
+        read(&out.join(LIST)).unwrap()
+    }
+
+    #[test]
+    fn each_is_told_once_and_too_many_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut skipped = skipped(folder.path(), 0.02);
+        skipped.check_opened().unwrap();
+        skipped.begin(0).unwrap();
+        skipped.add(0, 7, bad("seven")).unwrap();
+        assert_eq!(keys(&skipped.found()), ["opened", "seven"]);
+        skipped.begin(1).unwrap();
+        skipped.add(0, 7, bad("seven")).unwrap();
+        skipped.add(0, 8, bad("eight")).unwrap();
+        assert_eq!(skipped.total(), 3);
+        let error = skipped.add(0, 9, bad("nine")).unwrap_err();
+        assert_eq!(error.code(), "bad-samples");
+        let text = error.to_string();
+        for word in [
+            "3 of the 100",
+            "data/a",
+            "\"seven\"",
+            "2%",
+            LIST,
+            "max_bad_share",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        let TrainError::BadSamples(error) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(keys(&error.found), ["eight", "nine"]);
+    }
+
+    #[test]
+    fn a_resumed_run_counts_what_the_original_had_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
+        let mut first = skipped(out, 0.5);
+        let list = BadList::open(out, 0).unwrap();
+        for (batch, set, index, key) in [(0, 0, 1, "one"), (1, 1, 2, "two"), (2, 0, 3, "three")] {
+            first.begin(batch).unwrap();
+            first.add(set, index, bad(key)).unwrap();
+            list.append(&first.found()).unwrap();
+        }
+        let all = ["opened", "one", "two", "three"];
+        assert_eq!(keys(&listed(out)), all);
+        // Killed while it wrote.
+        let text = fs::read_to_string(out.join(LIST)).unwrap();
+        fs::write(out.join(LIST), format!("{text}{{\"set\":0,\"ind")).unwrap();
+
+        let list = BadList::open(out, 2).unwrap();
+        assert_eq!(keys(&listed(out)), all[..3]);
+        let mut second = skipped(out, 0.5);
+        second.begin(2).unwrap();
+        assert_eq!(second.total(), 3);
+        second.add(0, 1, bad("one")).unwrap();
+        second.add(0, 3, bad("three")).unwrap();
+        list.append(&second.found()).unwrap();
+        assert_eq!((keys(&listed(out)), second.total()), (all.to_vec(), 4));
+        // From the beginning, nothing is known.
+        BadList::open(out, 0).unwrap();
+        assert!(!out.join(LIST).exists());
+    }
+
+    #[test]
+    fn what_is_found_at_opening_may_be_too_much() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("run");
+        let error = skipped(&out, 0.005).check_opened().unwrap_err();
+        assert!(error.to_string().contains("data/b"), "{error}");
+        assert_eq!(keys(&listed(&out)), ["opened"]);
+        assert!(skipped(&out, 0.01).check_opened().is_ok(), "1 of 100 is 1%");
+    }
+
+    #[test]
+    fn clean_data_leave_no_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut skipped = Skipped::new(folder.path(), 0.0);
+        skipped.add_set(Path::new("data"), 3, &[]);
+        let list = BadList::open(folder.path(), 5).unwrap();
+        skipped.begin(5).unwrap();
+        list.append(&skipped.found()).unwrap();
+        assert!(!folder.path().join(LIST).exists());
+    }
+}

@@ -34,6 +34,8 @@ pub enum Task {
         /// Where the result goes.
         folder: PathBuf,
     },
+    /// Build what a browser gets, as published; a step of `test`.
+    Pages,
     /// Copy the reference data that the tests need.
     Fixtures(PathBuf),
 }
@@ -124,7 +126,10 @@ fn command() -> Command {
         );
     let wasm = Command::new("wasm")
         .about("Build the two WASM modules of the npm package into web/package/wasm")
-        .arg(flag("quick", "Leave wasm-opt out: larger, ready sooner"))
+        .arg(flag(
+            "quick",
+            "For a page on this machine: larger, ready sooner, not to be published",
+        ))
         .arg(
             option("only", "Only this module (repeatable)")
                 .value_parser(["cpu", "webgpu"])
@@ -148,6 +153,7 @@ fn command() -> Command {
     let bindgen = Command::new("bindgen")
         .hide(true)
         .args([place("compiled"), place("folder")]);
+    let pages = Command::new("pages").hide(true);
     let fixtures = Command::new("fixtures")
         .about("Copy the reference data that the tests need into tests/fixtures/reference")
         .arg(
@@ -161,7 +167,9 @@ fn command() -> Command {
         .about("Everything the project does about itself")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([demo, test, soak, check, data, wasm, bindgen, fixtures])
+        .subcommands([
+            demo, test, soak, check, data, wasm, bindgen, pages, fixtures,
+        ])
 }
 
 fn task(matches: &ArgMatches) -> Option<Task> {
@@ -212,6 +220,7 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             compiled: path("compiled")?,
             folder: path("folder")?,
         },
+        "pages" => Task::Pages,
         "fixtures" => Task::Fixtures(path("reference")?),
         _ => return None,
     })

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::command;
+use crate::setup::{self, Requirement};
 use crate::workspace::Workspace;
 
 /// What `cargo xtask data` can be asked for.
@@ -15,6 +16,7 @@ pub struct DataArgs {
 
 /// Builds `emu` and lets it build the data.
 pub fn run(workspace: &Workspace, args: &DataArgs) -> Result<bool> {
+    setup::require(workspace, &[Requirement::CppCompiler, Requirement::Node])?;
     let emu = command::build_emu(workspace)?;
     let mut data = command::new(emu, &workspace.root);
     data.args(["data", "emoji", "-o", &args.out])

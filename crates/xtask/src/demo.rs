@@ -17,6 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::command;
+use crate::setup::{self, Requirement};
 use crate::web;
 use crate::workspace::Workspace;
 
@@ -51,11 +52,10 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     if args.cli {
         return perform_cli(workspace, args);
     }
+    setup::require(workspace, &[Requirement::WasmTarget, Requirement::Node])?;
     println!("building the page (the first build takes a while)");
     let clock = Instant::now();
-    if !web::build(workspace)? {
-        return Ok(false);
-    }
+    web::build(workspace, true)?;
     let site = args.out.join(SITE);
     web::assemble(workspace, &workspace.root.join(&site))?;
     println!(
@@ -84,6 +84,7 @@ fn perform_cli(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
         args.only.is_empty() || args.only.iter().any(|kind| kind == step.kind.name())
     });
 
+    setup::require(workspace, &[Requirement::CppCompiler])?;
     println!("building emu (the first build takes a while)");
     let clock = Instant::now();
     let emu = command::build_emu(workspace)?;

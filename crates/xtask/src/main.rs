@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod demo;
 mod fixtures;
+mod setup;
 mod test;
 mod wasm;
 mod web;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use cli::Task;
+use setup::Requirement;
 use workspace::Workspace;
 
 fn main() -> ExitCode {
@@ -40,8 +42,12 @@ fn run(task: Task) -> Result<bool> {
         Task::Soak => test::soak(&workspace),
         Task::Check(args) => check::run(&workspace, &args),
         Task::Data(args) => data::run(&workspace, &args),
-        Task::Wasm(args) => wasm::run(&workspace, &args),
+        Task::Wasm(args) => {
+            setup::require(&workspace, &[Requirement::WasmTarget, Requirement::Node])?;
+            wasm::run(&workspace, &args)
+        }
         Task::Bindgen { compiled, folder } => wasm::bindgen(&compiled, &folder),
+        Task::Pages => web::build(&workspace, false),
         Task::Fixtures(reference) => fixtures::run(&workspace, &reference),
     }
 }

@@ -13,7 +13,6 @@
 mod binaries;
 mod libtest;
 mod node;
-mod setup;
 mod web;
 
 pub use web::soak;
@@ -28,6 +27,7 @@ use anyhow::Result;
 
 use crate::check;
 use crate::command::{self, Ended};
+use crate::setup;
 use crate::workspace::Workspace;
 
 use binaries::TestBinary;
@@ -145,6 +145,12 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
     heading("set-up");
     let machine = setup::prepare(workspace, args.may_install)?;
 
+    let mut pages = None;
+    if wanted(Tier::Web) && machine.no_node.is_none() && machine.no_wasm.is_none() {
+        println!("\nthe pages are built beside the other tiers");
+        pages = Some(web::Build::start(workspace)?);
+    }
+
     if wanted(Tier::Lint) {
         let clock = Instant::now();
         let counts = lint(workspace, &machine)?;
@@ -200,7 +206,7 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
     if wanted(Tier::Web) {
         heading(Tier::Web.name());
         let clock = Instant::now();
-        let counts = web::run(workspace, &machine, args.filter.as_deref())?;
+        let counts = web::run(workspace, pages.take(), &machine, args.filter.as_deref())?;
         table.push((Tier::Web, counts, clock.elapsed().as_secs_f64()));
     }
 

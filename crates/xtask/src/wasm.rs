@@ -2,11 +2,16 @@
 //!
 //! Compile, take out what nothing runs, turn into what JavaScript can load (wasm-bindgen, of the version in Cargo.lock),
 //! optimise (Binaryen's wasm-opt, of the version in web/package-lock.json), and hold the sizes against their budgets.
+//!
+//! That is what is published. A page on one's own machine needs no small download: `--quick`, which `cargo xtask demo` uses,
+//! links without link-time optimisation and does nothing more than make the result loadable. Both share what is compiled.
 
 mod trim;
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -39,7 +44,7 @@ const BUDGET: Size = Size {
 /// What `cargo xtask wasm` can be asked for.
 #[derive(Debug, Default)]
 pub struct WasmArgs {
-    /// Leave wasm-opt out: larger, slower, ready sooner.
+    /// Compile for a page on this machine: larger, ready sooner, not to be published.
     pub quick: bool,
     /// Only these modules; both where empty.
     pub only: Vec<String>,
@@ -56,40 +61,92 @@ struct Size {
 
 /// Builds the modules; `false` where one is over its budget.
 pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
-    let mut within = true;
+    if !args.quick {
+        let lock = workspace.root.join("Cargo.lock");
+        let lock = fs::read_to_string(&lock)
+            .with_context(|| format!("{} cannot be read", lock.display()))?;
+        trim::check_versions(&lock)?;
+        crate::web::install_tools(workspace)?;
+    }
     let wanted = |module: &str| args.only.is_empty() || args.only.iter().any(|name| name == module);
-    for module in MODULES {
-        if !wanted(module) {
-            continue;
+    thread::scope(|scope| {
+        // One module is made smaller, on one processor, while the next one is compiled.
+        let mut finishing = Vec::new();
+        for module in MODULES.into_iter().filter(|module| wanted(module)) {
+            if let Some(bound) = bound(workspace, module, args)? {
+                finishing.push(scope.spawn(move || finish(workspace, args, &bound)));
+            }
         }
-        let compiled = compile(workspace, module, args.peers.is_some())?;
-        let place = args.peers.clone();
-        let folder = place.unwrap_or_else(|| workspace.root.join(FOLDER));
-        let folder = folder.join(module);
-        let stamp = stamp(&compiled, args.quick)?;
-        let stamp_file = folder.join(".made-from");
-        if fs::read_to_string(&stamp_file).is_ok_and(|made| made == stamp) {
-            println!("{}: as before", folder.display());
-            continue;
+        let mut within = true;
+        for module in finishing {
+            within &= module.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         }
+        Ok(within)
+    })
+}
+
+/// A module that JavaScript can load, not yet made smaller.
+struct Bound {
+    module: &'static str,
+    folder: PathBuf,
+    stamp: String,
+}
+
+impl Bound {
+    fn file(&self) -> PathBuf {
+        self.folder.join("emu_web_bg.wasm")
+    }
+}
+
+/// Where the stamp of what a module was made from lies, in its folder.
+const STAMP: &str = ".made-from";
+
+/// Compiles a module and makes it loadable; nothing where it is as it was.
+fn bound(workspace: &Workspace, module: &'static str, args: &WasmArgs) -> Result<Option<Bound>> {
+    let compiled = compile(workspace, module, args)?;
+    let place = args.peers.clone();
+    let folder = place.unwrap_or_else(|| workspace.root.join(FOLDER));
+    let folder = folder.join(module);
+    let stamp = stamp(&compiled, args.quick)?;
+    if fs::read_to_string(folder.join(STAMP)).is_ok_and(|made| made == stamp) {
+        println!("{}: as before", folder.display());
+        return Ok(None);
+    }
+    // Whatever fails from here on leaves no stamp beside files of another build.
+    fs::remove_file(folder.join(STAMP)).ok();
+    if args.quick {
+        bind(workspace, &compiled, &folder)?;
+    } else {
         bind(workspace, &trimmed(module, &compiled)?, &folder)?;
-        let file = folder.join("emu_web_bg.wasm");
-        if !args.quick {
-            optimise(workspace, &file)?;
-        }
+    }
+    Ok(Some(Bound {
+        module,
+        folder,
+        stamp,
+    }))
+}
+
+/// Makes a module smaller, unless it is for this machine only, and tells its size; `false` where it is over its budget.
+fn finish(workspace: &Workspace, args: &WasmArgs, bound: &Bound) -> Result<bool> {
+    let (file, mut within) = (bound.file(), true);
+    if args.quick {
+        println!("{}: {} bytes", bound.folder.display(), bytes(&file)?);
+    } else {
+        optimise(workspace, &file)?;
         let size = measure(workspace, &file)?;
         println!(
             "{}: {} bytes, {} under brotli",
-            folder.display(),
+            bound.folder.display(),
             size.raw,
             size.brotli
         );
-        if !args.quick && args.peers.is_none() {
-            within &= fits(module, size);
+        if args.peers.is_none() {
+            within = fits(bound.module, size);
         }
-        fs::write(&stamp_file, stamp)
-            .with_context(|| format!("{} cannot be written", stamp_file.display()))?;
     }
+    let stamp = bound.folder.join(STAMP);
+    fs::write(&stamp, &bound.stamp)
+        .with_context(|| format!("{} cannot be written", stamp.display()))?;
     Ok(within)
 }
 
@@ -108,19 +165,20 @@ fn fits(module: &str, size: Size) -> bool {
 }
 
 /// Compiles a module; where Cargo put it, until the next one is compiled: both have the same name.
-fn compile(workspace: &Workspace, module: &str, peers: bool) -> Result<PathBuf> {
+fn compile(workspace: &Workspace, module: &str, args: &WasmArgs) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace.root.join("target"), PathBuf::from);
     let mut build = command::cargo(workspace);
-    let features = if peers {
+    let features = if args.peers.is_some() {
         &[module, "peers"][..]
     } else {
         &[module]
     };
     build
-        .args(["build", "--profile", "wasm", "--package", "emu-web"])
+        .args(["rustc", "--profile", "wasm", "--package", "emu-web"])
+        .args(["--lib", "--crate-type", "cdylib"])
         .args(["--features", &features.join(","), "--target", TARGET])
-        .args(["--config", &short_paths(workspace)]);
+        .args(["--config", &flags(workspace)]);
     if module == "webgpu" {
         // What computes on the CPU module's behalf has nothing to hurry for where a GPU computes.
         for package in COOL {
@@ -128,14 +186,18 @@ fn compile(workspace: &Workspace, module: &str, peers: bool) -> Result<PathBuf> 
             build.args(["--config", &level]);
         }
     }
+    if !args.quick {
+        build.args(["--", "-C", "lto=fat"]);
+    }
     if !command::succeeds(&mut build)? {
         bail!("the {module} module did not build; the compiler's message is above");
     }
     Ok(target.join(TARGET).join("wasm/emu_web.wasm"))
 }
 
-/// A setting of Cargo's by which the places of this machine do not come into a module: panics name their file.
-fn short_paths(workspace: &Workspace) -> String {
+/// A setting of Cargo's: compiled dependencies keep what link-time optimisation reads, which Cargo would leave out, and the
+/// folders of this machine stay out of a module, whose panics name their file.
+fn flags(workspace: &Workspace) -> String {
     let home = std::env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
         PathBuf::from,
@@ -146,6 +208,7 @@ fn short_paths(workspace: &Workspace) -> String {
         .into_iter()
         .chain(registries)
         .map(|place| format!("--remap-path-prefix={}=.", place.display()))
+        .chain(["-Cembed-bitcode=yes".to_owned()])
         .collect();
     // A list of the configuration grows by this one. JSON's strings are those of TOML.
     format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
@@ -172,10 +235,11 @@ fn trimmed(module: &str, compiled: &Path) -> Result<PathBuf> {
 
 /// What the output was made from: made anew only where this changes.
 fn stamp(compiled: &Path, quick: bool) -> Result<String> {
+    let kind = if quick { "quick" } else { "published" };
     let about = fs::metadata(compiled)
         .with_context(|| format!("{} was not written by the build", compiled.display()))?;
     let changed = about.modified()?.duration_since(std::time::UNIX_EPOCH)?;
-    Ok(format!("{} {} {quick}\n", about.len(), changed.as_nanos()))
+    Ok(format!("{} {} {kind}\n", about.len(), changed.as_nanos()))
 }
 
 /// Makes the JavaScript beside the module, through this program built with its feature `bindgen`.
@@ -223,9 +287,6 @@ pub fn bindgen(_: &Path, _: &Path) -> Result<bool> {
 fn optimise(workspace: &Workspace, file: &Path) -> Result<()> {
     let web = workspace.root.join("web");
     let tool = web.join("node_modules/binaryen/bin/wasm-opt");
-    if !tool.is_file() {
-        crate::web::install(workspace)?;
-    }
     let smaller = file.with_extension("opt");
     let mut shrink = command::new("node", &web);
     shrink
@@ -238,6 +299,13 @@ fn optimise(workspace: &Workspace, file: &Path) -> Result<()> {
         bail!("wasm-opt failed; its message is above");
     }
     fs::rename(&smaller, file).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+fn bytes(file: &Path) -> Result<u64> {
+    let about = fs::metadata(file);
+    Ok(about
+        .with_context(|| format!("{} was not written by wasm-bindgen", file.display()))?
+        .len())
 }
 
 /// Raw and compressed size; Node brings brotli.

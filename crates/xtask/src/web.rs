@@ -19,12 +19,19 @@ const MINI_POLICY: &str = "configs/quantize/q8.toml";
 
 /// Folders with a lock file of their own: tools, package, page, end-to-end tests.
 const FOLDERS: [&str; 4] = ["web", "web/package", "web/demo", "web/e2e"];
+/// Those of them that the page alone needs.
+const QUICK_FOLDERS: [&str; 2] = ["web/package", "web/demo"];
 /// Those of them that are compiled, in order: the page uses the package's types.
 const COMPILED: [&str; 2] = ["web/package", "web/demo"];
 
+/// Installs the tools that the modules are made smaller with.
+pub fn install_tools(workspace: &Workspace) -> Result<()> {
+    install(workspace, &["web"])
+}
+
 /// Installs what the packages are built and tested with: what the lock files say, nothing else.
-pub fn install(workspace: &Workspace) -> Result<()> {
-    for name in FOLDERS {
+fn install(workspace: &Workspace, folders: &[&str]) -> Result<()> {
+    for name in folders {
         let folder = workspace.root.join(name);
         let changed = |path: &str| {
             fs::metadata(folder.join(path))
@@ -38,16 +45,23 @@ pub fn install(workspace: &Workspace) -> Result<()> {
         println!("$ npm ci in {name}");
         let mut npm = command::new("npm", &folder);
         if !command::succeeds(npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))? {
-            bail!("npm ci failed in {name}; its message is above");
+            bail!(
+                "npm ci failed in {name}, its message is above; without a network, run `npm ci` there once with one: npm keeps what it fetched"
+            );
         }
     }
     Ok(())
 }
 
-/// Builds everything of the pages' side: modules, model, packages, page. `false` where a budget is exceeded.
-pub fn build(workspace: &Workspace) -> Result<bool> {
-    install(workspace)?;
-    let within = wasm::run(workspace, &WasmArgs::default())?;
+/// Builds everything of the pages' side: modules, model, packages, page. `false` where a budget is exceeded, which only
+/// what is to be published can do; `quick` is for a page on this machine.
+pub fn build(workspace: &Workspace, quick: bool) -> Result<bool> {
+    install(workspace, if quick { &QUICK_FOLDERS } else { &FOLDERS })?;
+    let modules = WasmArgs {
+        quick,
+        ..WasmArgs::default()
+    };
+    let within = wasm::run(workspace, &modules)?;
     mini_pack(workspace)?;
     for name in COMPILED {
         let mut npm = command::new("npm", &workspace.root.join(name));

@@ -1,14 +1,15 @@
 //! The tier of the pages: builds what a browser gets, then runs the tests of the packages, of the page, and of both in
 //! real browsers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::node::Reader;
-use super::setup::{self, Machine};
 use super::{Counts, PATIENCE};
 use crate::command::{self, Ended};
+use crate::setup::{self, Machine};
 use crate::web;
 use crate::workspace::Workspace;
 
@@ -18,29 +19,88 @@ const SUITES: [&str; 3] = ["package", "demo", "e2e"];
 /// `cargo xtask soak`: the end-to-end tests with full counts, hours where the GPU is a software one.
 pub fn soak(workspace: &Workspace) -> Result<bool> {
     let machine = setup::prepare(workspace, true)?;
-    if let Some(missing) = machine.no_node.or(machine.no_wasm) {
-        println!("SKIP soak: {missing}");
-        return Ok(false);
+    if let Some(missing) = machine.no_node.as_ref().or(machine.no_wasm.as_ref()) {
+        bail!("{missing}");
     }
     let emu = command::build_emu(workspace)?;
-    web::build(workspace)?;
+    web::build(workspace, false)?;
     let counts = suite(workspace, "e2e", &emu, None, true)?;
     println!("{}", counts.closing_line());
     Ok(counts.failed == 0)
 }
 
-/// Builds and runs; `filter` is a pattern of test names.
-pub fn run(workspace: &Workspace, machine: &Machine, filter: Option<&str>) -> Result<Counts> {
+/// The build of what a browser gets, as a process beside the other tiers: for much of its time it uses one processor.
+pub struct Build {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Build {
+    /// Starts it, with its output in a file below `target`.
+    pub fn start(workspace: &Workspace) -> Result<Self> {
+        let target = workspace.root.join("target");
+        std::fs::create_dir_all(&target)
+            .with_context(|| format!("{} cannot be created", target.display()))?;
+        let log = target.join("web-build.log");
+        let cannot = || format!("{} cannot be written", log.display());
+        let file = std::fs::File::create(&log).with_context(cannot)?;
+        let program = std::env::current_exe().context("this program does not find itself")?;
+        let mut build = command::new(program, &workspace.root);
+        build
+            .arg("pages")
+            .stderr(file.try_clone().with_context(cannot)?)
+            .stdout(file);
+        let child = build
+            .spawn()
+            .context("the build of the pages cannot be started")?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits for it and shows what it printed; whether it succeeded and everything is within its budget.
+    fn finish(mut self) -> Result<bool> {
+        let status = self
+            .child
+            .wait()
+            .context("the build of the pages is lost")?;
+        let printed = std::fs::read(&self.log)
+            .with_context(|| format!("{} cannot be read", self.log.display()))?;
+        print!("{}", String::from_utf8_lossy(&printed));
+        Ok(status.success())
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        // Ended already where it was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for the build and runs the tests; `filter` is a pattern of test names.
+pub fn run(
+    workspace: &Workspace,
+    build: Option<Build>,
+    machine: &Machine,
+    filter: Option<&str>,
+) -> Result<Counts> {
     let mut counts = Counts::default();
-    if let Some(missing) = machine.no_node.as_ref().or(machine.no_wasm.as_ref()) {
-        println!("SKIP web: {missing}");
+    let Some(build) = build else {
+        let missing = machine.no_node.as_ref().or(machine.no_wasm.as_ref());
+        println!(
+            "SKIP web: {}",
+            missing.map_or("it was not built", String::as_str)
+        );
         counts.skipped += 1;
         return Ok(counts);
-    }
+    };
     // What the end-to-end tests compare with.
     let emu = command::build_emu(workspace)?;
-    // A budget that is exceeded has been told.
-    counts.add(Counts::one(web::build(workspace)?));
+    let built = build.finish()?;
+    counts.add(Counts::one(built));
+    if !built {
+        println!("FAILED: the pages did not build, or are over their budget; the message is above");
+    }
     for name in SUITES {
         counts.add(suite(workspace, name, &emu, filter, false)?);
     }

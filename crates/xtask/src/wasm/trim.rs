@@ -3,8 +3,15 @@
 //! CubeCL describes its kernels in `pliron`, whose every operation registers a function that reads it from text. Nothing
 //! here reads kernels from text, but a function that is registered is linked, and with it a library of parsers. Such a
 //! body becomes one `unreachable`; what only it called is removed by wasm-opt.
+//!
+//! That these functions never run was established for the versions in [`KNOWN`] by running every kernel of the module in
+//! two browsers. With other versions nothing is taken out: [`check_versions`] refuses.
 
 use anyhow::{Context, Result, bail};
+use toml::Table;
+
+/// The packages that [`DEAD`] speaks of, or whose use of them it relies on, with the versions it was established for.
+const KNOWN: [(&str, &str); 2] = [("pliron", "0.19.0"), ("cubecl-ir", "0.11.3")];
 
 /// What is in the mangled names of the functions that read kernels from text.
 const DEAD: [&str; 2] = [
@@ -19,6 +26,36 @@ const IMPORT: u8 = 2;
 const CODE: u8 = 10;
 /// No local variables; `unreachable`; end.
 const NOTHING: [u8; 4] = [3, 0, 0x00, 0x0b];
+
+/// Makes sure that a build with this `Cargo.lock` has the versions that the trimming was established for.
+///
+/// # Errors
+/// Where a package has another version, several, or is not there.
+pub fn check_versions(lock: &str) -> Result<()> {
+    let lock: Table = lock.parse().context("Cargo.lock is not TOML")?;
+    let packages = lock.get("package").and_then(|list| list.as_array());
+    let field = |package: &toml::Value, name: &str| {
+        { package.get(name).and_then(|value| value.as_str()) }.map(str::to_owned)
+    };
+    for (name, known) in KNOWN {
+        let found: Vec<String> = { packages.into_iter().flatten() }
+            .filter(|package| field(package, "name").as_deref() == Some(name))
+            .filter_map(|package| field(package, "version"))
+            .collect();
+        if found != [known] {
+            bail!(
+                "wasm/trim.rs knows {name} {known}, Cargo.lock has {}; run the tests in both browsers with nothing taken out \
+                 and with DEAD's functions taken out, then put the new version into KNOWN",
+                if found.is_empty() {
+                    "none".to_owned()
+                } else {
+                    found.join(", ")
+                }
+            );
+        }
+    }
+    Ok(())
+}
 
 /// A module without the bodies of dead functions, and how many those were.
 ///
@@ -236,6 +273,33 @@ mod tests {
         };
         assert_eq!(rest(&after), rest(&before));
         assert_eq!(trim(&after).expect("a module"), (after.clone(), 0));
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        let lock = |pliron: &str| {
+            let package = |name: &str, version: &str| {
+                format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n")
+            };
+            format!("version = 4\n{}{pliron}", package("cubecl-ir", KNOWN[1].1))
+        };
+        let pliron =
+            |version: &str| format!("[[package]]\nname = \"pliron\"\nversion = \"{version}\"\n");
+        assert!(check_versions(&lock(&pliron(KNOWN[0].1))).is_ok());
+        for other in [
+            pliron("0.20.0"),
+            String::new(),
+            pliron(KNOWN[0].1) + &pliron("0.20.0"),
+        ] {
+            let error = check_versions(&lock(&other)).expect_err("not known");
+            assert!(error.to_string().contains("pliron"), "{error}");
+        }
+        assert!(check_versions("no = = lock").is_err());
+    }
+
+    #[test]
+    fn the_versions_of_this_checkout_are_known() {
+        check_versions(include_str!("../../../../Cargo.lock")).expect("known versions");
     }
 
     #[test]

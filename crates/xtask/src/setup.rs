@@ -1,4 +1,7 @@
-//! What the tests need of the machine beyond Rust: looked for, installed where that needs no question, told elsewhere.
+//! What the tasks need of the machine beyond Rust: looked for, installed where that needs no question, told elsewhere.
+//!
+//! Every task that builds or tests something states its needs here ([`require`], [`prepare`]), so that a fresh machine is
+//! set up by whichever command comes first.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +9,40 @@ use anyhow::{Result, bail};
 
 use crate::command;
 use crate::workspace::Workspace;
+
+/// The compiler's target for pages.
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
+/// The oldest Node that the packages' tools run on.
+const OLDEST_NODE: u32 = 20;
+
+/// Something without which a task cannot do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// A C++ compiler, for the H.264 decoder of the `emu` program.
+    CppCompiler,
+    /// Node and npm, for the packages and the page.
+    Node,
+    /// The standard library of `wasm32-unknown-unknown`.
+    WasmTarget,
+}
+
+/// Makes sure of all `requirements`, installing what may be installed without a question.
+///
+/// # Errors
+/// One sentence for each requirement that is missing, with the command that brings it.
+pub fn require(workspace: &Workspace, requirements: &[Requirement]) -> Result<()> {
+    let missing: Vec<String> = { requirements.iter() }
+        .filter_map(|requirement| match requirement {
+            Requirement::CppCompiler => provide(workspace, &CPP_COMPILER, true).err(),
+            Requirement::Node => node(workspace).err(),
+            Requirement::WasmTarget => wasm_target(workspace, true).err(),
+        })
+        .collect();
+    if !missing.is_empty() {
+        bail!("{}", missing.join("\n"));
+    }
+    Ok(())
+}
 
 /// What is missing on this machine, each with the reason for skipping what needs it.
 #[derive(Debug, Default)]
@@ -65,7 +102,7 @@ pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
     machine.no_rustfmt = component(workspace, "rustfmt", &["fmt", "--version"], may_install).err();
     machine.no_clippy = component(workspace, "clippy", &["clippy", "--version"], may_install).err();
     machine.no_node = node(workspace).err();
-    machine.no_wasm = wasm(workspace, may_install).err();
+    machine.no_wasm = wasm_target(workspace, may_install).err();
     machine.no_chromium = provide(workspace, &CHROMIUM, may_install).err();
     machine.no_firefox = provide(workspace, &FIREFOX, may_install).err();
     Ok(machine)
@@ -269,45 +306,82 @@ pub fn browsers() -> [(&'static str, Option<String>); 2] {
     [("EMU_CHROMIUM", chromium()), ("EMU_FIREFOX", firefox())]
 }
 
+/// Node of a version that runs the packages' tools, with its npm.
 fn node(workspace: &Workspace) -> Result<(), String> {
-    let version = command::capture(command::new("node", &workspace.root).arg("--version"));
-    match version {
-        Ok(version) => {
-            println!("Node: {}", version.trim());
-            Ok(())
+    let version = command::capture(command::new("node", &workspace.root).arg("--version")).ok();
+    let found = version.as_deref().map(str::trim);
+    let reason = match found.and_then(major_version) {
+        Some(major) if major >= OLDEST_NODE && command::find("npm").is_some() => {
+            println!("Node: {}", found.unwrap_or_default());
+            return Ok(());
         }
-        Err(_) => {
-            let reason = "no Node; to have it: install Node 20 or later".to_owned();
-            println!("{reason}");
-            Err(reason)
+        Some(major) if major >= OLDEST_NODE => {
+            "Node is here without npm; to have it: install npm as your system packages it"
+                .to_owned()
         }
-    }
-}
-
-/// The compiler's target for pages.
-fn wasm(workspace: &Workspace, may_install: bool) -> Result<(), String> {
-    const TARGET: &str = "wasm32-unknown-unknown";
-    let rustup = |arguments: &[&str]| {
-        let mut rustup = command::new("rustup", &workspace.root);
-        rustup.args(arguments);
-        rustup
+        Some(_) => format!(
+            "Node {} is too old; to have it: install Node {OLDEST_NODE} or later",
+            found.unwrap_or_default()
+        ),
+        None => format!("no Node; to have it: install Node {OLDEST_NODE} or later"),
     };
-    let has = || {
-        let listed = command::capture(&mut rustup(&["target", "list", "--installed"]));
-        listed.is_ok_and(|list| list.lines().any(|line| line == TARGET))
-    };
-    if !has() && may_install {
-        println!("$ rustup target add {TARGET}");
-        // Looked for below, whatever it says.
-        let _ = command::succeeds(&mut rustup(&["target", "add", TARGET]));
-    }
-    if has() {
-        println!("WASM: {TARGET} is installed");
-        return Ok(());
-    }
-    let reason = format!("no {TARGET}; to have it: rustup target add {TARGET}");
     println!("{reason}");
     Err(reason)
+}
+
+/// `20` of `v20.20.2`.
+fn major_version(version: &str) -> Option<u32> {
+    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+/// The standard library of the target for pages: looked for in the compiler's own folder, so that a toolchain without
+/// rustup counts too; added by rustup where there is one.
+fn wasm_target(workspace: &Workspace, may_install: bool) -> Result<(), String> {
+    if has_wasm_target(workspace) {
+        println!("WASM: {WASM_TARGET} is installed");
+        return Ok(());
+    }
+    let rustup = command::find("rustup").is_some();
+    if may_install && rustup {
+        println!("$ rustup target add {WASM_TARGET}");
+        let mut add = command::new("rustup", &workspace.root);
+        // Looked for below, whatever it says.
+        let _ = command::succeeds(add.args(["target", "add", WASM_TARGET]));
+        if has_wasm_target(workspace) {
+            return Ok(());
+        }
+    }
+    let reason = if rustup && may_install {
+        format!(
+            "no {WASM_TARGET}, and rustup could not add it; to have it, with a network: rustup target add {WASM_TARGET}"
+        )
+    } else if rustup {
+        format!("no {WASM_TARGET}; to have it: rustup target add {WASM_TARGET}")
+    } else {
+        format!(
+            "no {WASM_TARGET}, and no rustup to add it; to have it: install Rust by rustup (rustup.rs), or your \
+             system's package of that target (Debian: sudo apt-get install --yes libstd-rust-dev-wasm32)"
+        )
+    };
+    println!("{reason}");
+    Err(reason)
+}
+
+fn has_wasm_target(workspace: &Workspace) -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut ask = command::new(rustc, &workspace.root);
+    let folder = command::capture(ask.args(["--print", "target-libdir", "--target", WASM_TARGET]));
+    folder.is_ok_and(|folder| has_core(Path::new(folder.trim())))
+}
+
+/// Whether a target's folder holds its `core`.
+fn has_core(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    entries
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
 #[cfg(test)]
@@ -332,6 +406,23 @@ mod tests {
         std::fs::create_dir(&inner).expect("a folder");
         std::fs::write(inner.join("libvulkan.so.1"), "").expect("a file");
         assert!(has_loader(folder.path()));
+    }
+
+    #[test]
+    fn the_major_version_of_node_is_read() {
+        assert_eq!(major_version("v20.20.2"), Some(20));
+        assert_eq!(major_version("v8.1"), Some(8));
+        assert_eq!(major_version("20"), None);
+        assert_eq!(major_version("vx.1"), None);
+    }
+
+    #[test]
+    fn a_target_counts_as_installed_by_its_core() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(!has_core(folder.path()));
+        assert!(!has_core(&folder.path().join("absent")));
+        std::fs::write(folder.path().join("libcore-0123.rlib"), "").expect("a file");
+        assert!(has_core(folder.path()));
     }
 
     #[test]

@@ -4,11 +4,7 @@ use std::path::{Path, PathBuf};
 
 use emu_kernels::burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::device::{DeviceChoice, open};
-use emu_model::efficientnet::{
-    EfficientNet, EfficientNetConfig, EfficientNetStage, Folded, efficientnet_lite,
-};
-use emu_model::weights;
-use emu_pack::TensorSource;
+use emu_model::efficientnet::{self, EfficientNet, EfficientNetConfig, EfficientNetStage};
 use emu_pack::convert::open_weights;
 use serde_json::Value;
 
@@ -45,12 +41,8 @@ fn tiny() -> EfficientNetConfig {
 }
 
 fn loaded(config: &EfficientNetConfig, size: usize, file: &Path, device: &Device) -> EfficientNet {
-    let net = config.init(size, device);
-    let map = efficientnet_lite().expect("rules");
-    let parameters = weights::parameters(&net);
-    let source = Folded::new(open_weights(file).expect("weights"), &parameters, &map);
-    let source = source.expect("all keys");
-    weights::load(net, device, |name| source.read(name)).expect("loads")
+    let weights = open_weights(file).expect("weights");
+    efficientnet::load(config, size, weights, device).expect("all keys")
 }
 
 /// The picture of the script.
@@ -141,13 +133,9 @@ fn lite2_gives_what_pytorch_gives() {
 #[test]
 fn checkpoints_of_other_networks_are_refused() {
     let device = device(DeviceChoice::Cpu);
-    let map = efficientnet_lite().expect("rules");
     let mut other = tiny();
     other.stages[1].outputs = 32;
-    let parameters = weights::parameters(&other.init(54, &device));
-    let source = open_weights(fixture("tiny.pth")).expect("weights");
-    let refused = Folded::new(source, &parameters, &map)
-        .map(|_| ())
-        .expect_err("misshapen");
-    assert_eq!(refused.code(), "keys");
+    let weights = open_weights(fixture("tiny.pth")).expect("weights");
+    let refused = efficientnet::load(&other, 54, weights, &device).map(|_| ());
+    assert_eq!(refused.expect_err("misshapen").code(), "keys");
 }

@@ -10,9 +10,12 @@ mod keys;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use emu_kernels::{Conv2d, Conv2dConfig, DepthwiseConv2d, QLinear};
+use emu_pack::{PackError, TensorSource};
 
 pub use config::{EfficientNetConfig, EfficientNetStage};
 pub use keys::{Folded, efficientnet_lite};
+
+use crate::weights;
 
 /// The network.
 #[derive(Module, Debug)]
@@ -115,6 +118,21 @@ impl MbConv {
         let y = self.project.forward(relu6(self.depthwise.forward(wide)));
         if self.skip { x + y } else { y }
     }
+}
+
+/// The network with published weights, the batch norms folded.
+///
+/// # Errors
+/// Where a tensor is missing, unused, misshapen or damaged.
+pub fn load(
+    config: &EfficientNetConfig,
+    image_size: usize,
+    source: impl TensorSource,
+    device: &Device,
+) -> Result<EfficientNet, PackError> {
+    let net = config.init(image_size, device);
+    let folded = Folded::new(source, &weights::parameters(&net), &efficientnet_lite()?)?;
+    weights::load(net, device, |name| folded.read(name))
 }
 
 fn relu6(x: Tensor<4>) -> Tensor<4> {

@@ -1,6 +1,7 @@
 //! The stages of training, by the names that configurations use.
 //!
-//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which needs a language model's words alone); `instruct` tunes what came out. `judge` trains the classifier that
+//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which needs a language model's words alone); `instruct` tunes what came out. `heads` fits names to a
+//! frozen encoder's features. `judge` trains the classifier that
 //! measures drawings and is no part of the model. What all stages share about data
 //! is in [`corpus`], how records become sequences in [`sequence`].
 
@@ -11,6 +12,7 @@ pub mod sheet;
 
 mod brush;
 mod decoder;
+mod heads;
 mod pretrain;
 mod vae;
 mod vision;
@@ -120,6 +122,16 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
                 config, &mut stage, model, &device, options,
             )?))
         }
+        "heads" => {
+            let mut options = options;
+            let (checkpoint, names) = heads::run(config, &opened.device, &mut options)?;
+            write_model_file(&config.out, &serde_json::json!({ "names": names }))?;
+            Ok(Finished {
+                step: 1,
+                stopped: false,
+                checkpoint,
+            })
+        }
         "judge" => {
             let mut stage = JudgeStage::new(config)?;
             let model = load_parts(stage.init(&device), config, &device)?;
@@ -134,7 +146,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
         other => Err(TrainError::config(
             "stage",
             format!(
-                "there is no stage {other:?}, only vae, vision, pretrain, decoder, brush, instruct and judge"
+                "there is no stage {other:?}, only vae, vision, pretrain, decoder, brush, heads, instruct and judge"
             ),
         )),
     }

@@ -50,6 +50,8 @@ pub struct BuildOptions {
     pub val_scenes: usize,
     /// Single drawings of val.
     pub val_drawings: usize,
+    /// Single drawings of T1.
+    pub t1_drawings: usize,
     /// Scenes of T1.
     pub t1_scenes: usize,
     /// Scenes of T2.
@@ -78,6 +80,7 @@ impl Default for BuildOptions {
             train_drawings: 16_000,
             val_scenes: 1_000,
             val_drawings: 1_000,
+            t1_drawings: 0,
             t1_scenes: 1_000,
             t2_scenes: 1_000,
             t3_scenes: 1_000,
@@ -314,6 +317,7 @@ fn jobs<'a>(composer: &'a Composer<'a>, o: &BuildOptions) -> Vec<Job<'a>> {
         drawings(Split::Train, o.train_drawings),
         scenes(Split::Val, o.val_scenes),
         drawings(Split::Val, o.val_drawings),
+        drawings(Split::T1, o.t1_drawings),
         scenes(Split::T1, o.t1_scenes),
         scenes(Split::T2, o.t2_scenes),
         scenes(Split::T3, o.t3_scenes),

@@ -73,6 +73,7 @@ fn tiny() -> BuildOptions {
         train_drawings: 30,
         val_scenes: 20,
         val_drawings: 10,
+        t1_drawings: 9,
         t1_scenes: 20,
         t2_scenes: 20,
         t3_scenes: 30,

@@ -380,7 +380,8 @@ pub struct ConvertArgs {
     /// The tokenizer.json of the training data, where the source is a run.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// The folder with unet, vae and scheduler, where it is not the source; or the run of the decoder.
+    /// The folder with unet, vae and scheduler, where it is not the source; for a training run the run of the decoder, or a pack to
+    /// take the decoder from.
     #[arg(long, value_name = "DIR")]
     pub decoder: Option<PathBuf>,
     /// Leave out everything that draws.

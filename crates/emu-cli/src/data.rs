@@ -34,8 +34,9 @@ fn emoji(args: &EmojiArgs) -> Result<()> {
     };
     let waiting = spinner("installing the drawings' packages");
     fetch_sources(&args.sources)?;
+    list.suits(&options)?;
     waiting.set_message("rendering drawings");
-    let catalogue = Catalogue::load(&args.sources, list)?;
+    let catalogue = Catalogue::load(&args.sources, list, options.cutout)?;
     waiting.finish_and_clear();
 
     let bar = bar(0, "samples");

@@ -1,6 +1,8 @@
 //! Two-dimensional convolution.
 
 use burn::module::{Module, Param};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
 
 use crate::init::{Init, param};
@@ -98,5 +100,50 @@ impl Conv2d {
             self.padding,
             extras,
         )
+    }
+}
+
+/// A convolution of square kernels that keeps channels apart: each has a kernel of its own.
+#[derive(Module, Debug)]
+pub struct DepthwiseConv2d {
+    /// `[channels, 1, k, k]`
+    pub weight: Param<Tensor<4>>,
+    /// `[channels]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Zero rows and columns added `(before, after)`, on both axes.
+    pub padding: (usize, usize),
+}
+
+impl DepthwiseConv2d {
+    /// A convolution with bias; weights are normal with variance `1 / fan_in`.
+    pub fn new(
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+        padding: (usize, usize),
+        device: &Device,
+    ) -> Self {
+        Self {
+            weight: param(
+                [channels, 1, kernel, kernel],
+                Init::Normal(1.0 / kernel as f32),
+                device,
+            ),
+            bias: Some(param([channels], Init::Zeros, device)),
+            stride,
+            padding,
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[B, channels, H, W]`
+    /// - returns `[B, channels, H', W']` as [`Conv2d::forward`]
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let weight = self.weight.val();
+        let mut options = ConvOptions::new([self.stride; 2], [0; 2], [1; 2], weight.dims()[0]);
+        options.padding = [self.padding; 2];
+        conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
     }
 }

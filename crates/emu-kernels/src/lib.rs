@@ -52,7 +52,7 @@ pub mod slices;
 pub mod variants;
 
 pub use burn;
-pub use conv::{Conv2d, Conv2dConfig};
+pub use conv::{Conv2d, Conv2dConfig, DepthwiseConv2d};
 pub use embedding::QEmbedding;
 pub use linear::{LoraConfig, QLinear};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};

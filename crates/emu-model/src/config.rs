@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::efficientnet::EfficientNetConfig;
+
 /// A configuration that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -28,6 +30,10 @@ pub struct VisionConfig {
     /// A convolutional stem in place of the patch embedding (small models that are trained from scratch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemConfig>,
+    /// An EfficientNet in place of EVA: its features are the tokens, their mean stands where the class token does, and no
+    /// block follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efficientnet: Option<EfficientNetConfig>,
 }
 
 /// A convolutional stem: stages of stride 2, each followed by residual blocks; the last stage has the encoder's width.
@@ -50,7 +56,22 @@ impl VisionConfig {
 
     /// Patches along a side.
     pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
+        self.image_size.div_ceil(self.patch_size)
+    }
+
+    /// EfficientNet-Lite2 as it is published: 260 px, 9 x 9 tokens of 1,280.
+    pub fn efficientnet_lite2() -> Self {
+        let net = EfficientNetConfig::lite2();
+        Self {
+            image_size: 260,
+            patch_size: net.stride(),
+            width: net.features,
+            layers: 0,
+            head_width: net.features,
+            mlp_ratio: 1.0,
+            stem: None,
+            efficientnet: Some(net),
+        }
     }
 
     /// Width of the MLP.
@@ -277,7 +298,21 @@ impl EmuConfig {
         if let Some((name, n)) = sizes.iter().find(|(_, n)| *n > 1 << 24) {
             return wrong(format!("{name} is {n}, which no model has"));
         }
-        if !v.image_size.is_multiple_of(v.patch_size) {
+        if let Some(net) = &v.efficientnet {
+            net.validate()?;
+            if v.stem.is_some() || v.layers > 0 {
+                return wrong("vision.efficientnet takes neither a stem nor layers".into());
+            }
+            if (v.patch_size, v.width) != (net.stride(), net.features) {
+                return wrong(format!(
+                    "vision.patch_size and vision.width are {} and {}, the EfficientNet's are {} and {}",
+                    v.patch_size,
+                    v.width,
+                    net.stride(),
+                    net.features
+                ));
+            }
+        } else if !v.image_size.is_multiple_of(v.patch_size) {
             return wrong(format!(
                 "vision.image_size {} is no multiple of the patch {}",
                 v.image_size, v.patch_size
@@ -362,6 +397,7 @@ impl EmuConfig {
                 head_width: 88,
                 mlp_ratio: 4.3637,
                 stem: None,
+                efficientnet: None,
             },
             causal: CausalConfig {
                 queries: 32,
@@ -438,6 +474,7 @@ impl EmuConfig {
                     blocks: vec![0, 1, 1, 1],
                     groups: 16,
                 }),
+                efficientnet: None,
             },
             causal: CausalConfig {
                 queries: 16,
@@ -482,6 +519,7 @@ impl EmuConfig {
                 head_width: 16,
                 mlp_ratio: 4.3637,
                 stem: None,
+                efficientnet: None,
             },
             causal: CausalConfig {
                 queries: 4,

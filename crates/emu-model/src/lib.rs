@@ -5,6 +5,7 @@
 pub mod causal;
 pub mod config;
 pub mod diffusion;
+pub mod efficientnet;
 pub mod emu;
 pub mod fuzzing;
 pub mod generate;
@@ -19,6 +20,7 @@ pub mod prompt;
 #[cfg(not(target_family = "wasm"))]
 pub mod reference;
 pub mod safety;
+pub mod spelling;
 pub mod streamed;
 pub mod text;
 pub mod tokenizer;

@@ -45,6 +45,7 @@ pub fn emu_config(emu: &Value, llama: &Value) -> Result<EmuConfig, ConfigError> 
             head_width: vision.size("head_width")?,
             mlp_ratio: vision.number("mlp_ratio")?,
             stem: None,
+            efficientnet: None,
         },
         causal: causal_config(emu.get("t5_config"), adapter.size("n_causal")?)?,
         lm: LmConfig {

@@ -1,4 +1,4 @@
-//! The visual encoder, EVA-01-CLIP: a pre-norm ViT whose class token stays.
+//! The visual encoder, EVA-01-CLIP: a pre-norm ViT whose class token stays. Or an EfficientNet in its place.
 //!
 //! B batch, N tokens (class token first), D width, H heads, E head size, P patches along a side.
 
@@ -9,21 +9,24 @@ use emu_kernels::ops::{self, AttentionOptions, ConvExtras};
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, QLinear};
 
 use crate::config::{StemConfig, VisionConfig};
+use crate::efficientnet::EfficientNet;
 use crate::probe::Probe;
 
 /// The encoder.
 #[derive(Module, Debug)]
 pub struct Vision {
     /// `[1, 1, D]`
-    pub cls_token: Param<Tensor<3>>,
+    pub cls_token: Option<Param<Tensor<3>>>,
     /// `[1, N, D]`
-    pub pos_embed: Param<Tensor<3>>,
+    pub pos_embed: Option<Param<Tensor<3>>>,
     /// Patches to tokens, in models without a stem.
     pub patch_embed: Option<PatchEmbed>,
     /// Pixels to tokens through convolutions, in small models.
     pub stem: Option<Stem>,
     /// The transformer.
     pub blocks: Vec<Block>,
+    /// What stands in place of all of these.
+    pub efficientnet: Option<EfficientNet>,
 }
 
 /// A convolution whose stride is its kernel.
@@ -115,14 +118,25 @@ impl VisionConfig {
             stride: self.patch_size,
             padding: (0, 0),
         };
+        if let Some(net) = &self.efficientnet {
+            return Vision {
+                cls_token: None,
+                pos_embed: None,
+                patch_embed: None,
+                stem: None,
+                blocks: vec![],
+                efficientnet: Some(net.init(self.image_size, device)),
+            };
+        }
         Vision {
-            cls_token: param([1, 1, d], Init::Normal(0.02), device),
-            pos_embed: param([1, self.tokens(), d], Init::Normal(0.02), device),
+            cls_token: Some(param([1, 1, d], Init::Normal(0.02), device)),
+            pos_embed: Some(param([1, self.tokens(), d], Init::Normal(0.02), device)),
             patch_embed: self.stem.is_none().then(|| PatchEmbed {
                 proj: patch_embed.init(device),
             }),
             stem: self.stem.as_ref().map(|stem| stem.init(device)),
             blocks: (0..self.layers).map(|_| self.init_block(device)).collect(),
+            efficientnet: None,
         }
     }
 
@@ -192,18 +206,25 @@ impl Vision {
         let [b, ..] = images.dims();
 
         // 1. pixels to tokens, row by row
-        let grid = match (&self.patch_embed, &self.stem) {
-            (Some(patch), _) => patch.proj.forward(images),
-            (None, Some(stem)) => stem.forward(images),
-            (None, None) => images,
+        let grid = match (&self.patch_embed, &self.stem, &self.efficientnet) {
+            (Some(patch), ..) => patch.proj.forward(images),
+            (None, Some(stem), _) => stem.forward(images),
+            (None, None, Some(net)) => net.features(images),
+            (None, None, None) => images,
         };
         let [_, d, _, _] = grid.dims();
         let patches = grid.reshape([b as i64, d as i64, -1]).swap_dims(1, 2); // [B, P², D]
         probe.see(format_args!("eva.patch_embed"), &patches);
 
-        // 2. class token and positions
-        let cls = self.cls_token.val().expand([b, 1, d]);
-        let mut x = Tensor::cat(vec![cls, patches], 1) + self.pos_embed.val(); // [B, N, D]
+        // 2. class token, or the mean in its place, and positions
+        let first = match &self.cls_token {
+            Some(token) => token.val().expand([b, 1, d]),
+            None => patches.clone().mean_dim(1),
+        };
+        let mut x = Tensor::cat(vec![first, patches], 1); // [B, N, D]
+        if let Some(positions) = &self.pos_embed {
+            x = x + positions.val();
+        }
         probe.see(format_args!("eva.embed"), &x);
 
         // 3. blocks

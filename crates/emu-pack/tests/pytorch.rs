@@ -7,7 +7,7 @@ use std::io::Cursor;
 use common::{Dice, Fake, Pickle, archive, archive_with, fixture, floats};
 use emu_pack::{
     Dtype, PackError, SafetensorsFile, TensorSource,
-    convert::{ModelFolder, PyTorchFile, open_weights, read_pickle},
+    convert::{LegacyPyTorchFile, ModelFolder, PyTorchFile, open_weights, read_pickle},
     fuzzing,
 };
 use proptest::prelude::*;
@@ -712,4 +712,60 @@ proptest! {
         let expected: Vec<f32> = expected.into_iter().map(|at| at as f32).collect();
         prop_assert_eq!(file.read("w").unwrap().to_f32().unwrap(), expected);
     }
+}
+
+/// A file of PyTorch before 1.6, as PyTorch itself wrote it (`tests/peers/efficientnet.py`).
+fn old() -> Vec<u8> {
+    std::fs::read(fixture("../efficientnet/tiny.pth")).unwrap()
+}
+
+fn open_old(bytes: Vec<u8>) -> Result<LegacyPyTorchFile, PackError> {
+    LegacyPyTorchFile::from_reader("old.pth", Cursor::new(bytes))
+}
+
+#[test]
+fn files_of_old_pytorch_are_read() {
+    let file = open_weights(fixture("../efficientnet/tiny.pth")).unwrap();
+    let stem = file.read("_conv_stem.weight").unwrap();
+    assert_eq!(stem.info.shape, [8, 3, 3, 3]);
+    // Every value lies where PyTorch put it: variances are above 0.1, as they were made.
+    for info in file.tensors() {
+        let tensor = file.read(&info.name).unwrap();
+        if info.name.ends_with("running_var") {
+            let values = tensor.to_f32().unwrap();
+            assert!(
+                values.iter().all(|v| (0.1..2.1).contains(v)),
+                "{}",
+                info.name
+            );
+        }
+        if info.name.ends_with("num_batches_tracked") {
+            assert_eq!(tensor.to_i64().unwrap(), [0], "{}", info.name);
+        }
+    }
+    assert_eq!(code(file.read("no_such")), "missing-tensor");
+}
+
+#[test]
+fn damaged_files_of_old_pytorch_are_refused() {
+    let good = old();
+    assert!(open_old(good.clone()).is_ok());
+    // cut anywhere: in the pickles, between storages, within one
+    for share in 0..40 {
+        let mut cut = good.clone();
+        cut.truncate(good.len() * share / 40);
+        assert!(open_old(cut).is_err(), "{share}");
+    }
+    let mut long = good.clone();
+    long.push(0);
+    assert_eq!(code(open_old(long)), "long-file");
+    // the number of elements of the last storage, eight bytes before its values
+    let mut wrong = good.clone();
+    let last = good.len() - 10 * 4 - 8;
+    assert_eq!(wrong[last], 10, "the biases of ten classes come last");
+    wrong[last] = 11;
+    assert_eq!(code(open_old(wrong)), "bad-archive");
+    let mut version = good;
+    version[18] ^= 1;
+    assert_eq!(code(open_old(version)), "bad-pickle");
 }

@@ -1,11 +1,12 @@
 //! From the folders of finished runs to a pack.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use emu_model::config::PromptConfig;
-use emu_model::pack::{ModelConfig, TOKENIZER, component};
+use emu_model::pack::{DECODER, ModelConfig, TOKENIZER, component};
 use emu_pack::convert::{Outcome, PackMeta, PackWriter, WriteOptions};
-use emu_pack::{Manifest, TensorSource};
+use emu_pack::{MANIFEST_FILE, Manifest, PackReader, TensorSource};
 
 use crate::TrainError;
 use crate::checkpoint::Checkpoint;
@@ -16,7 +17,7 @@ use crate::stages::read_model_file;
 pub struct Export {
     /// Run of encoder and LM.
     pub emu: PathBuf,
-    /// Run of the picture decoder, where the pack is to draw.
+    /// Run of the picture decoder, or a pack whose decoder is taken over as it is, where the pack is to draw.
     pub decoder: Option<PathBuf>,
     /// `tokenizer.json` of the training data.
     pub tokenizer: PathBuf,
@@ -38,9 +39,20 @@ impl Export {
         mut self,
         out: impl Into<PathBuf>,
     ) -> Result<(Manifest, Vec<Outcome>), TrainError> {
-        let model = read_model_file(self.decoder.as_ref().unwrap_or(&self.emu))?;
-        let mut config =
-            ModelConfig::from_value(&model).map_err(|e| TrainError::other("config", e))?;
+        let drawing = match &self.decoder {
+            Some(path) if path.join(MANIFEST_FILE).is_file() => Some(PackReader::open(path)?),
+            _ => None,
+        };
+        let run = self.decoder.as_ref().filter(|_| drawing.is_none());
+        let read =
+            |value: &_| ModelConfig::from_value(value).map_err(|e| TrainError::other("config", e));
+        let mut config = read(&read_model_file(run.unwrap_or(&self.emu))?)?;
+        if let Some(pack) = &drawing {
+            config.decoder = read(&pack.manifest().config)?.decoder;
+            config
+                .validate()
+                .map_err(|e| TrainError::other("config", e))?;
+        }
         // The training's own code says how its prompts are put, not what a run of long ago noted down.
         config.emu.prompts = PromptConfig::trained();
         self.meta.config =
@@ -49,7 +61,7 @@ impl Export {
             std::fs::read(&self.tokenizer).map_err(TrainError::io("read", &self.tokenizer))?;
 
         let mut writer = PackWriter::create(out.into(), self.meta, self.options)?;
-        for run in std::iter::once(&self.emu).chain(&self.decoder) {
+        for run in std::iter::once(&self.emu).chain(run) {
             let weights = Checkpoint::find(run)?.weights()?;
             let names: Vec<String> = weights.tensors().iter().map(|t| t.name.clone()).collect();
             for name in names {
@@ -58,10 +70,109 @@ impl Export {
                 writer.add(component(&name), tensor)?;
             }
         }
+        if let Some(pack) = &drawing {
+            let stored: HashSet<&str> = pack.component_tensors(DECODER).collect();
+            for info in pack.manifest().logical_tensors() {
+                if stored.contains(info.name.as_str()) {
+                    writer.add(DECODER, pack.read_logical(&info.name)?)?;
+                }
+            }
+        }
         writer.add_file(TOKENIZER, &tokenizer)?;
         for file in &self.files {
             writer.copy_file(file)?;
         }
         Ok(writer.finish_with_outcomes()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use emu_model::config::EmuConfig;
+    use emu_model::diffusion::decoder::DecoderConfig;
+    use emu_pack::TensorData;
+    use emu_pack::convert::{Policy, Precision};
+    use serde_json::json;
+
+    use super::*;
+    use crate::checkpoint::{self, RunState, Tensors};
+    use crate::stages::MODEL_FILE;
+
+    fn tensor(name: &str, value: f32) -> TensorData {
+        TensorData::from_f32(name, vec![2, 3], &[value; 6]).unwrap()
+    }
+
+    fn pack(out: &Path, config: &ModelConfig, tensors: &[TensorData]) -> Manifest {
+        let meta = PackMeta {
+            config: serde_json::to_value(config).unwrap(),
+            ..Default::default()
+        };
+        let options = WriteOptions {
+            policy: Policy::uniform(Precision::F16),
+            ..Default::default()
+        };
+        let mut writer = PackWriter::create(out, meta, options).unwrap();
+        for tensor in tensors {
+            writer
+                .add(component(&tensor.info.name), tensor.clone())
+                .unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn a_packs_decoder_is_taken_over_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let emu = EmuConfig::tiny();
+        let old = ModelConfig {
+            decoder: Some(DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width)),
+            safety: None,
+            emu,
+        };
+        // 0.1 is no number of f16: what is read and written again must not be rounded once more.
+        let before = [tensor("vae.a.weight", 0.1), tensor("lm.a.weight", 1.0)];
+        let before = pack(&at("old"), &old, &before);
+
+        let run = ModelConfig {
+            decoder: None,
+            ..old.clone()
+        };
+        std::fs::create_dir(at("run")).unwrap();
+        std::fs::write(at("run").join(MODEL_FILE), json!(run).to_string()).unwrap();
+        std::fs::write(at("tokenizer.json"), "{}").unwrap();
+        let trained = Tensors {
+            model: vec![tensor("lm.a.weight", 2.0)],
+            ..Default::default()
+        };
+        let state = RunState::new(1, 1, "pretrain", BTreeMap::new());
+        checkpoint::write(&at("run"), state, &trained, &checkpoint::create_file).unwrap();
+
+        let export = Export {
+            emu: at("run"),
+            decoder: Some(at("old")),
+            tokenizer: at("tokenizer.json"),
+            files: vec![],
+            meta: PackMeta::default(),
+            options: WriteOptions {
+                policy: Policy::uniform(Precision::F16),
+                ..Default::default()
+            },
+        };
+        let (after, _) = export.write(at("new")).unwrap();
+        let config = ModelConfig::from_value(&after.config).unwrap();
+        assert_eq!(config.decoder, old.decoder);
+        let hash = |manifest: &Manifest, part: &str| {
+            let shard = manifest.shards.iter().find(|s| s.file.starts_with(part));
+            shard.map(|s| s.sha256.clone()).unwrap()
+        };
+        assert_eq!(hash(&before, DECODER), hash(&after, DECODER));
+        assert_ne!(hash(&before, "lm"), hash(&after, "lm"));
+        let read = PackReader::open(at("new")).unwrap();
+        let lm = read.read_logical("lm.a.weight").unwrap();
+        assert_eq!(lm.to_f32().unwrap(), [2.0; 6]);
     }
 }

@@ -15,6 +15,7 @@ pub mod eval;
 mod events;
 pub mod export;
 pub mod judge;
+pub mod lda;
 pub mod metrics;
 pub mod objectives;
 pub mod optim;

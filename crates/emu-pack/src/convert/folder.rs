@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{GgufFile, PyTorchFile};
+use super::{GgufFile, LegacyPyTorchFile, PyTorchFile};
 use crate::{
     FileKind, KeyMap, PackError, SafetensorsFile, SafetensorsFolder, Sharded, TensorData,
     TensorInfo, TensorSource, Unwrapped,
@@ -119,10 +119,8 @@ fn open_file(path: &Path) -> Result<Weights, PackError> {
     let mut file = File::open(path).map_err(|e| PackError::io(&name, e))?;
     match sniff(&name, &mut file)? {
         FileKind::Gguf => Ok(Box::new(GgufFile::open(path)?)),
-        // Its reader names the old format.
-        FileKind::Zip | FileKind::LegacyPyTorch => {
-            Ok(Box::new(PyTorchFile::from_reader(name, file)?))
-        }
+        FileKind::LegacyPyTorch => Ok(Box::new(LegacyPyTorchFile::from_reader(name, file)?)),
+        FileKind::Zip => Ok(Box::new(PyTorchFile::from_reader(name, file)?)),
         FileKind::Empty => Err(PackError::NoWeights {
             path: name,
             reason: "the file is empty".into(),

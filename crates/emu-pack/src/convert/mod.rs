@@ -5,6 +5,7 @@ mod disk;
 mod existing;
 mod folder;
 mod gguf;
+mod legacy;
 mod loss;
 mod options;
 mod pickle;
@@ -21,6 +22,7 @@ mod failure_tests;
 
 pub use folder::{ModelFolder, open_weights};
 pub use gguf::GgufFile;
+pub use legacy::LegacyPyTorchFile;
 pub use loss::{Loss, Outcome};
 pub use options::{DEFAULT_SHARD_BYTES, PackMeta, WriteOptions};
 pub use pickle::{PickledTensor, StateDict, read_pickle};

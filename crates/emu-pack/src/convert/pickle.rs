@@ -52,18 +52,69 @@ pub struct StateDict {
 
 /// Reads the pickle of a state dict, or of a dictionary with a state dict under `module`, `state_dict` or `model`.
 pub fn read_pickle(file: &str, data: &[u8]) -> Result<StateDict, PackError> {
-    let mut machine = Machine {
-        file,
-        data,
-        at: 0,
-        op: 0,
-        values: vec![],
-        stack: vec![],
-        marks: vec![],
-        memo: HashMap::new(),
-    };
+    let mut machine = Machine::new(file, data);
     let top = machine.run()?;
     machine.state_dict(top)
+}
+
+/// How files of PyTorch before 1.6 begin: a pickled magic number.
+pub(super) const LEGACY: [u8; 14] = [
+    0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
+];
+/// The version that such a file says it has.
+const LEGACY_VERSION: u64 = 1001;
+
+/// The pickles of a file of PyTorch before 1.6.
+pub(super) struct LegacyState {
+    pub state: StateDict,
+    /// Keys of the storages, in their order in the file.
+    pub storages: Vec<String>,
+    /// Where the pickles end.
+    pub end: usize,
+}
+
+/// The pickle that begins at `end`, which moves behind it.
+fn next_pickle<'a>(
+    file: &'a str,
+    data: &'a [u8],
+    end: &mut usize,
+) -> Result<(Machine<'a>, Id), PackError> {
+    let mut machine = Machine::new(file, data.get(*end..).unwrap_or_default());
+    let top = machine.run()?;
+    *end += machine.at;
+    Ok((machine, top))
+}
+
+/// Reads the pickles of a file of PyTorch before 1.6 from its beginning.
+pub(super) fn read_legacy(file: &str, data: &[u8]) -> Result<LegacyState, PackError> {
+    let mut end = LEGACY.len() + 1;
+    let bad = |offset, reason: &str| PackError::BadPickle {
+        file: file.into(),
+        offset,
+        reason: reason.into(),
+    };
+    if !data.starts_with(&LEGACY) || data.get(end - 1) != Some(&b'.') {
+        return Err(bad(0, "it does not begin as a file of PyTorch before 1.6"));
+    }
+    // 1. version, and what the machine was like that wrote it
+    let (machine, version) = next_pickle(file, data, &mut end)?;
+    if machine.size(version)? != LEGACY_VERSION {
+        return Err(machine.bad("its version is not 1001"));
+    }
+    next_pickle(file, data, &mut end)?;
+    // 2. the weights, then the keys of their storages
+    let (machine, top) = next_pickle(file, data, &mut end)?;
+    let state = machine.state_dict(top)?;
+    let (machine, keys) = next_pickle(file, data, &mut end)?;
+    let Value::List(keys) = machine.value(keys)? else {
+        return Err(machine.bad("it has no list of storages"));
+    };
+    let keys = keys.iter().map(|&key| machine.str(key).map(str::to_owned));
+    Ok(LegacyState {
+        state,
+        storages: keys.collect::<Result<_, _>>()?,
+        end,
+    })
 }
 
 /// Number of a value in the machine's list.
@@ -129,7 +180,20 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    fn new(file: &'a str, data: &'a [u8]) -> Self {
+        Self {
+            file,
+            data,
+            at: 0,
+            op: 0,
+            values: vec![],
+            stack: vec![],
+            marks: vec![],
+            memo: HashMap::new(),
+        }
+    }
+
     fn bad(&self, reason: impl Into<String>) -> PackError {
         PackError::BadPickle {
             file: self.file.into(),

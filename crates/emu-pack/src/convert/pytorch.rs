@@ -10,7 +10,7 @@ use std::{
 
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::pickle::{PickledTensor, read_pickle};
+use super::pickle::{LEGACY, PickledTensor, read_pickle};
 use crate::{
     FileKind, PackError, TensorData, TensorInfo, TensorSource,
     safetensors::ReadSeek,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Largest pickle read: the full-size model's is well below one megabyte.
-const MAX_PICKLE: u64 = 64 << 20;
+pub(super) const MAX_PICKLE: u64 = 64 << 20;
 /// Largest tensor which may have more elements than its storage (a broadcast one).
 const MAX_BROADCAST: u64 = 64 << 20;
 
@@ -222,7 +222,7 @@ impl TensorSource for PyTorchFile {
 
 impl PickledTensor {
     /// Whether its elements lie side by side in row-major order.
-    fn is_contiguous(&self) -> bool {
+    pub(super) fn is_contiguous(&self) -> bool {
         let mut step = 1;
         self.shape
             .iter()
@@ -236,7 +236,7 @@ impl PickledTensor {
     }
 
     /// Place of the last element in the storage; `check_extent` has seen that this does not overflow.
-    fn last_element(&self) -> usize {
+    pub(super) fn last_element(&self) -> usize {
         let steps: usize = self
             .shape
             .iter()
@@ -329,7 +329,7 @@ fn storage_entry(
 }
 
 /// Checks that every element of a tensor lies within its storage and that it is no bomb of broadcast values.
-fn check_extent(
+pub(super) fn check_extent(
     file: &str,
     info: &TensorInfo,
     tensor: &PickledTensor,
@@ -368,7 +368,7 @@ fn check_extent(
 }
 
 /// Copies elements in row-major order out of a span whose first element is the tensor's first.
-fn gather(span: &[u8], size: usize, elements: usize, tensor: &PickledTensor) -> Vec<u8> {
+pub(super) fn gather(span: &[u8], size: usize, elements: usize, tensor: &PickledTensor) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(elements * size);
     let mut place = vec![0usize; tensor.shape.len()];
     let mut at = 0usize;

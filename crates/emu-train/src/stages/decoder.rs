@@ -323,7 +323,7 @@ fn request(composer: &Composer, document: &Document) -> Result<Option<Vec<u32>>,
     }
 }
 
-fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+pub(super) fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
     tensor
         .into_data()
         .try_to_vec::<f32>()
@@ -331,7 +331,7 @@ fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
 }
 
 /// Mean and standard deviation of each of `width` columns.
-fn moments(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn moments(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
     let rows = (values.len() / width).max(1) as f64;
     let mut sums = vec![(0.0f64, 0.0f64); width];
     for row in values.chunks_exact(width) {
@@ -351,6 +351,36 @@ fn moments(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
         .unzip()
 }
 
+/// The loss of denoising the latents of pictures, `[B, 3, S, S]`, under normalised conditions, `[B, N, D]`, each picture at
+/// a noise level of its own.
+pub(super) fn denoising_loss(
+    model: &Decoder,
+    config: &DecoderConfig,
+    schedule: &NoiseSchedule,
+    pictures: Tensor<4>,
+    conditions: Tensor<3>,
+    random: &mut Philox,
+    context: &StepContext,
+) -> Tensor<1> {
+    let latents = model.vae.encode(pictures).mean.detach();
+    let latents = latents.mul_scalar(config.vae.scaling_factor);
+    let shape = latents.dims();
+    let levels = schedule.alphas_cumprod.len();
+    let timesteps: Vec<usize> = (0..shape[0]).map(|_| random.below(levels)).collect();
+    let values = context
+        .random(Stream::TrainingNoise)
+        .normals(shape.iter().product());
+    let noise = Tensor::from_data(TensorData::new(values, shape), &context.device);
+    denoising(
+        &model.unet,
+        schedule,
+        latents,
+        noise,
+        &timesteps,
+        conditions,
+    )
+}
+
 impl Stage for DecoderStage {
     type Model = Decoder;
 
@@ -363,15 +393,7 @@ impl Stage for DecoderStage {
         let count = batch.visited.keys.len();
         let mut random = context.random(Stream::Training);
 
-        // 1. what is known: latents and conditions, outside of the graph
-        let size = self.config.image_size;
-        let pictures = image_tensor(batch.plain.clone(), size, &context.device);
-        let latents = model
-            .vae
-            .encode(pictures)
-            .mean
-            .detach()
-            .mul_scalar(self.config.vae.scaling_factor);
+        let pictures = image_tensor(batch.plain.clone(), self.config.image_size, &context.device);
         let conditions = self.conditions(&batch)?;
         let null = self
             .config
@@ -388,22 +410,15 @@ impl Stage for DecoderStage {
             })
             .collect();
         let conditions = Tensor::from_inner(Tensor::cat(rows, 0));
-
-        // 2. a noise level for each picture
-        let levels = self.schedule.alphas_cumprod.len();
-        let timesteps: Vec<usize> = (0..count).map(|_| random.below(levels)).collect();
-        let shape = latents.dims();
-        let values = context
-            .random(Stream::TrainingNoise)
-            .normals(shape.iter().product());
-        let noise = Tensor::from_data(TensorData::new(values, shape), &context.device);
-        let loss = denoising(
-            &model.unet,
-            &self.schedule,
-            latents,
-            noise,
-            &timesteps,
+        let (config, schedule) = (&self.config, &self.schedule);
+        let loss = denoising_loss(
+            model,
+            config,
+            schedule,
+            pictures,
             conditions,
+            &mut random,
+            context,
         );
         Ok(StepLoss::new(loss, count).with_visited(batch.visited))
     }

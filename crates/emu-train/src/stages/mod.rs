@@ -1,6 +1,7 @@
 //! The stages of training, by the names that configurations use.
 //!
-//! `vae`, then `vision` and `pretrain`, then `decoder`; `instruct` tunes what came out. `judge` trains the classifier that
+//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which needs a language model's words alone); `instruct` tunes what came out. `heads` fits names to a
+//! frozen encoder's features. `judge` trains the classifier that
 //! measures drawings and is no part of the model. What all stages share about data
 //! is in [`corpus`], how records become sequences in [`sequence`].
 
@@ -9,7 +10,9 @@ pub mod sequence;
 
 pub mod sheet;
 
+mod brush;
 mod decoder;
+mod heads;
 mod pretrain;
 mod vae;
 mod vision;
@@ -20,6 +23,7 @@ use burn::tensor::Device;
 use emu_model::{Emu, EmuConfig, weights};
 use emu_pack::TensorSource;
 
+pub use brush::BrushStage;
 pub use decoder::DecoderStage;
 pub use pretrain::Pretrain;
 pub use vae::{PLAIN, VaeStage};
@@ -102,6 +106,32 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
                 config, &mut stage, model, &device, options,
             )?))
         }
+        "brush" => {
+            let mut stage = BrushStage::new(config, &opened.device)?;
+            let sizes = stage.model_config().clone();
+            let model = sizes
+                .init(&opened.device)
+                .map_err(|e| TrainError::other("config", e))?;
+            let model = load_parts(model, config, &opened.device)?;
+            let model = stage.measure(model)?;
+            let value = serde_json::json!({
+                "decoder": stage.model_config(), "spelling": stage.spelling(),
+            });
+            write_model_file(&config.out, &value)?;
+            Ok(Finished::of(crate::run(
+                config, &mut stage, model, &device, options,
+            )?))
+        }
+        "heads" => {
+            let mut options = options;
+            let (checkpoint, names) = heads::run(config, &opened.device, &mut options)?;
+            write_model_file(&config.out, &serde_json::json!({ "names": names }))?;
+            Ok(Finished {
+                step: 1,
+                stopped: false,
+                checkpoint,
+            })
+        }
         "judge" => {
             let mut stage = JudgeStage::new(config)?;
             let model = load_parts(stage.init(&device), config, &device)?;
@@ -116,7 +146,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
         other => Err(TrainError::config(
             "stage",
             format!(
-                "there is no stage {other:?}, only vae, vision, pretrain, decoder, instruct and judge"
+                "there is no stage {other:?}, only vae, vision, pretrain, decoder, brush, heads, instruct and judge"
             ),
         )),
     }

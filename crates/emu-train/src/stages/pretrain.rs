@@ -34,6 +34,9 @@ struct Options {
     /// Questions asked about each scene.
     #[serde(default = "questions")]
     questions: usize,
+    /// Questions of relation asked about each pair beside those.
+    #[serde(default)]
+    relations: usize,
     /// Weight of the regression.
     #[serde(default = "one")]
     visual_weight: f64,
@@ -148,6 +151,7 @@ impl Pretrain {
             vocabulary: vocabulary.clone(),
             config: config.clone(),
             questions: options.questions,
+            relations: options.relations,
             answers_only: options.answers_only,
         };
         let (size, seed) = (train.batch, train.seed);
@@ -188,6 +192,7 @@ struct Maker {
     vocabulary: Option<Arc<Vocabulary>>,
     config: EmuConfig,
     questions: usize,
+    relations: usize,
     answers_only: bool,
 }
 
@@ -198,6 +203,7 @@ impl Maker {
             self.config.causal.queries,
             self.config.lm.context,
         )
+        .with_relations(self.relations)
     }
 
     /// The sequence of a sample and its pictures, as many as the sequence has places for.

@@ -10,6 +10,7 @@ use emu_model::lm::Visibility;
 
 use super::corpus::Words;
 use crate::TrainError;
+use crate::data::emoji::either;
 use crate::data::record::{Document, Part, Qa, Scene};
 use crate::objectives::unified::Sequences;
 
@@ -31,6 +32,7 @@ pub struct Composer<'a> {
     words: &'a Words,
     queries: usize,
     context: usize,
+    relations: usize,
 }
 
 impl<'a> Composer<'a> {
@@ -40,7 +42,14 @@ impl<'a> Composer<'a> {
             words,
             queries,
             context,
+            relations: 0,
         }
+    }
+
+    /// Asks so many questions of relation about each pair beside the chosen ones.
+    #[must_use]
+    pub fn with_relations(self, relations: usize) -> Self {
+        Self { relations, ..self }
     }
 
     /// `<s>` and a picture.
@@ -80,7 +89,9 @@ impl<'a> Composer<'a> {
         }
         sequence.push(special.eos, 1, true);
 
-        for (i, qa) in choose(&scene.qa, questions, random).into_iter().enumerate() {
+        let relations = relations(scene, self.relations);
+        let chosen = choose(&scene.qa, questions, random);
+        for (i, qa) in chosen.into_iter().chain(&relations).enumerate() {
             let mut segment = Sequence::default();
             self.push_turn(&mut segment, &qa.question, i as u32 + 2)?;
             for id in self.words.encode(&qa.answer)? {
@@ -241,6 +252,30 @@ impl<'a> Composer<'a> {
     }
 }
 
+/// `n` questions which of two objects comes first, naming first the one and then the other in turn: between such two
+/// only the order of the names decides.
+fn relations(scene: &Scene, n: usize) -> Vec<Qa> {
+    let [a, b] = scene.objects.as_slice() else {
+        return vec![];
+    };
+    if a.name == b.name {
+        return vec![];
+    }
+    let ask = |i: usize| {
+        let (question, answer) = match i % 2 {
+            0 => either(scene.layout, &a.name, &b.name, true),
+            _ => either(scene.layout, &b.name, &a.name, false),
+        };
+        Qa {
+            kind: "relation".into(),
+            form: None,
+            question,
+            answer: answer.into(),
+        }
+    };
+    (0..n).map(ask).collect()
+}
+
 /// Up to `n` questions, of different kinds as far as possible.
 fn choose<'q>(qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
     let mut order: Vec<&Qa> = qa.iter().collect();
@@ -325,4 +360,57 @@ pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
         batch.wanted.get_or_insert_default().push(sequence.wanted);
     }
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::record::{Layout, Object, Place};
+
+    fn scene(layout: Layout, names: &[&str]) -> Scene {
+        let object = |name: &&str| Object {
+            name: (*name).into(),
+            hexcode: String::new(),
+            set: String::new(),
+            place: Place::Left,
+            cx: 0.0,
+            cy: 0.0,
+            size: 0.0,
+        };
+        Scene {
+            split: "train".into(),
+            background: "red".into(),
+            layout,
+            objects: names.iter().map(object).collect(),
+            caption: String::new(),
+            qa: vec![],
+            unseen: None,
+        }
+    }
+
+    #[test]
+    fn relations_name_either_object_first() {
+        let asked = |layout, n| -> Vec<(String, String)> {
+            let qa = relations(&scene(layout, &["dog", "owl"]), n);
+            qa.into_iter().map(|qa| (qa.question, qa.answer)).collect()
+        };
+        let expected = [
+            ("is the dog left or right of the owl?", "left"),
+            ("is the owl left or right of the dog?", "right"),
+            ("is the dog left or right of the owl?", "left"),
+        ]
+        .map(|(q, a)| (q.to_string(), a.to_string()));
+        assert_eq!(asked(Layout::Row, 3), expected);
+        let column = asked(Layout::Column, 2);
+        assert_eq!(column[1].0, "is the owl above or below the dog?");
+        assert_eq!(column[1].1, "below");
+        assert!(asked(Layout::Row, 0).is_empty());
+    }
+
+    #[test]
+    fn relations_need_two_different_objects() {
+        for names in [&["dog"][..], &["dog", "dog"], &["dog", "owl", "fox"]] {
+            assert!(relations(&scene(Layout::Row, names), 4).is_empty());
+        }
+    }
 }

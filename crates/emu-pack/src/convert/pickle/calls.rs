@@ -74,16 +74,23 @@ impl Machine<'_> {
         }
     }
 
-    /// `("storage", type, key, device, elements)`.
+    /// `("storage", type, key, device, elements)`; before PyTorch 1.6 with None after it, or what it is a view of.
     pub(super) fn storage(&self, id: Id) -> Result<Storage, PackError> {
         let Value::Tuple(items) = self.value(id)? else {
             return Err(self.bad("a storage is no tuple"));
         };
-        let &[tag, kind, key, _device, elements] = items.as_slice() else {
-            return Err(self.bad(format!(
-                "a storage has {} properties in place of 5",
-                items.len()
-            )));
+        let (tag, kind, key, elements) = match *items.as_slice() {
+            [tag, kind, key, _device, elements] => (tag, kind, key, elements),
+            [tag, kind, key, _device, elements, view] => match self.value(view)? {
+                Value::None => (tag, kind, key, elements),
+                _ => return Err(self.bad("a storage is part of another one")),
+            },
+            _ => {
+                return Err(self.bad(format!(
+                    "a storage has {} properties in place of 5",
+                    items.len()
+                )));
+            }
         };
         if self.str(tag)? != "storage" {
             return Err(self.bad("it refers to something outside that is no storage"));

@@ -10,6 +10,7 @@ use super::attribution::attribution;
 use super::catalogue::Catalogue;
 use super::compose::Composer;
 use super::corpus::Corpus;
+use super::cutout::CUTOUT_SIDE;
 use super::describe::{catalogue_counts, concept_table};
 use super::language::number;
 use super::scenes::{Made, Split};
@@ -27,6 +28,10 @@ pub struct BuildOptions {
     pub seed: u64,
     /// Side of the pictures in pixels.
     pub size: u32,
+    /// Larger side in pixels of the drawings that pictures are composed from.
+    pub cutout: u32,
+    /// Whether a tokenizer is made of the training text, with every name as one token. Without, names may have several words.
+    pub tokenizer: bool,
     /// Samples per shard.
     pub shard: usize,
     /// Training scenes.
@@ -45,6 +50,8 @@ pub struct BuildOptions {
     pub val_scenes: usize,
     /// Single drawings of val.
     pub val_drawings: usize,
+    /// Single drawings of T1.
+    pub t1_drawings: usize,
     /// Scenes of T1.
     pub t1_scenes: usize,
     /// Scenes of T2.
@@ -62,6 +69,8 @@ impl Default for BuildOptions {
         Self {
             seed: 1,
             size: 64,
+            cutout: CUTOUT_SIDE,
+            tokenizer: true,
             shard: 2000,
             train_scenes: 60_000,
             train_draw: 16_000,
@@ -71,6 +80,7 @@ impl Default for BuildOptions {
             train_drawings: 16_000,
             val_scenes: 1_000,
             val_drawings: 1_000,
+            t1_drawings: 0,
             t1_scenes: 1_000,
             t2_scenes: 1_000,
             t3_scenes: 1_000,
@@ -90,10 +100,13 @@ impl BuildOptions {
         if !(16..=1024).contains(&self.size) {
             return refuse(format!("size is {}, not 16 to 1024", self.size));
         }
+        if !(16..=1024).contains(&self.cutout) {
+            return refuse(format!("cutout is {}, not 16 to 1024", self.cutout));
+        }
         if self.shard == 0 {
             return refuse("shard is 0".into());
         }
-        if self.train_scenes == 0 {
+        if self.train_scenes == 0 && self.tokenizer {
             return refuse("train_scenes is 0, so there is no text for the tokenizer".into());
         }
         Ok(())
@@ -127,9 +140,11 @@ pub struct Index {
     /// Numbers of concepts and drawings.
     pub catalogue: BTreeMap<String, usize>,
     /// Tokens of the tokenizer, special ones included, and before those.
-    pub vocabulary: [usize; 2],
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<[usize; 2]>,
     /// SHA-256 of `tokenizer.json`.
-    pub tokenizer_sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_sha256: Option<String>,
     /// Every shard.
     pub shards: Vec<ShardInfo>,
 }
@@ -164,6 +179,7 @@ pub fn build(
         // Without an index the folder is unfinished, which it is from now on.
         std::fs::remove_file(&index_path).map_err(DataError::io("remove", &index_path))?;
     }
+    catalogue.list.suits(options)?;
     let composer = Composer::new(catalogue, options.seed, options.size)?;
 
     // 1. shards
@@ -210,15 +226,19 @@ pub fn build(
     report.what = "tokenizer".into();
     progress(&report);
     corpus.refuse_words(&composer)?;
-    let words = vocabulary_words(&composer);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let lines = corpus.weighted();
-    let vocabulary = vocabulary::train(&lines, &words)?;
     write_atomically(
         &out.join("corpus.txt"),
         (lines.join("\n") + "\n").as_bytes(),
     )?;
-    write_atomically(&out.join("tokenizer.json"), vocabulary.json.as_bytes())?;
+    let mut vocabulary = None;
+    if options.tokenizer {
+        let words = vocabulary_words(&composer);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let trained = vocabulary::train(&lines, &words)?;
+        write_atomically(&out.join("tokenizer.json"), trained.json.as_bytes())?;
+        vocabulary = Some(trained);
+    }
 
     // 3. descriptions, the index last
     let concepts = pretty(&concept_table(&composer))?;
@@ -237,8 +257,8 @@ pub fn build(
             .map(|job| (format!("{}/{}", job.folder, job.kind), job.count))
             .collect(),
         catalogue: catalogue_counts(&composer),
-        vocabulary: [vocabulary.base + SPECIAL_TOKENS.len(), vocabulary.base],
-        tokenizer_sha256: sha256_hex(vocabulary.json.as_bytes()),
+        vocabulary: { vocabulary.as_ref() }.map(|v| [v.base + SPECIAL_TOKENS.len(), v.base]),
+        tokenizer_sha256: { vocabulary.as_ref() }.map(|v| sha256_hex(v.json.as_bytes())),
         shards,
     };
     write_atomically(&index_path, pretty(&index)?.as_bytes())?;
@@ -297,6 +317,7 @@ fn jobs<'a>(composer: &'a Composer<'a>, o: &BuildOptions) -> Vec<Job<'a>> {
         drawings(Split::Train, o.train_drawings),
         scenes(Split::Val, o.val_scenes),
         drawings(Split::Val, o.val_drawings),
+        drawings(Split::T1, o.t1_drawings),
         scenes(Split::T1, o.t1_scenes),
         scenes(Split::T2, o.t2_scenes),
         scenes(Split::T3, o.t3_scenes),

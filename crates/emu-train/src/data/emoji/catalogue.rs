@@ -106,11 +106,11 @@ impl Catalogue {
     }
 
     /// Reads the packages that [`fetch_sources`](super::fetch_sources) installed below `dir` and renders what `list`
-    /// names.
+    /// names, each drawing `pixels` large.
     ///
     /// # Errors
     /// If a package is missing or malformed, or a concept has no label or no drawing.
-    pub fn load(dir: &Path, list: ConceptList) -> Result<Self, DataError> {
+    pub fn load(dir: &Path, list: ConceptList, pixels: u32) -> Result<Self, DataError> {
         check_sources(dir)?;
         let labels = load_labels(dir)?;
         let sets: Vec<Option<IconSet>> = SETS
@@ -146,8 +146,8 @@ impl Catalogue {
                         continue;
                     }
                     let cutout = match icons {
-                        Some(icons) => icons.render(concept, set, &slugs),
-                        None => load_webp(dir, set, &concept.hexcode),
+                        Some(icons) => icons.render(concept, set, &slugs, pixels),
+                        None => load_webp(dir, set, &concept.hexcode, pixels),
                     };
                     let cutout = cutout.transpose().map_err(|message| DataError::Drawing {
                         name: concept.name.clone(),
@@ -209,6 +209,7 @@ impl IconSet {
         concept: &Concept,
         set: &DrawingSet,
         slugs: &[String],
+        pixels: u32,
     ) -> Option<Result<Cutout, String>> {
         let Some(icon) = self.find(concept, set, slugs) else {
             let explicit = concept.icons.get(set.id)?;
@@ -220,7 +221,7 @@ impl IconSet {
         let svg = format!(
             r#"<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{body}</svg>"#
         );
-        Some(Cutout::from_svg(&svg))
+        Some(Cutout::from_svg(&svg, pixels))
     }
 }
 
@@ -241,13 +242,18 @@ fn load_set(dir: &Path, set: &DrawingSet) -> Result<Option<IconSet>, DataError> 
     }))
 }
 
-fn load_webp(dir: &Path, set: &DrawingSet, hexcode: &str) -> Option<Result<Cutout, String>> {
+fn load_webp(
+    dir: &Path,
+    set: &DrawingSet,
+    hexcode: &str,
+    pixels: u32,
+) -> Option<Result<Cutout, String>> {
     let assets = package_dir(dir, set.package).join("assets");
     // The variation selector that asks for the coloured form is part of some names.
     [format!("{hexcode}.webp"), format!("{hexcode}-fe0f.webp")]
         .iter()
         .find_map(|name| std::fs::read(assets.join(name)).ok())
-        .map(|bytes| Cutout::from_picture(&bytes))
+        .map(|bytes| Cutout::from_picture(&bytes, pixels))
 }
 
 /// Labels with the names of their groups, by code point without variation selectors.
@@ -373,11 +379,11 @@ mod tests {
         icons.chars.insert("1f436".into(), "dog-face".into());
         assert!(find(&icons, &dog, "cat"), "the code point decides");
         dog.icons.insert("noto".into(), "wrong".into());
-        let missing = icons.render(&dog, &SETS[0], &[]);
+        let missing = icons.render(&dog, &SETS[0], &[], 96);
         assert!(matches!(missing, Some(Err(message)) if message.contains("wrong")));
         dog.icons.insert("noto".into(), "kite".into());
         assert!(
-            matches!(icons.render(&dog, &SETS[0], &[]), Some(Err(_))),
+            matches!(icons.render(&dog, &SETS[0], &[], 96), Some(Err(_))),
             "an empty drawing"
         );
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::build::BuildOptions;
 use crate::data::DataError;
 
 /// What the data set names and shows.
@@ -35,7 +36,7 @@ pub struct Colour {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Concept {
-    /// One lower-case word, unique.
+    /// Lower-case words, unique.
     pub name: String,
     /// Its code point in lower-case hexadecimal.
     pub hexcode: String,
@@ -90,9 +91,24 @@ impl ConceptList {
         self.read.iter().chain(&self.unseen)
     }
 
+    /// Checks that these options can build data of this list.
+    ///
+    /// # Errors
+    /// Where a name has several words, of which the tokenizer would have to make one token.
+    pub fn suits(&self, options: &BuildOptions) -> Result<(), DataError> {
+        match self.all().find(|concept| concept.name.contains(' ')) {
+            Some(concept) if options.tokenizer => Err(DataError::Concepts(format!(
+                "{:?} has several words, which cannot be one token; build with `tokenizer = false`",
+                concept.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn validate(&self) -> Result<(), DataError> {
         let refuse = |message: String| Err(DataError::Concepts(message));
         let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase());
+        let words_of = |text: &str| text.split(' ').all(word);
         let mut words = BTreeSet::new();
         let mut codes = BTreeSet::new();
         for colour in &self.colours {
@@ -102,13 +118,13 @@ impl ConceptList {
         }
         for concept in self.all() {
             let name = &concept.name;
-            if !word(name) || !words.insert(name.clone()) {
-                return refuse(format!("{name:?} is not a new lower-case word"));
+            if !words_of(name) || !words.insert(name.clone()) {
+                return refuse(format!("{name:?} is not a new name of lower-case words"));
             }
             let plural = concept.plural();
-            if !word(&plural) || (plural != *name && !words.insert(plural.clone())) {
+            if !words_of(&plural) || (plural != *name && !words.insert(plural.clone())) {
                 return refuse(format!(
-                    "the plural {plural:?} is not a new lower-case word"
+                    "the plural {plural:?} is not a new name of lower-case words"
                 ));
             }
             let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-');
@@ -191,6 +207,21 @@ mod tests {
         assert_eq!(list.read.iter().filter(|c| c.drawn).count(), 60);
         assert!((15..=25).contains(&list.unseen.len()));
         assert_eq!(list.colours.len(), 8);
+    }
+
+    #[test]
+    fn the_larger_list_has_its_concepts() {
+        let text = include_str!("../../../../../configs/data/smol.toml");
+        let list = ConceptList::parse(text, "configs/data/smol.toml").expect("valid");
+        assert!(list.read.len() >= 500, "{} concepts", list.read.len());
+        assert!(list.read.iter().filter(|c| c.drawn).count() >= 150);
+        let with = |tokenizer| BuildOptions {
+            tokenizer,
+            ..Default::default()
+        };
+        assert!(list.suits(&with(false)).is_ok());
+        let error = list.suits(&with(true)).expect_err("names of two words");
+        assert!(error.to_string().contains("tokenizer = false"), "{error}");
     }
 
     #[test]

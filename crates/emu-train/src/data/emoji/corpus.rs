@@ -49,8 +49,12 @@ impl Corpus {
             })
             .collect();
         for (line, _) in &self.lines {
-            let mut words = line.split(|c: char| !c.is_alphanumeric());
-            if let Some(word) = words.find(|word| forbidden.contains(*word)) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric()).collect();
+            let names = |name: &&String| {
+                let name: Vec<&str> = name.split(' ').collect();
+                words.windows(name.len()).any(|window| window == name)
+            };
+            if let Some(word) = forbidden.iter().find(names) {
                 return Err(DataError::Concepts(format!(
                     "{word} is unseen, but the training text {line:?} names it"
                 )));

@@ -4,7 +4,7 @@ use resvg::{tiny_skia, usvg};
 
 use crate::data::Picture;
 
-/// Larger side of a cut-out in pixels: above the size at which any is shown at 64 x 64.
+/// Default larger side of a cut-out in pixels: above the size at which any is shown at 64 x 64.
 pub const CUTOUT_SIDE: u32 = 96;
 
 /// A drawing trimmed to what is visible of it; premultiplied RGBA, four bytes a pixel.
@@ -47,24 +47,19 @@ impl Placement {
 }
 
 impl Cutout {
-    /// Renders an SVG document so that its visible part fills [`CUTOUT_SIDE`].
+    /// Renders an SVG document so that its visible part fills `pixels`.
     ///
     /// # Errors
     /// If the document is malformed or shows nothing.
-    pub fn from_svg(svg: &str) -> Result<Self, String> {
+    pub fn from_svg(svg: &str, pixels: u32) -> Result<Self, String> {
         let tree = usvg::Tree::from_str(svg, &usvg::Options::default())
             .map_err(|error| error.to_string())?;
         let (width, height) = (tree.size().width(), tree.size().height());
-        let side = CUTOUT_SIDE as f32;
+        let side = pixels as f32;
         let scale = side / width.max(height);
         // A first rendering, with a margin for what overhangs the view box, finds the visible part; a second fills it.
         let margin = side * 0.125;
-        let whole = draw(
-            &tree,
-            scale,
-            (margin, margin),
-            CUTOUT_SIDE + CUTOUT_SIDE / 4,
-        )?;
+        let whole = draw(&tree, scale, (margin, margin), pixels + pixels / 4)?;
         let seen = bounds(&whole).ok_or("nothing is visible")?;
         let larger = (seen.right - seen.left).max(seen.bottom - seen.top) as f32;
         let zoom = (side - 2.0) / larger;
@@ -73,17 +68,17 @@ impl Cutout {
             &tree,
             scale * zoom,
             (shift(seen.left), shift(seen.top)),
-            CUTOUT_SIDE,
+            pixels,
         )?;
         let seen = bounds(&filled).ok_or("nothing is visible")?;
         Ok(crop(&filled, &seen))
     }
 
-    /// Trims and shrinks a picture with transparency (PNG or WebP bytes).
+    /// Trims a picture with transparency (PNG or WebP bytes) and scales it to `pixels`.
     ///
     /// # Errors
     /// If the bytes are no such picture, or it is wholly transparent.
-    pub fn from_picture(bytes: &[u8]) -> Result<Self, String> {
+    pub fn from_picture(bytes: &[u8], pixels: u32) -> Result<Self, String> {
         let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|error| error.to_string())?;
@@ -107,7 +102,7 @@ impl Cutout {
         };
         let seen = bounds(&whole).ok_or("nothing is visible")?;
         let cut = crop(&whole, &seen);
-        let factor = f64::from(CUTOUT_SIDE) / cut.width.max(cut.height) as f64;
+        let factor = f64::from(pixels) / cut.width.max(cut.height) as f64;
         let scaled = |side: usize| ((side as f64 * factor).round() as u32).max(1);
         let (width, height) = (scaled(cut.width), scaled(cut.height));
         let buffer = image::RgbaImage::from_raw(cut.width as u32, cut.height as u32, cut.rgba)
@@ -317,22 +312,29 @@ mod tests {
 
     #[test]
     fn trims_to_what_is_visible() {
-        let wide = Cutout::from_svg(&svg(
-            r##"<rect x="5" y="10" width="20" height="10" fill="#f00"/>"##,
-        ))
+        let wide = Cutout::from_svg(
+            &svg(r##"<rect x="5" y="10" width="20" height="10" fill="#f00"/>"##),
+            CUTOUT_SIDE,
+        )
         .expect("renders");
         let (w, h) = wide.aspect();
         assert!(w == 1.0 && (h - 0.5).abs() < 0.03, "{w} x {h}");
         assert!(wide.width as u32 >= CUTOUT_SIDE - 3);
-        assert!(Cutout::from_svg(&svg("")).is_err(), "empty");
-        assert!(Cutout::from_svg("<svg").is_err(), "malformed");
-        assert!(Cutout::from_picture(b"RIFF????WEBP").is_err(), "no picture");
+        assert!(Cutout::from_svg(&svg(""), CUTOUT_SIDE).is_err(), "empty");
+        assert!(Cutout::from_svg("<svg", CUTOUT_SIDE).is_err(), "malformed");
+        assert!(
+            Cutout::from_picture(b"RIFF????WEBP", CUTOUT_SIDE).is_err(),
+            "no picture"
+        );
     }
 
     #[test]
     fn lays_where_it_is_told() {
-        let square = Cutout::from_svg(&svg(r##"<rect width="40" height="40" fill="#0f0"/>"##))
-            .expect("renders");
+        let square = Cutout::from_svg(
+            &svg(r##"<rect width="40" height="40" fill="#0f0"/>"##),
+            CUTOUT_SIDE,
+        )
+        .expect("renders");
         let mut canvas = Canvas::new(32, [255.0, 0.0, 0.0]);
         canvas.lay(&square, &Placement::plain(0.25, 0.5, 0.5));
         let picture = canvas.into_picture();
@@ -348,7 +350,7 @@ mod tests {
         // Left half blue, right half green.
         let halves = Cutout::from_svg(&svg(
             r##"<rect width="20" height="40" fill="#00f"/><rect x="20" width="20" height="40" fill="#0f0"/>"##,
-        ))
+        ), CUTOUT_SIDE)
         .expect("renders");
         let left_of = |flip: bool, angle: f64| {
             let mut canvas = Canvas::new(32, [0.0; 3]);
@@ -373,8 +375,11 @@ mod tests {
 
     #[test]
     fn gain_stays_within_coverage() {
-        let white = Cutout::from_svg(&svg(r##"<rect width="40" height="40" fill="#fff"/>"##))
-            .expect("renders");
+        let white = Cutout::from_svg(
+            &svg(r##"<rect width="40" height="40" fill="#fff"/>"##),
+            CUTOUT_SIDE,
+        )
+        .expect("renders");
         let mut canvas = Canvas::new(8, [0.0; 3]);
         let placement = Placement {
             gain: [1.5, 1.0, 0.5],

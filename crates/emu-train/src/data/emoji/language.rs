@@ -49,6 +49,17 @@ pub fn places(layout: Layout, count: usize) -> &'static [Place] {
     }
 }
 
+/// "is the dog left or right of the owl?" and its answer; in a column "above or below". `first` says whether `x` comes
+/// first in reading order.
+pub fn either(layout: Layout, x: &str, y: &str, first: bool) -> (String, &'static str) {
+    let (before, after, of) = match layout {
+        Layout::Row => ("left", "right", " of"),
+        _ => ("above", "below", ""),
+    };
+    let question = format!("is the {x} {before} or {after}{of} the {y}?");
+    (question, if first { before } else { after })
+}
+
 impl Shown<'_> {
     /// Whether several objects are all of one concept.
     pub fn is_copies(&self) -> bool {
@@ -145,17 +156,7 @@ impl Shown<'_> {
                 format!("where is the {}?", x.name),
                 place_phrase(*place),
             );
-            let (first, second) = match self.layout {
-                Layout::Row => ("left", "right"),
-                _ => ("above", "below"),
-            };
-            let answer = if x.name == a.name { first } else { second };
-            let of = if self.layout == Layout::Row {
-                " of"
-            } else {
-                ""
-            };
-            let question = format!("is the {} {first} or {second}{of} the {}?", x.name, y.name);
+            let (question, answer) = either(self.layout, &x.name, &y.name, x.name == a.name);
             ask("relation", None, question, answer);
         }
         // 4. yes or no

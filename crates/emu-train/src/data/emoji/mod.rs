@@ -36,7 +36,7 @@ pub use concepts::{Colour, Concept, ConceptList};
 pub use cutout::{CUTOUT_SIDE, Canvas, Cutout, Placement};
 pub use documents::{SHEET_PAIRS, SHEET_SINGLES};
 pub use holdout::{Holdout, Unseen};
-pub use language::{REQUESTS, TEST_REQUESTS};
+pub use language::{REQUESTS, TEST_REQUESTS, either};
 pub use scenes::{Made, Split};
 pub use sources::{
     DrawingSet, LABELS, Role, SETS, check_sources, fetch_sources, packages, set_by_id,

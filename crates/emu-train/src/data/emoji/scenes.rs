@@ -242,10 +242,10 @@ impl Composer<'_> {
     /// # Errors
     /// If the split has no drawings.
     pub fn drawing(&self, split: Split, index: u64) -> Result<Made, DataError> {
-        let pool = if split == Split::Train {
-            Pool::Train
-        } else {
-            Pool::Val
+        let pool = match split {
+            Split::Train => Pool::Train,
+            Split::T1 => Pool::Style,
+            _ => Pool::Val,
         };
         let all: Vec<(usize, usize)> = self
             .known_in(pool)

@@ -42,7 +42,7 @@ fn catalogue() -> Catalogue {
                     );
                     SourceDrawing {
                         set: set_by_id(set).expect("known"),
-                        cutout: Cutout::from_svg(&svg).expect("renders"),
+                        cutout: Cutout::from_svg(&svg, CUTOUT_SIDE).expect("renders"),
                     }
                 })
                 .collect();
@@ -62,6 +62,8 @@ fn tiny() -> BuildOptions {
     BuildOptions {
         seed: 3,
         size: 32,
+        cutout: CUTOUT_SIDE,
+        tokenizer: true,
         shard: 100,
         train_scenes: 250,
         train_draw: 40,
@@ -71,6 +73,7 @@ fn tiny() -> BuildOptions {
         train_drawings: 30,
         val_scenes: 20,
         val_drawings: 10,
+        t1_drawings: 9,
         t1_scenes: 20,
         t2_scenes: 20,
         t3_scenes: 30,
@@ -384,6 +387,10 @@ fn refuses_what_it_cannot_build() {
         attempt(&catalogue(), &tiny()),
         DataError::Exists(_)
     ));
-    let missing = Catalogue::load(folder.path(), ConceptList::shipped().expect("valid"));
+    let missing = Catalogue::load(
+        folder.path(),
+        ConceptList::shipped().expect("valid"),
+        CUTOUT_SIDE,
+    );
     assert!(matches!(missing, Err(DataError::Package { .. })));
 }

@@ -1,0 +1,102 @@
+//! Sizes of the network.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ConfigError;
+
+/// The network's sizes, channels as they are after any scaling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EfficientNetConfig {
+    /// Channels after the first convolution.
+    pub stem: usize,
+    /// Stages of blocks.
+    pub stages: Vec<EfficientNetStage>,
+    /// Channels of the features.
+    pub features: usize,
+    /// Classes of the classifier that it was trained with, where that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+}
+
+/// Blocks of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EfficientNetStage {
+    /// Blocks.
+    pub repeats: usize,
+    /// Side of the kernels.
+    pub kernel: usize,
+    /// Step of the first block.
+    pub stride: usize,
+    /// Channels inside a block, in multiples of those that come in.
+    pub expand: usize,
+    /// Channels that go out.
+    pub outputs: usize,
+}
+
+/// Largest of any size here.
+const MOST: usize = 1 << 16;
+
+impl EfficientNetConfig {
+    /// EfficientNet-Lite2 for pictures of 260 pixels, with the classifier of ImageNet's 1,000 classes.
+    pub fn lite2() -> Self {
+        let stage = |(repeats, kernel, stride, expand, outputs)| EfficientNetStage {
+            repeats,
+            kernel,
+            stride,
+            expand,
+            outputs,
+        };
+        let stages = [
+            (1, 3, 1, 1, 16),
+            (3, 3, 2, 6, 24),
+            (3, 5, 2, 6, 48),
+            (4, 3, 2, 6, 88),
+            (4, 5, 1, 6, 120),
+            (5, 5, 2, 6, 208),
+            (1, 3, 1, 6, 352),
+        ];
+        Self {
+            stem: 32,
+            stages: stages.map(stage).to_vec(),
+            features: 1280,
+            classes: Some(1000),
+        }
+    }
+
+    /// How many pixels a feature covers along a side.
+    pub fn stride(&self) -> usize {
+        let strides = self.stages.iter().map(|stage| stage.stride);
+        strides.fold(2, usize::saturating_mul)
+    }
+
+    /// Checks what the network relies on.
+    ///
+    /// # Errors
+    /// Names the first number that does not fit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut sizes = vec![("stem", self.stem), ("features", self.features)];
+        sizes.extend(self.classes.map(|n| ("classes", n)));
+        for stage in &self.stages {
+            sizes.extend([
+                ("stages.repeats", stage.repeats),
+                ("stages.kernel", stage.kernel),
+                ("stages.stride", stage.stride),
+                ("stages.expand", stage.expand),
+                ("stages.outputs", stage.outputs),
+            ]);
+        }
+        let wrong =
+            |name, what: String| Err(ConfigError(format!("vision.efficientnet.{name} {what}")));
+        match sizes.iter().find(|(_, n)| *n == 0 || *n > MOST) {
+            Some((name, n)) => return wrong(*name, format!("is {n}, not 1 to {MOST}")),
+            None if self.stages.is_empty() => return wrong("stages", "has no stage".into()),
+            None => {}
+        }
+        match self.stages.iter().find(|stage| stage.kernel % 2 == 0) {
+            Some(stage) => wrong("stages.kernel", format!("is {}, not odd", stage.kernel)),
+            None => Ok(()),
+        }
+    }
+}

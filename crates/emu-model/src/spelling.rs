@@ -1,0 +1,144 @@
+//! What a picture shows, as words of a language model: a fixed number of its token embeddings for each name, one for how
+//! the objects lie and one for the colour behind them.
+//!
+//! One table of names is then all that reading, drawing and the language model share: what an encoder sees, what is asked
+//! for and what a decoder draws from lie in the same space.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use emu_kernels::QEmbedding;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ConfigError;
+
+/// How a picture is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpellingConfig {
+    /// Objects that have a place.
+    pub objects: usize,
+    /// Tokens of each name; of a longer name the first ones and the last.
+    pub tokens: usize,
+}
+
+/// What a picture shows, in tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spelled {
+    /// Of each object's name, in reading order.
+    pub names: Vec<Vec<u32>>,
+    /// How several objects lie.
+    pub layout: Option<u32>,
+    /// What is behind them.
+    pub colour: Option<u32>,
+}
+
+/// Most of either number: more than any picture here needs.
+const MOST: usize = 64;
+
+impl SpellingConfig {
+    /// Embeddings of a picture.
+    pub fn slots(&self) -> usize {
+        self.objects * self.tokens + 2
+    }
+
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// Names the one that does not fit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let sizes = [("objects", self.objects), ("tokens", self.tokens)];
+        match sizes.iter().find(|(_, n)| *n == 0 || *n > MOST) {
+            Some((name, n)) => Err(ConfigError(format!(
+                "spelling.{name} is {n}, not 1 to {MOST}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The token of each slot; none where a name is shorter or nothing is there.
+    pub fn fill(&self, picture: &Spelled) -> Vec<Option<u32>> {
+        let mut slots = Vec::with_capacity(self.slots());
+        for object in 0..self.objects {
+            let name = picture.names.get(object).map_or(&[][..], Vec::as_slice);
+            slots.extend((0..self.tokens).map(|i| {
+                // The end of a long name tells it from its siblings: "bell pepper", "chili pepper".
+                let last = i + 1 == self.tokens && name.len() > self.tokens;
+                if last { name.last() } else { name.get(i) }.copied()
+            }));
+        }
+        slots.extend([picture.layout, picture.colour]);
+        slots
+    }
+
+    /// The embeddings of pictures; zeros where a slot has no token.
+    ///
+    /// # Shapes
+    /// - `table`: `[vocabulary, D]`
+    /// - returns `[B, slots, D]`
+    pub fn embed(&self, table: &QEmbedding, pictures: &[Spelled], device: &Device) -> Tensor<3> {
+        let slots: Vec<Option<u32>> = pictures.iter().flat_map(|p| self.fill(p)).collect();
+        let (b, n) = (pictures.len(), self.slots());
+        let ids = slots.iter().map(|slot| slot.unwrap_or(0) as i32).collect();
+        let ids: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [b, n]), device);
+        let there = slots.iter().map(|slot| f32::from(u8::from(slot.is_some())));
+        let there = TensorData::new(there.collect::<Vec<f32>>(), [b, n, 1]);
+        table.forward(ids) * Tensor::from_data(there, device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Param;
+
+    use super::*;
+
+    const TWO: SpellingConfig = SpellingConfig {
+        objects: 2,
+        tokens: 2,
+    };
+
+    #[test]
+    fn names_are_padded_and_long_ones_keep_their_end() {
+        let picture = Spelled {
+            names: vec![vec![7], vec![1, 2, 3]],
+            layout: Some(9),
+            colour: None,
+        };
+        let expected = [Some(7), None, Some(1), Some(3), Some(9), None];
+        assert_eq!(TWO.fill(&picture), expected);
+        assert_eq!(TWO.fill(&Spelled::default()), [None; 6]);
+        // More objects than there are places for.
+        let crowd = Spelled {
+            names: vec![vec![1], vec![2], vec![3]],
+            ..Spelled::default()
+        };
+        let expected = [Some(1), None, Some(2), None, None, None];
+        assert_eq!(TWO.fill(&crowd), expected);
+    }
+
+    #[test]
+    fn embeddings_are_the_tables_rows() {
+        let device = Device::flex();
+        let rows: Vec<f32> = (0..8).map(|v| v as f32 + 1.0).collect();
+        let table = QEmbedding {
+            weight: Param::from_data(TensorData::new(rows, [4, 2]), &device),
+        };
+        let picture = Spelled {
+            names: vec![vec![3], vec![0, 1]],
+            layout: None,
+            colour: Some(2),
+        };
+        let y = TWO.embed(&table, &[picture], &device);
+        assert_eq!(y.dims(), [1, 6, 2]);
+        let values: Vec<f32> = y.into_data().iter::<f32>().collect();
+        let expected = [7.0, 8.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0];
+        assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_named() {
+        assert!(TWO.validate().is_ok());
+        let none = SpellingConfig { tokens: 0, ..TWO };
+        let error = none.validate().expect_err("nothing to spell with");
+        assert!(error.to_string().contains("spelling.tokens is 0"));
+    }
+}

@@ -1,0 +1,517 @@
+//! A picture decoder that learns from the words of a language model: the UNet denoises latents under the spelled names,
+//! layout and colour of pictures ([`emu_model::spelling`]). No encoder and no pass through the language model is needed; what
+//! later puts a request into that space is trained apart.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::random::{Philox, Stream};
+use emu_model::TextModel;
+use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
+use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
+use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::spelling::{Spelled, SpellingConfig};
+use emu_pack::convert::GgufFile;
+use serde::Deserialize;
+
+use super::corpus::{Corpus, Visited, image_tensor, open_set, pixels};
+use super::decoder::{denoising_loss, floats, moments};
+use super::read_sizes;
+use super::sheet::contact_sheet;
+use super::vae::PLAIN;
+use crate::data::record::{Layout, Object, Record};
+use crate::data::{Sample, ShardDataset};
+use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+
+/// The stage's own settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// GGUF file of the language model whose words are spelled.
+    lm: PathBuf,
+    /// JSON file of the decoder's sizes.
+    sizes: PathBuf,
+    /// How pictures are spelled.
+    spelling: SpellingConfig,
+    /// Largest standard deviation of the noise on the conditions, in units of theirs: what regresses them errs too.
+    #[serde(default)]
+    noise: f64,
+    /// Share of the pictures that are denoised without a condition.
+    #[serde(default = "tenth")]
+    condition_drop: f64,
+    /// Pictures that the normalisation of latents is measured on.
+    #[serde(default = "many")]
+    measure: usize,
+    /// Folder of requests to draw samples of.
+    #[serde(default)]
+    requests: Option<PathBuf>,
+    /// Samples drawn.
+    #[serde(default = "some")]
+    samples: usize,
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+fn many() -> usize {
+    512
+}
+fn some() -> usize {
+    24
+}
+
+struct Batch {
+    pictures: Vec<f32>,
+    conditions: Vec<f32>,
+    visited: Visited,
+}
+
+/// The stage.
+pub struct BrushStage {
+    options: Options,
+    config: DecoderConfig,
+    schedule: NoiseSchedule,
+    spelling: Arc<Speller>,
+    corpus: Arc<Corpus>,
+    batches: Prefetch<Batch>,
+    requests: Option<ShardDataset>,
+    device: Device,
+}
+
+/// Embeddings of everything that the data name, in units of their own spread.
+struct Speller {
+    config: SpellingConfig,
+    /// Tokens of each word.
+    words: BTreeMap<String, Vec<u32>>,
+    /// Normalised row of each token.
+    rows: BTreeMap<u32, Vec<f32>>,
+    /// What stands in an empty slot.
+    empty: Vec<f32>,
+    normalisation: Normalisation,
+}
+
+/// How several objects lie, as one word.
+fn layout_word(layout: Layout) -> Option<&'static str> {
+    match layout {
+        Layout::Single => None,
+        Layout::Row => Some("left"),
+        Layout::Column => Some("above"),
+    }
+}
+
+/// What a sample's last picture shows, where the data say it.
+fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
+    match sample.record().ok()? {
+        Record::Document(document) => {
+            Some((document.objects, document.layout?, document.background?))
+        }
+        Record::Scene(scene) => Some((scene.objects, scene.layout, scene.background)),
+        Record::Drawing(_) | Record::Pair(_) => None,
+    }
+}
+
+impl Speller {
+    /// For the names in these samples' records, in the words of `lm`.
+    fn new(
+        config: SpellingConfig,
+        lm: &Path,
+        names: impl IntoIterator<Item = String>,
+    ) -> Result<Self, TrainError> {
+        config
+            .validate()
+            .map_err(|e| TrainError::config("options.spelling", e.to_string()))?;
+        let wrong = |e: &dyn std::fmt::Display| TrainError::config("options.lm", e.to_string());
+        let device = Device::flex();
+        let file = GgufFile::open(lm)?;
+        let model = TextModel::from_gguf(file.metadata(), &file, &device).map_err(|e| wrong(&e))?;
+        let mut words = BTreeMap::new();
+        for name in names {
+            // As a word within a sentence.
+            let tokens = model
+                .tokenizer
+                .encode(&format!(" {name}"))
+                .map_err(|e| wrong(&e))?;
+            words.insert(name, tokens);
+        }
+        let mut tokens: Vec<u32> = words.values().flatten().copied().collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        let all = SpellingConfig {
+            objects: 1,
+            tokens: 1,
+        };
+        let alone: Vec<Spelled> = tokens
+            .iter()
+            .map(|&token| Spelled {
+                names: vec![vec![token]],
+                ..Spelled::default()
+            })
+            .collect();
+        // The first slot of each is the token's row.
+        let rows = all.embed(&model.lm.embed_tokens, &alone, &device);
+        let rows = floats(rows.narrow(1, 0, 1))?;
+        let width = model.config.lm.width;
+        let (mean, std) = moments(&rows, width);
+        let normal = |row: &[f32]| -> Vec<f32> {
+            let values = row.iter().zip(&mean).zip(&std);
+            values.map(|((v, m), s)| (v - m) / s).collect()
+        };
+        let rows = tokens.iter().zip(rows.chunks_exact(width));
+        Ok(Self {
+            config,
+            words,
+            rows: rows.map(|(&token, row)| (token, normal(row))).collect(),
+            empty: normal(&vec![0.0; width]),
+            normalisation: Normalisation { mean, std },
+        })
+    }
+
+    fn width(&self) -> usize {
+        self.empty.len()
+    }
+
+    /// The normalised embeddings of a picture, slot after slot.
+    fn spell(&self, objects: &[Object], layout: Layout, colour: &str) -> Vec<f32> {
+        let of = |word: &str| self.words.get(word).cloned().unwrap_or_default();
+        let picture = Spelled {
+            names: objects.iter().map(|object| of(&object.name)).collect(),
+            layout: layout_word(layout).and_then(|word| of(word).first().copied()),
+            colour: of(colour).first().copied(),
+        };
+        let slots = self.config.fill(&picture).into_iter();
+        slots
+            .flat_map(|slot| {
+                let row = slot.and_then(|token| self.rows.get(&token));
+                row.unwrap_or(&self.empty).iter().copied()
+            })
+            .collect()
+    }
+
+    /// The normalised embeddings of nothing.
+    fn nothing(&self) -> Vec<f32> {
+        self.empty.repeat(self.config.slots())
+    }
+}
+
+impl BrushStage {
+    /// Opens the data and reads the table of the language model.
+    ///
+    /// # Errors
+    /// Where the configuration, the data or the model cannot be used.
+    pub fn new(train: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
+        let options: Options = train.options()?;
+        let config: DecoderConfig = read_sizes(&options.sizes)?;
+        let schedule = config
+            .scheduler
+            .noise_schedule()
+            .map_err(|e| TrainError::other("config", e))?;
+        let names = names(train)?;
+        let spelling = Arc::new(Speller::new(options.spelling, &options.lm, names)?);
+        let has = (spelling.config.slots(), spelling.width());
+        if has != (config.tokens, config.unet.context_width) {
+            let reason = format!(
+                "the decoder wants {} embeddings of width {}, the spelling gives {} of width {}",
+                config.tokens, config.unet.context_width, has.0, has.1
+            );
+            return Err(TrainError::config("options.sizes", reason));
+        }
+        let corpus = Corpus::open(train)?;
+        let batches = {
+            let (corpus, spelling) = (corpus.clone(), spelling.clone());
+            let (batch, seed, size) = (train.batch, train.seed, config.image_size);
+            let (noise, drop) = (options.noise, options.condition_drop);
+            Prefetch::new(4, move |index| {
+                let mut random = Philox::new(seed, Stream::Data, index);
+                let prepare =
+                    |sample: &Sample| prepare(sample, &spelling, size, noise, drop, &mut random);
+                let (prepared, visited) = corpus.batch(index, batch, prepare)?;
+                let (pictures, conditions): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
+                Ok(Batch {
+                    pictures: pictures.concat(),
+                    conditions: conditions.concat(),
+                    visited,
+                })
+            })
+        };
+        let requests = match &options.requests {
+            Some(path) => Some(open_set(path, Some("draw"))?),
+            None => None,
+        };
+        Ok(Self {
+            options,
+            config,
+            schedule,
+            spelling,
+            corpus,
+            batches,
+            requests,
+            device: device.clone(),
+        })
+    }
+
+    /// Sizes of the model that is trained, as measured by [`BrushStage::measure`].
+    pub fn model_config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// How pictures are spelled.
+    pub fn spelling(&self) -> SpellingConfig {
+        self.spelling.config
+    }
+
+    /// Measures latents, so that the UNet sees them with variance 1, and sets what stands for no condition.
+    ///
+    /// # Errors
+    /// Where the data cannot be read.
+    pub fn measure(&mut self, decoder: Decoder) -> Result<Decoder, TrainError> {
+        let size = self.config.image_size;
+        let mut latents = vec![];
+        for chunk in 0..self.options.measure.div_ceil(16) as u64 {
+            let pictures = self
+                .corpus
+                .peek(chunk, 16, |sample| picture(sample, size))?;
+            let pictures = image_tensor(pictures.concat(), size, &self.device);
+            latents.extend(floats(decoder.vae.encode(pictures).mean)?);
+        }
+        let (_, std) = moments(&latents, 1);
+        self.config.normalisation = Some(self.spelling.normalisation.clone());
+        self.config.vae.scaling_factor = f64::from(1.0 / std[0]);
+        self.config
+            .validate()
+            .map_err(|e| TrainError::other("config", e))?;
+        // Before normalisation nothing is zeros.
+        let shape = [1, self.config.tokens, self.config.unet.context_width];
+        let id = decoder.null_prompt.id;
+        Ok(Decoder {
+            null_prompt: Param::initialized(id, Tensor::zeros(shape, &self.device)),
+            ..decoder
+        })
+    }
+
+    fn conditions(&self, values: Vec<f32>, device: &Device) -> Tensor<3> {
+        let (slots, width) = (self.config.tokens, self.config.unet.context_width);
+        let rows = values.len() / (slots * width);
+        Tensor::from_data(TensorData::new(values, [rows, slots, width]), device)
+    }
+}
+
+/// Everything that the data of a run may name: objects, colours and layouts, of the `concepts.json` beside the splits.
+fn names(train: &TrainConfig) -> Result<Vec<String>, TrainError> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    #[derive(Deserialize)]
+    struct Concepts {
+        concepts: Vec<Named>,
+        colours: Vec<Named>,
+    }
+    let mut names: Vec<String> = ["left", "above"].map(String::from).to_vec();
+    for data in &train.data {
+        let path = data.path.with_file_name("concepts.json");
+        let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
+        let found: Concepts = serde_json::from_str(&text)
+            .map_err(|e| TrainError::config("data", format!("{}: {e}", path.display())))?;
+        let found = found.concepts.into_iter().chain(found.colours);
+        names.extend(found.map(|named| named.name));
+    }
+    Ok(names)
+}
+
+/// The last picture of a sample.
+fn picture(sample: &Sample, size: usize) -> Result<Vec<f32>, TrainError> {
+    let picture = sample
+        .images
+        .last()
+        .ok_or_else(|| sample.refuse("it has no picture"))?;
+    Ok(pixels(picture, size, &PLAIN).map_err(|e| sample.refuse(e))?)
+}
+
+/// A picture and its condition: with noise, or none at all.
+fn prepare(
+    sample: &Sample,
+    spelling: &Speller,
+    size: usize,
+    noise: f64,
+    drop: f64,
+    random: &mut Philox,
+) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
+    let picture = picture(sample, size)?;
+    let (objects, layout, colour) = shown(sample)
+        .ok_or_else(|| sample.refuse("it does not say what its last picture shows"))?;
+    if f64::from(random.uniform()) < drop {
+        return Ok((picture, spelling.nothing()));
+    }
+    let mut condition = spelling.spell(&objects, layout, &colour);
+    let std = random.uniform() * noise as f32;
+    let normals = random.normals(condition.len());
+    condition
+        .iter_mut()
+        .zip(normals)
+        .for_each(|(v, n)| *v += n * std);
+    Ok((picture, condition))
+}
+
+impl Stage for BrushStage {
+    type Model = Decoder;
+
+    fn name(&self) -> &str {
+        "brush"
+    }
+
+    fn loss(&mut self, model: &Decoder, context: &StepContext) -> Result<StepLoss, TrainError> {
+        let batch = self.batches.get(context.batch_index())?;
+        let count = batch.visited.keys.len();
+        let pictures = image_tensor(batch.pictures, self.config.image_size, &context.device);
+        let conditions = self.conditions(batch.conditions, &context.device);
+        let mut random = context.random(Stream::Training);
+        let loss = denoising_loss(
+            model,
+            &self.config,
+            &self.schedule,
+            pictures,
+            conditions,
+            &mut random,
+            context,
+        );
+        Ok(StepLoss::new(loss, count).with_visited(batch.visited))
+    }
+
+    fn sample(&mut self, model: &Decoder, _step: u64, dir: &Path) -> Result<(), TrainError> {
+        let Some(requests) = &self.requests else {
+            return Ok(());
+        };
+        // Normalised already.
+        let mut bare = self.config.clone();
+        bare.normalisation = None;
+        let mut pictures = vec![];
+        for i in 0..requests.len().min(self.options.samples) {
+            let sample = requests.get(i).map_err(|e| TrainError::other("data", e))?;
+            let Some((objects, layout, colour)) = shown(&sample) else {
+                continue;
+            };
+            let condition = self.spelling.spell(&objects, layout, &colour);
+            let condition = self.conditions(condition, &self.device);
+            let negative = self.conditions(self.spelling.nothing(), &self.device);
+            let options = DrawOptions::new(&self.config, i as u64);
+            let drawing = Denoise::new(model, &bare, condition, Some(negative), &options)
+                .map_err(|e| TrainError::other(e.code(), e))?;
+            let made = burn::tensor::read_sync(drawing.run())
+                .map_err(|e| TrainError::other(e.code(), e))?;
+            pictures.extend(made);
+        }
+        contact_sheet(&pictures, 8, &dir.join("drawings.png"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Picture;
+    use crate::data::record::Place;
+
+    /// Two words of two tokens and one of one, in two dimensions.
+    fn speller() -> Speller {
+        let words = [
+            ("dog", vec![1]),
+            ("ice cream", vec![2, 3]),
+            ("red", vec![4]),
+            ("left", vec![5]),
+        ];
+        Speller {
+            config: SpellingConfig {
+                objects: 2,
+                tokens: 2,
+            },
+            words: words
+                .map(|(word, tokens)| (word.to_string(), tokens))
+                .into(),
+            rows: (1..=5u8)
+                .map(|i| (u32::from(i), vec![f32::from(i); 2]))
+                .collect(),
+            empty: vec![-1.0; 2],
+            normalisation: Normalisation {
+                mean: vec![0.0; 2],
+                std: vec![1.0; 2],
+            },
+        }
+    }
+
+    fn sample(record: serde_json::Value) -> Sample {
+        Sample {
+            key: "0".into(),
+            shard: Path::new("a.tar").into(),
+            json: record,
+            images: vec![Picture {
+                width: 4,
+                height: 4,
+                rgb: vec![0; 48],
+            }],
+            numbers: vec![0],
+        }
+    }
+
+    fn object(name: &str) -> serde_json::Value {
+        let object = Object {
+            name: name.into(),
+            hexcode: String::new(),
+            set: String::new(),
+            place: Place::Left,
+            cx: 0.5,
+            cy: 0.5,
+            size: 0.5,
+        };
+        serde_json::to_value(object).unwrap()
+    }
+
+    fn draw() -> Sample {
+        sample(serde_json::json!({
+            "kind": "document", "split": "train", "task": "draw", "parts": [], "layout": "row", "background": "red",
+            "objects": [object("dog"), object("ice cream")],
+        }))
+    }
+
+    #[test]
+    fn conditions_are_the_spelled_record() {
+        let mut random = Philox::new(1, Stream::Data, 0);
+        let (picture, condition) =
+            prepare(&draw(), &speller(), 4, 0.0, 0.0, &mut random).expect("usable");
+        assert_eq!(picture.len(), 48);
+        let slots: Vec<f32> = condition.chunks_exact(2).map(|row| row[0]).collect();
+        // dog, nothing, ice, cream, left, red
+        assert_eq!(slots, [1.0, -1.0, 2.0, 3.0, 5.0, 4.0]);
+    }
+
+    #[test]
+    fn conditions_get_noise_or_are_dropped() {
+        let mut random = Philox::new(1, Stream::Data, 0);
+        let plain = prepare(&draw(), &speller(), 4, 0.0, 0.0, &mut random)
+            .unwrap()
+            .1;
+        let noisy = prepare(&draw(), &speller(), 4, 0.5, 0.0, &mut random)
+            .unwrap()
+            .1;
+        let off = plain.iter().zip(&noisy).map(|(a, b)| (a - b).abs());
+        let largest = off.fold(0.0, f32::max);
+        assert!(largest > 0.0 && largest < 3.0, "{largest}");
+        let nothing = prepare(&draw(), &speller(), 4, 0.5, 1.0, &mut random)
+            .unwrap()
+            .1;
+        assert_eq!(nothing, vec![-1.0; 12]);
+    }
+
+    #[test]
+    fn samples_that_show_nothing_known_are_refused() {
+        let mut random = Philox::new(1, Stream::Data, 0);
+        let caption = sample(serde_json::json!({"kind": "pair", "caption": "a dog"}));
+        let refused = prepare(&caption, &speller(), 4, 0.0, 0.0, &mut random);
+        let message = refused.expect_err("no objects").to_string();
+        assert!(message.contains("what its last picture shows"), "{message}");
+        let mut bare = draw();
+        bare.images.clear();
+        assert!(prepare(&bare, &speller(), 4, 0.0, 0.0, &mut random).is_err());
+    }
+}

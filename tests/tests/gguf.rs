@@ -28,14 +28,15 @@ fn probabilities(model: &TextModel, prompt: &[i32]) -> [Vec<f32>; 2] {
         let [_, steps, _] = hidden.dims();
         let logits = lm.logits(hidden.narrow(1, steps - 1, 1));
         let values = read_sync(activation::softmax(logits, 2).into_data_async());
-        values.expect("numbers").to_vec().expect("f32")
+        values.expect("numbers").try_to_vec().expect("f32")
     };
     let positions = vec![(0..steps).collect()];
     let whole = last(lm.forward(lm.embed(ids.clone()), &positions, &Visibility::All));
     let mut cache = lm.cache(1, steps);
-    let mut hidden = lm.step_tokens(ids.clone().narrow(1, 0, 5), &mut cache);
+    let mut step = |ids| lm.step_tokens(ids, &mut cache).expect("room in the cache");
+    let mut hidden = step(ids.clone().narrow(1, 0, 5));
     for at in 5..steps {
-        hidden = lm.step_tokens(ids.clone().narrow(1, at, 1), &mut cache);
+        hidden = step(ids.clone().narrow(1, at, 1));
     }
     [whole, last(hidden)]
 }

@@ -10,7 +10,7 @@ use std::{
 
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::pickle::{LEGACY, PickledTensor, read_pickle};
+use super::pickle::{PickledTensor, read_pickle};
 use crate::{
     FileKind, PackError, TensorData, TensorInfo, TensorSource,
     safetensors::ReadSeek,

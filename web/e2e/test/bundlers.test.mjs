@@ -57,8 +57,9 @@ async function visit(stage, t, site, prepare = () => {}) {
   return { result: await tab.evaluate(() => globalThis.done), log: server.log };
 }
 
+/** As `webpack --mode MODE` in that folder, without a configuration. */
 async function bundle(home, mode) {
-  const stats = await new Promise((resolve, reject) => webpack({ mode, context: home }, (error, stats) => (error ? reject(error) : resolve(stats))));
+  const stats = await new Promise((resolve, reject) => webpack({ mode, context: home, output: { path: join(home, "dist") } }, (error, stats) => (error ? reject(error) : resolve(stats))));
   assert.ok(!stats.hasErrors(), stats.toString("errors-only"));
   return join(home, "dist");
 }

@@ -37,18 +37,22 @@ export async function toWirePicture(source: ImageSource): Promise<WirePicture> {
   }
 }
 
-/**
- * A bitmap as the engine's own decoders would make it: upright, without management of colours. `size` is for drawings that have none.
- */
-async function bitmapOf(source: ImageBitmapSource, size?: ImageBitmapOptions): Promise<ImageBitmap> {
+/** A bitmap as the engine's own decoders would make it: upright, without management of colours. `size` is for drawings that have none. */
+async function bitmapOf(source: ImageBitmapSource, size?: [number, number]): Promise<ImageBitmap> {
+  if (size) {
+    // Chromium makes an empty one where it is told the size.
+    const canvas = new OffscreenCanvas(...size);
+    canvas.getContext("2d")!.drawImage(source as HTMLImageElement, 0, 0, ...size);
+    return createImageBitmap(canvas);
+  }
   try {
-    return await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none", ...size });
+    return await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch (error) {
     // Older browsers turn by default, and know no name for it.
     if (error instanceof TypeError) return createImageBitmap(source);
-    const { naturalWidth: resizeWidth, naturalHeight: resizeHeight } = source as Partial<HTMLImageElement>;
-    if (size || !resizeWidth) throw error;
-    return bitmapOf(source, { resizeWidth, resizeHeight });
+    const { naturalWidth, naturalHeight } = source as HTMLImageElement;
+    if (naturalWidth) return bitmapOf(source, [naturalWidth, naturalHeight]);
+    throw error;
   }
 }
 
@@ -87,13 +91,13 @@ export async function drawInPage(bytes: Uint8Array): Promise<ImageBitmap | null>
 const UNSIZED = 512;
 
 /** The size of a drawing without one, from the tag that opens it. */
-function sizeOf(svg: string): ImageBitmapOptions | undefined {
+function sizeOf(svg: string): [number, number] | undefined {
   if (/\swidth\s*=\s*["']\s*[\d.]+\s*(?:[a-z]|["'])/i.test(svg)) return undefined;
   const box = /\sviewBox\s*=\s*["']\s*(?:[-+\d.e]+[\s,]+){2}([\d.e]+)[\s,]+([\d.e]+)/i.exec(svg);
   const [width, height] = box ? [Number(box[1]), Number(box[2])] : [1, 1];
   const scale = UNSIZED / Math.max(width, height);
   const side = (length: number) => Math.max(1, Math.round(length * scale));
-  return { resizeWidth: side(width), resizeHeight: side(height) };
+  return [side(width), side(height)];
 }
 
 function address(given: string | URL): string {

@@ -103,15 +103,16 @@ test("pictures of other origins are refused by name, before they are to be sent"
 test("a drawing without a size, and a browser that knows no option for turning", async (t) => {
   const asked = [];
   browser(t, async (source, how) => {
-    asked.push(how);
+    asked.push(source);
     if (source.old && how) throw new TypeError("from-image is no ImageOrientation");
-    if (source.naturalWidth && !how.resizeWidth) throw new DOMException("no size", "InvalidStateError");
+    if (source.naturalWidth) throw new DOMException("no size", "InvalidStateError");
     return { close: () => {} };
   });
-  await toWirePicture({ naturalWidth: 300, naturalHeight: 150 });
-  assert.deepEqual([asked.length, asked[1].resizeWidth, asked[1].resizeHeight], [2, 300, 150]);
-  await toWirePicture({ old: true });
-  assert.equal(asked.at(-1), undefined);
+  await toWirePicture({ naturalWidth: 300, naturalHeight: 150, of: "a drawing" });
+  assert.deepEqual(asked[1].drawn, [300, 150, "a drawing"]);
+  const old = { old: true };
+  await toWirePicture(old);
+  assert.deepEqual(asked.slice(2), [old, old]);
 });
 
 test("what the engine does not know goes through the worker's decoder, then the page's, over white", async (t) => {

@@ -126,11 +126,12 @@ fn rope_divisors<S: TensorSource + ?Sized>(
         None => vec![1.0; half],
         Some(_) => source.read(keys::ROPE_FACTORS)?.to_f32()?,
     };
-    let sound = |factor: &f32| factor.is_finite() && *factor > 0.0;
+    // As llama.cpp, which takes any number here: only what no division gives a number for is refused.
+    let sound = |factor: &f32| factor.is_finite() && *factor != 0.0;
     if factors.len() != half || !factors.iter().all(sound) {
         return Err(TextError::Metadata {
             key: keys::ROPE_FACTORS.into(),
-            reason: format!("is not {half} positive numbers"),
+            reason: format!("is not {half} numbers other than zero"),
         });
     }
     let divisors = factors.into_iter().map(f64::from);

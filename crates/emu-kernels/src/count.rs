@@ -35,7 +35,7 @@ pub fn reads() -> (u64, u64) {
 /// What goes to a GPU's queue at once.
 ///
 /// Neither the runtime nor wgpu says how often it submits. So it is counted by what makes the runtime submit: launches come in
-/// batches of [`crate::device::LAUNCHES`], which end early where something has to come behind them. `tests/submits.rs` compares
+/// batches of [`crate::device::LAUNCHES`], which end early where a recording or something else has to come behind them. `tests/submits.rs` compares
 /// this with the numbers that wgpu gives.
 #[derive(Debug)]
 struct Batch {
@@ -129,7 +129,11 @@ impl Counting {
 /// recorded; launches were not, since none was made.
 pub(crate) fn replayed(cost: &Cost, fresh: bool) {
     REPLAYED.fetch_add(cost.launches, Ordering::Relaxed);
-    batch(|batch| batch.launched(cost.launches));
+    batch(|batch| {
+        // What waits is submitted before a recording runs.
+        batch.flushed();
+        batch.launched(cost.launches);
+    });
     if !fresh {
         WEIGHT_BYTES.fetch_add(cost.weight_bytes, Ordering::Relaxed);
     }

@@ -164,6 +164,7 @@ impl Capture for Device {
     type Graph = <Dispatch as BackendTypes>::GraphPrimitive;
 
     fn prepare(&self) -> Result<(), ExecutionError> {
+        count::flushed();
         Dispatch::graph_prepare(self.as_dispatch())
     }
 

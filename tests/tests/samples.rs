@@ -164,7 +164,7 @@ fn bad_samples_are_left_out_counted_and_listed() {
         ("no-text", "neither a json nor a txt"),
         ("two", "two.png and two.jpg"),
         ("a", "a.b.png has more than one dot"),
-        ("cut", "cut.png: This PNG picture"),
+        ("cut", "This PNG picture is cut short"),
         ("empty", "empty.png: the file is empty"),
         ("lfs", "lfs.png: "),
         ("latin", "latin.txt: the text is not UTF-8"),

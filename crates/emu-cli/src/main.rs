@@ -22,6 +22,7 @@ mod runtime;
 mod signals;
 mod train;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -34,11 +35,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     environment::prepare(arguments.threads);
     fault::told_in_a_line();
+    // Drivers that are missing or fail are told in one sentence, not by what their loader thinks of it.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu_hal::gles=off"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu_hal=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

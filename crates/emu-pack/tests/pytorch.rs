@@ -548,7 +548,7 @@ fn archives_that_cannot_be_read() {
         "bad-archive"
     );
     assert_eq!(code(open(archive(&[good[0]]))), "bad-archive");
-    assert_eq!(code(open(vec![])), "bad-archive");
+    assert_eq!(code(open(vec![])), "wrong-file");
     assert_eq!(code(open(b"PK\x03\x04 and so on".to_vec())), "bad-archive");
     let legacy = [
         0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.',
@@ -652,7 +652,7 @@ fn folders_of_diffusers_and_transformers() {
     assert_eq!(ModelFolder::open(path).unwrap().tensors().len(), 92);
     assert_eq!(open_weights(&index).unwrap().tensors().len(), 92);
     std::fs::write(path.join("pytorch_model.bin"), [0x80, 2, 0x8a, 10]).unwrap();
-    assert_eq!(code(ModelFolder::open(path)), "bad-archive");
+    assert_eq!(code(ModelFolder::open(path)), "wrong-file");
     std::fs::write(path.join("pytorch_model.bin"), "").unwrap();
     assert_eq!(code(ModelFolder::open(path)), "no-weights");
     std::fs::copy(

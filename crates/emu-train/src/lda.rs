@@ -226,7 +226,8 @@ mod tests {
                 .filter(|(row, class)| lda.is_among(row, **class, n))
                 .count()
         };
-        assert!(among(1) > 290, "{} of 320", among(1));
+        // Half of the way to a neighbour is about 1.7 standard deviations, with one neighbour on each side: 0.91 at best.
+        assert!(among(1) > 265, "{} of 320", among(1));
         assert!(among(2) >= among(1) && among(8) == 320);
         assert!(!lda.is_among(&rows[..5], 8, 8), "there is no such class");
     }

@@ -30,7 +30,7 @@ fn repacked(policy: &str, folder: &std::path::Path) -> PathBuf {
     let from = PackReader::open(mini()).expect("the shipped pack");
     let options = WriteOptions {
         policy: Policy::from_argument(policy).expect("a policy"),
-        max_shard_bytes: 300_000,
+        max_shard_bytes: 100_000,
         ..Default::default()
     };
     let out = folder.join(policy);

@@ -232,9 +232,9 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<bool>> {
 /// The last count of frames in a report of progress.
 fn frames_of(progress: &[u8]) -> usize {
     let text = String::from_utf8_lossy(progress);
-    let counts = text.lines().filter_map(|line| line.strip_prefix("frame="));
+    let mut counts = text.lines().filter_map(|line| line.strip_prefix("frame="));
     counts
-        .last()
+        .next_back()
         .and_then(|n| n.trim().parse().ok())
         .unwrap_or(0)
 }

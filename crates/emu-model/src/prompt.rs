@@ -500,4 +500,22 @@ mod tests {
             assert!(message.contains(mark), "{message}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// Any text can be written on the command line: with a backslash before each mark.
+        #[test]
+        fn any_text_can_be_written(text in r"(a|\\|<|>|<image>|<video>|\[<IMG_PLH>\]|\PC){0,12}") {
+            let escaped = Mark::SPELLINGS.iter().fold(text.clone(), |text, (spelling, _)| {
+                text.replace(spelling, &format!("{ESCAPE}{spelling}"))
+            });
+            let marked = Marked::new(&escaped, vec![], vec![]).expect("no marks");
+            let said = marked.said.spans().iter().map(|span| match span {
+                Span::Plain(text) => text.as_str(),
+                Span::Template(_) | Span::Picture => "not words",
+            });
+            proptest::prop_assert_eq!(said.collect::<String>(), text);
+        }
+    }
 }

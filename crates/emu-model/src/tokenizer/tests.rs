@@ -446,7 +446,7 @@ fn what_people_write_is_never_a_control_token() {
                 },
             );
             assert_eq!(tokenizer.decode(&ids, true).unwrap(), text, "{kind}");
-            assert_eq!(streamed(&tokenizer, &ids), text, "{kind}");
+            assert_eq!(streamed(tokenizer, &ids), text, "{kind}");
         }
         // The same spellings are tokens where a template has them.
         let ids = tokenizer.encode_without_bos("[USER]</s>").unwrap();

@@ -104,6 +104,9 @@ pub(super) fn split(name: &str) -> Option<(&str, &str)> {
 #[derive(Debug, Default)]
 pub(super) struct Groups(Vec<Group>);
 
+/// A sample's key, and its members or why it cannot be used.
+pub type Keyed = (String, Result<Members, String>);
+
 impl Groups {
     /// Adds a member to the sample being collected, or starts the next one.
     pub fn push(&mut self, key: &str, member: Member) {
@@ -117,13 +120,7 @@ impl Groups {
     }
 
     /// Each sample by its key, in order; and a file that is ignored because of the dots in its name, with their number.
-    pub fn finish(
-        self,
-        limits: &Limits,
-    ) -> (
-        Vec<(String, Result<Members, String>)>,
-        Option<(String, usize)>,
-    ) {
+    pub fn finish(self, limits: &Limits) -> (Vec<Keyed>, Option<(String, usize)>) {
         let mut times: HashMap<String, usize> = HashMap::new();
         for group in &self.0 {
             *times.entry(group.key.clone()).or_default() += 1;

@@ -370,6 +370,10 @@ impl ShardDataset {
                 );
             }
         }
+        // Cut within the padding of a member, the archive would look as if it ended there.
+        if end.next_multiple_of(BLOCK) > length {
+            return Err(damaged(length, "the file ends within a block".into()));
+        }
         let (samples, ignored) = groups.finish(&self.limits);
         let shard = self.shards.len();
         for (key, outcome) in samples {
@@ -389,6 +393,9 @@ impl ShardDataset {
         Ok(ignored)
     }
 }
+
+/// Bytes of a block of a tar file.
+const BLOCK: u64 = 512;
 
 /// What some editors write before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';

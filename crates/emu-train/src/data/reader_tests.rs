@@ -92,6 +92,16 @@ fn refuses_truncated_shards() {
     ));
     fs::write(&path, &bytes[..512 * 2 + 100]).expect("writable");
     assert!(ShardDataset::open(&path).is_err(), "cut within a header");
+    let text = shard(folder.path(), "t.tar", &[sample("k", &[("txt", b"a dog")])]);
+    let whole = fs::read(&text).expect("written");
+    // Without the two blocks that end an archive all is there; without padding the file was cut.
+    fs::write(&text, &whole[..1024]).expect("writable");
+    assert_eq!(ShardDataset::open(&text).expect("whole").len(), 1);
+    fs::write(&text, &whole[..700]).expect("writable");
+    assert!(
+        matches!(ShardDataset::open(&text), Err(DataError::Shard { .. })),
+        "cut within padding"
+    );
     fs::write(&path, vec![0x41; 2048]).expect("writable");
     assert!(
         matches!(ShardDataset::open(&path), Err(DataError::Shard { .. })),

@@ -95,6 +95,9 @@ pub(super) struct Frame {
     pub streamed: bool,
 }
 
+/// A plane and the factors, horizontal and vertical, that enlarge it to the picture.
+pub type Sampled = (Plane, (usize, usize));
+
 impl Frame {
     /// Reads the frame header.
     pub fn read(body: &[u8], progressive: bool) -> Result<Self, ImageError> {
@@ -231,7 +234,7 @@ impl Frame {
     }
 
     /// The planes, each with the factors that enlarge it to the picture.
-    pub fn take_planes(&mut self) -> Result<Vec<(Plane, (usize, usize))>, ImageError> {
+    pub fn take_planes(&mut self) -> Result<Vec<Sampled>, ImageError> {
         let (streamed, size) = (self.streamed, (self.width as u32, self.height as u32));
         let (h_max, v_max) = (self.h_max, self.v_max);
         let planes = self.components.iter_mut().map(|component| {

@@ -118,6 +118,9 @@ export function admit(
 /** Why a request surely cannot run on the device that was chosen; `null` where it may. Prompts are known to the engine only, which tells the rest. */
 export function refusal(manifest: Manifest, support: Support, task: Task, expected: Expected): string | null {
   const { device, adapter, tasks } = support;
+  const { beams = 1, width = 1, height = 1 } = expected;
+  // The engine names what is out of its range.
+  if (!(beams <= 32 && width <= 4096 && height <= 4096)) return null;
   const { working, binding } = needsOf(manifest.config, task, expected, 1);
   if (device === "webgpu") return bindingObstacle(task, binding, adapter!);
   const plan = tasks.find((plan) => plan.task === task)!;

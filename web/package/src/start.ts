@@ -103,5 +103,5 @@ async function whyNot(script: string): Promise<string> {
     const glue = /["']([^"']*emu_web\.js)["']/.exec(text)?.[1];
     if (glue) why = await wrongWith(new URL(glue, script).href, fetch);
   }
-  return `: ${why ?? "its script is there, so it may be worker-src of the page's policy that forbids it"}`;
+  return `: ${why ?? "its script is there; worker-src of the page's policy may forbid it"}`;
 }

@@ -290,6 +290,8 @@ test("what a request takes beside the weights is looked at before anything is do
   assert.match(refusal(manifest, usual, "caption", search), /200 MiB/);
   assert.equal(refusal(manifest, usual, "caption", { beams: 3, maxNewTokens: 2048 }), null);
   assert.match(refusal(manifest, usual, "draw", {}), /256 MiB/);
+  for (const strange of [{ beams: 33 }, { beams: NaN }, { width: 5000 }, { height: NaN }])
+    assert.equal(refusal(manifest, usual, "draw", strange), null, "the engine names what is out of its range");
   assert.equal(refusal(manifest, usual, "draw", { width: 256, height: 256 }), null);
   const onCpu = at({}, { adapter: null }, "auto");
   assert.match(refusal(manifest, onCpu, "caption", search), /at most 3\.5 GiB/);

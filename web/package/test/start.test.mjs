@@ -79,7 +79,7 @@ test("a worker that does not start is explained, with what to do", async (t) => 
     [{ [script]: 404 }, /started: the server answered 404 for https:\/\/page\.example\/lib\/worker-cpu\.js\. Bundlers/],
     [{ [script]: "<!doctype html><title>An app</title>" }, /worker-cpu\.js gives a web page\. Bundlers .* give the options `worker` and `wasm`\.$/],
     [{ [script]: 'import*as e from"../wasm/cpu/emu_web.js";', [glue]: "<!DOCTYPE html>" }, /wasm\/cpu\/emu_web\.js gives a web page/],
-    [{ [script]: "let x" }, /could not be started: its script is there, so it may be worker-src/],
+    [{ [script]: "let x" }, /could not be started: its script is there; worker-src/],
     [{}, /worker-cpu\.js cannot be fetched/],
   ];
   for (const [given, message] of cases) {

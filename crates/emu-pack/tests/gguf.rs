@@ -430,11 +430,32 @@ fn every_type_of_blocks_has_the_values_of_ggml() {
     assert_eq!(fixtures.len(), 9);
     for (name, kind, pieces, values) in fixtures {
         let file = Gguf::new()
-            .tensor("w", &[256, 2], kind, pieces)
+            .tensor("w", &[256, 2], kind, pieces.clone())
             .open()
             .unwrap();
         let read = file.read("w").unwrap().to_f32().unwrap();
         assert_eq!(bits(&read), bits(&values), "{name}");
+        // Rows that are shorter than a piece.
+        let narrow = Gguf::new()
+            .tensor("w", &[32, 16], kind, pieces.clone())
+            .open()
+            .unwrap();
+        let read = narrow.read("w").unwrap().to_f32().unwrap();
+        assert_eq!(bits(&read), bits(&values), "{name}");
+        let (wide, narrow) = (
+            file.read_packed("w").unwrap(),
+            narrow.read_packed("w").unwrap(),
+        );
+        assert_eq!(
+            wide.unwrap().words.bytes,
+            narrow.unwrap().words.bytes,
+            "{name}"
+        );
+        for dims in [[16, 32], [32, 15]] {
+            let odd = Gguf::new().tensor("w", &dims, kind, pieces.clone()).open();
+            let fits = dims == [32, 15] && name.ends_with(['0', '1', 'L']);
+            assert_eq!(odd.is_ok(), fits, "{name} {dims:?}");
+        }
 
         // In the pack's layout: exactly, but for the rounding of scales to f16, or to a 254th of a block's largest value.
         let packed = file.read_packed("w").unwrap().unwrap();

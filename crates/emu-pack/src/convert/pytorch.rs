@@ -254,10 +254,22 @@ fn small_entry(
     entry: usize,
     limit: u64,
 ) -> Result<Vec<u8>, PackError> {
+    let raw = archive
+        .by_index_raw(entry)
+        .map_err(|e| archive_error(file, "an entry cannot be read", e))?;
+    let name = String::from_utf8_lossy(raw.name_raw()).into_owned();
+    if raw.compression() != CompressionMethod::Stored || raw.encrypted() {
+        return Err(PackError::BadArchive {
+            file: file.into(),
+            reason: format!(
+                "its entry {name} is compressed or encrypted, which PyTorch never does"
+            ),
+        });
+    }
+    drop(raw);
     let mut entry = archive
         .by_index(entry)
         .map_err(|e| archive_error(file, "an entry cannot be read", e))?;
-    let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
     if entry.size() > limit {
         let (size, limit) = (format!("{} bytes", entry.size()), format!("{limit} bytes"));
         return Err(PackError::TooLarge {

@@ -110,9 +110,12 @@ impl Kind {
 
     /// Bytes of a tensor of `elements` in rows of `width`; `None` where rows are no whole blocks, or nothing could
     /// hold so many.
+    ///
+    /// Rows need not be whole pieces of 256: where one goes on into the next row, blocks of 32 still lie within rows.
     pub fn byte_len(self, elements: usize, width: usize) -> Option<usize> {
         let (piece, bytes) = self.piece();
-        match width.is_multiple_of(piece) && (piece == 1 || width > 0) {
+        let rows_fit = piece == 1 || (width > 0 && width.is_multiple_of(BLOCK));
+        match rows_fit && elements.is_multiple_of(piece) {
             true => (elements / piece).checked_mul(bytes),
             false => None,
         }

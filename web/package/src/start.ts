@@ -17,7 +17,9 @@ const WORKERS = {
 };
 
 const LEFT_OUT =
-  "Bundlers that do not follow `new URL(..., import.meta.url)` leave it out: copy the package's dist and wasm, side by side, and give the options `worker` and `wasm`";
+  "Bundlers that ignore `import.meta.url` leave it out: copy the package's dist and wasm side by side and give options `worker` and `wasm`";
+
+const ELSE = ": worker-src of the page's policy may forbid it";
 
 /** How workers are started, from the addresses given or from where the package is. */
 export function workers(given: Addresses | undefined, base: string | undefined): StartWorker {
@@ -36,23 +38,32 @@ export function workers(given: Addresses | undefined, base: string | undefined):
       if (cause instanceof EmuError) throw cause;
       throw new EmuError("worker", `The worker could not be started (${String(cause)}). ${LEFT_OUT}.`, { cause });
     }
-    worker.onmessage = ({ data }) => receive(data);
+    const explain = (sure?: boolean) =>
+      void whyNot(script).then((why) => {
+        if (!why && sure) return;
+        const message = `The worker could not be started${why ?? ELSE}. ${LEFT_OUT}.`;
+        receive({ type: "fatal", error: { code: "worker", message } });
+      });
+    // Firefox tells nothing where a worker's own imports fail.
+    const silent = setTimeout(explain, 5000, true);
+    worker.onmessage = ({ data }) => {
+      clearTimeout(silent);
+      receive(data);
+    };
     // A script that is not there, or an error that the worker could not tell of itself.
     worker.onerror = (event) => {
       event.preventDefault();
       if (event.message) {
         const message = `The worker stopped (${event.message}). Call again: it starts anew from the cache.`;
         receive({ type: "fatal", error: { code: "crashed", message } });
-      } else {
-        void whyNot(script).then((why) => {
-          const message = `The worker could not be started${why}. ${LEFT_OUT}.`;
-          receive({ type: "fatal", error: { code: "worker", message } });
-        });
-      }
+      } else explain();
     };
     return {
       post: (message) => worker.postMessage(message),
-      terminate: () => worker.terminate(),
+      terminate: () => {
+        clearTimeout(silent);
+        worker.terminate();
+      },
     } satisfies Link;
   };
 }
@@ -82,7 +93,7 @@ export function addressOf(
 /** Where this script is. Not in the form that bundlers look for: they take it for a file. */
 function home(): string {
   const { url } = import.meta;
-  if (!url) throw new EmuError("worker", `The page's bundle is no ES module, so nothing is found beside it. ${LEFT_OUT}.`);
+  if (!url) throw new EmuError("worker", `The page's bundle is no ES module: nothing is beside it. ${LEFT_OUT}.`);
   return url;
 }
 
@@ -95,7 +106,7 @@ function startForeign(script: string): Worker {
 }
 
 /** Looks for what is wrong with the worker's script, or with the one of its module. */
-async function whyNot(script: string): Promise<string> {
+async function whyNot(script: string): Promise<string | undefined> {
   if (!/^https?:/.test(script)) return "";
   let why = await wrongWith(script, fetch);
   if (!why) {
@@ -103,5 +114,5 @@ async function whyNot(script: string): Promise<string> {
     const glue = /["']([^"']*emu_web\.js)["']/.exec(text)?.[1];
     if (glue) why = await wrongWith(new URL(glue, script).href, fetch);
   }
-  return `: ${why ?? "its script is there; worker-src of the page's policy may forbid it"}`;
+  return why ? `: ${why}` : undefined;
 }

@@ -77,9 +77,9 @@ test("a worker that does not start is explained, with what to do", async (t) => 
   const why = () => failed(started, (receive) => workers("/lib/", BASE)("cpu", receive));
   const cases = [
     [{ [script]: 404 }, /started: the server answered 404 for https:\/\/page\.example\/lib\/worker-cpu\.js\. Bundlers/],
-    [{ [script]: "<!doctype html><title>An app</title>" }, /worker-cpu\.js gives a web page\. Bundlers .* give the options `worker` and `wasm`\.$/],
+    [{ [script]: "<!doctype html><title>An app</title>" }, /worker-cpu\.js gives a web page\. Bundlers .* give options `worker` and `wasm`\.$/],
     [{ [script]: 'import*as e from"../wasm/cpu/emu_web.js";', [glue]: "<!DOCTYPE html>" }, /wasm\/cpu\/emu_web\.js gives a web page/],
-    [{ [script]: "let x" }, /could not be started: its script is there; worker-src/],
+    [{ [script]: "let x" }, /could not be started: worker-src/],
     [{}, /worker-cpu\.js cannot be fetched/],
   ];
   for (const [given, message] of cases) {
@@ -93,4 +93,26 @@ test("a worker that does not start is explained, with what to do", async (t) => 
   started.at(-1).onerror({ preventDefault() {}, message: "x is undefined" });
   assert.equal((await told).code, "crashed");
   assert.throws(() => workers("/forbidden/", BASE)("cpu", () => {}), { code: "worker", message: /SecurityError.*Bundlers/ });
+});
+
+test("where a browser tells nothing of a worker that does not start, its files are looked at", async (t) => {
+  const script = "https://page.example/lib/worker-cpu.js";
+  const glue = "https://page.example/wasm/cpu/emu_web.js";
+  const answers = { [script]: 'import*as e from"../wasm/cpu/emu_web.js";', [glue]: "<!DOCTYPE html>" };
+  const started = page(t, answers);
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const told = new Promise((resolve) => workers("/lib/", BASE)("cpu", ({ error }) => resolve(error)));
+  t.mock.timers.tick(5000);
+  const error = await told;
+  assert.equal(error.code, "worker");
+  assert.match(error.message, /emu_web\.js gives a web page/);
+  // One that spoke, or whose files are right and which only takes its time, is left alone.
+  const heard = [];
+  workers("/lib/", BASE)("cpu", (message) => heard.push(message));
+  started.at(-1).onmessage({ data: "ready" });
+  answers[glue] = "let x";
+  workers("/lib/", BASE)("cpu", (message) => heard.push(message));
+  t.mock.timers.tick(5000);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(heard, ["ready"]);
 });

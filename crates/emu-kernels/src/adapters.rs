@@ -103,7 +103,7 @@ impl Adapter {
             subgroups: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
             f16: features.contains(wgpu::Features::SHADER_F16),
             memory: match kind {
-                kind if kind.shares_memory() => memory_total(),
+                kind if kind.shares_memory() => memory("MemTotal"),
                 _ => vulkan_memory(adapter),
             },
             name: info.name,
@@ -149,14 +149,18 @@ fn api(backend: wgpu::Backend) -> WgpuBackend {
 
 /// The adapters of this machine, in the order of their numbers: the first is `gpu:0`.
 pub fn list() -> Vec<Adapter> {
+    numbered(enumerate().iter().map(Adapter::new).collect())
+}
+
+/// The same as wgpu has them, about which nothing was asked yet.
+pub(crate) fn enumerate() -> Vec<wgpu::Adapter> {
     // Those that compute; asking OpenGL where there is no display prints complaints.
     let backends = wgpu::Backends::PRIMARY;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
-    let adapters = burn::tensor::read_sync(instance.enumerate_adapters(backends));
-    numbered(adapters.iter().map(Adapter::new).collect())
+    burn::tensor::read_sync(instance.enumerate_adapters(backends))
 }
 
 /// Counts adapters of each kind on each API.
@@ -246,7 +250,7 @@ pub fn cpu() -> Cpu {
         name,
         threads: rayon::current_num_threads(),
         features: cpu_features(),
-        memory: memory_total(),
+        memory: memory("MemTotal"),
     }
 }
 
@@ -288,10 +292,12 @@ fn there(features: &[(&'static str, bool)]) -> Vec<&'static str> {
     found.map(|(name, _)| *name).collect()
 }
 
-/// Bytes of main memory, where the system says.
-fn memory_total() -> Option<u64> {
+/// Bytes of main memory, where the system says: all of it (`MemTotal`), or what programs can have (`MemAvailable`).
+pub fn memory(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

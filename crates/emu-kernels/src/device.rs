@@ -202,7 +202,7 @@ mod gpu {
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
         }
-        if wanted.is_none() && adapters::list().is_empty() {
+        if wanted.is_none() && adapters::enumerate().is_empty() {
             return Err(DeviceError::NoAdapter {
                 reason: adapters::NONE.into(),
             });

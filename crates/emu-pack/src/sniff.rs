@@ -51,13 +51,14 @@ pub enum FileKind {
     Unknown,
 }
 
+/// How files of PyTorch before 1.6 begin: a pickled magic number.
+pub(crate) const LEGACY: [u8; 14] = [
+    0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
+];
+
 impl FileKind {
     /// The kind of a file that begins with these bytes; [`SNIFFED`] of them are enough.
     pub fn of(start: &[u8]) -> Self {
-        /// How files of PyTorch before 1.6 begin: a pickled magic number.
-        const LEGACY: [u8; 14] = [
-            0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
-        ];
         const MAGICS: [(&[u8], FileKind); 14] = [
             (b"GGUF", FileKind::Gguf),
             (b"PK\x03\x04", FileKind::Zip),

@@ -129,21 +129,31 @@ impl Lda {
 
 /// Mean and widened standard deviation of each dimension.
 fn spread(examples: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
-    let n = (examples.len() / width) as f64;
+    let moments = columns(examples, width).into_iter();
+    moments
+        .map(|(mean, variance)| {
+            let std = variance.max(0.0).sqrt() as f32;
+            (mean as f32, std + SPREAD_FLOOR)
+        })
+        .unzip()
+}
+
+/// Mean and variance of each of `width` columns; rounding may leave a variance below 0.
+pub(crate) fn columns(values: &[f32], width: usize) -> Vec<(f64, f64)> {
+    let rows = (values.len() / width).max(1) as f64;
     let mut sums = vec![(0.0f64, 0.0f64); width];
-    for row in examples.chunks_exact(width) {
+    for row in values.chunks_exact(width) {
         for (sum, &v) in sums.iter_mut().zip(row) {
             sum.0 += f64::from(v);
             sum.1 += f64::from(v) * f64::from(v);
         }
     }
-    sums.iter()
-        .map(|&(sum, squares)| {
-            let mean = sum / n;
-            let variance = (squares / n - mean * mean).max(0.0);
-            (mean as f32, variance.sqrt() as f32 + SPREAD_FLOOR)
+    sums.into_iter()
+        .map(|(sum, squares)| {
+            let mean = sum / rows;
+            (mean, squares / rows - mean * mean)
         })
-        .unzip()
+        .collect()
 }
 
 /// Replaces a symmetric matrix by its lower Cholesky factor; whether it was positive.

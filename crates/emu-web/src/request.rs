@@ -141,31 +141,12 @@ impl Text {
     /// Tokens at most where the caller does not say.
     const TOKENS: usize = 128;
 
-    /// Positions that are kept for what follows a prompt.
-    ///
-    /// # Errors
-    /// `bad-option` where the number of new tokens is none.
-    pub fn room(&self, images: bool, context: usize) -> Result<usize, Failure> {
-        Ok(match images {
-            true => context,
-            false => whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?.min(context),
-        })
-    }
-
     fn processors(&self) -> Result<Processors, Failure> {
         Ok(Processors {
             repetition_penalty: number("repetitionPenalty", &self.repetition_penalty, 1.0)? as f32,
             no_repeat_ngram: whole("noRepeatNgram", &self.no_repeat_ngram, 0)?,
             min_length: 0,
         })
-    }
-
-    /// Whether the text is searched for.
-    ///
-    /// # Errors
-    /// `bad-option` names an option that is out of range.
-    pub fn searches(&self) -> Result<bool, Failure> {
-        Ok(self.search()?.beams > 1)
     }
 
     /// For a generation of one sequence.

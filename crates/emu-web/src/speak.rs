@@ -21,14 +21,18 @@ pub async fn chat(
     drawing: Option<&Draw>,
     seed: u64,
 ) -> Result<(), JsValue> {
-    let searches = text.searches()?;
+    let search = text.search()?;
+    let searches = search.beams > 1;
     if searches && drawing.is_some() {
         let what = "A beam search cannot draw. Leave out beams, or set images to false.";
         return Err(Failure::new("bad-option", what).into());
     }
     let length = prompt.ids.len();
-    let search = text.search()?;
-    let room = text.room(drawing.is_some(), config.lm.context)?;
+    // Positions that are kept for what follows the prompt.
+    let room = match drawing {
+        Some(_) => config.lm.context,
+        None => search.max_new_tokens.min(config.lm.context),
+    };
     fits(&config.lm, length, room, search.beams)?;
     if searches {
         let search = BeamSearch::new(emu, config, prompt, search).map_err(Failure::from)?;

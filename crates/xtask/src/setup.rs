@@ -63,6 +63,13 @@ pub struct Machine {
     pub no_clippy: Option<String>,
 }
 
+impl Machine {
+    /// Why nothing of the pages can be built here.
+    pub fn no_pages(&self) -> Option<&str> {
+        self.no_node.as_deref().or(self.no_wasm.as_deref())
+    }
+}
+
 /// Something that a system package brings.
 struct Need {
     what: &'static str,

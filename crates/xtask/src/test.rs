@@ -146,7 +146,7 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
     let machine = setup::prepare(workspace, args.may_install)?;
 
     let mut pages = None;
-    if wanted(Tier::Web) && machine.no_node.is_none() && machine.no_wasm.is_none() {
+    if wanted(Tier::Web) && machine.no_pages().is_none() {
         println!("\nthe pages are built beside the other tiers");
         pages = Some(web::Build::start(workspace)?);
     }

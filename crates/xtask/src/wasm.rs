@@ -92,12 +92,6 @@ struct Bound {
     stamp: String,
 }
 
-impl Bound {
-    fn file(&self) -> PathBuf {
-        self.folder.join("emu_web_bg.wasm")
-    }
-}
-
 /// Where the stamp of what a module was made from lies, in its folder.
 const STAMP: &str = ".made-from";
 
@@ -128,7 +122,7 @@ fn bound(workspace: &Workspace, module: &'static str, args: &WasmArgs) -> Result
 
 /// Makes a module smaller, unless it is for this machine only, and tells its size; `false` where it is over its budget.
 fn finish(workspace: &Workspace, args: &WasmArgs, bound: &Bound) -> Result<bool> {
-    let (file, mut within) = (bound.file(), true);
+    let (file, mut within) = (bound.folder.join("emu_web_bg.wasm"), true);
     if args.quick {
         println!("{}: {} bytes", bound.folder.display(), bytes(&file)?);
     } else {

@@ -17,16 +17,16 @@ const MINI_PACK: &str = "web/mini/pack";
 /// How it is stored there.
 const MINI_POLICY: &str = "configs/quantize/q8.toml";
 
-/// Folders with a lock file of their own: tools, package, page, end-to-end tests.
-const FOLDERS: [&str; 4] = ["web", "web/package", "web/demo", "web/e2e"];
-/// Those of them that the page alone needs.
-const QUICK_FOLDERS: [&str; 2] = ["web/package", "web/demo"];
-/// Those of them that are compiled, in order: the page uses the package's types.
+/// Folders with a lock file of their own that are compiled, in order: the page uses the package's types.
 const COMPILED: [&str; 2] = ["web/package", "web/demo"];
+/// Those of the end-to-end tests.
+const TESTS: [&str; 1] = ["web/e2e"];
+/// Those of the tools that the modules are made smaller with.
+const TOOLS: [&str; 1] = ["web"];
 
 /// Installs the tools that the modules are made smaller with.
 pub fn install_tools(workspace: &Workspace) -> Result<()> {
-    install(workspace, &["web"])
+    install(workspace, &TOOLS)
 }
 
 /// Installs what the packages are built and tested with: what the lock files say, nothing else.
@@ -56,7 +56,10 @@ fn install(workspace: &Workspace, folders: &[&str]) -> Result<()> {
 /// Builds everything of the pages' side: modules, model, packages, page. `false` where a budget is exceeded, which only
 /// what is to be published can do; `quick` is for a page on this machine.
 pub fn build(workspace: &Workspace, quick: bool) -> Result<bool> {
-    install(workspace, if quick { &QUICK_FOLDERS } else { &FOLDERS })?;
+    install(workspace, &COMPILED)?;
+    if !quick {
+        install(workspace, &TESTS)?;
+    }
     let modules = WasmArgs {
         quick,
         ..WasmArgs::default()
@@ -79,7 +82,8 @@ fn mini_pack(workspace: &Workspace) -> Result<()> {
     let made_from = pack.with_file_name(".made-from");
     let text = fs::read_to_string(&manifest)
         .with_context(|| format!("{} cannot be read", manifest.display()))?;
-    if fs::read_to_string(&made_from).is_ok_and(|made| made == text) {
+    let as_before = fs::read_to_string(&made_from).is_ok_and(|made| made == text);
+    if as_before && pack.join("emu.json").is_file() {
         return Ok(());
     }
     if pack.exists() {

@@ -17,6 +17,8 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 export const LARGE = join(root, "models/emu-mini");
 /** The model as the packages carry it. */
 export const PACK = existsSync(join(root, "web/mini/pack/emu.json")) ? join(root, "web/mini/pack") : LARGE;
+/** Why the tests of the package with the model in it are skipped; `false` where it was built, and then they fail where it lacks the pack. */
+export const noMini = PACK === LARGE && "web/mini/pack is not built (cargo xtask test builds it)";
 /** Pictures that the tests show the model. */
 export const PICTURES = join(LARGE, "demo");
 /** The path of a picture's file. */

@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -11,12 +10,11 @@ import webpack from "webpack";
 
 import { serveWithFaults } from "../../server/faults.mjs";
 import * as native from "../lib/native.mjs";
-import { across, picture, project } from "../lib/stage.mjs";
+import { across, noMini, picture, project } from "../lib/stage.mjs";
 
 const { folder } = await project();
 const installed = join(folder, "node_modules");
 const mini = join(installed, "emu-webgpu-mini/pack");
-const noMini = existsSync(mini) ? false : "web/mini/pack is not built (cargo xtask test builds it)";
 
 /** A project beside the installed packages, with a page of this script. */
 async function application(script) {

@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { copyFile, mkdtemp, readFile, writeFile } from "node:fs/promises";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -11,12 +10,11 @@ import { serve } from "../../server/serve.mjs";
 import * as native from "../lib/native.mjs";
 import { assertAlike, fromPage } from "../lib/pictures.mjs";
 import { importMap } from "../lib/project.mjs";
-import { across, PACK, picture, project } from "../lib/stage.mjs";
+import { across, noMini, PACK, picture, project } from "../lib/stage.mjs";
 
 const { folder, tarballs } = await project();
 const installed = join(folder, "node_modules");
 const mini = join(installed, "emu-webgpu-mini/pack");
-const noMini = existsSync(mini) ? false : "web/mini/pack is not built (cargo xtask test builds it)";
 const examples = fileURLToPath(new URL("../../package/examples/", import.meta.url));
 
 const KB = 1000;

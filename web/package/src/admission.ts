@@ -132,8 +132,13 @@ function cpuLacks(task: Task, bytes: number): string {
   return `To ${task} takes ${formatBytes(bytes)}, and the CPU path has at most ${formatBytes(CPU_MEMORY)}.`;
 }
 
-function bindingObstacle(task: Task, bytes: number, { limits }: AdapterInfo): string | null {
-  const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+/** Bytes of the largest buffer that can be made and bound. */
+function largestBinding({ limits }: AdapterInfo): number {
+  return Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+}
+
+function bindingObstacle(task: Task, bytes: number, adapter: AdapterInfo): string | null {
+  const largest = largestBinding(adapter);
   if (!(bytes > largest)) return null;
   return `To ${task} takes a buffer of ${formatBytes(bytes)}, and one has at most ${formatBytes(largest)} here. Ask for fewer beams, fewer tokens or a smaller picture.`;
 }
@@ -209,7 +214,7 @@ function gpuObstacles(
       `The GPU runs workgroups of ${limits.maxComputeInvocationsPerWorkgroup} invocations, and the kernels need ${WORKGROUP}.`,
     );
   }
-  const largest = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  const largest = largestBinding(adapter);
   const byComponent: GpuObstacles["byComponent"] = [];
   for (const component of components(manifest)) {
     const tensors = manifest.tensors.filter((tensor) => tensor.component === component);

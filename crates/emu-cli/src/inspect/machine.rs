@@ -1,7 +1,7 @@
 //! What this machine offers.
 
 use emu_kernels::adapters;
-use emu_kernels::device::{DeviceChoice, open};
+use emu_kernels::device::{DeviceChoice, open, runs_behind};
 use emu_kernels::packed::keeps_halves;
 
 /// A device and its limits, as far as the system tells them.
@@ -35,8 +35,13 @@ impl Machine {
                 };
             }
         };
-        let adapter = adapters::list().into_iter();
-        let adapter = { adapter }.find(|a| format!("{} ({})", a.name, a.backend) == opened.name);
+        // No driver is asked where the CPU computes.
+        let listed = match runs_behind(&opened.device) {
+            true => adapters::list(),
+            false => vec![],
+        };
+        let mut listed = listed.into_iter();
+        let adapter = listed.find(|a| format!("{} ({})", a.name, a.backend) == opened.name);
         let own = { adapter.as_ref() }.filter(|adapter| !adapter.shares_memory());
         Self {
             halves: keeps_halves(&opened.device),
@@ -50,10 +55,5 @@ impl Machine {
 
 /// Memory that programs can have, where the system says so.
 pub fn memory_available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    adapters::memory("MemAvailable")
 }

@@ -95,8 +95,7 @@ impl<'a> BeamSearch<'a> {
                 advice: "Give at most half as many as the vocabulary has tokens.",
             });
         }
-        let ngram = &mut options.processors.no_repeat_ngram;
-        *ngram = (*ngram).min(rules.context + 1);
+        rules.limit(&mut options.processors);
         let reserve = options.max_new_tokens.min(rules.context);
         let (mut session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         session.cache = session.cache.into_beams(n);

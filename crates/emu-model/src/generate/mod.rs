@@ -11,6 +11,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::{CacheFull, KvCache};
 use emu_kernels::count;
 use emu_kernels::pace::{READING, Work};
+use emu_kernels::sample::Processors;
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
@@ -154,6 +155,12 @@ impl From<&EmuConfig> for Rules {
 }
 
 impl Rules {
+    /// Bounds what may be asked for without limit: repeats longer than anything that is generated are as long as it.
+    pub fn limit(&self, processors: &mut Processors) {
+        let ngram = &mut processors.no_repeat_ngram;
+        *ngram = (*ngram).min(self.context + 1);
+    }
+
     /// The end token that a minimum length bans; none is beyond every vocabulary.
     pub fn end(&self) -> u32 {
         self.ends.first().copied().unwrap_or(u32::MAX)

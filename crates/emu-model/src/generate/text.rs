@@ -169,9 +169,7 @@ impl<'a> TextMachine<'a> {
         mut options: TextOptions,
     ) -> Result<Self, GenerateError> {
         options.validate()?;
-        // Longer than anything that is generated is as long as it.
-        let ngram = &mut options.processors.no_repeat_ngram;
-        *ngram = (*ngram).min(rules.context + 1);
+        rules.limit(&mut options.processors);
         let reserve = match options.images {
             true => rules.context,
             false => options.max_new_tokens.min(rules.context),

@@ -23,31 +23,14 @@ pub fn over_white(rgba: &[u8], width: u32, height: u32) -> Option<RgbImage> {
     RgbImage::from_raw(width, height, rgb)
 }
 
-/// Any decoded picture as RGB: grey is repeated, of 16-bit samples the high byte is kept, transparency is over white.
+/// A picture of 8 bits a sample as RGB, as the decoders of BMP and WebP give it: transparency is over white.
 pub(super) fn to_rgb(picture: DynamicImage) -> RgbImage {
-    let high = |sample: u16| (sample >> 8) as u8;
     let (width, height) = (picture.width(), picture.height());
-    let of = |rgb: Vec<u8>| RgbImage::from_raw(width, height, rgb);
-    let made = match picture {
-        DynamicImage::ImageRgb8(rgb) => return rgb,
-        DynamicImage::ImageLumaA8(p) => of(p
-            .pixels()
-            .flat_map(|p| pixel_over_white([p.0[0], p.0[0], p.0[0], p.0[1]]))
-            .collect()),
-        DynamicImage::ImageRgba8(p) => of(p.pixels().flat_map(|p| pixel_over_white(p.0)).collect()),
-        DynamicImage::ImageLuma16(p) => of(p.pixels().flat_map(|p| [high(p.0[0]); 3]).collect()),
-        DynamicImage::ImageLumaA16(p) => of(p
-            .pixels()
-            .map(|p| p.0.map(high))
-            .flat_map(|[l, a]| pixel_over_white([l, l, l, a]))
-            .collect()),
-        DynamicImage::ImageRgb16(p) => of(p.pixels().flat_map(|p| p.0.map(high)).collect()),
-        DynamicImage::ImageRgba16(p) => of(p
-            .pixels()
-            .flat_map(|p| pixel_over_white(p.0.map(high)))
-            .collect()),
-        // Grey of 8 bits, which is repeated; no decoder here gives floats.
-        other => Some(other.to_rgb8()),
-    };
-    made.unwrap_or_else(|| RgbImage::new(width, height))
+    match picture {
+        DynamicImage::ImageRgba8(p) => {
+            over_white(p.as_raw(), width, height).unwrap_or_else(|| RgbImage::new(width, height))
+        }
+        // Grey is repeated.
+        other => other.into_rgb8(),
+    }
 }

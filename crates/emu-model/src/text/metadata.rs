@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{ChatMl, TextConfig, TextError};
+use super::{ChatMl, TextConfig, TextError, keep_from_people};
 use crate::config::LmConfig;
 use crate::tokenizer::{Merging, Role, Splitting, Vocabulary};
 
@@ -20,7 +20,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), Text
         "llama" => {}
         other => return Err(unsupported(format!("the architecture {other}"))),
     }
-    let vocabulary = vocabulary(metadata)?;
+    let mut vocabulary = vocabulary(metadata)?;
     let lm = sizes(metadata, vocabulary.tokens.len())?;
     let id = |spelling: &str| {
         let found = vocabulary.tokens.iter().position(|t| t == spelling);
@@ -73,6 +73,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), Text
         ends,
         chat,
     };
+    keep_from_people(&mut vocabulary, &config);
     Ok((config, vocabulary))
 }
 

@@ -110,8 +110,7 @@ fn keep_from_people(vocabulary: &mut Vocabulary, config: &TextConfig) {
 /// # Errors
 /// Where it is of another kind, or its lists contradict each other.
 pub fn tokenizer(metadata: &Map<String, Value>) -> Result<PlainTokenizer, TextError> {
-    let (config, mut vocabulary) = metadata::read(metadata)?;
-    keep_from_people(&mut vocabulary, &config);
+    let (_, vocabulary) = metadata::read(metadata)?;
     Ok(PlainTokenizer::new(vocabulary)?)
 }
 
@@ -148,8 +147,7 @@ impl TextModel {
         source: &S,
         device: &Device,
     ) -> Result<Self, TextError> {
-        let (mut config, mut vocabulary) = metadata::read(metadata)?;
-        keep_from_people(&mut vocabulary, &config);
+        let (mut config, vocabulary) = metadata::read(metadata)?;
         config.lm.tied = source.info(keys::HEAD).is_none();
         if config.lm.layers > source.tensors().len() {
             let what = format!("{} layers without their tensors", config.lm.layers);

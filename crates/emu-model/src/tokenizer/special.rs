@@ -1,5 +1,7 @@
 //! Emu's special tokens, and how control tokens cut a text into segments.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 /// How the special tokens are spelled.
@@ -127,6 +129,8 @@ pub(super) struct Controls {
     tokens: Vec<Control>,
     /// First bytes of the spellings.
     starts: Vec<u8>,
+    /// Places in `tokens`.
+    by_id: HashMap<u32, usize>,
 }
 
 impl Controls {
@@ -147,12 +151,20 @@ impl Controls {
             .collect();
         starts.sort_unstable();
         starts.dedup();
-        Self { tokens, starts }
+        let mut by_id = HashMap::new();
+        for (at, control) in tokens.iter().enumerate() {
+            by_id.entry(control.id).or_insert(at);
+        }
+        Self {
+            tokens,
+            starts,
+            by_id,
+        }
     }
 
     /// The control token with this id.
     pub fn get(&self, id: u32) -> Option<&Control> {
-        self.tokens.iter().find(|control| control.id == id)
+        self.tokens.get(*self.by_id.get(&id)?)
     }
 
     /// The first control token that a text spells, and where.

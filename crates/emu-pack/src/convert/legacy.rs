@@ -2,9 +2,7 @@
 //! storage with its number of elements before it.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::pickle::{LegacyState, PickledTensor, read_legacy};
@@ -33,14 +31,7 @@ impl std::fmt::Debug for LegacyPyTorchFile {
 }
 
 impl LegacyPyTorchFile {
-    /// Opens a file.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, PackError> {
-        let name = path.as_ref().display().to_string();
-        let file = File::open(path).map_err(|e| PackError::io(&name, e))?;
-        Self::from_reader(name, file)
-    }
-
-    /// The same from anything that seeks; `name` is for error messages.
+    /// Opens a file, or anything that seeks; `name` is for error messages.
     pub fn from_reader(
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
@@ -73,11 +64,7 @@ impl LegacyPyTorchFile {
 
         let (mut index, mut places) = (Index::default(), vec![]);
         for tensor in state.tensors {
-            let info = TensorInfo {
-                name: tensor.name.clone(),
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-            };
+            let info = tensor.info();
             let bytes = tensor.storage_elements * tensor.dtype.size() as u64;
             check_extent(&file, &info, &tensor, bytes)?;
             let start = starts.get(&tensor.storage).copied();
@@ -184,7 +171,7 @@ impl TensorSource for LegacyPyTorchFile {
         if elements > 0 {
             // The span from the first to the last element, from which the elements are gathered.
             let first = start + tensor.offset * size as u64;
-            let mut span = vec![0; (tensor.last_element() - tensor.offset as usize + 1) * size];
+            let mut span = vec![0; tensor.span() * size];
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
             reader
                 .seek(SeekFrom::Start(first))

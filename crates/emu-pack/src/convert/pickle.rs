@@ -13,7 +13,7 @@ use std::{
     ops::Range,
 };
 
-use crate::{Dtype, PackError};
+use crate::{Dtype, PackError, sniff::LEGACY};
 
 /// Most values that a pickle may build; the full-size model needs about 60 thousand.
 const MAX_VALUES: usize = 500_000;
@@ -57,10 +57,6 @@ pub fn read_pickle(file: &str, data: &[u8]) -> Result<StateDict, PackError> {
     machine.state_dict(top)
 }
 
-/// How files of PyTorch before 1.6 begin: a pickled magic number.
-pub(super) const LEGACY: [u8; 14] = [
-    0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
-];
 /// The version that such a file says it has.
 const LEGACY_VERSION: u64 = 1001;
 

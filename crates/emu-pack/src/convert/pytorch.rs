@@ -120,11 +120,7 @@ impl PyTorchFile {
         let (mut index, mut places) = (Index::default(), Vec::with_capacity(state.tensors.len()));
         let mut entries = HashMap::new();
         for tensor in state.tensors {
-            let info = TensorInfo {
-                name: tensor.name.clone(),
-                dtype: tensor.dtype,
-                shape: tensor.shape.clone(),
-            };
+            let info = tensor.info();
             let (entry, entry_bytes, has_crc) = match entries.get(&tensor.storage) {
                 Some(known) => *known,
                 None => {
@@ -187,8 +183,7 @@ impl PyTorchFile {
             return Ok(bytes);
         }
         // The span from the first to the last element, from which the elements are gathered.
-        let mut span =
-            vec![0; (place.tensor.last_element() - place.tensor.offset as usize + 1) * size];
+        let mut span = vec![0; place.tensor.span() * size];
         let mut entry = archive.by_index_seek(place.entry).map_err(zip)?;
         entry.seek(SeekFrom::Start(first as u64)).map_err(io)?;
         entry.read_exact(&mut span).map_err(io)?;
@@ -221,6 +216,20 @@ impl TensorSource for PyTorchFile {
 }
 
 impl PickledTensor {
+    /// Its name, type and sizes.
+    pub(super) fn info(&self) -> TensorInfo {
+        TensorInfo {
+            name: self.name.clone(),
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+        }
+    }
+
+    /// Elements of the storage from its first to its last.
+    pub(super) fn span(&self) -> usize {
+        self.last_element() - self.offset as usize + 1
+    }
+
     /// Whether its elements lie side by side in row-major order.
     pub(super) fn is_contiguous(&self) -> bool {
         let mut step = 1;

@@ -11,17 +11,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
 use emu_model::TextModel;
 use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
-use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
 use emu_model::diffusion::scheduler::NoiseSchedule;
 use emu_model::spelling::{Spelled, SpellingConfig};
 use emu_pack::convert::GgufFile;
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Visited, image_tensor, open_set, pixels};
-use super::decoder::{denoising_loss, floats, moments};
+use super::corpus::{Corpus, Visited, image_tensor};
+use super::decoder::{denoising_loss, draw, floats, many, moments, open_requests, some, tenth};
 use super::read_sizes;
 use super::sheet::contact_sheet;
-use super::vae::PLAIN;
+use super::vae::last_picture;
 use crate::data::record::{Layout, Object, Record};
 use crate::data::{Sample, ShardDataset};
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
@@ -51,16 +50,6 @@ struct Options {
     /// Samples drawn.
     #[serde(default = "some")]
     samples: usize,
-}
-
-fn tenth() -> f64 {
-    0.1
-}
-fn many() -> usize {
-    512
-}
-fn some() -> usize {
-    24
 }
 
 struct Batch {
@@ -236,10 +225,7 @@ impl BrushStage {
                 })
             })
         };
-        let requests = match &options.requests {
-            Some(path) => Some(open_set(path, Some("draw"))?),
-            None => None,
-        };
+        let requests = open_requests(options.requests.as_deref())?;
         Ok(Self {
             options,
             config,
@@ -272,7 +258,7 @@ impl BrushStage {
         for chunk in 0..self.options.measure.div_ceil(16) as u64 {
             let pictures = self
                 .corpus
-                .peek(chunk, 16, |sample| picture(sample, size))?;
+                .peek(chunk, 16, |sample| last_picture(sample, size))?;
             let pictures = image_tensor(pictures.concat(), size, &self.device);
             latents.extend(floats(decoder.vae.encode(pictures).mean)?);
         }
@@ -321,15 +307,6 @@ fn names(train: &TrainConfig) -> Result<Vec<String>, TrainError> {
     Ok(names)
 }
 
-/// The last picture of a sample.
-fn picture(sample: &Sample, size: usize) -> Result<Vec<f32>, TrainError> {
-    let picture = sample
-        .images
-        .last()
-        .ok_or_else(|| sample.refuse("it has no picture"))?;
-    Ok(pixels(picture, size, &PLAIN).map_err(|e| sample.refuse(e))?)
-}
-
 /// A picture and its condition: with noise, or none at all.
 fn prepare(
     sample: &Sample,
@@ -339,7 +316,7 @@ fn prepare(
     drop: f64,
     random: &mut Philox,
 ) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
-    let picture = picture(sample, size)?;
+    let picture = last_picture(sample, size)?;
     let (objects, layout, colour) = shown(sample)
         .ok_or_else(|| sample.refuse("it does not say what its last picture shows"))?;
     if f64::from(random.uniform()) < drop {
@@ -384,23 +361,16 @@ impl Stage for BrushStage {
         let Some(requests) = &self.requests else {
             return Ok(());
         };
-        // Normalised already.
-        let mut bare = self.config.clone();
-        bare.normalisation = None;
+        let negative = self.conditions(self.spelling.nothing(), &self.device);
         let mut pictures = vec![];
         for i in 0..requests.len().min(self.options.samples) {
-            let sample = requests.get(i).map_err(|e| TrainError::other("data", e))?;
+            let sample = requests.get(i)?;
             let Some((objects, layout, colour)) = shown(&sample) else {
                 continue;
             };
             let condition = self.spelling.spell(&objects, layout, &colour);
             let condition = self.conditions(condition, &self.device);
-            let negative = self.conditions(self.spelling.nothing(), &self.device);
-            let options = DrawOptions::new(&self.config, i as u64);
-            let drawing = Denoise::new(model, &bare, condition, Some(negative), &options)
-                .map_err(|e| TrainError::other(e.code(), e))?;
-            let made = burn::tensor::read_sync(drawing.run())
-                .map_err(|e| TrainError::other(e.code(), e))?;
+            let made = draw(model, &self.config, condition, negative.clone(), i as u64)?;
             pictures.extend(made);
         }
         contact_sheet(&pictures, 8, &dir.join("drawings.png"))

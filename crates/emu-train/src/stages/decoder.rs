@@ -10,6 +10,7 @@ use emu_model::config::ImageConfig;
 use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
 use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
 use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::image::RgbImage;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
@@ -20,6 +21,7 @@ use super::vae::PLAIN;
 use super::{load_emu, read_sizes};
 use crate::data::record::{Document, Part, Record};
 use crate::data::{Sample, ShardDataset};
+use crate::lda::columns;
 use crate::objectives::diffusion::denoising;
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
@@ -51,13 +53,13 @@ struct Options {
     samples: usize,
 }
 
-fn tenth() -> f64 {
+pub(super) fn tenth() -> f64 {
     0.1
 }
-fn many() -> usize {
+pub(super) fn many() -> usize {
     512
 }
-fn some() -> usize {
+pub(super) fn some() -> usize {
     24
 }
 
@@ -121,10 +123,7 @@ impl DecoderStage {
                 Ok(Batch::new(prepared, visited))
             })
         };
-        let requests = match &options.requests {
-            Some(path) => Some(open_set(path, Some("draw"))?),
-            None => None,
-        };
+        let requests = open_requests(options.requests.as_deref())?;
         Ok(Self {
             options,
             config,
@@ -332,23 +331,35 @@ pub(super) fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Trai
 
 /// Mean and standard deviation of each of `width` columns.
 pub(super) fn moments(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
-    let rows = (values.len() / width).max(1) as f64;
-    let mut sums = vec![(0.0f64, 0.0f64); width];
-    for row in values.chunks_exact(width) {
-        for (sum, &v) in sums.iter_mut().zip(row) {
-            sum.0 += f64::from(v);
-            sum.1 += f64::from(v) * f64::from(v);
-        }
-    }
-    sums.iter()
-        .map(|&(sum, squares)| {
-            let mean = sum / rows;
-            (
-                mean as f32,
-                (squares / rows - mean * mean).max(1e-8).sqrt() as f32,
-            )
-        })
+    let moments = columns(values, width).into_iter();
+    moments
+        .map(|(mean, variance)| (mean as f32, variance.max(1e-8).sqrt() as f32))
         .unzip()
+}
+
+/// The requests that samples are drawn of.
+pub(super) fn open_requests(folder: Option<&Path>) -> Result<Option<ShardDataset>, TrainError> {
+    folder
+        .map(|folder| open_set(folder, Some("draw")))
+        .transpose()
+}
+
+/// Draws under conditions that are normalised already.
+pub(super) fn draw(
+    model: &Decoder,
+    config: &DecoderConfig,
+    condition: Tensor<3>,
+    negative: Tensor<3>,
+    seed: u64,
+) -> Result<Vec<RgbImage>, TrainError> {
+    let bare = DecoderConfig {
+        normalisation: None,
+        ..config.clone()
+    };
+    let options = DrawOptions::new(config, seed);
+    let drawing = Denoise::new(model, &bare, condition, Some(negative), &options)
+        .map_err(|e| TrainError::other(e.code(), e))?;
+    burn::tensor::read_sync(drawing.run()).map_err(|e| TrainError::other(e.code(), e))
 }
 
 /// The loss of denoising the latents of pictures, `[B, 3, S, S]`, under normalised conditions, `[B, N, D]`, each picture at
@@ -440,16 +451,9 @@ impl Stage for DecoderStage {
             let Some(prompt) = request(&composer, &document)? else {
                 continue;
             };
-            let condition = self.regress(&[prompt])?;
-            let options = DrawOptions::new(&self.config, i as u64);
-            let condition = self.config.normalise(condition);
+            let condition = self.config.normalise(self.regress(&[prompt])?);
             let negative = self.config.normalise(model.null_prompt.val());
-            let mut bare = self.config.clone();
-            bare.normalisation = None; // done above
-            let drawing = Denoise::new(model, &bare, condition, Some(negative), &options)
-                .map_err(|e| TrainError::other(e.code(), e))?;
-            let made = burn::tensor::read_sync(drawing.run())
-                .map_err(|e| TrainError::other(e.code(), e))?;
+            let made = draw(model, &self.config, condition, negative, i as u64)?;
             pictures.extend(made);
         }
         contact_sheet(&pictures, 8, &dir.join("drawings.png"))

@@ -13,6 +13,7 @@ use emu_pack::{SafetensorsFile, TensorData, TensorSource, write_safetensors};
 use serde::Deserialize;
 
 use super::corpus::{image_tensor, open_set, pixels};
+use crate::checkpoint::{create_file, replace_file};
 use crate::data::ShardDataset;
 use crate::data::record::Record;
 use crate::lda::Lda;
@@ -204,9 +205,7 @@ fn kept(path: &Path, rows: usize) -> Option<(usize, Vec<f32>)> {
 fn write(path: &Path, tensors: &[TensorData]) -> Result<(), TrainError> {
     let mut bytes = vec![];
     write_safetensors(&mut bytes, tensors)?;
-    let pending = path.with_extension("part");
-    std::fs::write(&pending, &bytes).map_err(TrainError::io("write", &pending))?;
-    std::fs::rename(&pending, path).map_err(TrainError::io("rename", path))
+    replace_file(path, &bytes, &create_file)
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl VaeStage {
 }
 
 /// One picture of a sample: the last one, which in documents is what is drawn.
-fn last_picture(sample: &Sample, size: usize) -> Result<Vec<f32>, TrainError> {
+pub(super) fn last_picture(sample: &Sample, size: usize) -> Result<Vec<f32>, TrainError> {
     let picture = sample
         .images
         .last()

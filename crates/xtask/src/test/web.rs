@@ -19,7 +19,7 @@ const SUITES: [&str; 3] = ["package", "demo", "e2e"];
 /// `cargo xtask soak`: the end-to-end tests with full counts, hours where the GPU is a software one.
 pub fn soak(workspace: &Workspace) -> Result<bool> {
     let machine = setup::prepare(workspace, true)?;
-    if let Some(missing) = machine.no_node.as_ref().or(machine.no_wasm.as_ref()) {
+    if let Some(missing) = machine.no_pages() {
         bail!("{missing}");
     }
     let emu = command::build_emu(workspace)?;
@@ -86,10 +86,9 @@ pub fn run(
 ) -> Result<Counts> {
     let mut counts = Counts::default();
     let Some(build) = build else {
-        let missing = machine.no_node.as_ref().or(machine.no_wasm.as_ref());
         println!(
             "SKIP web: {}",
-            missing.map_or("it was not built", String::as_str)
+            machine.no_pages().unwrap_or("it was not built")
         );
         counts.skipped += 1;
         return Ok(counts);

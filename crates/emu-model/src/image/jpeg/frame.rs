@@ -44,6 +44,10 @@ const UNSENT: u32 = u32::MAX;
 const COEFFICIENT_BYTES: u64 = 12;
 
 impl Component {
+    fn blocks(&self) -> u64 {
+        self.padded_across as u64 * self.padded_down as u64
+    }
+
     /// Samples in a row of the plane.
     fn stride(&self) -> usize {
         self.padded_across * 8
@@ -205,17 +209,14 @@ impl Frame {
 
     /// Blocks of all planes.
     pub fn blocks(&self) -> u64 {
-        let blocks = |c: &Component| c.padded_across as u64 * c.padded_down as u64;
-        self.components.iter().map(blocks).sum()
+        self.components.iter().map(Component::blocks).sum()
     }
 
     /// Blocks that a scan goes over.
     pub fn blocks_of(&self, scan: &ScanHeader) -> u64 {
         let parts = scan.components.iter();
         let components = parts.filter_map(|part| self.components.get(part.index));
-        components
-            .map(|c| c.padded_across as u64 * c.padded_down as u64)
-            .sum()
+        components.map(Component::blocks).sum()
     }
 
     /// Notes what a scan has brought.

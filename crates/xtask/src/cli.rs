@@ -29,13 +29,6 @@ pub enum Task {
     Parts,
     /// Build the WASM modules of the npm package.
     Wasm(WasmArgs),
-    /// Make a compiled module loadable by JavaScript; a step of `wasm`.
-    Bindgen {
-        /// The module.
-        compiled: PathBuf,
-        /// Where the result goes.
-        folder: PathBuf,
-    },
     /// Build what a browser gets, as published; a step of `test`.
     Pages,
     /// Copy the reference data that the tests need.
@@ -150,14 +143,6 @@ fn command() -> Command {
     let soak = Command::new("soak").about(
         "Run the browser tests with full counts: 300 captions, 50 drawings, every step of a drawing",
     );
-    let place = |name: &'static str| {
-        Arg::new(name)
-            .required(true)
-            .value_parser(value_parser!(PathBuf))
-    };
-    let bindgen = Command::new("bindgen")
-        .hide(true)
-        .args([place("compiled"), place("folder")]);
     let pages = Command::new("pages").hide(true);
     let fixtures = Command::new("fixtures")
         .about("Copy the reference data that the tests need into tests/fixtures/reference")
@@ -172,9 +157,7 @@ fn command() -> Command {
         .about("Everything the project does about itself")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([
-            demo, test, soak, check, data, parts, wasm, bindgen, pages, fixtures,
-        ])
+        .subcommands([demo, test, soak, check, data, parts, wasm, pages, fixtures])
 }
 
 fn task(matches: &ArgMatches) -> Option<Task> {
@@ -222,10 +205,6 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             only: texts("only"),
             peers: path("peers"),
         }),
-        "bindgen" => Task::Bindgen {
-            compiled: path("compiled")?,
-            folder: path("folder")?,
-        },
         "pages" => Task::Pages,
         "fixtures" => Task::Fixtures(path("reference")?),
         _ => return None,

@@ -38,23 +38,31 @@ pub fn cargo(workspace: &Workspace) -> Command {
     command
 }
 
-/// Builds the `emu` program with the dependencies that the tests have, so that nothing is built twice, and finds it.
-pub fn build_emu(workspace: &Workspace) -> Result<PathBuf> {
-    if !succeeds(cargo(workspace).args(["build", "--workspace", "--bin", "emu"]))? {
+/// Builds the `emu` program by `cargo`, with the dependencies that the tests have, so that nothing is built twice, and
+/// finds it.
+pub fn build_emu(workspace: &Workspace, mut cargo: Command) -> Result<PathBuf> {
+    if !succeeds(cargo.args(["build", "--workspace", "--bin", "emu"]))? {
         bail!("`emu` did not build; the compiler's message is above");
     }
     Ok(emu(workspace))
 }
 
-/// Where Cargo puts the `emu` program.
-pub fn emu(workspace: &Workspace) -> PathBuf {
+/// Where Cargo puts what it builds.
+pub fn target(workspace: &Workspace) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    workspace
-        .root
-        .join(target)
-        .join("debug")
-        .join(format!("emu{}", std::env::consts::EXE_SUFFIX))
+    workspace.root.join(target)
+}
+
+/// Where Cargo puts a program for development.
+pub fn built(workspace: &Workspace, program: &str) -> PathBuf {
+    let file = format!("{program}{}", std::env::consts::EXE_SUFFIX);
+    target(workspace).join("debug").join(file)
+}
+
+/// Where Cargo puts the `emu` program.
+pub fn emu(workspace: &Workspace) -> PathBuf {
+    built(workspace, "emu")
 }
 
 /// Runs to the end with its output passed through; whether it succeeded.

@@ -17,7 +17,7 @@ pub struct DataArgs {
 /// Builds `emu` and lets it build the data.
 pub fn run(workspace: &Workspace, args: &DataArgs) -> Result<bool> {
     setup::require(workspace, &[Requirement::CppCompiler, Requirement::Node])?;
-    let emu = command::build_emu(workspace)?;
+    let emu = command::build_emu(workspace, command::cargo(workspace))?;
     let mut data = command::new(emu, &workspace.root);
     data.args(["data", "emoji", "-o", &args.out])
         .args(&args.rest);

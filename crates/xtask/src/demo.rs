@@ -87,7 +87,7 @@ fn perform_cli(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     setup::require(workspace, &[Requirement::CppCompiler])?;
     println!("building emu (the first build takes a while)");
     let clock = Instant::now();
-    let emu = command::build_emu(workspace)?;
+    let emu = command::build_emu(workspace, command::cargo(workspace))?;
     let build_seconds = clock.elapsed().as_secs_f64();
     println!("built in {build_seconds:.0} s\n");
 

@@ -48,7 +48,6 @@ fn run(task: Task) -> Result<bool> {
             setup::require(&workspace, &[Requirement::WasmTarget, Requirement::Node])?;
             wasm::run(&workspace, &args)
         }
-        Task::Bindgen { compiled, folder } => wasm::bindgen(&compiled, &folder),
         Task::Pages => web::build(&workspace, false),
         Task::Fixtures(reference) => fixtures::run(&workspace, &reference),
     }

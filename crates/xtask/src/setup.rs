@@ -107,7 +107,12 @@ pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
     }
     machine.no_gpu = provide(workspace, &VULKAN, may_install).err();
     machine.no_rustfmt = component(workspace, "rustfmt", &["fmt", "--version"], may_install).err();
-    machine.no_clippy = component(workspace, "clippy", &["clippy", "--version"], may_install).err();
+    machine.no_clippy = component(workspace, "clippy", &["clippy", "--version"], may_install)
+        .and_then(|()| match command::find("clippy-driver") {
+            Some(_) => Ok(()),
+            None => Err("clippy-driver is not on the search path".into()),
+        })
+        .err();
     machine.no_node = node(workspace).err();
     machine.no_wasm = wasm_target(workspace, may_install).err();
     machine.no_chromium = provide(workspace, &CHROMIUM, may_install).err();

@@ -70,10 +70,18 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
     }
     let wanted = |module: &str| args.only.is_empty() || args.only.iter().any(|name| name == module);
     thread::scope(|scope| {
+        let mut building = Some(scope.spawn(|| build_bindgen(workspace)));
+        let mut tool = PathBuf::new();
         // One module is made smaller, on one processor, while the next one is compiled.
         let mut finishing = Vec::new();
         for module in MODULES.into_iter().filter(|module| wanted(module)) {
-            if let Some(bound) = bound(workspace, module, args)? {
+            let compiled = compile(workspace, module, args)?;
+            if let Some(building) = building.take() {
+                tool = building
+                    .join()
+                    .unwrap_or_else(|panic| resume_unwind(panic))?;
+            }
+            if let Some(bound) = bound(workspace, module, &compiled, &tool, args)? {
                 finishing.push(scope.spawn(move || finish(workspace, args, &bound)));
             }
         }
@@ -95,13 +103,18 @@ struct Bound {
 /// Where the stamp of what a module was made from lies, in its folder.
 const STAMP: &str = ".made-from";
 
-/// Compiles a module and makes it loadable; nothing where it is as it was.
-fn bound(workspace: &Workspace, module: &'static str, args: &WasmArgs) -> Result<Option<Bound>> {
-    let compiled = compile(workspace, module, args)?;
+/// Makes a compiled module loadable; nothing where it is as it was.
+fn bound(
+    workspace: &Workspace,
+    module: &'static str,
+    compiled: &Path,
+    tool: &Path,
+    args: &WasmArgs,
+) -> Result<Option<Bound>> {
     let place = args.peers.clone();
     let folder = place.unwrap_or_else(|| workspace.root.join(FOLDER));
     let folder = folder.join(module);
-    let stamp = stamp(&compiled, args.quick)?;
+    let stamp = stamp(compiled, args.quick)?;
     if fs::read_to_string(folder.join(STAMP)).is_ok_and(|made| made == stamp) {
         println!("{}: as before", folder.display());
         return Ok(None);
@@ -109,9 +122,9 @@ fn bound(workspace: &Workspace, module: &'static str, args: &WasmArgs) -> Result
     // Whatever fails from here on leaves no stamp beside files of another build.
     fs::remove_file(folder.join(STAMP)).ok();
     if args.quick {
-        bind(workspace, &compiled, &folder)?;
+        bind(workspace, tool, compiled, &folder)?;
     } else {
-        bind(workspace, &trimmed(module, &compiled)?, &folder)?;
+        bind(workspace, tool, &trimmed(module, compiled)?, &folder)?;
     }
     Ok(Some(Bound {
         module,
@@ -160,8 +173,6 @@ fn fits(module: &str, size: Size) -> bool {
 
 /// Compiles a module; where Cargo put it, until the next one is compiled: both have the same name.
 fn compile(workspace: &Workspace, module: &str, args: &WasmArgs) -> Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace.root.join("target"), PathBuf::from);
     let mut build = command::cargo(workspace);
     let features = if args.peers.is_some() {
         &[module, "peers"][..]
@@ -186,7 +197,9 @@ fn compile(workspace: &Workspace, module: &str, args: &WasmArgs) -> Result<PathB
     if !command::succeeds(&mut build)? {
         bail!("the {module} module did not build; the compiler's message is above");
     }
-    Ok(target.join(TARGET).join("wasm/emu_web.wasm"))
+    Ok(command::target(workspace)
+        .join(TARGET)
+        .join("wasm/emu_web.wasm"))
 }
 
 /// A setting of Cargo's: compiled dependencies keep what link-time optimisation reads, which Cargo would leave out, and the
@@ -236,46 +249,24 @@ fn stamp(compiled: &Path, quick: bool) -> Result<String> {
     Ok(format!("{} {} {kind}\n", about.len(), changed.as_nanos()))
 }
 
-/// Makes the JavaScript beside the module, through this program built with its feature `bindgen`.
-fn bind(workspace: &Workspace, compiled: &Path, folder: &Path) -> Result<()> {
-    let mut bind = command::cargo(workspace);
-    bind.args([
-        "run",
-        "--quiet",
-        "--package",
-        "xtask",
-        "--features",
-        "bindgen",
-        "--",
-        "bindgen",
-    ])
-    .arg(compiled)
-    .arg(folder);
-    match command::succeeds(&mut bind)? {
+/// Builds the tool that makes the JavaScript beside a module, and finds it.
+fn build_bindgen(workspace: &Workspace) -> Result<PathBuf> {
+    let mut build = command::cargo(workspace);
+    build.args(["build", "--package", "xtask", "--features", "bindgen"]);
+    build.args(["--bin", "bindgen"]);
+    if !command::succeeds(&mut build)? {
+        bail!("wasm-bindgen did not build; the compiler's message is above");
+    }
+    Ok(command::built(workspace, "bindgen"))
+}
+
+/// Makes the JavaScript beside the module.
+fn bind(workspace: &Workspace, tool: &Path, compiled: &Path, folder: &Path) -> Result<()> {
+    let mut bind = command::new(tool, &workspace.root);
+    match command::succeeds(bind.arg(compiled).arg(folder))? {
         true => Ok(()),
         false => bail!("wasm-bindgen failed; its message is above"),
     }
-}
-
-/// What the hidden task `bindgen` does.
-#[cfg(feature = "bindgen")]
-pub fn bindgen(compiled: &Path, folder: &Path) -> Result<bool> {
-    fs::create_dir_all(folder)
-        .with_context(|| format!("{} cannot be created", folder.display()))?;
-    wasm_bindgen_cli_support::Bindgen::new()
-        .input_path(compiled)
-        .web(true)?
-        .typescript(true)
-        .remove_name_section(true)
-        .remove_producers_section(true)
-        .generate(folder)?;
-    Ok(true)
-}
-
-/// See the other one.
-#[cfg(not(feature = "bindgen"))]
-pub fn bindgen(_: &Path, _: &Path) -> Result<bool> {
-    bail!("this program was built without wasm-bindgen; run cargo xtask wasm")
 }
 
 fn optimise(workspace: &Workspace, file: &Path) -> Result<()> {

@@ -1,7 +1,9 @@
 //! What a browser gets: the npm packages and the page, built and put together as a folder for any static server.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -64,8 +66,13 @@ pub fn build(workspace: &Workspace, quick: bool) -> Result<bool> {
         quick,
         ..WasmArgs::default()
     };
-    let within = wasm::run(workspace, &modules)?;
-    mini_pack(workspace)?;
+    // Compiling the modules leaves a processor idle now and then.
+    let within = thread::scope(|scope| {
+        let pack = scope.spawn(|| mini_pack(workspace));
+        let within = wasm::run(workspace, &modules)?;
+        pack.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        anyhow::Ok(within)
+    })?;
     for name in COMPILED {
         let mut npm = command::new("npm", &workspace.root.join(name));
         if !command::succeeds(npm.args(["run", "--silent", "build"]))? {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::command::{self, Ended};
+use crate::setup::Machine;
 use crate::workspace::Workspace;
 
 /// Between two crates the compiler says nothing, for minutes where a crate is large.
@@ -26,17 +27,20 @@ pub struct TestBinary {
 }
 
 /// What a build gave.
+#[derive(Default)]
 pub struct Built {
     /// The tests.
     pub found: Vec<TestBinary>,
+    /// Warnings of the compiler and, where it was asked, of clippy; they were shown.
+    pub warnings: usize,
     /// Whether everything was built.
     pub complete: bool,
 }
 
 /// `cargo test --workspace --no-run`, and the `emu` program with the very same dependencies, for the tests that run it.
-pub fn build(workspace: &Workspace) -> Result<Built> {
-    let mut found = Vec::new();
-    let mut cargo = command::cargo(workspace);
+pub fn build(workspace: &Workspace, machine: &Machine) -> Result<Built> {
+    let mut built = Built::default();
+    let mut cargo = super::cargo(workspace, machine);
     cargo.args([
         "test",
         "--workspace",
@@ -44,27 +48,42 @@ pub fn build(workspace: &Workspace) -> Result<Built> {
         "--bins",
         "--lib",
         "--tests",
-        "--message-format=json-render-diagnostics",
+        "--message-format=json",
     ]);
     let ended = command::lines(&mut cargo, PATIENCE, |line| {
-        if let Some(binary) = serde_json::from_str(line)
-            .ok()
-            .and_then(|message| test_binary(&message))
-        {
-            found.push(binary);
+        let Ok(message) = serde_json::from_str::<Value>(line) else {
+            return;
+        };
+        if let Some(said) = diagnostic(&message) {
+            eprint!("{}", said.text);
+            built.warnings += usize::from(said.warns);
         }
+        built.found.extend(test_binary(&message));
     })?;
-    let mut complete = matches!(ended, Ended::With(status) if status.success());
-    if complete {
-        complete = command::succeeds(command::cargo(workspace).args([
-            "build",
-            "--workspace",
-            "--bin",
-            "emu",
-        ]))?;
+    built.complete = matches!(ended, Ended::With(status) if status.success())
+        && command::build_emu(workspace, super::cargo(workspace, machine)).is_ok();
+    built
+        .found
+        .sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+    Ok(built)
+}
+
+/// What the compiler says of the sources.
+#[derive(Debug, PartialEq, Eq)]
+struct Diagnostic<'a> {
+    text: &'a str,
+    warns: bool,
+}
+
+/// What this message of Cargo's passes on from the compiler.
+fn diagnostic(message: &Value) -> Option<Diagnostic<'_>> {
+    if message["reason"] != "compiler-message" {
+        return None;
     }
-    found.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
-    Ok(Built { found, complete })
+    Some(Diagnostic {
+        text: message["message"]["rendered"].as_str()?,
+        warns: message["message"]["level"] == "warning",
+    })
 }
 
 /// A test binary, where this message of Cargo's announces one.
@@ -111,6 +130,19 @@ mod tests {
             package_name("path+file:///x/tests#emu-tests@0.1.0").as_deref(),
             Some("emu-tests")
         );
+    }
+
+    #[test]
+    fn warnings_are_told_from_errors() {
+        let mut message = json!({
+            "reason": "compiler-message", "message": {"level": "warning", "rendered": "warning: unused\n"},
+        });
+        let said = diagnostic(&message).expect("a diagnostic");
+        assert_eq!((said.text, said.warns), ("warning: unused\n", true));
+        message["message"]["level"] = json!("error");
+        assert!(!diagnostic(&message).expect("a diagnostic").warns);
+        message["reason"] = json!("build-finished");
+        assert_eq!(diagnostic(&message), None);
     }
 
     #[test]

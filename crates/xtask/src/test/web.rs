@@ -22,7 +22,7 @@ pub fn soak(workspace: &Workspace) -> Result<bool> {
     if let Some(missing) = machine.no_pages() {
         bail!("{missing}");
     }
-    let emu = command::build_emu(workspace)?;
+    let emu = command::build_emu(workspace, super::cargo(workspace, &machine))?;
     web::build(workspace, false)?;
     let counts = suite(workspace, "e2e", &emu, None, true)?;
     println!("{}", counts.closing_line());
@@ -94,7 +94,7 @@ pub fn run(
         return Ok(counts);
     };
     // What the end-to-end tests compare with.
-    let emu = command::build_emu(workspace)?;
+    let emu = command::build_emu(workspace, super::cargo(workspace, machine))?;
     let built = build.finish()?;
     counts.add(Counts::one(built));
     if !built {

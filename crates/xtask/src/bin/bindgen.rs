@@ -1,0 +1,25 @@
+//! `bindgen COMPILED FOLDER`: makes a compiled module into one that JavaScript can load, in the folder.
+//!
+//! What the program `wasm-bindgen` does, as a library of exactly the version in Cargo.lock, so that nobody has to install
+//! one that fits. Run by `cargo xtask wasm`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> Result<()> {
+    let mut given = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(compiled), Some(folder), None) = (given.next(), given.next(), given.next()) else {
+        bail!("usage: bindgen COMPILED FOLDER");
+    };
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("{} cannot be created", folder.display()))?;
+    wasm_bindgen_cli_support::Bindgen::new()
+        .input_path(compiled)
+        .web(true)?
+        .typescript(true)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(folder)
+}

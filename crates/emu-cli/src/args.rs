@@ -1,11 +1,9 @@
 //! What the program can be asked.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use emu_kernels::adapters;
-use emu_kernels::device::{DeviceChoice, DeviceError};
+use emu_kernels::device::DeviceChoice;
 use emu_model::diffusion::SamplerKind;
 
 /// Emu in Rust: a model that reads pictures and text in any order and answers with both.
@@ -173,50 +171,13 @@ pub struct DeviceArgs {
     /// auto: a hardware GPU if there is one, else the CPU; gpu: any adapter, a software one too; cpu; or one of `emu devices`
     /// by its number, as gpu:1, or by a part of its name.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: DeviceName,
+    device: DeviceChoice,
 }
 
 impl DeviceArgs {
     /// What was asked for.
-    ///
-    /// # Errors
-    /// Where no adapter is called so, or several are.
-    pub fn choice(&self) -> Result<DeviceChoice, DeviceError> {
-        Ok(match &self.device {
-            DeviceName::Auto => DeviceChoice::Auto,
-            DeviceName::Gpu => DeviceChoice::Gpu,
-            DeviceName::Cpu => DeviceChoice::Cpu,
-            DeviceName::Called(name) => {
-                DeviceChoice::Adapter(adapters::find(name, &adapters::list())?)
-            }
-        })
-    }
-}
-
-/// `--device`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum DeviceName {
-    /// A hardware GPU, or the CPU.
-    Auto,
-    /// Any GPU.
-    Gpu,
-    /// The CPU.
-    Cpu,
-    /// An adapter by its number or a part of its name.
-    Called(String),
-}
-
-impl FromStr for DeviceName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.trim() {
-            "" => Err("give auto, gpu, cpu, or one of `emu devices`"),
-            "auto" => Ok(Self::Auto),
-            "gpu" => Ok(Self::Gpu),
-            "cpu" => Ok(Self::Cpu),
-            name => Ok(Self::Called(name.to_owned())),
-        }
+    pub fn choice(&self) -> DeviceChoice {
+        self.device.clone()
     }
 }
 
@@ -578,14 +539,5 @@ mod tests {
         for wrong in ["0", "-1", "1025", "all", ""] {
             assert!(threads(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn devices_are_read() {
-        let read = |text: &str| text.parse::<DeviceName>();
-        assert_eq!(read("auto"), Ok(DeviceName::Auto));
-        assert_eq!(read("cpu"), Ok(DeviceName::Cpu));
-        assert_eq!(read("gpu:1"), Ok(DeviceName::Called("gpu:1".into())));
-        assert!(read(" ").is_err());
     }
 }

@@ -225,7 +225,7 @@ fn pack_lm(runtime: &Runtime, args: &BenchArgs) -> Result<Value> {
 }
 
 fn alone_lm(path: &Path, args: &BenchArgs) -> Result<Value> {
-    let opened = open(args.model.device.choice()?)?;
+    let opened = open(args.model.device.choice())?;
     let file = GgufFile::open(path)?;
     let model = TextModel::from_gguf(file.metadata(), &file, &opened.device)?;
     let speaker = Speaker {

@@ -40,7 +40,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             let path = args.against.as_ref().context(
                 "Agreement is with another pack of the same model. Name it with --against",
             )?;
-            let other = Runtime::from_reader(open_pack(Some(path))?, args.model.device.choice()?)?;
+            let other = Runtime::from_reader(open_pack(Some(path))?, args.model.device.choice())?;
             if other.emu_config() != runtime.emu_config() {
                 bail!(
                     "{} has another configuration. Compare packs of the same model.",

@@ -11,7 +11,7 @@ use crate::output::{json_line, print_now, spinner};
 
 /// Compares a folder of goldens with this implementation, or a pack with its checkpoint.
 pub fn run(args: &ParityArgs) -> Result<()> {
-    let opened = open(args.device.choice()?)?;
+    let opened = open(args.device.choice())?;
     let waiting = spinner("");
     let (rows, skipped, uncompared) = match &args.against {
         Some(source) => (

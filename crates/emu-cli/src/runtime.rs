@@ -79,7 +79,7 @@ impl Runtime {
     /// # Errors
     /// Where pack, tokenizer or device cannot be had.
     pub fn open(args: &ModelArgs) -> Result<Self> {
-        Self::from_reader(open_pack(args.model.as_deref())?, args.device.choice()?)
+        Self::from_reader(open_pack(args.model.as_deref())?, args.device.choice())
     }
 
     /// The model of an opened pack.

@@ -1,5 +1,8 @@
 //! Which device a model runs on.
 
+use std::fmt;
+use std::str::FromStr;
+
 use burn::tensor::Device;
 #[cfg(not(target_family = "wasm"))]
 use burn::tensor::wgpu::MemoryConfiguration;
@@ -7,8 +10,8 @@ use burn::tensor::wgpu::MemoryConfiguration;
 #[cfg(not(target_family = "wasm"))]
 use crate::adapters::{self, Adapter};
 
-/// What the user asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the user asked for: `auto`, `gpu`, `cpu`, or an adapter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// A hardware GPU if there is one, else the CPU backend.
     #[default]
@@ -17,8 +20,33 @@ pub enum DeviceChoice {
     Gpu,
     /// The CPU backend (Flex).
     Cpu,
-    /// The adapter with this number in [`crate::adapters::list`].
-    Adapter(usize),
+    /// An adapter by its number, as `gpu:1`, or by a part of its name; see [`crate::adapters::find`].
+    Called(String),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim() {
+            "" => Err("give auto, gpu, cpu, or one of `emu devices`"),
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "cpu" => Ok(Self::Cpu),
+            name => Ok(Self::Called(name.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Gpu => "gpu",
+            Self::Cpu => "cpu",
+            Self::Called(name) => name,
+        })
+    }
 }
 
 /// Why a device could not be had.
@@ -87,6 +115,16 @@ pub struct Opened {
     pub name: String,
     /// Whether it is a GPU of its own hardware.
     pub hardware: bool,
+    /// Bytes of the largest buffer that a kernel can read or write, where there is such a limit.
+    pub binding: Option<u64>,
+}
+
+/// Bytes of the largest buffer that can be made and bound.
+#[cfg(feature = "wgpu")]
+fn largest_binding(device: &burn::tensor::wgpu::wgpu::Device) -> u64 {
+    let limits = device.limits();
+    let bound = limits.max_storage_buffer_binding_size;
+    bound.min(limits.max_buffer_size)
 }
 
 #[cfg(feature = "flex")]
@@ -95,6 +133,7 @@ fn cpu() -> Opened {
         device: Device::flex(),
         name: "CPU (Flex)".into(),
         hardware: false,
+        binding: None,
     }
 }
 
@@ -143,9 +182,9 @@ fn open_with(choice: DeviceChoice, memory: MemoryConfiguration) -> Result<Opened
         DeviceChoice::Gpu => gpu::open(None, memory),
         DeviceChoice::Auto if has_hardware(&adapters::list()) => gpu::open(None, memory),
         DeviceChoice::Auto => Ok(cpu()),
-        DeviceChoice::Adapter(number) => {
+        DeviceChoice::Called(name) => {
             let adapters = adapters::list();
-            let number = adapters::find(&format!("gpu:{number}"), &adapters)?;
+            let number = adapters::find(&name, &adapters)?;
             gpu::open(adapters.get(number), memory)
         }
     }
@@ -177,6 +216,7 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
         device,
         name: info.name,
         hardware: info.device_type != burn::tensor::wgpu::wgpu::DeviceType::Cpu,
+        binding: Some(largest_binding(&setup.device)),
     })
 }
 
@@ -234,8 +274,37 @@ mod gpu {
             device,
             name: format!("{} ({:?})", info.name, info.backend),
             hardware,
+            binding: Some(super::largest_binding(&setup.device)),
         };
         *opened = Some(new.clone());
         Ok(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_and_written_alike() {
+        let called = |name: &str| DeviceChoice::Called(name.into());
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("gpu", DeviceChoice::Gpu),
+            ("cpu", DeviceChoice::Cpu),
+            ("gpu:1", called("gpu:1")),
+            ("llvmpipe", called("llvmpipe")),
+        ] {
+            assert_eq!(text.parse(), Ok(choice.clone()));
+            assert_eq!(choice.to_string(), text);
+        }
+        assert!(" ".parse::<DeviceChoice>().is_err());
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_there_is_named() {
+        let error = open(DeviceChoice::Called("abacus".into())).expect_err("no such adapter");
+        assert_eq!(error.code(), "unknown-adapter");
+        assert!(error.to_string().contains("abacus"), "{error}");
     }
 }

@@ -137,6 +137,14 @@ pub struct LmConfig {
     pub tied: bool,
 }
 
+impl LmConfig {
+    /// Numbers of a position in the widest activation of a layer: queries, keys and values beside each other, or gate and
+    /// up projection.
+    pub fn widest(&self) -> usize {
+        (2 * self.ffn).max((self.heads + 2 * self.kv_heads) * self.head_size)
+    }
+}
+
 /// Ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -27,9 +27,9 @@ pub struct TrainConfig {
     /// Micro-batches of a step.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// `auto`, `gpu` or `cpu`.
-    #[serde(default)]
-    pub device: DeviceName,
+    /// Where it computes: `auto`, `gpu`, `cpu`, or an adapter by its number, as `gpu:1`, or by a part of its name.
+    #[serde(default, with = "device")]
+    pub device: DeviceChoice,
     /// Threads of the CPU backend; all cores where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -68,35 +68,26 @@ pub struct TrainConfig {
     pub options: toml::Table,
 }
 
+/// A device as it is written in a configuration: in the words of the command line.
+mod device {
+    use emu_kernels::device::DeviceChoice;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(choice: &DeviceChoice, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(choice)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<DeviceChoice, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 fn one() -> usize {
     1
 }
 
 fn hundredth() -> f64 {
     0.01
-}
-
-/// Where a run computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceName {
-    /// A hardware GPU if there is one, else the CPU.
-    #[default]
-    Auto,
-    /// Whatever adapter there is.
-    Gpu,
-    /// The CPU backend.
-    Cpu,
-}
-
-impl From<DeviceName> for DeviceChoice {
-    fn from(name: DeviceName) -> Self {
-        match name {
-            DeviceName::Auto => Self::Auto,
-            DeviceName::Gpu => Self::Gpu,
-            DeviceName::Cpu => Self::Cpu,
-        }
-    }
 }
 
 /// Sizes and initial weights.

@@ -1,3 +1,5 @@
+use emu_kernels::device::DeviceChoice;
+
 use super::*;
 
 const MINIMAL: &str =
@@ -20,6 +22,16 @@ fn defaults_are_filled_in() {
     );
     let again = parse(&toml::to_string(&config).unwrap()).unwrap();
     assert_eq!(again, config);
+}
+
+#[test]
+fn devices_are_those_of_the_command_line() {
+    let device = |name: &str| parse(&format!("device = '{name}'\n{MINIMAL}"));
+    let called = DeviceChoice::Called("gpu:1".into());
+    assert_eq!(device("gpu:1").expect("a device").device, called);
+    assert_eq!(device("cpu").expect("a device").device, DeviceChoice::Cpu);
+    let message = device("").expect_err("no name").to_string();
+    assert!(message.contains("emu devices"), "{message}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl TrainConfig {
                 rayon::current_num_threads()
             );
         }
-        emu_kernels::device::open_to_train(self.device.into())
+        emu_kernels::device::open_to_train(self.device.clone())
             .map_err(|e| TrainError::other(e.code(), e))
     }
 

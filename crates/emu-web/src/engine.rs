@@ -288,6 +288,13 @@ impl Engine {
         &self.tokenizer
     }
 
+    /// Bytes of the largest buffer that a kernel can read or write here.
+    pub(crate) fn binding(&self) -> f64 {
+        self.opened
+            .binding
+            .map_or(f64::INFINITY, |bytes| bytes as f64)
+    }
+
     /// The device.
     pub(crate) fn device(&self) -> &emu_kernels::burn::tensor::Device {
         &self.opened.device

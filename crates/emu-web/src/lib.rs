@@ -14,7 +14,7 @@ mod peers;
 mod request;
 mod speak;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use emu_kernels::device;
 use emu_kernels::selftest;
@@ -29,7 +29,6 @@ pub use engine::Engine;
 
 thread_local! {
     static ON_PANIC: RefCell<Option<Function>> = const { RefCell::new(None) };
-    static BINDING: Cell<f64> = const { Cell::new(f64::INFINITY) };
 }
 
 unsafe extern "C" {
@@ -56,18 +55,6 @@ pub fn start() {
 #[wasm_bindgen(js_name = onPanic)]
 pub fn on_panic(tell: Function) {
     ON_PANIC.set(Some(tell));
-}
-
-/// Says how many bytes the opened device binds as one storage buffer.
-#[cfg(feature = "webgpu")]
-#[wasm_bindgen]
-pub fn bindings(bytes: f64) {
-    BINDING.set(bytes);
-}
-
-/// Bytes that the device binds as one storage buffer.
-pub(crate) fn binding() -> f64 {
-    BINDING.get()
 }
 
 /// Version of this crate, the package's own.

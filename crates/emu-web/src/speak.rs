@@ -33,7 +33,8 @@ pub async fn chat(
         Some(_) => config.lm.context,
         None => search.max_new_tokens.min(config.lm.context),
     };
-    fits(&config.lm, length, room, search.beams)?;
+    let most = engine.binding();
+    fits(&config.lm, length, room, search.beams, most)?;
     if searches {
         let search = BeamSearch::new(emu, config, prompt, search).map_err(Failure::from)?;
         return search_answer(engine, listener, search, length).await;
@@ -79,15 +80,13 @@ pub async fn chat(
 }
 
 /// Whether the keys and activations of a request can be bound: each layer's keys are one buffer, as is what the longest product
-/// of the prompt makes.
-fn fits(lm: &LmConfig, prompt: usize, room: usize, beams: usize) -> Result<(), Failure> {
+/// of the prompt makes. `most`: bytes of the largest one.
+fn fits(lm: &LmConfig, prompt: usize, room: usize, beams: usize, most: f64) -> Result<(), Failure> {
     // In f64: on this target a `usize` ends at 4 GiB.
     let f32s = |factors: &[usize]| factors.iter().map(|&n| n as f64).product::<f64>() * 4.0;
     let positions = (prompt + room).min(lm.context);
     let keys = f32s(&[beams, lm.kv_heads, positions, lm.head_size]);
-    let wide = (2 * lm.ffn).max((lm.heads + 2 * lm.kv_heads) * lm.head_size);
-    let activation = f32s(&[prompt, wide]);
-    let most = crate::binding();
+    let activation = f32s(&[prompt, lm.widest()]);
     let mib = |bytes: f64| (bytes / (1024.0 * 1024.0)).ceil();
     let (what, bytes, advice) = if keys > most {
         let what = format!("The keys of {beams} beams over {positions} positions take");

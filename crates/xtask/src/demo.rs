@@ -18,6 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::command;
 use crate::setup::{self, Requirement};
+use crate::wasm::{self, WasmArgs};
 use crate::web;
 use crate::workspace::Workspace;
 
@@ -55,19 +56,42 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     setup::require(workspace, &[Requirement::WasmTarget, Requirement::Node])?;
     println!("building the page (the first build takes a while)");
     let clock = Instant::now();
-    web::build(workspace, true)?;
-    let site = args.out.join(SITE);
-    web::assemble(workspace, &workspace.root.join(&site))?;
+    let seconds = || clock.elapsed().as_secs_f64();
+    // The first time the page is up as soon as it can compute on the CPU.
+    let early = !args.build_only && !web::has_webgpu(workspace);
+    let quick = |only: &[&str]| WasmArgs {
+        quick: true,
+        only: only.iter().map(|module| (*module).to_owned()).collect(),
+        ..WasmArgs::default()
+    };
+    web::build(workspace, &quick(if early { &["cpu"] } else { &[] }))?;
+    let site = workspace.root.join(&args.out).join(SITE);
+    web::assemble(workspace, &site)?;
     println!(
         "built in {:.0} s: {} is what any static server can serve",
-        clock.elapsed().as_secs_f64(),
-        site.display()
+        seconds(),
+        args.out.join(SITE).display()
     );
     if args.build_only {
         return Ok(true);
     }
+    if early {
+        web::without_webgpu(&site)?;
+    }
     println!("open this address in a browser; Ctrl-C ends:");
-    web::serve(workspace, &workspace.root.join(&site), args.port)
+    let server = web::Server::start(workspace, &site, args.port)?;
+    if early {
+        println!(
+            "compiling the module for WebGPU; until it is there, the page computes on the CPU"
+        );
+        wasm::run(workspace, &quick(&["webgpu"]))?;
+        web::add_webgpu(workspace, &site)?;
+        println!(
+            "the module for WebGPU is there after {:.0} s; load the page again to use it",
+            seconds()
+        );
+    }
+    server.wait()
 }
 
 /// Builds `emu`, lets it perform, writes the page of what it did.

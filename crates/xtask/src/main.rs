@@ -48,7 +48,7 @@ fn run(task: Task) -> Result<bool> {
             setup::require(&workspace, &[Requirement::WasmTarget, Requirement::Node])?;
             wasm::run(&workspace, &args)
         }
-        Task::Pages => web::build(&workspace, false),
+        Task::Pages => web::build(&workspace, &wasm::WasmArgs::default()),
         Task::Fixtures(reference) => fixtures::run(&workspace, &reference),
     }
 }

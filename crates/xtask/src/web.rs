@@ -3,6 +3,7 @@
 use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -55,21 +56,17 @@ fn install(workspace: &Workspace, folders: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds everything of the pages' side: modules, model, packages, page. `false` where a budget is exceeded, which only
-/// what is to be published can do; `quick` is for a page on this machine.
-pub fn build(workspace: &Workspace, quick: bool) -> Result<bool> {
+/// Builds everything of the pages' side: these modules, model, packages, page. `false` where a budget is exceeded, which
+/// only what is to be published can do.
+pub fn build(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
     install(workspace, &COMPILED)?;
-    if !quick {
+    if !modules.quick {
         install(workspace, &TESTS)?;
     }
-    let modules = WasmArgs {
-        quick,
-        ..WasmArgs::default()
-    };
     // Compiling the modules leaves a processor idle now and then.
     let within = thread::scope(|scope| {
         let pack = scope.spawn(|| mini_pack(workspace));
-        let within = wasm::run(workspace, &modules)?;
+        let within = wasm::run(workspace, modules)?;
         pack.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         anyhow::Ok(within)
     })?;
@@ -119,20 +116,53 @@ pub fn assemble(workspace: &Workspace, site: &Path) -> Result<()> {
         fs::remove_dir_all(site).with_context(|| format!("{} is in the way", site.display()))?;
     }
     for (from, to) in [
-        ("demo/index.html", "index.html"),
+        (PAGE, "index.html"),
         ("demo/style.css", "style.css"),
         ("demo/_headers", "_headers"),
         ("demo/dist", "dist"),
         ("demo/examples", "examples"),
         ("package/dist", "emu-webgpu/dist"),
-        ("package/wasm", "emu-webgpu/wasm"),
+        ("package/wasm/cpu", "emu-webgpu/wasm/cpu"),
+        (WEBGPU.0, WEBGPU.1),
         ("mini/index.js", "emu-webgpu-mini/index.js"),
         ("mini/package.json", "emu-webgpu-mini/package.json"),
         ("mini/pack", "emu-webgpu-mini/pack"),
     ] {
-        copy(&root.join(from), &site.join(to))?;
+        let from = root.join(from);
+        if (to, from.exists()) != (WEBGPU.1, false) {
+            copy(&from, &site.join(to))?;
+        }
     }
     Ok(())
+}
+
+/// The page, below `web`.
+const PAGE: &str = "demo/index.html";
+/// The module for WebGPU, below `web` and in a site.
+const WEBGPU: (&str, &str) = ("package/wasm/webgpu", "emu-webgpu/wasm/webgpu");
+
+/// Whether the module for WebGPU has been built.
+pub fn has_webgpu(workspace: &Workspace) -> bool {
+    workspace.root.join("web").join(WEBGPU.0).is_dir()
+}
+
+/// Has the page of a site say that the module for WebGPU is still to come, and do without.
+pub fn without_webgpu(site: &Path) -> Result<()> {
+    let page = site.join("index.html");
+    let html =
+        fs::read_to_string(&page).with_context(|| format!("{} cannot be read", page.display()))?;
+    let marked = html.replacen("<html ", "<html data-webgpu=\"pending\" ", 1);
+    if marked == html {
+        bail!("{} has no <html> with a language", page.display());
+    }
+    fs::write(&page, marked).with_context(|| format!("{} cannot be written", page.display()))
+}
+
+/// Adds the module for WebGPU to a site that was put together without it.
+pub fn add_webgpu(workspace: &Workspace, site: &Path) -> Result<()> {
+    let root = workspace.root.join("web");
+    copy(&root.join(WEBGPU.0), &site.join(WEBGPU.1))?;
+    copy(&root.join(PAGE), &site.join("index.html"))
 }
 
 /// Copies a file or a folder; what begins with a dot stays.
@@ -155,19 +185,49 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Serves a folder until the process is ended; prints the address.
-pub fn serve(workspace: &Workspace, site: &Path, port: u16) -> Result<bool> {
-    let script: PathBuf = ["web", "server", "serve.mjs"].iter().collect();
-    let mut node = command::new("node", &workspace.root);
-    node.arg(script)
-        .arg(site)
-        .args(["--port", &port.to_string()]);
-    command::succeeds(&mut node)
+/// A server of a folder; ends with this value.
+pub struct Server(Child);
+
+impl Server {
+    /// Starts one, which prints its address.
+    pub fn start(workspace: &Workspace, site: &Path, port: u16) -> Result<Self> {
+        let script: PathBuf = ["web", "server", "serve.mjs"].iter().collect();
+        let mut node = command::new("node", &workspace.root);
+        node.arg(script).arg(site);
+        let child = node.args(["--port", &port.to_string()]).spawn();
+        Ok(Self(child.context("node cannot be started")?))
+    }
+
+    /// Waits until it ends; whether it ended well.
+    pub fn wait(mut self) -> Result<bool> {
+        let status = self.0.wait().context("the server is lost")?;
+        Ok(status.success())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Ended already where it was waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_without_webgpu_says_so_until_it_is_there() {
+        let place = tempfile::tempdir().expect("a folder");
+        let page = place.path().join("index.html");
+        fs::write(&page, "<!doctype html>\n<html lang=\"en\">").expect("written");
+        without_webgpu(place.path()).expect("marked");
+        let marked = fs::read_to_string(&page).expect("there");
+        assert!(marked.contains("<html data-webgpu=\"pending\" lang=\"en\">"));
+        fs::write(&page, "<!doctype html>").expect("written");
+        assert!(without_webgpu(place.path()).is_err());
+    }
 
     #[test]
     fn folders_are_copied_without_hidden_files() {

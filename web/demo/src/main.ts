@@ -29,10 +29,12 @@ const address = new URLSearchParams(location.search);
 const earlier = recall();
 const named = address.get("model");
 const isDevice = (value: unknown): value is DeviceChoice => value === "auto" || value === "webgpu" || value === "cpu";
-const device = [address.get("device"), earlier.device].find(isDevice) ?? "auto";
+// `cargo xtask demo` marks the page that it serves before the module for WebGPU is there.
+const pending = document.documentElement.dataset["webgpu"] === "pending";
+const chosen = [address.get("device"), earlier.device].find(isDevice) ?? "auto";
 // The package with emu-mini is not asked for where another pack is used. It checks that it goes with the other package.
 const locate = async () => named ?? (await import("emu-webgpu-mini")).url;
-const session = new Session(locate, device, earlier.keep ?? true);
+const session = new Session(locate, pending ? "cpu" : chosen, earlier.keep ?? true);
 
 // 2. The conversation.
 const log = $("log");
@@ -147,9 +149,11 @@ const rememberBox = $<HTMLInputElement>("remember");
 const deviceBox = $<HTMLSelectElement>("device");
 rememberBox.checked = earlier.settings !== undefined;
 deviceBox.value = session.device;
+deviceBox.disabled = pending;
+show("pending", pending);
 
 function save(): void {
-  if (rememberBox.checked) rememberBox.checked = remember({ settings: settings.value, device: session.device, keep: session.keep, mode: composer.mode });
+  if (rememberBox.checked) rememberBox.checked = remember({ settings: settings.value, device: pending ? chosen : session.device, keep: session.keep, mode: composer.mode });
 }
 
 const settings = new SettingsForm(earlier.settings, () => {

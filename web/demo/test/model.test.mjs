@@ -2,9 +2,10 @@
 /* The model: what is told before anything is downloaded, loading, devices, other packs, the cache, the benchmark. */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 
-import { calls, idle, lastAnswer, open, say, start } from "./browser.mjs";
+import { calls, host, idle, lastAnswer, open, say, start } from "./browser.mjs";
 
 /** @type {Awaited<ReturnType<typeof start>>} */
 let world;
@@ -105,6 +106,20 @@ test("another model asks before it ends a conversation", async () => {
   await Promise.all([page.waitForNavigation(), page.click("#confirm-yes")]);
   assert.equal(new URL(page.url()).searchParams.get("model"), "/packs/big/");
   await context.close();
+});
+
+test("a page whose module for WebGPU is still to come computes on the CPU and says so", async () => {
+  const html = readFileSync(new URL("../index.html", import.meta.url), "utf8").replace("<html ", '<html data-webgpu="pending" ');
+  const { origin, close } = await host(async (request) => (request.url?.startsWith("/?") ? { page: html } : {}));
+  const { page, context } = await open(world.browser, origin, { query: "?device=webgpu" });
+  assert.deepEqual((await calls(page, "check"))[0].options, { device: "cpu" });
+  assert.match(await text(page, "#pending"), /load the page again/);
+  assert.ok(await page.$eval("#device", (select) => /** @type {HTMLSelectElement} */ (select).disabled));
+  await context.close();
+  await close();
+  const whole = await visit({}, { query: "?device=webgpu" });
+  assert.equal(await whole.page.$("#pending:not([hidden])"), null);
+  await whole.context.close();
 });
 
 test("another device lets the loaded model go", async () => {

@@ -18,8 +18,6 @@ export interface GpuWatch {
   counts(): GpuCounts;
   /** Invocations of the smallest subgroup of the device that was opened; 0 where it has none. */
   subgroups(): number;
-  /** Bytes that the device binds as one storage buffer; 0 where there is none. */
-  binding(): number;
   /** Begins a rehearsal, in which nothing is computed; see `pipelines.ts`. Returns how to end it. */
   rehearse(): () => void;
   /** Waits for the pipelines that rehearsals asked for, and tells how many are there. */
@@ -96,14 +94,13 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   wrap(GPU.prototype, "requestAdapter", (request, options) =>
     request({ ...options, powerPreference: "high-performance" }),
   );
-  let [invocations, binding] = [0, 0];
+  let invocations = 0;
   wrap(GPUAdapter.prototype, "requestDevice", async function (request, descriptor) {
     // wgpu does not know of them in browsers.
     const more = this.features.has("subgroups") ? (["subgroups"] as GPUFeatureName[]) : [];
     const device = await request({ ...descriptor, requiredFeatures: [...(descriptor?.requiredFeatures ?? []), ...more] });
     // A device need not tell how many; all have four.
     if (device.features.has("subgroups")) invocations = this.info.subgroupMinSize || 4;
-    binding = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
     devices.add(device);
     opened.add(device);
     void device.lost.then(({ reason, message }) => {
@@ -128,7 +125,6 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   return {
     counts: () => ({ ...counts }),
     subgroups: () => invocations,
-    binding: () => binding,
     rehearse: () => pipelines.rehearse(),
     compiled: (tell, signal) => pipelines.compiled(tell, signal),
     settled: async () => {
@@ -146,7 +142,6 @@ const none = (): GpuCounts => ({ launches: 0, submits: 0, readBacks: 0, readBack
 export const noGpu: GpuWatch = {
   counts: none,
   subgroups: () => 0,
-  binding: () => 0,
   rehearse: () => () => {},
   compiled: async () => {},
   settled: async () => {},

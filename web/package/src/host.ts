@@ -173,8 +173,6 @@ export class Host {
     this.#onGpu = device.kind === "webgpu";
     const invocations = this.#gpu.subgroups();
     if (invocations > 0) module.subgroups?.(invocations);
-    const bytes = this.#gpu.binding();
-    if (bytes > 0) module.bindings?.(bytes);
     throwIfAborted(signal);
     await module.selfTest(async (done, total) => {
       tell({ phase: "compile", done, total });

@@ -90,8 +90,6 @@ export interface WasmModule {
   open(): Promise<WasmDevice>;
   /** Has this instance say that it panics, with the message, before it traps: it is of no more use, and what was awaited never resolves. */
   onPanic?(tell: (message: string) => void): void;
-  /** Says how many bytes the device binds as one storage buffer. Of the module for WebGPU. */
-  bindings?(bytes: number): void;
   /** Says how many invocations a subgroup of the opened device has at least. Of the module for WebGPU. */
   subgroups?(invocations: number): void;
   /** Runs every kind of kernel on small known input. Throws `self-test` naming the operation that is wrong. */

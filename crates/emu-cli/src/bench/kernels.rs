@@ -528,7 +528,7 @@ fn product_peak(device: &Device, effort: Effort) -> Result<(f64, usize)> {
 
 /// Measures every kernel.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let opened = open(match args.model.device.choice()? {
+    let opened = open(match args.model.device.choice() {
         DeviceChoice::Cpu => bail!(
             "These are the kernels of GPUs. Leave out --device cpu: a software adapter will do."
         ),

@@ -29,7 +29,7 @@ pub(super) fn run(args: &ChatArgs, path: &Path) -> Result<()> {
             path.display()
         );
     }
-    let opened = open(args.model.device.choice()?)?;
+    let opened = open(args.model.device.choice())?;
     let waiting = spinner("loading the language model");
     let file = GgufFile::open(path)?;
     let model = TextModel::from_gguf(file.metadata(), &file, &opened.device)

@@ -1,7 +1,7 @@
 //! What this machine offers.
 
 use emu_kernels::adapters;
-use emu_kernels::device::{DeviceChoice, open, runs_behind};
+use emu_kernels::device::{DeviceChoice, DeviceError, open, runs_behind};
 use emu_kernels::packed::keeps_halves;
 
 /// A device and its limits, as far as the system tells them.
@@ -21,18 +21,24 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens the device and looks.
-    pub fn look(choice: DeviceChoice) -> Self {
+    /// Opens the device and looks. One that does not open is part of what is told.
+    ///
+    /// # Errors
+    /// Where no adapter is called as the user says, or several are.
+    pub fn look(choice: DeviceChoice) -> Result<Self, DeviceError> {
         let opened = match open(choice) {
             Ok(opened) => opened,
+            Err(
+                error @ (DeviceError::UnknownAdapter { .. } | DeviceError::AmbiguousAdapter { .. }),
+            ) => return Err(error),
             Err(error) => {
-                return Self {
+                return Ok(Self {
                     device: "none".into(),
                     memory: memory_available(),
                     largest_buffer: None,
                     halves: false,
                     trouble: Some(error.to_string()),
-                };
+                });
             }
         };
         // No driver is asked where the CPU computes.
@@ -43,13 +49,13 @@ impl Machine {
         let mut listed = listed.into_iter();
         let adapter = listed.find(|a| format!("{} ({})", a.name, a.backend) == opened.name);
         let own = { adapter.as_ref() }.filter(|adapter| !adapter.shares_memory());
-        Self {
+        Ok(Self {
             halves: keeps_halves(&opened.device),
             device: opened.name,
             memory: own.map_or_else(memory_available, |adapter| adapter.memory),
-            largest_buffer: adapter.map(|a| a.largest_buffer.min(a.largest_binding)),
+            largest_buffer: opened.binding,
             trouble: None,
-        }
+        })
     }
 }
 

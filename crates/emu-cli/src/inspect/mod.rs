@@ -28,7 +28,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         reader.verify()?;
         waiting.finish_and_clear();
     }
-    let machine = Machine::look(args.device.choice()?);
+    let machine = Machine::look(args.device.choice())?;
     let report = Report {
         manifest,
         summary: summary(&config),

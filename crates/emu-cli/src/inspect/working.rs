@@ -65,7 +65,8 @@ impl Working {
         };
         let keys = F32 * product([lm.kv_heads, lm.head_size]) * context.min(prompt + room);
         let drawn = decoder.map_or(0, drawing);
-        let activation = F32 * reading(emu, prompt).max(seeing(emu)).max(drawn);
+        let reading = prompt * lm.widest() as u64;
+        let activation = F32 * reading.max(seeing(emu)).max(drawn);
         // Beams begin with a copy each of what the prompt left.
         let rows = if beams > 1 { beams + 1 } else { 1 };
         Self {
@@ -94,13 +95,6 @@ fn seeing(emu: &EmuConfig) -> u64 {
     let half = vision.image_size / 2;
     let stem = stem.map_or(0, |&channels| product([half, half, channels]));
     stem.max(vision.tokens() as u64 * wide)
-}
-
-/// Numbers in the largest activation of the language model over a prompt.
-fn reading(emu: &EmuConfig, prompt: u64) -> u64 {
-    let lm = &emu.lm;
-    let projected = (lm.heads + 2 * lm.kv_heads) * lm.head_size;
-    prompt * (2 * lm.ffn).max(projected) as u64
 }
 
 /// Numbers in the largest activation of drawing.

@@ -15,7 +15,6 @@ use emu_kernels::sample::Processors;
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
-pub use options::MAX_BEAMS;
 pub use rank::rank_losses;
 pub use text::{Finish, TextEvent, TextMachine, TextOptions};
 

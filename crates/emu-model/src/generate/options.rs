@@ -9,7 +9,7 @@ use emu_kernels::sample::{Processors, Sampling};
 use super::{BeamOptions, GenerateError, TextOptions};
 
 /// Most beams of a search: each has a cache of its own.
-pub const MAX_BEAMS: usize = 32;
+const MAX_BEAMS: usize = 32;
 /// Temperatures other than 0. Below, quotients of logits overflow; above, every token is as likely as any other.
 const TEMPERATURES: RangeInclusive<f32> = 1e-3..=1e3;
 /// Repetition penalties. Beyond, products with logits overflow.

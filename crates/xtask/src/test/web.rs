@@ -10,6 +10,7 @@ use super::node::Reader;
 use super::{Counts, PATIENCE};
 use crate::command::{self, Ended};
 use crate::setup::{self, Machine};
+use crate::wasm::WasmArgs;
 use crate::web;
 use crate::workspace::Workspace;
 
@@ -23,7 +24,7 @@ pub fn soak(workspace: &Workspace) -> Result<bool> {
         bail!("{missing}");
     }
     let emu = command::build_emu(workspace, super::cargo(workspace, &machine))?;
-    web::build(workspace, false)?;
+    web::build(workspace, &WasmArgs::default())?;
     let counts = suite(workspace, "e2e", &emu, None, true)?;
     println!("{}", counts.closing_line());
     Ok(counts.failed == 0)

@@ -1,17 +1,19 @@
-//! Tensors that come in blocks, written as they are.
+//! Tensors that are written as they come, in blocks or not.
 
 use super::{Loss, PackWriter, policy::Encoding};
 use crate::{Dtype, PackError, Quantized, Stored, TensorData, TensorInfo};
 
 impl PackWriter {
-    /// Adds a tensor as it is stored: blocks bit for bit, whatever the policy says; a dense one as
-    /// [`add`](Self::add) does.
+    /// Adds a tensor bit for bit, whatever the policy says: blocks as they are, a dense one in its type.
     ///
     /// # Errors
     /// As [`add`](Self::add), and where the pieces of a quantized tensor do not fit each other.
     pub fn add_stored(&mut self, component: &str, tensor: Stored) -> Result<(), PackError> {
         match tensor {
-            Stored::Dense(tensor) => self.add(component, tensor),
+            Stored::Dense(tensor) => {
+                let keep = Some(Encoding::Dense(tensor.info.dtype));
+                self.guarded(|writer| writer.add_dense(component, &tensor, keep))
+            }
             Stored::Quantized(tensor) => {
                 self.guarded(|writer| writer.add_blocks(component, &tensor))
             }
@@ -70,7 +72,7 @@ impl PackWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::convert::{PackMeta, WriteOptions, quantize};
+    use crate::convert::{PackMeta, Policy, Precision, WriteOptions, quantize};
     use crate::{PackReader, Scheme, quant};
 
     /// A matrix of `[rows, 64]` in blocks.
@@ -92,6 +94,7 @@ mod tests {
     fn writer(folder: &std::path::Path, max_shard_bytes: u64) -> PackWriter {
         let options = WriteOptions {
             max_shard_bytes,
+            policy: Policy::uniform(Precision::Quantized(Scheme::Q8)),
             ..WriteOptions::default()
         };
         PackWriter::create(folder, PackMeta::default(), options).unwrap()
@@ -103,6 +106,8 @@ mod tests {
         for (at, limit) in [1 << 20, 1500].into_iter().enumerate() {
             let path = folder.path().join(at.to_string());
             let mut writer = writer(&path, limit);
+            let dense: Vec<f32> = (0..128).map(|i| (i as f32).cos()).collect();
+            let dense = TensorData::from_f32("dense", vec![2, 64], &dense).unwrap();
             let schemes = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
             let tensors = schemes.map(|scheme| blocks(scheme.name(), scheme, 33));
             for tensor in &tensors {
@@ -112,6 +117,7 @@ mod tests {
             }
             let norm = TensorData::from_f32("norm", vec![3], &[1.0, 2.0, 3.0]).unwrap();
             writer.add_stored("lm", norm.clone().into()).unwrap();
+            writer.add_stored("lm", dense.clone().into()).unwrap();
             let manifest = writer.finish().unwrap();
             assert_eq!(manifest.shards.len() > 1, at == 1);
             let reader = PackReader::open(&path).unwrap();
@@ -123,6 +129,7 @@ mod tests {
                 assert_eq!(&found, tensor);
             }
             assert_eq!(reader.read_logical("norm").unwrap(), norm);
+            assert_eq!(reader.read_logical("dense").unwrap(), dense);
         }
     }
 

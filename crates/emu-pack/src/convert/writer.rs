@@ -186,15 +186,24 @@ impl PackWriter {
 
     /// Adds a tensor to a component. NaN, infinity, and a name that was there before are errors.
     pub fn add(&mut self, component: &str, tensor: TensorData) -> Result<(), PackError> {
-        self.guarded(|writer| writer.add_tensor(component, &tensor))
+        self.guarded(|writer| writer.add_dense(component, &tensor, None))
     }
 
-    fn add_tensor(&mut self, component: &str, tensor: &TensorData) -> Result<(), PackError> {
+    /// Adds a tensor in this encoding, or in that of the policy.
+    pub(super) fn add_dense(
+        &mut self,
+        component: &str,
+        tensor: &TensorData,
+        encoding: Option<Encoding>,
+    ) -> Result<(), PackError> {
         tensor.check_len()?;
         if !is_finite(tensor) {
             tensor.check_finite()?;
         }
-        let encoding = self.options.policy.encoding(tensor)?;
+        let encoding = match encoding {
+            Some(encoding) => encoding,
+            None => self.options.policy.encoding(tensor)?,
+        };
         let rows = tensor.info.shape.first().copied().unwrap_or(1);
         let row = tensor.info.byte_len()? / rows.max(1);
         self.add_encoded(component, &tensor.info, encoding, |[begin, end]| {

@@ -84,7 +84,7 @@ fn config(dir: &Path, stage: &str, out: &str, steps: usize, extra: &str) -> Trai
         blocks: vec![0, 0, 1, 1],
         groups: 4,
     });
-    let causal = &mut emu.causal;
+    let causal = emu.causal.as_mut().expect("a causal former");
     (causal.d_model, causal.d_kv, causal.d_ff) = (32, 16, 48);
     (causal.layers, causal.heads) = (1, 2);
     let lm = &mut emu.lm;
@@ -93,7 +93,7 @@ fn config(dir: &Path, stage: &str, out: &str, steps: usize, extra: &str) -> Trai
     emu.validate().expect("sizes");
     let json = |value: Value| value.to_string();
     fs::write(dir.join("emu.json"), json(serde_json::json!(emu))).expect("sizes");
-    let mut decoder = DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width);
+    let mut decoder = DecoderConfig::emu_mini(emu.queries(), emu.lm.width);
     decoder.unet.norm_groups = 8;
     decoder.vae.channels = vec![8, 16];
     fs::write(dir.join("vae.json"), json(serde_json::json!(decoder.vae))).expect("sizes");

@@ -166,13 +166,9 @@ fn write_data(dir: &Path) {
         blocks: vec![0, 0, 1, 1],
         groups: 4,
     });
-    (
-        emu.causal.d_model,
-        emu.causal.d_kv,
-        emu.causal.d_ff,
-        emu.causal.layers,
-        emu.causal.heads,
-    ) = (32, 16, 48, 1, 2);
+    let causal = emu.causal.as_mut().expect("a causal former");
+    (causal.d_model, causal.d_kv, causal.d_ff) = (32, 16, 48);
+    (causal.layers, causal.heads) = (1, 2);
     (
         emu.lm.width,
         emu.lm.ffn,
@@ -187,7 +183,7 @@ fn write_data(dir: &Path) {
         serde_json::to_string(&emu).expect("json"),
     )
     .expect("emu.json");
-    let mut decoder = DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width);
+    let mut decoder = DecoderConfig::emu_mini(emu.queries(), emu.lm.width);
     decoder.unet.channels = vec![16, 16, 32];
     decoder.unet.heads = vec![1, 2, 2];
     decoder.unet.norm_groups = 8;

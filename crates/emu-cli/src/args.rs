@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use emu_kernels::device::DeviceChoice;
 use emu_model::diffusion::SamplerKind;
 
+pub use crate::assemble::AssembleArgs;
+
 /// Emu in Rust: a model that reads pictures and text in any order and answers with both.
 #[derive(Debug, Parser)]
 #[command(name = "emu", version, about)]
@@ -41,6 +43,8 @@ pub enum Command {
     Imagine(ImagineArgs),
     /// Turn a published checkpoint into a pack.
     Convert(ConvertArgs),
+    /// Make a model that sees of a language model, an encoder and heads that name what it sees.
+    Assemble(AssembleArgs),
     /// Say what a pack holds, what it needs, and whether this machine can run it.
     Inspect(InspectArgs),
     /// Compare with the original implementation's numbers, or a pack with its checkpoint.
@@ -152,7 +156,8 @@ pub enum EvalTask {
 /// What every command that runs a model takes.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Folder of the pack; the built-in emu-mini without it. `chat` also takes a language model as a GGUF file.
+    /// Folder of the pack, or smol for the assembled emu-smol; the built-in emu-mini without it. `chat` also takes a language
+    /// model as a GGUF file.
     #[arg(long, value_name = "PACK")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -199,9 +204,9 @@ pub struct TextArgs {
     /// Only this many of the most likely tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
-    /// Above 1 makes tokens that were used before less likely.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    pub repetition_penalty: f32,
+    /// Above 1 makes tokens that were used before less likely; as the model wants it, or 1.
+    #[arg(long, allow_negative_numbers = true)]
+    pub repetition_penalty: Option<f32>,
     /// No sequence of so many tokens twice; 0 for no ban.
     #[arg(long, default_value_t = 0)]
     pub no_repeat_ngram: usize,
@@ -391,7 +396,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 /// `emu inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The pack; the built-in emu-mini without it.
+    /// The pack, or smol; the built-in emu-mini without it.
     pub pack: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,

@@ -24,7 +24,7 @@ pub fn run(args: &CaptionArgs) -> Result<()> {
         let (emu, config) = (runtime.emu()?, runtime.emu_config());
         let tokens = match args.text.beams {
             1 => {
-                let options = text_options(&args.text, args.model.seed, false);
+                let options = text_options(&args.text, &config.generation, args.model.seed, false);
                 let mut machine = TextMachine::new(emu, config, &prompt, options)?;
                 loop {
                     match read_sync(machine.step())? {
@@ -37,7 +37,12 @@ pub fn run(args: &CaptionArgs) -> Result<()> {
                 machine.sequence().to_vec()
             }
             _ => {
-                let search = BeamSearch::new(emu, config, &prompt, beam_options(&args.text))?;
+                let search = BeamSearch::new(
+                    emu,
+                    config,
+                    &prompt,
+                    beam_options(&args.text, &config.generation),
+                )?;
                 let best = read_sync(search.run())?.into_iter().next();
                 best.map_or(vec![], |best| best.tokens)
             }

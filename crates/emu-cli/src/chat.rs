@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::{Tensor, read_sync};
 use emu_kernels::sample::{Processors, Sampling};
+use emu_model::config::GenerationConfig;
 use emu_model::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
 use emu_model::prompt::{Conversation, Marked, Turn};
 use emu_pack::convert::GgufFile;
@@ -130,9 +131,10 @@ fn print_part(text: &str, json: bool) -> Result<()> {
 }
 
 /// How tokens are chosen, from the arguments.
-pub fn processors(args: &TextArgs) -> Processors {
+fn processors(args: &TextArgs, model: &GenerationConfig) -> Processors {
+    let penalty = args.repetition_penalty.or(model.repetition_penalty);
     Processors {
-        repetition_penalty: args.repetition_penalty,
+        repetition_penalty: penalty.unwrap_or(1.0),
         no_repeat_ngram: args.no_repeat_ngram,
         min_length: 0,
     }
@@ -143,26 +145,32 @@ pub fn processors(args: &TextArgs) -> Processors {
 /// # Errors
 /// Where one is.
 pub fn check(args: &TextArgs) -> Result<()> {
-    text_options(args, 0, false).validate()?;
-    Ok(beam_options(args).validate()?)
+    let plain = GenerationConfig::default();
+    text_options(args, &plain, 0, false).validate()?;
+    Ok(beam_options(args, &plain).validate()?)
 }
 
-/// A search with the arguments' options.
-pub fn beam_options(args: &TextArgs) -> BeamOptions {
+/// A search with the arguments' options, and the model's where they say nothing.
+pub fn beam_options(args: &TextArgs, model: &GenerationConfig) -> BeamOptions {
     BeamOptions {
         beams: args.beams,
         max_new_tokens: args.max_new_tokens,
         length_penalty: args.length_penalty,
-        processors: processors(args),
+        processors: processors(args, model),
         ban_images: true,
     }
 }
 
-/// A generation with the arguments' options.
-pub fn text_options(args: &TextArgs, seed: u64, images: bool) -> TextOptions {
+/// A generation with the arguments' options, and the model's where they say nothing.
+pub fn text_options(
+    args: &TextArgs,
+    model: &GenerationConfig,
+    seed: u64,
+    images: bool,
+) -> TextOptions {
     TextOptions {
         max_new_tokens: args.max_new_tokens,
-        processors: processors(args),
+        processors: processors(args, model),
         sampling: Sampling {
             temperature: args.temperature,
             top_k: args.top_k,
@@ -237,8 +245,10 @@ impl Speaker<'_> {
     fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {
         let runtime = self.runtime;
         let (draws, image) = (self.args.out.is_some(), runtime.emu_config().special.img);
-        let options = text_options(&self.args.text, self.args.model.seed, draws);
-        let mut machine = TextMachine::new(runtime.emu()?, runtime.emu_config(), prompt, options)?;
+        let config = runtime.emu_config();
+        let seed = self.args.model.seed;
+        let options = text_options(&self.args.text, &config.generation, seed, draws);
+        let mut machine = TextMachine::new(runtime.emu()?, config, prompt, options)?;
         let mut decoder = runtime.tokenizer.decode_stream();
         let (mut text, mut tokens) = (String::new(), 0);
         loop {
@@ -272,12 +282,9 @@ impl Speaker<'_> {
     fn search(&self, prompt: &Prompt) -> Result<(String, usize)> {
         let runtime = self.runtime;
         let waiting = spinner("searching");
-        let search = BeamSearch::new(
-            runtime.emu()?,
-            runtime.emu_config(),
-            prompt,
-            beam_options(&self.args.text),
-        )?;
+        let config = runtime.emu_config();
+        let options = beam_options(&self.args.text, &config.generation);
+        let search = BeamSearch::new(runtime.emu()?, config, prompt, options)?;
         let found = read_sync(search.run())?;
         waiting.finish_and_clear();
         let best = found.first().map_or(&[][..], |best| &best.tokens);

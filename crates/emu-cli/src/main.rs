@@ -1,6 +1,7 @@
 //! The `emu` program: pictures and text in, text and pictures out; training, converting, measuring.
 
 mod args;
+mod assemble;
 mod bench;
 mod caption;
 mod chat;
@@ -16,6 +17,7 @@ mod ffmpeg;
 mod imagine;
 mod inspect;
 mod media;
+mod models;
 mod output;
 mod parity;
 mod runtime;
@@ -83,6 +85,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Caption(args) => caption::run(&args),
         Command::Imagine(args) => imagine::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Assemble(args) => assemble::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Train(args) => train::run(&args, arguments.threads),

@@ -16,6 +16,7 @@ use emu_pack::convert::GgufFile;
 use emu_pack::{Manifest, PackReader};
 
 use crate::args::ModelArgs;
+use crate::models;
 use crate::output::spinner;
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -28,7 +29,8 @@ const MANIFEST: &str = "emu.json";
 /// # Errors
 /// Where there is none, or its manifest is unusable.
 pub fn open_pack(model: Option<&Path>) -> Result<PackReader> {
-    if let Some(folder) = model {
+    if let Some(model) = model {
+        let folder = &models::resolve(model)?;
         if !folder.exists() {
             bail!(
                 "There is no pack at {}. Give the folder that holds its {MANIFEST}.",

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::efficientnet::EfficientNetConfig;
+use crate::namer::NamerConfig;
+use crate::tokenizer::names;
+
+mod presets;
 
 /// A configuration that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +183,16 @@ pub struct ImageConfig {
     pub std: [f32; 3],
 }
 
+impl ImageConfig {
+    /// Of EfficientNet-Lite, as it is published.
+    pub const fn efficientnet_lite() -> Self {
+        Self {
+            mean: [0.498; 3],
+            std: [0.502; 3],
+        }
+    }
+}
+
 impl Default for ImageConfig {
     /// CLIP's.
     fn default() -> Self {
@@ -195,10 +209,20 @@ impl Default for ImageConfig {
 pub struct PromptConfig {
     /// Put first in a chat, unless the user gives another.
     pub system: String,
+    /// A system message that the user gives; without it, it stands as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_turn: Option<String>,
     /// A user's turn. Pictures without a mark in the text go where `{pictures}` stands, or else before the text.
     pub user: String,
     /// What asks for the answer.
     pub assistant: String,
+    /// What ends an answer before the next turn.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub answered: String,
+    /// What stands for a picture, with an `<image>` for each of its embeddings; without it these stand between `[IMG]` and
+    /// `[/IMG]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
     /// A turn whose text marks the places of its pictures, where that is no turn of `user` and `assistant` but a text
     /// to go on with.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,8 +240,11 @@ impl Default for PromptConfig {
     fn default() -> Self {
         Self {
             system: String::new(),
+            system_turn: None,
             user: "{}".into(),
             assistant: String::new(),
+            answered: String::new(),
+            picture: None,
             marked: None,
             caption: String::new(),
             imagine: "{}".into(),
@@ -241,6 +268,21 @@ impl PromptConfig {
     }
 }
 
+/// How text is generated where the user does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerationConfig {
+    /// Above 1 makes tokens that were used before less likely; 1 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+}
+
+impl GenerationConfig {
+    fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Low-rank adapters on the LM's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,8 +299,12 @@ pub struct AdapterConfig {
 pub struct EmuConfig {
     /// The visual encoder.
     pub vision: VisionConfig,
-    /// The causal transformer.
-    pub causal: CausalConfig,
+    /// The causal transformer between encoder and LM. A model has either this or a namer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causal: Option<CausalConfig>,
+    /// What names the picture in the LM's own words, in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namer: Option<NamerConfig>,
     /// The language model.
     pub lm: LmConfig,
     /// Adapters on the LM, where the model has them.
@@ -266,32 +312,50 @@ pub struct EmuConfig {
     pub adapter: Option<AdapterConfig>,
     /// Special tokens.
     pub special: SpecialTokens,
+    /// Further tokens that end an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<u32>,
     /// Preprocessing.
     #[serde(default)]
     pub image: ImageConfig,
     /// Templates.
     #[serde(default)]
     pub prompts: PromptConfig,
+    /// What generation does where it is not told otherwise.
+    #[serde(default, skip_serializing_if = "GenerationConfig::is_plain")]
+    pub generation: GenerationConfig,
 }
 
 impl EmuConfig {
+    /// Embeddings of a picture that the LM reads.
+    pub fn queries(&self) -> usize {
+        match (&self.causal, &self.namer) {
+            (Some(causal), _) => causal.queries,
+            (None, Some(namer)) => namer.embeddings(),
+            (None, None) => 0,
+        }
+    }
+
+    /// Embeddings of a picture that a decoder draws from: those that are read, or all slots of a spelled one.
+    pub fn drawn(&self) -> usize {
+        match (&self.causal, &self.namer) {
+            (None, Some(namer)) => namer.spelling.slots(),
+            _ => self.queries(),
+        }
+    }
+
     /// Checks what the networks rely on.
     ///
     /// # Errors
     /// Names the first number that does not fit.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let (v, c, l) = (&self.vision, &self.causal, &self.lm);
+        let (v, l) = (&self.vision, &self.lm);
         let wrong = |what: String| Err(ConfigError(what));
-        let sizes = [
+        let mut sizes = vec![
             ("vision.image_size", v.image_size),
             ("vision.patch_size", v.patch_size),
             ("vision.width", v.width),
             ("vision.head_width", v.head_width),
-            ("causal.queries", c.queries),
-            ("causal.d_model", c.d_model),
-            ("causal.d_kv", c.d_kv),
-            ("causal.heads", c.heads),
-            ("causal.buckets", c.buckets),
             ("lm.vocab", l.vocab),
             ("lm.width", l.width),
             ("lm.layers", l.layers),
@@ -300,6 +364,17 @@ impl EmuConfig {
             ("lm.head_size", l.head_size),
             ("lm.context", l.context),
         ];
+        match (&self.causal, &self.namer) {
+            (Some(c), None) => sizes.extend([
+                ("causal.queries", c.queries),
+                ("causal.d_model", c.d_model),
+                ("causal.d_kv", c.d_kv),
+                ("causal.heads", c.heads),
+                ("causal.buckets", c.buckets),
+            ]),
+            (None, Some(namer)) => namer.validate()?,
+            _ => return wrong("it needs either causal or namer".into()),
+        }
         if let Some((name, _)) = sizes.iter().find(|(_, n)| *n == 0) {
             return wrong(format!("{name} is 0"));
         }
@@ -352,10 +427,14 @@ impl EmuConfig {
                 return wrong("vision.stem.channels are no multiples of its groups".into());
             }
         }
-        if c.raster && c.queries != v.grid() * v.grid() {
+        let grid = v.grid() * v.grid();
+        if let Some(c) = self
+            .causal
+            .as_ref()
+            .filter(|c| c.raster && c.queries != grid)
+        {
             return wrong(format!(
-                "causal.raster needs {} queries, not {}",
-                v.grid() * v.grid(),
+                "causal.raster needs {grid} queries, not {}",
                 c.queries
             ));
         }
@@ -382,191 +461,24 @@ impl EmuConfig {
             s.user,
             s.assistant,
         ];
-        if let Some(id) = ids.into_iter().flatten().find(|id| *id as usize >= l.vocab) {
+        let ids = ids.into_iter().flatten().chain(self.ends.iter().copied());
+        if let Some(id) = { ids }.find(|id| *id as usize >= l.vocab) {
             return wrong(format!(
                 "special token {id} is outside the vocabulary of {}",
                 l.vocab
             ));
         }
+        if let Some(picture) = &self.prompts.picture {
+            let (marks, queries) = (picture.matches(names::IMAGE).count(), self.queries());
+            if marks != queries {
+                return wrong(format!(
+                    "prompts.picture has {marks} <image> for {queries} embeddings"
+                ));
+            }
+        }
         if self.image.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return wrong("image.std must be positive".into());
         }
         Ok(())
-    }
-
-    /// The released Emu-14B (pretrained; see [`EmuConfig::instruct`]).
-    pub fn emu_14b() -> Self {
-        Self {
-            vision: VisionConfig {
-                image_size: 224,
-                patch_size: 14,
-                width: 1408,
-                layers: 40,
-                head_width: 88,
-                mlp_ratio: 4.3637,
-                stem: None,
-                efficientnet: None,
-            },
-            causal: CausalConfig {
-                queries: 32,
-                d_model: 768,
-                d_kv: 64,
-                d_ff: 3072,
-                layers: 12,
-                heads: 12,
-                buckets: 32,
-                max_distance: 128,
-                norm_eps: 1e-6,
-                raster: false,
-            },
-            lm: LmConfig {
-                vocab: 32004,
-                width: 5120,
-                ffn: 13824,
-                layers: 40,
-                heads: 40,
-                kv_heads: 40,
-                head_size: 128,
-                context: 2048,
-                rope_base: 10000.0,
-                norm_eps: 1e-6,
-                tied: false,
-            },
-            adapter: None,
-            special: SpecialTokens {
-                bos: 1,
-                eos: 2,
-                pad: 32000,
-                img: 32001,
-                end_img: 32002,
-                image: 32003,
-                user: None,
-                assistant: None,
-            },
-            image: ImageConfig::default(),
-            prompts: PromptConfig::default(),
-        }
-    }
-
-    /// The instruction-tuned variant of a pretrained model: two more tokens, adapters of rank 16 and alpha 16.
-    pub fn instruct(mut self) -> Self {
-        self.special.user = Some(self.lm.vocab as u32);
-        self.special.assistant = Some(self.lm.vocab as u32 + 1);
-        self.lm.vocab += 2;
-        self.adapter = Some(AdapterConfig {
-            rank: 16,
-            alpha: 16.0,
-        });
-        self.prompts = PromptConfig {
-            user: "[USER]: {}".into(),
-            assistant: " [ASSISTANT]:".into(),
-            caption: "Please provide an accurate and concise description of the given image."
-                .into(),
-            ..Default::default()
-        };
-        self
-    }
-
-    /// The small Emu that this project trains and ships: 64 px, a convolutional stem, 16 embeddings a picture.
-    pub fn emu_mini(vocab: usize, special: SpecialTokens) -> Self {
-        Self {
-            vision: VisionConfig {
-                image_size: 64,
-                patch_size: 16,
-                width: 192,
-                layers: 2,
-                head_width: 32,
-                mlp_ratio: 3.0,
-                stem: Some(StemConfig {
-                    channels: vec![32, 48, 96, 192],
-                    blocks: vec![0, 1, 1, 1],
-                    groups: 16,
-                }),
-                efficientnet: None,
-            },
-            causal: CausalConfig {
-                queries: 16,
-                d_model: 192,
-                d_kv: 32,
-                d_ff: 512,
-                layers: 2,
-                heads: 6,
-                buckets: 32,
-                max_distance: 128,
-                norm_eps: 1e-6,
-                raster: true,
-            },
-            lm: LmConfig {
-                vocab,
-                width: 192,
-                ffn: 512,
-                layers: 4,
-                heads: 6,
-                kv_heads: 6,
-                head_size: 32,
-                context: 512,
-                rope_base: 10000.0,
-                norm_eps: 1e-6,
-                tied: true,
-            },
-            adapter: None,
-            special,
-            image: ImageConfig::default(),
-            prompts: PromptConfig::trained(),
-        }
-    }
-
-    /// The sizes of the reference's tiny model, for tests.
-    pub fn tiny() -> Self {
-        Self {
-            vision: VisionConfig {
-                image_size: 56,
-                patch_size: 14,
-                width: 64,
-                layers: 2,
-                head_width: 16,
-                mlp_ratio: 4.3637,
-                stem: None,
-                efficientnet: None,
-            },
-            causal: CausalConfig {
-                queries: 4,
-                d_model: 48,
-                d_kv: 12,
-                d_ff: 96,
-                layers: 2,
-                heads: 4,
-                buckets: 32,
-                max_distance: 128,
-                norm_eps: 1e-6,
-                raster: false,
-            },
-            lm: LmConfig {
-                vocab: 304,
-                width: 64,
-                ffn: 172,
-                layers: 2,
-                heads: 4,
-                kv_heads: 4,
-                head_size: 16,
-                context: 2048,
-                rope_base: 10000.0,
-                norm_eps: 1e-6,
-                tied: false,
-            },
-            adapter: None,
-            special: SpecialTokens {
-                bos: 1,
-                eos: 2,
-                pad: 300,
-                img: 301,
-                end_img: 302,
-                image: 303,
-                user: None,
-                assistant: None,
-            },
-            image: ImageConfig::default(),
-            prompts: PromptConfig::default(),
-        }
     }
 }

@@ -2,11 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use emu_kernels::packed::{Inputs, Scheme};
 use emu_kernels::{LayerNorm, QEmbedding};
 
 use crate::causal::CausalFormer;
 use crate::config::{ConfigError, EmuConfig};
 use crate::lm::Lm;
+use crate::namer::Namer;
 use crate::probe::Probe;
 use crate::vision::Vision;
 
@@ -16,9 +18,11 @@ pub struct Emu {
     /// The visual encoder.
     pub visual: Vision,
     /// Between encoder and causal transformer.
-    pub ln_visual: LayerNorm,
+    pub ln_visual: Option<LayerNorm>,
     /// From encoder tokens to visual embeddings.
-    pub cformer: CausalFormer,
+    pub cformer: Option<CausalFormer>,
+    /// In the place of both, in models that spell what they see.
+    pub namer: Option<Namer>,
     /// The language model.
     pub lm: Lm,
 }
@@ -30,13 +34,31 @@ impl EmuConfig {
     /// Where [`EmuConfig::validate`] finds one.
     pub fn init(&self, device: &Device) -> Result<Emu, ConfigError> {
         self.validate()?;
+        let (features, width) = (self.vision.width, self.lm.width);
+        let causal = self.causal.as_ref();
+        let namer = self.namer.as_ref();
+        let lm = || self.lm.init(self.adapter.as_ref(), device);
         Ok(Emu {
             visual: self.vision.init(device),
             // PyTorch's default eps: this norm is not one of the encoder's.
-            ln_visual: LayerNorm::new(self.vision.width, LN_VISUAL_EPS, device),
-            cformer: self.causal.init(self.vision.width, self.lm.width, device),
-            lm: self.lm.init(self.adapter.as_ref(), device),
+            ln_visual: causal.map(|_| LayerNorm::new(features, LN_VISUAL_EPS, device)),
+            cformer: causal.map(|causal| causal.init(features, width, device)),
+            namer: namer.map(|namer| namer.init(features, width, &self.image, device)),
+            // One that reads words regresses none.
+            lm: match causal {
+                Some(_) => lm(),
+                None => lm().alone(),
+            },
         })
+    }
+
+    /// What products with the LM's packed weights may do with their inputs: in a model that reads words, as where its LM
+    /// runs alone ([`crate::TextModel`]).
+    pub fn lm_inputs(&self) -> fn(Scheme) -> Inputs {
+        match self.namer {
+            Some(_) => |_| Inputs::Bytes,
+            None => Inputs::by_weight,
+        }
     }
 }
 
@@ -44,18 +66,25 @@ impl EmuConfig {
 const LN_VISUAL_EPS: f64 = 1e-6;
 
 impl Emu {
-    /// The normed tokens of the encoder: `[B, 3, S, S]` to `[B, N, V]`.
+    /// The tokens of the encoder, normed where a causal former reads them: `[B, 3, S, S]` to `[B, N, V]`.
     pub fn encode(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
-        let tokens = self
-            .ln_visual
-            .forward(self.visual.forward_probed(images, probe));
+        let tokens = self.visual.forward_probed(images, probe);
+        let Some(norm) = &self.ln_visual else {
+            return tokens;
+        };
+        let tokens = norm.forward(tokens);
         probe.see(format_args!("ln_visual"), &tokens);
         tokens
     }
 
     /// The visual embeddings of pictures: `[B, 3, S, S]` to `[B, Q, D]`.
     pub fn embed_images(&self, images: Tensor<4>) -> Tensor<3> {
-        self.cformer.forward(self.encode(images, &mut Probe::off()))
+        let tokens = self.encode(images.clone(), &mut Probe::off());
+        match (&self.cformer, &self.namer) {
+            (Some(former), _) => former.forward(tokens),
+            (None, Some(namer)) => namer.forward(images, tokens),
+            (None, None) => tokens,
+        }
     }
 
     /// Embeddings of a batch of sequences, with the visual embeddings in the places of the `<image>` tokens, in order.

@@ -12,6 +12,7 @@ pub mod generate;
 pub mod image;
 pub mod keys;
 pub mod lm;
+pub mod namer;
 pub mod pack;
 #[cfg(not(target_family = "wasm"))]
 pub mod parity;

@@ -1,11 +1,10 @@
 //! What a pack of this model holds: its configuration, which component a tensor belongs to, and loading.
 //!
-//! Tensors have the names of the modules' parameters: `visual..`, `ln_visual..` and `cformer..` in [`VISION`], `lm..` in
+//! Tensors have the names of the modules' parameters: `visual..`, `ln_visual..` and `cformer..`, or `namer..`, in [`VISION`], `lm..` in
 //! [`LM`], `unet..`, `vae..` and `null_prompt` in [`DECODER`], `safety..` in [`SAFETY`].
 
 use burn::module::Module;
 use burn::tensor::Device;
-use emu_kernels::packed::Inputs;
 use emu_pack::{PackError, PackReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +15,7 @@ use crate::diffusion::{Decoder, DecoderConfig};
 use crate::safety::{SafetyChecker, SafetyConfig};
 use crate::weights;
 
-/// Encoder and causal former.
+/// Encoder and causal former, or namer.
 pub const VISION: &str = "vision";
 /// Language model and regression head.
 pub const LM: &str = "lm";
@@ -61,7 +60,7 @@ impl ModelConfig {
         self.emu.validate()?;
         if let Some(decoder) = &self.decoder {
             decoder.validate()?;
-            let (tokens, width) = (self.emu.causal.queries, self.emu.lm.width);
+            let (tokens, width) = (self.emu.drawn(), self.emu.lm.width);
             if (decoder.tokens, decoder.unet.context_width) != (tokens, width) {
                 return Err(ConfigError(format!(
                     "the decoder wants {} embeddings of width {}, the language model gives {tokens} of width {width}",
@@ -96,7 +95,7 @@ pub fn load_emu(
     device: &Device,
 ) -> Result<Emu, LoadError> {
     let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
-    emu.lm = emu.lm.stack().with_inputs(Inputs::by_weight);
+    emu.lm = emu.lm.stack().with_inputs(config.lm_inputs());
     Ok(emu)
 }
 
@@ -178,7 +177,7 @@ mod tests {
         let special = EmuConfig::tiny().special;
         let emu = EmuConfig::emu_mini(400, special);
         ModelConfig {
-            decoder: Some(DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width)),
+            decoder: Some(DecoderConfig::emu_mini(emu.queries(), emu.lm.width)),
             emu,
             safety: None,
         }

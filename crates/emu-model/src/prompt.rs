@@ -279,7 +279,7 @@ impl PromptError {
 /// Makes prompts for a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Prompter<'a> {
-    /// Encoder and causal former.
+    /// Encoder and causal former, or namer.
     pub emu: &'a Emu,
     /// Its sizes and templates.
     pub config: &'a EmuConfig,
@@ -297,13 +297,21 @@ impl Prompter<'_> {
     pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
         let templates = &self.config.prompts;
         let (mut text, mut pictures) = (PromptText::default(), vec![]);
-        match &conversation.system {
-            Some(said) => text.plain(said),
-            None => text.template(&templates.system),
+        match (&conversation.system, &templates.system_turn) {
+            (None, _) => text.template(&templates.system),
+            (Some(said), None) => text.plain(said),
+            // An empty message asks for none.
+            (Some(said), Some(template)) if !said.is_empty() => {
+                text.append(Marked::words(said).fill(template));
+            }
+            (Some(_), Some(_)) => {}
         }
-        for turn in &conversation.turns {
+        for (i, turn) in conversation.turns.iter().enumerate() {
             text.append(turn.user.turn(templates));
             text.plain(&turn.answer);
+            if i + 1 < conversation.turns.len() {
+                text.template(&templates.answered);
+            }
             pictures.extend_from_slice(&turn.user.pictures);
         }
         self.ask(&text, &pictures)
@@ -348,7 +356,9 @@ impl Prompter<'_> {
     /// # Errors
     /// As [`Prompter::conversation`].
     pub fn ask(&self, text: &PromptText, pictures: &[RgbImage]) -> Result<Prompt, PromptError> {
-        let (queries, context) = (self.config.causal.queries, self.config.lm.context);
+        let (queries, context) = (self.config.queries(), self.config.lm.context);
+        let spelled = { self.config.prompts.picture.as_ref() }.map(|p| text.with_pictures_as(p));
+        let text = spelled.as_ref().unwrap_or(text);
         let ids = self.tokenizer.encode_prompt(text, queries, context)?;
         let visual = self.embed(pictures)?;
         Ok(Prompt { ids, visual })

@@ -5,8 +5,8 @@ use emu_pack::{TensorInfo, TensorSource};
 use serde_json::Value;
 
 use crate::config::{
-    AdapterConfig, CausalConfig, ConfigError, EmuConfig, ImageConfig, LmConfig, PromptConfig,
-    SpecialTokens, VisionConfig,
+    AdapterConfig, CausalConfig, ConfigError, EmuConfig, GenerationConfig, ImageConfig, LmConfig,
+    PromptConfig, SpecialTokens, VisionConfig,
 };
 
 /// How peft names the first of an adapter's two matrices.
@@ -47,15 +47,21 @@ pub fn emu_config(emu: &Value, llama: &Value) -> Result<EmuConfig, ConfigError> 
             stem: None,
             efficientnet: None,
         },
-        causal: causal_config(emu.get("t5_config"), adapter.size("n_causal")?)?,
+        causal: Some(causal_config(
+            emu.get("t5_config"),
+            adapter.size("n_causal")?,
+        )?),
+        namer: None,
         lm: LmConfig {
             vocab: vocab + 4,
             ..lm
         },
         adapter: None,
         special,
+        ends: vec![],
         image: ImageConfig::default(),
         prompts: PromptConfig::default(),
+        generation: GenerationConfig::default(),
     };
     config.validate()?;
     Ok(config)
@@ -102,7 +108,7 @@ pub fn lm_config(llama: &Value) -> Result<LmConfig, ConfigError> {
 }
 
 fn causal_config(t5: Option<&Value>, queries: usize) -> Result<CausalConfig, ConfigError> {
-    let base = EmuConfig::emu_14b().causal;
+    let base = CausalConfig::emu_14b();
     let Some(t5) = t5 else {
         return Ok(CausalConfig { queries, ..base });
     };

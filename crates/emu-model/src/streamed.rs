@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use burn::tensor::Device;
-use emu_kernels::packed::Inputs;
 use emu_pack::{MANIFEST_FILE, Manifest, PackError, PartView, Stored as Value, TensorData, quant};
 
 use crate::config::EmuConfig;
@@ -179,9 +178,9 @@ impl Streamed {
         if component == pack::LM {
             // Taken out, so that each layer's parts go when they are stacked.
             let config = &self.config.emu;
-            let empty = config.lm.init(config.adapter.as_ref(), &self.device);
+            let empty = config.init(&self.device)?.lm;
             let lm = std::mem::replace(&mut self.emu.lm, empty);
-            self.emu.lm = lm.stack().with_inputs(Inputs::by_weight);
+            self.emu.lm = lm.stack().with_inputs(config.lm_inputs());
         }
         if let Some(safety) = self.safety.as_ref().filter(|_| component == pack::SAFETY) {
             safety.settle();
@@ -216,7 +215,7 @@ impl Streamed {
                     pack::LM => self.emu.lm = new.lm,
                     _ => {
                         (self.emu.visual, self.emu.ln_visual) = (new.visual, new.ln_visual);
-                        self.emu.cformer = new.cformer;
+                        (self.emu.cformer, self.emu.namer) = (new.cformer, new.namer);
                     }
                 }
             }

@@ -129,7 +129,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let emu = EmuConfig::tiny();
         let old = ModelConfig {
-            decoder: Some(DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width)),
+            decoder: Some(DecoderConfig::emu_mini(emu.queries(), emu.lm.width)),
             safety: None,
             emu,
         };

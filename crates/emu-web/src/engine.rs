@@ -7,7 +7,7 @@ use emu_kernels::count;
 use emu_kernels::device::Opened;
 use emu_kernels::packed::keeps_halves;
 use emu_model::Emu;
-use emu_model::config::EmuConfig;
+use emu_model::config::{EmuConfig, GenerationConfig};
 use emu_model::generate::Cost;
 use emu_model::image::RgbImage;
 use emu_model::pack::{self, LoadError};
@@ -342,8 +342,9 @@ pub fn usage(prompt_tokens: usize, tokens: usize, finish: &str, cost: Cost) -> J
 
 /// Says before anything is computed which option of a text is out of range.
 fn check(text: &Text) -> Result<(), Failure> {
-    text.options(0, false)?;
-    text.search().map(drop)
+    let plain = GenerationConfig::default();
+    text.options(&plain, 0, false)?;
+    text.search(&plain).map(drop)
 }
 
 fn one(pictures: Vec<RgbImage>) -> Result<RgbImage, Failure> {

@@ -1,6 +1,7 @@
 //! What JavaScript asks for, validated.
 
 use emu_kernels::sample::{Processors, Sampling};
+use emu_model::config::GenerationConfig;
 use emu_model::diffusion::{DecoderConfig, DrawOptions, SamplerKind};
 use emu_model::generate::{BeamOptions, GenerateError, TextOptions};
 use emu_model::image::{Limits, RgbImage, decode, over_white};
@@ -115,7 +116,7 @@ fn whole(option: &'static str, given: &Given, default: usize) -> Result<usize, F
     }
 }
 
-/// How text is made; the defaults are those of the command line.
+/// How text is made; the defaults are the model's, or those of the command line.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Text {
@@ -141,9 +142,11 @@ impl Text {
     /// Tokens at most where the caller does not say.
     const TOKENS: usize = 128;
 
-    fn processors(&self) -> Result<Processors, Failure> {
+    fn processors(&self, model: &GenerationConfig) -> Result<Processors, Failure> {
+        let penalty = f64::from(model.repetition_penalty.unwrap_or(1.0));
         Ok(Processors {
-            repetition_penalty: number("repetitionPenalty", &self.repetition_penalty, 1.0)? as f32,
+            repetition_penalty: number("repetitionPenalty", &self.repetition_penalty, penalty)?
+                as f32,
             no_repeat_ngram: whole("noRepeatNgram", &self.no_repeat_ngram, 0)?,
             min_length: 0,
         })
@@ -153,10 +156,15 @@ impl Text {
     ///
     /// # Errors
     /// `bad-option` names an option that is out of range.
-    pub fn options(&self, seed: u64, images: bool) -> Result<TextOptions, Failure> {
+    pub fn options(
+        &self,
+        model: &GenerationConfig,
+        seed: u64,
+        images: bool,
+    ) -> Result<TextOptions, Failure> {
         let options = TextOptions {
             max_new_tokens: whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?,
-            processors: self.processors()?,
+            processors: self.processors(model)?,
             sampling: Sampling {
                 temperature: number("temperature", &self.temperature, 0.0)? as f32,
                 top_k: whole("topK", &self.top_k, 0)?,
@@ -176,12 +184,12 @@ impl Text {
     ///
     /// # Errors
     /// `bad-option` names an option that is out of range.
-    pub fn search(&self) -> Result<BeamOptions, Failure> {
+    pub fn search(&self, model: &GenerationConfig) -> Result<BeamOptions, Failure> {
         let options = BeamOptions {
             beams: whole("beams", &self.beams, 1)?,
             max_new_tokens: whole("maxNewTokens", &self.max_new_tokens, Self::TOKENS)?,
             length_penalty: number("lengthPenalty", &self.length_penalty, -1.0)? as f32,
-            processors: self.processors()?,
+            processors: self.processors(model)?,
             ban_images: true,
         };
         options.validate()?;

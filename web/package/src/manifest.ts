@@ -41,8 +41,16 @@ export interface Manifest {
 /** Of a pack's configuration what tells how much a request takes. Only the sizes of pictures are checked; the engine reads the whole of it. */
 export interface Config {
   emu: {
-    vision: { image_size: number; patch_size: number; width: number; mlp_ratio: number; stem?: { channels: number[] } };
-    causal: { queries: number };
+    vision: {
+      image_size: number;
+      patch_size: number;
+      width: number;
+      mlp_ratio: number;
+      stem?: { channels: number[] };
+      efficientnet?: EfficientNet;
+    };
+    causal?: { queries: number };
+    namer?: { spelling: { objects: number; tokens: number } };
     lm: { heads: number; kv_heads: number; head_size: number; ffn: number; layers: number; context: number };
   };
   decoder?: {
@@ -51,6 +59,13 @@ export interface Config {
     vae: { channels: number[]; patch?: number };
   };
   safety?: object;
+}
+
+/** Of an encoder of convolutions. */
+export interface EfficientNet {
+  stem: number;
+  stages: { repeats: number; stride: number; expand: number; outputs: number }[];
+  features: number;
 }
 
 /** In the order in which they are loaded. */

@@ -1,6 +1,6 @@
 /** What a request takes beside the weights: keys and values, and activations. Computed as `emu inspect` does (`needs.rs`). */
 
-import type { Config } from "./manifest.js";
+import type { Config, EfficientNet } from "./manifest.js";
 import type { Expected, Task } from "./types.js";
 
 export interface Needs {
@@ -24,19 +24,24 @@ const ALIVE = 3;
  */
 export function needsOf(config: Config, task: Task, expected: Expected = {}, tokens?: number): Needs {
   try {
-    const { vision, causal, lm } = config.emu;
+    const { vision, causal, namer, lm } = config.emu;
+    // Embeddings of a picture that is read, and of one that is drawn.
+    const { objects, tokens: spelled } = namer?.spelling ?? { objects: Number.NaN, tokens: Number.NaN };
+    const read = causal?.queries ?? spelled + 1;
+    const drawn = causal?.queries ?? objects * spelled + 2;
     const decoder = task === "caption" ? undefined : config.decoder;
     const { maxNewTokens = NEW_TOKENS, width, height } = expected;
     const beams = task === "draw" ? 1 : (expected.beams ?? 1);
-    const prompt = tokens ?? causal.queries + MARKS;
+    const prompt = tokens ?? read + MARKS;
     // A conversation in which pictures may be drawn has all the room that there is.
-    const room = task === "draw" ? causal.queries : decoder && beams <= 1 ? lm.context : maxNewTokens;
+    const room = task === "draw" ? drawn : decoder && beams <= 1 ? lm.context : maxNewTokens;
     const keys = F32 * lm.kv_heads * lm.head_size * Math.min(lm.context, prompt + room);
-    const patches = (vision.image_size / vision.patch_size) ** 2 + 1;
+    const patches = Math.ceil(vision.image_size / vision.patch_size) ** 2 + 1;
     const activation =
       F32 *
       Math.max(
         (vision.image_size / 2) ** 2 * (vision.stem?.channels[0] ?? 0),
+        vision.efficientnet ? convolving(vision.efficientnet, vision.image_size) : 0,
         patches * Math.trunc(vision.width * Math.max(vision.mlp_ratio, 3)),
         prompt * Math.max(2 * lm.ffn, (lm.heads + 2 * lm.kv_heads) * lm.head_size),
         decoder ? drawing(decoder, width ?? decoder.image_size, height ?? decoder.image_size) : 0,
@@ -48,6 +53,20 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
     // Something is missing.
   }
   return { working: 0, binding: 0 };
+}
+
+/** Numbers in the largest activation of an EfficientNet over a picture. */
+function convolving({ stem, stages, features }: EfficientNet, size: number): number {
+  let [side, inputs] = [Math.ceil(size / 2), stem];
+  let largest = side ** 2 * inputs;
+  for (const { repeats, stride, expand, outputs } of stages) {
+    for (let repeat = 0; repeat < repeats; repeat++) {
+      largest = Math.max(largest, side ** 2 * inputs * expand);
+      if (repeat === 0) side = Math.ceil(side / stride);
+      inputs = outputs;
+    }
+  }
+  return Math.max(largest, side ** 2 * features);
 }
 
 /** Numbers in the largest activation of drawing a picture. */

@@ -226,6 +226,33 @@ test("bytes for people", () => {
 
 test("vector instructions are found where they are", () => assert.equal(hasSimd(), true));
 
+/** A small language model that reads what EfficientNet-Lite2 names. */
+const NAMING = {
+  emu: {
+    vision: {
+      image_size: 260,
+      patch_size: 32,
+      width: 1280,
+      mlp_ratio: 1,
+      efficientnet: {
+        stem: 32,
+        stages: [
+          [1, 1, 1, 16],
+          [3, 2, 6, 24],
+          [3, 2, 6, 48],
+          [4, 2, 6, 88],
+          [4, 1, 6, 120],
+          [5, 2, 6, 208],
+          [1, 1, 6, 352],
+        ].map(([repeats, stride, expand, outputs]) => ({ repeats, stride, expand, outputs })),
+        features: 1280,
+      },
+    },
+    namer: { spelling: { objects: 2, tokens: 3 } },
+    lm: { heads: 4, kv_heads: 4, head_size: 16, ffn: 172, layers: 2, context: 2048 },
+  },
+};
+
 /** Sizes of the released models: LLaMA 13B, EVA, Stable Diffusion 1.5. */
 const LARGE = {
   emu: {
@@ -252,6 +279,7 @@ test("keys, values and activations are counted from the configuration, as `emu i
   assert.equal(needsOf(LARGE, "caption", { beams: 5, maxNewTokens: 2048 }).binding, 200 * MIB);
   assert.deepEqual(found({ ...LARGE, decoder: undefined }, "chat"), found(LARGE, "caption"));
   assert.deepEqual(found(mini.config, "caption"), [1_296_384, 131_072]);
+  assert.deepEqual(found(NAMING, "caption"), [19_607_040, 6_489_600]);
   const broken = structuredClone(LARGE);
   delete broken.emu.lm.heads;
   delete broken.emu.causal;

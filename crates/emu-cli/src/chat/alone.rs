@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::read_sync;
 use emu_kernels::device::open;
 use emu_model::TextModel;
+use emu_model::config::GenerationConfig;
 use emu_model::generate::{Prompt, TextEvent};
 use emu_model::text::{Message, Speaker};
 use emu_pack::convert::GgufFile;
@@ -15,6 +16,11 @@ use serde_json::json;
 use super::{Partner, beam_options, print_part, speak_with, text_options};
 use crate::args::ChatArgs;
 use crate::output::{json_line, print_now, spinner};
+
+/// A file says nothing of how to generate.
+const PLAIN: GenerationConfig = GenerationConfig {
+    repetition_penalty: None,
+};
 
 /// Answers one prompt, or holds a conversation.
 pub(super) fn run(args: &ChatArgs, path: &Path) -> Result<()> {
@@ -114,7 +120,7 @@ impl Talker<'_> {
     }
 
     fn stream(&self, prompt: &Prompt, clock: Instant) -> Result<Answer> {
-        let options = text_options(&self.args.text, self.args.model.seed, false);
+        let options = text_options(&self.args.text, &PLAIN, self.args.model.seed, false);
         let mut machine = self.model.generate(prompt, options)?;
         let mut decoder = self.model.tokenizer.decode_stream();
         let mut answer = Answer {
@@ -144,7 +150,8 @@ impl Talker<'_> {
 
     fn search(&self, prompt: &Prompt) -> Result<Answer> {
         let waiting = spinner("searching");
-        let search = self.model.search(prompt, beam_options(&self.args.text))?;
+        let options = beam_options(&self.args.text, &PLAIN);
+        let search = self.model.search(prompt, options)?;
         let found = read_sync(search.run())?;
         waiting.finish_and_clear();
         // Without what every sequence is said to begin with.

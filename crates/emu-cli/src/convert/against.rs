@@ -146,7 +146,7 @@ fn bound(reader: &PackReader, name: &str, absmax: f64) -> f64 {
 
 /// Logits of a prompt of noise: a picture, then tokens drawn by chance.
 fn outputs(ours: &Model, theirs: &Model, config: &EmuConfig, device: &Device) -> Result<Vec<Row>> {
-    let (side, q) = (config.vision.image_size, config.causal.queries);
+    let (side, q) = (config.vision.image_size, config.queries());
     let mut random = Philox::new(0, Stream::Tokens, 0);
     let special = &config.special;
     let mut ids = vec![special.bos, special.img];

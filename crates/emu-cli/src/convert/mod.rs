@@ -4,7 +4,7 @@ pub mod against;
 mod ahead;
 mod key;
 mod null_prompt;
-mod presets;
+pub mod presets;
 mod repack;
 mod report;
 mod run;
@@ -191,7 +191,7 @@ impl Drawing {
         let unet = ModelFolder::open(&folders.unet)?.unwrapped(&diffusion::keys::unet()?)?;
         let vae = ModelFolder::open(&folders.vae)?.unwrapped(&diffusion::keys::vae()?)?;
         let scheduler = source::read_json(&folders.scheduler)?;
-        let tokens = emu.causal.queries;
+        let tokens = emu.queries();
         let config = DecoderConfig::from_diffusers(&unet.config, &vae.config, &scheduler, tokens)?;
         let safety = match &folders.safety {
             None => None,
@@ -309,10 +309,10 @@ impl<'a> Part<'a> {
 /// The prompt that guidance leads away from: nothing said, a picture asked for.
 fn empty_prompt(config: &EmuConfig) -> Result<Vec<u32>> {
     let special = &config.special;
-    if config.causal.queries + 2 > config.lm.context {
+    if config.queries() + 2 > config.lm.context {
         bail!(
             "A picture's {} embeddings do not fit the context of {}. Check {} in the configuration.",
-            config.causal.queries,
+            config.queries(),
             config.lm.context,
             names::IMAGE
         );

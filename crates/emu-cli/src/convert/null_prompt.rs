@@ -20,7 +20,7 @@ pub const NULL_PROMPT: &str = "null_prompt";
 /// Where a tensor cannot be read.
 pub fn regress(pack: &PackReader, config: &EmuConfig, bar: &ProgressBar) -> Result<TensorData> {
     let ids = empty_prompt(config)?;
-    let (queries, width) = (config.causal.queries, config.lm.width);
+    let (queries, width) = (config.queries(), config.lm.width);
     let mut walk = Walk::new(pack, config);
     bar.inc_length((ids.len() + queries) as u64);
 
@@ -196,7 +196,7 @@ mod tests {
     /// The same with the model itself.
     fn by_the_model(emu: &Emu, config: &EmuConfig, device: &Device) -> Vec<f32> {
         let ids = empty_prompt(config).expect("a prompt");
-        let queries = config.causal.queries;
+        let queries = config.queries();
         let mut cache = emu.lm.cache(1, ids.len() + queries);
         let ids: Vec<i64> = ids.iter().map(|&id| id.into()).collect();
         let shape = [1, ids.len()];

@@ -147,8 +147,8 @@ impl Report<'_> {
 fn summary(config: &ModelConfig) -> Value {
     let emu = &config.emu;
     json!({
-        "picture": emu.vision.image_size, "embeddings": emu.causal.queries,
-        "encoder": [emu.vision.layers, emu.vision.width], "causal": [emu.causal.layers, emu.causal.d_model],
+        "picture": emu.vision.image_size, "embeddings": emu.queries(),
+        "encoder": [emu.vision.layers, emu.vision.width], "causal": emu.causal.as_ref().map(|c| [c.layers, c.d_model]), "names": emu.namer.as_ref().map(|n| n.names),
         "lm": [emu.lm.layers, emu.lm.width], "vocabulary": emu.lm.vocab, "context": emu.lm.context,
         "adapter": emu.adapter.map(|a| a.rank), "draws": config.decoder.as_ref().map(|d| d.image_size),
         "checks": config.safety.is_some(),

@@ -55,18 +55,18 @@ impl Working {
         let decoder = config.decoder.as_ref().filter(|_| task != Task::Caption);
         let beams = if task == Task::Draw { 1 } else { beams.max(1) };
         let lm = &emu.lm;
-        let [context, queries] = [lm.context, emu.causal.queries].map(|n| n as u64);
-        let prompt = queries + MARKS;
+        let [context, read, drawn] = [lm.context, emu.queries(), emu.drawn()].map(|n| n as u64);
+        let prompt = read + MARKS;
         // A conversation in which pictures may be drawn has all the room that there is.
         let room = match task {
-            Task::Draw => queries,
+            Task::Draw => drawn,
             _ if decoder.is_some() && beams == 1 => context,
             _ => NEW_TOKENS,
         };
         let keys = F32 * product([lm.kv_heads, lm.head_size]) * context.min(prompt + room);
-        let drawn = decoder.map_or(0, drawing);
+        let denoised = decoder.map_or(0, drawing);
         let reading = prompt * lm.widest() as u64;
-        let activation = F32 * reading.max(seeing(emu)).max(drawn);
+        let activation = F32 * reading.max(seeing(emu)).max(denoised);
         // Beams begin with a copy each of what the prompt left.
         let rows = if beams > 1 { beams + 1 } else { 1 };
         Self {
@@ -94,7 +94,9 @@ fn seeing(emu: &EmuConfig) -> u64 {
     let stem = { vision.stem.as_ref() }.and_then(|stem| stem.channels.first());
     let half = vision.image_size / 2;
     let stem = stem.map_or(0, |&channels| product([half, half, channels]));
-    stem.max(vision.tokens() as u64 * wide)
+    let net = vision.efficientnet.as_ref();
+    let net = net.map_or(0, |net| net.largest_activation(vision.image_size));
+    stem.max(net).max(vision.tokens() as u64 * wide)
 }
 
 /// Numbers in the largest activation of drawing.
@@ -125,6 +127,10 @@ fn drawing(decoder: &DecoderConfig) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use emu_model::config::VisionConfig;
+    use emu_model::namer::NamerConfig;
+    use emu_model::spelling::SpellingConfig;
+
     use super::*;
 
     fn of(config: &ModelConfig, task: Task, beams: u64) -> (u64, u64) {
@@ -146,6 +152,35 @@ mod tests {
         let (_, five) = of(&config, Task::Caption, 5);
         assert_eq!(five, 5 * 163 * 40 * 128 * 4);
         assert_eq!(of(&config, Task::Draw, 5), of(&config, Task::Draw, 1));
+    }
+
+    /// The same numbers stand in `admission.test.mjs`.
+    #[test]
+    fn a_model_that_names_pictures_takes_what_its_encoder_does() {
+        let mut emu = EmuConfig::tiny();
+        emu.vision = VisionConfig::efficientnet_lite2();
+        emu.causal = None;
+        emu.namer = Some(NamerConfig {
+            names: 500,
+            spelling: SpellingConfig {
+                objects: 2,
+                tokens: 3,
+            },
+            temperature: 0.25,
+            colours: 8,
+            colour_spread: 0.05,
+        });
+        let config = ModelConfig {
+            emu,
+            decoder: None,
+            safety: None,
+        };
+        // Keys and values of 4 embeddings, 3 marks and 128 tokens; three times 130 x 130 x 96 numbers.
+        let keys = 4 * 4 * 16 * (4 + 3 + 128);
+        let seen = 4 * 130 * 130 * 96;
+        let found = of(&config, Task::Caption, 1);
+        assert_eq!(found, (2 * 2 * keys + 3 * seen, seen));
+        assert_eq!(found, (19_607_040, 6_489_600));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod gguf;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -132,7 +134,7 @@ fn drawing_pack_with(folder: &Path, safety: Option<SafetyConfig>) -> String {
     let device = Device::flex();
     emu_kernels::init::seed(3);
     let emu = EmuConfig::tiny();
-    let mut decoder = DecoderConfig::emu_mini(emu.causal.queries, emu.lm.width);
+    let mut decoder = DecoderConfig::emu_mini(emu.queries(), emu.lm.width);
     decoder.unet.channels = vec![16, 32];
     decoder.unet.down.truncate(2);
     decoder.unet.up = decoder.unet.up.split_off(1);

@@ -71,6 +71,23 @@ impl EfficientNetConfig {
         strides.fold(2, usize::saturating_mul)
     }
 
+    /// Numbers in the largest activation for a picture of this side.
+    pub fn largest_activation(&self, image_size: usize) -> u64 {
+        let values = |side: usize, channels: usize| (side * side * channels) as u64;
+        let (mut side, mut inputs) = (image_size.div_ceil(2), self.stem);
+        let mut largest = values(side, inputs);
+        for stage in &self.stages {
+            for repeat in 0..stage.repeats {
+                largest = largest.max(values(side, inputs * stage.expand));
+                if repeat == 0 {
+                    side = side.div_ceil(stage.stride);
+                }
+                inputs = stage.outputs;
+            }
+        }
+        largest.max(values(side, self.features))
+    }
+
     /// Checks what the network relies on.
     ///
     /// # Errors

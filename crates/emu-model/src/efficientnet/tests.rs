@@ -9,6 +9,9 @@ fn paddings_are_those_of_tensorflow() {
     assert_eq!(same(33, 3, 2), (1, 1));
     assert_eq!(same(17, 5, 2), (2, 2));
     assert_eq!(EfficientNetConfig::lite2().stride(), 32);
+    // 96 channels before the second stage halves 130 pixels.
+    let largest = EfficientNetConfig::lite2().largest_activation(260);
+    assert_eq!(largest, 130 * 130 * 96);
 }
 
 #[test]

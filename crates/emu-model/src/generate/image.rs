@@ -17,13 +17,16 @@ impl<'a> ImageEmbedder<'a> {
     /// Runs the prompt, which does not hold the final [IMG].
     ///
     /// # Errors
-    /// Where the prompt does not fit the context or its pictures.
+    /// Where the model draws nothing, or the prompt does not fit the context or its pictures.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
         prompt: &Prompt,
     ) -> Result<Self, GenerateError> {
-        let room = config.causal.queries;
+        let room = config.drawn();
+        if emu.lm.stu_regress_head.is_none() {
+            return Err(GenerateError::DrawsNothing);
+        }
         let (session, _) = Session::start(&emu.lm, prompt, &Rules::from(config), room, room)?;
         Ok(Self {
             session,
@@ -39,7 +42,7 @@ impl<'a> ImageEmbedder<'a> {
 
     /// Embeddings of a picture.
     pub fn total(&self) -> usize {
-        self.config.causal.queries
+        self.config.drawn()
     }
 
     /// What it cost so far.

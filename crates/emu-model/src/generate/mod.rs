@@ -56,6 +56,9 @@ pub enum GenerateError {
         /// What it should be.
         advice: &'static str,
     },
+    /// A picture is asked for of a model that regresses none.
+    #[error("This model reads pictures but draws none. Ask in words, or use a model that draws.")]
+    DrawsNothing,
     /// A device failed while results were read.
     #[error("The device failed while computing: {0}. Try again, or use --device cpu.")]
     Device(String),
@@ -74,6 +77,7 @@ impl GenerateError {
             Self::TooLong { .. } | Self::CacheFull(_) => "prompt-too-long",
             Self::Empty => "prompt-empty",
             Self::Option { .. } => "bad-option",
+            Self::DrawsNothing => "no-component",
             Self::Device(_) => "device",
             Self::NotFinite => "not-finite",
         }
@@ -131,7 +135,7 @@ pub(crate) struct PictureRules {
     pub img: u32,
     /// After a picture.
     pub end_img: u32,
-    /// Embeddings of a picture.
+    /// Embeddings of a picture that the model draws.
     pub queries: usize,
 }
 
@@ -142,12 +146,14 @@ impl From<&EmuConfig> for Rules {
             context: config.lm.context,
             vocab: config.lm.vocab,
             bos: special.bos,
-            ends: vec![special.eos],
+            ends: { std::iter::once(special.eos) }
+                .chain(config.ends.iter().copied())
+                .collect(),
             pictures: Some(PictureRules {
                 image: special.image,
                 img: special.img,
                 end_img: special.end_img,
-                queries: config.causal.queries,
+                queries: config.drawn(),
             }),
         }
     }

@@ -25,7 +25,7 @@ pub struct TextOptions {
     pub sampling: Sampling,
     /// For sampling.
     pub seed: u64,
-    /// When the model emits [IMG]: regress a picture's embeddings and go on.
+    /// When the model emits [IMG]: regress a picture's embeddings and go on. A model that draws nothing emits none then.
     pub images: bool,
     /// Never emit [IMG] where nobody draws (`images` is off).
     pub ban_images: bool,
@@ -170,6 +170,9 @@ impl<'a> TextMachine<'a> {
     ) -> Result<Self, GenerateError> {
         options.validate()?;
         rules.limit(&mut options.processors);
+        if options.images && lm.stu_regress_head.is_none() {
+            (options.images, options.ban_images) = (false, true);
+        }
         let reserve = match options.images {
             true => rules.context,
             false => options.max_new_tokens.min(rules.context),

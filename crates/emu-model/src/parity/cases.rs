@@ -61,7 +61,7 @@ impl Generator<'_> {
     fn pictures_in(&self, ids: &[u32]) -> usize {
         let config = self.subject.config;
         let marks = ids.iter().filter(|&&id| id == config.special.image).count();
-        marks / config.causal.queries.max(1)
+        marks / config.queries().max(1)
     }
 
     /// Prompts with their pictures, which are handed out in order.

@@ -4,7 +4,8 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use super::{Bound, Goldens, ParityError, Row, compare_kept, exact};
 use crate::Emu;
-use crate::causal::bucket;
+use crate::causal::{CausalFormer, bucket};
+use crate::config::ConfigError;
 use crate::config::EmuConfig;
 use crate::lm::Visibility;
 use crate::probe::Probe;
@@ -126,7 +127,7 @@ fn vision(
     check_images(subject, &images)?;
     let mut probe = Probe::on("");
     let tokens = subject.emu.encode(images, &mut probe);
-    let former = &subject.emu.cformer;
+    let former = former(subject)?;
     let visual = former.forward_probed(tokens, former.causal_tokens.val(), &mut probe);
     let seen = probe.into_seen();
     for name in goldens.names() {
@@ -140,13 +141,19 @@ fn vision(
     Ok(visual)
 }
 
+/// The part that the goldens are of.
+fn former<'a>(subject: Subject<'a>) -> Result<&'a CausalFormer, ParityError> {
+    let none = || ConfigError("it has no causal former to compare".into());
+    Ok(subject.emu.cformer.as_ref().ok_or_else(none)?)
+}
+
 /// The causal former with another number of queries than the model's own, its relative bias and its buckets.
 fn more_queries(
     subject: Subject<'_>,
     goldens: &Goldens<'_>,
     rows: &mut Vec<Row>,
 ) -> Result<(), ParityError> {
-    let former = &subject.emu.cformer;
+    let former = former(subject)?;
     for name in goldens.names() {
         let Some(prefix) = name
             .strip_suffix(".causal_tokens")

@@ -22,7 +22,7 @@ pub(super) fn image(
         config,
         device,
     } = generator.subject;
-    let q = config.causal.queries;
+    let q = config.queries();
     let mut texts = vec![];
     for text in strings(case, "text")? {
         let marks = text.matches(RELEASED_MARK).count();
@@ -89,7 +89,7 @@ fn final_prompts(
     ids: &[Vec<u32>],
 ) -> Result<Vec<Row>, ParityError> {
     let config = generator.subject.config;
-    let (special, fed) = (&config.special, config.causal.queries.saturating_sub(1));
+    let (special, fed) = (&config.special, config.queries().saturating_sub(1));
     let mut rows = vec![];
     let full: Vec<Vec<u32>> = ids
         .iter()

@@ -1,9 +1,8 @@
 //! ChatML: `<|im_start|>role`, a line's end, what was said, `<|im_end|>`, a line's end.
 
+use crate::config::PromptConfig;
+use crate::tokenizer::names::{CHAT_END as END, CHAT_START as START};
 use crate::tokenizer::{PlainTokenizer, TokenizerError};
-
-const START: &str = "<|im_start|>";
-const END: &str = "<|im_end|>";
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +69,23 @@ impl ChatMl {
     /// The tokens that begin and end turns.
     pub(super) fn marks(&self) -> [u32; 2] {
         [self.start, self.end]
+    }
+
+    /// The same as the templates of a model that sees: a picture is part of what the user says, before the words.
+    pub fn prompts(&self) -> PromptConfig {
+        let turn =
+            |speaker: Speaker, said: &str| format!("{START}{}\n{said}{END}\n", speaker.name());
+        let assistant = format!("{START}{}\n", Speaker::Assistant.name());
+        let system = { self.system.as_ref() }.map(|said| turn(Speaker::System, said));
+        PromptConfig {
+            system: system.unwrap_or_default(),
+            system_turn: Some(turn(Speaker::System, "{}")),
+            user: turn(Speaker::User, "{pictures}{}"),
+            imagine: turn(Speaker::User, "{pictures}{}") + &assistant,
+            assistant,
+            answered: format!("{END}\n"),
+            ..PromptConfig::default()
+        }
     }
 
     /// Appends a conversation and the start of the answer to it.

@@ -1,15 +1,19 @@
 //! A language model alone: no pictures in, none out. The same [`Lm`], with its own tokenizer and manner of speaking.
 
+mod base;
 mod chat;
 mod keys;
 mod metadata;
 
 use burn::tensor::Device;
 use emu_kernels::packed::Inputs;
-use emu_pack::{PackError, Quantized, Stored, TensorSource, check};
+use emu_pack::{PackError, TensorSource};
 use serde_json::{Map, Value};
 
+pub use base::Base;
 pub use chat::{ChatMl, Message, Speaker};
+
+use base::LmWeights;
 
 use crate::config::LmConfig;
 use crate::generate::{
@@ -156,24 +160,10 @@ impl TextModel {
         let tokenizer = PlainTokenizer::new(vocabulary)?;
         let lm = config.lm.init(None, device).alone();
         let lm = lm.with_rope_divisors(rope_divisors(source, &config)?);
-        let plan = check(source.tensors(), &weights::parameters(&lm), &keys::gguf()?)?;
-        let heads = (config.lm.heads, config.lm.kv_heads);
-        let lm = weights::load(lm, device, |name| {
-            Ok(match plan.read_stored(source, name)? {
-                Stored::Dense(tensor) => Stored::Dense(keys::rope_halves(tensor, heads)?),
-                Stored::Quantized(tensor) => {
-                    let mins = tensor.mins.map(|mins| keys::rope_halves(mins, heads));
-                    Stored::Quantized(Quantized {
-                        words: keys::rope_halves(tensor.words, heads)?,
-                        scales: keys::rope_halves(tensor.scales, heads)?,
-                        mins: mins.transpose()?,
-                        ..tensor
-                    })
-                }
-            })
-        })?
-        .stack()
-        .with_inputs(|_| Inputs::Bytes);
+        let parameters = LmWeights::new(source, &config, &lm)?;
+        let lm = weights::load(lm, device, |name| parameters.read(name))?
+            .stack()
+            .with_inputs(|_| Inputs::Bytes);
         Ok(Self {
             config,
             lm,

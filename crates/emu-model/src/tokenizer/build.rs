@@ -9,7 +9,7 @@ use tokenizers::Tokenizer;
 use super::check::check;
 use super::pieces::{Piece, Pieces};
 use super::sentencepiece::WORD_MARK;
-use super::special::{Roles, SpecialTokens, names};
+use super::special::{Manner, Roles, SpecialTokens, names};
 use super::{EmuTokenizer, MAX_FILE_BYTES, TokenizerError};
 
 /// How pieces spell bytes and spaces.
@@ -73,7 +73,11 @@ pub(super) fn from_value(
         );
     }
     check(&json, &ids)?;
-    add_specials(&mut json, &ids, add)?;
+    let manner = Manner::of(|name| {
+        let mut added = json["added_tokens"].as_array().into_iter().flatten();
+        ids.contains_key(name) || added.any(|token| token["content"] == name)
+    });
+    add_specials(&mut json, &ids, add, manner)?;
     // Texts are encoded whole, and batches padded here.
     json["truncation"] = Value::Null;
     json["padding"] = Value::Null;
@@ -97,21 +101,27 @@ pub(super) fn from_value(
         }
     }
 
-    let specials = resolve(&model)?;
+    let specials = resolve(&model, manner)?;
     let mut pieces = Pieces::default();
     for (piece, id) in &ids {
         pieces.set(*id, spelling.piece(piece, drops_first_space));
     }
     for (id, token) in model.get_added_vocabulary().get_added_tokens_decoder() {
+        // Other marks of a language model alone are not for people, as in `PlainTokenizer`.
+        let hidden = manner == Manner::ChatMl && token.special && !specials.contains(*id);
+        let bytes = match hidden {
+            true => vec![],
+            false => token.content.clone().into_bytes(),
+        };
         pieces.set(
             *id,
             Piece {
-                bytes: token.content.clone().into_bytes(),
+                bytes,
                 marked: false,
             },
         );
     }
-    Ok(EmuTokenizer::assemble(model, specials, pieces))
+    Ok(EmuTokenizer::assemble(model, specials, manner, pieces))
 }
 
 /// Every node of a component, sequences opened.
@@ -156,6 +166,7 @@ fn add_specials(
     json: &mut Value,
     ids: &HashMap<String, u32>,
     add: Option<Roles>,
+    manner: Manner,
 ) -> Result<(), TokenizerError> {
     let damaged = |reason: &str| TokenizerError::Json {
         reason: reason.to_owned(),
@@ -179,7 +190,8 @@ fn add_specials(
         .map(|id| id.saturating_add(1))
         .max()
         .unwrap_or(0);
-    for name in names_in_order() {
+    let strips = manner.strips();
+    for name in names_in_order(manner) {
         let id = match find(&added, name) {
             Some(id) => id,
             None if add.is_some_and(|roles| roles.added().contains(&name)) => {
@@ -191,7 +203,7 @@ fn add_specials(
         };
         added.retain(|t| t["content"] != name);
         added.push(
-            json!({"id": id, "content": name, "single_word": false, "lstrip": true, "rstrip": true,
+            json!({"id": id, "content": name, "single_word": false, "lstrip": strips, "rstrip": strips,
                           "normalized": false, "special": true}),
         );
     }
@@ -201,22 +213,24 @@ fn add_specials(
 }
 
 /// All names, those that may be added in the order in which they get ids.
-fn names_in_order() -> impl Iterator<Item = &'static str> {
-    [names::UNK, names::BOS, names::EOS]
+fn names_in_order(manner: Manner) -> impl Iterator<Item = &'static str> {
+    let [bos, eos, unk] = manner.marks();
+    [unk, bos, eos]
         .into_iter()
         .chain(Roles::Instruct.added().iter().copied())
 }
 
-fn resolve(model: &Tokenizer) -> Result<SpecialTokens, TokenizerError> {
+fn resolve(model: &Tokenizer, manner: Manner) -> Result<SpecialTokens, TokenizerError> {
+    let [bos, eos, unk] = manner.marks();
     let need = |name: &'static str| {
         model
             .token_to_id(name)
             .ok_or(TokenizerError::MissingSpecial { name })
     };
     Ok(SpecialTokens {
-        bos: need(names::BOS)?,
-        eos: need(names::EOS)?,
-        unk: need(names::UNK)?,
+        bos: need(bos)?,
+        eos: need(eos)?,
+        unk: need(unk)?,
         pad: need(names::PAD)?,
         img: need(names::IMG)?,
         end_img: need(names::END_IMG)?,

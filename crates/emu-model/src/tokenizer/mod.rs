@@ -8,6 +8,7 @@
 mod build;
 mod check;
 mod error;
+mod export;
 mod pieces;
 mod plain;
 mod prompt;
@@ -33,7 +34,7 @@ pub use special::{Roles, SpecialTokens, names};
 pub use splitting::Splitting;
 
 use pieces::{Pieces, Writer};
-use special::{Control, Controls, Cutter, Segment};
+use special::{Control, Controls, Cutter, Manner, Segment};
 
 /// Longest text that is encoded at once, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -68,6 +69,7 @@ struct Inner {
     /// Encodes text alone: its special tokens are found here, not by the library.
     model: Tokenizer,
     specials: SpecialTokens,
+    manner: Manner,
     controls: Controls,
     pieces: Arc<Pieces>,
     /// For each byte, a token that stands for it alone.
@@ -84,7 +86,12 @@ impl std::fmt::Debug for EmuTokenizer {
 
 impl EmuTokenizer {
     /// Around a model whose special tokens are among its added ones.
-    fn assemble(mut model: Tokenizer, specials: SpecialTokens, pieces: Pieces) -> Self {
+    fn assemble(
+        mut model: Tokenizer,
+        specials: SpecialTokens,
+        manner: Manner,
+        pieces: Pieces,
+    ) -> Self {
         model.set_encode_special_tokens(true);
         let added = model.get_added_vocabulary().get_added_tokens_decoder();
         let others = added.iter().filter(|(_, token)| token.special);
@@ -93,12 +100,13 @@ impl EmuTokenizer {
             id: *id,
             strips: (token.lstrip, token.rstrip),
         });
-        let controls = Controls::new(&specials, others);
+        let controls = Controls::new(&specials, manner, others);
         let bytes = pieces.bytes(|id| added.contains_key(&id));
         Self {
             inner: Arc::new(Inner {
                 model,
                 specials,
+                manner,
                 controls,
                 pieces: Arc::new(pieces),
                 bytes,
@@ -152,14 +160,20 @@ impl EmuTokenizer {
     }
 
     /// Token ids of a text in which the spelling of a special token is that token, as templates and the released code
-    /// write prompts. Starts with `<s>`. For what people wrote there is [`EmuTokenizer::encode_plain`].
+    /// write prompts. Starts with `<s>` where the model has it; ChatML's templates write their first token themselves. For
+    /// what people wrote there is [`EmuTokenizer::encode_plain`].
     ///
     /// # Errors
     /// Where the text is too long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = vec![self.inner.specials.bos];
+        let mut ids: Vec<u32> = self.first().into_iter().collect();
         ids.extend(self.encode_without_bos(text)?);
         Ok(ids)
+    }
+
+    /// What every prompt begins with, whatever the template.
+    fn first(&self) -> Option<u32> {
+        (self.inner.manner == Manner::Llama).then_some(self.inner.specials.bos)
     }
 
     /// As [`EmuTokenizer::encode`], without a leading `<s>`.
@@ -185,8 +199,8 @@ impl EmuTokenizer {
         Ok(ids)
     }
 
-    /// A whole prompt: templates and what people wrote, a block of `tokens_per_picture` for each picture, `<s>` first. It
-    /// must fit into `context` tokens.
+    /// A whole prompt: templates and what people wrote, a block of `tokens_per_picture` for each picture, `<s>` first where
+    /// the model has it. It must fit into `context` tokens.
     ///
     /// # Errors
     /// Where a text is too long, or all of it for the context.
@@ -199,7 +213,9 @@ impl EmuTokenizer {
         fits(prompt.spans().iter().map(Span::bytes).sum())?;
         let specials = &self.inner.specials;
         let mut cutter = Cutter::new(&self.inner.controls);
-        cutter.special(specials.bos);
+        if let Some(first) = self.first() {
+            cutter.special(first);
+        }
         for span in prompt.spans() {
             match span {
                 Span::Template(text) => cutter.template(text),
@@ -246,7 +262,8 @@ impl EmuTokenizer {
             reason: e.to_string(),
         })?;
         // What the vocabulary cannot express is <unk>, unless the text spells that.
-        let spelled = |id: u32| id != specials.unk || text.contains(names::UNK);
+        let [_, _, unk] = self.inner.manner.marks();
+        let spelled = |id: u32| id != specials.unk || text.contains(unk);
         for &id in encoding.get_ids() {
             match controls.get(id).filter(|_| spelled(id)) {
                 None => ids.push(id),
@@ -263,7 +280,7 @@ impl EmuTokenizer {
 
     /// The text of token ids. With `skip_special` the special tokens are left out first, and what remains is decoded
     /// as one run; otherwise they stand in the text, `[PAD]`, `[IMG]`, `[/IMG]`, `<image>` and the roles set off by
-    /// spaces.
+    /// spaces, except in ChatML, which adds none.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
         if skip_special {
             let kept: Vec<u32> = ids
@@ -272,6 +289,9 @@ impl EmuTokenizer {
                 .filter(|id| !self.inner.specials.contains(*id))
                 .collect();
             return self.decode_run(&kept);
+        }
+        if self.inner.manner == Manner::ChatMl {
+            return self.decode_run(ids);
         }
         let mut parts: Vec<String> = Vec::new();
         for run in ids.chunk_by(|a, b| !self.stands_apart(*a) && !self.stands_apart(*b)) {

@@ -62,6 +62,17 @@ impl PromptText {
         self.spans.extend(other.spans);
     }
 
+    /// The same with a template in the place of each picture.
+    pub fn with_pictures_as(&self, template: &str) -> Self {
+        let span = |span: &Span| match span {
+            Span::Picture => Span::Template(template.to_owned()),
+            other => other.clone(),
+        };
+        Self {
+            spans: self.spans.iter().map(span).collect(),
+        }
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()

@@ -24,6 +24,44 @@ pub mod names {
     pub const USER: &str = "[USER]";
     /// Before what the model says.
     pub const ASSISTANT: &str = "[ASSISTANT]";
+    /// Before a turn of ChatML.
+    pub const CHAT_START: &str = "<|im_start|>";
+    /// After a turn of ChatML.
+    pub const CHAT_END: &str = "<|im_end|>";
+    /// After a text, in models that speak ChatML.
+    pub const END_OF_TEXT: &str = "<|endoftext|>";
+}
+
+/// Whose conventions a tokenizer follows for the tokens around texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// The released Emu's: `<s>` begins every prompt, and special tokens take the white space beside them.
+    Llama,
+    /// ChatML's: templates write every special token, and no text is stripped.
+    ChatMl,
+}
+
+impl Manner {
+    /// The manner of a tokenizer with these tokens.
+    pub fn of(has: impl Fn(&str) -> bool) -> Self {
+        match has(names::CHAT_START) && !has(names::BOS) {
+            true => Self::ChatMl,
+            false => Self::Llama,
+        }
+    }
+
+    /// Spellings of what begins a sequence, ends it, and stands for the unknown.
+    pub fn marks(self) -> [&'static str; 3] {
+        match self {
+            Self::Llama => [names::BOS, names::EOS, names::UNK],
+            Self::ChatMl => [names::CHAT_START, names::CHAT_END, names::END_OF_TEXT],
+        }
+    }
+
+    /// Whether special tokens take the white space beside them.
+    pub fn strips(self) -> bool {
+        self == Self::Llama
+    }
 }
 
 /// Which special tokens are added to a language model's vocabulary.
@@ -56,11 +94,11 @@ impl Roles {
 /// Ids of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialTokens {
-    /// `<s>`
+    /// `<s>`; `<|im_start|>` in ChatML
     pub bos: u32,
-    /// `</s>`
+    /// `</s>`; `<|im_end|>` in ChatML
     pub eos: u32,
-    /// `<unk>`
+    /// `<unk>`; `<|endoftext|>` in ChatML, whose bytes express every text
     pub unk: u32,
     /// `[PAD]`
     pub pad: u32,
@@ -85,11 +123,12 @@ pub(super) enum Segment {
 
 impl SpecialTokens {
     /// Ids with their spellings.
-    fn all(&self) -> impl Iterator<Item = (u32, &'static str)> {
+    fn all(&self, manner: Manner) -> impl Iterator<Item = (u32, &'static str)> {
+        let [bos, eos, unk] = manner.marks();
         let required = [
-            (self.bos, names::BOS),
-            (self.eos, names::EOS),
-            (self.unk, names::UNK),
+            (self.bos, bos),
+            (self.eos, eos),
+            (self.unk, unk),
             (self.pad, names::PAD),
             (self.img, names::IMG),
             (self.end_img, names::END_IMG),
@@ -104,12 +143,12 @@ impl SpecialTokens {
     /// The ids.
     #[cfg(test)]
     pub(super) fn all_ids(&self) -> Vec<u32> {
-        self.all().map(|(id, _)| id).collect()
+        self.all(Manner::Llama).map(|(id, _)| id).collect()
     }
 
     /// Whether `id` is one of them.
     pub fn contains(&self, id: u32) -> bool {
-        self.all().any(|(special, _)| special == id)
+        self.all(Manner::Llama).any(|(special, _)| special == id)
     }
 }
 
@@ -134,12 +173,16 @@ pub(super) struct Controls {
 }
 
 impl Controls {
-    /// Emu's special tokens strip white space on both sides; `others` do as they say.
-    pub fn new(specials: &SpecialTokens, others: impl IntoIterator<Item = Control>) -> Self {
-        let own = specials.all().map(|(id, name)| Control {
+    /// Emu's special tokens strip white space on both sides or on none, as is the manner; `others` do as they say.
+    pub fn new(
+        specials: &SpecialTokens,
+        manner: Manner,
+        others: impl IntoIterator<Item = Control>,
+    ) -> Self {
+        let own = specials.all(manner).map(|(id, name)| Control {
             spelling: name.to_owned(),
             id,
-            strips: (true, true),
+            strips: (manner.strips(), manner.strips()),
         });
         let others = others
             .into_iter()

@@ -1,5 +1,6 @@
 //! Readers of published checkpoints and the writer of packs. Native only.
 
+mod blocks;
 mod cast;
 mod disk;
 mod existing;

@@ -169,7 +169,7 @@ impl PackWriter {
     }
 
     /// Does something; if the disk fails meanwhile, what is finished is kept for another try.
-    fn guarded<T>(
+    pub(super) fn guarded<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, PackError>,
     ) -> Result<T, PackError> {
@@ -186,36 +186,65 @@ impl PackWriter {
 
     /// Adds a tensor to a component. NaN, infinity, and a name that was there before are errors.
     pub fn add(&mut self, component: &str, tensor: TensorData) -> Result<(), PackError> {
-        self.guarded(|writer| writer.add_tensor(component, &tensor))
+        self.guarded(|writer| writer.add_dense(component, &tensor, None))
     }
 
-    fn add_tensor(&mut self, component: &str, tensor: &TensorData) -> Result<(), PackError> {
-        check_component_name(component)?;
+    /// Adds a tensor in this encoding, or in that of the policy.
+    pub(super) fn add_dense(
+        &mut self,
+        component: &str,
+        tensor: &TensorData,
+        encoding: Option<Encoding>,
+    ) -> Result<(), PackError> {
         tensor.check_len()?;
         if !is_finite(tensor) {
             tensor.check_finite()?;
         }
-        let encoding = self.options.policy.encoding(tensor)?;
-        let stored = encoding.stored(&tensor.info);
-        for info in &stored {
-            if !self.names.insert(info.name.clone()) {
+        let encoding = match encoding {
+            Some(encoding) => encoding,
+            None => self.options.policy.encoding(tensor)?,
+        };
+        let rows = tensor.info.shape.first().copied().unwrap_or(1);
+        let row = tensor.info.byte_len()? / rows.max(1);
+        self.add_encoded(component, &tensor.info, encoding, |[begin, end]| {
+            let mut info = tensor.info.clone();
+            if let Some(len) = info.shape.first_mut() {
+                *len = end - begin;
+            }
+            let bytes = tensor.bytes.get(begin * row..end * row);
+            encoding.encode(info, bytes.unwrap_or_default())
+        })
+    }
+
+    /// Adds a tensor of which `encode` gives ranges of rows, one tensor for each that is stored.
+    pub(super) fn add_encoded(
+        &mut self,
+        component: &str,
+        info: &TensorInfo,
+        encoding: Encoding,
+        encode: impl Fn([usize; 2]) -> Result<(Vec<TensorData>, Loss), PackError>,
+    ) -> Result<(), PackError> {
+        check_component_name(component)?;
+        let stored = encoding.stored(info);
+        for stored in &stored {
+            if !self.names.insert(stored.name.clone()) {
                 let file = self.target.display().to_string();
                 return Err(PackError::DuplicateTensor {
                     file,
-                    tensor: info.name.clone(),
+                    tensor: stored.name.clone(),
                 });
             }
         }
-        let (first, outcome, begin) = match self.begun.remove(&tensor.info.name) {
-            Some(rows) => self.place_of(&tensor.info, rows)?,
-            None => self.announce(component, &tensor.info, encoding, &stored)?,
+        let (first, outcome, begin) = match self.begun.remove(&info.name) {
+            Some(rows) => self.place_of(info, rows)?,
+            None => self.announce(component, info, encoding, &stored)?,
         };
         if self.shard.component != component {
             self.flush()?;
             self.shard.component = component.to_owned();
         }
 
-        let rows = tensor.info.shape.first().copied().unwrap_or(1);
+        let rows = info.shape.first().copied().unwrap_or(1);
         let headers: u64 = stored.iter().map(header_cost).sum();
         let total = stored.iter().try_fold(headers, |sum, info| {
             Ok::<_, PackError>(sum + info.byte_len()? as u64)
@@ -224,8 +253,8 @@ impl PackWriter {
             self.flush()?;
         }
         if self.room() >= total && begin == 0 {
-            let (info, bytes) = (tensor.info.clone(), &tensor.bytes);
-            return self.add_rows(encoding, info, bytes, [0, rows], (first, outcome), total);
+            self.add_rows(encode([0, rows])?, [0, rows], (first, outcome), total);
+            return Ok(());
         }
 
         // Larger than a shard: as many rows as fit, again and again.
@@ -233,27 +262,18 @@ impl PackWriter {
         let fit = self.room().saturating_sub(headers) / row.max(1);
         if fit == 0 {
             return Err(PackError::TooLarge {
-                what: format!("one row of tensor `{}`", tensor.info.name),
+                what: format!("one row of tensor `{}`", info.name),
                 size: format!("{} bytes with its header", row + headers),
                 limit: format!("{} bytes of a shard", self.options.max_shard_bytes),
             });
         }
-        let source_row = tensor.info.byte_len()? / rows.max(1);
         for begin in (begin..rows).step_by(fit as usize) {
             let end = rows.min(begin + fit as usize);
-            let mut info = tensor.info.clone();
-            if let Some(len) = info.shape.first_mut() {
-                *len = end - begin;
-            }
-            let bytes = tensor
-                .bytes
-                .get(begin * source_row..end * source_row)
-                .unwrap_or_default();
             let takes = headers + row * (end - begin) as u64;
             if self.room() < takes {
                 self.flush()?;
             }
-            self.add_rows(encoding, info, bytes, [begin, end], (first, outcome), takes)?;
+            self.add_rows(encode([begin, end])?, [begin, end], (first, outcome), takes);
         }
         Ok(())
     }
@@ -431,16 +451,14 @@ impl PackWriter {
             .saturating_sub(self.shard.bytes + 32)
     }
 
+    /// Puts the stored pieces of some rows into the current shard.
     fn add_rows(
         &mut self,
-        encoding: Encoding,
-        rows: TensorInfo,
-        bytes: &[u8],
+        (pieces, loss): (Vec<TensorData>, Loss),
         range: [usize; 2],
         (first, outcome): (usize, usize),
         takes: u64,
-    ) -> Result<(), PackError> {
-        let (pieces, loss) = encoding.encode(rows, bytes)?;
+    ) {
         self.shard.losses.push((outcome, loss));
         for (i, mut piece) in pieces.into_iter().enumerate() {
             let whole = self
@@ -454,7 +472,6 @@ impl PackWriter {
             self.shard.pieces.push((piece, first + i, range));
         }
         self.shard.bytes += takes;
-        Ok(())
     }
 
     /// Writes the current shard, if there is anything in it.

@@ -32,7 +32,7 @@ impl Artist<'_> {
     /// Where the model fails.
     pub fn draw(&self, text: &str, seed: u64) -> Result<RgbImage, TrainError> {
         let config = self.subject.config;
-        let composer = Composer::new(self.subject.words, config.causal.queries, config.lm.context);
+        let composer = Composer::new(self.subject.words, config.queries(), config.lm.context);
         let prompt = Prompt::text(composer.request(text)?);
         let embedder = ImageEmbedder::new(self.subject.emu, config, &prompt)
             .map_err(|e| TrainError::other(e.code(), e))?;

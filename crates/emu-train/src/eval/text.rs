@@ -29,11 +29,7 @@ const ANSWER: usize = 32;
 
 impl Subject<'_> {
     pub(super) fn composer(&self) -> Composer<'_> {
-        Composer::new(
-            self.words,
-            self.config.causal.queries,
-            self.config.lm.context,
-        )
+        Composer::new(self.words, self.config.queries(), self.config.lm.context)
     }
 
     /// Pictures as the encoder takes them, `[B, 3, H, W]`.

@@ -33,7 +33,7 @@ impl Trained<'_> {
             device: self.device,
         };
         let visual = core::embeddings(subject, self.goldens)?;
-        let q = self.config.causal.queries.max(1);
+        let q = self.config.queries().max(1);
         let [held, _, _] = visual.dims();
         let pictures = batch.image_tokens(self.config.special.image) / q;
         let visual = visual.narrow(0, 0, pictures.min(held));

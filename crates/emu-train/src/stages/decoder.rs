@@ -101,7 +101,7 @@ impl DecoderStage {
         let (emu, emu_config) = load_emu(&options.emu, device)?;
         let config: DecoderConfig = match &options.sizes {
             Some(path) => read_sizes(path)?,
-            None => DecoderConfig::emu_mini(emu_config.causal.queries, emu_config.lm.width),
+            None => DecoderConfig::emu_mini(emu_config.queries(), emu_config.lm.width),
         };
         let schedule = config
             .scheduler
@@ -201,7 +201,7 @@ impl DecoderStage {
     fn regress(&self, prompts: &[Vec<u32>]) -> Result<Tensor<3>, TrainError> {
         let lm = &self.emu.lm;
         let special = &self.words.special;
-        let queries = self.emu_config.causal.queries;
+        let queries = self.emu_config.queries();
         let embeds = self
             .emu
             .splice(prompts, None, special.image)
@@ -264,14 +264,14 @@ impl Maker {
         sample: &Sample,
         random: &mut Philox,
     ) -> Result<(Views, Option<Vec<u32>>), TrainError> {
-        let composer = Composer::new(&self.words, self.emu.causal.queries, self.emu.lm.context);
+        let composer = Composer::new(&self.words, self.emu.queries(), self.emu.lm.context);
         let views = views(sample, self.size, &self.emu.image)?;
         let request = match sample.record() {
             Ok(Record::Document(document)) => request(&composer, &document)?,
             _ => None,
         };
         // The request, [IMG] and the embeddings that are regressed after it.
-        let (context, queries) = (self.emu.lm.context, self.emu.causal.queries);
+        let (context, queries) = (self.emu.lm.context, self.emu.queries());
         if let Some(tokens) = request.as_ref().map(|request| request.len() + 1 + queries)
             && tokens > context
         {
@@ -440,7 +440,7 @@ impl Stage for DecoderStage {
         };
         let composer = Composer::new(
             &self.words,
-            self.emu_config.causal.queries,
+            self.emu_config.queries(),
             self.emu_config.lm.context,
         );
         let mut pictures = vec![];

@@ -38,10 +38,7 @@ fn one() -> f64 {
 }
 
 /// Preprocessing of the published network.
-const IMAGE: ImageConfig = ImageConfig {
-    mean: [0.498; 3],
-    std: [0.502; 3],
-};
+const IMAGE: ImageConfig = ImageConfig::efficientnet_lite();
 /// Pictures whose features are kept in one file.
 const CHUNK: usize = 256;
 /// The file of the heads in the folder of the run.

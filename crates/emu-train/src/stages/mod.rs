@@ -25,6 +25,7 @@ use emu_pack::TensorSource;
 
 pub use brush::BrushStage;
 pub use decoder::DecoderStage;
+pub use heads::FILE as HEADS_FILE;
 pub use pretrain::Pretrain;
 pub use vae::{PLAIN, VaeStage};
 pub use vision::Vision;

@@ -198,12 +198,8 @@ struct Maker {
 
 impl Maker {
     fn composer(&self) -> Composer<'_> {
-        Composer::new(
-            &self.words,
-            self.config.causal.queries,
-            self.config.lm.context,
-        )
-        .with_relations(self.relations)
+        Composer::new(&self.words, self.config.queries(), self.config.lm.context)
+            .with_relations(self.relations)
     }
 
     /// The sequence of a sample and its pictures, as many as the sequence has places for.

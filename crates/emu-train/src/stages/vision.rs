@@ -91,7 +91,7 @@ impl Vocabulary {
         config: &EmuConfig,
     ) -> Result<Self, TrainError> {
         let (names, colours) = concept_words(concepts, words)?;
-        let grid = if config.causal.raster {
+        let grid = if config.causal.as_ref().is_some_and(|causal| causal.raster) {
             config.vision.grid()
         } else {
             0
@@ -100,7 +100,7 @@ impl Vocabulary {
             names,
             colours,
             grid,
-            queries: config.causal.queries,
+            queries: config.queries(),
         })
     }
 
@@ -202,7 +202,10 @@ impl Vision {
         let words = Words::open(&options.tokenizer)?;
         let mut config = emu_config(train, &words)?;
         if options.stem_only {
-            (config.vision.layers, config.causal.layers) = (0, 0);
+            config.vision.layers = 0;
+            if let Some(causal) = &mut config.causal {
+                causal.layers = 0;
+            }
         }
         let vocabulary = Arc::new(Vocabulary::new(&options.concepts, &words, &config)?);
         let corpus = Corpus::open(train)?;

@@ -36,7 +36,11 @@ pub fn rust_files(tree: &Tree) -> Vec<Finding> {
 
 /// Test data or a model that is too heavy for every clone to carry.
 pub fn data(tree: &Tree) -> Vec<Finding> {
-    [("tests/fixtures/", FIXTURE_BYTES), ("models/emu-mini/", MODEL_BYTES)]
+    [
+        ("tests/fixtures/", FIXTURE_BYTES),
+        ("models/emu-mini/", MODEL_BYTES),
+        ("models/emu-smol/", MODEL_BYTES),
+    ]
         .into_iter()
         .filter_map(|(folder, limit)| {
             let bytes = tree.bytes_below(folder);

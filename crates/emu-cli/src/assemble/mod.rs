@@ -1,0 +1,385 @@
+//! `emu assemble`: a model that sees from published parts: a language model as it is, an encoder as it is, and heads in closed
+//! form (`emu train` with the stage `heads`) that name what the encoder sees in the language model's words.
+
+mod words;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use emu_kernels::burn::tensor::Device;
+use emu_model::config::{EmuConfig, GenerationConfig, ImageConfig, VisionConfig};
+use emu_model::efficientnet::{Folded, efficientnet_lite};
+use emu_model::namer::NamerConfig;
+use emu_model::pack::{self, ModelConfig};
+use emu_model::spelling::SpellingConfig;
+use emu_model::text::Base;
+use emu_model::tokenizer::EmuTokenizer;
+use emu_model::weights;
+use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions, open_weights};
+use emu_pack::{Manifest, PackError, SafetensorsFile, TensorData, TensorSource};
+use emu_train::stages::MODEL_FILE;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::convert::presets;
+use crate::convert::read_json;
+use crate::output::{bar, bytes, json_line, print_now};
+
+/// `emu assemble`
+#[derive(Debug, Args)]
+pub struct AssembleArgs {
+    /// What the model is made of, a TOML file as configs/model/smol.toml.
+    pub recipe: PathBuf,
+    /// The pack to write.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a model is assembled from. Paths are as the program sees them from where it runs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recipe {
+    /// Name of the model.
+    name: String,
+    /// Licence of all of it.
+    license: String,
+    /// Whom to credit.
+    attribution: String,
+    /// The language model, a GGUF file.
+    lm: PathBuf,
+    /// EfficientNet-Lite2, as it is published.
+    encoder: PathBuf,
+    /// The folder that the stage `heads` left.
+    heads: PathBuf,
+    /// The list of concepts that the heads were fitted to: its colours are named too.
+    concepts: PathBuf,
+    /// Precision of encoder and heads, as `emu convert --quantize` takes it. The language model keeps its own.
+    precision: String,
+    /// How names are read.
+    namer: Reading,
+    /// What stands around pictures.
+    prompts: Prompts,
+    /// What generation does where it is not told otherwise.
+    #[serde(default)]
+    generation: GenerationConfig,
+    /// Further files of the pack: card, licences.
+    #[serde(default)]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reading {
+    /// Objects that a decoder will draw.
+    objects: usize,
+    /// Tokens of a name.
+    tokens: usize,
+    /// Of the names' probabilities.
+    temperature: f64,
+    /// How far a border may be from its colour.
+    colour_spread: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prompts {
+    /// A picture, with an `<image>` for each of its embeddings.
+    picture: String,
+    /// What asks for a caption.
+    caption: String,
+    /// In the place of the language model's own first message.
+    #[serde(default)]
+    system: Option<String>,
+}
+
+/// The colours of a list of concepts.
+#[derive(Debug, Deserialize)]
+struct Concepts {
+    colours: Vec<Colour>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Colour {
+    name: String,
+    rgb: [u8; 3],
+}
+
+/// Assembles a pack.
+///
+/// # Errors
+/// Where a part is missing, damaged or does not fit the others.
+pub fn run(args: &AssembleArgs) -> Result<()> {
+    let recipe: Recipe = read_toml(&args.recipe)?;
+    let manifest = assemble(&recipe, &args.out)?;
+    let sizes = manifest.components.iter();
+    let sizes = sizes.map(|(name, part)| (name.as_str(), part.bytes));
+    let sizes: std::collections::BTreeMap<&str, u64> = sizes.collect();
+    if args.json {
+        return json_line(&json!({
+            "out": args.out, "name": manifest.name, "components": sizes,
+            "tensors": manifest.tensors.len(), "quantized": manifest.quantization.len(),
+        }));
+    }
+    let sizes: Vec<String> = { sizes.into_iter() }
+        .map(|(name, size)| format!("{name} {}", bytes(size)))
+        .collect();
+    print_now(&format!(
+        "{}: {} in {}\n",
+        manifest.name,
+        sizes.join(", "),
+        args.out.display()
+    ))
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read; check the path", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+/// A part that somebody else publishes, or that is trained first.
+fn there<'a>(path: &'a Path, how: &str) -> Result<&'a Path> {
+    match path.exists() {
+        true => Ok(path),
+        false => bail!("{} is not there. {how}", path.display()),
+    }
+}
+
+fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
+    // 1. the parts
+    let fetch = "Fetch it with `cargo xtask parts`, or correct its path in the recipe.";
+    let file = GgufFile::open(there(&recipe.lm, fetch)?)?;
+    let base = Base::new(file.metadata(), &file)
+        .with_context(|| format!("{} cannot become a model that sees", recipe.lm.display()))?;
+    let encoder = there(&recipe.encoder, fetch)?;
+    let heads = Heads::open(there(
+        &recipe.heads,
+        "Fit it with `emu train configs/train/smol/heads.toml`, or correct its path in the recipe.",
+    )?)?;
+    let concepts: Concepts = read_toml(&recipe.concepts)?;
+
+    // 2. how they fit together
+    let vision = VisionConfig::efficientnet_lite2();
+    heads.check(vision.width)?;
+    let config = ModelConfig {
+        emu: configured(
+            recipe,
+            &base,
+            vision,
+            heads.names.len(),
+            concepts.colours.len(),
+        ),
+        decoder: None,
+        safety: None,
+    };
+    config.validate()?;
+    let tokenizer = EmuTokenizer::from_json_bytes(base.tokenizer.as_bytes())?;
+
+    // 3. all of it into the pack
+    let meta = PackMeta {
+        name: recipe.name.clone(),
+        license: recipe.license.clone(),
+        attribution: recipe.attribution.clone(),
+        config: serde_json::to_value(&config).context(
+            "The configuration cannot be written. Report this as a mistake of the program",
+        )?,
+        features: vec![],
+    };
+    let options = WriteOptions {
+        policy: presets::policy(&recipe.precision)?,
+        ..WriteOptions::default()
+    };
+    let mut writer = PackWriter::create(out, meta, options)?;
+    let bar = bar(0, "tensors");
+    for tensor in encoder_tensors(encoder, &config.emu)? {
+        writer.add(pack::VISION, tensor?)?;
+        bar.inc(1);
+    }
+    let table = words::Table::of(&base)?;
+    for tensor in heads.tensors(&config.emu, &tokenizer, &table, &concepts.colours)? {
+        writer.add(pack::VISION, tensor)?;
+    }
+    drop(table);
+    base.each(|tensor| {
+        bar.inc(1);
+        writer.add_stored(pack::LM, tensor)
+    })?;
+    writer.add_file(pack::TOKENIZER, base.tokenizer.as_bytes())?;
+    for file in &recipe.files {
+        writer.copy_file(there(file, "Correct the list of files in the recipe.")?)?;
+    }
+    let manifest = writer.finish()?;
+    bar.finish_and_clear();
+    Ok(manifest)
+}
+
+/// The configuration of the whole.
+fn configured<S: TensorSource>(
+    recipe: &Recipe,
+    base: &Base<'_, S>,
+    mut vision: VisionConfig,
+    names: usize,
+    colours: usize,
+) -> EmuConfig {
+    let reading = &recipe.namer;
+    let namer = NamerConfig {
+        names,
+        spelling: SpellingConfig {
+            objects: reading.objects,
+            tokens: reading.tokens,
+        },
+        temperature: reading.temperature,
+        colours,
+        colour_spread: reading.colour_spread,
+    };
+    // The classes of its training have no use here.
+    if let Some(net) = &mut vision.efficientnet {
+        net.classes = None;
+    }
+    let mut emu = base.with_namer(vision, ImageConfig::efficientnet_lite(), namer);
+    emu.prompts.picture = Some(recipe.prompts.picture.clone());
+    emu.prompts.caption.clone_from(&recipe.prompts.caption);
+    if let Some(said) = &recipe.prompts.system {
+        let template = emu.prompts.system_turn.as_deref().unwrap_or("{}");
+        emu.prompts.system = template.replacen("{}", said, 1);
+    }
+    emu.generation = recipe.generation;
+    emu
+}
+
+/// The encoder's parameters under their names in the pack, batch norms folded.
+fn encoder_tensors(
+    path: &Path,
+    config: &EmuConfig,
+) -> Result<impl Iterator<Item = Result<TensorData, PackError>>> {
+    let published = VisionConfig::efficientnet_lite2();
+    let sizes = published
+        .efficientnet
+        .context("EfficientNet-Lite2 has no sizes. Report this as a mistake of the program")?;
+    let net = sizes.init(config.vision.image_size, &Device::flex());
+    let folded = Folded::new(
+        open_weights(path)?,
+        &weights::parameters(&net),
+        &efficientnet_lite()?,
+    )
+    .with_context(|| format!("{} is no EfficientNet-Lite2", path.display()))?;
+    let kept = weights::parameters(&config.init(&Device::flex())?);
+    let names = kept.into_iter().filter_map(|(name, _)| {
+        let own = name.strip_prefix("visual.efficientnet.")?;
+        Some(own.to_owned())
+    });
+    let names: Vec<String> = names.collect();
+    Ok(names.into_iter().map(move |name| {
+        let tensor = folded.read(&name)?;
+        Ok(tensor.renamed(format!("visual.efficientnet.{name}")))
+    }))
+}
+
+/// A head that names what the encoder sees.
+struct Heads {
+    names: Vec<String>,
+    weight: TensorData,
+    bias: TensorData,
+    /// For error messages.
+    folder: PathBuf,
+}
+
+impl Heads {
+    fn open(folder: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Named {
+            names: Vec<String>,
+        }
+        let list = folder.join(MODEL_FILE);
+        let Named { names } = serde_json::from_value(read_json(&list)?)
+            .with_context(|| format!("{} lists no names", list.display()))?;
+        let file = SafetensorsFile::open(folder.join(emu_train::stages::HEADS_FILE))?;
+        Ok(Self {
+            names,
+            weight: file.read("names.weight")?,
+            bias: file.read("names.bias")?,
+            folder: folder.to_owned(),
+        })
+    }
+
+    fn check(&self, width: usize) -> Result<()> {
+        let (names, shape) = (self.names.len(), &self.weight.info.shape);
+        if *shape != [names, width] || self.bias.info.shape != [names] {
+            bail!(
+                "The heads in {} are {shape:?} for {names} names of features of {width}. Fit them again with `emu train configs/train/smol/heads.toml`.",
+                self.folder.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The namer's parameters.
+    fn tensors(
+        self,
+        config: &EmuConfig,
+        tokenizer: &EmuTokenizer,
+        table: &words::Table,
+        colours: &[Colour],
+    ) -> Result<Vec<TensorData>> {
+        let Some(namer) = &config.namer else {
+            return Ok(vec![]);
+        };
+        let spelled = |name: &str| tokenizer.encode_plain(&format!(" {name}"));
+        let mut names = vec![];
+        for name in &self.names {
+            names.extend(table.name(&namer.spelling, &spelled(name)?)?);
+        }
+        let mut colour_words = vec![];
+        for colour in colours {
+            colour_words.extend(table.mean(&spelled(&colour.name)?)?);
+        }
+        let rgb = colours
+            .iter()
+            .flat_map(|c| c.rgb.map(|v| f32::from(v) / 255.0));
+        let rgb: Vec<f32> = rgb.collect();
+        let (n, c, d) = (self.names.len(), colours.len(), config.lm.width);
+        let width = namer.spelling.tokens * d;
+        Ok(vec![
+            self.weight.renamed("namer.head.weight"),
+            self.bias.renamed("namer.head.bias"),
+            TensorData::from_f32("namer.words", vec![n, width], &names)?,
+            TensorData::from_f32("namer.colours", vec![c, 3], &rgb)?,
+            TensorData::from_f32("namer.colour_words", vec![c, d], &colour_words)?,
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipes_of_the_project_are_understood() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let recipe: Recipe = read_toml(&root.join("configs/model/smol.toml")).expect("a recipe");
+        assert_eq!(recipe.name, "emu-smol");
+        let marks = recipe.prompts.picture.matches("<image>").count();
+        assert_eq!(marks, recipe.namer.tokens + 1);
+        presets::policy(root.join(&recipe.precision).to_str().expect("a path")).expect("a policy");
+        let concepts: Concepts = read_toml(&root.join(&recipe.concepts)).expect("concepts");
+        assert!(concepts.colours.len() > 4);
+        for file in &recipe.files {
+            assert!(root.join(file).is_file(), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_missing_is_told_with_what_to_do() {
+        let error = there(Path::new("gone.gguf"), "Fetch it.").expect_err("gone");
+        assert_eq!(error.to_string(), "gone.gguf is not there. Fetch it.");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("recipe.toml");
+        std::fs::write(&path, "name = 'x'\nlmm = 3\n").expect("written");
+        let error = read_toml::<Recipe>(&path).expect_err("no recipe");
+        assert!(format!("{error:#}").contains("lmm"), "{error:#}");
+    }
+}

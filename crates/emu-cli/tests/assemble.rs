@@ -1,0 +1,237 @@
+//! `emu assemble`: a small language model, an EfficientNet-Lite2 of random weights and a head for three names become a model
+//! that sees.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::gguf::{TEMPLATE, model_with};
+use common::{cat, emu, fails, json_of, text};
+use emu_kernels::burn::tensor::Device;
+use emu_kernels::random::Philox;
+use emu_model::config::VisionConfig;
+use emu_model::efficientnet::efficientnet_lite;
+use emu_model::weights;
+use emu_pack::{TensorData, write_safetensors};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const MARKS: [&str; 5] = ["<repo>", "<file>", "<code>", "<more>", "<rest>"];
+
+/// A tensor of noise around `middle`.
+fn noise(
+    random: &mut Philox,
+    name: String,
+    shape: &[usize],
+    middle: f32,
+    spread: f32,
+) -> TensorData {
+    let n = shape.iter().product();
+    let values: Vec<f32> = { random.normals(n).into_iter() }
+        .map(|v| middle + spread * v)
+        .collect();
+    TensorData::from_f32(name, shape.to_vec(), &values).expect("a tensor")
+}
+
+fn write(path: &Path, tensors: &[TensorData]) {
+    let mut bytes = vec![];
+    write_safetensors(&mut bytes, tensors).expect("bytes");
+    std::fs::write(path, bytes).expect("written");
+}
+
+/// A checkpoint with the keys and shapes of the published encoder.
+fn encoder(path: &Path) {
+    let vision = VisionConfig::efficientnet_lite2();
+    let net = vision.efficientnet.expect("sizes");
+    let net = net.init(vision.image_size, &Device::flex());
+    let map = efficientnet_lite().expect("a map");
+    let key = |name: &str| map.to_checkpoint(name).expect("a key");
+    let mut random = Philox::with_stream(11, 1, 0);
+    let mut tensors = vec![];
+    for (name, shape) in weights::parameters(&net) {
+        let (layer, part) = name.rsplit_once('.').expect("a layer");
+        if part == "bias" && layer != "classifier" {
+            for (norm, middle) in [("weight", 1.0), ("bias", 0.1), ("running_mean", 0.0)] {
+                let key = key(&format!("{layer}.norm.{norm}"));
+                tensors.push(noise(&mut random, key, &shape, middle, 0.01));
+            }
+            let key = key(&format!("{layer}.norm.running_var"));
+            tensors.push(noise(&mut random, key, &shape, 1.0, 0.0));
+            continue;
+        }
+        let inputs: usize = shape.iter().skip(1).product();
+        let spread = (2.0 / inputs.max(1) as f32).sqrt();
+        tensors.push(noise(&mut random, key(&name), &shape, 0.0, spread));
+    }
+    write(path, &tensors);
+}
+
+/// The parts of a model and its recipe.
+fn parts() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let lm = model_with(Some(TEMPLATE), 400, &MARKS);
+    std::fs::write(at("lm.gguf"), lm).expect("written");
+    encoder(&at("encoder.safetensors"));
+    std::fs::create_dir(at("heads")).expect("a folder");
+    let mut random = Philox::with_stream(12, 1, 0);
+    let head = [
+        noise(&mut random, "names.weight".into(), &[3, 1280], 0.0, 0.1),
+        noise(&mut random, "names.bias".into(), &[3], 0.0, 0.1),
+    ];
+    write(&at("heads/heads.safetensors"), &head);
+    let names = r#"{"names": ["cat", "hot dog", "ox"]}"#;
+    std::fs::write(at("heads/model.json"), names).expect("written");
+    let colours = "colours = [{ name = 'red', rgb = [222, 78, 70] }, { name = 'gray', rgb = [146, 148, 152] }]\nread = []\n";
+    std::fs::write(at("concepts.toml"), colours).expect("written");
+    std::fs::write(at("CARD.md"), "# A card\n").expect("written");
+    let path = |name: &str| text(&at(name));
+    let recipe = format!(
+        "name = 'tiny'\nlicense = 'none'\nattribution = 'nobody'\nlm = '{}'\nencoder = '{}'\nheads = '{}'\nconcepts = '{}'\nprecision = 'q8'\nfiles = ['{}']\n\
+         [namer]\nobjects = 2\ntokens = 2\ntemperature = 0.5\ncolour_spread = 0.05\n\
+         [prompts]\npicture = 'A<image><image> on<image>. '\ncaption = 'What?'\n\
+         [generation]\nrepetition_penalty = 1.3\n",
+        path("lm.gguf"),
+        path("encoder.safetensors"),
+        path("heads"),
+        path("concepts.toml"),
+        path("CARD.md"),
+    );
+    let file = at("recipe.toml");
+    std::fs::write(&file, recipe).expect("written");
+    (folder, file)
+}
+
+fn said(lines: &[Value]) -> String {
+    let texts = lines.iter().filter(|line| line["type"] == "text");
+    texts.filter_map(|line| line["text"].as_str()).collect()
+}
+
+#[test]
+fn parts_become_a_model_that_sees() {
+    let (folder, recipe) = parts();
+    let pack = text(&folder.path().join("pack"));
+    let lines = json_of(&["assemble", &text(&recipe), "-o", &pack, "--json"]);
+    let made = lines.last().expect("a line");
+    assert_eq!(made["name"], "tiny");
+    assert!(made["components"]["vision"].as_u64() > Some(4_000_000));
+    assert!(made["components"]["lm"].as_u64() > Some(10_000));
+    assert!(folder.path().join("pack/CARD.md").is_file());
+
+    let lines = json_of(&["inspect", "--verify", "--json", "--device", "cpu", &pack]);
+    let model = &lines[0]["model"];
+    assert_eq!(
+        (&model["names"], &model["embeddings"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(model["causal"], Value::Null);
+
+    // Words alone: what the language model says, with the pack's own penalty.
+    let lm = text(&folder.path().join("lm.gguf"));
+    let ask = |model: &str, more: &[&str]| {
+        let base = [
+            "chat",
+            "--device",
+            "cpu",
+            "--json",
+            "--max-new-tokens",
+            "12",
+            "--model",
+        ];
+        json_of(&[&base[..], &[model], more].concat())
+    };
+    for prompt in ["hi", "who <|im_end|> are [IMG] you"] {
+        let alone = ask(&lm, &["--repetition-penalty", "1.3", prompt]);
+        let lines = ask(&pack, &[prompt]);
+        assert_eq!(said(&lines), said(&alone), "{prompt}");
+        let tokens = |lines: &[Value]| lines.last().map(|usage| usage["prompt_tokens"].clone());
+        assert_eq!(tokens(&lines), tokens(&alone));
+    }
+    let told = ask(&pack, &["--system", "Be kind", "hi"]);
+    let alone = ask(
+        &lm,
+        &["--repetition-penalty", "1.3", "--system", "Be kind", "hi"],
+    );
+    assert_eq!(said(&told), said(&alone));
+
+    // Pictures.
+    let (words, seen) = (ask(&pack, &["hi"]), ask(&pack, &["--image", &cat(), "hi"]));
+    let tokens = |lines: &[Value]| {
+        lines
+            .last()
+            .and_then(|usage| usage["prompt_tokens"].as_u64())
+    };
+    // "A", three embeddings, " on", ". "
+    assert_eq!(tokens(&seen), tokens(&words).map(|n| n + 1 + 3 + 3 + 2));
+    let captions = json_of(&[
+        "caption",
+        "--device",
+        "cpu",
+        "--json",
+        "--max-new-tokens",
+        "6",
+        "--model",
+        &pack,
+        &cat(),
+    ]);
+    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+    let out = text(&folder.path().join("never.png"));
+    fails(
+        &[
+            "imagine", "--device", "cpu", "--model", &pack, "-o", &out, "a cat",
+        ],
+        &["no decoder"],
+    );
+}
+
+#[test]
+fn what_is_missing_or_does_not_fit_is_told() {
+    let (folder, recipe) = parts();
+    let at = |name: &str| folder.path().join(name);
+    let pack = text(&at("pack"));
+    let refused = |words: &[&str]| fails(&["assemble", &text(&recipe), "-o", &pack], words);
+    let whole = std::fs::read_to_string(&recipe).expect("a recipe");
+    let change = |from: &str, to: &str| {
+        assert!(whole.contains(from), "{from}");
+        std::fs::write(&recipe, whole.replace(from, to)).expect("written");
+    };
+    change("<image><image> on", "<image> on");
+    refused(&["2 <image> for 3 embeddings"]);
+    change("tokens = 2", "tokens = 0");
+    refused(&["spelling.tokens is 0"]);
+    change("name = 'tiny'", "name = 'tiny'\ncolour = 1");
+    refused(&["recipe.toml", "colour"]);
+    change("lm.gguf", "gone.gguf");
+    refused(&["gone.gguf is not there", "cargo xtask parts"]);
+    change("CARD.md", "gone.md");
+    refused(&["gone.md is not there"]);
+    change("'q8'", "'q7'");
+    refused(&["q7"]);
+    std::fs::write(&recipe, &whole).expect("written");
+
+    std::fs::write(at("heads/model.json"), r#"{"names": ["cat"]}"#).expect("written");
+    refused(&["[3, 1280]", "1 names", "heads.toml"]);
+    std::fs::write(at("heads/model.json"), "{}").expect("written");
+    refused(&["model.json", "names"]);
+    std::fs::remove_dir_all(at("heads")).expect("removed");
+    refused(&["heads is not there", "emu train"]);
+    assert!(!at("pack").exists(), "nothing is left");
+}
+
+#[test]
+fn a_model_that_is_not_assembled_is_told_how_to_make() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // From outside of the checkout, with the program outside of it too.
+    let program = folder.path().join("emu");
+    std::fs::copy(env!("CARGO_BIN_EXE_emu"), &program).expect("copied");
+    let output = std::process::Command::new(&program)
+        .args(["chat", "--device", "cpu", "--model", "smol", "hi"])
+        .current_dir(folder.path())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cargo xtask model smol"), "{said}");
+    let other = emu(&["chat", "--device", "cpu", "--model", "smoll", "hi"]);
+    assert!(other.err.contains("no pack at smoll"), "{}", other.err);
+}

@@ -1,0 +1,339 @@
+//! From an encoder's features to words of the language model: what a picture shows, spelled in the place of its embeddings.
+//!
+//! A linear head names the picture, and the embeddings of the names' tokens ([`crate::spelling`]) are mixed by how likely each
+//! is. They lie where the language model's own words lie, so that it reads them without training. The colour of the picture's
+//! border is named likewise, by its distance to reference colours.
+//!
+//! B batch, S side of the picture, F features, N names, T tokens of a name, C colours, D width of the language model.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::QLinear;
+use emu_kernels::init::{Init, param};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, ImageConfig};
+use crate::spelling::SpellingConfig;
+
+/// Names and colours that a model knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamerConfig {
+    /// Names.
+    pub names: usize,
+    /// How they are spelled. Of the objects, the first is read; all of them are drawn.
+    pub spelling: SpellingConfig,
+    /// Logits of names are divided by this: below 1, the likely ones stand out.
+    pub temperature: f64,
+    /// Colours of the border.
+    pub colours: usize,
+    /// How far a border may be from its colour, as a standard deviation of RGB in 0..1.
+    pub colour_spread: f64,
+}
+
+/// Most names and most colours.
+const MOST: usize = 1 << 16;
+/// The border of a picture is this part of its side.
+const BORDER: usize = 16;
+/// A token of a name is there where names that have one are more likely than those that do not.
+const THERE: f64 = 0.5;
+
+impl NamerConfig {
+    /// Embeddings that a picture becomes: one for each token of its name, one for its colour.
+    pub fn embeddings(&self) -> usize {
+        self.spelling.tokens + 1
+    }
+
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// Names the first that does not fit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.spelling.validate()?;
+        for (name, n) in [("names", self.names), ("colours", self.colours)] {
+            if n == 0 || n > MOST {
+                return Err(ConfigError(format!("namer.{name} is {n}, not 1 to {MOST}")));
+            }
+        }
+        let numbers = [
+            ("temperature", self.temperature),
+            ("colour_spread", self.colour_spread),
+        ];
+        match numbers.iter().find(|(_, v)| !(1e-3..=1e3).contains(v)) {
+            Some((name, v)) => Err(ConfigError(format!(
+                "namer.{name} is {v}, not 0.001 to 1000"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// A new namer of features of this width for a language model of width D.
+    pub fn init(
+        &self,
+        features: usize,
+        width: usize,
+        image: &ImageConfig,
+        device: &Device,
+    ) -> Namer {
+        let spelled = [self.names, self.spelling.tokens * width];
+        Namer {
+            head: QLinear::new(features, self.names, true, device),
+            words: param(spelled, Init::Normal(0.02), device),
+            colours: param([self.colours, CHANNELS], Init::Uniform(1.0), device),
+            colour_words: param([self.colours, width], Init::Normal(0.02), device),
+            tokens: self.spelling.tokens,
+            temperature: self.temperature,
+            colour_spread: self.colour_spread,
+            image: image.clone(),
+        }
+    }
+}
+
+/// Red, green, blue.
+const CHANNELS: usize = 3;
+
+/// Names pictures.
+#[derive(Module, Debug)]
+pub struct Namer {
+    /// From the square roots of the mean features to the names, `[N, F]`.
+    pub head: QLinear,
+    /// The names' tokens, as the language model embeds them, `[N, T·D]`; zeros where a name is shorter.
+    pub words: Param<Tensor<2>>,
+    /// Colours of the border, RGB in 0..1, `[C, 3]`.
+    pub colours: Param<Tensor<2>>,
+    /// Their words, `[C, D]`.
+    pub colour_words: Param<Tensor<2>>,
+    /// T
+    pub tokens: usize,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Standard deviation of a colour.
+    pub colour_spread: f64,
+    /// What was done to the pictures.
+    #[module(skip)]
+    pub image: ImageConfig,
+}
+
+impl Namer {
+    /// How well each name fits.
+    ///
+    /// # Shapes
+    /// - `features`: `[B, 1 + P, F]`, their mean in the first place
+    /// - returns `[B, N]`
+    pub fn logits(&self, features: Tensor<3>) -> Tensor<2> {
+        let [b, _, f] = features.dims();
+        let mean = features.narrow(1, 0, 1).reshape([b, f]);
+        self.head.forward(mean.clamp_min(0.0).sqrt())
+    }
+
+    /// The embeddings of pictures for the language model. Zeros where most of the likely names have no further token.
+    ///
+    /// # Shapes
+    /// - `images`: `[B, 3, S, S]`, normalised; `features`: `[B, 1 + P, F]`, their mean in the first place
+    /// - returns `[B, T + 1, D]`
+    pub fn forward(&self, images: Tensor<4>, features: Tensor<3>) -> Tensor<3> {
+        let [b, ..] = images.dims();
+        let words = self.words.val();
+        let [n, spelled] = words.dims();
+        let (t, d) = (self.tokens, spelled / self.tokens.max(1));
+
+        // 1. how likely each name is
+        let logits = self.logits(features) / self.temperature;
+        let likely = softmax(logits, 1); // [B, N]
+
+        // 2. their tokens, mixed; of a place that only some names fill, those of these names
+        let there = words.clone().reshape([n, t, d]).abs().sum_dim(2); // [N, T, 1]
+        let there = there.greater_elem(0.0).float().reshape([n, t]);
+        let share = likely.clone().matmul(there); // [B, T]
+        let filled = share.clone().greater_equal_elem(THERE).float();
+        let scale = filled / share.clamp_min(THERE);
+        let name = likely.matmul(words).reshape([b, t, d]) * scale.reshape([b, t, 1]);
+
+        // 3. the word of the border's colour
+        let colour = self.colour(border(images)).reshape([b, 1, d]);
+        Tensor::cat(vec![name, colour], 1)
+    }
+
+    /// The words of colours, `[B, 3]` as pictures are normalised, to `[B, D]`.
+    fn colour(&self, normalised: Tensor<2>) -> Tensor<2> {
+        let [b, _] = normalised.dims();
+        let colours = self.colours.val();
+        let [c, channels] = colours.dims();
+        let device = normalised.device();
+        let row = |values: [f32; CHANNELS]| -> Tensor<2> {
+            Tensor::from_data(TensorData::new(values.to_vec(), [1, CHANNELS]), &device)
+        };
+        let rgb = normalised * row(self.image.std) + row(self.image.mean);
+        let apart = rgb.reshape([b, 1, channels]) - colours.reshape([1, c, channels]); // [B, C, 3]
+        let squares = (apart.clone() * apart).sum_dim(2).reshape([b, c]);
+        let spread = 2.0 * self.colour_spread * self.colour_spread;
+        softmax(squares / -spread, 1).matmul(self.colour_words.val())
+    }
+}
+
+/// The mean of the pixels along the border, `[B, 3, H, W]` to `[B, 3]`.
+fn border(images: Tensor<4>) -> Tensor<2> {
+    let [b, c, h, w] = images.dims();
+    let ring = (h.min(w) / BORDER).max(1);
+    let [inner_h, inner_w] = [h, w].map(|side| side.saturating_sub(2 * ring));
+    let sum =
+        |part: Tensor<4>, pixels: usize| part.reshape([b, c, pixels]).sum_dim(2).reshape([b, c]);
+    let inside = match inner_h * inner_w {
+        0 => None,
+        _ => Some(
+            images
+                .clone()
+                .narrow(2, ring, inner_h)
+                .narrow(3, ring, inner_w),
+        ),
+    };
+    let whole = sum(images, h * w);
+    match inside {
+        None => whole / (h * w) as f64,
+        Some(inside) => {
+            let rest = h * w - inner_h * inner_w;
+            (whole - sum(inside, inner_h * inner_w)) / rest as f64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: NamerConfig = NamerConfig {
+        names: 3,
+        spelling: SpellingConfig {
+            objects: 2,
+            tokens: 2,
+        },
+        temperature: 0.5,
+        colours: 2,
+        colour_spread: 0.1,
+    };
+
+    fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
+    }
+
+    /// Three names of two dimensions: "a", "b c", "b d"; red is (1, 0), gray (0, 1).
+    fn namer() -> Namer {
+        let image = ImageConfig {
+            mean: [0.5; 3],
+            std: [0.25; 3],
+        };
+        let mut namer = CONFIG.init(3, 2, &image, &Device::flex());
+        let set = |values: &[f32], shape| {
+            Param::initialized(burn::module::ParamId::new(), tensor(values, shape))
+        };
+        namer.head.weight = set(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], [3, 3]);
+        namer.words = set(
+            &[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 1.0, 4.0, 0.0],
+            [3, 4],
+        );
+        namer.colours = set(&[1.0, 0.0, 0.0, 0.5, 0.5, 0.5], [2, 3]);
+        namer.colour_words = set(&[1.0, 0.0, 0.0, 1.0], [2, 2]);
+        namer
+    }
+
+    /// The embeddings of a picture of one colour with these mean features.
+    fn named(features: [f32; 3], rgb: [f32; 3]) -> Vec<f32> {
+        let pixels = rgb.map(|v| [(v - 0.5) / 0.25; 16]).concat();
+        // Rows behind the mean mean nothing here.
+        let features = [features, [9.0; 3]].concat();
+        let images = tensor(&pixels, [1, 3, 4, 4]);
+        let found = namer().forward(images, tensor(&features, [1, 2, 3]));
+        assert_eq!(found.dims(), [1, 3, 2]);
+        found.into_data().iter::<f32>().collect()
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        let far = found
+            .iter()
+            .zip(expected)
+            .any(|(a, b)| (a - b).abs() > 1e-3);
+        assert!(
+            !far && found.len() == expected.len(),
+            "{found:?} {expected:?}"
+        );
+    }
+
+    #[test]
+    fn likely_names_are_mixed_and_short_ones_leave_places_empty() {
+        // sqrt(100) / 0.5 = 20 ahead: certain.
+        close(
+            &named([100.0, 0.0, 0.0], [0.5; 3]),
+            &[1.0, 0.0, 0.0, 0.0, 0.0, 1.0],
+        );
+        close(
+            &named([0.0, 100.0, 0.0], [0.5; 3]),
+            &[0.0, 1.0, 2.0, 0.0, 0.0, 1.0],
+        );
+        // Two names at odds share the first token; the second is between theirs.
+        close(
+            &named([0.0, 100.0, 100.0], [0.5; 3]),
+            &[0.0, 1.0, 3.0, 0.0, 0.0, 1.0],
+        );
+        // One third has no second token: the second is that of those that have, as long as it was.
+        close(
+            &named([1.0, 1.0, 1.0], [0.5; 3]),
+            &[1.0 / 3.0, 2.0 / 3.0, 3.0, 0.0, 0.0, 1.0],
+        );
+    }
+
+    #[test]
+    fn the_border_has_the_nearest_colours_word() {
+        let found = named([100.0, 0.0, 0.0], [1.0, 0.0, 0.0]);
+        close(&found[4..], &[1.0, 0.0]);
+        // Halfway between both.
+        let found = named([100.0, 0.0, 0.0], [0.75, 0.25, 0.25]);
+        close(&found[4..], &[0.5, 0.5]);
+        // What is inside does not count.
+        let mut pixels = vec![0.0; 48 * 48];
+        for y in 4..44 {
+            pixels[y * 48 + 4..y * 48 + 44].fill(1e3);
+        }
+        let found = border(tensor(&pixels.repeat(3), [1, 3, 48, 48]));
+        let found: Vec<f32> = found.into_data().iter::<f32>().collect();
+        close(&found, &[0.0; 3]);
+        let tiny = border(tensor(&[2.0; 3 * 4], [1, 3, 2, 2]));
+        close(
+            &tiny.into_data().iter::<f32>().collect::<Vec<f32>>(),
+            &[2.0; 3],
+        );
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_named() {
+        assert!(CONFIG.validate().is_ok());
+        assert_eq!(CONFIG.embeddings(), 3);
+        for (config, words) in [
+            (NamerConfig { names: 0, ..CONFIG }, "namer.names is 0"),
+            (
+                NamerConfig {
+                    colours: 1 << 20,
+                    ..CONFIG
+                },
+                "namer.colours",
+            ),
+            (
+                NamerConfig {
+                    temperature: 0.0,
+                    ..CONFIG
+                },
+                "namer.temperature is 0",
+            ),
+            (
+                NamerConfig {
+                    colour_spread: f64::NAN,
+                    ..CONFIG
+                },
+                "namer.colour_spread",
+            ),
+        ] {
+            let error = config.validate().expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A language model's file as the LM of an Emu: its blocks as they are, its tokenizer with Emu's tokens, its manner of speaking
+//! as templates.
+
+use burn::tensor::Device;
+use emu_pack::{PackError, Plan, Quantized, Stored, TensorData, TensorSource, check};
+use serde_json::{Map, Value};
+
+use super::{ChatMl, TextConfig, TextError, keys, metadata, rope_divisors};
+use crate::config::{
+    EmuConfig, GenerationConfig, ImageConfig, PromptConfig, SpecialTokens, VisionConfig,
+};
+use crate::lm::Lm;
+use crate::namer::NamerConfig;
+use crate::tokenizer::{EmuTokenizer, Vocabulary};
+use crate::weights;
+
+/// The embeddings of the tokens among the parameters.
+const TABLE: &str = "embed_tokens.weight";
+
+/// The parameters of a language model in a GGUF file, by the model's names and in its order of rows.
+#[derive(Debug)]
+pub(super) struct LmWeights<'a, S: ?Sized> {
+    source: &'a S,
+    plan: Plan,
+    /// Of queries, and of keys.
+    heads: (usize, usize),
+}
+
+impl<'a, S: TensorSource + ?Sized> LmWeights<'a, S> {
+    /// # Errors
+    /// Where a tensor is missing, unknown or misshapen.
+    pub(super) fn new(source: &'a S, config: &TextConfig, lm: &Lm) -> Result<Self, PackError> {
+        Ok(Self {
+            source,
+            plan: check(source.tensors(), &weights::parameters(lm), &keys::gguf()?)?,
+            heads: (config.lm.heads, config.lm.kv_heads),
+        })
+    }
+
+    /// A parameter, in blocks where the file has it so.
+    ///
+    /// # Errors
+    /// Where the file is damaged there.
+    pub(super) fn read(&self, name: &str) -> Result<Stored, PackError> {
+        let heads = self.heads;
+        Ok(match self.plan.read_stored(self.source, name)? {
+            Stored::Dense(tensor) => Stored::Dense(keys::rope_halves(tensor, heads)?),
+            Stored::Quantized(tensor) => {
+                let mins = tensor.mins.map(|mins| keys::rope_halves(mins, heads));
+                Stored::Quantized(Quantized {
+                    words: keys::rope_halves(tensor.words, heads)?,
+                    scales: keys::rope_halves(tensor.scales, heads)?,
+                    mins: mins.transpose()?,
+                    ..tensor
+                })
+            }
+        })
+    }
+}
+
+/// A language model that is to see: everything about it that a pack holds.
+#[derive(Debug)]
+pub struct Base<'a, S: ?Sized> {
+    /// What it is.
+    pub config: TextConfig,
+    /// Ids of the tokens around texts and pictures.
+    pub special: SpecialTokens,
+    /// Its `tokenizer.json`, in which marks that it does without are Emu's.
+    pub tokenizer: String,
+    /// How it speaks.
+    pub prompts: PromptConfig,
+    names: Vec<String>,
+    weights: LmWeights<'a, S>,
+}
+
+impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
+    /// Understands the metadata and tensors of a GGUF file. No weight is read yet.
+    ///
+    /// # Errors
+    /// Where the model was not made for conversations, its tokenizer cannot be written, it needs what a pack does not hold, or
+    /// a tensor is missing, unknown or misshapen.
+    pub fn new(metadata: &Map<String, Value>, source: &'a S) -> Result<Self, TextError> {
+        let (mut config, vocabulary) = metadata::read(metadata)?;
+        let unsupported = |what: &str| TextError::Unsupported { what: what.into() };
+        let chat = config.chat.clone().ok_or(TextError::NoChat)?;
+        if config.bos_in_prompts {
+            return Err(unsupported("a token of its own before every prompt"));
+        }
+        config.lm.tied = source.info(keys::HEAD).is_none();
+        if !rope_divisors(source, &config)?.is_empty() {
+            return Err(unsupported("rotary positions that are stretched"));
+        }
+        if config.lm.layers > source.tensors().len() {
+            return Err(unsupported("layers without their tensors"));
+        }
+        let lm = config.lm.init(None, &Device::flex()).alone();
+        let weights = LmWeights::new(source, &config, &lm)?;
+        let names = weights::parameters(&lm).into_iter().map(|(name, _)| name);
+        let (tokenizer, special) = tokenizer(&vocabulary, &config, &chat)?;
+        Ok(Self {
+            names: names.collect(),
+            special,
+            tokenizer,
+            prompts: chat.prompts(),
+            weights,
+            config,
+        })
+    }
+
+    /// The configuration of a model that sees with this encoder and names what it sees.
+    pub fn with_namer(
+        &self,
+        vision: VisionConfig,
+        image: ImageConfig,
+        namer: NamerConfig,
+    ) -> EmuConfig {
+        let ends = self.config.ends.iter().copied();
+        EmuConfig {
+            vision,
+            causal: None,
+            namer: Some(namer),
+            lm: self.config.lm.clone(),
+            adapter: None,
+            special: self.special,
+            ends: ends.filter(|end| *end != self.special.eos).collect(),
+            image,
+            prompts: self.prompts.clone(),
+            generation: GenerationConfig::default(),
+        }
+    }
+
+    /// The embeddings of all tokens, `[vocab, D]`.
+    ///
+    /// # Errors
+    /// Where the file is damaged there.
+    pub fn table(&self) -> Result<TensorData, PackError> {
+        self.weights.read(TABLE)?.into_dense()
+    }
+
+    /// Calls `f` with every parameter under its name in a pack, one at a time.
+    ///
+    /// # Errors
+    /// Where the file is damaged, and the first that `f` returns.
+    pub fn each<E: From<PackError>>(
+        &self,
+        mut f: impl FnMut(Stored) -> Result<(), E>,
+    ) -> Result<(), E> {
+        { self.names.iter() }
+            .try_for_each(|name| f(self.weights.read(name)?.renamed(&format!("lm.{name}"))))
+    }
+}
+
+/// The `tokenizer.json`, and the ids in it.
+fn tokenizer(
+    vocabulary: &Vocabulary,
+    config: &TextConfig,
+    chat: &ChatMl,
+) -> Result<(String, SpecialTokens), TextError> {
+    let turns = chat.marks();
+    let used: Vec<u32> = { config.ends.iter().copied() }
+        .chain(config.bos)
+        .chain(turns)
+        .collect();
+    let json = vocabulary.to_emu_json(&used)?;
+    let tokenizer = EmuTokenizer::from_json_bytes(json.as_bytes())?;
+    let found = tokenizer.specials();
+    if found.bos != turns[0] {
+        let what = "a tokenizer with <s> beside ChatML".into();
+        return Err(TextError::Unsupported { what });
+    }
+    let special = SpecialTokens {
+        // What a generated sequence is said to begin with, as where the model is alone.
+        bos: config
+            .bos
+            .or(config.ends.first().copied())
+            .unwrap_or(found.bos),
+        eos: config.ends.first().copied().unwrap_or(found.eos),
+        pad: found.pad,
+        img: found.img,
+        end_img: found.end_img,
+        image: found.image,
+        user: None,
+        assistant: None,
+    };
+    Ok((json, special))
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,10 @@ pub mod lm;
 pub mod pack;
 #[cfg(not(target_family = "wasm"))]
 pub mod parity;
+pub mod persona;
 pub mod probe;
 pub mod prompt;
+pub mod reader;
 #[cfg(not(target_family = "wasm"))]
 pub mod reference;
 pub mod safety;

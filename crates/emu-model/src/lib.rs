@@ -16,8 +16,10 @@ pub mod namer;
 pub mod pack;
 #[cfg(not(target_family = "wasm"))]
 pub mod parity;
+pub mod persona;
 pub mod probe;
 pub mod prompt;
+pub mod reader;
 #[cfg(not(target_family = "wasm"))]
 pub mod reference;
 pub mod safety;

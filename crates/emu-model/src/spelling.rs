@@ -85,6 +85,40 @@ impl SpellingConfig {
     }
 }
 
+/// The indefinite article by the first letter; words where spelling and sound differ get theirs by name.
+pub fn article(word: &str) -> &'static str {
+    let consonant_sound = ["unicorn", "ufo", "ukulele", "uniform"].contains(&word);
+    let vowel_sound = ["hourglass", "hour"].contains(&word);
+    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
+    if vowel_sound || (vowel && !consonant_sound) {
+        "an"
+    } else {
+        "a"
+    }
+}
+
+/// What a picture shows, in words: "a dog to the left of a rocket on a yellow background".
+///
+/// `layout`: the word of its slot, "left" or "above"; anything else puts objects side by side.
+pub fn describe(names: &[&str], layout: Option<&str>, colour: Option<&str>) -> String {
+    let between = match layout {
+        Some("above") => " above ",
+        _ => " to the left of ",
+    };
+    let named = names.iter().map(|name| format!("{} {name}", article(name)));
+    let mut text = named.collect::<Vec<_>>().join(between);
+    if let Some(colour) = colour {
+        text += &format!(" on {} {colour} background", article(colour));
+    }
+    text
+}
+
+/// What stands in a conversation's history in the place of a picture that was drawn, so that a language model that knows no
+/// pictures can read of it, and what is asked for next can refer to it.
+pub fn drawn(description: &str) -> String {
+    format!("I drew {description}.")
+}
+
 #[cfg(test)]
 mod tests {
     use burn::module::Param;
@@ -132,6 +166,18 @@ mod tests {
         let values: Vec<f32> = y.into_data().iter::<f32>().collect();
         let expected = [7.0, 8.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0];
         assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn pictures_are_described() {
+        let two = describe(&["dog", "owl"], Some("left"), Some("orange"));
+        assert_eq!(two, "a dog to the left of an owl on an orange background");
+        let two = describe(&["ufo", "hourglass"], Some("above"), None);
+        assert_eq!(drawn(&two), "I drew a ufo above an hourglass.");
+        assert_eq!(
+            describe(&["hot dog"], None, Some("red")),
+            "a hot dog on a red background"
+        );
     }
 
     #[test]

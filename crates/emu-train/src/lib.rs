@@ -16,6 +16,7 @@ mod events;
 pub mod export;
 pub mod judge;
 pub mod lda;
+pub mod logistic;
 pub mod metrics;
 pub mod objectives;
 pub mod optim;

@@ -15,6 +15,7 @@ mod writer;
 
 pub mod emoji;
 pub mod record;
+pub mod requests;
 
 pub use error::{BadSample, DataError};
 pub use index::Limits;

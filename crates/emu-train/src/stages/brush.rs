@@ -2,24 +2,22 @@
 //! layout and colour of pictures ([`emu_model::spelling`]). No encoder and no pass through the language model is needed; what
 //! later puts a request into that space is trained apart.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
-use emu_model::TextModel;
-use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
+use emu_model::diffusion::decoder::{Decoder, DecoderConfig};
 use emu_model::diffusion::scheduler::NoiseSchedule;
-use emu_model::spelling::{Spelled, SpellingConfig};
-use emu_pack::convert::GgufFile;
+use emu_model::spelling::SpellingConfig;
 use serde::Deserialize;
 
 use super::corpus::{Corpus, Visited, image_tensor};
 use super::decoder::{denoising_loss, draw, floats, many, moments, open_requests, some, tenth};
 use super::read_sizes;
 use super::sheet::contact_sheet;
+use super::speller::{Speller, open_lm};
 use super::vae::last_picture;
 use crate::data::record::{Layout, Object, Record};
 use crate::data::{Sample, ShardDataset};
@@ -70,18 +68,6 @@ pub struct BrushStage {
     device: Device,
 }
 
-/// Embeddings of everything that the data name, in units of their own spread.
-struct Speller {
-    config: SpellingConfig,
-    /// Tokens of each word.
-    words: BTreeMap<String, Vec<u32>>,
-    /// Normalised row of each token.
-    rows: BTreeMap<u32, Vec<f32>>,
-    /// What stands in an empty slot.
-    empty: Vec<f32>,
-    normalisation: Normalisation,
-}
-
 /// How several objects lie, as one word.
 fn layout_word(layout: Layout) -> Option<&'static str> {
     match layout {
@@ -102,87 +88,10 @@ fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
     }
 }
 
-impl Speller {
-    /// For the names in these samples' records, in the words of `lm`.
-    fn new(
-        config: SpellingConfig,
-        lm: &Path,
-        names: impl IntoIterator<Item = String>,
-    ) -> Result<Self, TrainError> {
-        config
-            .validate()
-            .map_err(|e| TrainError::config("options.spelling", e.to_string()))?;
-        let wrong = |e: &dyn std::fmt::Display| TrainError::config("options.lm", e.to_string());
-        let device = Device::flex();
-        let file = GgufFile::open(lm)?;
-        let model = TextModel::from_gguf(file.metadata(), &file, &device).map_err(|e| wrong(&e))?;
-        let mut words = BTreeMap::new();
-        for name in names {
-            // As a word within a sentence.
-            let tokens = model
-                .tokenizer
-                .encode(&format!(" {name}"))
-                .map_err(|e| wrong(&e))?;
-            words.insert(name, tokens);
-        }
-        let mut tokens: Vec<u32> = words.values().flatten().copied().collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        let all = SpellingConfig {
-            objects: 1,
-            tokens: 1,
-        };
-        let alone: Vec<Spelled> = tokens
-            .iter()
-            .map(|&token| Spelled {
-                names: vec![vec![token]],
-                ..Spelled::default()
-            })
-            .collect();
-        // The first slot of each is the token's row.
-        let rows = all.embed(&model.lm.embed_tokens, &alone, &device);
-        let rows = floats(rows.narrow(1, 0, 1))?;
-        let width = model.config.lm.width;
-        let (mean, std) = moments(&rows, width);
-        let normal = |row: &[f32]| -> Vec<f32> {
-            let values = row.iter().zip(&mean).zip(&std);
-            values.map(|((v, m), s)| (v - m) / s).collect()
-        };
-        let rows = tokens.iter().zip(rows.chunks_exact(width));
-        Ok(Self {
-            config,
-            words,
-            rows: rows.map(|(&token, row)| (token, normal(row))).collect(),
-            empty: normal(&vec![0.0; width]),
-            normalisation: Normalisation { mean, std },
-        })
-    }
-
-    fn width(&self) -> usize {
-        self.empty.len()
-    }
-
-    /// The normalised embeddings of a picture, slot after slot.
-    fn spell(&self, objects: &[Object], layout: Layout, colour: &str) -> Vec<f32> {
-        let of = |word: &str| self.words.get(word).cloned().unwrap_or_default();
-        let picture = Spelled {
-            names: objects.iter().map(|object| of(&object.name)).collect(),
-            layout: layout_word(layout).and_then(|word| of(word).first().copied()),
-            colour: of(colour).first().copied(),
-        };
-        let slots = self.config.fill(&picture).into_iter();
-        slots
-            .flat_map(|slot| {
-                let row = slot.and_then(|token| self.rows.get(&token));
-                row.unwrap_or(&self.empty).iter().copied()
-            })
-            .collect()
-    }
-
-    /// The normalised embeddings of nothing.
-    fn nothing(&self) -> Vec<f32> {
-        self.empty.repeat(self.config.slots())
-    }
+/// The normalised embeddings of a picture, slot after slot.
+fn spell(speller: &Speller, objects: &[Object], layout: Layout, colour: &str) -> Vec<f32> {
+    let names = objects.iter().map(|object| object.name.as_str());
+    speller.embeddings(&speller.slots(names, layout_word(layout), Some(colour)))
 }
 
 impl BrushStage {
@@ -197,8 +106,10 @@ impl BrushStage {
             .scheduler
             .noise_schedule()
             .map_err(|e| TrainError::other("config", e))?;
-        let names = names(train)?;
-        let spelling = Arc::new(Speller::new(options.spelling, &options.lm, names)?);
+        let lm = open_lm(&options.lm, &Device::flex())?;
+        let (table, tokenizer) = (&lm.lm.embed_tokens, &lm.tokenizer);
+        let spelling = Speller::new(options.spelling, table, tokenizer, names(train)?)?;
+        let spelling = Arc::new(spelling);
         let has = (spelling.config.slots(), spelling.width());
         if has != (config.tokens, config.unet.context_width) {
             let reason = format!(
@@ -322,7 +233,7 @@ fn prepare(
     if f64::from(random.uniform()) < drop {
         return Ok((picture, spelling.nothing()));
     }
-    let mut condition = spelling.spell(&objects, layout, &colour);
+    let mut condition = spell(spelling, &objects, layout, &colour);
     let std = random.uniform() * noise as f32;
     let normals = random.normals(condition.len());
     condition
@@ -368,7 +279,7 @@ impl Stage for BrushStage {
             let Some((objects, layout, colour)) = shown(&sample) else {
                 continue;
             };
-            let condition = self.spelling.spell(&objects, layout, &colour);
+            let condition = spell(&self.spelling, &objects, layout, &colour);
             let condition = self.conditions(condition, &self.device);
             let made = draw(model, &self.config, condition, negative.clone(), i as u64)?;
             pictures.extend(made);
@@ -379,6 +290,8 @@ impl Stage for BrushStage {
 
 #[cfg(test)]
 mod tests {
+    use emu_model::diffusion::decoder::Normalisation;
+
     use super::*;
     use crate::data::Picture;
     use crate::data::record::Place;

@@ -1,7 +1,8 @@
 //! The stages of training, by the names that configurations use.
 //!
-//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which needs a language model's words alone); `instruct` tunes what came out. `heads` fits names to a
-//! frozen encoder's features. `judge` trains the classifier that
+//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which needs a language model's words alone); `instruct`
+//! tunes what came out. `heads` fits names to a frozen encoder's features. Over a frozen language model, `reader` learns which
+//! picture is asked for, and whether one is, and `persona` a soft prompt. `judge` trains the classifier that
 //! measures drawings and is no part of the model. What all stages share about data
 //! is in [`corpus`], how records become sequences in [`sequence`].
 
@@ -13,7 +14,13 @@ pub mod sheet;
 mod brush;
 mod decoder;
 mod heads;
+mod persona;
 mod pretrain;
+mod reader;
+mod readings;
+mod speller;
+mod states;
+mod trigger;
 mod vae;
 mod vision;
 
@@ -26,7 +33,10 @@ use emu_pack::TensorSource;
 pub use brush::BrushStage;
 pub use decoder::DecoderStage;
 pub use heads::FILE as HEADS_FILE;
+pub use persona::{FILE as PERSONA, PersonaStage};
 pub use pretrain::Pretrain;
+pub use reader::ReaderStage;
+pub use trigger::TRIGGER;
 pub use vae::{PLAIN, VaeStage};
 pub use vision::Vision;
 
@@ -133,6 +143,32 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
                 checkpoint,
             })
         }
+        "reader" => {
+            let mut options = options;
+            let mut stage = ReaderStage::new(config, &opened.device, &mut options)?;
+            let model = load_parts(stage.init(&device), config, &device)?;
+            write_model_file(
+                &config.out,
+                &serde_json::json!({ "reader": stage.model_config() }),
+            )?;
+            Ok(Finished::of(crate::run(
+                config, &mut stage, model, &device, options,
+            )?))
+        }
+        "persona" => {
+            let mut stage = PersonaStage::new(config, &opened.device, &device, &options)?;
+            let model = load_parts(stage.init(&opened.device)?, config, &opened.device)?;
+            let [length, width] = model.embeddings.dims();
+            write_model_file(
+                &config.out,
+                &serde_json::json!({ "persona": { "length": length, "width": width } }),
+            )?;
+            let finished = Finished::of(crate::run(config, &mut stage, model, &device, options)?);
+            Ok(Finished {
+                stopped: finished.stopped && !stage.has_ended(),
+                ..finished
+            })
+        }
         "judge" => {
             let mut stage = JudgeStage::new(config)?;
             let model = load_parts(stage.init(&device), config, &device)?;
@@ -147,7 +183,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
         other => Err(TrainError::config(
             "stage",
             format!(
-                "there is no stage {other:?}, only vae, vision, pretrain, decoder, brush, heads, instruct and judge"
+                "there is no stage {other:?}, only vae, vision, pretrain, decoder, brush, heads, reader, persona, instruct and judge"
             ),
         )),
     }

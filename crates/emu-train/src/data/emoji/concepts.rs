@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub(crate) use emu_model::spelling::article;
 use serde::Deserialize;
 
 use super::build::BuildOptions;
@@ -181,18 +182,6 @@ impl Concept {
             }
             _ => format!("{name}s"),
         }
-    }
-}
-
-/// The indefinite article by the first letter; words where spelling and sound differ get theirs by name.
-pub(crate) fn article(word: &str) -> &'static str {
-    let consonant_sound = ["unicorn", "ufo", "ukulele", "uniform"].contains(&word);
-    let vowel_sound = ["hourglass", "hour"].contains(&word);
-    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
-    if vowel_sound || (vowel && !consonant_sound) {
-        "an"
-    } else {
-        "a"
     }
 }
 

@@ -1,0 +1,357 @@
+//! The lists that requests are made of, as people edit them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::data::DataError;
+
+/// What a wording leaves open.
+pub const HOLE: &str = "{}";
+
+/// Wordings, or words, that training may use, and those that it never sees.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parted {
+    /// Trained on.
+    pub train: Vec<String>,
+    /// Never trained on.
+    pub held_out: Vec<String>,
+}
+
+/// Requests for pictures, with a hole for what is to be seen, and what else people say (`configs/data/smol-requests.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wordings {
+    /// Requests that are trained on.
+    pub train: Vec<String>,
+    /// Requests that never are.
+    pub held_out: Vec<String>,
+    /// Other prompts that are trained on, with a hole or without.
+    pub other_train: Vec<String>,
+    /// Other prompts that never are.
+    pub other_held_out: Vec<String>,
+}
+
+/// Other words for what is drawn, by its name (`configs/data/smol-synonyms.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Synonyms {
+    /// Words by name.
+    pub synonyms: BTreeMap<String, Parted>,
+}
+
+/// How the picture before is changed (`configs/data/smol-changes.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// Another background, with a hole for the colour.
+    pub colour: Parted,
+    /// Another object, with a hole for it.
+    pub object: Parted,
+}
+
+/// What a model says of itself (`configs/data/smol-persona.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Persona {
+    /// Every question of a topic goes with each of its answers.
+    pub topic: Vec<Topic>,
+}
+
+/// Questions that have the same answers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// Questions that are trained on.
+    pub train: Vec<String>,
+    /// Questions that never are.
+    pub held_out: Vec<String>,
+    /// Answers.
+    pub answers: Vec<String>,
+}
+
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, DataError> {
+    toml::from_str(text).map_err(|error| DataError::malformed(path, error))
+}
+
+fn read<T>(
+    path: &Path,
+    parse: impl Fn(&str, &Path) -> Result<T, DataError>,
+) -> Result<T, DataError> {
+    let text = std::fs::read_to_string(path).map_err(DataError::io("read", path))?;
+    parse(&text, path)
+}
+
+/// A prompt as far as two of them are the same to a reader: small letters, no mark at its end.
+pub(super) fn plain(prompt: &str) -> String {
+    let prompt = prompt.to_lowercase();
+    prompt.trim_end_matches(['.', '!', '?', ' ']).to_owned()
+}
+
+/// Refuses a list that is empty, repeats an entry, or has another number of holes than `holes` allows.
+fn check_list(
+    path: &Path,
+    name: &str,
+    list: &[String],
+    holes: core::ops::RangeInclusive<usize>,
+) -> Result<(), DataError> {
+    let refuse = |what: String| Err(DataError::malformed(path, what));
+    if list.is_empty() {
+        return refuse(format!("`{name}` is empty"));
+    }
+    let mut seen = BTreeSet::new();
+    for entry in list {
+        let found = entry.matches(HOLE).count();
+        if !holes.contains(&found) {
+            return refuse(format!("{entry:?} of `{name}` has {found} times {HOLE}"));
+        }
+        if entry.trim().is_empty() || !seen.insert(plain(entry)) {
+            return refuse(format!("{entry:?} of `{name}` is empty or there twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is both trained on and held out.
+fn check_parted(
+    path: &Path,
+    name: &str,
+    train: &[String],
+    held: &[String],
+) -> Result<(), DataError> {
+    let train: BTreeSet<String> = train.iter().map(|entry| plain(entry)).collect();
+    match held.iter().find(|entry| train.contains(&plain(entry))) {
+        Some(entry) => Err(DataError::malformed(
+            path,
+            format!("{entry:?} of `{name}` is held out and trained on"),
+        )),
+        None => Ok(()),
+    }
+}
+
+impl Parted {
+    fn check(
+        &self,
+        path: &Path,
+        name: &str,
+        holes: core::ops::RangeInclusive<usize>,
+    ) -> Result<(), DataError> {
+        check_list(path, name, &self.train, holes.clone())?;
+        check_list(path, name, &self.held_out, holes)?;
+        check_parted(path, name, &self.train, &self.held_out)
+    }
+}
+
+impl Wordings {
+    /// Reads them from a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no TOML of this form, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        read(path, Self::parse)
+    }
+
+    /// Parses them; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
+        let list: Self = parse(text, path)?;
+        check_list(path, "train", &list.train, 1..=1)?;
+        check_list(path, "held_out", &list.held_out, 1..=1)?;
+        check_parted(path, "held_out", &list.train, &list.held_out)?;
+        check_list(path, "other_train", &list.other_train, 0..=1)?;
+        check_list(path, "other_held_out", &list.other_held_out, 0..=1)?;
+        check_parted(
+            path,
+            "other_held_out",
+            &list.other_train,
+            &list.other_held_out,
+        )?;
+        Ok(list)
+    }
+}
+
+impl Synonyms {
+    /// Reads them from a file, for things of these names.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`].
+    pub fn read(path: &Path, names: &[&str]) -> Result<Self, DataError> {
+        read(path, |text, path| Self::parse(text, path, names))
+    }
+
+    /// Parses them; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`]; where a word means two things.
+    pub fn parse(text: &str, path: &Path, names: &[&str]) -> Result<Self, DataError> {
+        let list: Self = parse(text, path)?;
+        let mut seen: BTreeSet<&str> = names.iter().copied().collect();
+        for (name, words) in &list.synonyms {
+            if !names.contains(&name.as_str()) {
+                let what = format!("{name:?} is nothing that is drawn");
+                return Err(DataError::malformed(path, what));
+            }
+            words.check(path, name, 0..=0)?;
+            let all = words.train.iter().chain(&words.held_out);
+            if let Some(word) = all.map(String::as_str).find(|word| !seen.insert(word)) {
+                let what = format!("{word:?} of {name:?} means something else too");
+                return Err(DataError::malformed(path, what));
+            }
+        }
+        Ok(list)
+    }
+}
+
+impl Changes {
+    /// Reads them from a file.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`].
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        read(path, Self::parse)
+    }
+
+    /// Parses them; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
+        let list: Self = parse(text, path)?;
+        list.colour.check(path, "colour", 1..=1)?;
+        list.object.check(path, "object", 1..=1)?;
+        Ok(list)
+    }
+}
+
+impl Persona {
+    /// Reads it from a file.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`].
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        read(path, Self::parse)
+    }
+
+    /// Parses it; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Wordings::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
+        let list: Self = parse(text, path)?;
+        let all = |pick: fn(&Topic) -> &Vec<String>| -> Vec<String> {
+            list.topic.iter().flat_map(pick).cloned().collect()
+        };
+        let (train, held_out) = (all(|t| &t.train), all(|t| &t.held_out));
+        check_list(path, "train", &train, 0..=0)?;
+        check_list(path, "held_out", &held_out, 0..=0)?;
+        check_parted(path, "held_out", &train, &held_out)?;
+        for topic in &list.topic {
+            check_list(path, "answers", &topic.answers, 0..=0)?;
+            check_list(path, "train", &topic.train, 0..=0)?;
+        }
+        Ok(list)
+    }
+
+    /// The questions that training may use.
+    pub fn questions(&self) -> impl Iterator<Item = &str> {
+        self.topic.iter().flat_map(|t| &t.train).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: &str = "list.toml";
+
+    fn message<T>(result: Result<T, DataError>) -> String {
+        result.err().map_or(String::new(), |e| e.to_string())
+    }
+
+    #[test]
+    fn wordings_have_one_hole_and_one_side() {
+        let list = |train: &str, held_out: &str, other: &str| {
+            let text = format!(
+                "train=[{train}]\nheld_out=[{held_out}]\nother_train=[{other}]\nother_held_out=['no']"
+            );
+            Wordings::parse(&text, Path::new(AT))
+        };
+        assert!(list("'draw {}'", "'paint {}'", "'hi','what is {}?'").is_ok());
+        for (train, held_out, other, needle) in [
+            ("'draw'", "'paint {}'", "'hi'", "0 times {}"),
+            ("'draw {} {}'", "'paint {}'", "'hi'", "2 times {}"),
+            ("", "'paint {}'", "'hi'", "`train` is empty"),
+            ("'draw {}','Draw {}.'", "'paint {}'", "'hi'", "there twice"),
+            ("'draw {}'", "'Draw {}!'", "'hi'", "held out and trained on"),
+            (
+                "'draw {}'",
+                "'paint {}'",
+                "'No.'",
+                "held out and trained on",
+            ),
+        ] {
+            let found = message(list(train, held_out, other));
+            assert!(found.contains(needle), "{needle}: {found}");
+        }
+        let extra =
+            "train=['draw {}']\nheld_out=['{}']\nother_train=['a']\nother_held_out=['b']\nx=1";
+        let found = message(Wordings::parse(extra, Path::new(AT)));
+        assert!(found.contains("unknown field"), "{found}");
+        assert!(Wordings::read(Path::new("/no/such/list.toml")).is_err());
+    }
+
+    #[test]
+    fn synonyms_mean_one_thing() {
+        let list = |dog: &str, cat: &str| {
+            let text = format!("[synonyms]\ndog={{{dog}}}\ncat={{{cat}}}");
+            Synonyms::parse(&text, Path::new(AT), &["dog", "cat"])
+        };
+        let cat = "train=['kitty'],held_out=['kitten']";
+        assert!(list("train=['hound'],held_out=['puppy']", cat).is_ok());
+        let found = message(list("train=['kitten'],held_out=['puppy']", cat));
+        assert!(found.contains("means something else too"), "{found}");
+        let found = message(list("train=['cat'],held_out=['puppy']", cat));
+        assert!(found.contains("means something else too"), "{found}");
+        let found = message(list("train=['puppy'],held_out=['puppy']", cat));
+        assert!(found.contains("held out and trained on"), "{found}");
+        let text = "[synonyms]\ncow={train=['a'],held_out=['b']}";
+        let found = message(Synonyms::parse(text, Path::new(AT), &["dog"]));
+        assert!(found.contains("nothing that is drawn"), "{found}");
+    }
+
+    #[test]
+    fn shipped_lists_keep_their_promises() {
+        let text = include_str!("../../../../../configs/data/smol-requests.toml");
+        let wordings = Wordings::parse(text, Path::new(AT)).expect("valid");
+        assert!(wordings.train.len() >= 100 && wordings.held_out.len() == 200);
+        assert!(wordings.other_train.len() >= 100 && wordings.other_held_out.len() == 300);
+        let text = include_str!("../../../../../configs/data/smol-changes.toml");
+        let changes = Changes::parse(text, Path::new(AT)).expect("valid");
+        assert!(changes.colour.train.len() >= 20 && changes.object.held_out.len() == 10);
+        let text = include_str!("../../../../../configs/data/smol-persona.toml");
+        let persona = Persona::parse(text, Path::new(AT)).expect("valid");
+        // The paraphrases of who it is, whether it sees and whether it draws.
+        assert!(persona.topic[..3].iter().all(|t| t.held_out.len() == 10));
+        let pairs = persona
+            .topic
+            .iter()
+            .map(|t| t.train.len() * t.answers.len());
+        assert!(pairs.sum::<usize>() >= 300);
+    }
+
+    #[test]
+    fn questions_have_one_side() {
+        let list = |train: &str, held_out: &str| {
+            let text = format!("[[topic]]\ntrain=[{train}]\nheld_out=[{held_out}]\nanswers=['a']");
+            message(Persona::parse(&text, Path::new(AT)))
+        };
+        assert_eq!(list("'who are you?'", "'what are you?'"), "");
+        assert!(list("'who are you?'", "'Who are you'").contains("trained on"));
+        assert!(list("'who are you?'", "").contains("is empty"));
+    }
+}

@@ -1,0 +1,417 @@
+//! Requests for pictures in free English, and what else people say: conversations with the picture that is asked for at their
+//! end, or none.
+//!
+//! Everything follows from a seed and an index. Training sees the trained wordings, synonyms and combinations only; the
+//! combinations held out are those of the pictures ([`Holdout`]).
+//!
+//! Where no background is asked for there is no colour: the slot of the colour is trained as empty, and whoever draws chooses.
+//! A picture that was drawn before stands in the history as the sentence of [`emu_model::spelling::drawn`], which inference
+//! can write as well.
+
+mod lists;
+mod phrases;
+
+use emu_model::spelling::{article, describe, drawn};
+use emu_model::text::{Message, Speaker};
+
+pub use lists::{Changes, HOLE, Parted, Persona, Synonyms, Topic, Wordings};
+use phrases::fill_colour;
+
+use super::DataError;
+use super::emoji::{Concept, ConceptList, Holdout, Unseen};
+use super::record::Layout;
+use super::rng::Rng;
+
+/// What a picture is to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Names of one or two objects, in reading order.
+    pub names: Vec<String>,
+    /// How they lie.
+    pub layout: Layout,
+    /// The background, if one is asked for.
+    pub colour: Option<String>,
+}
+
+impl Shown {
+    /// The word of the layout's slot.
+    pub fn layout_word(&self) -> Option<&'static str> {
+        match self.layout {
+            Layout::Single => None,
+            Layout::Row => Some("left"),
+            Layout::Column => Some("above"),
+        }
+    }
+
+    /// As histories describe it.
+    fn description(&self) -> String {
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        describe(&names, self.layout_word(), self.colour.as_deref())
+    }
+}
+
+/// A conversation that waits for an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Turns, the last one a user's.
+    pub messages: Vec<Message>,
+    /// The picture that is asked for; none where it is no request.
+    pub shown: Option<Shown>,
+    /// Number of the last turn's wording among those of its list: conversations of one wording are kept together where it is
+    /// tried how others would do.
+    pub wording: usize,
+}
+
+/// Which conversations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// Requests to learn from.
+    Train,
+    /// Requests in wordings that training never sees, of combinations that it never sees: number `i` in wording `i` modulo
+    /// their number.
+    HeldOut,
+    /// Requests in trained wordings by synonyms that training never sees: number `i` by synonym `i` modulo their number.
+    Synonyms,
+    /// Changes of a picture in wordings that training never sees.
+    Changes,
+    /// Other talk to learn from.
+    Others,
+    /// Other prompts that training never sees.
+    OthersHeldOut,
+}
+
+/// The lists.
+#[derive(Clone, Debug)]
+pub struct Lists {
+    /// How people ask.
+    pub wordings: Wordings,
+    /// Other words for what is drawn.
+    pub synonyms: Synonyms,
+    /// How people change a picture.
+    pub changes: Changes,
+    /// What else is said, with answers.
+    pub persona: Persona,
+}
+
+/// Makes conversations.
+#[derive(Clone, Debug)]
+pub struct Conversations {
+    lists: Lists,
+    concepts: Vec<Concept>,
+    colours: Vec<String>,
+    holdout: Holdout,
+    seed: u64,
+    /// Synonyms that are held out, each with its concept's index.
+    held_out: Vec<(usize, String)>,
+    /// Prompts to learn from that ask for no picture, and how many of them come from the wordings.
+    others: Vec<String>,
+}
+
+/// Attempts to find a picture within the combinations of its set.
+const ATTEMPTS: usize = 1000;
+
+impl Conversations {
+    /// Of these lists, about what `concepts` draws. `pictures`: the seed of the pictures' data set, which holds the same
+    /// combinations out.
+    ///
+    /// # Errors
+    /// Where nothing is drawn.
+    pub fn new(
+        lists: Lists,
+        concepts: &ConceptList,
+        pictures: u64,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let drawn: Vec<Concept> = concepts.read.iter().filter(|c| c.drawn).cloned().collect();
+        if drawn.is_empty() {
+            return Err(DataError::Concepts("nothing is drawn".into()));
+        }
+        let held_out = drawn.iter().enumerate().flat_map(|(i, concept)| {
+            let words = lists.synonyms.synonyms.get(&concept.name);
+            let words = words.map_or(&[][..], |words| &words.held_out);
+            words.iter().map(move |word| (i, word.clone()))
+        });
+        let held_out: Vec<_> = held_out.collect();
+        // Some of the questions about the model are prompts that are held out here.
+        let kept_out: Vec<String> = lists
+            .wordings
+            .other_held_out
+            .iter()
+            .map(|p| lists::plain(p))
+            .collect();
+        let more = lists
+            .persona
+            .questions()
+            .filter(|q| !kept_out.contains(&lists::plain(q)));
+        let others = lists
+            .wordings
+            .other_train
+            .iter()
+            .map(String::as_str)
+            .chain(more);
+        Ok(Self {
+            others: others.map(str::to_owned).collect(),
+            concepts: drawn,
+            colours: concepts.colours.iter().map(|c| c.name.clone()).collect(),
+            holdout: Holdout::new(pictures),
+            seed,
+            held_out,
+            lists,
+        })
+    }
+
+    /// How many different ones a set has before it begins to repeat wordings; any number can be made.
+    pub fn once(&self, set: Set) -> usize {
+        let lists = &self.lists;
+        match set {
+            Set::Train => lists.wordings.train.len(),
+            Set::HeldOut => lists.wordings.held_out.len(),
+            Set::Synonyms => self.held_out.len(),
+            Set::Changes => {
+                lists.changes.colour.held_out.len() + lists.changes.object.held_out.len()
+            }
+            Set::Others => self.others.len(),
+            Set::OthersHeldOut => lists.wordings.other_held_out.len(),
+        }
+    }
+
+    /// Names of what is drawn.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.concepts.iter().map(|c| c.name.as_str())
+    }
+
+    /// Conversation number `index` of a set.
+    ///
+    /// # Errors
+    /// Where the lists are too small for combinations to be held out.
+    pub fn get(&self, set: Set, index: u64) -> Result<Asked, DataError> {
+        let name = match set {
+            Set::Train => "requests",
+            Set::HeldOut => "requests held out",
+            Set::Synonyms => "synonyms held out",
+            Set::Changes => "changes held out",
+            Set::Others => "others",
+            Set::OthersHeldOut => "others held out",
+        };
+        let mut rng = Rng::new(self.seed, name, index);
+        let rng = &mut rng;
+        let turn = (index % self.once(set).max(1) as u64) as usize;
+        match set {
+            Set::Train => match rng.unit() {
+                x if x < 0.62 => self.request(vec![], rng),
+                x if x < 0.74 => self.request(self.chat(rng), rng),
+                x if x < 0.84 => self.request(self.picture(rng)?.0, rng),
+                _ => self.change(true, rng.below(usize::MAX >> 1), rng),
+            },
+            Set::HeldOut => {
+                let shown = self.any(true, None, rng)?;
+                let words: Vec<&str> = shown.names.iter().map(String::as_str).collect();
+                let phrase = phrases::plain(&shown, &words, rng.chance(0.5));
+                let text = self.lists.wordings.held_out[turn].replace(HOLE, &phrase);
+                Ok(asked(vec![], text, Some(shown), turn))
+            }
+            Set::Synonyms => {
+                let (concept, word) = &self.held_out[turn];
+                let shown = self.any(false, Some(*concept), rng)?;
+                let phrase = phrases::plain(&shown, &[word], false);
+                let wording = rng.below(self.lists.wordings.train.len());
+                let text = self.lists.wordings.train[wording].replace(HOLE, &phrase);
+                Ok(asked(vec![], text, Some(shown), wording))
+            }
+            Set::Changes => self.change(false, turn, rng),
+            Set::Others => {
+                let which = rng.below(self.others.len());
+                let before = match rng.unit() {
+                    x if x < 0.65 => vec![],
+                    x if x < 0.85 => self.picture(rng)?.0,
+                    _ => self.chat(rng),
+                };
+                let phrase = self.phrase(&self.any(false, None, rng)?, rng);
+                let text = phrases::typed(self.others[which].replace(HOLE, &phrase), rng);
+                Ok(asked(before, text, None, which))
+            }
+            Set::OthersHeldOut => {
+                let shown = self.any(false, None, rng)?;
+                let text = &self.lists.wordings.other_held_out[turn];
+                Ok(asked(
+                    vec![],
+                    text.replace(HOLE, &shown.description()),
+                    None,
+                    turn,
+                ))
+            }
+        }
+    }
+
+    /// A picture whose combinations are (`unseen`) or are not among those held out; of this concept alone, if one is given.
+    fn any(&self, unseen: bool, concept: Option<usize>, rng: &mut Rng) -> Result<Shown, DataError> {
+        for _ in 0..ATTEMPTS {
+            let pick = |rng: &mut Rng| self.concepts[rng.below(self.concepts.len())].name.clone();
+            let mut names = vec![match concept {
+                Some(i) => self.concepts[i].name.clone(),
+                None => pick(rng),
+            }];
+            let mut layout = Layout::Single;
+            if concept.is_none() && rng.chance(0.4) {
+                names.push(pick(rng));
+                layout = match rng.chance(0.5) {
+                    true => Layout::Row,
+                    false => Layout::Column,
+                };
+            }
+            let colour = rng
+                .chance(0.65)
+                .then(|| rng.choose(&self.colours))
+                .flatten();
+            let shown = Shown {
+                names,
+                layout,
+                colour: colour.cloned(),
+            };
+            let twice = shown.names.len() == 2 && shown.names[0] == shown.names[1];
+            if !twice && self.unseen(&shown) == unseen {
+                return Ok(shown);
+            }
+        }
+        Err(DataError::Impossible {
+            what: "picture to ask for".into(),
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// Whether a picture has a combination that is held out.
+    fn unseen(&self, shown: &Shown) -> bool {
+        let names: Vec<&str> = shown.names.iter().map(String::as_str).collect();
+        let colour = shown.colour.as_deref();
+        let found = self
+            .holdout
+            .unseen(&names, shown.layout, colour.unwrap_or_default());
+        found
+            .iter()
+            .any(|what| colour.is_some() || *what != Unseen::Colour)
+    }
+
+    /// A phrase for a picture, in any of the trained ways and words.
+    fn phrase(&self, shown: &Shown, rng: &mut Rng) -> String {
+        let mut words = vec![];
+        let mut several = vec![];
+        for name in &shown.names {
+            let synonyms = self.lists.synonyms.synonyms.get(name);
+            let synonyms = synonyms.filter(|_| rng.chance(0.35));
+            let word = synonyms.and_then(|words| rng.choose(&words.train));
+            let concept = self.concepts.iter().find(|c| c.name == *name);
+            several.push(word.is_none() && concept.is_some_and(|c| c.plural() == *name));
+            words.push(word.unwrap_or(name).as_str());
+        }
+        phrases::any(shown, &words, &several, rng)
+    }
+
+    /// A request in a trained wording after these turns.
+    fn request(&self, before: Vec<Message>, rng: &mut Rng) -> Result<Asked, DataError> {
+        let shown = self.any(false, None, rng)?;
+        let wording = rng.below(self.lists.wordings.train.len());
+        let phrase = self.phrase(&shown, rng);
+        let text = self.lists.wordings.train[wording].replace(HOLE, &phrase);
+        Ok(asked(
+            before,
+            phrases::typed(text, rng),
+            Some(shown),
+            wording,
+        ))
+    }
+
+    /// A request, and the picture that followed it.
+    fn picture(&self, rng: &mut Rng) -> Result<(Vec<Message>, Shown), DataError> {
+        let Asked {
+            mut messages,
+            shown,
+            ..
+        } = self.request(vec![], rng)?;
+        let shown = shown.ok_or_else(|| DataError::Concepts("nothing is drawn".into()))?;
+        messages.push(Message {
+            speaker: Speaker::Assistant,
+            text: drawn(&shown.description()),
+        });
+        Ok((messages, shown))
+    }
+
+    /// A question about the model and its answer.
+    fn chat(&self, rng: &mut Rng) -> Vec<Message> {
+        let topic = rng.choose(&self.lists.persona.topic);
+        let pair = topic.and_then(|t| Some((rng.choose(&t.train)?, rng.choose(&t.answers)?)));
+        let (question, answer) = pair.map_or(("hi", "Hello!"), |(q, a)| (q, a));
+        let turn = |speaker, text: &str| Message {
+            speaker,
+            text: text.to_owned(),
+        };
+        vec![
+            turn(Speaker::User, question),
+            turn(Speaker::Assistant, answer),
+        ]
+    }
+
+    /// A picture that was drawn, and what is to be different: in wording number `which` of the colour's and the object's.
+    fn change(&self, train: bool, which: usize, rng: &mut Rng) -> Result<Asked, DataError> {
+        let Changes { colour, object } = &self.lists.changes;
+        let side = |list: &'_ Parted| {
+            if train {
+                list.train.clone()
+            } else {
+                list.held_out.clone()
+            }
+        };
+        let (colours, objects) = (side(colour), side(object));
+        let which = which % (colours.len() + objects.len());
+        let first = self.lists.wordings.train.len();
+        for _ in 0..ATTEMPTS {
+            let (before, old) = self.picture(rng)?;
+            let mut new = old.clone();
+            let text = if let Some(wording) = colours.get(which) {
+                let Some(colour) = rng.choose(&self.colours) else {
+                    break;
+                };
+                new.colour = Some(colour.clone());
+                fill_colour(wording, colour)
+            } else {
+                new.names = vec![self.concepts[rng.below(self.concepts.len())].name.clone()];
+                let alone = Shown {
+                    colour: None,
+                    ..new.clone()
+                };
+                let phrase = match train {
+                    true => self.phrase(&alone, rng),
+                    false => format!("{} {}", article(&new.names[0]), new.names[0]),
+                };
+                objects[which - colours.len()].replace(HOLE, &phrase)
+            };
+            let whole = new.names.len() == old.names.len();
+            if new != old && whole && !self.unseen(&new) {
+                let text = if train {
+                    phrases::typed(text, rng)
+                } else {
+                    text
+                };
+                return Ok(asked(before, text, Some(new), first + which));
+            }
+        }
+        Err(DataError::Impossible {
+            what: "change of a picture".into(),
+            attempts: ATTEMPTS,
+        })
+    }
+}
+
+fn asked(mut messages: Vec<Message>, text: String, shown: Option<Shown>, wording: usize) -> Asked {
+    messages.push(Message {
+        speaker: Speaker::User,
+        text,
+    });
+    Asked {
+        messages,
+        shown,
+        wording,
+    }
+}
+
+#[cfg(test)]
+mod tests;

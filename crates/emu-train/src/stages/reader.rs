@@ -1,0 +1,361 @@
+//! The language side of drawing over a frozen language model: a network that reads from its attention values which picture a
+//! conversation asks for ([`emu_model::reader`]), and a logistic regression that tells whether one is asked for at all.
+//!
+//! Nothing goes backwards through the language model: its states are computed once ([`super::states`]).
+
+use std::path::PathBuf;
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use emu_kernels::ops;
+use emu_kernels::random::Stream;
+use emu_model::TextModel;
+use emu_model::diffusion::decoder::Normalisation;
+use emu_model::reader::{Reader, ReaderConfig};
+use emu_model::spelling::SpellingConfig;
+use serde::Deserialize;
+
+use super::decoder::moments;
+use super::readings::{Read, Reading, open_soft_prompt};
+use super::speller::{Speller, distances, open_lm};
+use super::states::{Frozen, sequence, system_turn};
+use super::trigger::{TriggerOptions, trigger};
+use crate::data::emoji::ConceptList;
+use crate::data::requests::{Changes, Conversations, Lists, Persona, Set, Synonyms, Wordings};
+use crate::{RunOptions, Stage, StepContext, StepLoss, TrainConfig, TrainError, TrainEvent};
+
+/// The stage's own settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    /// GGUF file of the language model.
+    lm: PathBuf,
+    /// A soft prompt (`persona.safetensors` of its run) that stands before conversations: half of them are read after it,
+    /// half after the model's own system message. Without, all are read after that.
+    #[serde(default)]
+    soft_prompt: Option<PathBuf>,
+    /// What is drawn.
+    concepts: PathBuf,
+    /// Seed of the pictures' data set, whose combinations are held out here too.
+    pictures_seed: u64,
+    /// How people ask, and what else they say.
+    wordings: PathBuf,
+    /// Other words for what is drawn.
+    synonyms: PathBuf,
+    /// How people change a picture.
+    changes: PathBuf,
+    /// What is said of the model.
+    persona: PathBuf,
+    /// Requests to learn from.
+    requests: usize,
+    /// Other conversations to learn from.
+    others: usize,
+    /// Requests in held-out wordings that it is measured on.
+    evaluate: usize,
+    /// Layers of the language model that are read.
+    layers: Vec<usize>,
+    /// Tokens that are read.
+    window: usize,
+    /// Width of the reader.
+    width: usize,
+    /// Its heads.
+    heads: usize,
+    /// Its layers.
+    depth: usize,
+    /// Share of the values that are dropped while it learns.
+    #[serde(default)]
+    dropout: f64,
+    /// How it is told whether a picture is asked for.
+    trigger: TriggerOptions,
+    /// How pictures are spelled.
+    spelling: SpellingConfig,
+}
+
+/// The stage.
+pub struct ReaderStage {
+    config: ReaderConfig,
+    sizes: emu_model::config::LmConfig,
+    speller: Speller,
+    /// The slots of every name that is drawn, and of nothing.
+    names: Vec<Vec<Option<u32>>>,
+    train: Read,
+    held_out: Vec<Read>,
+    batch: usize,
+    dropout: f64,
+}
+
+/// Reads the lists of the configuration.
+fn lists(options: &Options) -> Result<(Lists, ConceptList), TrainError> {
+    let concepts = ConceptList::read(&options.concepts)?;
+    let drawn = concepts.read.iter().filter(|c| c.drawn);
+    let drawn: Vec<&str> = drawn.map(|c| c.name.as_str()).collect();
+    let lists = Lists {
+        wordings: Wordings::read(&options.wordings)?,
+        synonyms: Synonyms::read(&options.synonyms, &drawn)?,
+        changes: Changes::read(&options.changes)?,
+        persona: Persona::read(&options.persona)?,
+    };
+    Ok((lists, concepts))
+}
+
+impl ReaderStage {
+    /// Reads the lists, has the language model read the conversations, and fits the logistic regression, which is written
+    /// into the run's folder and measured at once.
+    ///
+    /// # Errors
+    /// Where the configuration, the lists or the language model cannot be used, or a file cannot be written.
+    pub fn new(
+        train: &TrainConfig,
+        device: &Device,
+        run: &mut RunOptions,
+    ) -> Result<Self, TrainError> {
+        let options: Options = train.options()?;
+        let model = open_lm(&options.lm, device)?;
+        Self::over(&options, &model, train, run)
+    }
+
+    fn over(
+        options: &Options,
+        model: &TextModel,
+        train: &TrainConfig,
+        run: &mut RunOptions,
+    ) -> Result<Self, TrainError> {
+        let mut config = ReaderConfig {
+            layers: options.layers.clone(),
+            window: options.window,
+            width: options.width,
+            heads: options.heads,
+            depth: options.depth,
+            spelling: options.spelling,
+            inputs: None,
+            outputs: None,
+        };
+        let check = |config: &ReaderConfig| {
+            let checked = config.validate(&model.config.lm);
+            checked.map_err(|e| TrainError::config("options", e.to_string()))
+        };
+        check(&config)?;
+        let (lists, concepts) = lists(options)?;
+
+        // 1. the words of the language model, the same as those that stage `brush` draws from
+        let names = concepts.all().map(|c| c.name.clone());
+        let colours = concepts.colours.iter().map(|c| c.name.clone());
+        let words = ["left", "above"].map(String::from).into_iter();
+        let words = words.chain(names).chain(colours);
+        let table = &model.lm.embed_tokens;
+        let speller = Speller::new(options.spelling, table, &model.tokenizer, words)?;
+
+        // 2. what it makes of conversations
+        let start = |start| Frozen {
+            model,
+            start,
+            layers: &options.layers,
+            window: options.window,
+        };
+        let own = model.lm.embed(sequence(model, &system_turn(model)?));
+        let mut starts = vec![start(own)];
+        if let Some(path) = &options.soft_prompt {
+            starts.push(start(open_soft_prompt(path, model)?.begin(1)));
+        }
+        let reading = Reading {
+            made: Conversations::new(lists, &concepts, options.pictures_seed, train.seed)?,
+            speller,
+            folder: train.out.join("states"),
+        };
+        let of = |set, name, count| reading.read(set, name, count, &starts);
+        // Measured after what inference has in front.
+        let last = &starts[starts.len() - 1..];
+        let measure = |set, name, count| reading.read(set, name, count, last);
+        let requests = of(Set::Train, "requests", options.requests)?;
+        let others = of(Set::Others, "others", options.others)?;
+        let once = |set| reading.made.once(set);
+        let held_out = vec![
+            measure(Set::HeldOut, "held_out", options.evaluate)?,
+            measure(Set::Synonyms, "synonyms", once(Set::Synonyms))?,
+            measure(Set::Changes, "changes", 5 * once(Set::Changes))?,
+        ];
+        let quiet = measure(
+            Set::OthersHeldOut,
+            "others_held_out",
+            once(Set::OthersHeldOut),
+        )?;
+
+        // 3. whether a picture is asked for
+        let (rule, out) = (&options.trigger, &train.out);
+        let figures = trigger(rule, &requests, &others, &held_out, &quiet, out)?;
+        if let Some(on_event) = &mut run.on_event {
+            on_event(TrainEvent::Evaluated {
+                step: 0,
+                figures: &figures,
+            });
+        }
+
+        // 4. which one: the network's units
+        let inputs: Vec<f32> = requests.states.values.iter().map(|v| v.to_f32()).collect();
+        let (mean, std) = moments(&inputs, requests.states.inputs);
+        config.inputs = Some(Normalisation { mean, std });
+        let Reading { made, speller, .. } = reading;
+        config.outputs = Some(speller.normalisation.clone());
+        check(&config)?;
+        let nothing: Vec<Option<u32>> = vec![None; options.spelling.tokens];
+        let drawn = made.names().map(|name| {
+            let slots = speller.slots([name], None, None);
+            slots[..options.spelling.tokens].to_vec()
+        });
+        Ok(Self {
+            names: [nothing].into_iter().chain(drawn).collect(),
+            config,
+            sizes: model.config.lm.clone(),
+            speller,
+            train: requests,
+            held_out,
+            batch: train.batch,
+            dropout: options.dropout,
+        })
+    }
+
+    /// Sizes of the network, and the units of its inputs and outputs.
+    pub fn model_config(&self) -> &ReaderConfig {
+        &self.config
+    }
+
+    /// A new network.
+    pub fn init(&self, device: &Device) -> Reader {
+        self.config.init(&self.sizes, device)
+    }
+
+    /// Values of some conversations, padded in front, and where the padding is.
+    fn values(
+        &self,
+        read: &Read,
+        chosen: &[usize],
+        device: &Device,
+    ) -> (Tensor<3>, Tensor<4, Bool>) {
+        let (b, f) = (chosen.len(), read.states.inputs);
+        let lengths = chosen.iter().map(|&i| read.states.lengths[i]);
+        let t = lengths.clone().max().unwrap_or(1).max(1);
+        let mut values = vec![0.0f32; b * t * f];
+        let mut padding = vec![false; b * t];
+        for (row, (&i, length)) in chosen.iter().zip(lengths).enumerate() {
+            let before = t - length;
+            padding[row * t..][..before].fill(true);
+            let from = &read.states.values[read.places[i]..][..length * f];
+            let to = values[(row * t + before) * f..].iter_mut();
+            to.zip(from).for_each(|(to, from)| *to = from.to_f32());
+        }
+        let values = Tensor::from_data(TensorData::new(values, [b, t, f]), device);
+        let padding = Tensor::from_data(TensorData::new(padding, [b, 1, 1, t]), device);
+        (self.config.normalise(values), padding)
+    }
+
+    /// How many of a set's pictures are read right.
+    fn measure(&self, model: &Reader, read: &Read) -> Result<Vec<(String, f32)>, TrainError> {
+        let device = model
+            .devices()
+            .into_iter()
+            .next()
+            .unwrap_or_else(Device::flex);
+        let spelling = self.config.spelling;
+        let (slots, table) = self.speller.table(&device);
+        let place = |slot: &Option<u32>| slots.iter().position(|s| s == slot).unwrap_or(0);
+        let names: Vec<Vec<usize>> = { self.names.iter() }
+            .map(|name| name.iter().map(place).collect())
+            .collect();
+        // Counted: concepts slot by slot, concepts as whole names, colours, layouts of two objects, those of two objects.
+        let mut right = [0usize; 4];
+        let mut two = 0;
+        let all: Vec<usize> = (0..read.asked.len()).collect();
+        for chosen in all.chunks(64) {
+            let (values, padding) = self.values(read, chosen, &device);
+            let found = model.forward(values, Some(padding));
+            let [b, q, d] = found.dims();
+            let found = distances(found.reshape([b * q, d]), &table)?;
+            for (found, &i) in found.chunks_exact(q * slots.len()).zip(chosen) {
+                let rows: Vec<&[f32]> = found.chunks_exact(slots.len()).collect();
+                let wanted: Vec<usize> = read.slots[i].iter().map(place).collect();
+                let is = |slot: usize| least(rows[slot].iter().copied()) == wanted[slot];
+                let parts = spelling.objects * spelling.tokens;
+                right[0] += usize::from((0..parts).all(is));
+                let named = (0..spelling.objects).all(|object| {
+                    let rows = &rows[object * spelling.tokens..][..spelling.tokens];
+                    let wanted = &wanted[object * spelling.tokens..][..spelling.tokens];
+                    let sum = |name: &Vec<usize>| -> f32 {
+                        rows.iter().zip(name).map(|(row, &token)| row[token]).sum()
+                    };
+                    names[least(names.iter().map(sum))] == wanted
+                });
+                right[1] += usize::from(named);
+                right[2] += usize::from(is(parts + 1));
+                if read.asked[i]
+                    .shown
+                    .as_ref()
+                    .is_some_and(|s| s.names.len() > 1)
+                {
+                    two += 1;
+                    right[3] += usize::from(is(parts));
+                }
+            }
+        }
+        let n = read.asked.len();
+        let figures = ["spelled", "concept", "colour", "layout"]
+            .into_iter()
+            .zip(right);
+        let figures = figures.map(|(what, right)| {
+            let of = if what == "layout" { two } else { n };
+            let share = right as f32 / of.max(1) as f32;
+            (format!("{}.{what}", read.name), share)
+        });
+        Ok(figures
+            .filter(|(what, _)| two > 0 || !what.ends_with("layout"))
+            .collect())
+    }
+}
+
+/// The index of the least number.
+fn least(values: impl Iterator<Item = f32>) -> usize {
+    let least = values.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+    least.map_or(0, |(i, _)| i)
+}
+
+impl Stage for ReaderStage {
+    type Model = Reader;
+
+    fn name(&self) -> &str {
+        "reader"
+    }
+
+    fn loss(&mut self, model: &Reader, context: &StepContext) -> Result<StepLoss, TrainError> {
+        let mut random = context.random(Stream::Data);
+        let chosen: Vec<usize> = (0..self.batch)
+            .map(|_| random.below(self.train.asked.len()))
+            .collect();
+        let device = &context.device;
+        let (values, padding) = self.values(&self.train, &chosen, device);
+        let values = match context.train && self.dropout > 0.0 {
+            true => ops::dropout(values, self.dropout),
+            false => values,
+        };
+        let found = model.forward(values, Some(padding));
+        let wanted = chosen
+            .iter()
+            .flat_map(|&i| self.speller.embeddings(&self.train.slots[i]));
+        let wanted = TensorData::new(wanted.collect::<Vec<f32>>(), found.dims());
+        let wanted: Tensor<3> = Tensor::from_data(wanted, device);
+        let error = (found.clone() - wanted.clone()).square().mean();
+        let long = |x: Tensor<3>| (x.square().sum_dim(2) + 1e-6).sqrt();
+        let cosine = (found.clone() * wanted.clone()).sum_dim(2) / (long(found) * long(wanted));
+        let apart = cosine.mean().neg() + 1.0;
+        Ok(StepLoss::new(error.clone() + apart.clone(), self.batch)
+            .with_term("error", error)
+            .with_term("apart", apart))
+    }
+
+    fn evaluate(&mut self, model: &Reader, _step: u64) -> Result<Vec<(String, f32)>, TrainError> {
+        let all = self.held_out.iter().map(|read| self.measure(model, read));
+        Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

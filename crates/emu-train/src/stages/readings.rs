@@ -1,0 +1,89 @@
+//! Conversations of a set, what a frozen language model makes of them, and the pictures that they ask for in its words.
+
+use std::path::{Path, PathBuf};
+
+use emu_model::TextModel;
+use emu_model::persona::SoftPrompt;
+use emu_model::weights;
+use emu_pack::{SafetensorsFile, TensorSource};
+
+use super::speller::Speller;
+use super::states::{Frozen, States, conversation};
+use crate::TrainError;
+use crate::data::requests::{Asked, Conversations, Set};
+
+/// Conversations, and what the language model made of them.
+pub(super) struct Read {
+    pub name: &'static str,
+    pub asked: Vec<Asked>,
+    pub states: States,
+    /// Where each conversation's values begin.
+    pub places: Vec<usize>,
+    /// The token of each slot of each picture.
+    pub slots: Vec<Vec<Option<u32>>>,
+}
+
+/// Where conversations come from and their states are kept.
+pub(super) struct Reading {
+    pub made: Conversations,
+    pub speller: Speller,
+    /// Of the states.
+    pub folder: PathBuf,
+}
+
+impl Reading {
+    /// So many conversations of a set, read after each of the `starts` in turn.
+    ///
+    /// # Errors
+    /// Where a conversation cannot be made or read.
+    pub fn read(
+        &self,
+        set: Set,
+        name: &'static str,
+        count: usize,
+        starts: &[Frozen<'_>],
+    ) -> Result<Read, TrainError> {
+        let values = !matches!(set, Set::Others | Set::OthersHeldOut);
+        let (mut all, mut states) = (vec![], States::default());
+        for (k, frozen) in starts.iter().enumerate() {
+            let asked = (k..count).step_by(starts.len());
+            let asked: Vec<Asked> = asked
+                .map(|i| self.made.get(set, i as u64))
+                .collect::<Result<_, _>>()?;
+            let prompts = asked
+                .iter()
+                .map(|a| conversation(frozen.model, &a.messages));
+            let prompts: Vec<Vec<u32>> = prompts.collect::<Result<_, _>>()?;
+            states.extend(frozen.states(&prompts, values, &self.folder, name)?);
+            all.extend(asked);
+        }
+        let slots = all.iter().map(|asked| match &asked.shown {
+            Some(shown) => {
+                let names = shown.names.iter().map(String::as_str);
+                (self.speller).slots(names, shown.layout_word(), shown.colour.as_deref())
+            }
+            None => vec![],
+        });
+        Ok(Read {
+            name,
+            slots: slots.collect(),
+            places: states.places(),
+            asked: all,
+            states,
+        })
+    }
+}
+
+/// A soft prompt from the folder of its run.
+///
+/// # Errors
+/// Where it cannot be read, or is of another language model.
+pub(super) fn open_soft_prompt(path: &Path, model: &TextModel) -> Result<SoftPrompt, TrainError> {
+    let file = SafetensorsFile::open(path)?;
+    let device = model.lm.embed_tokens.weight.lazy_device();
+    let length = file
+        .info("embeddings")
+        .and_then(|info| info.shape.first().copied());
+    let prompt = SoftPrompt::new(length.unwrap_or(1), model.config.lm.width, &device);
+    Ok(weights::load(prompt, &device, |name| file.read(name))?)
+}

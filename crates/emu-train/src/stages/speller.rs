@@ -1,0 +1,190 @@
+//! Pictures as words of a language model, in numbers: the rows of its token table for everything that data may name, in units
+//! of their own spread.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::QEmbedding;
+use emu_model::TextModel;
+use emu_model::diffusion::decoder::Normalisation;
+use emu_model::spelling::{Spelled, SpellingConfig};
+use emu_model::tokenizer::PlainTokenizer;
+use emu_pack::convert::GgufFile;
+
+use super::decoder::{floats, moments};
+use crate::TrainError;
+
+/// Embeddings of everything that data name.
+pub(super) struct Speller {
+    pub config: SpellingConfig,
+    /// Tokens of each word.
+    pub words: BTreeMap<String, Vec<u32>>,
+    /// Normalised row of each token.
+    pub rows: BTreeMap<u32, Vec<f32>>,
+    /// What stands in an empty slot.
+    pub empty: Vec<f32>,
+    pub normalisation: Normalisation,
+}
+
+/// Opens a language model.
+pub(super) fn open_lm(path: &Path, device: &Device) -> Result<TextModel, TrainError> {
+    let wrong = |e: &dyn std::fmt::Display| TrainError::config("options.lm", e.to_string());
+    let file = GgufFile::open(path)?;
+    TextModel::from_gguf(file.metadata(), &file, device).map_err(|e| wrong(&e))
+}
+
+impl Speller {
+    /// For these names, in the words of a language model with this table.
+    ///
+    /// # Errors
+    /// Where the numbers of the spelling make no sense, or a name is too long.
+    pub fn new(
+        config: SpellingConfig,
+        table: &QEmbedding,
+        tokenizer: &PlainTokenizer,
+        names: impl IntoIterator<Item = String>,
+    ) -> Result<Self, TrainError> {
+        config
+            .validate()
+            .map_err(|e| TrainError::config("options.spelling", e.to_string()))?;
+        let mut words = BTreeMap::new();
+        for name in names {
+            // As a word within a sentence.
+            let tokens = tokenizer
+                .encode(&format!(" {name}"))
+                .map_err(|e| TrainError::config("options.lm", e.to_string()))?;
+            words.insert(name, tokens);
+        }
+        let mut tokens: Vec<u32> = words.values().flatten().copied().collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        let all = SpellingConfig {
+            objects: 1,
+            tokens: 1,
+        };
+        let alone: Vec<Spelled> = tokens
+            .iter()
+            .map(|&token| Spelled {
+                names: vec![vec![token]],
+                ..Spelled::default()
+            })
+            .collect();
+        // The first slot of each is the token's row.
+        let rows = all.embed(table, &alone, &table.weight.lazy_device());
+        let [_, _, width] = rows.dims();
+        let rows = floats(rows.narrow(1, 0, 1))?;
+        let (mean, std) = moments(&rows, width);
+        let normal = |row: &[f32]| -> Vec<f32> {
+            let values = row.iter().zip(&mean).zip(&std);
+            values.map(|((v, m), s)| (v - m) / s).collect()
+        };
+        let rows = tokens.iter().zip(rows.chunks_exact(width));
+        Ok(Self {
+            config,
+            words,
+            rows: rows.map(|(&token, row)| (token, normal(row))).collect(),
+            empty: normal(&vec![0.0; width]),
+            normalisation: Normalisation { mean, std },
+        })
+    }
+
+    /// Numbers of an embedding.
+    pub fn width(&self) -> usize {
+        self.empty.len()
+    }
+
+    /// The token of each slot of a picture.
+    pub fn slots<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        layout: Option<&str>,
+        colour: Option<&str>,
+    ) -> Vec<Option<u32>> {
+        let of = |word: &str| self.words.get(word).cloned().unwrap_or_default();
+        let first = |word: Option<&str>| word.and_then(|word| of(word).first().copied());
+        self.config.fill(&Spelled {
+            names: names.into_iter().map(of).collect(),
+            layout: first(layout),
+            colour: first(colour),
+        })
+    }
+
+    /// The normalised embedding of a slot.
+    pub fn row(&self, slot: Option<u32>) -> &[f32] {
+        let row = slot.and_then(|token| self.rows.get(&token));
+        row.unwrap_or(&self.empty)
+    }
+
+    /// The normalised embeddings of slots, one after the other.
+    pub fn embeddings(&self, slots: &[Option<u32>]) -> Vec<f32> {
+        slots
+            .iter()
+            .flat_map(|&slot| self.row(slot))
+            .copied()
+            .collect()
+    }
+
+    /// The normalised embeddings of nothing.
+    pub fn nothing(&self) -> Vec<f32> {
+        self.empty.repeat(self.config.slots())
+    }
+
+    /// Every row there is, the empty one first, with the slot that it stands for.
+    pub fn table(&self, device: &Device) -> (Vec<Option<u32>>, Tensor<2>) {
+        let slots: Vec<_> = [None]
+            .into_iter()
+            .chain(self.rows.keys().map(|&t| Some(t)))
+            .collect();
+        let rows = self.embeddings(&slots);
+        let shape = [slots.len(), self.width()];
+        (
+            slots,
+            Tensor::from_data(TensorData::new(rows, shape), device),
+        )
+    }
+}
+
+/// What is nearest to each of N embeddings among M rows: squared distances, `[N, M]` one row after the other, each less the
+/// embedding's own square.
+pub(super) fn distances(embeddings: Tensor<2>, table: &Tensor<2>) -> Result<Vec<f32>, TrainError> {
+    let squares = table.clone().square().sum_dim(1).transpose(); // [1, M]
+    let products = embeddings.matmul(table.clone().transpose()); // [N, M]
+    floats(squares - products.mul_scalar(2.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_row_has_the_least_distance() {
+        let device = Device::flex();
+        let speller = Speller {
+            config: SpellingConfig {
+                objects: 1,
+                tokens: 1,
+            },
+            words: [("dog".to_string(), vec![3]), ("red".to_string(), vec![4])].into(),
+            rows: [(3, vec![1.0, 0.0]), (4, vec![0.0, 2.0])].into(),
+            empty: vec![-1.0, -1.0],
+            normalisation: Normalisation {
+                mean: vec![0.0; 2],
+                std: vec![1.0; 2],
+            },
+        };
+        assert_eq!(
+            speller.slots(["dog"], None, Some("red")),
+            [Some(3), None, Some(4)]
+        );
+        assert_eq!(speller.slots(["cow"], Some("left"), None), [None; 3]);
+        let (slots, table) = speller.table(&device);
+        let read: Tensor<2> = Tensor::from_data([[0.9f32, 0.2], [-3.0, -0.5], [0.2, 1.2]], &device);
+        let found = distances(read, &table).expect("numbers");
+        let nearest = found.chunks_exact(3).map(|row| {
+            let least = row.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+            least.and_then(|(i, _)| slots[i])
+        });
+        assert_eq!(nearest.collect::<Vec<_>>(), [Some(3), None, Some(4)]);
+    }
+}

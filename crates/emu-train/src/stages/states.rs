@@ -1,0 +1,389 @@
+//! What a frozen language model makes of conversations: attention values of the tokens that are read, and the hidden state
+//! that the answer begins from. Computed once, exactly as inference computes it, and kept in files beside a run, so that a
+//! pass that was interrupted goes on where it stopped.
+
+use std::path::Path;
+
+use burn::tensor::{Int, Tensor, TensorData as BurnData};
+use emu_model::TextModel;
+use emu_model::text::{Message, Speaker};
+use emu_pack::{Dtype, SafetensorsFile, TensorData, TensorSource, write_safetensors};
+use half::f16;
+use sha2::{Digest, Sha256};
+
+use super::decoder::floats;
+use crate::TrainError;
+use crate::checkpoint::{create_file, replace_file};
+
+/// Conversations whose states are kept in one file.
+const CHUNK: usize = 128;
+/// Positions of a conversation, what stands before it included.
+const ROOM: usize = 1024;
+
+/// States of some conversations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct States {
+    /// Numbers of a token.
+    pub inputs: usize,
+    /// Tokens read of each conversation.
+    pub lengths: Vec<usize>,
+    /// `[tokens, inputs]`, conversation after conversation.
+    pub values: Vec<f16>,
+    /// `[conversations, D]`
+    pub hidden: Vec<f32>,
+}
+
+/// A language model, and what stands before every conversation with it.
+pub(super) struct Frozen<'a> {
+    pub model: &'a TextModel,
+    /// Embeddings of the system message, or of a soft prompt: `[1, N, D]`.
+    pub start: Tensor<3>,
+    /// Layers whose values are read.
+    pub layers: &'a [usize],
+    /// Tokens that are read, the last ones.
+    pub window: usize,
+}
+
+fn wrong(error: impl std::fmt::Display) -> TrainError {
+    TrainError::config("options.lm", error.to_string())
+}
+
+/// The default system message of a language model, and whatever else its prompts begin with, as tokens.
+///
+/// # Errors
+/// Where it was not made for conversations.
+pub(super) fn system_turn(model: &TextModel) -> Result<Vec<u32>, TrainError> {
+    let hello = message(Speaker::User, "hello");
+    let with = model.chat(std::slice::from_ref(&hello)).map_err(wrong)?.ids;
+    let without = conversation(model, &[hello])?;
+    let start = with.len().saturating_sub(without.len());
+    Ok(with[..start].to_vec())
+}
+
+/// A conversation up to where its answer begins, without a system message.
+///
+/// # Errors
+/// Where the language model was not made for conversations.
+pub(super) fn conversation(
+    model: &TextModel,
+    messages: &[Message],
+) -> Result<Vec<u32>, TrainError> {
+    let mut all = vec![message(Speaker::System, "")];
+    all.extend_from_slice(messages);
+    let ids = model.chat(&all).map_err(wrong)?.ids;
+    let bos = usize::from(model.config.bos_in_prompts);
+    Ok(ids[bos..].to_vec())
+}
+
+pub(super) fn message(speaker: Speaker, text: &str) -> Message {
+    Message {
+        speaker,
+        text: text.to_owned(),
+    }
+}
+
+/// Token ids as a sequence.
+pub(super) fn sequence(model: &TextModel, ids: &[u32]) -> Tensor<2, Int> {
+    let device = model.lm.embed_tokens.weight.lazy_device();
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let shape = [1, ids.len()];
+    Tensor::from_data(BurnData::new(ids, shape), &device)
+}
+
+impl States {
+    /// Conversations there are.
+    pub fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Width of a hidden state.
+    pub fn width(&self) -> usize {
+        self.hidden.len() / self.len().max(1)
+    }
+
+    /// Puts others behind these.
+    pub fn extend(&mut self, other: Self) {
+        self.inputs = other.inputs;
+        self.lengths.extend(other.lengths);
+        self.values.extend(other.values);
+        self.hidden.extend(other.hidden);
+    }
+
+    /// Where each conversation's values begin.
+    pub fn places(&self) -> Vec<usize> {
+        let mut at = 0;
+        let step = |&length: &usize| {
+            let place = at;
+            at += length * self.inputs;
+            place
+        };
+        self.lengths.iter().map(step).collect()
+    }
+}
+
+impl Frozen<'_> {
+    /// The states of these conversations, as [`conversation`] writes them: of those in files of `folder` read, of the others
+    /// computed and kept. `values`: whether attention's are wanted, beside the hidden state.
+    ///
+    /// # Errors
+    /// Where a conversation is too long, or a file cannot be written.
+    pub fn states(
+        &self,
+        prompts: &[Vec<u32>],
+        values: bool,
+        folder: &Path,
+        name: &str,
+    ) -> Result<States, TrainError> {
+        std::fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
+        let begins = floats(self.start.clone())?;
+        let mut all = States::default();
+        for (i, chunk) in prompts.chunks(CHUNK).enumerate() {
+            let key = self.key(&begins, chunk, values);
+            let path = folder.join(format!("{name}-{i:04}-{key}.safetensors"));
+            let states = match kept(&path, chunk.len()) {
+                Some(states) => states,
+                None => {
+                    let states = self.compute(chunk, values)?;
+                    write(&path, &states)?;
+                    tracing::info!("{name}: {} of {}", i * CHUNK + chunk.len(), prompts.len());
+                    states
+                }
+            };
+            all.extend(states);
+        }
+        Ok(all)
+    }
+
+    /// What decides the states of some conversations, in short.
+    fn key(&self, begins: &[f32], prompts: &[Vec<u32>], values: bool) -> String {
+        let mut hash = Sha256::new();
+        // The first layer stands for all weights.
+        let norm = &self.model.lm.layers.first();
+        let weights = norm.map(|layer| layer.input_layernorm.weight.val().into_data());
+        hash.update(weights.as_ref().map_or(&[][..], |data| data.bytes()));
+        begins.iter().for_each(|v| hash.update(v.to_le_bytes()));
+        hash.update(format!("{:?} {} {values}", self.layers, self.window));
+        for prompt in prompts {
+            hash.update(format!("{prompt:?}"));
+        }
+        let digest = hash.finalize();
+        digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn compute(&self, prompts: &[Vec<u32>], values: bool) -> Result<States, TrainError> {
+        let full = |e| TrainError::other("prompt-too-long", e);
+        let lm = &self.model.lm;
+        let mut cache = lm.cache(1, ROOM.min(self.model.config.lm.context));
+        let [_, start, _] = self.start.dims();
+        if start > 0 {
+            lm.step(self.start.clone(), &mut cache).map_err(full)?;
+        }
+        let mut states = States::default();
+        for prompt in prompts {
+            // What stands before is read once.
+            cache.truncate(start);
+            let t = prompt.len();
+            let hidden = lm
+                .step_tokens(sequence(self.model, prompt), &mut cache)
+                .map_err(full)?;
+            states.hidden.extend(floats(hidden.narrow(1, t - 1, 1))?);
+            let read = if values { t.min(self.window) } else { 0 };
+            states.lengths.push(read);
+            if read > 0 {
+                let end = start + t;
+                let found = lm.values(&cache, self.layers, end - read..end);
+                [_, _, states.inputs] = found.dims();
+                let found = floats(found)?.into_iter();
+                states.values.extend(found.map(f16::from_f32));
+            }
+        }
+        Ok(states)
+    }
+}
+
+/// The states of `count` conversations in a file that is whole.
+fn kept(path: &Path, count: usize) -> Option<States> {
+    let file = SafetensorsFile::open(path).ok()?;
+    let lengths = file.read("lengths").ok()?.to_u32().ok()?;
+    let lengths: Vec<usize> = lengths.into_iter().map(|n| n as usize).collect();
+    let hidden = file.read("hidden").ok()?.to_f32().ok()?;
+    let values = file.read("values").ok()?;
+    let inputs = *values.info.shape.get(1)?;
+    let (pairs, _) = values.bytes.as_chunks::<2>();
+    let values: Vec<f16> = pairs.iter().map(|&pair| f16::from_le_bytes(pair)).collect();
+    let whole = lengths.len() == count && lengths.iter().sum::<usize>() * inputs == values.len();
+    whole.then_some(States {
+        inputs,
+        lengths,
+        values,
+        hidden,
+    })
+}
+
+/// Writes a file so that it is either whole or not there.
+fn write(path: &Path, states: &States) -> Result<(), TrainError> {
+    let lengths = states
+        .lengths
+        .iter()
+        .flat_map(|&n| (n as u32).to_le_bytes());
+    let values = states.values.iter().flat_map(|v| v.to_le_bytes());
+    let tokens = states.lengths.iter().sum();
+    let (n, width) = (states.len(), states.width());
+    let tensors = [
+        TensorData::new("lengths", Dtype::U32, vec![n], lengths.collect())?,
+        TensorData::from_f32("hidden", vec![n, width], &states.hidden)?,
+        TensorData::new(
+            "values",
+            Dtype::F16,
+            vec![tokens, states.inputs],
+            values.collect(),
+        )?,
+    ];
+    let mut bytes = vec![];
+    write_safetensors(&mut bytes, &tensors)?;
+    replace_file(path, &bytes, &create_file)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use burn::tensor::Device;
+    use emu_kernels::init;
+    use emu_model::EmuConfig;
+    use emu_model::config::LmConfig;
+    use emu_model::text::{ChatMl, TextConfig};
+    use emu_model::tokenizer::{Merging, PlainTokenizer, Role, Splitting, Vocabulary};
+
+    use super::*;
+
+    /// A language model of random weights that spells in bytes and speaks ChatML.
+    pub fn tiny() -> TextModel {
+        let bytes = ('!'..='~')
+            .chain('\u{a1}'..='\u{ac}')
+            .chain('\u{ae}'..='\u{ff}');
+        let bytes = bytes.chain('\u{100}'..='\u{143}').map(String::from);
+        let marks = ["<|im_start|>", "<|im_end|>"];
+        let tokens: Vec<String> = bytes.chain(marks.map(str::to_owned)).collect();
+        let id = |spelling: &str| {
+            let found = tokens.iter().position(|token| token == spelling);
+            found.and_then(|id| u32::try_from(id).ok())
+        };
+        let template = "{% if x %}{{ '<|im_start|>system\nBe brief<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}";
+        let mut roles = vec![Role::Text; tokens.len()];
+        roles[tokens.len() - 2..].fill(Role::Mark);
+        let lm = LmConfig {
+            vocab: tokens.len(),
+            kv_heads: 2,
+            tied: true,
+            ..EmuConfig::tiny().lm
+        };
+        init::seed(9);
+        let config = TextConfig {
+            lm: lm.clone(),
+            bos: None,
+            bos_in_prompts: false,
+            position_factor: 1.0,
+            ends: id("<|im_end|>").into_iter().collect(),
+            chat: ChatMl::from_template(template, id),
+        };
+        let vocabulary = Vocabulary {
+            tokens: tokens.clone(),
+            roles,
+            merging: Merging::Ranks {
+                merges: vec![],
+                splitting: Splitting::Gpt2,
+            },
+        };
+        TextModel {
+            config,
+            lm: lm.init(None, &Device::flex()).alone(),
+            tokenizer: PlainTokenizer::new(vocabulary).expect("a tokenizer"),
+        }
+    }
+
+    fn frozen(model: &TextModel) -> Frozen<'_> {
+        let turn = system_turn(model).expect("a system message");
+        Frozen {
+            model,
+            start: model.lm.embed(sequence(model, &turn)),
+            layers: &[0, 1],
+            window: 12,
+        }
+    }
+
+    fn prompts(model: &TextModel) -> Vec<Vec<u32>> {
+        let say = |text: &str| conversation(model, &[message(Speaker::User, text)]);
+        ["hi", "draw a dog", ""]
+            .map(|text| say(text).expect("ids"))
+            .into()
+    }
+
+    #[test]
+    fn states_are_those_of_the_whole_prompt() {
+        let model = tiny();
+        let prompts = prompts(&model);
+        let folder = tempfile::tempdir().expect("a folder");
+        let all = frozen(&model)
+            .states(&prompts, true, folder.path(), "a")
+            .expect("states");
+        assert_eq!((all.len(), all.inputs, all.width()), (3, 64, 64));
+        assert!(all.lengths.iter().all(|&n| n == 12), "{:?}", all.lengths);
+        // The second one, read at once.
+        let whole = model
+            .chat(&[message(Speaker::User, "draw a dog")])
+            .expect("ids")
+            .ids;
+        let mut cache = model.lm.cache(1, whole.len());
+        let hidden = model
+            .lm
+            .step_tokens(sequence(&model, &whole), &mut cache)
+            .expect("room");
+        let hidden = floats(hidden.narrow(1, whole.len() - 1, 1)).expect("numbers");
+        let near = |a: &[f32], b: &[f32]| {
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|(a, b)| (a - b).abs() < 2e-3 * a.abs().max(1.0))
+        };
+        assert!(near(&hidden, &all.hidden[64..128]));
+        let values = model
+            .lm
+            .values(&cache, &[0, 1], whole.len() - 12..whole.len());
+        let place = all.places()[1];
+        let kept: Vec<f32> = all.values[place..place + 12 * 64]
+            .iter()
+            .map(|v| v.to_f32())
+            .collect();
+        assert!(near(&floats(values).expect("numbers"), &kept));
+    }
+
+    #[test]
+    fn kept_states_are_read_and_no_others() {
+        let model = tiny();
+        let prompts = prompts(&model);
+        let folder = tempfile::tempdir().expect("a folder");
+        let read = |frozen: &Frozen<'_>, prompts: &[Vec<u32>]| {
+            let states = frozen.states(prompts, true, folder.path(), "a");
+            let files = std::fs::read_dir(folder.path()).expect("a folder").count();
+            (states.expect("states"), files)
+        };
+        let (first, files) = read(&frozen(&model), &prompts);
+        assert_eq!(files, 1);
+        assert_eq!(read(&frozen(&model), &prompts), (first.clone(), 1));
+        // What is in the file is what counts: another hidden state is given back.
+        let path = std::fs::read_dir(folder.path()).expect("a folder").next();
+        let path = path.expect("a file").expect("a file").path();
+        let mut changed = first.clone();
+        changed.hidden[0] += 1.0;
+        write(&path, &changed).expect("writes");
+        assert_eq!(read(&frozen(&model), &prompts).0, changed);
+        // Another start, other prompts, a damaged file: computed anew.
+        let bare = Frozen {
+            start: frozen(&model).start.narrow(1, 0, 2),
+            ..frozen(&model)
+        };
+        assert_eq!(read(&bare, &prompts).1, 2);
+        assert_eq!(read(&frozen(&model), &prompts[1..]).1, 3);
+        std::fs::write(&path, b"cut").expect("writes");
+        assert_eq!(read(&frozen(&model), &prompts).0, first);
+    }
+}

@@ -263,31 +263,59 @@ impl ReaderLayer {
     }
 }
 
-/// Whether a conversation asks for a picture, from the final hidden state of the position that asks for the answer.
+/// What a trigger looks at beside the final hidden state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerConfig {
+    /// Tokens whose values it sees, counted from the last one.
+    pub tokens: Vec<usize>,
+}
+
+/// Whether a conversation asks for a picture, from the position that asks for the answer: its final hidden state, and
+/// attention values of some tokens up to it.
 #[derive(Module, Debug)]
 pub struct Trigger {
-    /// `[1, D]`
+    /// `[1, D + tokens·F]`
     pub weight: Param<Tensor<2>>,
     /// `[1]`
     pub bias: Param<Tensor<1>>,
 }
 
-impl Trigger {
-    /// One that never fires.
-    pub fn new(width: usize, device: &Device) -> Self {
-        Self {
+impl TriggerConfig {
+    /// One that never fires, beside this reader of a language model.
+    pub fn init(&self, reader: &ReaderConfig, lm: &LmConfig, device: &Device) -> Trigger {
+        let width = lm.width + self.tokens.len() * reader.inputs(lm);
+        Trigger {
             weight: param([1, width], Init::Zeros, device),
             bias: param([1], Init::Zeros, device),
         }
     }
 
-    /// A picture is asked for where this is above 0.
+    /// What a trigger sees of a conversation; zeros for tokens that it has not.
     ///
     /// # Shapes
-    /// - `hidden`: `[B, T, D]`, after the final norm
-    /// - returns `[B, T, 1]`
-    pub fn score(&self, hidden: Tensor<3>) -> Tensor<3> {
-        ops::linear(hidden, self.weight.val(), Some(self.bias.val()))
+    /// - `hidden`: `[B, D]`, after the final norm
+    /// - `values`: `[B, T, F]`, the last tokens, not normalised
+    /// - returns `[B, D + tokens·F]`
+    pub fn features(&self, hidden: Tensor<2>, values: &Tensor<3>) -> Tensor<2> {
+        let [_, t, _] = values.dims();
+        let of = |&token: &usize| match t.checked_sub(token + 1) {
+            Some(at) => values.clone().narrow(1, at, 1).squeeze_dim::<2>(1),
+            None => values
+                .clone()
+                .narrow(1, 0, 1)
+                .squeeze_dim::<2>(1)
+                .zeros_like(),
+        };
+        let parts = [hidden].into_iter().chain(self.tokens.iter().map(of));
+        Tensor::cat(parts.collect(), 1)
+    }
+}
+
+impl Trigger {
+    /// A picture is asked for where this is above 0: `[B, 1]` of [features](TriggerConfig::features).
+    pub fn score(&self, features: Tensor<2>) -> Tensor<2> {
+        ops::linear(features, self.weight.val(), Some(self.bias.val()))
     }
 }
 
@@ -433,14 +461,22 @@ mod tests {
     }
 
     #[test]
-    fn triggers_score_each_position() {
+    fn triggers_see_the_tokens_that_they_name() {
         let device = Device::flex();
-        let trigger = Trigger {
-            weight: Param::from_data(TensorData::new(vec![1.0f32, -1.0], [1, 2]), &device),
+        let trigger = TriggerConfig {
+            tokens: vec![0, 2, 5],
+        };
+        let hidden: Tensor<2> = Tensor::from_data([[3.0f32, 1.0]], &device);
+        let values: Tensor<3> = Tensor::from_data([[[7.0f32], [8.0], [9.0]]], &device);
+        let features = trigger.features(hidden, &values);
+        assert_eq!(numbers(features.clone()), [3.0, 1.0, 9.0, 7.0, 0.0]);
+        let weight = TensorData::new(vec![1.0f32, 0.0, -1.0, 1.0, 5.0], [1, 5]);
+        let linear = Trigger {
+            weight: Param::from_data(weight, &device),
             bias: Param::from_data(TensorData::new(vec![0.5f32], [1]), &device),
         };
-        let hidden: Tensor<3> = Tensor::from_data([[[3.0f32, 1.0], [0.0, 2.0]]], &device);
-        assert_eq!(numbers(trigger.score(hidden)), [2.5, -1.5]);
-        assert_eq!(Trigger::new(2, &device).weight.dims(), [1, 2]);
+        assert_eq!(numbers(linear.score(features)), [1.5]);
+        let new = trigger.init(&config(), &lm(), &device);
+        assert_eq!(new.weight.dims(), [1, 64 + 3 * 128]);
     }
 }

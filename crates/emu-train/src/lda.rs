@@ -157,7 +157,7 @@ pub(crate) fn columns(values: &[f32], width: usize) -> Vec<(f64, f64)> {
 }
 
 /// Replaces a symmetric matrix by its lower Cholesky factor; whether it was positive.
-pub(crate) fn cholesky(matrix: &mut [f64], n: usize) -> bool {
+fn cholesky(matrix: &mut [f64], n: usize) -> bool {
     for j in 0..n {
         let (above, rest) = matrix.split_at_mut(j * n);
         // Row j up to its diagonal.
@@ -178,7 +178,7 @@ pub(crate) fn cholesky(matrix: &mut [f64], n: usize) -> bool {
 }
 
 /// `x` of `L Lᵀ x = b`.
-pub(crate) fn solve(factor: &[f64], n: usize, b: &[f32]) -> Vec<f64> {
+fn solve(factor: &[f64], n: usize, b: &[f32]) -> Vec<f64> {
     let mut x: Vec<f64> = b.iter().map(|&v| f64::from(v)).collect();
     for i in 0..n {
         let row = &factor[i * n..][..i + 1];

@@ -1,10 +1,10 @@
-//! A logistic regression with an L2 penalty, by Newton's method, and the threshold that keeps its false alarms rare among
+//! A logistic regression with an L2 penalty, by Newton's method with conjugate gradients, and the threshold that keeps its false alarms rare among
 //! groups of examples that it was not fitted to.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::TrainError;
-use crate::lda::{cholesky, columns, solve};
+use crate::lda::columns;
 
 /// A classifier of two classes: yes where `weight x + bias` is above 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Logistic {
 pub struct Examples<'a> {
     /// `[n, width]`
     pub rows: &'a [f32],
+    /// How many of the numbers at the beginning of a row are looked at.
+    pub used: usize,
     /// Of each row.
     pub labels: &'a [bool],
     /// Of each row: rows of one class and group are left out together where it is tried how others would do.
@@ -29,8 +31,10 @@ pub struct Examples<'a> {
 /// A classifier, and how it did on groups that were left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibrated {
-    /// Fitted to everything, its bias moved to the threshold.
+    /// Fitted to everything, its bias moved to the threshold; of the whole width, with zeros for what is not looked at.
     pub classifier: Logistic,
+    /// How many numbers of a row it looks at.
+    pub used: usize,
     /// The penalty that did best.
     pub penalty: f64,
     /// Share of the left-out examples that are yes and were found.
@@ -42,9 +46,12 @@ pub struct Calibrated {
 /// Added to each dimension's standard deviation: what hardly varies is not blown up.
 const SPREAD_FLOOR: f64 = 1e-3;
 /// Newton's steps at most.
-const STEPS: usize = 20;
+const STEPS: usize = 15;
+/// Conjugate gradients of a step at most, and the share of the slope that they may leave.
+const TURNS: usize = 60;
+const LEFT: f64 = 1e-3;
 /// Parts that groups are dealt into.
-const FOLDS: usize = 5;
+const FOLDS: usize = 10;
 
 fn wrong<T>(what: &str) -> Result<T, TrainError> {
     Err(TrainError::Stage(format!(
@@ -58,8 +65,102 @@ impl Examples<'_> {
     }
 
     fn row(&self, i: usize) -> &[f32] {
-        &self.rows[i * self.width()..][..self.width()]
+        &self.rows[i * self.width()..][..self.used]
     }
+}
+
+/// Standardised examples with a one behind each, `[n, width]`, and what each counts.
+struct Problem {
+    x: Tensor<2>,
+    labels: Vec<f64>,
+    shares: Vec<f64>,
+    /// Penalties of the weights; nearly none of the offset, which comes last.
+    penalties: Vec<f64>,
+}
+
+impl Problem {
+    /// `X w`
+    fn scores(&self, w: &[f64]) -> Vec<f64> {
+        product(self.x.clone(), w)
+    }
+
+    /// `Xᵀ v`
+    fn back(&self, v: &[f64]) -> Vec<f64> {
+        product(self.x.clone().transpose(), v)
+    }
+
+    fn loss(&self, w: &[f64]) -> f64 {
+        let scores = self.scores(w).into_iter();
+        let each = scores
+            .zip(&self.labels)
+            .zip(&self.shares)
+            .map(|((s, y), share)| {
+                let softplus = s.max(0.0) + (-s.abs()).exp().ln_1p();
+                share * (softplus - y * s)
+            });
+        let penalties = w.iter().zip(&self.penalties).map(|(w, p)| p * w * w / 2.0);
+        each.sum::<f64>() + penalties.sum::<f64>()
+    }
+
+    /// Newton's step from `w`, by conjugate gradients: what is to be taken off.
+    fn step(&self, w: &[f64]) -> Vec<f64> {
+        let scores = self.scores(w).into_iter();
+        let chances: Vec<f64> = scores.map(|s| 1.0 / (1.0 + (-s).exp())).collect();
+        let all = || chances.iter().zip(&self.labels).zip(&self.shares);
+        let slopes: Vec<f64> = all().map(|((p, y), share)| share * (p - y)).collect();
+        let bends: Vec<f64> = all().map(|((p, _), share)| share * p * (1.0 - p)).collect();
+        let penalised = |mut v: Vec<f64>, w: &[f64]| {
+            let own = w.iter().zip(&self.penalties).map(|(w, p)| w * p);
+            v.iter_mut().zip(own).for_each(|(v, own)| *v += own);
+            v
+        };
+        let curved = |d: &[f64]| {
+            let mut along = self.scores(d);
+            along
+                .iter_mut()
+                .zip(&bends)
+                .for_each(|(v, bend)| *v *= bend);
+            penalised(self.back(&along), d)
+        };
+        let mut rest = penalised(self.back(&slopes), w);
+        let (mut step, mut towards) = (vec![0.0; w.len()], rest.clone());
+        let mut length = dot(&rest, &rest);
+        let enough = length * LEFT * LEFT;
+        for _ in 0..TURNS {
+            let bent = curved(&towards);
+            let by = length / dot(&towards, &bent);
+            if !(by.is_finite() && length > enough) {
+                break;
+            }
+            add(&mut step, by, &towards);
+            add(&mut rest, -by, &bent);
+            let shorter = dot(&rest, &rest);
+            let kept = shorter / length;
+            length = shorter;
+            towards = { towards.iter().zip(&rest) }
+                .map(|(t, r)| r + kept * t)
+                .collect();
+        }
+        step
+    }
+}
+
+/// A matrix times a vector.
+fn product(matrix: Tensor<2>, vector: &[f64]) -> Vec<f64> {
+    let column: Vec<f32> = vector.iter().map(|&v| v as f32).collect();
+    let data = TensorData::new(column, [vector.len(), 1]);
+    let column = Tensor::<2>::from_data(data, &Device::flex());
+    let product = matrix.matmul(column).into_data();
+    product.iter::<f32>().map(f64::from).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `a + by · b`
+fn add(a: &mut [f64], by: f64, b: &[f64]) {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += by * b);
 }
 
 impl Logistic {
@@ -75,17 +176,17 @@ impl Logistic {
     /// # Errors
     /// Where a class has none, a number is not finite, or `penalty` is not positive.
     pub fn fit(examples: &Examples<'_>, among: &[usize], penalty: f64) -> Result<Self, TrainError> {
-        let width = examples.width();
+        let width = examples.used;
         if !(penalty > 0.0 && penalty.is_finite()) {
             return wrong("the penalty is not above 0");
         }
         let yes = among.iter().filter(|&&i| examples.labels[i]).count();
         let n = among.len();
-        if width == 0 || yes == 0 || yes == n {
+        if width == 0 || width > examples.width() || yes == 0 || yes == n {
             return wrong("a class has no examples");
         }
 
-        // 1. standardised examples, with a one behind each
+        // 1. standardised examples
         let mut rows: Vec<f32> = Vec::with_capacity(n * width);
         among.iter().for_each(|&i| rows.extend(examples.row(i)));
         if rows.iter().any(|v| !v.is_finite()) {
@@ -95,81 +196,39 @@ impl Logistic {
             .into_iter()
             .map(|(mean, variance)| (mean, variance.max(0.0).sqrt() + SPREAD_FLOOR))
             .collect();
-        let long = width + 1;
-        let mut x = Vec::with_capacity(n * long);
+        let mut x = Vec::with_capacity(n * (width + 1));
         for row in rows.chunks_exact(width) {
             let pairs = row.iter().zip(&moments);
             x.extend(pairs.map(|(&v, (m, s))| ((f64::from(v) - m) / s) as f32));
             x.push(1.0);
         }
-        let x: Tensor<2> = Tensor::from_data(TensorData::new(x, [n, long]), &Device::flex());
-        let labels: Vec<f64> = { among.iter() }
-            .map(|&i| f64::from(u8::from(examples.labels[i])))
-            .collect();
-        let share = |label: f64| match label > 0.5 {
-            true => 0.5 / yes as f64,
-            false => 0.5 / (n - yes) as f64,
+        let labels = among.iter().map(|&i| examples.labels[i]);
+        let share = |label: bool| 0.5 / if label { yes } else { n - yes } as f64;
+        let mut penalties = vec![penalty; width];
+        penalties.push(penalty * 1e-6);
+        let problem = Problem {
+            x: Tensor::from_data(TensorData::new(x, [n, width + 1]), &Device::flex()),
+            shares: labels.clone().map(share).collect(),
+            labels: labels.map(|label| f64::from(u8::from(label))).collect(),
+            penalties,
         };
 
         // 2. Newton's steps, shortened where they go too far
-        let mut w = vec![0.0f64; long];
-        let penalised = |w: &[f64]| penalty * w[..width].iter().map(|v| v * v).sum::<f64>() / 2.0;
-        let scores = |w: &[f64]| -> Vec<f64> {
-            let column: Vec<f32> = w.iter().map(|&v| v as f32).collect();
-            let column =
-                Tensor::<2>::from_data(TensorData::new(column, [long, 1]), &Device::flex());
-            let products = x.clone().matmul(column).into_data();
-            products.iter::<f32>().map(f64::from).collect()
-        };
-        let loss = |w: &[f64]| -> f64 {
-            let each = scores(w).into_iter().zip(&labels).map(|(s, &y)| {
-                let softplus = s.max(0.0) + (-s.abs()).exp().ln_1p();
-                share(y) * (softplus - y * s)
-            });
-            each.sum::<f64>() + penalised(w)
-        };
-        let mut at = loss(&w);
+        let mut w = vec![0.0f64; width + 1];
+        let mut at = problem.loss(&w);
         for _ in 0..STEPS {
-            let chances: Vec<f64> = { scores(&w).into_iter() }
-                .map(|s| 1.0 / (1.0 + (-s).exp()))
-                .collect();
-            let column = |values: Vec<f32>| {
-                Tensor::<2>::from_data(TensorData::new(values, [n, 1]), &Device::flex())
-            };
-            let pairs = || chances.iter().zip(&labels);
-            let slopes = pairs().map(|(p, &y)| (share(y) * (p - y)) as f32).collect();
-            let bends = pairs().map(|(p, &y)| (share(y) * p * (1.0 - p)).sqrt() as f32);
-            let bent = x.clone() * column(bends.collect());
-            let slope = x.clone().transpose().matmul(column(slopes)).into_data();
-            let bend = bent.clone().transpose().matmul(bent).into_data();
-            let mut matrix: Vec<f64> = bend.iter::<f32>().map(f64::from).collect();
-            let mut slope: Vec<f32> = slope.iter::<f32>().collect();
-            for i in 0..long {
-                // The offset is free, but for what keeps the matrix positive.
-                let own = if i < width { penalty } else { penalty * 1e-6 };
-                matrix[i * long + i] += own + 1e-9;
-                if i < width {
-                    slope[i] += (penalty * w[i]) as f32;
-                }
-            }
-            if !cholesky(&mut matrix, long) {
-                return wrong("its matrix is not positive");
-            }
-            let step = solve(&matrix, long, &slope);
-            let moved = |by: f64| -> Vec<f64> {
-                let pairs = w.iter().zip(&step);
-                pairs.map(|(w, s)| w - by * s).collect()
-            };
+            let step = problem.step(&w);
             let tried = [1.0, 0.5, 0.25, 0.0625].into_iter().map(|by| {
-                let w = moved(by);
-                (loss(&w), w)
+                let mut moved = w.clone();
+                add(&mut moved, -by, &step);
+                (problem.loss(&moved), moved)
             });
             let Some((lower, next)) = tried.into_iter().find(|(l, _)| *l < at) else {
                 break;
             };
             let gained = at - lower;
             (at, w) = (lower, next);
-            if gained < 1e-7 {
+            if gained < 1e-6 {
                 break;
             }
         }
@@ -189,13 +248,14 @@ impl Logistic {
 }
 
 impl Calibrated {
-    /// Fits examples with each of these penalties and takes the one that finds most of the left-out ones, at the threshold
-    /// that at most a share `false_alarms` of those that are no pass.
+    /// Fits examples, looking at each of these many numbers, with each of these penalties, and takes what finds most of the
+    /// left-out ones, at the threshold that at most a share `false_alarms` of those that are no pass.
     ///
     /// # Errors
     /// As [`Logistic::fit`].
     pub fn fit(
         examples: &Examples<'_>,
+        used: &[usize],
         penalties: &[f64],
         false_alarms: f64,
     ) -> Result<Self, TrainError> {
@@ -203,46 +263,61 @@ impl Calibrated {
         if examples.groups.len() != n || examples.rows.len() != n * examples.width() {
             return wrong("there are not as many rows, labels and groups");
         }
-        let all: Vec<usize> = (0..n).collect();
-        let mut best: Option<(f64, Self)> = None;
-        for &penalty in penalties {
-            let scores = left_out(examples, penalty)?;
-            let mut no: Vec<f32> = { all.iter() }
-                .filter(|&&i| !examples.labels[i])
-                .map(|&i| scores[i])
-                .collect();
-            no.sort_by(|a, b| b.total_cmp(a));
-            // As many may be above it.
-            let passing = (no.len() as f64 * false_alarms).floor() as usize;
-            let threshold = no.get(passing).copied().unwrap_or(0.0);
-            let share = |label: bool| {
-                let own = all.iter().filter(|&&i| examples.labels[i] == label);
-                let above = own.clone().filter(|&&i| scores[i] > threshold).count();
-                above as f32 / own.count().max(1) as f32
-            };
-            let found = Self {
-                classifier: Logistic {
-                    weight: vec![],
-                    bias: -threshold,
-                },
-                penalty,
-                recall: share(true),
-                false_alarms: share(false),
-            };
-            let recall = f64::from(found.recall);
-            if best.as_ref().is_none_or(|(most, _)| recall > *most) {
-                best = Some((recall, found));
+        let mut best: Option<Self> = None;
+        for &used in used {
+            let examples = Examples { used, ..*examples };
+            for &penalty in penalties {
+                let found = Self::try_out(&examples, penalty, false_alarms)?;
+                if best.as_ref().is_none_or(|best| found.recall > best.recall) {
+                    best = Some(found);
+                }
             }
         }
-        let Some((_, mut best)) = best else {
+        let Some(mut best) = best else {
             return wrong("there is no penalty");
         };
-        let whole = Logistic::fit(examples, &all, best.penalty)?;
-        best.classifier = Logistic {
-            weight: whole.weight,
-            bias: whole.bias + best.classifier.bias,
+        let all: Vec<usize> = (0..n).collect();
+        let chosen = Examples {
+            used: best.used,
+            ..*examples
         };
+        let mut whole = Logistic::fit(&chosen, &all, best.penalty)?;
+        whole.bias += best.classifier.bias;
+        whole.weight.resize(examples.width(), 0.0);
+        best.classifier = whole;
         Ok(best)
+    }
+
+    /// How left-out examples fare: a classifier without weights, its bias what the threshold takes off.
+    fn try_out(
+        examples: &Examples<'_>,
+        penalty: f64,
+        false_alarms: f64,
+    ) -> Result<Self, TrainError> {
+        let scores = left_out(examples, penalty)?;
+        let of = |label: bool| {
+            let own = scores.iter().zip(examples.labels);
+            own.filter(move |(_, l)| **l == label).map(|(s, _)| *s)
+        };
+        let mut no: Vec<f32> = of(false).collect();
+        no.sort_by(|a, b| b.total_cmp(a));
+        // As many may be above it.
+        let passing = (no.len() as f64 * false_alarms).floor() as usize;
+        let threshold = no.get(passing).copied().unwrap_or(0.0);
+        let share = |label: bool| {
+            let above = of(label).filter(|s| *s > threshold).count();
+            above as f32 / of(label).count().max(1) as f32
+        };
+        Ok(Self {
+            classifier: Logistic {
+                weight: vec![],
+                bias: -threshold,
+            },
+            used: examples.used,
+            penalty,
+            recall: share(true),
+            false_alarms: share(false),
+        })
     }
 }
 
@@ -296,6 +371,7 @@ mod tests {
         let (rows, labels, groups) = clouds(3000, 4.0);
         let examples = Examples {
             rows: &rows,
+            used: 3,
             labels: &labels,
             groups: &groups,
         };
@@ -319,10 +395,11 @@ mod tests {
         let (rows, labels, groups) = clouds(3000, 4.0);
         let examples = Examples {
             rows: &rows,
+            used: 3,
             labels: &labels,
             groups: &groups,
         };
-        let found = Calibrated::fit(&examples, &[1e-3, 1e3], 0.003).expect("fits");
+        let found = Calibrated::fit(&examples, &[1, 3], &[1e-3, 1e3], 0.003).expect("fits");
         assert!(found.false_alarms <= 0.003, "{found:?}");
         // 2.75 standard deviations from the one, 1.25 from the other: 89% are found.
         assert!((0.8..0.97).contains(&found.recall), "{found:?}");
@@ -344,6 +421,7 @@ mod tests {
         }
         let examples = Examples {
             rows: &rows,
+            used: 20,
             labels: &labels,
             groups: &groups,
         };
@@ -351,8 +429,35 @@ mod tests {
         let seen = Logistic::fit(&examples, &all, 1e-6).expect("fits");
         let right = (0..200).filter(|&i| (seen.score(examples.row(i)) > 0.0) == labels[i]);
         assert_eq!(right.count(), 200);
-        let found = Calibrated::fit(&examples, &[1e-6], 0.003).expect("fits");
+        let found = Calibrated::fit(&examples, &[20], &[1e-6], 0.003).expect("fits");
         assert!(found.recall < 0.3, "{found:?}");
+    }
+
+    #[test]
+    fn only_what_helps_is_looked_at() {
+        // The first number says nothing, the second nearly everything.
+        let mut random = Philox::with_stream(6, 79, 0);
+        let (mut rows, mut labels) = (vec![], vec![]);
+        for i in 0..400 {
+            let x = random.normals(2);
+            labels.push(i % 2 == 0);
+            rows.extend([x[0], if i % 2 == 0 { 3.0 } else { -3.0 } + x[1]]);
+        }
+        let groups: Vec<usize> = (0..400).map(|i| i / 2).collect();
+        let examples = Examples {
+            rows: &rows,
+            used: 1,
+            labels: &labels,
+            groups: &groups,
+        };
+        let found = Calibrated::fit(&examples, &[1, 2], &[1e-3], 0.01).expect("fits");
+        assert_eq!(found.used, 2);
+        assert!(found.recall > 0.95, "{found:?}");
+        let found = Calibrated::fit(&examples, &[1], &[1e-3], 0.01).expect("fits");
+        assert!(
+            found.recall < 0.1 && found.classifier.weight[1] == 0.0,
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -361,6 +466,7 @@ mod tests {
             let groups = vec![0; labels.len()];
             let examples = Examples {
                 rows,
+                used: 1,
                 labels,
                 groups: &groups,
             };

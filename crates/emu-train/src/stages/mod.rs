@@ -149,7 +149,9 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
             let model = load_parts(stage.init(&device), config, &device)?;
             write_model_file(
                 &config.out,
-                &serde_json::json!({ "reader": stage.model_config() }),
+                &serde_json::json!({
+                    "reader": stage.model_config(), "trigger": stage.trigger_config(),
+                }),
             )?;
             Ok(Finished::of(crate::run(
                 config, &mut stage, model, &device, options,

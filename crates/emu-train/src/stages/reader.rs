@@ -11,7 +11,7 @@ use emu_kernels::ops;
 use emu_kernels::random::Stream;
 use emu_model::TextModel;
 use emu_model::diffusion::decoder::Normalisation;
-use emu_model::reader::{Reader, ReaderConfig};
+use emu_model::reader::{Reader, ReaderConfig, TriggerConfig};
 use emu_model::spelling::SpellingConfig;
 use serde::Deserialize;
 
@@ -80,6 +80,7 @@ pub struct ReaderStage {
     names: Vec<Vec<Option<u32>>>,
     train: Read,
     held_out: Vec<Read>,
+    trigger: TriggerConfig,
     batch: usize,
     dropout: f64,
 }
@@ -135,6 +136,11 @@ impl ReaderStage {
             checked.map_err(|e| TrainError::config("options", e.to_string()))
         };
         check(&config)?;
+        let counts = [("requests", options.requests), ("others", options.others)];
+        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            let key = format!("options.{name}");
+            return Err(TrainError::config(key, "it must be at least 1"));
+        }
         let (lists, concepts) = lists(options)?;
 
         // 1. the words of the language model, the same as those that stage `brush` draws from
@@ -211,12 +217,18 @@ impl ReaderStage {
             held_out,
             batch: train.batch,
             dropout: options.dropout,
+            trigger: options.trigger.model_config(),
         })
     }
 
     /// Sizes of the network, and the units of its inputs and outputs.
     pub fn model_config(&self) -> &ReaderConfig {
         &self.config
+    }
+
+    /// What the trigger looks at.
+    pub fn trigger_config(&self) -> &TriggerConfig {
+        &self.trigger
     }
 
     /// A new network.

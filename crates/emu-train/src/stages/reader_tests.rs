@@ -58,7 +58,7 @@ fn config(folder: &Path, out: &str, steps: u64) -> TrainConfig {
         "stage='reader'\nout='{}'\nseed=3\nsteps={steps}\nbatch=8\n[optimiser]\nlr=3e-3\n[log]\neval_every=10\n\
          [options]\nlm='none'\npictures_seed=1\nrequests=60\nothers=30\nevaluate=4\nlayers=[0,1]\nwindow=24\nwidth=32\n\
          heads=2\ndepth=1\ndropout=0.1\n{paths}\
-         [options.spelling]\nobjects=2\ntokens=2\n[options.trigger]\npenalties=[1e-3,1e-1]\nfalse_alarms=0.05",
+         [options.spelling]\nobjects=2\ntokens=2\n[options.trigger]\ntokens=[0,4]\npenalties=[1e-3,1e-1]\nfalse_alarms=0.05",
         folder.join(out).display()
     );
     TrainConfig::parse(&text, Path::new("reader.toml")).expect("a configuration")
@@ -150,7 +150,7 @@ fn what_is_asked_for_is_learnt_and_measured() {
     let trigger = open_weights(&folder.path().join("run").join(TRIGGER)).expect("a file");
     assert_eq!(
         trigger.read("trigger.weight").expect("there").info.shape,
-        [1, 64]
+        [1, 64 + 2 * 64]
     );
 }
 
@@ -193,4 +193,17 @@ fn a_soft_prompt_stands_before_half_of_them() {
         name.to_string_lossy().starts_with("requests")
     });
     assert_eq!(requests.count(), 2, "one for each start");
+}
+
+#[test]
+fn nothing_to_learn_from_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = config(folder.path(), "run", 1);
+    config
+        .options
+        .insert("others".into(), toml::Value::Integer(0));
+    let options: Options = config.options().expect("options");
+    let stage = ReaderStage::over(&options, &tiny(), &config, &mut RunOptions::default());
+    let error = stage.err().map_or(String::new(), |e| e.to_string());
+    assert!(error.contains("options.others"), "{error}");
 }

@@ -23,6 +23,26 @@ pub(super) struct Read {
     pub slots: Vec<Vec<Option<u32>>>,
 }
 
+impl Read {
+    /// What a conversation's trigger looks at: its hidden state, then the values of these tokens, counted from its last one;
+    /// zeros where it has none.
+    pub fn features(&self, i: usize, tokens: &[usize]) -> Vec<f32> {
+        let (width, inputs) = (self.states.width(), self.states.inputs);
+        let mut found = self.states.hidden[i * width..][..width].to_vec();
+        for &token in tokens {
+            match self.states.lengths[i].checked_sub(token + 1) {
+                Some(at) => {
+                    let from = self.places[i] + at * inputs;
+                    let values = &self.states.values[from..][..inputs];
+                    found.extend(values.iter().map(|v| v.to_f32()));
+                }
+                None => found.extend(std::iter::repeat_n(0.0, inputs)),
+            }
+        }
+        found
+    }
+}
+
 /// Where conversations come from and their states are kept.
 pub(super) struct Reading {
     pub made: Conversations,
@@ -43,7 +63,6 @@ impl Reading {
         count: usize,
         starts: &[Frozen<'_>],
     ) -> Result<Read, TrainError> {
-        let values = !matches!(set, Set::Others | Set::OthersHeldOut);
         let (mut all, mut states) = (vec![], States::default());
         for (k, frozen) in starts.iter().enumerate() {
             let asked = (k..count).step_by(starts.len());
@@ -54,7 +73,7 @@ impl Reading {
                 .iter()
                 .map(|a| conversation(frozen.model, &a.messages));
             let prompts: Vec<Vec<u32>> = prompts.collect::<Result<_, _>>()?;
-            states.extend(frozen.states(&prompts, values, &self.folder, name)?);
+            states.extend(frozen.states(&prompts, &self.folder, name)?);
             all.extend(asked);
         }
         let slots = all.iter().map(|asked| match &asked.shown {

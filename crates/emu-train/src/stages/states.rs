@@ -123,14 +123,13 @@ impl States {
 
 impl Frozen<'_> {
     /// The states of these conversations, as [`conversation`] writes them: of those in files of `folder` read, of the others
-    /// computed and kept. `values`: whether attention's are wanted, beside the hidden state.
+    /// computed and kept.
     ///
     /// # Errors
     /// Where a conversation is too long, or a file cannot be written.
     pub fn states(
         &self,
         prompts: &[Vec<u32>],
-        values: bool,
         folder: &Path,
         name: &str,
     ) -> Result<States, TrainError> {
@@ -138,12 +137,12 @@ impl Frozen<'_> {
         let begins = floats(self.start.clone())?;
         let mut all = States::default();
         for (i, chunk) in prompts.chunks(CHUNK).enumerate() {
-            let key = self.key(&begins, chunk, values);
+            let key = self.key(&begins, chunk);
             let path = folder.join(format!("{name}-{i:04}-{key}.safetensors"));
             let states = match kept(&path, chunk.len()) {
                 Some(states) => states,
                 None => {
-                    let states = self.compute(chunk, values)?;
+                    let states = self.compute(chunk)?;
                     write(&path, &states)?;
                     tracing::info!("{name}: {} of {}", i * CHUNK + chunk.len(), prompts.len());
                     states
@@ -155,14 +154,15 @@ impl Frozen<'_> {
     }
 
     /// What decides the states of some conversations, in short.
-    fn key(&self, begins: &[f32], prompts: &[Vec<u32>], values: bool) -> String {
+    fn key(&self, begins: &[f32], prompts: &[Vec<u32>]) -> String {
         let mut hash = Sha256::new();
         // The first layer stands for all weights.
         let norm = &self.model.lm.layers.first();
         let weights = norm.map(|layer| layer.input_layernorm.weight.val().into_data());
         hash.update(weights.as_ref().map_or(&[][..], |data| data.bytes()));
         begins.iter().for_each(|v| hash.update(v.to_le_bytes()));
-        hash.update(format!("{:?} {} {values}", self.layers, self.window));
+        // With values, as every file has them.
+        hash.update(format!("{:?} {} true", self.layers, self.window));
         for prompt in prompts {
             hash.update(format!("{prompt:?}"));
         }
@@ -170,7 +170,7 @@ impl Frozen<'_> {
         digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
     }
 
-    fn compute(&self, prompts: &[Vec<u32>], values: bool) -> Result<States, TrainError> {
+    fn compute(&self, prompts: &[Vec<u32>]) -> Result<States, TrainError> {
         let full = |e| TrainError::other("prompt-too-long", e);
         let lm = &self.model.lm;
         let mut cache = lm.cache(1, ROOM.min(self.model.config.lm.context));
@@ -187,15 +187,12 @@ impl Frozen<'_> {
                 .step_tokens(sequence(self.model, prompt), &mut cache)
                 .map_err(full)?;
             states.hidden.extend(floats(hidden.narrow(1, t - 1, 1))?);
-            let read = if values { t.min(self.window) } else { 0 };
+            let (read, end) = (t.min(self.window), start + t);
+            let found = lm.values(&cache, self.layers, end - read..end);
+            [_, _, states.inputs] = found.dims();
             states.lengths.push(read);
-            if read > 0 {
-                let end = start + t;
-                let found = lm.values(&cache, self.layers, end - read..end);
-                [_, _, states.inputs] = found.dims();
-                let found = floats(found)?.into_iter();
-                states.values.extend(found.map(f16::from_f32));
-            }
+            let found = floats(found)?.into_iter();
+            states.values.extend(found.map(f16::from_f32));
         }
         Ok(states)
     }
@@ -323,7 +320,7 @@ pub(super) mod tests {
         let prompts = prompts(&model);
         let folder = tempfile::tempdir().expect("a folder");
         let all = frozen(&model)
-            .states(&prompts, true, folder.path(), "a")
+            .states(&prompts, folder.path(), "a")
             .expect("states");
         assert_eq!((all.len(), all.inputs, all.width()), (3, 64, 64));
         assert!(all.lengths.iter().all(|&n| n == 12), "{:?}", all.lengths);
@@ -362,7 +359,7 @@ pub(super) mod tests {
         let prompts = prompts(&model);
         let folder = tempfile::tempdir().expect("a folder");
         let read = |frozen: &Frozen<'_>, prompts: &[Vec<u32>]| {
-            let states = frozen.states(prompts, true, folder.path(), "a");
+            let states = frozen.states(prompts, folder.path(), "a");
             let files = std::fs::read_dir(folder.path()).expect("a folder").count();
             (states.expect("states"), files)
         };

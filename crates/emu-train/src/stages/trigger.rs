@@ -1,7 +1,9 @@
-//! Whether a conversation asks for a picture: a logistic regression over the hidden state that the answer begins from.
+//! Whether a conversation asks for a picture: a logistic regression over the hidden state that the answer begins from, and over
+//! attention values of a few tokens before it where that helps wordings that were left out.
 
 use std::path::Path;
 
+use emu_model::reader::TriggerConfig;
 use emu_pack::{TensorData, write_safetensors};
 use serde::Deserialize;
 
@@ -14,10 +16,21 @@ use crate::logistic::{Calibrated, Examples};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TriggerOptions {
+    /// Tokens whose values are looked at, counted from the last one; as many of them, from the first on, as help.
+    pub tokens: Vec<usize>,
     /// Penalties to choose from.
     pub penalties: Vec<f64>,
     /// Share of the other conversations that may be taken for requests where the threshold is set.
     pub false_alarms: f64,
+}
+
+impl TriggerOptions {
+    /// What inference needs to know.
+    pub fn model_config(&self) -> TriggerConfig {
+        TriggerConfig {
+            tokens: self.tokens.clone(),
+        }
+    }
 }
 
 /// The file of the logistic regression in the folder of the run.
@@ -39,10 +52,11 @@ pub(super) fn trigger(
     out: &Path,
 ) -> Result<Vec<(String, f32)>, TrainError> {
     let both = [(requests, true), (others, false)];
-    let rows: Vec<f32> = both
-        .iter()
-        .flat_map(|(r, _)| r.states.hidden.clone())
-        .collect();
+    let features = |read: &Read| -> Vec<f32> {
+        let each = (0..read.asked.len()).map(|i| read.features(i, &options.tokens));
+        each.collect::<Vec<_>>().concat()
+    };
+    let rows: Vec<f32> = both.iter().flat_map(|(r, _)| features(r)).collect();
     let labels: Vec<bool> = { both.iter() }
         .flat_map(|(r, is)| r.asked.iter().map(|_| *is))
         .collect();
@@ -51,14 +65,20 @@ pub(super) fn trigger(
         .collect();
     let examples = Examples {
         rows: &rows,
+        used: 0,
         labels: &labels,
         groups: &groups,
     };
-    let found = Calibrated::fit(&examples, &options.penalties, options.false_alarms)?;
-    let width = requests.states.width();
+    let (hidden, inputs) = (requests.states.width(), requests.states.inputs);
+    let used: Vec<usize> = { 0..=options.tokens.len() }
+        .map(|n| hidden + n * inputs)
+        .collect();
+    let found = Calibrated::fit(&examples, &used, &options.penalties, options.false_alarms)?;
+    let width = hidden + options.tokens.len() * inputs;
     // Conversations of a kind that it fires at, or those that it does not.
     let of = |read: &Read, fires: bool| -> Vec<String> {
-        let rows = read.states.hidden.chunks_exact(width).zip(&read.asked);
+        let rows = features(read);
+        let rows = rows.chunks_exact(width).zip(&read.asked);
         rows.filter(|(row, _)| (found.classifier.score(row) > 0.0) == fires)
             .filter_map(|(_, asked)| Some(asked.messages.last()?.text.clone()))
             .collect()
@@ -66,6 +86,7 @@ pub(super) fn trigger(
     let mut wrong = String::new();
     let mut figures = vec![
         ("trigger.penalty".to_string(), found.penalty as f32),
+        ("trigger.numbers".to_string(), found.used as f32),
         ("trigger.left_out.recall".to_string(), found.recall),
         (
             "trigger.left_out.false_alarms".to_string(),

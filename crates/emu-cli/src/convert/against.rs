@@ -60,7 +60,7 @@ pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
                 Ok(())
             })?;
         }
-        Theirs::Checkpoint(emu)
+        Theirs::Checkpoint(Box::new(emu))
     };
 
     // Both are loaded in f32 for this.
@@ -92,7 +92,7 @@ pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
 
 enum Theirs {
     Pack(PackReader),
-    Checkpoint(Emu),
+    Checkpoint(Box<Emu>),
 }
 
 fn values(reader: &PackReader, tensor: &emu_pack::TensorEntry) -> u64 {

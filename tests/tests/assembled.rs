@@ -73,7 +73,7 @@ const NAMER: NamerConfig = NamerConfig {
 };
 
 fn assembled(file: &GgufFile, folder: &Path) -> ModelConfig {
-    let base = Base::new(file.metadata(), file).expect("a model that can see");
+    let base = Base::new(file.metadata(), file, &Device::flex()).expect("a model that can see");
     let config = ModelConfig {
         emu: base.with_namer(vision(), ImageConfig::efficientnet_lite(), NAMER),
         decoder: None,
@@ -224,7 +224,7 @@ fn smollm2s_tokenizer_gives_the_same_tokens_in_a_pack() {
         return;
     };
     let file = GgufFile::open(&path).expect("a GGUF file");
-    let base = Base::new(file.metadata(), &file).expect("a model that can see");
+    let base = Base::new(file.metadata(), &file, &Device::flex()).expect("a model that can see");
     let emu = EmuTokenizer::from_json_bytes(base.tokenizer.as_bytes()).expect("a tokenizer");
     let plain = emu_model::text::tokenizer(file.metadata()).expect("a tokenizer");
     let special = base.special;

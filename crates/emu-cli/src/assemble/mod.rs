@@ -153,7 +153,7 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
     // 1. the parts
     let fetch = "Fetch it with `cargo xtask parts`, or correct its path in the recipe.";
     let file = GgufFile::open(there(&recipe.lm, fetch)?)?;
-    let base = Base::new(file.metadata(), &file)
+    let base = Base::new(file.metadata(), &file, &Device::flex())
         .with_context(|| format!("{} cannot become a model that sees", recipe.lm.display()))?;
     let encoder = there(&recipe.encoder, fetch)?;
     let heads = Heads::open(there(

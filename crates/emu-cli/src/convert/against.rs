@@ -47,7 +47,7 @@ pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
                 rows.push(row(&reader, &theirs, Some(&other))?);
             }
         }
-        Theirs::Pack(other)
+        Theirs::Pack(Box::new(other))
     } else {
         let source = Source::with_decoder(source, config.decoder.is_some())?;
         let emu = Emu::open(&source)?;
@@ -91,7 +91,7 @@ pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
 }
 
 enum Theirs {
-    Pack(PackReader),
+    Pack(Box<PackReader>),
     Checkpoint(Box<Emu>),
 }
 

@@ -74,12 +74,16 @@ pub struct Base<'a, S: ?Sized> {
 }
 
 impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
-    /// Understands the metadata and tensors of a GGUF file. No weight is read yet.
+    /// Understands the metadata and tensors of a GGUF file. No weight is read yet, and nothing is allocated on the device.
     ///
     /// # Errors
     /// Where the model was not made for conversations, its tokenizer cannot be written, it needs what a pack does not hold, or
     /// a tensor is missing, unknown or misshapen.
-    pub fn new(metadata: &Map<String, Value>, source: &'a S) -> Result<Self, TextError> {
+    pub fn new(
+        metadata: &Map<String, Value>,
+        source: &'a S,
+        device: &Device,
+    ) -> Result<Self, TextError> {
         let (mut config, vocabulary) = metadata::read(metadata)?;
         let unsupported = |what: &str| TextError::Unsupported { what: what.into() };
         let chat = config.chat.clone().ok_or(TextError::NoChat)?;
@@ -93,7 +97,7 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
         if config.lm.layers > source.tensors().len() {
             return Err(unsupported("layers without their tensors"));
         }
-        let lm = config.lm.init(None, &Device::flex()).alone();
+        let lm = config.lm.init(None, device).alone();
         let weights = LmWeights::new(source, &config, &lm)?;
         let names = weights::parameters(&lm).into_iter().map(|(name, _)| name);
         let (tokenizer, special) = tokenizer(&vocabulary, &config, &chat)?;

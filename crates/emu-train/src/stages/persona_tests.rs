@@ -27,11 +27,14 @@ fn stage(config: &TrainConfig, run: &RunOptions) -> PersonaStage {
     PersonaStage::over(options, tiny(), frozen, config, run).expect("a stage")
 }
 
+/// What an evaluation found, by name.
+type Figures = Vec<(String, f32)>;
+
 fn train(
     config: &TrainConfig,
     stop_at: Option<u64>,
     resume: bool,
-) -> (crate::Outcome<SoftPrompt>, Vec<Vec<(String, f32)>>, bool) {
+) -> (crate::Outcome<SoftPrompt>, Vec<Figures>, bool) {
     let mut figures = vec![];
     let stop = StopFlag::new();
     let raised = stop.clone();

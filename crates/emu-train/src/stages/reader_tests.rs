@@ -64,12 +64,15 @@ fn config(folder: &Path, out: &str, steps: u64) -> TrainConfig {
     TrainConfig::parse(&text, Path::new("reader.toml")).expect("a configuration")
 }
 
+/// What an evaluation found, by name.
+type Figures = Vec<(String, f32)>;
+
 /// Runs the stage over the tiny language model; its figures by step.
 fn train(
     config: &TrainConfig,
     stop_at: Option<u64>,
     resume: bool,
-) -> (crate::Outcome<Reader>, Vec<(u64, Vec<(String, f32)>)>) {
+) -> (crate::Outcome<Reader>, Vec<(u64, Figures)>) {
     let mut figures = vec![];
     let stop = crate::StopFlag::new();
     let raised = stop.clone();
@@ -147,7 +150,7 @@ fn what_is_asked_for_is_learnt_and_measured() {
     let found = figure(0, "trigger.held_out.recall");
     assert_eq!(count("- held_out: "), (4.0 * (1.0 - found)).round());
 
-    let trigger = open_weights(&folder.path().join("run").join(TRIGGER)).expect("a file");
+    let trigger = open_weights(folder.path().join("run").join(TRIGGER)).expect("a file");
     assert_eq!(
         trigger.read("trigger.weight").expect("there").info.shape,
         [1, 64 + 2 * 64]

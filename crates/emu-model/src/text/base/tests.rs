@@ -169,7 +169,7 @@ fn turn(said: &str, answer: &str) -> Turn {
 fn conversations_are_those_of_the_model_alone_token_for_token() {
     let (metadata, source, device) = (metadata(), source(), Device::flex());
     let alone = TextModel::from_gguf(&metadata, &source, &device).expect("a model");
-    let base = Base::new(&metadata, &source).expect("a base");
+    let base = Base::new(&metadata, &source, &device).expect("a base");
     let (config, emu, tokenizer) = assembled(&base);
     let prompter = Prompter {
         emu: &emu,
@@ -239,7 +239,7 @@ fn conversations_are_those_of_the_model_alone_token_for_token() {
 #[test]
 fn a_picture_stands_in_its_template() {
     let (metadata, source, device) = (metadata(), source(), Device::flex());
-    let base = Base::new(&metadata, &source).expect("a base");
+    let base = Base::new(&metadata, &source, &device).expect("a base");
     let (config, emu, tokenizer) = assembled(&base);
     let prompter = Prompter {
         emu: &emu,
@@ -288,7 +288,7 @@ fn a_picture_stands_in_its_template() {
 #[test]
 fn every_parameter_has_its_component() {
     let (metadata, source) = (metadata(), source());
-    let base = Base::new(&metadata, &source).expect("a base");
+    let base = Base::new(&metadata, &source, &Device::flex()).expect("a base");
     let config = base.with_namer(vision(), ImageConfig::default(), NAMER);
     let emu = config.init(&Device::flex()).expect("a model");
     let names: Vec<String> = { weights::parameters(&emu).into_iter() }
@@ -327,7 +327,7 @@ fn what_a_pack_cannot_hold_is_named() {
     let error = |key: &str, value: Value| {
         let mut metadata = metadata();
         metadata.insert(key.into(), value);
-        Base::new(&metadata, &source).expect_err(key)
+        Base::new(&metadata, &source, &Device::flex()).expect_err(key)
     };
     let found = error("tokenizer.chat_template", "[INST]".into());
     assert_eq!(found.code(), "text-no-chat");
@@ -343,7 +343,7 @@ fn what_a_pack_cannot_hold_is_named() {
         .skip(1)
         .map(|info| source.read(&info.name).expect("a tensor"));
     let rest = InMemory::new(rest).expect("a source");
-    let found = Base::new(&metadata(), &rest)
+    let found = Base::new(&metadata(), &rest, &Device::flex())
         .expect_err("a table")
         .to_string();
     assert!(found.contains("token_embd"), "{found}");

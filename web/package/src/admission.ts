@@ -132,6 +132,9 @@ function cpuLacks(task: Task, bytes: number): string {
   return `To ${task} takes ${formatBytes(bytes)}, and the CPU path has at most ${formatBytes(CPU_MEMORY)}.`;
 }
 
+/** The end of a sentence about a buffer. */
+const atMost = (largest: number) => `, and one has at most ${formatBytes(largest)} here.`;
+
 /** Bytes of the largest buffer that can be made and bound. */
 function largestBinding({ limits }: AdapterInfo): number {
   return Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
@@ -140,7 +143,7 @@ function largestBinding({ limits }: AdapterInfo): number {
 function bindingObstacle(task: Task, bytes: number, adapter: AdapterInfo): string | null {
   const largest = largestBinding(adapter);
   if (!(bytes > largest)) return null;
-  return `To ${task} takes a buffer of ${formatBytes(bytes)}, and one has at most ${formatBytes(largest)} here. Ask for fewer beams, fewer tokens or a smaller picture.`;
+  return `To ${task} takes a buffer of ${formatBytes(bytes)}${atMost(largest)} Ask for fewer beams, fewer tokens or a smaller picture.`;
 }
 
 /** Throws what a pack that cannot run here ends with. */
@@ -224,10 +227,7 @@ function gpuObstacles(
     const stuck = tensors.find((tensor) => !split(tensor) && residentBytes(manifest, tensor, true) > largest);
     if (!stuck) continue;
     const bytes = formatBytes(residentBytes(manifest, stuck, true));
-    byComponent.push([
-      component,
-      `Tensor ${stuck.name} takes ${bytes}, and a buffer has at most ${formatBytes(largest)} here.`,
-    ]);
+    byComponent.push([component, `Tensor ${stuck.name} takes a buffer of ${bytes}${atMost(largest)}`]);
   }
   // What a pack asks for beyond its tensors.
   const stored = Math.max(
@@ -240,7 +240,7 @@ function gpuObstacles(
     largest_binding > limits.maxStorageBufferBindingSize ? largest_binding : 0,
   );
   if (wanted > stored)
-    all.push(`The pack needs buffers of ${formatBytes(wanted)}, and one has at most ${formatBytes(largest)} here.`);
+    all.push(`The pack needs buffers of ${formatBytes(wanted)}${atMost(largest)}`);
   const captioning = bindingObstacle("caption", needs("caption").binding, adapter);
   if (captioning) all.push(captioning);
   // Without encoder and language model nothing runs.

@@ -5,6 +5,7 @@ import { abortError, EmuError, fromWire, throwIfAborted, type WireError } from "
 import type { PackAddress } from "./pack.js";
 import { release } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, Link, StartWorker } from "./protocol.js";
+import { onAbort } from "./turn.js";
 import type { Component, Costs, DeviceChoice, DeviceInfo, Expected, MemoryInfo, Support, Task } from "./types.js";
 
 /** What a worker is to load, decided before it starts. */
@@ -86,15 +87,14 @@ export class Client {
   /** Loads for the first time. An abort ends the worker: nothing else is in it yet. */
   async open(hooks: CallHooks): Promise<void> {
     throwIfAborted(hooks.signal);
-    const abort = () => this.#end(abortError());
-    hooks.signal?.addEventListener("abort", abort, { once: true });
+    const unlisten = onAbort(hooks.signal, () => this.#end(abortError()));
     try {
       await this.#ready(hooks);
     } catch (error) {
       this.#end(error as Error);
       throw error;
     } finally {
-      hooks.signal?.removeEventListener("abort", abort);
+      unlisten();
     }
   }
 
@@ -104,12 +104,11 @@ export class Client {
     throwIfAborted(hooks.signal);
     return new Promise((resolve, reject) => {
       const call = this.#register(job, hooks, (error, value) => {
-        hooks.signal?.removeEventListener("abort", abort);
+        unlisten();
         if (error) reject(error);
         else resolve(value ?? null);
       });
-      const abort = () => this.#stop(call, abortError());
-      hooks.signal?.addEventListener("abort", abort, { once: true });
+      const unlisten = onAbort(hooks.signal, () => this.#stop(call, abortError()));
       void this.#send(call);
     });
   }

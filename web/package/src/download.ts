@@ -6,7 +6,7 @@ import { formatBytes } from "./admission.js";
 import type { FileEntry } from "./manifest.js";
 import { fileUrl, type PackAddress } from "./pack.js";
 import { CHECKPOINT, noStore, type Partial, type Store, storedName } from "./store.js";
-import { sleep, turn } from "./turn.js";
+import { onAbort, sleep, turn } from "./turn.js";
 
 /** Where files come from and are kept. */
 export interface Source {
@@ -181,7 +181,7 @@ class Download {
     if (this.#have === this.#entry.bytes && this.#have > 0) return this.#settle(this.#have);
     const stop = new AbortController();
     const abort = () => stop.abort();
-    this.#signal.addEventListener("abort", abort, { once: true });
+    const unlisten = onAbort(this.#signal, abort);
     const patience = this.#source.patience ?? 30_000;
     let timer = setTimeout(abort, patience);
     let ranged = false;
@@ -233,7 +233,7 @@ class Download {
       throw new Hiccup(this.#fetchError(why, error));
     } finally {
       clearTimeout(timer);
-      this.#signal.removeEventListener("abort", abort);
+      unlisten();
     }
     if (this.#have < this.#entry.bytes) {
       throw new Hiccup(

@@ -4,7 +4,7 @@ import { obtain, type Source } from "./download.js";
 import { throwIfAborted } from "./errors.js";
 import { COMPONENTS, type FileEntry, type Manifest, TOKENIZER } from "./manifest.js";
 import { keyOf, PACK_FILE, type PackFile, storedName } from "./store.js";
-import { turn } from "./turn.js";
+import { onAbort, turn } from "./turn.js";
 import type { Component, Progress } from "./types.js";
 import type { Engine } from "./wasm.js";
 
@@ -43,8 +43,7 @@ export class Loader {
     const tally = new Tally(tasks, report);
     // The first failure stops the other lane too, and both have let go of their files before it is told.
     const stop = new AbortController();
-    const abort = () => stop.abort();
-    signal.addEventListener("abort", abort, { once: true });
+    const unlisten = onAbort(signal, () => stop.abort());
     const lane = async () => {
       try {
         for (let task = tasks.shift(); task; task = tasks.shift()) await this.#bring(task, engine, stop.signal, tally);
@@ -63,7 +62,7 @@ export class Loader {
       unload(wanted, engine);
       throw error;
     } finally {
-      signal.removeEventListener("abort", abort);
+      unlisten();
     }
   }
 

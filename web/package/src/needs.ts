@@ -26,9 +26,9 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
   try {
     const { vision, causal, namer, lm } = config.emu;
     // Embeddings of a picture that is read, and of one that is drawn.
-    const { objects, tokens: spelled } = namer?.spelling ?? { objects: Number.NaN, tokens: Number.NaN };
-    const read = causal?.queries ?? spelled + 1;
-    const drawn = causal?.queries ?? objects * spelled + 2;
+    const spelled = namer?.spelling;
+    const read = causal?.queries ?? spelled!.tokens + 1;
+    const drawn = causal?.queries ?? spelled!.objects * spelled!.tokens + 2;
     const decoder = task === "caption" ? undefined : config.decoder;
     const { maxNewTokens = NEW_TOKENS, width, height } = expected;
     const beams = task === "draw" ? 1 : (expected.beams ?? 1);
@@ -41,7 +41,7 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
       F32 *
       Math.max(
         (vision.image_size / 2) ** 2 * (vision.stem?.channels[0] ?? 0),
-        vision.efficientnet ? convolving(vision.efficientnet, vision.image_size) : 0,
+        convolving(vision.image_size, vision.efficientnet),
         patches * Math.trunc(vision.width * Math.max(vision.mlp_ratio, 3)),
         prompt * Math.max(2 * lm.ffn, (lm.heads + 2 * lm.kv_heads) * lm.head_size),
         decoder ? drawing(decoder, width ?? decoder.image_size, height ?? decoder.image_size) : 0,
@@ -55,18 +55,19 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
   return { working: 0, binding: 0 };
 }
 
-/** Numbers in the largest activation of an EfficientNet over a picture. */
-function convolving({ stem, stages, features }: EfficientNet, size: number): number {
-  let [side, inputs] = [Math.ceil(size / 2), stem];
+/** Numbers in the largest activation of an EfficientNet over a picture, where there is one. */
+function convolving(size: number, net?: EfficientNet): number {
+  if (!net) return 0;
+  let [side, inputs] = [Math.ceil(size / 2), net.stem];
   let largest = side ** 2 * inputs;
-  for (const { repeats, stride, expand, outputs } of stages) {
+  for (const { repeats, stride, expand, outputs } of net.stages) {
     for (let repeat = 0; repeat < repeats; repeat++) {
       largest = Math.max(largest, side ** 2 * inputs * expand);
       if (repeat === 0) side = Math.ceil(side / stride);
       inputs = outputs;
     }
   }
-  return Math.max(largest, side ** 2 * features);
+  return Math.max(largest, side ** 2 * net.features);
 }
 
 /** Numbers in the largest activation of drawing a picture. */

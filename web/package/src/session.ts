@@ -5,6 +5,7 @@ import { EmuError, throwIfAborted } from "./errors.js";
 import { takePictures, toImageData, toWirePicture } from "./pictures.js";
 import type { Fault, JobEvent, WirePicture } from "./protocol.js";
 import { Stream } from "./stream.js";
+import { onAbort } from "./turn.js";
 import type {
   CallOptions,
   ChatEvent,
@@ -70,7 +71,7 @@ export class Session {
     // Not `AbortSignal.any`, which Safari has since 17.4 only.
     const left = new AbortController();
     const leave = () => left.abort();
-    options.signal?.addEventListener("abort", leave, { once: true });
+    const unlisten = onAbort(options.signal, leave);
     if (options.signal?.aborted) leave();
     const { signal } = left;
     // Of what a restart repeats.
@@ -102,7 +103,7 @@ export class Session {
     try {
       yield* events;
     } finally {
-      options.signal?.removeEventListener("abort", leave);
+      unlisten();
       leave();
     }
   }

@@ -19,6 +19,7 @@ const WORKERS = {
 const LEFT_OUT =
   "Bundlers that ignore `import.meta.url` leave it out: copy the package's dist and wasm side by side and give options `worker` and `wasm`";
 
+const FAILED = "The worker could not be started";
 const ELSE = ": worker-src of the page's policy may forbid it";
 
 /** How workers are started, from the addresses given or from where the package is. */
@@ -36,12 +37,12 @@ export function workers(given: Addresses | undefined, base: string | undefined):
       else worker = named ? new Worker(named, { type: "module", name }) : WORKERS[device]();
     } catch (cause) {
       if (cause instanceof EmuError) throw cause;
-      throw new EmuError("worker", `The worker could not be started (${String(cause)}). ${LEFT_OUT}.`, { cause });
+      throw new EmuError("worker", `${FAILED} (${String(cause)}). ${LEFT_OUT}.`, { cause });
     }
     const explain = (sure?: boolean) =>
       void whyNot(script).then((why) => {
         if (!why && sure) return;
-        const message = `The worker could not be started${why ?? ELSE}. ${LEFT_OUT}.`;
+        const message = `${FAILED}${why ?? ELSE}. ${LEFT_OUT}.`;
         receive({ type: "fatal", error: { code: "worker", message } });
       });
     // Firefox tells nothing where a worker's own imports fail.

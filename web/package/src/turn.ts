@@ -1,4 +1,4 @@
-/** Time. */
+/** Time, and what ends waiting. */
 
 import { abortError } from "./errors.js";
 
@@ -15,6 +15,12 @@ export function turn(): Promise<void> {
   });
 }
 
+/** Calls back when a signal fires, once; returns how to stop listening. */
+export function onAbort(signal: AbortSignal | undefined, then: () => void): () => void {
+  signal?.addEventListener("abort", then, { once: true });
+  return () => signal?.removeEventListener("abort", then);
+}
+
 /** Waits; rejects at once when `signal` fires. */
 export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -23,10 +29,10 @@ export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void>
       reject(abortError());
     };
     const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
+      unlisten();
       resolve();
     }, milliseconds);
+    const unlisten = onAbort(signal, stop);
     if (signal?.aborted) stop();
-    else signal?.addEventListener("abort", stop, { once: true });
   });
 }

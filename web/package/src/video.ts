@@ -1,6 +1,7 @@
 /** Frames of a video file, taken through the page's own decoder. */
 
 import { abortError, EmuError, throwIfAborted } from "./errors.js";
+import { onAbort } from "./turn.js";
 
 /** Frames that the model was made to see of a video. */
 export const FRAMES_PER_VIDEO = 8;
@@ -77,17 +78,16 @@ function happens(video: HTMLVideoElement, event: string, signal: AbortSignal | u
       clearTimeout(timer);
       video.removeEventListener(event, done);
       video.removeEventListener("error", failed);
-      signal?.removeEventListener("abort", aborted);
+      unlisten();
       end();
     };
     const done = () => over(resolve);
     const failed = () =>
       over(() => reject(bad(`The browser cannot play this video (${video.error?.message || "unknown format"})`)));
-    const aborted = () => over(() => reject(abortError()));
     const timer = setTimeout(() => over(() => reject(bad("The browser took too long over this video"))), PATIENCE);
     video.addEventListener(event, done);
     video.addEventListener("error", failed);
-    signal?.addEventListener("abort", aborted);
+    const unlisten = onAbort(signal, () => over(() => reject(abortError())));
   });
 }
 

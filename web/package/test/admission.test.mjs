@@ -164,7 +164,7 @@ test("a tensor beyond the binding limit cannot be loaded", () => {
   const table = manifestOf([["lm.embed", "F32", [32_007, 5120]]]);
   const stuck = admit(table, machine({ adapter: firefox }), "webgpu", none);
   assert.equal(stuck.supported, false);
-  assert.match(stuck.reasons.join(), /Tensor lm\.embed takes 625 MiB, and a buffer has at most 128 MiB here/);
+  assert.match(stuck.reasons.join(), /Tensor lm\.embed takes a buffer of 625 MiB, and one has at most 128 MiB here/);
 
   // Halves are split by rows where they divide into blocks.
   const halves = (width) => manifestOf([["lm.embed", "F16", [32_007, width]]]);

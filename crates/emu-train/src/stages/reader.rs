@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use emu_kernels::ops;
-use emu_kernels::random::Stream;
+use emu_kernels::random::{Philox, Stream};
 use emu_model::TextModel;
 use emu_model::diffusion::decoder::Normalisation;
 use emu_model::reader::{Reader, ReaderConfig, TriggerConfig};
@@ -323,6 +322,20 @@ impl ReaderStage {
     }
 }
 
+/// Zeroes values with this probability and scales the rest to keep the mean. What is random in it is the step's alone: the
+/// device's generator is everybody's.
+fn dropout(values: Tensor<3>, probability: f64, random: &mut Philox) -> Tensor<3> {
+    let scale = (1.0 / (1.0 - probability)) as f32;
+    let draw = |_| match f64::from(random.uniform()) < probability {
+        true => 0.0,
+        false => scale,
+    };
+    let keep: Vec<f32> = (0..values.shape().num_elements()).map(draw).collect();
+    let keep = TensorData::new(keep, values.shape());
+    let device = values.device();
+    values * Tensor::from_data(keep, &device)
+}
+
 /// The index of the least number.
 fn least(values: impl Iterator<Item = f32>) -> usize {
     let least = values.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
@@ -344,7 +357,7 @@ impl Stage for ReaderStage {
         let device = &context.device;
         let (values, padding) = self.values(&self.train, &chosen, device);
         let values = match context.train && self.dropout > 0.0 {
-            true => ops::dropout(values, self.dropout),
+            true => dropout(values, self.dropout, &mut context.random(Stream::Training)),
             false => values,
         };
         let found = model.forward(values, Some(padding));

@@ -11,6 +11,25 @@ pub fn reference_folder() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// SmolLM2 as a GGUF file, where there is one: named by `EMU_SMOLLM2`, or where `cargo xtask parts` leaves it. Says that `tier`
+/// is skipped otherwise.
+pub fn smollm2(tier: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("EMU_SMOLLM2").map(PathBuf::from);
+    let found = || {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/smollm2");
+        let entries = std::fs::read_dir(folder).ok()?;
+        let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        paths.find(|path| path.extension().is_some_and(|kind| kind == "gguf"))
+    };
+    let path = named.or_else(found).filter(|path| path.is_file());
+    if path.is_none() {
+        println!(
+            "SKIP {tier}: EMU_SMOLLM2 names no file and data/smollm2 holds none; `cargo xtask parts` fetches it"
+        );
+    }
+    path
+}
+
 /// Copies a folder with everything in it.
 ///
 /// # Panics

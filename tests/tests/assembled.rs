@@ -2,7 +2,7 @@
 //!
 //! The model is no part of the repository (`cargo xtask parts`). Without it these tests skip.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use emu_kernels::burn::tensor::{Device, read_sync};
 use emu_kernels::sample::Processors;
@@ -18,24 +18,7 @@ use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{TextModel, weights};
 use emu_pack::PackReader;
 use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions};
-
-/// The model, where it is.
-fn model_file() -> Option<PathBuf> {
-    let named = std::env::var_os("EMU_SMOLLM2").map(PathBuf::from);
-    let found = || {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/smollm2");
-        let entries = std::fs::read_dir(folder).ok()?;
-        let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        paths.find(|path| path.extension().is_some_and(|kind| kind == "gguf"))
-    };
-    let path = named.or_else(found).filter(|path| path.is_file());
-    if path.is_none() {
-        println!(
-            "SKIP golden-assembled: EMU_SMOLLM2 names no file and data/smollm2 holds none; `cargo xtask parts` fetches it"
-        );
-    }
-    path
-}
+use emu_tests::files::smollm2;
 
 /// An encoder that takes no time: 32 pixels.
 fn vision() -> VisionConfig {
@@ -51,14 +34,7 @@ fn vision() -> VisionConfig {
         features: 16,
         classes: None,
     };
-    VisionConfig {
-        image_size: 32,
-        patch_size: net.stride(),
-        width: net.features,
-        head_width: net.features,
-        efficientnet: Some(net),
-        ..VisionConfig::efficientnet_lite2()
-    }
+    VisionConfig::of_efficientnet(net, 32)
 }
 
 const NAMER: NamerConfig = NamerConfig {
@@ -121,7 +97,7 @@ const PROMPTS: [&str; 10] = [
 
 #[test]
 fn smollm2_says_what_it_says_alone() {
-    let Some(path) = model_file() else {
+    let Some(path) = smollm2("golden-assembled") else {
         return;
     };
     let device = Device::flex();
@@ -220,7 +196,7 @@ const PIECES: [&str; 24] = [
 
 #[test]
 fn smollm2s_tokenizer_gives_the_same_tokens_in_a_pack() {
-    let Some(path) = model_file() else {
+    let Some(path) = smollm2("golden-assembled") else {
         return;
     };
     let file = GgufFile::open(&path).expect("a GGUF file");

@@ -2,8 +2,7 @@
 //!
 //! The model is no part of the repository; `tests/peers/README.md` says where it comes from. Without it these tests skip.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
 use emu_kernels::packed::Inputs;
@@ -14,6 +13,7 @@ use emu_model::lm::{Lm, Visibility};
 use emu_model::text::{Message, Speaker};
 use emu_pack::TensorSource;
 use emu_pack::convert::GgufFile;
+use emu_tests::files::smollm2;
 use emu_tests::reference::json;
 use serde_json::Value;
 
@@ -24,25 +24,8 @@ fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The model, where it is.
-fn model_file() -> Option<PathBuf> {
-    let named = std::env::var_os("EMU_SMOLLM2").map(PathBuf::from);
-    let found = || {
-        let entries = fs::read_dir(here().join("../data/smollm2")).ok()?;
-        let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        paths.find(|path| path.extension().is_some_and(|kind| kind == "gguf"))
-    };
-    let path = named.or_else(found).filter(|path| path.is_file());
-    if path.is_none() {
-        println!(
-            "SKIP golden-smollm2: EMU_SMOLLM2 names no file and data/smollm2 holds none; tests/peers/README.md says where it comes from"
-        );
-    }
-    path
-}
-
 fn open() -> Option<(GgufFile, TextModel, Value)> {
-    let path = model_file()?;
+    let path = smollm2("golden-smollm2")?;
     let file = GgufFile::open(&path).expect("a GGUF file");
     let model = TextModel::from_gguf(file.metadata(), &file, &Device::flex()).expect("a model");
     let fixture = json(&here().join("fixtures/smollm2/llama-cpp.json"));

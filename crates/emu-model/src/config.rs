@@ -65,9 +65,13 @@ impl VisionConfig {
 
     /// EfficientNet-Lite2 as it is published: 260 px, 9 x 9 tokens of 1,280.
     pub fn efficientnet_lite2() -> Self {
-        let net = EfficientNetConfig::lite2();
+        Self::of_efficientnet(EfficientNetConfig::lite2(), 260)
+    }
+
+    /// An EfficientNet over square pictures of `image_size` pixels.
+    pub fn of_efficientnet(net: EfficientNetConfig, image_size: usize) -> Self {
         Self {
-            image_size: 260,
+            image_size,
             patch_size: net.stride(),
             width: net.features,
             layers: 0,

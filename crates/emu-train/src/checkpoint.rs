@@ -207,6 +207,13 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], create: Create) -> Result<
     Ok(())
 }
 
+/// Writes a small file of tensors so that it is either the old or the new one.
+pub(crate) fn replace_tensors(path: &Path, tensors: &[TensorData]) -> Result<(), TrainError> {
+    let mut bytes = vec![];
+    write_safetensors(&mut bytes, tensors)?;
+    replace_file(path, &bytes, &create_file)
+}
+
 /// Writes a checkpoint into `out`.
 pub(crate) fn write(
     out: &Path,

@@ -18,6 +18,7 @@ use emu_model::tokenizer::EmuTokenizer;
 use emu_model::weights;
 use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions, open_weights};
 use emu_pack::{Manifest, PackError, SafetensorsFile, TensorData, TensorSource};
+use emu_train::data::emoji::Colour;
 use emu_train::stages::MODEL_FILE;
 use serde::Deserialize;
 use serde_json::json;
@@ -100,12 +101,6 @@ struct Prompts {
 #[derive(Debug, Deserialize)]
 struct Concepts {
     colours: Vec<Colour>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Colour {
-    name: String,
-    rgb: [u8; 3],
 }
 
 /// Assembles a pack.

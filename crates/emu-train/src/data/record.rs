@@ -28,6 +28,21 @@ pub enum Layout {
     Column,
 }
 
+impl Layout {
+    /// The words that spell layouts ([`Layout::word`]).
+    pub const WORDS: [&'static str; 2] = ["left", "above"];
+
+    /// What stands for it where a picture is spelled in words: one word where several objects lie.
+    pub fn word(self) -> Option<&'static str> {
+        let [row, column] = Self::WORDS;
+        match self {
+            Self::Single => None,
+            Self::Row => Some(row),
+            Self::Column => Some(column),
+        }
+    }
+}
+
 /// Where an object lies within its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

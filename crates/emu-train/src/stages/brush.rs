@@ -68,15 +68,6 @@ pub struct BrushStage {
     device: Device,
 }
 
-/// How several objects lie, as one word.
-fn layout_word(layout: Layout) -> Option<&'static str> {
-    match layout {
-        Layout::Single => None,
-        Layout::Row => Some("left"),
-        Layout::Column => Some("above"),
-    }
-}
-
 /// What a sample's last picture shows, where the data say it.
 fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
     match sample.record().ok()? {
@@ -91,7 +82,7 @@ fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
 /// The normalised embeddings of a picture, slot after slot.
 fn spell(speller: &Speller, objects: &[Object], layout: Layout, colour: &str) -> Vec<f32> {
     let names = objects.iter().map(|object| object.name.as_str());
-    speller.embeddings(&speller.slots(names, layout_word(layout), Some(colour)))
+    speller.embeddings(&speller.slots(names, layout.word(), Some(colour)))
 }
 
 impl BrushStage {
@@ -206,7 +197,7 @@ fn names(train: &TrainConfig) -> Result<Vec<String>, TrainError> {
         concepts: Vec<Named>,
         colours: Vec<Named>,
     }
-    let mut names: Vec<String> = ["left", "above"].map(String::from).to_vec();
+    let mut names: Vec<String> = Layout::WORDS.map(String::from).to_vec();
     for data in &train.data {
         let path = data.path.with_file_name("concepts.json");
         let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;

@@ -9,11 +9,11 @@ use burn::tensor::Device;
 use emu_model::config::{ImageConfig, VisionConfig};
 use emu_model::efficientnet::{self, EfficientNet};
 use emu_pack::convert::open_weights;
-use emu_pack::{SafetensorsFile, TensorData, TensorSource, write_safetensors};
+use emu_pack::{SafetensorsFile, TensorData, TensorSource};
 use serde::Deserialize;
 
 use super::corpus::{image_tensor, open_set, pixels};
-use crate::checkpoint::{create_file, replace_file};
+use crate::checkpoint::replace_tensors;
 use crate::data::ShardDataset;
 use crate::data::record::Record;
 use crate::lda::Lda;
@@ -129,7 +129,7 @@ pub fn run(
         TensorData::from_f32("names.bias", vec![names.len()], &lda.bias)?,
     ];
     let path = config.out.join(FILE);
-    write(&path, &tensors)?;
+    replace_tensors(&path, &tensors)?;
     Ok((path, names))
 }
 
@@ -183,7 +183,7 @@ fn seen(
         }
         all.width = values.len() / (last - first);
         let shape = vec![last - first, all.width];
-        write(&path, &[TensorData::from_f32("features", shape, &values)?])?;
+        replace_tensors(&path, &[TensorData::from_f32("features", shape, &values)?])?;
         all.features.extend(values);
     }
     Ok(all)
@@ -198,13 +198,6 @@ fn kept(path: &Path, rows: usize) -> Option<(usize, Vec<f32>)> {
     }
 }
 
-/// Writes a file so that it is either whole or not there.
-fn write(path: &Path, tensors: &[TensorData]) -> Result<(), TrainError> {
-    let mut bytes = vec![];
-    write_safetensors(&mut bytes, tensors)?;
-    replace_file(path, &bytes, &create_file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +208,7 @@ mod tests {
         let path = folder.path().join("train-00000.safetensors");
         assert!(kept(&path, 2).is_none(), "there is no file");
         let tensor = TensorData::from_f32("features", vec![2, 3], &[1.0; 6]).expect("fits");
-        write(&path, &[tensor]).expect("writes");
+        replace_tensors(&path, &[tensor]).expect("writes");
         assert_eq!(kept(&path, 2), Some((3, vec![1.0; 6])));
         assert!(kept(&path, 3).is_none());
         std::fs::write(&path, b"cut").expect("writes");

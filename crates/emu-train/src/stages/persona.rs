@@ -15,13 +15,12 @@ use emu_model::lm::{Lm, Visibility};
 use emu_model::persona::SoftPrompt;
 use emu_model::text::Speaker;
 use emu_model::weights;
-use emu_pack::write_safetensors;
 use serde::{Deserialize, Serialize};
 
 use super::decoder::floats;
 use super::speller::open_lm;
 use super::states::{conversation, message, sequence, system_turn};
-use crate::checkpoint::{create_file, replace_file};
+use crate::checkpoint::{create_file, replace_file, replace_tensors};
 use crate::data::requests::{Persona, Topic};
 use crate::objectives::{cross_entropy, rows};
 use crate::{RunOptions, Stage, StepContext, StepLoss, StopFlag, TrainConfig, TrainError};
@@ -380,9 +379,7 @@ impl PersonaStage {
                 tensors.push(tensor);
                 Ok::<_, TrainError>(())
             })?;
-            let mut bytes = vec![];
-            write_safetensors(&mut bytes, &tensors)?;
-            replace_file(&self.out.join(FILE), &bytes, &create_file)?;
+            replace_tensors(&self.out.join(FILE), &tensors)?;
             let best = Best { step, loss };
             let bytes = serde_json::to_vec(&best).map_err(|e| TrainError::other("json", e))?;
             replace_file(&self.out.join(BEST), &bytes, &create_file)?;

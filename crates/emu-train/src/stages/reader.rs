@@ -20,6 +20,7 @@ use super::speller::{Speller, distances, open_lm};
 use super::states::{Frozen, sequence, system_turn};
 use super::trigger::{TriggerOptions, trigger};
 use crate::data::emoji::ConceptList;
+use crate::data::record::Layout;
 use crate::data::requests::{Changes, Conversations, Lists, Persona, Set, Synonyms, Wordings};
 use crate::{RunOptions, Stage, StepContext, StepLoss, TrainConfig, TrainError, TrainEvent};
 
@@ -145,7 +146,7 @@ impl ReaderStage {
         // 1. the words of the language model, the same as those that stage `brush` draws from
         let names = concepts.all().map(|c| c.name.clone());
         let colours = concepts.colours.iter().map(|c| c.name.clone());
-        let words = ["left", "above"].map(String::from).into_iter();
+        let words = Layout::WORDS.map(String::from).into_iter();
         let words = words.chain(names).chain(colours);
         let table = &model.lm.embed_tokens;
         let speller = Speller::new(options.spelling, table, &model.tokenizer, words)?;

@@ -7,13 +7,13 @@ use std::path::Path;
 use burn::tensor::{Int, Tensor, TensorData as BurnData};
 use emu_model::TextModel;
 use emu_model::text::{Message, Speaker};
-use emu_pack::{Dtype, SafetensorsFile, TensorData, TensorSource, write_safetensors};
+use emu_pack::{Dtype, SafetensorsFile, TensorData, TensorSource};
 use half::f16;
 use sha2::{Digest, Sha256};
 
 use super::decoder::floats;
 use crate::TrainError;
-use crate::checkpoint::{create_file, replace_file};
+use crate::checkpoint::replace_tensors;
 
 /// Conversations whose states are kept in one file.
 const CHUNK: usize = 128;
@@ -236,9 +236,7 @@ fn write(path: &Path, states: &States) -> Result<(), TrainError> {
             values.collect(),
         )?,
     ];
-    let mut bytes = vec![];
-    write_safetensors(&mut bytes, &tensors)?;
-    replace_file(path, &bytes, &create_file)
+    replace_tensors(path, &tensors)
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use emu_model::reader::TriggerConfig;
-use emu_pack::{TensorData, write_safetensors};
+use emu_pack::TensorData;
 use serde::Deserialize;
 
 use super::readings::Read;
 use crate::TrainError;
-use crate::checkpoint::{create_file, replace_file};
+use crate::checkpoint::{create_file, replace_file, replace_tensors};
 use crate::logistic::{Calibrated, Examples};
 
 /// How it is fitted.
@@ -114,8 +114,6 @@ pub(super) fn trigger(
         TensorData::from_f32("trigger.weight", vec![1, width], &found.classifier.weight)?,
         TensorData::from_f32("trigger.bias", vec![1], &[found.classifier.bias])?,
     ];
-    let mut bytes = vec![];
-    write_safetensors(&mut bytes, &tensors)?;
-    replace_file(&out.join(TRIGGER), &bytes, &create_file)?;
+    replace_tensors(&out.join(TRIGGER), &tensors)?;
     Ok(figures)
 }

@@ -112,14 +112,7 @@ fn vision() -> VisionConfig {
         features: 16,
         classes: None,
     };
-    VisionConfig {
-        image_size: 32,
-        patch_size: net.stride(),
-        width: net.features,
-        head_width: net.features,
-        efficientnet: Some(net),
-        ..VisionConfig::efficientnet_lite2()
-    }
+    VisionConfig::of_efficientnet(net, 32)
 }
 
 const NAMER: NamerConfig = NamerConfig {

@@ -36,11 +36,7 @@ pub struct Shown {
 impl Shown {
     /// The word of the layout's slot.
     pub fn layout_word(&self) -> Option<&'static str> {
-        match self.layout {
-            Layout::Single => None,
-            Layout::Row => Some("left"),
-            Layout::Column => Some("above"),
-        }
+        self.layout.word()
     }
 
     /// As histories describe it.

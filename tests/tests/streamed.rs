@@ -247,12 +247,12 @@ fn requests_leave_nothing_in_the_model() {
     read_sync(search.run()).expect("text");
     let wanted = Marked::new("a fox", vec![], vec![]).expect("no marks");
     let wanted = prompter.picture(&wanted).expect("a prompt");
-    let embedder = ImageEmbedder::new(&emu, config, &wanted).expect("it fits");
+    let embedder = ImageEmbedder::new(&emu, config, &wanted, 0).expect("it fits");
     let options = DrawOptions {
         steps: 2,
         ..DrawOptions::new(drawing, 1)
     };
-    let (embeddings, _) = embedder.run().expect("embeddings");
+    let (embeddings, _) = read_sync(embedder.run()).expect("embeddings");
     let walk = Denoise::new(&decoder, drawing, embeddings, None, &options);
     read_sync(walk.expect("it fits").run()).expect("a picture");
     assert_eq!(there(), before);

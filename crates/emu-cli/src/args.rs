@@ -7,6 +7,7 @@ use emu_kernels::device::DeviceChoice;
 use emu_model::diffusion::SamplerKind;
 
 pub use crate::assemble::AssembleArgs;
+pub use crate::part::PartArgs;
 
 /// Emu in Rust: a model that reads pictures and text in any order and answers with both.
 #[derive(Debug, Parser)]
@@ -45,6 +46,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Make a model that sees of a language model, an encoder and heads that name what it sees.
     Assemble(AssembleArgs),
+    /// Keep the weights of a training run, in 16 bits and without what resuming needs: what `assemble` takes.
+    Part(PartArgs),
     /// Say what a pack holds, what it needs, and whether this machine can run it.
     Inspect(InspectArgs),
     /// Compare with the original implementation's numbers, or a pack with its checkpoint.

@@ -268,6 +268,7 @@ impl Speaker<'_> {
                     self.draw(embeddings)?;
                     String::new()
                 }
+                TextEvent::Words(words) => words,
                 TextEvent::Done(_) => {
                     let rest = decoder.finish();
                     self.say(&rest)?;

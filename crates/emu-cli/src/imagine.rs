@@ -35,12 +35,17 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     options.sampler = args.scheduler.map_or(options.sampler, Into::into);
     options.validate(config)?;
 
-    let condition = regress(&runtime, &marked, "reading the prompt")?;
+    let condition = regress(&runtime, &marked, seed, "reading the prompt")?;
     let negative = match &args.negative {
         None => None,
         Some(text) => {
             let marked = media::marked(text, vec![], vec![])?;
-            Some(regress(&runtime, &marked, "reading the negative prompt")?)
+            Some(regress(
+                &runtime,
+                &marked,
+                seed,
+                "reading the negative prompt",
+            )?)
         }
     };
     let drawing = Drawing {
@@ -64,11 +69,12 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
 }
 
 /// The embeddings of the picture that a prompt asks for, `[1, Q, D]`.
-fn regress(runtime: &Runtime, marked: &Marked, what: &str) -> Result<Tensor<3>> {
+fn regress(runtime: &Runtime, marked: &Marked, seed: u64, what: &str) -> Result<Tensor<3>> {
     let prompt = runtime.prompter()?.picture(marked)?;
     let waiting = spinner(what);
-    let (embeddings, _) =
-        ImageEmbedder::new(runtime.emu()?, runtime.emu_config(), &prompt)?.run()?;
+    let (emu, config) = (runtime.emu()?, runtime.emu_config());
+    let embedder = ImageEmbedder::new(emu, config, &prompt, seed)?;
+    let (embeddings, _) = read_sync(embedder.run())?;
     waiting.finish_and_clear();
     Ok(embeddings)
 }

@@ -20,6 +20,7 @@ mod media;
 mod models;
 mod output;
 mod parity;
+mod part;
 mod runtime;
 mod signals;
 mod train;
@@ -86,6 +87,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Imagine(args) => imagine::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Assemble(args) => assemble::run(&args),
+        Command::Part(args) => part::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Train(args) => train::run(&args, arguments.threads),

@@ -5,15 +5,21 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::gguf::{TEMPLATE, model_with};
+use common::gguf::{TEMPLATE, WIDTH, model_with};
 use common::{cat, emu, fails, json_of, text};
+use emu_kernels::burn::module::Module;
 use emu_kernels::burn::tensor::Device;
 use emu_kernels::random::Philox;
-use emu_model::config::VisionConfig;
+use emu_model::config::{EmuConfig, LmConfig, VisionConfig};
+use emu_model::diffusion::DecoderConfig;
+use emu_model::diffusion::decoder::Normalisation;
 use emu_model::efficientnet::efficientnet_lite;
+use emu_model::persona::SoftPrompt;
+use emu_model::reader::{ReaderConfig, TriggerConfig};
+use emu_model::spelling::SpellingConfig;
 use emu_model::weights;
 use emu_pack::{TensorData, write_safetensors};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const MARKS: [&str; 5] = ["<repo>", "<file>", "<code>", "<more>", "<rest>"];
@@ -82,7 +88,8 @@ fn parts() -> (TempDir, PathBuf) {
     write(&at("heads/heads.safetensors"), &head);
     let names = r#"{"names": ["cat", "hot dog", "ox"]}"#;
     std::fs::write(at("heads/model.json"), names).expect("written");
-    let colours = "colours = [{ name = 'red', rgb = [222, 78, 70] }, { name = 'gray', rgb = [146, 148, 152] }]\nread = []\n";
+    let colours = "canonical_set = 'noto'\ncolours = [{ name = 'red', rgb = [222, 78, 70] }, { name = 'gray', rgb = [146, 148, 152] }]\n\
+         read = [{ name = 'cat', hexcode = '1f431', drawn = true }, { name = 'hot dog', hexcode = '1f32d', drawn = true }, { name = 'ox', hexcode = '1f402' }]\nunseen = []\n";
     std::fs::write(at("concepts.toml"), colours).expect("written");
     std::fs::write(at("CARD.md"), "# A card\n").expect("written");
     let path = |name: &str| text(&at(name));
@@ -182,6 +189,162 @@ fn parts_become_a_model_that_sees() {
         ],
         &["no decoder"],
     );
+}
+
+/// A trained part: its sizes, and weights that are drawn by chance.
+fn trained<M: Module>(folder: &Path, sizes: &Value, module: &M, more: Vec<TensorData>) {
+    std::fs::create_dir(folder).expect("a folder");
+    std::fs::write(folder.join("model.json"), sizes.to_string()).expect("written");
+    let mut tensors = more;
+    weights::export(module, |tensor| {
+        tensors.push(tensor);
+        Ok::<(), ()>(())
+    })
+    .expect("tensors");
+    write(&folder.join("weights.safetensors"), &tensors);
+}
+
+/// The parts of a model that draws, for a language model of `WIDTH`, added to a recipe.
+fn drawing(folder: &Path, recipe: &Path) {
+    let device = Device::flex();
+    let lm = LmConfig {
+        width: WIDTH,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_size: WIDTH / 4,
+        ..EmuConfig::tiny().lm
+    };
+    let outputs = Normalisation {
+        mean: vec![0.0; WIDTH],
+        std: vec![1.0; WIDTH],
+    };
+    let reader = ReaderConfig {
+        layers: vec![0, 1],
+        window: 8,
+        width: 16,
+        heads: 2,
+        depth: 1,
+        spelling: SpellingConfig {
+            objects: 2,
+            tokens: 2,
+        },
+        inputs: None,
+        outputs: Some(outputs),
+    };
+    let trigger = TriggerConfig { tokens: vec![0] };
+    let mut decides = vec![];
+    // It fires at everything.
+    let width = WIDTH + reader.inputs(&lm);
+    decides.push(TensorData::from_f32(
+        "trigger.weight",
+        vec![1, width],
+        &vec![0.0; width],
+    ));
+    decides.push(TensorData::from_f32("trigger.bias", vec![1], &[1.0]));
+    let decides = decides
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("tensors");
+    let sizes = json!({"reader": reader, "trigger": trigger});
+    trained(
+        &folder.join("reader"),
+        &sizes,
+        &reader.init(&lm, &device),
+        decides,
+    );
+    let decoder = DecoderConfig::emu_mini(6, WIDTH);
+    let net = decoder.init(&device).expect("a decoder");
+    trained(
+        &folder.join("brush"),
+        &json!({ "decoder": decoder }),
+        &net,
+        vec![],
+    );
+    let persona = SoftPrompt::new(5, WIDTH, &device);
+    trained(
+        &folder.join("persona"),
+        &json!({ "persona": {} }),
+        &persona,
+        vec![],
+    );
+
+    let path = |name: &str| text(&folder.join(name));
+    let parts = format!(
+        "persona = '{}'\ndrawing = {{ reader = '{}', decoder = '{}' }}\n[namer]",
+        path("persona"),
+        path("reader"),
+        path("brush"),
+    );
+    let whole = std::fs::read_to_string(recipe).expect("a recipe");
+    let whole = whole
+        .replace("[namer]", &parts)
+        .replace("caption = 'What?'", "caption = 'What?'\ndraw = 'Draw {}'");
+    std::fs::write(recipe, whole).expect("written");
+}
+
+#[test]
+fn with_a_brush_it_draws() {
+    let (folder, recipe) = parts();
+    drawing(folder.path(), &recipe);
+    let at = |name: &str| text(&folder.path().join(name));
+    let lines = json_of(&["assemble", &text(&recipe), "-o", &at("pack"), "--json"]);
+    assert!(lines[0]["components"]["decoder"].as_u64() > Some(1_000_000));
+
+    let ask = |command: &str, more: &[&str]| {
+        let (pack, out) = (at("pack"), at(command));
+        let base = [
+            command, "--device", "cpu", "--json", "--model", &pack, "-o", &out,
+        ];
+        json_of(&[&base[..], more].concat())
+    };
+    // A picture is the answer, and words that say what it shows.
+    let lines = ask("chat", &["Some cat, please"]);
+    assert_eq!(lines[0]["type"], "image", "{lines:?}");
+    assert!(Path::new(lines[0]["image"].as_str().expect("a path")).is_file());
+    assert!(said(&lines).starts_with("I drew a"), "{lines:?}");
+    // The soft prompt's five, the turn.
+    let tokens = lines.last().expect("usage")["prompt_tokens"].clone();
+    let lines = ask("chat", &["--system", "", "Some cat, please"]);
+    let bare = lines.last().expect("usage")["prompt_tokens"].as_u64();
+    assert_eq!(tokens.as_u64(), bare.map(|n| n + 5));
+    // Nobody wants pictures: text.
+    let lines = json_of(&[
+        "chat",
+        "--device",
+        "cpu",
+        "--json",
+        "--max-new-tokens",
+        "3",
+        "--model",
+        &at("pack"),
+        "Some cat",
+    ]);
+    assert!(
+        lines.iter().all(|line| line["type"] != "image"),
+        "{lines:?}"
+    );
+    ask("imagine", &["--steps", "2", "a cat"]);
+    assert!(folder.path().join("imagine").is_file());
+
+    // What a part of it is kept as is the same part.
+    json_of(&["part", &at("reader"), "-o", &at("reader2"), "--json"]);
+    let whole = std::fs::read_to_string(&recipe).expect("a recipe");
+    std::fs::write(&recipe, whole.replace(&at("reader"), &at("reader2"))).expect("written");
+    json_of(&["assemble", &text(&recipe), "-o", &at("pack"), "--json"]);
+
+    // Parts that do not fit.
+    let refused = |from: &str, to: &str, words: &[&str]| {
+        std::fs::write(&recipe, whole.replace(from, to)).expect("written");
+        fails(&["assemble", &text(&recipe), "-o", &at("pack")], words);
+    };
+    refused(
+        &at("brush"),
+        &at("gone"),
+        &["gone is not there", "brush.toml"],
+    );
+    refused(&at("brush"), &at("persona"), &["decoder"]);
+    refused(&at("persona"), &at("brush"), &["no soft prompt"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::efficientnet::EfficientNetConfig;
 use crate::namer::NamerConfig;
+use crate::requests::RequestsConfig;
 use crate::tokenizer::names;
 
 mod presets;
@@ -314,6 +315,12 @@ pub struct EmuConfig {
     /// Adapters on the LM, where the model has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterConfig>,
+    /// Embeddings of a soft prompt that stands in the place of the system message where the user gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persona: Option<usize>,
+    /// What reads requests for pictures from an LM that regresses no embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestsConfig>,
     /// Special tokens.
     pub special: SpecialTokens,
     /// Further tokens that end an answer.
@@ -342,9 +349,10 @@ impl EmuConfig {
 
     /// Embeddings of a picture that a decoder draws from: those that are read, or all slots of a spelled one.
     pub fn drawn(&self) -> usize {
-        match (&self.causal, &self.namer) {
+        match (&self.requests, &self.namer) {
+            (Some(requests), _) => requests.reader.spelling.slots(),
             (None, Some(namer)) => namer.spelling.slots(),
-            _ => self.queries(),
+            (None, None) => self.queries(),
         }
     }
 
@@ -471,6 +479,16 @@ impl EmuConfig {
                 "special token {id} is outside the vocabulary of {}",
                 l.vocab
             ));
+        }
+        if let Some(n) = self.persona.filter(|n| *n == 0 || *n > l.context) {
+            return wrong(format!("persona is {n}, in a context of {}", l.context));
+        }
+        match (&self.requests, &self.causal) {
+            (Some(_), Some(_)) => {
+                return wrong("requests stand beside a namer, not beside causal".into());
+            }
+            (Some(requests), None) => requests.validate(l)?,
+            (None, _) => {}
         }
         if let Some(picture) = &self.prompts.picture {
             let (marks, queries) = (picture.matches(names::IMAGE).count(), self.queries());

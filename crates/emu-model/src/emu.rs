@@ -9,7 +9,9 @@ use crate::causal::CausalFormer;
 use crate::config::{ConfigError, EmuConfig};
 use crate::lm::Lm;
 use crate::namer::Namer;
+use crate::persona::SoftPrompt;
 use crate::probe::Probe;
+use crate::requests::Requests;
 use crate::vision::Vision;
 
 /// The model but its picture decoder.
@@ -25,6 +27,10 @@ pub struct Emu {
     pub namer: Option<Namer>,
     /// The language model.
     pub lm: Lm,
+    /// In the place of its system message.
+    pub persona: Option<SoftPrompt>,
+    /// What reads which pictures it is asked for, where it regresses none.
+    pub requests: Option<Requests>,
 }
 
 impl EmuConfig {
@@ -49,6 +55,8 @@ impl EmuConfig {
                 Some(_) => lm(),
                 None => lm().alone(),
             },
+            persona: { self.persona }.map(|length| SoftPrompt::new(length, width, device)),
+            requests: { self.requests.as_ref() }.map(|requests| requests.init(&self.lm, device)),
         })
     }
 

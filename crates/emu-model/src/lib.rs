@@ -22,6 +22,7 @@ pub mod prompt;
 pub mod reader;
 #[cfg(not(target_family = "wasm"))]
 pub mod reference;
+pub mod requests;
 pub mod safety;
 pub mod spelling;
 pub mod streamed;

@@ -1,7 +1,7 @@
 //! What a pack of this model holds: its configuration, which component a tensor belongs to, and loading.
 //!
 //! Tensors have the names of the modules' parameters: `visual..`, `ln_visual..` and `cformer..`, or `namer..`, in [`VISION`], `lm..` in
-//! [`LM`], `unet..`, `vae..` and `null_prompt` in [`DECODER`], `safety..` in [`SAFETY`].
+//! [`LM`] with `persona..` and `requests..`, `unet..`, `vae..` and `null_prompt` in [`DECODER`], `safety..` in [`SAFETY`].
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -17,7 +17,7 @@ use crate::weights;
 
 /// Encoder and causal former, or namer.
 pub const VISION: &str = "vision";
-/// Language model and regression head.
+/// Language model and regression head, or soft prompt and reader of requests.
 pub const LM: &str = "lm";
 /// UNet, autoencoder, null prompt.
 pub const DECODER: &str = "decoder";
@@ -78,7 +78,7 @@ impl ModelConfig {
 /// The component of a tensor, by its name.
 pub fn component(name: &str) -> &'static str {
     match name.split('.').next() {
-        Some("lm") => LM,
+        Some("lm" | "persona" | "requests") => LM,
         Some("unet" | "vae" | "null_prompt") => DECODER,
         Some("safety") => SAFETY,
         _ => VISION,

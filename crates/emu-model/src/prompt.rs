@@ -241,6 +241,14 @@ pub struct Turn {
     pub answer: String,
 }
 
+/// What stands in front of a conversation.
+enum Opening {
+    /// What the model has for that.
+    Own,
+    /// What a user said.
+    Given(PromptText),
+}
+
 /// What is wrong with a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
@@ -297,14 +305,18 @@ impl Prompter<'_> {
     pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
         let templates = &self.config.prompts;
         let (mut text, mut pictures) = (PromptText::default(), vec![]);
-        match (&conversation.system, &templates.system_turn) {
-            (None, _) => text.template(&templates.system),
-            (Some(said), None) => text.plain(said),
-            // An empty message asks for none.
-            (Some(said), Some(template)) if !said.is_empty() => {
-                text.append(Marked::words(said).fill(template));
-            }
-            (Some(_), Some(_)) => {}
+        let mut opening = Opening::Own;
+        if let Some(said) = &conversation.system {
+            opening = Opening::Given(match &templates.system_turn {
+                None => {
+                    let mut words = PromptText::default();
+                    words.plain(said);
+                    words
+                }
+                // An empty message asks for none.
+                Some(_) if said.is_empty() => PromptText::default(),
+                Some(template) => Marked::words(said).fill(template),
+            });
         }
         for (i, turn) in conversation.turns.iter().enumerate() {
             text.append(turn.user.turn(templates));
@@ -314,7 +326,51 @@ impl Prompter<'_> {
             }
             pictures.extend_from_slice(&turn.user.pictures);
         }
-        self.ask(&text, &pictures)
+        self.behind(opening, text, &pictures)
+    }
+
+    /// A conversation's turns behind what opens it: a system message, or the soft prompt that the model has in its place.
+    fn behind(
+        &self,
+        opening: Opening,
+        turns: PromptText,
+        pictures: &[RgbImage],
+    ) -> Result<Prompt, PromptError> {
+        let context = self.config.lm.context;
+        let count = |text: &PromptText| -> Result<usize, TokenizerError> {
+            Ok(self.tokenizer.encode_prompt(text, 0, context)?.len())
+        };
+        let mut text = PromptText::default();
+        let (opening, persona) = match (opening, &self.emu.persona) {
+            (Opening::Own, Some(persona)) => {
+                // Rows among the visual ones take the places of its tokens.
+                let [length, _] = persona.embeddings.dims();
+                text.template(&names::IMAGE.repeat(length));
+                (length, Some(persona))
+            }
+            (Opening::Own, None) => {
+                text.template(&self.config.prompts.system);
+                (count(&text)?, None)
+            }
+            (Opening::Given(said), _) => {
+                text.append(said);
+                (count(&text)?, None)
+            }
+        };
+        text.append(turns);
+        let mut prompt = self.ask(&text, pictures)?;
+        prompt.opening = opening;
+        if let Some(persona) = persona {
+            let rows = persona.begin(1);
+            let [_, _, d] = rows.dims();
+            let seen = prompt.visual.map(|seen| {
+                let [pictures, q, _] = seen.dims();
+                seen.reshape([1, pictures * q, d])
+            });
+            let rows = [rows].into_iter().chain(seen);
+            prompt.visual = Some(Tensor::cat(rows.collect(), 1));
+        }
+        Ok(prompt)
     }
 
     /// A caption's prompt: the picture alone, or asked for in the words of the model's template.
@@ -327,13 +383,12 @@ impl Prompter<'_> {
         match templates.caption.as_str() {
             "" => text.pictures(1),
             words => {
-                text.template(&templates.system);
                 let mut asked = Marked {
                     leading: 1,
                     ..Default::default()
                 };
                 asked.said.template(words);
-                text.append(asked.turn(templates));
+                return self.behind(Opening::Own, asked.turn(templates), &[picture]);
             }
         }
         self.ask(&text, &[picture])
@@ -345,6 +400,10 @@ impl Prompter<'_> {
     /// As [`Prompter::conversation`].
     pub fn picture(&self, marked: &Marked) -> Result<Prompt, PromptError> {
         let mut request = marked.request(&self.config.prompts);
+        if self.config.requests.is_some() {
+            // A turn of a conversation: its reader learnt from these.
+            return self.behind(Opening::Own, request, &marked.pictures);
+        }
         request.template(names::IMG);
         let mut prompt = self.ask(&request, &marked.pictures)?;
         prompt.ids.pop();
@@ -361,7 +420,11 @@ impl Prompter<'_> {
         let text = spelled.as_ref().unwrap_or(text);
         let ids = self.tokenizer.encode_prompt(text, queries, context)?;
         let visual = self.embed(pictures)?;
-        Ok(Prompt { ids, visual })
+        Ok(Prompt {
+            ids,
+            visual,
+            opening: 0,
+        })
     }
 
     /// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.

@@ -52,6 +52,8 @@ pub fn emu_config(emu: &Value, llama: &Value) -> Result<EmuConfig, ConfigError> 
             adapter.size("n_causal")?,
         )?),
         namer: None,
+        persona: None,
+        requests: None,
         lm: LmConfig {
             vocab: vocab + 4,
             ..lm

@@ -85,6 +85,12 @@ impl SpellingConfig {
     }
 }
 
+/// How far each of N embeddings is from each of M rows: squared distances less the embedding's own square, `[N, M]`.
+pub fn distances(embeddings: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
+    let squares = rows.clone().square().sum_dim(1).transpose(); // [1, M]
+    squares - embeddings.matmul(rows.transpose()).mul_scalar(2.0)
+}
+
 /// The indefinite article by the first letter; words where spelling and sound differ get theirs by name.
 pub fn article(word: &str) -> &'static str {
     let consonant_sound = ["unicorn", "ufo", "ukulele", "uniform"].contains(&word);

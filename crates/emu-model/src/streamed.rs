@@ -212,7 +212,10 @@ impl Streamed {
             part => {
                 let new = self.config.emu.init(device)?;
                 match part {
-                    pack::LM => self.emu.lm = new.lm,
+                    pack::LM => {
+                        self.emu.lm = new.lm;
+                        (self.emu.persona, self.emu.requests) = (new.persona, new.requests);
+                    }
                     _ => {
                         (self.emu.visual, self.emu.ln_visual) = (new.visual, new.ln_visual);
                         (self.emu.cformer, self.emu.namer) = (new.cformer, new.namer);

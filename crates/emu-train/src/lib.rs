@@ -30,6 +30,7 @@ mod skipped;
 pub mod stage;
 pub mod stages;
 mod stop;
+pub mod trained;
 mod trainer;
 
 pub use config::TrainConfig;

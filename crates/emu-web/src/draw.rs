@@ -22,12 +22,12 @@ pub async fn imagine(
     draw: &Draw,
     seed: u64,
 ) -> Result<(), JsValue> {
-    let condition = regress(listener, prompter, wanted).await?;
+    let condition = regress(listener, prompter, wanted, seed).await?;
     let negative = match &draw.negative {
         None => None,
         Some(text) => {
             let unwanted = Marked::words(text);
-            Some(regress(listener, prompter, &unwanted).await?)
+            Some(regress(listener, prompter, &unwanted, seed).await?)
         }
     };
     walk(engine, listener, condition, negative, draw, seed).await
@@ -38,16 +38,17 @@ async fn regress(
     listener: &Listener<'_>,
     prompter: &Prompter<'_>,
     wanted: &Marked,
+    seed: u64,
 ) -> Result<Tensor<3>, JsValue> {
     let prompt = prompter.picture(wanted).map_err(Failure::from)?;
     let tokens = prompt.ids.len();
     let mut embedder =
-        ImageEmbedder::new(prompter.emu, prompter.config, &prompt).map_err(Failure::from)?;
+        ImageEmbedder::new(prompter.emu, prompter.config, &prompt, seed).map_err(Failure::from)?;
     listener
         .tell(&event("prefill", &[("tokens", tokens.into())]))
         .await?;
     loop {
-        if let Some(embeddings) = embedder.step().map_err(Failure::from)? {
+        if let Some(embeddings) = embedder.step().await.map_err(Failure::from)? {
             return Ok(embeddings);
         }
         listener

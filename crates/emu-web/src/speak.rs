@@ -30,8 +30,8 @@ pub async fn chat(
     let length = prompt.ids.len();
     // Positions that are kept for what follows the prompt.
     let room = match drawing {
-        Some(_) => config.lm.context,
-        None => search.max_new_tokens.min(config.lm.context),
+        Some(_) if config.requests.is_none() => config.lm.context,
+        _ => search.max_new_tokens.min(config.lm.context),
     };
     let most = engine.binding();
     fits(&config.lm, length, room, search.beams, most)?;
@@ -72,6 +72,7 @@ pub async fn chat(
                 draw::walk(engine, listener, condition, None, &draw, seed).await?;
                 pictures += 1;
             }
+            TextEvent::Words(words) => say(listener, &words).await?,
             TextEvent::Done(finish) => break finish,
         }
     };

@@ -1,6 +1,8 @@
 //! `emu assemble`: a model that sees from published parts: a language model as it is, an encoder as it is, and heads in closed
-//! form (`emu train` with the stage `heads`) that name what the encoder sees in the language model's words.
+//! form (`emu train` with the stage `heads`) that name what the encoder sees in the language model's words. With a reader of
+//! requests and a decoder (stages `reader` and `brush`) it draws, with a soft prompt (stage `persona`) it knows who it is.
 
+mod drawing;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use emu_model::tokenizer::EmuTokenizer;
 use emu_model::weights;
 use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions, open_weights};
 use emu_pack::{Manifest, PackError, SafetensorsFile, TensorData, TensorSource};
-use emu_train::data::emoji::Colour;
+use emu_train::data::emoji::{Colour, ConceptList};
 use emu_train::stages::MODEL_FILE;
 use serde::Deserialize;
 use serde_json::json;
@@ -56,8 +58,14 @@ struct Recipe {
     encoder: PathBuf,
     /// The folder that the stage `heads` left.
     heads: PathBuf,
-    /// The list of concepts that the heads were fitted to: its colours are named too.
+    /// The list of concepts that the heads were fitted to: its colours are named too, and those of it are drawn that say so.
     concepts: PathBuf,
+    /// A soft prompt: a run of the stage `persona`, or what `emu part` kept of one.
+    #[serde(default)]
+    persona: Option<PathBuf>,
+    /// What draws.
+    #[serde(default)]
+    drawing: Option<drawing::Drawing>,
     /// Precision of encoder and heads, as `emu convert --quantize` takes it. The language model keeps its own.
     precision: String,
     /// How names are read.
@@ -92,15 +100,12 @@ struct Prompts {
     picture: String,
     /// What asks for a caption.
     caption: String,
+    /// A user's words that ask for the picture of `{}`.
+    #[serde(default)]
+    draw: Option<String>,
     /// In the place of the language model's own first message.
     #[serde(default)]
     system: Option<String>,
-}
-
-/// The colours of a list of concepts.
-#[derive(Debug, Deserialize)]
-struct Concepts {
-    colours: Vec<Colour>,
 }
 
 /// Assembles a pack.
@@ -155,12 +160,19 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         &recipe.heads,
         "Fit it with `emu train configs/train/smol/heads.toml`, or correct its path in the recipe.",
     )?)?;
-    let concepts: Concepts = read_toml(&recipe.concepts)?;
+    let concepts = ConceptList::read(&recipe.concepts)?;
+    let tokenizer = EmuTokenizer::from_json_bytes(base.tokenizer.as_bytes())?;
+    let persona = { recipe.persona.as_deref() }
+        .map(|folder| drawing::Persona::open(folder, base.config.lm.width))
+        .transpose()?;
+    let drawing = { recipe.drawing.as_ref() }
+        .map(|parts| parts.open(&concepts, &tokenizer))
+        .transpose()?;
 
     // 2. how they fit together
     let vision = VisionConfig::efficientnet_lite2();
     heads.check(vision.width)?;
-    let config = ModelConfig {
+    let mut config = ModelConfig {
         emu: configured(
             recipe,
             &base,
@@ -168,11 +180,12 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
             heads.names.len(),
             concepts.colours.len(),
         ),
-        decoder: None,
+        decoder: drawing.as_ref().map(|drawing| drawing.decoder.clone()),
         safety: None,
     };
+    config.emu.persona = persona.as_ref().map(|persona| persona.length);
+    config.emu.requests = drawing.as_ref().map(|drawing| drawing.requests.clone());
     config.validate()?;
-    let tokenizer = EmuTokenizer::from_json_bytes(base.tokenizer.as_bytes())?;
 
     // 3. all of it into the pack
     let meta = PackMeta {
@@ -203,6 +216,12 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         bar.inc(1);
         writer.add_stored(pack::LM, tensor)
     })?;
+    let persona = persona.into_iter().map(|persona| persona.tensor);
+    let drawing = drawing.into_iter().flat_map(|drawing| drawing.tensors);
+    for tensor in persona.chain(drawing) {
+        bar.inc(1);
+        writer.add(pack::component(&tensor.info.name), tensor)?;
+    }
     writer.add_file(pack::TOKENIZER, base.tokenizer.as_bytes())?;
     for file in &recipe.files {
         writer.copy_file(there(file, "Correct the list of files in the recipe.")?)?;
@@ -238,6 +257,9 @@ fn configured<S: TensorSource>(
     let mut emu = base.with_namer(vision, ImageConfig::efficientnet_lite(), namer);
     emu.prompts.picture = Some(recipe.prompts.picture.clone());
     emu.prompts.caption.clone_from(&recipe.prompts.caption);
+    if let Some(asked) = &recipe.prompts.draw {
+        emu.prompts.imagine = emu.prompts.imagine.replacen("{}", asked, 1);
+    }
     if let Some(said) = &recipe.prompts.system {
         let template = emu.prompts.system_turn.as_deref().unwrap_or("{}");
         emu.prompts.system = template.replacen("{}", said, 1);
@@ -360,7 +382,7 @@ mod tests {
         let marks = recipe.prompts.picture.matches("<image>").count();
         assert_eq!(marks, recipe.namer.tokens + 1);
         presets::policy(root.join(&recipe.precision).to_str().expect("a path")).expect("a policy");
-        let concepts: Concepts = read_toml(&root.join(&recipe.concepts)).expect("concepts");
+        let concepts = ConceptList::read(root.join(&recipe.concepts)).expect("concepts");
         assert!(concepts.colours.len() > 4);
         for file in &recipe.files {
             assert!(root.join(file).is_file(), "{}", file.display());

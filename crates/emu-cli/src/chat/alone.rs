@@ -138,7 +138,7 @@ impl Talker<'_> {
                 }
                 TextEvent::Done(_) => (decoder.finish(), true),
                 // It makes no pictures.
-                TextEvent::Embedding(..) | TextEvent::Image(_) => continue,
+                TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => continue,
             };
             print_part(&piece, self.args.model.json)?;
             answer.text += &piece;

@@ -39,6 +39,8 @@ impl EmuConfig {
             },
             causal: Some(CausalConfig::emu_14b()),
             namer: None,
+            persona: None,
+            requests: None,
             lm: LmConfig {
                 vocab: 32004,
                 width: 5120,
@@ -119,6 +121,8 @@ impl EmuConfig {
                 raster: true,
             }),
             namer: None,
+            persona: None,
+            requests: None,
             lm: LmConfig {
                 vocab,
                 width: 192,
@@ -167,6 +171,8 @@ impl EmuConfig {
                 raster: false,
             }),
             namer: None,
+            persona: None,
+            requests: None,
             lm: LmConfig {
                 vocab: 304,
                 width: 64,

@@ -1,8 +1,9 @@
-//! The embeddings of a picture that a prompt asks for: one prefill and one single-token step per embedding.
+//! The embeddings of a picture that a prompt asks for: one prefill and one single-token step per embedding, or one pass of a
+//! reader of requests.
 
 use burn::tensor::Tensor;
 
-use super::{Cost, GenerateError, Prompt, Rules, Session};
+use super::{Asking, Cost, GenerateError, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 
@@ -10,11 +11,16 @@ use crate::config::EmuConfig;
 pub struct ImageEmbedder<'a> {
     session: Session<'a>,
     config: &'a EmuConfig,
+    requests: Option<Asking<'a>>,
+    seed: u64,
     embeddings: Vec<Tensor<3>>,
 }
 
 impl<'a> ImageEmbedder<'a> {
     /// Runs the prompt, which does not hold the final [IMG].
+    ///
+    /// # Arguments
+    /// - `seed`: decides what the prompt leaves open, where a reader finds the words of a picture in it
     ///
     /// # Errors
     /// Where the model draws nothing, or the prompt does not fit the context or its pictures.
@@ -22,15 +28,20 @@ impl<'a> ImageEmbedder<'a> {
         emu: &'a Emu,
         config: &'a EmuConfig,
         prompt: &Prompt,
+        seed: u64,
     ) -> Result<Self, GenerateError> {
-        let room = config.drawn();
-        if emu.lm.stu_regress_head.is_none() {
-            return Err(GenerateError::DrawsNothing);
-        }
+        let requests = Asking::of(emu, config, prompt);
+        let room = match (&requests, &emu.lm.stu_regress_head) {
+            (Some(_), _) => 0,
+            (None, Some(_)) => config.drawn(),
+            (None, None) => return Err(GenerateError::DrawsNothing),
+        };
         let (session, _) = Session::start(&emu.lm, prompt, &Rules::from(config), room, room)?;
         Ok(Self {
             session,
             config,
+            requests,
+            seed,
             embeddings: Vec::with_capacity(room),
         })
     }
@@ -50,11 +61,16 @@ impl<'a> ImageEmbedder<'a> {
         self.session.cost
     }
 
-    /// Regresses the next embedding. Returns all of them, `[1, Q, D]`, with the last.
+    /// Finds the next embedding, or all of them. Returns all, `[1, Q, D]`, with the last.
     ///
     /// # Errors
-    /// Where the cache has no room for it.
-    pub fn step(&mut self) -> Result<Option<Tensor<3>>, GenerateError> {
+    /// Where the cache has no room for it, or the device fails.
+    pub async fn step(&mut self) -> Result<Option<Tensor<3>>, GenerateError> {
+        if let Some(asking) = &self.requests {
+            let wanted = asking.wanted(&self.session, self.seed).await?;
+            self.session.came_back();
+            return Ok(Some(wanted.condition));
+        }
         if self.done() < self.total() {
             // [IMG] gives the first embedding, each embedding the next one.
             let hidden = match self.embeddings.last() {
@@ -71,9 +87,9 @@ impl<'a> ImageEmbedder<'a> {
     ///
     /// # Errors
     /// As [`ImageEmbedder::step`].
-    pub fn run(mut self) -> Result<(Tensor<3>, Cost), GenerateError> {
+    pub async fn run(mut self) -> Result<(Tensor<3>, Cost), GenerateError> {
         loop {
-            if let Some(embeddings) = self.step()? {
+            if let Some(embeddings) = self.step().await? {
                 return Ok((embeddings, self.cost()));
             }
         }

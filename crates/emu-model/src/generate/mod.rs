@@ -18,9 +18,11 @@ pub use image::ImageEmbedder;
 pub use rank::rank_losses;
 pub use text::{Finish, TextEvent, TextMachine, TextOptions};
 
+use crate::Emu;
 use crate::config::EmuConfig;
 use crate::emu::{SpliceError, splice};
 use crate::lm::Lm;
+use crate::requests::{Heard, Requests, RequestsConfig, Wanted};
 
 /// Why a generation cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -100,14 +102,20 @@ pub struct Cost {
 pub struct Prompt {
     /// Token ids, `<s>` first.
     pub ids: Vec<u32>,
-    /// `[pictures, Q, D]`
+    /// `[pictures, Q, D]`, or all of them in one row where a soft prompt is among them.
     pub visual: Option<Tensor<3>>,
+    /// Tokens in front of a conversation's first turn.
+    pub opening: usize,
 }
 
 impl Prompt {
     /// A prompt without pictures.
     pub fn text(ids: Vec<u32>) -> Self {
-        Self { ids, visual: None }
+        Self {
+            ids,
+            visual: None,
+            opening: 0,
+        }
     }
 }
 
@@ -169,6 +177,50 @@ impl Rules {
     /// The end token that a minimum length bans; none is beyond every vocabulary.
     pub fn end(&self) -> u32 {
         self.ends.first().copied().unwrap_or(u32::MAX)
+    }
+}
+
+/// What reads from a prompt which picture it asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    requests: &'a Requests,
+    config: &'a RequestsConfig,
+    opening: usize,
+}
+
+impl<'a> Asking<'a> {
+    /// None in a model whose LM regresses embeddings, or that draws nothing.
+    pub fn of(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt) -> Option<Self> {
+        Some(Self {
+            requests: emu.requests.as_ref()?,
+            config: config.requests.as_ref()?,
+            opening: prompt.opening,
+        })
+    }
+
+    fn heard<'s>(&self, session: &'s Session<'_>) -> Heard<'s> {
+        Heard {
+            lm: session.lm,
+            cache: &session.cache,
+            opening: self.opening,
+        }
+    }
+
+    /// See [`Requests::asked`].
+    pub async fn asked(
+        &self,
+        session: &Session<'_>,
+        hidden: Tensor<3>,
+    ) -> Result<bool, GenerateError> {
+        let heard = self.heard(session);
+        self.requests.asked(self.config, heard, hidden).await
+    }
+
+    /// See [`Requests::wanted`].
+    pub async fn wanted(&self, session: &Session<'_>, seed: u64) -> Result<Wanted, GenerateError> {
+        self.requests
+            .wanted(self.config, self.heard(session), seed)
+            .await
     }
 }
 

@@ -9,7 +9,7 @@ use emu_kernels::late::{self, Late, RecordError, Recorded};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Chooser, Processors, Sampling};
 
-use super::{Cost, GenerateError, PictureRules, Prompt, Rules, Session};
+use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
@@ -25,7 +25,8 @@ pub struct TextOptions {
     pub sampling: Sampling,
     /// For sampling.
     pub seed: u64,
-    /// When the model emits [IMG]: regress a picture's embeddings and go on. A model that draws nothing emits none then.
+    /// When the model emits [IMG]: regress a picture's embeddings and go on. Where a reader finds requests for pictures: answer
+    /// one with the picture. A model that draws nothing emits none then.
     pub images: bool,
     /// Never emit [IMG] where nobody draws (`images` is off).
     pub ban_images: bool,
@@ -70,17 +71,23 @@ pub enum TextEvent {
     Embedding(usize, usize),
     /// All of them: `[1, Q, D]`.
     Image(Tensor<3>),
+    /// Words about a picture that was read from a request. They are the answer, and no tokens.
+    Words(String),
     /// Nothing follows.
     Done(Finish),
 }
 
 // One of each lives in a machine: their sizes do not matter.
 #[allow(clippy::large_enum_variant)]
-enum State {
+enum State<'a> {
+    /// Nothing yet, and a picture may be asked for: the prompt's last hidden state.
+    Asked(Asking<'a>, Tensor<3>),
     /// Text.
     Text,
     /// A picture is being made; this hidden state gives its next embedding.
     Draw(Tensor<3>, PictureRules, Vec<Tensor<3>>),
+    /// A picture is drawn from a request; these words follow.
+    Say(String),
     Done(Finish),
 }
 
@@ -143,7 +150,7 @@ pub struct TextMachine<'a> {
     depth: usize,
     /// `<s>` and what was made since.
     history: Vec<u32>,
-    state: State,
+    state: State<'a>,
     processed: Option<Vec<f32>>,
 }
 
@@ -158,7 +165,12 @@ impl<'a> TextMachine<'a> {
         prompt: &Prompt,
         options: TextOptions,
     ) -> Result<Self, GenerateError> {
-        Self::over(&emu.lm, config.into(), prompt, options)
+        let asking = Asking::of(emu, config, prompt).filter(|_| options.images);
+        let mut machine = Self::over(&emu.lm, config.into(), prompt, options)?;
+        if let (Some(asking), Next::Choose(hidden)) = (asking, &machine.next) {
+            machine.state = State::Asked(asking, hidden.clone());
+        }
+        Ok(machine)
     }
 
     /// As [`TextMachine::new`], over a language model by its rules.
@@ -233,6 +245,22 @@ impl<'a> TextMachine<'a> {
             State::Done(finish) => {
                 self.state = State::Done(finish);
                 Ok(TextEvent::Done(finish))
+            }
+            State::Asked(asking, hidden) => {
+                let asked = asking.asked(&self.session, hidden).await?;
+                self.session.came_back();
+                if !asked {
+                    return self.say().await;
+                }
+                let seed = self.options.seed;
+                let wanted = asking.wanted(&self.session, seed).await?;
+                self.next = Next::Nothing;
+                self.state = State::Say(wanted.said);
+                Ok(TextEvent::Image(wanted.condition))
+            }
+            State::Say(words) => {
+                self.state = State::Done(Finish::End);
+                Ok(TextEvent::Words(words))
             }
             State::Text => self.say().await,
             State::Draw(hidden, pictures, made) => self.draw(hidden, pictures, made),

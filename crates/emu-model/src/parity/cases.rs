@@ -89,6 +89,7 @@ impl Generator<'_> {
             Prompt {
                 ids: ids.clone(),
                 visual,
+                opening: 0,
             }
         };
         Ok(ids.iter().map(prompt).collect())

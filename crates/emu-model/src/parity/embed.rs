@@ -11,7 +11,7 @@ use crate::generate::ImageEmbedder;
 use crate::tokenizer::{RELEASED_MARK, expand_pictures, names};
 
 /// Embeddings regressed for a prompt and, where the case has one, for the empty prompt of guidance.
-pub(super) fn image(
+pub(super) async fn image(
     generator: Generator<'_>,
     goldens: &Goldens<'_>,
     name: &str,
@@ -46,7 +46,8 @@ pub(super) fn image(
     for pictures in generator.assignments(goldens, &refs, &ids, case) {
         let mut made = vec![];
         for prompt in generator.prompts(&ids, &pictures)? {
-            made.push(ImageEmbedder::new(emu, config, &prompt)?.run()?.0);
+            let embedder = ImageEmbedder::new(emu, config, &prompt, 0)?;
+            made.push(embedder.run().await?.0);
         }
         let embeds = match made.is_empty() {
             true => Tensor::zeros([0, q, config.lm.width], device),

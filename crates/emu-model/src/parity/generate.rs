@@ -50,7 +50,7 @@ pub async fn all(generator: Generator<'_>, goldens: &Goldens<'_>) -> Result<Vec<
         rows.extend(predict(generator, goldens, name, case).await?);
     }
     for (name, case) in goldens.cases("generate_image") {
-        rows.extend(image(generator, goldens, name, case)?);
+        rows.extend(image(generator, goldens, name, case).await?);
     }
     Ok(rows)
 }

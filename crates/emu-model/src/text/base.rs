@@ -125,6 +125,8 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
             namer: Some(namer),
             lm: self.config.lm.clone(),
             adapter: None,
+            persona: None,
+            requests: None,
             special: self.special,
             ends: ends.filter(|end| *end != self.special.eos).collect(),
             image,

@@ -34,9 +34,10 @@ impl Artist<'_> {
         let config = self.subject.config;
         let composer = Composer::new(self.subject.words, config.queries(), config.lm.context);
         let prompt = Prompt::text(composer.request(text)?);
-        let embedder = ImageEmbedder::new(self.subject.emu, config, &prompt)
+        let embedder = ImageEmbedder::new(self.subject.emu, config, &prompt, seed)
             .map_err(|e| TrainError::other(e.code(), e))?;
-        let (embeddings, _) = { embedder.run() }.map_err(|e| TrainError::other(e.code(), e))?;
+        let run = burn::tensor::read_sync(embedder.run());
+        let (embeddings, _) = run.map_err(|e| TrainError::other(e.code(), e))?;
         self.render(embeddings, seed)
     }
 

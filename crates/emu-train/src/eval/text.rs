@@ -60,7 +60,11 @@ impl Subject<'_> {
             images: true,
             ..Default::default()
         };
-        let prompt = Prompt { ids, visual };
+        let prompt = Prompt {
+            ids,
+            visual,
+            opening: 0,
+        };
         let mut machine = TextMachine::new(self.emu, self.config, &prompt, options)
             .map_err(|e| TrainError::other(e.code(), e))?;
         loop {

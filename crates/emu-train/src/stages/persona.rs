@@ -135,7 +135,7 @@ fn ordinary(options: &Options, model: &TextModel, path: &Path) -> Result<Vec<Pai
             match read_sync(machine.step()).map_err(other)? {
                 TextEvent::Token(token) => answer.push(token),
                 TextEvent::Done(_) => break,
-                TextEvent::Embedding(..) | TextEvent::Image(_) => {}
+                TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => {}
             }
         }
         // Where it was cut, its last token is learnt like any other, and no end behind it.

@@ -11,12 +11,12 @@ use emu_kernels::random::{Philox, Stream};
 use emu_model::TextModel;
 use emu_model::diffusion::decoder::Normalisation;
 use emu_model::reader::{Reader, ReaderConfig, TriggerConfig};
-use emu_model::spelling::SpellingConfig;
+use emu_model::spelling::{SpellingConfig, distances};
 use serde::Deserialize;
 
-use super::decoder::moments;
+use super::decoder::{floats, moments};
 use super::readings::{Read, Reading, open_soft_prompt};
-use super::speller::{Speller, distances, open_lm};
+use super::speller::{Speller, open_lm};
 use super::states::{Frozen, sequence, system_turn};
 use super::trigger::{TriggerOptions, trigger};
 use crate::data::emoji::ConceptList;
@@ -281,7 +281,7 @@ impl ReaderStage {
             let (values, padding) = self.values(read, chosen, &device);
             let found = model.forward(values, Some(padding));
             let [b, q, d] = found.dims();
-            let found = distances(found.reshape([b * q, d]), &table)?;
+            let found = floats(distances(found.reshape([b * q, d]), table.clone()))?;
             for (found, &i) in found.chunks_exact(q * slots.len()).zip(chosen) {
                 let rows: Vec<&[f32]> = found.chunks_exact(slots.len()).collect();
                 let wanted: Vec<usize> = read.slots[i].iter().map(place).collect();

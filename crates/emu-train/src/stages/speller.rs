@@ -145,16 +145,10 @@ impl Speller {
     }
 }
 
-/// What is nearest to each of N embeddings among M rows: squared distances, `[N, M]` one row after the other, each less the
-/// embedding's own square.
-pub(super) fn distances(embeddings: Tensor<2>, table: &Tensor<2>) -> Result<Vec<f32>, TrainError> {
-    let squares = table.clone().square().sum_dim(1).transpose(); // [1, M]
-    let products = embeddings.matmul(table.clone().transpose()); // [N, M]
-    floats(squares - products.mul_scalar(2.0))
-}
-
 #[cfg(test)]
 mod tests {
+    use emu_model::spelling::distances;
+
     use super::*;
 
     #[test]
@@ -180,7 +174,7 @@ mod tests {
         assert_eq!(speller.slots(["cow"], Some("left"), None), [None; 3]);
         let (slots, table) = speller.table(&device);
         let read: Tensor<2> = Tensor::from_data([[0.9f32, 0.2], [-3.0, -0.5], [0.2, 1.2]], &device);
-        let found = distances(read, &table).expect("numbers");
+        let found = floats(distances(read, table)).expect("numbers");
         let nearest = found.chunks_exact(3).map(|row| {
             let least = row.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
             least.and_then(|(i, _)| slots[i])

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use emu_kernels::random::Stream;
+use emu_kernels::random::{Philox, Stream};
 use emu_model::config::ImageConfig;
 use emu_model::diffusion::vae::{Vae, VaeConfig};
 use serde::Deserialize;
@@ -22,6 +22,9 @@ use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 struct Options {
     /// Side of the pictures, pixels.
     image_size: usize,
+    /// Side of the square that a step cuts out of each, at a place drawn by chance; the whole picture without it. Convolutions
+    /// learn from parts what they do for the whole, and a part costs less.
+    crop: Option<usize>,
     /// JSON file of the autoencoder's sizes; emu-mini's without it.
     sizes: Option<PathBuf>,
     /// Weight of the edges.
@@ -34,6 +37,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             image_size: 64,
+            crop: None,
             sizes: None,
             edge_weight: 0.5,
             kl_weight: 1e-5,
@@ -72,13 +76,24 @@ impl VaeStage {
             None => VaeConfig::emu_mini(),
         };
         let corpus = Corpus::open(train)?;
-        let (size, batch) = (options.image_size, train.batch);
+        let (size, batch, seed) = (options.image_size, train.batch, train.seed);
+        let side = options.crop.unwrap_or(size);
+        let factor = config.factor();
+        if side == 0 || side > size || !side.is_multiple_of(factor) {
+            let reason =
+                format!("{side} is no multiple of {factor} up to {size}, the pictures' side");
+            return Err(TrainError::config("options.crop", reason));
+        }
         let samples = corpus
             .peek(u64::MAX / 2 / 16, 16, |sample| last_picture(sample, size))?
             .concat();
         let batches = Prefetch::new(4, move |index| {
-            let (pixels, visited) =
-                corpus.batch(index, batch, |sample| last_picture(sample, size))?;
+            let mut random = Philox::new(seed, Stream::Data, index);
+            let mut place = || random.below(size - side + 1);
+            let (pixels, visited) = corpus.batch(index, batch, |sample| {
+                let picture = last_picture(sample, size)?;
+                Ok(cut(&picture, size, side, place(), place()))
+            })?;
             let pixels = pixels.concat();
             Ok(Batch { pixels, visited })
         });
@@ -95,19 +110,33 @@ impl VaeStage {
         &self.config
     }
 
+    /// Side of what a step sees, pixels.
+    fn side(&self) -> usize {
+        self.options.crop.unwrap_or(self.options.image_size)
+    }
+
     fn noise(
         &self,
         pictures: usize,
         values: impl FnOnce(usize) -> Vec<f32>,
         device: &Device,
     ) -> Tensor<4> {
-        let side = self.options.image_size / self.config.factor();
+        let side = self.side() / self.config.factor();
         let shape = [pictures, self.config.latent_channels, side, side];
         Tensor::from_data(
             TensorData::new(values(shape.iter().product()), shape),
             device,
         )
     }
+}
+
+/// The square of this side at (x, y) of a picture of `size`, both `[3, side, side]`.
+fn cut(picture: &[f32], size: usize, side: usize, x: usize, y: usize) -> Vec<f32> {
+    let rows = picture.chunks_exact(size);
+    rows.enumerate()
+        .filter(|(row, _)| (y..y + side).contains(&(row % size)))
+        .flat_map(|(_, row)| row[x..x + side].iter().copied())
+        .collect()
 }
 
 /// One picture of a sample: the last one, which in documents is what is drawn.
@@ -129,7 +158,7 @@ impl Stage for VaeStage {
     fn loss(&mut self, model: &Vae, context: &StepContext) -> Result<StepLoss, TrainError> {
         let batch = self.batches.get(context.batch_index())?;
         let count = batch.visited.keys.len();
-        let images = image_tensor(batch.pixels, self.options.image_size, &context.device);
+        let images = image_tensor(batch.pixels, self.side(), &context.device);
         let mut random = context.random(Stream::TrainingNoise);
         let noise = self.noise(count, |n| random.normals(n), &context.device);
         let losses = autoencoder(model, images, noise);
@@ -167,5 +196,20 @@ impl Stage for VaeStage {
         let mut pictures = pictures_of(images)?;
         pictures.extend(pictures_of(made)?);
         contact_sheet(&pictures, 8, &dir.join("reconstructions.png"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_cut_out_of_every_channel() {
+        let picture: Vec<f32> = (0..3 * 16).map(|v| v as f32).collect();
+        let middle = cut(&picture, 4, 2, 1, 2);
+        let expected = [9.0, 10.0, 13.0, 14.0];
+        let of = |channel: f32| expected.map(|v| v + 16.0 * channel);
+        assert_eq!(middle, [of(0.0), of(1.0), of(2.0)].concat());
+        assert_eq!(cut(&picture, 4, 4, 0, 0), picture);
     }
 }

@@ -274,7 +274,7 @@ fn a_picture_stands_in_its_template() {
     let machine = TextMachine::new(&emu, &config, &prompt, options).expect("it fits");
     let made = read_sync(machine.run()).expect("tokens");
     assert!(!made[1..].contains(&config.special.img), "{made:?}");
-    let error = ImageEmbedder::new(&emu, &config, &Prompt::text(vec![1, 20])).err();
+    let error = ImageEmbedder::new(&emu, &config, &Prompt::text(vec![1, 20]), 0).err();
     assert!(matches!(error, Some(GenerateError::DrawsNothing)));
 }
 

@@ -1,0 +1,122 @@
+//! Trained parts of a model that is assembled: a soft prompt, and what draws.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use emu_model::diffusion::DecoderConfig;
+use emu_model::requests::{RequestsConfig, Vocabulary, Word};
+use emu_model::tokenizer::EmuTokenizer;
+use emu_pack::TensorData;
+use emu_train::data::emoji::ConceptList;
+use emu_train::data::record::Layout;
+use emu_train::trained::Trained;
+use serde::Deserialize;
+
+use super::there;
+
+/// What draws: runs, or what `emu part` kept of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drawing {
+    /// Of the stage `reader`.
+    reader: PathBuf,
+    /// Of the stage `brush`.
+    decoder: PathBuf,
+}
+
+/// The same with its weights, under their names in a pack.
+pub struct Parts {
+    pub requests: RequestsConfig,
+    pub decoder: DecoderConfig,
+    pub tensors: Vec<TensorData>,
+}
+
+/// A soft prompt.
+pub struct Persona {
+    pub length: usize,
+    pub tensor: TensorData,
+}
+
+fn open(folder: &Path, stage: &str) -> Result<Trained> {
+    let how = format!(
+        "Train it with `emu train configs/train/smol/{stage}.toml`, or correct its path in the recipe."
+    );
+    Ok(Trained::open(there(folder, &how)?)?)
+}
+
+impl Drawing {
+    /// Opens both.
+    ///
+    /// # Errors
+    /// Where one is missing or damaged, or a word cannot be spelled.
+    pub fn open(&self, concepts: &ConceptList, tokenizer: &EmuTokenizer) -> Result<Parts> {
+        let reader = open(&self.reader, "reader")?;
+        let decoder = open(&self.decoder, "brush")?;
+        let spelled = |word: &str| -> Result<Word> {
+            Ok(Word {
+                word: word.to_owned(),
+                tokens: tokenizer.encode_plain(&format!(" {word}"))?,
+            })
+        };
+        let drawn = concepts.all().filter(|concept| concept.drawn);
+        let colours = concepts.colours.iter();
+        let vocabulary = Vocabulary {
+            names: drawn.map(|c| spelled(&c.name)).collect::<Result<_>>()?,
+            layouts: Layout::WORDS
+                .map(spelled)
+                .into_iter()
+                .collect::<Result<_>>()?,
+            colours: colours.map(|c| spelled(&c.name)).collect::<Result<_>>()?,
+        };
+        let requests = RequestsConfig {
+            reader: reader.size("reader")?,
+            trigger: reader.size("trigger")?,
+            vocabulary,
+        };
+        let config = decoder.size("decoder")?;
+        let reader = reader.tensors.into_iter().map(|tensor| {
+            let name = &tensor.info.name;
+            let name = match name.starts_with("trigger.") {
+                true => format!("requests.{name}"),
+                false => format!("requests.reader.{name}"),
+            };
+            tensor.renamed(name)
+        });
+        Ok(Parts {
+            requests,
+            decoder: config,
+            tensors: reader.chain(decoder.tensors).collect(),
+        })
+    }
+}
+
+impl Persona {
+    /// Opens one for a language model of this width.
+    ///
+    /// # Errors
+    /// Where it is missing, damaged or of another width.
+    pub fn open(folder: &Path, width: usize) -> Result<Self> {
+        let persona = open(folder, "persona")?;
+        let tensor = { persona.tensors.into_iter() }
+            .find(|tensor| tensor.info.name == "embeddings")
+            .with_context(|| {
+                format!(
+                    "{} holds no soft prompt. Name a run of the stage persona",
+                    folder.display()
+                )
+            })?;
+        let &[length, found] = &tensor.info.shape[..] else {
+            bail!("{} is no soft prompt", folder.display());
+        };
+        if found != width {
+            bail!(
+                "The soft prompt in {} has width {found}, the language model {width}. Train one for it with `emu train configs/train/smol/persona.toml`.",
+                folder.display()
+            );
+        }
+        Ok(Self {
+            length,
+            tensor: tensor.renamed("persona.embeddings"),
+        })
+    }
+}

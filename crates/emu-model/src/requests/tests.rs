@@ -1,0 +1,255 @@
+use burn::tensor::read_sync;
+use emu_kernels::init;
+
+use super::*;
+use crate::config::EmuConfig;
+use crate::generate::{ImageEmbedder, Prompt, TextEvent, TextMachine, TextOptions};
+use crate::namer::NamerConfig;
+use crate::{Emu, diffusion::decoder::Normalisation};
+
+fn word(word: &str, tokens: &[u32]) -> Word {
+    Word {
+        word: word.into(),
+        tokens: tokens.to_vec(),
+    }
+}
+
+fn vocabulary() -> Vocabulary {
+    Vocabulary {
+        names: vec![
+            word("dog", &[20]),
+            word("hot dog", &[21, 20]),
+            word("polar bear cub", &[22, 23, 24]),
+        ],
+        layouts: vec![word("left", &[30]), word("above", &[31])],
+        colours: vec![word("red", &[40]), word("blue", &[41])],
+    }
+}
+
+const SPELLING: SpellingConfig = SpellingConfig {
+    objects: 2,
+    tokens: 2,
+};
+
+fn config() -> EmuConfig {
+    let mut config = EmuConfig::tiny();
+    let outputs = Normalisation {
+        mean: vec![0.01; config.lm.width],
+        std: vec![0.5; config.lm.width],
+    };
+    config.causal = None;
+    config.namer = Some(NamerConfig {
+        names: 3,
+        spelling: SPELLING,
+        temperature: 1.0,
+        colours: 2,
+        colour_spread: 0.1,
+    });
+    config.requests = Some(RequestsConfig {
+        reader: ReaderConfig {
+            layers: vec![1],
+            window: 6,
+            width: 16,
+            heads: 2,
+            depth: 1,
+            spelling: SPELLING,
+            inputs: None,
+            outputs: Some(outputs),
+        },
+        trigger: TriggerConfig { tokens: vec![0] },
+        vocabulary: vocabulary(),
+    });
+    config
+}
+
+/// Distances of 0 to the rows of these tokens and of 1 to all others.
+fn nearest(slots: [Option<u32>; 6]) -> Nearest {
+    let tokens = vocabulary().tokens();
+    let rows = [None].into_iter().chain(tokens.iter().copied().map(Some));
+    let rows: Vec<Option<u32>> = rows.collect();
+    let distances = slots
+        .iter()
+        .flat_map(|slot| rows.iter().map(move |row| f32::from(u8::from(row != slot))));
+    Nearest {
+        spelling: SPELLING,
+        distances: distances.collect(),
+        tokens,
+    }
+}
+
+#[test]
+fn the_nearest_words_are_drawn_and_said() {
+    let vocabulary = vocabulary();
+    let said = |slots| nearest(slots).picture(&vocabulary).described();
+    let [dog, hot, left, above, red] = [20, 21, 30, 31, 40].map(Some);
+    assert_eq!(
+        said([dog, None, None, None, None, red]),
+        "a dog on a red background"
+    );
+    assert_eq!(said([hot, dog, None, None, None, None]), "a hot dog");
+    // A long name keeps its end.
+    assert_eq!(
+        said([Some(22), Some(24), None, None, left, None]),
+        "a polar bear cub"
+    );
+    assert_eq!(
+        said([dog, None, hot, dog, above, red]),
+        "a dog above a hot dog on a red background"
+    );
+    // Two without a place stand beside each other; a picture shows something.
+    assert_eq!(
+        said([dog, None, dog, None, None, None]),
+        "a dog to the left of a dog"
+    );
+    assert_eq!(said([None; 6]), "a dog");
+}
+
+fn model(config: &EmuConfig) -> Emu {
+    init::seed(5);
+    config.init(&Device::flex()).expect("a model")
+}
+
+fn fires(emu: &mut Emu, bias: f32) {
+    if let Some(requests) = &mut emu.requests {
+        requests.trigger.bias = burn::module::Param::from_data([bias], &Device::flex());
+    }
+}
+
+fn events(emu: &Emu, config: &EmuConfig, prompt: &Prompt, images: bool) -> Vec<TextEvent> {
+    let options = TextOptions {
+        images,
+        max_new_tokens: 3,
+        ignore_ends: true,
+        ..TextOptions::default()
+    };
+    let mut machine = TextMachine::new(emu, config, prompt, options).expect("it fits");
+    let mut events = vec![];
+    loop {
+        let event = read_sync(machine.step()).expect("a step");
+        let done = matches!(event, TextEvent::Done(_));
+        events.push(event);
+        if done {
+            return events;
+        }
+    }
+}
+
+fn numbers(x: &Tensor<3>) -> Vec<f32> {
+    x.clone().into_data().iter::<f32>().collect()
+}
+
+#[test]
+fn a_request_is_answered_with_a_picture_and_what_it_shows() {
+    let config = config();
+    config.validate().expect("a configuration");
+    let mut emu = model(&config);
+    let prompt = Prompt {
+        opening: 2,
+        ..Prompt::text(vec![1, 20, 21, 22, 23])
+    };
+    fires(&mut emu, 1e6);
+    let found = events(&emu, &config, &prompt, true);
+    let [
+        TextEvent::Image(condition),
+        TextEvent::Words(said),
+        TextEvent::Done(_),
+    ] = &found[..]
+    else {
+        panic!("{found:?}");
+    };
+    assert_eq!(condition.dims(), [1, 6, 64]);
+    assert!(said.starts_with("I drew a"), "{said}");
+    // Asked for directly, the same is found, whatever the trigger says.
+    fires(&mut emu, -1e6);
+    let embedder = ImageEmbedder::new(&emu, &config, &prompt, 0).expect("it fits");
+    let (direct, _) = read_sync(embedder.run()).expect("embeddings");
+    assert_eq!(numbers(&direct), numbers(condition));
+    // It may not draw, or nothing is asked for: text, and the same text.
+    let text = |emu: &Emu, images| -> Vec<u32> {
+        let found = events(emu, &config, &prompt, images);
+        let tokens = found.iter().map(|event| match event {
+            TextEvent::Token(token) => Some(*token),
+            TextEvent::Done(_) => None,
+            other => panic!("{other:?}"),
+        });
+        tokens.flatten().collect()
+    };
+    let plain = text(&emu, false);
+    assert_eq!(plain.len(), 3);
+    assert_eq!(text(&emu, true), plain);
+    fires(&mut emu, 1e6);
+    assert_eq!(text(&emu, false), plain);
+    // What is not a number is told.
+    fires(&mut emu, f32::NAN);
+    let options = TextOptions {
+        images: true,
+        ..TextOptions::default()
+    };
+    let mut machine = TextMachine::new(&emu, &config, &prompt, options).expect("it fits");
+    let error = read_sync(machine.step()).expect_err("not a number");
+    assert!(matches!(error, GenerateError::NotFinite), "{error}");
+}
+
+#[test]
+fn what_opens_a_conversation_is_not_read() {
+    let config = config();
+    let emu = model(&config);
+    let requests = config.requests.as_ref().expect("requests");
+    let values = |length: usize, opening| {
+        let mut cache = emu.lm.cache(1, length);
+        let embeds = emu.splice(&[vec![20; length]], None, config.special.image);
+        emu.lm
+            .step(embeds.expect("embeddings"), &mut cache)
+            .expect("room");
+        let heard = Heard {
+            lm: &emu.lm,
+            cache: &cache,
+            opening,
+        };
+        heard.values(&requests.reader).dims()[1]
+    };
+    assert_eq!(values(9, 0), 6);
+    assert_eq!(values(9, 5), 4);
+    assert_eq!(values(4, 0), 4);
+    assert_eq!(values(4, 4), 1);
+    assert_eq!(values(4, 9), 1);
+}
+
+#[test]
+fn the_background_is_the_seeds_where_none_is_asked_for() {
+    let vocabulary = vocabulary();
+    let picture = nearest([Some(20), None, None, None, None, None]);
+    assert_eq!(picture.picture(&vocabulary).colour, None);
+    let colours = |seed| Philox::new(seed, Stream::Tokens, 0).below(2);
+    let all: std::collections::BTreeSet<usize> = (0..20).map(colours).collect();
+    assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn configurations_that_cannot_be_are_named() {
+    let wrong = |change: &dyn Fn(&mut RequestsConfig), words: &str| {
+        let mut config = config();
+        change(config.requests.as_mut().expect("requests"));
+        let error = config.validate().expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    wrong(&|r| r.vocabulary.names.clear(), "vocabulary.names has 0");
+    wrong(
+        &|r| r.vocabulary.colours[0].tokens = vec![1 << 30],
+        "vocabulary.colours spells \"red\"",
+    );
+    wrong(
+        &|r| r.vocabulary.layouts[0].tokens.clear(),
+        "layouts spells",
+    );
+    wrong(&|r| r.reader.outputs = None, "reader.outputs");
+    wrong(&|r| r.trigger.tokens = vec![1000], "trigger.tokens");
+    wrong(&|r| r.reader.layers = vec![99], "reader.layers");
+    let mut both = EmuConfig::tiny();
+    both.requests = config().requests;
+    let error = both.validate().expect_err("both").to_string();
+    assert!(error.contains("beside a namer"), "{error}");
+    let mut long = config();
+    long.persona = Some(1 << 20);
+    assert!(long.validate().is_err());
+}

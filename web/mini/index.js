@@ -1,19 +1,8 @@
-import { EmuError, VERSION } from "emu-webgpu";
+import { requireVersion } from "emu-webgpu";
 
 /** Version of this pack, and of the emu-webgpu that it was made beside. */
 export const version = "0.1.0";
-
-// npm only warns of a peer that does not fit, and a page with an import map has no npm.
-if (!fits(VERSION)) {
-  const what = `emu-webgpu-mini ${version} does not go with emu-webgpu ${VERSION}.`;
-  throw new EmuError("version", `${what} Install the same version of both.`);
-}
-
-/** Whether a version of emu-webgpu reads this pack: it has the same major and minor number. */
-export function fits(other) {
-  const line = (v) => v.split(".").slice(0, 2).join(".");
-  return line(other) === line(version);
-}
+requireVersion("emu-webgpu-mini", version);
 
 /** Each file by itself, in the form in which bundlers find and rename it; made when asked for, since a bundle that is no ES module has no address. */
 export const pack = {

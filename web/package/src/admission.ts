@@ -39,8 +39,8 @@ export function admit(
   const needs = (task: Task) => needsOf(manifest.config, task, expected);
   const planFor = (onGpu: boolean) =>
     components(manifest).map((component) => planOf(manifest, component, cached, onGpu));
-  const sum = (plan: ComponentPlan[], parts: readonly Component[]) =>
-    plan.reduce((bytes, { component, resident }) => bytes + (parts.includes(component) ? resident : 0), 0);
+  const sum = (plan: ComponentPlan[], parts: readonly Component[], of: "download" | "resident" = "resident") =>
+    plan.reduce((bytes, part) => bytes + (parts.includes(part.component) ? part[of] : 0), 0);
 
   const tooLong = manifest.shards.find(({ bytes }) => bytes > LARGEST_SHARD);
   const gpu = gpuObstacles(manifest, adapter, needs);
@@ -75,8 +75,7 @@ export function admit(
       const about = formatBytes(machine.memory);
       reasons.push(`To ${task} takes ${formatBytes(bytes)}, and this machine has about ${about}: it may run out.`);
     }
-    const download = plan.filter((part) => parts.includes(part.component)).reduce((n, part) => n + part.download, 0);
-    return { task, components: parts, download, resident: bytes, working, binding, fits };
+    return { task, components: parts, download: sum(plan, parts, "download"), resident: bytes, working, binding, fits };
   };
   const caption = taskOf("caption", ["vision", "lm"]);
   const draw = taskOf("draw", COMPONENTS);
@@ -84,10 +83,10 @@ export function admit(
   // A conversation draws where that is possible, and does without where it is not.
   let chat: TaskPlan = { ...caption, task: "chat" };
   if (draw.fits) {
-    const { components, download, resident, working } = draw;
     const own = needs("chat");
-    const fits = device === "webgpu" ? !bindingObstacle("chat", own.binding, adapter!) : resident - working + own.working <= CPU_MEMORY;
-    if (fits) chat = { task: "chat", components, download, resident: resident - working + own.working, ...own, fits };
+    const resident = draw.resident - draw.working + own.working;
+    const fits = device === "webgpu" ? !bindingObstacle("chat", own.binding, adapter!) : resident <= CPU_MEMORY;
+    if (fits) chat = { ...draw, task: "chat", resident, ...own };
   }
 
   const missing = plan.reduce((bytes, part) => bytes + part.download - part.cached, 0);
@@ -109,6 +108,7 @@ export function admit(
       imageSize: config.emu.vision.image_size,
       draws: manifest.components.decoder ? (config.decoder?.image_size ?? null) : null,
       checks: manifest.components.safety !== undefined && config.safety != null,
+      converses: Boolean(config.emu.prompts?.answered),
     },
     plan,
     tasks: [caption, chat, draw],

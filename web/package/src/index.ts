@@ -1,5 +1,5 @@
 export { Emu, type SupportOptions } from "./emu.js";
 export { EmuError, type EmuErrorCode } from "./errors.js";
 export { framesOfVideo, sampleOffsets } from "./video.js";
-export { VERSION } from "./version.js";
+export { requireVersion, VERSION } from "./version.js";
 export type * from "./types.js";

@@ -51,6 +51,10 @@ export interface Config {
     };
     causal?: { queries: number };
     namer?: { spelling: { objects: number; tokens: number } };
+    /** Reads requests for drawings from the language model, which then draws within no answer of its own. */
+    requests?: object;
+    /** `answered` ends an answer before the next turn. */
+    prompts?: { answered?: string };
     lm: { heads: number; kv_heads: number; head_size: number; ffn: number; layers: number; context: number };
   };
   decoder?: {

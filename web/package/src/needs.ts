@@ -24,7 +24,7 @@ const ALIVE = 3;
  */
 export function needsOf(config: Config, task: Task, expected: Expected = {}, tokens?: number): Needs {
   try {
-    const { vision, causal, namer, lm } = config.emu;
+    const { vision, causal, namer, requests, lm } = config.emu;
     // Embeddings of a picture that is read, and of one that is drawn.
     const spelled = namer?.spelling;
     const read = causal?.queries ?? spelled!.tokens + 1;
@@ -33,8 +33,8 @@ export function needsOf(config: Config, task: Task, expected: Expected = {}, tok
     const { maxNewTokens = NEW_TOKENS, width, height } = expected;
     const beams = task === "draw" ? 1 : (expected.beams ?? 1);
     const prompt = tokens ?? read + MARKS;
-    // A conversation in which pictures may be drawn has all the room that there is.
-    const room = task === "draw" ? drawn : decoder && beams <= 1 ? lm.context : maxNewTokens;
+    // A conversation in which pictures may be drawn has all the room that there is, unless a picture is the whole answer.
+    const room = task === "draw" ? drawn : decoder && beams <= 1 && !requests ? lm.context : maxNewTokens;
     const keys = F32 * lm.kv_heads * lm.head_size * Math.min(lm.context, prompt + room);
     const patches = Math.ceil(vision.image_size / vision.patch_size) ** 2 + 1;
     const activation =

@@ -186,6 +186,8 @@ export interface Support {
     imageSize: number;
     draws: number | null;
     checks: boolean;
+    /** Whether it was made for conversations: its prompts say how an answer ends before the next turn. Others answer single messages best. */
+    converses: boolean;
   };
   plan: ComponentPlan[];
   /** What is on the device at once, at most, by task. */

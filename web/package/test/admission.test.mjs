@@ -153,6 +153,15 @@ test("the plan has every component and task", () => {
   assert.ok(tasks[0].download < tasks[2].download);
   assert.deepEqual([model.draws, model.checks, model.imageSize], [64, false, 64]);
 
+  // emu-mini was trained on single questions; its template says nothing of an answer's end.
+  assert.equal(model.converses, false);
+  const conversing = structuredClone(mini);
+  const converses = (prompts) => {
+    conversing.config.emu.prompts = prompts;
+    return admit(conversing, machine(), "auto", none).model.converses;
+  };
+  assert.deepEqual([{ answered: "<|im_end|>\n" }, { answered: "" }, {}, undefined].map(converses), [true, false, false, false]);
+
   const { decoder: _, ...components } = mini.components;
   const mute = admit({ ...mini, components }, machine(), "auto", none);
   assert.equal(mute.model.draws, null);
@@ -280,6 +289,12 @@ test("keys, values and activations are counted from the configuration, as `emu i
   assert.deepEqual(found({ ...LARGE, decoder: undefined }, "chat"), found(LARGE, "caption"));
   assert.deepEqual(found(mini.config, "caption"), [1_296_384, 131_072]);
   assert.deepEqual(found(NAMING, "caption"), [19_607_040, 6_489_600]);
+  // Where requests are read, a picture is the whole answer: keys and values are those of words.
+  const small = { unet: { channels: [48], down: ["plain"] }, vae: { channels: [32] }, image_size: 64 };
+  const drawing = { ...NAMING, decoder: small };
+  const reading = { ...drawing, emu: { ...NAMING.emu, requests: {} } };
+  assert.deepEqual(found(reading, "chat"), found(NAMING, "caption"));
+  assert.ok(needsOf(drawing, "chat").working > needsOf(reading, "chat").working);
   const broken = structuredClone(LARGE);
   delete broken.emu.lm.heads;
   delete broken.emu.causal;

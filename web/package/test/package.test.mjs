@@ -16,12 +16,14 @@ const { version, exports } = JSON.parse(read("package.json"));
 /** Bytes of JavaScript that the package's own code may have. */
 const BUDGET = 60_000;
 
-test("the version is the same in the package, its code, its example pack and the Rust workspace", () => {
+test("the version is the same in the package, its code, the packages with packs and the Rust workspace", () => {
   assert.equal(VERSION, version);
   assert.match(read("../../Cargo.toml"), new RegExp(`^version = "${version}"$`, "m"));
-  const mini = JSON.parse(read("../mini/package.json"));
-  assert.equal(mini.version, version);
-  assert.equal(mini.peerDependencies["emu-webgpu"], `~${version}`);
+  for (const name of ["mini", "smol"]) {
+    const carrier = JSON.parse(read(`../${name}/package.json`));
+    assert.deepEqual([carrier.name, carrier.version], [`emu-webgpu-${name}`, version]);
+    assert.equal(carrier.peerDependencies["emu-webgpu"], `~${version}`);
+  }
 });
 
 test("the JavaScript keeps within its budget", () => {

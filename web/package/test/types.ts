@@ -1,6 +1,6 @@
 /** What the published types must accept, and refuse. Checked by the compiler, never run. */
 
-import { Emu, EmuError, framesOfVideo, VERSION } from "emu-webgpu";
+import { Emu, EmuError, framesOfVideo, requireVersion, VERSION } from "emu-webgpu";
 import type { ChatEvent, Costs, DeviceInfo, MemoryInfo, Message, PackLocation, Picture, Progress, Support } from "emu-webgpu";
 import { Emu as NodeEmu } from "emu-webgpu/node";
 import { type Fault, provoke } from "emu-webgpu/testing";
@@ -12,6 +12,7 @@ const { signal } = new AbortController();
 
 export async function page(): Promise<void> {
   const support: Support = await Emu.checkSupport("models/emu-mini", { signal });
+  const converses: boolean = support.model.converses;
   const emu: Emu = await Emu.load(new URL("https://a.b/"), {
     signal,
     device: "auto",
@@ -73,8 +74,9 @@ export async function page(): Promise<void> {
   await Emu.checkSupport(files);
   const fault: Fault = "panic";
   provoke(emu, fault);
+  requireVersion("emu-webgpu-x", "0.1.0");
   const error = new EmuError("wrong-hash", "x");
-  if (error.code === "wrong-hash") console.log(support, caption, flagged, rows, memory, costs, device, VERSION);
+  if (error.code === "wrong-hash") console.log(support, converses, caption, flagged, rows, memory, costs, device, VERSION);
 
   // @ts-expect-error: loaded, never constructed.
   new Emu();

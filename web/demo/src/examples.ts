@@ -1,14 +1,13 @@
-/** Examples to click, from the list that lies beside their pictures. */
+/** Examples to click, from the list of each bundled model that lies beside their pictures. */
 
 import { $, h, icon, show } from "./dom.js";
-
-const FOLDER = "examples/";
 
 type Kind = "caption" | "answer" | "complete" | "draw" | "blend";
 
 /** One example, as `demo.json` has it. */
 export interface Example {
   kind: Kind;
+  /** Addresses. */
   images: string[];
   prompt: string;
 }
@@ -31,33 +30,38 @@ const words = ({ kind, images, prompt }: Example): string => {
   return prompt || `${images.length} pictures become one`;
 };
 
+/** Whether it asks for a picture: shown only while the model draws. */
+const draws = (kind: Kind) => (kind === "draw" || kind === "blend" ? " drawing" : "");
+
 function card(example: Example, pick: (example: Example) => void): HTMLButtonElement {
-  const pictures = example.images.map((name) => h("img", { src: FOLDER + name, alt: "", loading: "lazy", class: "pixelated" }));
+  const { kind, images } = example;
+  const pictures = images.map((src) => h("img", { src, alt: "", loading: "lazy", class: "pixelated" }));
+  const says = kind === "answer" && !pictures.length;
   return h(
     "button",
-    { type: "button", class: example.kind === "blend" ? "example pair" : "example", click: () => pick(example) },
-    pictures.length ? h("span", { class: "thumbs" }, ...pictures) : h("span", { class: "thumbs" }, icon("draw")),
-    h("span", { class: "what" }, h("span", { class: "verb" }, VERBS[example.kind]), h("span", {}, words(example))),
+    { type: "button", class: `example${kind === "blend" ? " pair" : ""}${draws(kind)}`, click: () => pick(example) },
+    h("span", { class: "thumbs" }, ...(pictures.length ? pictures : [icon(says ? "chat" : "draw")])),
+    h("span", { class: "what" }, h("span", { class: "verb" }, says ? "Say" : VERBS[kind]), h("span", {}, words(example))),
   );
 }
 
-/** Reads the list. Without one, for example on a host of one's own, there are no examples and nothing else is missing. */
-async function read(): Promise<Group[]> {
+/** Reads a model's list. Without one, for example on a host of one's own, there are no examples and nothing else is missing. */
+async function read(folder: string): Promise<Group[]> {
   try {
-    const answer = await fetch(`${FOLDER}demo.json`);
+    const answer = await fetch(`${folder}demo.json`);
     if (!answer.ok) return [];
     const { steps } = (await answer.json()) as { steps: (Omit<Group, "items"> & { items: Partial<Example>[] })[] };
     return steps
       .filter(({ kind }) => kind in VERBS)
-      .map(({ kind, title, about, items }) => ({ kind, title, about, items: items.map(({ images = [], prompt = "" }) => ({ kind, images, prompt })) }));
+      .map(({ kind, title, about, items }) => ({ kind, title, about, items: items.map(({ images = [], prompt = "" }) => ({ kind, images: images.map((name) => folder + name), prompt })) }));
   } catch {
     return [];
   }
 }
 
-/** Shows the examples on the first page and in their dialog. */
-export async function showExamples(pick: (example: Example) => void): Promise<void> {
-  const groups = await read();
+/** Shows the examples of a bundled model on the first page and in their dialog; of another there are none. */
+export async function showExamples(model: string | null, pick: (example: Example) => void): Promise<void> {
+  const groups = model ? await read(`examples/${model}/`) : [];
   const dialog = $<HTMLDialogElement>("examples-dialog");
   show("examples", groups.length > 0);
   show("examples-open", groups.length > 0);
@@ -68,16 +72,16 @@ export async function showExamples(pick: (example: Example) => void): Promise<vo
   };
   $("examples-list").replaceChildren(...groups.flatMap(({ kind, items }) => items.slice(0, FIRST[kind]).map((item) => card(item, picked))));
   $("examples-all").replaceChildren(
-    ...groups.map(({ title, about, items }) => h("section", {}, h("h3", {}, title), about && h("p", { class: "hint" }, about), h("div", { class: "cards" }, ...items.map((item) => card(item, picked))))),
+    ...groups.map(({ kind, title, about, items }) => h("section", { class: draws(kind) }, h("h3", {}, title), about && h("p", { class: "hint" }, about), h("div", { class: "cards" }, ...items.map((item) => card(item, picked))))),
   );
 }
 
 /** The pictures of an example as files. */
 export function files(example: Example): Promise<File[]> {
   return Promise.all(
-    example.images.map(async (name) => {
-      const blob = await (await fetch(FOLDER + name)).blob();
-      return new File([blob], name.replace(/\.\w+$/, ""), { type: blob.type || "image/png" });
+    example.images.map(async (address) => {
+      const blob = await (await fetch(address)).blob();
+      return new File([blob], address.replace(/^.*\/|\.\w+$/g, ""), { type: blob.type || "image/png" });
     }),
   );
 }

@@ -12,6 +12,7 @@ import { files, showExamples, type Example } from "./examples.js";
 import { bytes } from "./format.js";
 import { follow, latest, watchScrolling } from "./scroll.js";
 import { forget, takeIn } from "./media.js";
+import { bundled, locate, named, pageWith } from "./models.js";
 import { bindPanel, showCache } from "./panel.js";
 import { attachmentsOf, contextFor, latestPictures, pieces, type Context } from "./prompt.js";
 import { run } from "./run.js";
@@ -27,13 +28,10 @@ const MUCH = 200e6;
 // 1. What the address and an earlier visit say. The address wins.
 const address = new URLSearchParams(location.search);
 const earlier = recall();
-const named = address.get("model");
 const isDevice = (value: unknown): value is DeviceChoice => value === "auto" || value === "webgpu" || value === "cpu";
 // `cargo xtask demo` marks the page that it serves before the module for WebGPU is there.
 const pending = document.documentElement.dataset["webgpu"] === "pending";
 const chosen = [address.get("device"), earlier.device].find(isDevice) ?? "auto";
-// The package with emu-mini is not asked for where another pack is used. It checks that it goes with the other package.
-const locate = async () => named ?? (await import("emu-webgpu-mini")).url;
 const session = new Session(locate, pending ? "cpu" : chosen, earlier.keep ?? true);
 
 // 2. The conversation.
@@ -41,8 +39,12 @@ const log = $("log");
 let views: TurnView[] = [];
 let running: AbortController | null = null;
 
-const context = (): Context => settings.value.context ?? contextFor(session.support?.plan.find(({ component }) => component === "lm")?.download ?? 0);
+const context = (): Context => settings.value.context ?? contextFor(session.support);
 const about = () => (context() === "pictures" ? latestPictures(views.map(({ turn }) => turn)) : []);
+
+/** Whether a message is enough to have something drawn: a model that converses answers requests with pictures, and says what it drew, so that the next
+ * message can be about it. */
+const drawsInChat = () => Boolean(session.support?.model.converses) && settings.value.drawInChat;
 
 /** Takes the page for one job; null while another has it. */
 function begin(): AbortSignal | null {
@@ -98,7 +100,7 @@ function ask(turn: Turn): void {
   const view = new TurnView(turn, modelName(session), session.tracker, {
     use: (picture) => composer.attach(picture),
     another: () => {
-      if (!running) ask({ ...turn, mode: "draw", answered: [], seed: randomSeed() });
+      if (!running) ask({ ...turn, mode: drawsInChat() ? turn.mode : "draw", answered: [], seed: randomSeed() });
     },
     keepSeed: (seed) => {
       settings.setSeed(seed);
@@ -124,7 +126,7 @@ function send({ mode, text, attachments, about }: Draft): string | null {
 
 async function pick(example: Example): Promise<void> {
   if (running) return announce("Something is running. Stop it first.");
-  const mode = example.kind === "draw" || example.kind === "blend" ? "draw" : "chat";
+  const mode = example.kind === "blend" || (example.kind === "draw" && !drawsInChat()) ? "draw" : "chat";
   const attachments = await Promise.all((await files(example)).map((file) => takeIn(file, file.name)));
   composer.mode = mode;
   send({ mode, text: example.prompt, attachments, about: [] });
@@ -206,7 +208,9 @@ session.tracker.listeners.add((progress) => {
 });
 const shown = () => {
   showState(session);
-  composer.allowDrawing(session.support?.model.draws !== null);
+  const draws = session.support?.model.draws;
+  composer.allowDrawing(draws !== null);
+  document.body.classList.toggle("draws", Boolean(draws));
 };
 session.listeners.add(shown);
 shown();
@@ -222,20 +226,20 @@ session.listeners.add(() => {
 });
 bindBenchmark(session, begin, end);
 $("new").addEventListener("click", () => void startOver());
-$("model-form").addEventListener("submit", async (event) => {
+const modelForm = $<HTMLFormElement>("model-form");
+const choice = modelForm.elements.namedItem("model") as RadioNodeList;
+const field = $<HTMLInputElement>("model-url");
+choice.value = bundled ?? "other";
+if (!bundled) field.value = named;
+modelForm.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const field = $<HTMLInputElement>("model-url");
-  const next = new URL(location.href);
-  const bundled = $<HTMLInputElement>("model-bundled").checked;
-  if (bundled) next.searchParams.delete("model");
-  else if (field.value.trim()) next.searchParams.set("model", field.value.trim());
-  else return field.focus();
+  const next = choice.value === "other" ? field.value.trim() : choice.value;
+  if (!next) return field.focus();
   if (views.length && !(await confirm("Open the page with another model?", "The conversation so far ends and is not kept.", "Open"))) return;
   // Another address and not another value: the policy that says which hosts may be read is made from the address.
-  location.assign(next);
+  location.assign(pageWith(next));
 });
-$<HTMLInputElement>(named ? "model-other" : "model-bundled").checked = true;
-$<HTMLInputElement>("model-url").value = named ?? "";
+for (const link of document.querySelectorAll<HTMLAnchorElement>("[data-open]")) link.href = pageWith(link.dataset["open"] ?? "");
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && running && !document.querySelector("dialog[open]")) {
     event.preventDefault();
@@ -244,5 +248,5 @@ document.addEventListener("keydown", (event) => {
 });
 watchScrolling();
 $("jump").addEventListener("click", latest);
-void showExamples((example) => void pick(example).catch((error) => announce(told(error))));
+void showExamples(bundled, (example) => void pick(example).catch((error) => announce(told(error))));
 void session.check();

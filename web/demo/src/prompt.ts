@@ -1,6 +1,6 @@
 /** From what the visitor typed and attached to the messages that the model reads. Touches no page. */
 
-import type { Message, Part } from "emu-webgpu";
+import type { Message, Part, Support } from "emu-webgpu";
 
 import { PageError } from "./errors.js";
 
@@ -89,22 +89,28 @@ export function latestPictures(past: readonly Exchange[]): Attachment[] {
 /** Messages that ask for the next answer.
  *
  * "conversation" sends everything that was said. "pictures" sends this message alone, after the pictures that it is `about`: a small model that never saw a
- * second turn in training answers such questions best one by one. */
+ * second turn in training answers such questions best one by one.
+ *
+ * Of an answer only the words go along, since the model reads nothing else of it, and an exchange that was answered without any is left out: a turn with an
+ * empty answer is one that no model was trained on. */
 export function messages(past: readonly Exchange[], asked: readonly Piece[], about: readonly Attachment[], context: Context): Message[] {
   if (context === "pictures") return [{ role: "user", content: parts([...about, ...asked]) }];
-  const before = past.flatMap((exchange): Message[] =>
-    exchange.answered.length
-      ? [
-          { role: "user", content: parts(exchange.asked) },
-          { role: "assistant", content: parts(exchange.answered) },
-        ]
-      : [],
-  );
+  const before = past.flatMap((exchange): Message[] => {
+    const said = exchange.answered.filter((piece) => !isAttachment(piece));
+    if (!said.length) return [];
+    return [
+      { role: "user", content: parts(exchange.asked) },
+      { role: "assistant", content: parts(said) },
+    ];
+  });
   return [...before, { role: "user", content: parts(asked) }];
 }
 
-/** A language model of fewer bytes than this is taken for one that cannot follow a conversation. */
+/** A language model of fewer bytes than this cannot follow a conversation, unless its pack says that it was made for that. */
 const SMALL_LM = 256e6;
 
-/** What fits a language model of this size when the visitor did not choose. */
-export const contextFor = (lmBytes: number): Context => (lmBytes < SMALL_LM ? "pictures" : "conversation");
+/** What fits a model when the visitor did not choose. */
+export function contextFor(support: Pick<Support, "model" | "plan"> | null): Context {
+  const lm = support?.plan.find(({ component }) => component === "lm");
+  return support?.model.converses || (lm?.download ?? 0) >= SMALL_LM ? "conversation" : "pictures";
+}

@@ -71,8 +71,10 @@ async function chat(emu: Emu, view: TurnView, { session, settings, past, context
     else if (event.type === "image") {
       view.picture(await drawn(event.image, `emu-${event.seed}`), pictureFacts(view, event.seed, started), event.seed, event.flagged);
     } else {
-      const speed = event.seconds > 0 ? ` · ${(event.tokens / event.seconds).toFixed(0)} tokens/s` : "";
-      facts = `${event.tokens} tokens · ${seconds(event.seconds)}${speed}${event.finish === "length" ? " · cut at the longest answer set" : ""}`;
+      const { tokens, seconds: time, finish } = event;
+      const speed = time > 0 ? ` · ${(tokens / time).toFixed(0)} tokens/s` : "";
+      // What is said of a picture is not written by tokens.
+      if (tokens) facts = `${tokens} tokens · ${seconds(time)}${speed}${finish === "length" ? " · cut at the longest answer set" : ""}`;
     }
   }
   view.finish(facts);

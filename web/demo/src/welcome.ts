@@ -69,6 +69,7 @@ export function showState(session: Session): void {
   show("reasons", reasons !== "");
   $("reasons").classList.toggle("bad", state === "unreachable" || state === "unsupported");
 
+  say("examples-hint", missing > 0 ? `The first thing you send downloads the model (${bytes(missing)}).` : "The model is loaded with the first thing you send.");
   say("load-label", missing > 0 ? `Download ${name} (${bytes(missing)})` : `Load ${name}`);
   for (const [id, when] of Object.entries(SHOWN)) show(id, when === state);
   if (missing === 0) show("keep-field", false);

@@ -29,6 +29,17 @@ async function violations(page) {
   });
 }
 
+test("axe finds nothing on the page as it opens, nor in a conversation that draws", async () => {
+  const { page, context } = await visit({ query: "", script: { imageInChat: "first", answer: "I drew a dog on a red background." } });
+  await page.waitForSelector(".example");
+  assert.deepEqual(await violations(page), [], "first page");
+  await example(page, "Draw a puppy");
+  await idle(page);
+  await page.click("#panel-toggle");
+  assert.deepEqual(await violations(page), [], "conversation and panel");
+  await context.close();
+});
+
 for (const dark of [false, true]) {
   for (const view of [{ width: 1280, height: 900 }, phone]) {
     test(`axe finds nothing: ${dark ? "dark" : "light"}, ${view.width} pixels`, async () => {

@@ -14,6 +14,8 @@ const serve = (await import(String(new URL("../../server/serve.mjs", import.meta
 const folder = (path) => fileURLToPath(new URL(path, import.meta.url));
 const page = { prefix: "/", folder: folder("..") };
 const pack = existsSync(folder("../../mini/pack")) ? "../../mini/pack" : "../../../models/emu-mini";
+/** Why tests of emu-smol itself are skipped; `false` where its pack was built. */
+export const noSmol = !existsSync(folder("../../smol/pack/emu.json")) && "web/smol/pack is not built";
 /* Most tests speak Chromium's own protocol. `real.test.mjs` runs in Firefox too. */
 const firefox = process.env["EMU_DEMO_BROWSER"] === "firefox";
 /** Whether the page runs on the built package; otherwise on the test double. */
@@ -24,6 +26,7 @@ const mounts = real
       { prefix: "/emu-webgpu/", folder: folder("../../package") },
       { prefix: "/emu-webgpu-mini/", folder: folder("../../mini") },
       { prefix: "/emu-webgpu-mini/pack/", folder: folder(pack) },
+      { prefix: "/emu-webgpu-smol/", folder: folder("../../smol") },
     ]
   : [{ prefix: "/", folder: folder("fake") }, page];
 
@@ -54,13 +57,16 @@ export async function start(interfere) {
   };
 }
 
+/** The page with emu-mini: its examples are of every kind, and its questions stand by themselves. Without a query, it opens with emu-smol. */
+export const MINI = "?model=mini";
+
 /**
  * Opens the page in a profile of its own. Whatever goes wrong in it is collected in `problems`, every address it asked for in `requests`.
  * @param {import("puppeteer-core").Browser} browser
  * @param {string} origin
  * @param {{ script?: object, view?: import("puppeteer-core").Viewport, dark?: boolean, query?: string, context?: import("puppeteer-core").BrowserContext }} [how]
  */
-export async function open(browser, origin, { script = {}, view = { width: 1100, height: 800 }, dark = false, query = "", context } = {}) {
+export async function open(browser, origin, { script = {}, view = { width: 1100, height: 800 }, dark = false, query = MINI, context } = {}) {
   context ??= await browser.createBrowserContext();
   const page = await context.newPage();
   /** @type {string[]} */

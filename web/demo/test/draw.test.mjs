@@ -144,7 +144,7 @@ test("a picture is copied, saved, and used again", async () => {
 });
 
 test("a model that does not draw offers no drawing", async () => {
-  const model = { name: "reader", license: "MIT", attribution: "", imageSize: 224, draws: null, checks: false };
+  const model = { name: "reader", license: "MIT", attribution: "", imageSize: 224, draws: null, checks: false, converses: false };
   const { page, context } = await visit({ support: { model } });
   assert.equal(await page.$eval("#mode-draw input", (radio) => /** @type {HTMLInputElement} */ (radio).disabled), true);
   assert.match(await page.$eval("#welcome", (welcome) => /** @type {HTMLElement} */ (welcome).innerText), /224 × 224 pixels and does not draw/);

@@ -82,9 +82,10 @@ test("the address chooses model and device", async () => {
   const { page, context } = await visit({}, { query: `?model=${encodeURIComponent(`${world.origin}/packs/other/emu.json`)}&device=webgpu` });
   assert.deepEqual((await calls(page, "check"))[0], { name: "check", url: `${world.origin}/packs/other/emu.json`, options: { device: "webgpu" } });
   assert.equal(await page.$eval("#device", (select) => /** @type {HTMLSelectElement} */ (select).value), "webgpu");
-  assert.equal(await page.$eval("#model-other", (radio) => /** @type {HTMLInputElement} */ (radio).checked), true);
+  assert.equal(await page.$eval("#model-form :checked", (radio) => /** @type {HTMLInputElement} */ (radio).value), "other");
+  assert.equal(await page.$eval("#model-url", (field) => /** @type {HTMLInputElement} */ (field).value), `${world.origin}/packs/other/emu.json`);
   await page.click("#panel-toggle");
-  await page.click("#model-bundled");
+  await page.click("#model-form [value=smol]");
   await Promise.all([page.waitForNavigation(), page.click("#model-form button")]);
   assert.equal(page.url(), `${world.origin}/?device=webgpu`);
   await context.close();
@@ -95,12 +96,12 @@ test("another model asks before it ends a conversation", async () => {
   await say(page, "hello");
   await idle(page);
   await page.click("#panel-toggle");
-  await page.click("#model-other");
+  await page.click("#model-form [value=other]");
   await page.type("#model-url", "/packs/big/");
   await page.click("#model-form button");
   await page.waitForSelector("#confirm[open]");
   await page.click("#confirm button[value=no]");
-  assert.equal(page.url(), `${world.origin}/`);
+  assert.equal(page.url(), `${world.origin}/?model=mini`);
   await page.click("#model-form button");
   await page.waitForSelector("#confirm[open]");
   await Promise.all([page.waitForNavigation(), page.click("#confirm-yes")]);

@@ -57,13 +57,31 @@ test("a question is about the latest pictures", () => {
   assert.deepEqual(latestPictures([]), []);
 });
 
-test("a small model is shown one message, a large one the conversation", () => {
+test("a small model is shown one message, a large one or one that converses the conversation", () => {
+  /** @param {number} download @param {boolean} converses */
+  const told = (download, converses) => {
+    const model = { name: "x", license: "MIT", attribution: "", imageSize: 64, draws: null, checks: false, converses };
+    return { model, plan: [{ component: /** @type {const} */ ("lm"), download, resident: download, cached: 0 }] };
+  };
+  assert.deepEqual([told(4e6, false), told(92e6, true), told(255e6, false), told(7e9, false), null].map(contextFor), ["pictures", "conversation", "pictures", "conversation", "pictures"]);
   const past = [{ asked: [a, "what?"], answered: ["a box"] }, { asked: ["lost"], answered: [] }];
-  assert.deepEqual(messages(past, ["and?"], [a], contextFor(4e6)), [{ role: "user", content: parts([a, "and?"]) }]);
-  assert.deepEqual(messages(past, ["and?"], [a], contextFor(7e9)), [
+  assert.deepEqual(messages(past, ["and?"], [a], "pictures"), [{ role: "user", content: parts([a, "and?"]) }]);
+  assert.deepEqual(messages(past, ["and?"], [a], "conversation"), [
     { role: "user", content: parts([a, "what?"]) },
     { role: "assistant", content: [{ type: "text", text: "a box" }] },
     { role: "user", content: [{ type: "text", text: "and?" }] },
+  ]);
+});
+
+test("what was drawn is not shown to the model again, only what was said of it", () => {
+  const past = [
+    { asked: ["draw a dog"], answered: [b, "I drew a dog."] },
+    { asked: ["a cat"], answered: [b] },
+  ];
+  assert.deepEqual(messages(past, ["now on green"], [], "conversation"), [
+    { role: "user", content: [{ type: "text", text: "draw a dog" }] },
+    { role: "assistant", content: [{ type: "text", text: "I drew a dog." }] },
+    { role: "user", content: [{ type: "text", text: "now on green" }] },
   ]);
 });
 

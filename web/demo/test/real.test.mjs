@@ -8,7 +8,7 @@ import { attach, example, idle, lastAnswer, open, picture, real, say, start } fr
 
 test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PACKAGE=real and the built packages", timeout: 180_000 }, async () => {
   const world = await start();
-  const { page, problems, requests } = await open(world.browser, world.origin, { query: "?device=cpu" });
+  const { page, problems, requests } = await open(world.browser, world.origin, { query: "?model=mini&device=cpu" });
   page.setDefaultTimeout(60_000);
 
   // 1. A picture alone, and a question about it.

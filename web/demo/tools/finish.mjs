@@ -1,10 +1,10 @@
-/* After tsc: takes the indentation out of what it wrote, and brings the examples here. */
+/* After tsc: takes the indentation out of what it wrote, and brings the models' examples here. */
 
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 
 const dist = new URL("../dist/", import.meta.url);
 const examples = new URL("../examples/", import.meta.url);
-const model = new URL("../../../models/emu-mini/demo/", import.meta.url);
+const models = new URL("../../../models/", import.meta.url);
 
 /** A seventh of the bytes is indentation. Nothing else of tsc's output is touched. */
 function outdent(file) {
@@ -16,15 +16,17 @@ function outdent(file) {
   writeFileSync(file, lines.map((line) => line.trimStart()).join("\n"));
 }
 
-/** The list of the model's demo and the pictures that it names. */
-function bringExamples() {
-  rmSync(examples, { recursive: true, force: true });
-  mkdirSync(examples);
-  const list = readFileSync(new URL("demo.json", model), "utf8");
-  writeFileSync(new URL("demo.json", examples), list);
+/** The list of a bundled model's demo and the pictures that it names. */
+function bringExamples(name) {
+  const from = new URL(`emu-${name}/demo/`, models);
+  const to = new URL(`${name}/`, examples);
+  mkdirSync(to, { recursive: true });
+  const list = readFileSync(new URL("demo.json", from), "utf8");
+  writeFileSync(new URL("demo.json", to), list);
   const named = JSON.parse(list).steps.flatMap(({ items }) => items.flatMap(({ images = [] }) => images));
-  for (const name of new Set(named)) copyFileSync(new URL(name, model), new URL(name, examples));
+  for (const picture of new Set(named)) copyFileSync(new URL(picture, from), new URL(picture, to));
 }
 
 for (const name of readdirSync(dist).filter((name) => name.endsWith(".js"))) outdent(new URL(name, dist));
-bringExamples();
+rmSync(examples, { recursive: true, force: true });
+for (const name of ["mini", "smol"]) bringExamples(name);

@@ -11,7 +11,7 @@
  * @property {Record<string, { code: string, message: string, times: number }>} [fail] Errors by call: `check`, `load`, `chat`, `caption`, `draw`.
  * @property {string} [warning] What a chat warns of.
  * @property {string} [answer] What a chat says.
- * @property {boolean} [imageInChat] Whether a chat draws too.
+ * @property {boolean | "first"} [imageInChat] Whether a chat draws too, and whether it does so before it speaks.
  * @property {CachedModel[]} [cached]
  * @property {{ name: string, options: any, [more: string]: any }[]} [calls] What was called.
  */
@@ -21,8 +21,21 @@ const script = (/** @type {any} */ (globalThis).emuFake ??= {});
 const calls = (script.calls ??= []);
 const pace = () => script.pace ?? 15;
 
-const SIZES = /** @type {Record<Component, number>} */ ({ vision: 5_834_448, lm: 4_010_984, decoder: 9_298_328, safety: 0 });
-const MINI = /** @type {Component[]} */ (["vision", "lm", "decoder"]);
+/** @typedef {{ model: Support["model"], sizes: Record<Component, number> }} Double What is told of a model. */
+
+/** @type {Double} */
+const MINI = {
+  model: { name: "emu-mini", license: "CC-BY-4.0", attribution: "Trained on drawings by several projects. See ATTRIBUTION.md.", imageSize: 64, draws: 64, checks: false, converses: false },
+  sizes: { vision: 5_834_448, lm: 4_010_984, decoder: 9_298_328, safety: 0 },
+};
+/** @type {Double} */
+const SMOL = {
+  model: { name: "emu-smol", license: "Apache-2.0 AND CC-BY-4.0", attribution: "SmolLM2-135M-Instruct by Hugging Face. See ATTRIBUTION.md.", imageSize: 260, draws: 64, checks: false, converses: true },
+  sizes: { vision: 10_070_168, lm: 96_652_232, decoder: 9_300_000, safety: 0 },
+};
+/** @param {any} url */
+const doubleOf = (url) => (/smol/.test(String(url)) ? SMOL : MINI);
+const PARTS = /** @type {Component[]} */ (["vision", "lm", "decoder"]);
 
 export class EmuError extends Error {
   /** @param {string} code @param {string} message */
@@ -109,6 +122,7 @@ export class Emu {
     await step();
     failIfTold("check");
     const here = script.cached?.some((model) => model.url === String(modelUrl) && model.complete);
+    const { model, sizes } = doubleOf(modelUrl);
     told = {
       supported: true,
       reasons: ["Only a software WebGPU adapter was found, so the CPU is used."],
@@ -119,12 +133,12 @@ export class Emu {
         features: ["shader-f16", "timestamp-query"],
         limits: { maxBufferSize: 268_435_456, maxStorageBufferBindingSize: 134_217_728, maxComputeInvocationsPerWorkgroup: 256 },
       },
-      model: { name: "emu-mini", license: "CC-BY-4.0", attribution: "Trained on drawings by several projects. See ATTRIBUTION.md.", imageSize: 64, draws: 64, checks: false },
-      plan: MINI.map((component) => ({ component, download: SIZES[component], resident: SIZES[component] * 2, cached: here ? SIZES[component] : 0 })),
+      model,
+      plan: PARTS.map((component) => ({ component, download: sizes[component], resident: sizes[component] * 2, cached: here ? sizes[component] : 0 })),
       tasks: [
-        { task: "caption", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, working: 1_296_384, binding: 131_072, fits: true },
-        { task: "chat", components: ["vision", "lm"], download: SIZES.vision + SIZES.lm, resident: 19_690_864, working: 1_296_384, binding: 131_072, fits: true },
-        { task: "draw", components: MINI, download: SIZES.vision + SIZES.lm + SIZES.decoder, resident: 38_287_520, working: 1_394_688, binding: 393_216, fits: true },
+        { task: "caption", components: ["vision", "lm"], download: sizes.vision + sizes.lm, resident: 19_690_864, working: 1_296_384, binding: 131_072, fits: true },
+        { task: "chat", components: ["vision", "lm"], download: sizes.vision + sizes.lm, resident: 19_690_864, working: 1_296_384, binding: 131_072, fits: true },
+        { task: "draw", components: PARTS, download: sizes.vision + sizes.lm + sizes.decoder, resident: 38_287_520, working: 1_394_688, binding: 393_216, fits: true },
       ],
       ...script.support,
     };
@@ -136,6 +150,7 @@ export class Emu {
     told ??= await Emu.checkSupport(modelUrl, options);
     calls.push({ name: "load", url: String(modelUrl), options: { device: options.device, cache: options.cache } });
     const emu = new Emu();
+    emu.#sizes = doubleOf(modelUrl).sizes;
     await emu.#fetch(["vision", "lm"], options);
     failIfTold("load");
     for (let done = 1; done <= 4; done += 1) {
@@ -146,6 +161,7 @@ export class Emu {
   }
 
   #here = /** @type {Set<Component>} */ (new Set());
+  #sizes = MINI.sizes;
 
   support = /** @type {Support} */ (told);
   device = /** @type {const} */ ({ kind: "cpu", name: "CPU (test double)", software: false });
@@ -153,10 +169,10 @@ export class Emu {
   /** @param {Component[]} components @param {{ signal?: AbortSignal, onProgress?: (progress: Progress) => void }} options */
   async #fetch(components, { signal, onProgress }) {
     const missing = components.filter((component) => !this.#here.has(component));
-    const totalAll = missing.reduce((sum, component) => sum + SIZES[component], 0);
+    const totalAll = missing.reduce((sum, component) => sum + this.#sizes[component], 0);
     let before = 0;
     for (const component of missing) {
-      const total = SIZES[component];
+      const total = this.#sizes[component];
       for (let i = 1; i <= 8; i += 1) {
         await step(signal);
         const loaded = Math.round((total * i) / 8);
@@ -184,19 +200,20 @@ export class Emu {
     await step(options.signal);
     if (script.warning) options.onProgress?.({ phase: "warning", code: "restarted", message: script.warning });
     options.onProgress?.({ phase: "prefill", tokens: 27 });
-    const tokens = (script.answer ?? "a chick").split(/(?= )/).slice(0, options.maxNewTokens);
+    const draws = options.images !== false && script.imageInChat;
+    const picture = () => this.#drawn({ ...options.draw, seed: options.seed, signal: options.signal, onProgress: options.onProgress });
     const start = performance.now();
+    if (draws === "first") yield picture();
+    const tokens = (script.answer ?? "a chick").split(/(?= )/).slice(0, options.maxNewTokens);
     for (const [index, text] of tokens.entries()) {
       await step(options.signal);
       this.#cost(36, 1010);
       options.onProgress?.({ phase: "decode", tokens: index + 1 });
       yield { type: "text", text };
     }
-    if (script.imageInChat && options.images !== false) {
-      const { image, seed } = await this.#denoise("blue", { ...options.draw, seed: options.seed, signal: options.signal, onProgress: options.onProgress });
-      yield { type: "image", image, seed, flagged: null };
-    }
-    yield { type: "usage", promptTokens: 27, tokens: tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
+    if (draws === true) yield picture();
+    // What is said of a picture is not written by tokens.
+    yield { type: "usage", promptTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
   }
 
   /** @param {any} image @param {TextOptions} [options] */
@@ -216,6 +233,12 @@ export class Emu {
     await this.#fetch(["decoder"], options);
     failIfTold("draw");
     return this.#denoise(words(parts), options);
+  }
+
+  /** A picture in a conversation. @param {DrawOptions} options @returns {Promise<ChatEvent>} */
+  async #drawn(options) {
+    await this.#fetch(["decoder"], options);
+    return { type: "image", ...(await this.#denoise("red", options)) };
   }
 
   /** @param {string} prompt @param {DrawOptions} options */

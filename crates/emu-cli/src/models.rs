@@ -1,20 +1,37 @@
-//! Models by name: those that are assembled in a checkout, not shipped in the program.
+//! Models by name: those that lie in a checkout, a part of them still to be fetched.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use emu_pack::convert::Elsewhere;
+use emu_pack::{MANIFEST_FILE, PackReader};
 
-/// What `--model` may say, and where `cargo xtask model` leaves it below the root.
+/// What `--model` may say, and where it is below the root.
 const NAMES: [&str; 2] = ["smol", "emu-smol"];
 const PACK: &str = "models/emu-smol/pack";
-/// What makes a folder a pack.
-const MANIFEST: &str = "emu.json";
-
 /// The folder of a pack: a path as it is, a name as the folder that it stands for.
 ///
 /// # Errors
-/// Where a model of that name is not assembled.
+/// Where there is no model of that name, or what is to be fetched for it is not there.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
+    let pack = located(model)?;
+    match Elsewhere::read(&pack) {
+        Ok(elsewhere) if !whole(&pack) => bail!(
+            "{} lacks what is made of {}, which is fetched and not shipped. Run `cargo xtask model smol` in the checkout, or give the folder of a whole pack.",
+            pack.display(),
+            elsewhere.file
+        ),
+        _ => Ok(pack),
+    }
+}
+
+/// Whether every shard is there; of what is no pack, whoever opens it will say so.
+fn whole(pack: &Path) -> bool {
+    let shards = PackReader::open(pack).map(|reader| reader.manifest().shards.clone());
+    shards.is_ok_and(|shards| shards.iter().all(|shard| pack.join(&shard.file).is_file()))
+}
+
+fn located(model: &Path) -> Result<PathBuf> {
     let named = NAMES.iter().any(|name| model == Path::new(name));
     if !named || model.exists() {
         return Ok(model.to_owned());
@@ -24,7 +41,7 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     match find(here.iter().chain(&program).map(PathBuf::as_path)) {
         Some(pack) => Ok(pack),
         None => bail!(
-            "emu-smol is not assembled here: its language model and encoder are fetched, not shipped. Run `cargo xtask model smol` in the checkout, or give the folder of a pack."
+            "emu-smol is not here. It belongs to the checkout of the project: run the program there, or give the folder of a pack."
         ),
     }
 }
@@ -33,7 +50,7 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
 fn find<'a>(places: impl Iterator<Item = &'a Path>) -> Option<PathBuf> {
     let roots = places.flat_map(Path::ancestors);
     let mut packs = roots.map(|root| root.join(PACK));
-    packs.find(|pack| pack.join(MANIFEST).is_file())
+    packs.find(|pack| pack.join(MANIFEST_FILE).is_file())
 }
 
 #[cfg(test)]
@@ -49,7 +66,7 @@ mod tests {
         std::fs::create_dir_all(&pack).expect("a folder");
         let places = || [Path::new("/nowhere"), deep.as_path()].into_iter();
         assert_eq!(find(places()), None);
-        std::fs::write(pack.join(MANIFEST), "{}").expect("written");
+        std::fs::write(pack.join(MANIFEST_FILE), "{}").expect("written");
         assert_eq!(find(places()), Some(pack));
     }
 

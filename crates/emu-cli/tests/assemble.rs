@@ -18,7 +18,8 @@ use emu_model::persona::SoftPrompt;
 use emu_model::reader::{ReaderConfig, TriggerConfig};
 use emu_model::spelling::SpellingConfig;
 use emu_model::weights;
-use emu_pack::{TensorData, write_safetensors};
+use emu_pack::convert::{Elsewhere, GgufFile};
+use emu_pack::{PackReader, TensorData, write_safetensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -124,6 +125,23 @@ fn parts_become_a_model_that_sees() {
     assert!(made["components"]["vision"].as_u64() > Some(4_000_000));
     assert!(made["components"]["lm"].as_u64() > Some(10_000));
     assert!(folder.path().join("pack/CARD.md").is_file());
+
+    // Without what is fetched it says so; the same bytes come back from there.
+    let manifest = PackReader::open(&pack).expect("a pack").manifest().clone();
+    let shard = folder
+        .path()
+        .join("pack")
+        .join(&manifest.components["lm"].shards[0]);
+    let whole = std::fs::read(&shard).expect("a shard");
+    std::fs::remove_file(&shard).expect("removed");
+    fails(
+        &["chat", "--device", "cpu", "--model", &pack, "hi"],
+        &["lm.gguf", "cargo xtask model smol"],
+    );
+    let list = Elsewhere::read(Path::new(&pack)).expect("a list");
+    let source = GgufFile::open(folder.path().join("lm.gguf")).expect("a file");
+    list.complete(Path::new(&pack), &source).expect("completed");
+    assert_eq!(std::fs::read(&shard).expect("a shard"), whole);
 
     let lines = json_of(&["inspect", "--verify", "--json", "--device", "cpu", &pack]);
     let model = &lines[0]["model"];
@@ -382,7 +400,7 @@ fn what_is_missing_or_does_not_fit_is_told() {
 }
 
 #[test]
-fn a_model_that_is_not_assembled_is_told_how_to_make() {
+fn a_model_that_is_not_there_is_told_how_to_get() {
     let folder = tempfile::tempdir().expect("a folder");
     // From outside of the checkout, with the program outside of it too.
     let program = folder.path().join("emu");
@@ -394,7 +412,7 @@ fn a_model_that_is_not_assembled_is_told_how_to_make() {
         .expect("it starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("cargo xtask model smol"), "{said}");
+    assert!(said.contains("emu-smol is not here"), "{said}");
     let other = emu(&["chat", "--device", "cpu", "--model", "smoll", "hi"]);
     assert!(other.err.contains("no pack at smoll"), "{}", other.err);
 }

@@ -12,6 +12,7 @@ mod manifest;
 mod plan;
 pub mod quant;
 mod reader;
+mod rows;
 mod safetensors;
 mod sniff;
 mod tensor;

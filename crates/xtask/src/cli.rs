@@ -130,7 +130,7 @@ fn command() -> Command {
         .arg(
             Arg::new("name")
                 .required(true)
-                .value_parser(PossibleValuesParser::new(MODELS)),
+                .value_parser(PossibleValuesParser::new(MODELS.map(|model| model.name))),
         );
     let wasm = Command::new("wasm")
         .about("Build the two WASM modules of the npm package into web/package/wasm")

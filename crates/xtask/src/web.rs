@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::command;
+use crate::model::{self, MODELS};
 use crate::wasm::{self, WasmArgs};
 use crate::workspace::Workspace;
 
@@ -19,6 +20,8 @@ const MODEL: &str = "models/emu-mini";
 const MINI_PACK: &str = "web/mini/pack";
 /// How it is stored there.
 const MINI_POLICY: &str = "configs/quantize/q8.toml";
+/// Where the package `emu-webgpu-smol` has its model.
+const SMOL_PACK: &str = "web/smol/pack";
 
 /// Folders with a lock file of their own that are compiled, in order: the page uses the package's types.
 const COMPILED: [&str; 2] = ["web/package", "web/demo"];
@@ -65,7 +68,13 @@ pub fn build(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
     }
     // Compiling the modules leaves a processor idle now and then.
     let within = thread::scope(|scope| {
-        let pack = scope.spawn(|| mini_pack(workspace));
+        let pack = scope.spawn(|| {
+            mini_pack(workspace)?;
+            if let Err(error) = smol_pack(workspace) {
+                println!("emu-smol is left out, the page opens with emu-mini: {error:#}");
+            }
+            anyhow::Ok(())
+        });
         let within = wasm::run(workspace, modules)?;
         pack.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         anyhow::Ok(within)
@@ -93,20 +102,35 @@ fn mini_pack(workspace: &Workspace) -> Result<()> {
     if pack.exists() {
         fs::remove_dir_all(&pack).with_context(|| format!("{} is in the way", pack.display()))?;
     }
-    let order = json!({"pack": MODEL, "out": MINI_PACK, "policy": MINI_POLICY}).to_string();
-    let mut repack = command::cargo(workspace);
-    repack
-        .args(["run", "--quiet", "--package", "emu-pack"])
-        .args(["--features", "convert", "--bin", "repack"]);
-    if !command::succeeds_given(&mut repack, &order)? {
-        bail!("{MINI_PACK} could not be written; the message is above");
-    }
+    let order = json!({"pack": MODEL, "out": MINI_PACK, "policy": MINI_POLICY});
+    model::repack(workspace, &order).with_context(|| format!("{MINI_PACK} cannot be written"))?;
     for file in ["README.md", "ATTRIBUTION.md"] {
         let from = workspace.root.join(MODEL).join(file);
         fs::copy(&from, pack.join(file))
             .with_context(|| format!("{} cannot be copied", from.display()))?;
     }
     fs::write(&made_from, text).context("the pack's folder cannot be written")
+}
+
+/// Fills the package that carries emu-smol, whose language model is fetched.
+fn smol_pack(workspace: &Workspace) -> Result<()> {
+    let [smol] = &MODELS;
+    let pack = workspace.root.join(SMOL_PACK);
+    let whole = workspace.root.join(smol.pack);
+    let manifest = fs::read_to_string(whole.join("emu.json")).ok();
+    let made = fs::read_to_string(pack.join("emu.json")).ok();
+    if manifest.is_some() && made == manifest {
+        return Ok(());
+    }
+    if pack.exists() {
+        fs::remove_dir_all(&pack).with_context(|| format!("{} is in the way", pack.display()))?;
+    }
+    model::complete(workspace, smol)?;
+    // What a page reads first is there last: a copy that ends half-way is none.
+    let filling = pack.with_extension("part");
+    let _ = fs::remove_dir_all(&filling);
+    copy(&whole, &filling)?;
+    fs::rename(&filling, &pack).with_context(|| format!("{} cannot be made", pack.display()))
 }
 
 /// Puts the page together in `site`: what a static server is to serve.
@@ -127,19 +151,31 @@ pub fn assemble(workspace: &Workspace, site: &Path) -> Result<()> {
         ("mini/index.js", "emu-webgpu-mini/index.js"),
         ("mini/package.json", "emu-webgpu-mini/package.json"),
         ("mini/pack", "emu-webgpu-mini/pack"),
+        ("smol/index.js", "emu-webgpu-smol/index.js"),
+        ("smol/package.json", "emu-webgpu-smol/package.json"),
+        (SMOL.0, SMOL.1),
     ] {
         let from = root.join(from);
-        if (to, from.exists()) != (WEBGPU.1, false) {
+        if from.exists() || ![WEBGPU.1, SMOL.1].contains(&to) {
             copy(&from, &site.join(to))?;
         }
     }
-    Ok(())
+    if root.join(SMOL.0).exists() {
+        return Ok(());
+    }
+    mark(site, WITHOUT_SMOL)
 }
 
 /// The page, below `web`.
 const PAGE: &str = "demo/index.html";
 /// The module for WebGPU, below `web` and in a site.
 const WEBGPU: (&str, &str) = ("package/wasm/webgpu", "emu-webgpu/wasm/webgpu");
+
+/// The pack of emu-smol, below `web` and in a site.
+const SMOL: (&str, &str) = ("smol/pack", "emu-webgpu-smol/pack");
+
+/// What tells the page that emu-smol is not there.
+const WITHOUT_SMOL: &str = "data-models=\"mini\"";
 
 /// Whether the module for WebGPU has been built.
 pub fn has_webgpu(workspace: &Workspace) -> bool {
@@ -148,10 +184,15 @@ pub fn has_webgpu(workspace: &Workspace) -> bool {
 
 /// Has the page of a site say that the module for WebGPU is still to come, and do without.
 pub fn without_webgpu(site: &Path) -> Result<()> {
+    mark(site, "data-webgpu=\"pending\"")
+}
+
+/// Tells the page of a site something about what lies beside it.
+fn mark(site: &Path, attribute: &str) -> Result<()> {
     let page = site.join("index.html");
     let html =
         fs::read_to_string(&page).with_context(|| format!("{} cannot be read", page.display()))?;
-    let marked = html.replacen("<html ", "<html data-webgpu=\"pending\" ", 1);
+    let marked = html.replacen("<html ", &format!("<html {attribute} "), 1);
     if marked == html {
         bail!("{} has no <html> with a language", page.display());
     }
@@ -162,7 +203,11 @@ pub fn without_webgpu(site: &Path) -> Result<()> {
 pub fn add_webgpu(workspace: &Workspace, site: &Path) -> Result<()> {
     let root = workspace.root.join("web");
     copy(&root.join(WEBGPU.0), &site.join(WEBGPU.1))?;
-    copy(&root.join(PAGE), &site.join("index.html"))
+    copy(&root.join(PAGE), &site.join("index.html"))?;
+    match site.join(SMOL.1).exists() {
+        true => Ok(()),
+        false => mark(site, WITHOUT_SMOL),
+    }
 }
 
 /// Copies a file or a folder; what begins with a dot stays.
@@ -172,7 +217,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder).with_context(cannot)?;
         }
-        fs::copy(from, to).with_context(cannot)?;
+        // Weights are written anew and never changed, so that one file can lie in several places.
+        let weights = from.extension().is_some_and(|e| e == "safetensors");
+        if !weights || fs::hard_link(from, to).is_err() {
+            fs::copy(from, to).with_context(cannot)?;
+        }
         return Ok(());
     }
     for entry in fs::read_dir(from).with_context(cannot)? {

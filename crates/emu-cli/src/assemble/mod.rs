@@ -18,7 +18,9 @@ use emu_model::spelling::SpellingConfig;
 use emu_model::text::Base;
 use emu_model::tokenizer::EmuTokenizer;
 use emu_model::weights;
-use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions, open_weights};
+use emu_pack::convert::{
+    ELSEWHERE_FILE, Elsewhere, GgufFile, Moved, PackMeta, PackWriter, WriteOptions, open_weights,
+};
 use emu_pack::{Manifest, PackError, SafetensorsFile, TensorData, TensorSource};
 use emu_train::data::emoji::{Colour, ConceptList};
 use emu_train::stages::MODEL_FILE;
@@ -216,6 +218,24 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         bar.inc(1);
         writer.add_stored(pack::LM, tensor)
     })?;
+    let places = base
+        .places()
+        .map(|(name, from, halves)| Moved { name, from, halves });
+    let elsewhere = Elsewhere {
+        file: recipe
+            .lm
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into(),
+        tensors: places.collect(),
+    };
+    let listed = serde_json::to_vec(&elsewhere).context(
+        "The list of tensors cannot be written. Report this as a mistake of the program",
+    )?;
+    writer.add_file(ELSEWHERE_FILE, &listed)?;
+    // A pack that is kept without the language model has all else in shards of its own.
+    writer.end_shard()?;
     let persona = persona.into_iter().map(|persona| persona.tensor);
     let drawing = drawing.into_iter().flat_map(|drawing| drawing.tensors);
     for tensor in persona.chain(drawing) {

@@ -2,7 +2,7 @@
 //! as templates.
 
 use burn::tensor::Device;
-use emu_pack::{PackError, Plan, Quantized, Stored, TensorData, TensorSource, check};
+use emu_pack::{PackError, Plan, Stored, TensorData, TensorSource, check};
 use serde_json::{Map, Value};
 
 use super::{ChatMl, TextConfig, TextError, keys, metadata, rope_divisors};
@@ -42,19 +42,11 @@ impl<'a, S: TensorSource + ?Sized> LmWeights<'a, S> {
     /// # Errors
     /// Where the file is damaged there.
     pub(super) fn read(&self, name: &str) -> Result<Stored, PackError> {
-        let heads = self.heads;
-        Ok(match self.plan.read_stored(self.source, name)? {
-            Stored::Dense(tensor) => Stored::Dense(keys::rope_halves(tensor, heads)?),
-            Stored::Quantized(tensor) => {
-                let mins = tensor.mins.map(|mins| keys::rope_halves(mins, heads));
-                Stored::Quantized(Quantized {
-                    words: keys::rope_halves(tensor.words, heads)?,
-                    scales: keys::rope_halves(tensor.scales, heads)?,
-                    mins: mins.transpose()?,
-                    ..tensor
-                })
-            }
-        })
+        let tensor = self.plan.read_stored(self.source, name)?;
+        match keys::rope_halves(name, self.heads) {
+            Some(heads) => tensor.with_halves_joined(heads),
+            None => Ok(tensor),
+        }
     }
 }
 
@@ -153,6 +145,19 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
     ) -> Result<(), E> {
         { self.names.iter() }
             .try_for_each(|name| f(self.weights.read(name)?.renamed(&format!("lm.{name}"))))
+    }
+
+    /// Where the file has each of them: name in a pack, name in the file, heads whose halves alternate there.
+    pub fn places(&self) -> impl Iterator<Item = (String, String, Option<usize>)> {
+        let LmWeights { plan, heads, .. } = &self.weights;
+        self.names.iter().map(|name| {
+            let key = plan.source_key(name).unwrap_or(name);
+            (
+                format!("lm.{name}"),
+                key.to_owned(),
+                keys::rope_halves(name, *heads),
+            )
+        })
     }
 }
 

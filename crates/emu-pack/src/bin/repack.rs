@@ -1,18 +1,26 @@
-//! A pack under another policy, without what `emu convert` needs to be built: what `cargo xtask` fills the package
-//! `emu-webgpu-mini` with. The order comes as JSON on stdin, as this is no program for people:
-//! `{"pack": FOLDER, "out": FOLDER, "policy": "f16" or a TOML file}`.
+//! What `cargo xtask` does to packs, without what `emu` needs to be built. The order comes as JSON on stdin, as this is no
+//! program for people: `{"pack": FOLDER, "out": FOLDER, "policy": "f16" or a TOML file}` writes a pack under another policy,
+//! `{"pack": FOLDER, "from": GGUF}` puts into a pack what its `elsewhere.json` lists.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use emu_pack::convert::{Policy, WriteOptions, repack};
+use emu_pack::convert::{Elsewhere, GgufFile, Policy, WriteOptions, repack};
 use emu_pack::{PackError, PackReader};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Order {
-    pack: String,
-    out: String,
-    policy: String,
+#[serde(untagged, deny_unknown_fields)]
+enum Order {
+    Repack {
+        pack: PathBuf,
+        out: PathBuf,
+        policy: String,
+    },
+    Complete {
+        pack: PathBuf,
+        from: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -20,14 +28,14 @@ fn main() -> ExitCode {
         Ok(order) => order,
         Err(error) => {
             eprintln!(
-                "error: The order on stdin is not understood: {error}. Give pack, out and policy."
+                "error: The order on stdin is not understood: {error}. Give pack, out and policy, or pack and from."
             );
             return ExitCode::FAILURE;
         }
     };
     match run(&order) {
-        Ok(bytes) => {
-            println!("{}: {bytes} bytes of weights", order.out);
+        Ok(done) => {
+            println!("{done}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -37,11 +45,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(order: &Order) -> Result<u64, PackError> {
-    let options = WriteOptions {
-        policy: Policy::from_argument(&order.policy)?,
-        ..Default::default()
+fn run(order: &Order) -> Result<String, PackError> {
+    let (folder, manifest) = match order {
+        Order::Repack { pack, out, policy } => {
+            let options = WriteOptions {
+                policy: Policy::from_argument(policy)?,
+                ..Default::default()
+            };
+            (out, repack(&PackReader::open(pack)?, out, options)?)
+        }
+        Order::Complete { pack, from } => {
+            Elsewhere::read(pack)?.complete(pack, &GgufFile::open(from)?)?;
+            let reader = PackReader::open(pack)?;
+            reader.verify()?;
+            (pack, reader.manifest().clone())
+        }
     };
-    let manifest = repack(&PackReader::open(&order.pack)?, &order.out, options)?;
-    Ok(manifest.shards.iter().map(|shard| shard.bytes).sum())
+    let bytes: u64 = manifest.shards.iter().map(|shard| shard.bytes).sum();
+    Ok(format!("{}: {bytes} bytes of weights", folder.display()))
 }

@@ -3,6 +3,7 @@
 mod blocks;
 mod cast;
 mod disk;
+mod elsewhere;
 mod existing;
 mod folder;
 mod gguf;
@@ -21,6 +22,7 @@ mod writer;
 #[cfg(test)]
 mod failure_tests;
 
+pub use elsewhere::{ELSEWHERE_FILE, Elsewhere, Moved};
 pub use folder::{ModelFolder, open_weights};
 pub use gguf::GgufFile;
 pub use legacy::LegacyPyTorchFile;

@@ -189,6 +189,11 @@ impl PackWriter {
         self.guarded(|writer| writer.add_dense(component, &tensor, None))
     }
 
+    /// Ends a shard: what is added next begins another one.
+    pub fn end_shard(&mut self) -> Result<(), PackError> {
+        self.guarded(Self::flush)
+    }
+
     /// Adds a tensor in this encoding, or in that of the policy.
     pub(super) fn add_dense(
         &mut self,

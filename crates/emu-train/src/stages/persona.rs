@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use super::decoder::floats;
 use super::speller::open_lm;
-use super::states::{conversation, message, sequence, system_turn};
+use super::states::{conversation, message, sequence, system_turn, told};
 use crate::checkpoint::{create_file, replace_file, replace_tensors};
-use crate::data::requests::{Persona, Topic};
+use crate::data::emoji::ConceptList;
+use crate::data::requests::{Persona, Seen, Shows, Topic};
 use crate::objectives::{cross_entropy, rows};
 use crate::{RunOptions, Stage, StepContext, StepLoss, StopFlag, TrainConfig, TrainError};
 
@@ -35,6 +36,15 @@ struct Options {
     persona: PathBuf,
     /// Embeddings that learn.
     length: usize,
+    /// The system message that they start as; the model's own without it.
+    #[serde(default)]
+    start: Option<String>,
+    /// Questions about pictures, and what pictures may show.
+    #[serde(default)]
+    seen: Option<SeenOptions>,
+    /// Share of the questions that are of the judged topics, whatever their number.
+    #[serde(default)]
+    focus: f64,
     /// Questions whose answers are to stay.
     ordinary: Vec<String>,
     /// Share of the samples that are such questions.
@@ -47,6 +57,63 @@ struct Options {
     patience: usize,
     /// Topics at the beginning of the list whose held-out questions are answered and judged.
     judged: usize,
+}
+
+/// Pictures, spelled in words, and questions about them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeenOptions {
+    /// How pictures are spelled, questions and answers.
+    questions: PathBuf,
+    /// What pictures may show: a list of concepts.
+    concepts: PathBuf,
+    /// Share of the samples that are such questions.
+    share: f64,
+    /// Questions in held-out wordings that are answered and compared.
+    judged: usize,
+}
+
+/// The same, read.
+struct Pictures {
+    list: Seen,
+    names: Vec<String>,
+    colours: Vec<String>,
+    share: f64,
+    seed: u64,
+    /// In held-out wordings.
+    held_out: Vec<(String, String)>,
+}
+
+impl Pictures {
+    fn open(options: &SeenOptions, seed: u64) -> Result<Self, TrainError> {
+        let concepts = ConceptList::read(&options.concepts)?;
+        let mut pictures = Self {
+            list: Seen::read(&options.questions)?,
+            names: concepts.read.iter().map(|c| c.name.clone()).collect(),
+            colours: concepts.colours.iter().map(|c| c.name.clone()).collect(),
+            share: options.share,
+            seed,
+            held_out: vec![],
+        };
+        if pictures.names.len() < 2 || pictures.colours.len() < 2 {
+            let key = "options.seen.concepts";
+            return Err(TrainError::config(
+                key,
+                "it has less than two things or colours",
+            ));
+        }
+        let asked = (0..options.judged as u64).map(|index| pictures.pair(true, index));
+        pictures.held_out = asked.collect();
+        Ok(pictures)
+    }
+
+    fn pair(&self, held_out: bool, index: u64) -> (String, String) {
+        let shows = Shows {
+            names: &self.names,
+            colours: &self.colours,
+        };
+        self.list.pair(shows, held_out, (self.seed, index))
+    }
 }
 
 /// The file of the best soft prompt in the folder of the run.
@@ -79,8 +146,11 @@ pub struct PersonaStage {
     frozen: Lm,
     topics: Vec<Topic>,
     own: Vec<Pair>,
+    /// Of these, how many are of the judged topics; they stand in front.
+    focused: usize,
     ordinary: Vec<Pair>,
     held_out: Vec<Pair>,
+    pictures: Option<Pictures>,
     batch: usize,
     out: PathBuf,
     best: Option<Best>,
@@ -258,6 +328,13 @@ impl PersonaStage {
         if !(0.0..1.0).contains(&options.ordinary_share) {
             return wrong("ordinary_share", "it is not in 0..1");
         }
+        if !(0.0..=1.0).contains(&options.focus) || (options.focus > 0.0 && options.judged == 0) {
+            return wrong("focus", "it is not 0 to 1, or no topic is judged");
+        }
+        let shares = options.ordinary_share + options.seen.as_ref().map_or(0.0, |seen| seen.share);
+        if !(0.0..1.0).contains(&shares) {
+            return wrong("seen.share", "with ordinary_share it is not in 0..1");
+        }
         if options.ordinary.is_empty() && options.ordinary_share > 0.0 {
             return wrong("ordinary", "it is empty, but has a share");
         }
@@ -279,14 +356,21 @@ impl PersonaStage {
                 Ok(found)
             };
         let own = pairs(|t| (&t.train, &t.answers))?;
+        let judged = topics.iter().take(options.judged);
+        let focused = judged.map(|t| t.train.len() * t.answers.len()).sum();
         // One answer is enough to see whether it learns.
         let held_out = pairs(|t| (&t.held_out, &t.answers[..1]))?;
         // What an earlier run left in the folder is not this one's.
+        let pictures = { options.seen.as_ref() }
+            .map(|seen| Pictures::open(seen, train.seed))
+            .transpose()?;
         let best = std::fs::read(train.out.join(BEST))
             .ok()
             .filter(|_| run.resume);
         Ok(Self {
             own,
+            focused,
+            pictures,
             held_out,
             ordinary,
             topics,
@@ -302,12 +386,15 @@ impl PersonaStage {
         })
     }
 
-    /// A soft prompt that says what the model's own system message says.
+    /// A soft prompt that says what the configured system message says, or the model's own.
     ///
     /// # Errors
-    /// Where it has none.
+    /// Where there is none.
     pub fn init(&self, device: &Device) -> Result<SoftPrompt, TrainError> {
-        let turn = system_turn(&self.model)?;
+        let turn = match &self.options.start {
+            Some(text) => told(&self.model, text)?,
+            None => system_turn(&self.model)?,
+        };
         if turn.is_empty() {
             return Err(TrainError::config(
                 "options.lm",
@@ -326,6 +413,11 @@ impl PersonaStage {
     /// Whether it asked the run to end, because nothing got better.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    fn pair(&self, question: &str, answer: &str) -> Result<Pair, TrainError> {
+        let answer = self.model.tokenizer.encode(answer).map_err(other)?;
+        pair(&self.model, question, &answer)
     }
 
     /// The model's answer to a question behind a soft prompt.
@@ -403,15 +495,36 @@ impl Stage for PersonaStage {
 
     fn loss(&mut self, model: &SoftPrompt, context: &StepContext) -> Result<StepLoss, TrainError> {
         let mut random: Philox = context.random(Stream::Data);
-        let (mut own, mut ordinary) = (vec![], vec![]);
+        let (mut own, mut ordinary, mut seen) = (vec![], vec![], vec![]);
+        let share = self
+            .pictures
+            .as_ref()
+            .map_or(0.0, |pictures| pictures.share);
         for _ in 0..self.batch {
-            match f64::from(random.uniform()) < self.options.ordinary_share {
-                true => ordinary.push(&self.ordinary[random.below(self.ordinary.len())]),
-                false => own.push(&self.own[random.below(self.own.len())]),
+            let drawn = f64::from(random.uniform());
+            match &self.pictures {
+                _ if drawn < self.options.ordinary_share => {
+                    ordinary.push(&self.ordinary[random.below(self.ordinary.len())]);
+                }
+                Some(pictures) if drawn < self.options.ordinary_share + share => {
+                    let index = u64::from(random.next_u32());
+                    let (question, answer) = pictures.pair(false, index);
+                    seen.push(self.pair(&question, &answer)?);
+                }
+                _ => {
+                    let focused = f64::from(random.uniform()) < self.options.focus;
+                    let among = if focused {
+                        self.focused
+                    } else {
+                        self.own.len()
+                    };
+                    own.push(&self.own[random.below(among)]);
+                }
             }
         }
         let mut loss = StepLoss::new(Tensor::zeros([1], &context.device), self.batch);
-        for (name, pairs) in [("own", own), ("ordinary", ordinary)] {
+        let seen = seen.iter().collect();
+        for (name, pairs) in [("own", own), ("ordinary", ordinary), ("seen", seen)] {
             if pairs.is_empty() {
                 continue;
             }
@@ -439,8 +552,16 @@ impl Stage for PersonaStage {
             }
             Ok(sum / count.max(1) as f32)
         };
-        let loss = mean(&self.held_out)?;
+        let mut loss = mean(&self.held_out)?;
         let mut figures = vec![("held_out".to_string(), loss)];
+        if let Some(pictures) = &self.pictures {
+            let pairs = pictures.held_out.iter();
+            let pairs: Vec<Pair> =
+                { pairs.map(|(q, a)| self.pair(q, a)) }.collect::<Result<_, _>>()?;
+            let seen = mean(&pairs)?;
+            loss += seen;
+            figures.push(("seen".into(), seen));
+        }
         if !self.ordinary.is_empty() {
             figures.push(("ordinary".into(), mean(&self.ordinary)?));
         }
@@ -460,6 +581,11 @@ impl Stage for PersonaStage {
         let mut text = format!("{right} of {} right\n", judged.len());
         for (question, answer, right) in judged {
             let mark = if right { "+" } else { "-" };
+            text += &format!("{mark} {question} -> {answer}\n");
+        }
+        for (question, wanted) in self.pictures.iter().flat_map(|pictures| &pictures.held_out) {
+            let answer = self.answer(model, question)?;
+            let mark = if answer == *wanted { "+" } else { "-" };
             text += &format!("{mark} {question} -> {answer}\n");
         }
         let path = dir.join("answers.txt");

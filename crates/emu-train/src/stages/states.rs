@@ -53,8 +53,22 @@ fn wrong(error: impl std::fmt::Display) -> TrainError {
 /// # Errors
 /// Where it was not made for conversations.
 pub(super) fn system_turn(model: &TextModel) -> Result<Vec<u32>, TrainError> {
+    opening(model, &[])
+}
+
+/// A system message, as [`system_turn`].
+///
+/// # Errors
+/// As [`system_turn`].
+pub(super) fn told(model: &TextModel, text: &str) -> Result<Vec<u32>, TrainError> {
+    opening(model, &[message(Speaker::System, text)])
+}
+
+/// What stands before the first turn of a conversation that begins with these messages.
+fn opening(model: &TextModel, first: &[Message]) -> Result<Vec<u32>, TrainError> {
     let hello = message(Speaker::User, "hello");
-    let with = model.chat(std::slice::from_ref(&hello)).map_err(wrong)?.ids;
+    let all: Vec<Message> = first.iter().chain([&hello]).cloned().collect();
+    let with = model.chat(&all).map_err(wrong)?.ids;
     let without = conversation(model, &[hello])?;
     let start = with.len().saturating_sub(without.len());
     Ok(with[..start].to_vec())

@@ -73,11 +73,11 @@ pub struct Topic {
     pub answers: Vec<String>,
 }
 
-fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, DataError> {
+pub(super) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, DataError> {
     toml::from_str(text).map_err(|error| DataError::malformed(path, error))
 }
 
-fn read<T>(
+pub(super) fn read<T>(
     path: &Path,
     parse: impl Fn(&str, &Path) -> Result<T, DataError>,
 ) -> Result<T, DataError> {

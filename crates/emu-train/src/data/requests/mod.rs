@@ -10,12 +10,14 @@
 
 mod lists;
 mod phrases;
+mod seen;
 
 use emu_model::spelling::{article, describe, drawn};
 use emu_model::text::{Message, Speaker};
 
 pub use lists::{Changes, HOLE, Parted, Persona, Synonyms, Topic, Wordings};
 use phrases::fill_colour;
+pub use seen::{Kind, Seen, Shows};
 
 use super::DataError;
 use super::emoji::{Concept, ConceptList, Holdout, Unseen};

@@ -362,19 +362,21 @@ pub(super) fn draw(
     burn::tensor::read_sync(drawing.run()).map_err(|e| TrainError::other(e.code(), e))
 }
 
-/// The loss of denoising the latents of pictures, `[B, 3, S, S]`, under normalised conditions, `[B, N, D]`, each picture at
-/// a noise level of its own.
+/// The latents of pictures, `[B, 3, S, S]`, as a UNet sees them.
+pub(super) fn latents(model: &Decoder, config: &DecoderConfig, pictures: Tensor<4>) -> Tensor<4> {
+    let latents = model.vae.encode(pictures).mean.detach();
+    latents.mul_scalar(config.vae.scaling_factor)
+}
+
+/// The loss of denoising latents under normalised conditions, `[B, N, D]`, each picture at a noise level of its own.
 pub(super) fn denoising_loss(
     model: &Decoder,
-    config: &DecoderConfig,
     schedule: &NoiseSchedule,
-    pictures: Tensor<4>,
+    latents: Tensor<4>,
     conditions: Tensor<3>,
     random: &mut Philox,
     context: &StepContext,
 ) -> Tensor<1> {
-    let latents = model.vae.encode(pictures).mean.detach();
-    let latents = latents.mul_scalar(config.vae.scaling_factor);
     let shape = latents.dims();
     let levels = schedule.alphas_cumprod.len();
     let timesteps: Vec<usize> = (0..shape[0]).map(|_| random.below(levels)).collect();
@@ -421,16 +423,9 @@ impl Stage for DecoderStage {
             })
             .collect();
         let conditions = Tensor::from_inner(Tensor::cat(rows, 0));
-        let (config, schedule) = (&self.config, &self.schedule);
-        let loss = denoising_loss(
-            model,
-            config,
-            schedule,
-            pictures,
-            conditions,
-            &mut random,
-            context,
-        );
+        let latents = latents(model, &self.config, pictures);
+        let schedule = &self.schedule;
+        let loss = denoising_loss(model, schedule, latents, conditions, &mut random, context);
         Ok(StepLoss::new(loss, count).with_visited(batch.visited))
     }
 

@@ -14,6 +14,7 @@ pub mod sheet;
 mod brush;
 mod decoder;
 mod heads;
+mod latents;
 mod persona;
 mod pretrain;
 mod reader;

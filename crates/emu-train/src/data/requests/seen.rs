@@ -23,6 +23,12 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kind {
+    /// How a picture of this kind is spelled, where that differs.
+    #[serde(default)]
+    pub picture: Option<String>,
+    /// What it shows, where that differs: at least two.
+    #[serde(default)]
+    pub names: Option<Vec<String>>,
     /// Questions that are trained on.
     pub train: Vec<String>,
     /// Questions that never are.
@@ -60,10 +66,14 @@ impl Seen {
         }
         for kind in &self.kind {
             let lists = [&kind.train, &kind.held_out, &kind.answers];
-            if lists.iter().any(|list| list.is_empty()) {
-                return refuse(format!("a kind lacks questions or answers: {kind:?}"));
+            let few = kind.names.as_ref().is_some_and(|names| names.len() < 2);
+            if few || lists.iter().any(|list| list.is_empty()) {
+                return refuse(format!(
+                    "a kind lacks questions, answers or names: {kind:?}"
+                ));
             }
             let texts = lists.into_iter().flatten().chain([&self.picture]);
+            let texts = texts.chain(&kind.picture);
             let filled = texts.map(|text| (text, fill(text, ["n", "o", "c", "d"])));
             if let Some((text, _)) = { filled }.find(|(_, filled)| filled.contains(['{', '}'])) {
                 return refuse(format!("{text:?} has an unknown place in braces"));
@@ -92,13 +102,13 @@ impl Seen {
             let second = (first + 1 + random.below(list.len() - 1)) % list.len();
             (list[first].clone(), list[second].clone())
         };
-        let (name, other) = two(shows.names, random);
+        let (name, other) = two(kind.names.as_deref().unwrap_or(shows.names), random);
         let (colour, other_colour) = two(shows.colours, random);
         let words = [&*name, &*other, &*colour, &*other_colour];
         let question = &questions[random.below(questions.len())];
         let answer = &kind.answers[random.below(kind.answers.len())];
         (
-            fill(&self.picture, words) + &fill(question, words),
+            fill(kind.picture.as_ref().unwrap_or(&self.picture), words) + &fill(question, words),
             fill(answer, words),
         )
     }
@@ -187,6 +197,13 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let list = Seen::read(root.join("configs/data/smol-seen.toml")).expect("a list");
         for kind in &list.kind {
+            // Every way to spell a picture has the places that the recipe's has.
+            let places = |text: &str| text.split([' ', '.']).count();
+            let spelled = kind.picture.as_ref().unwrap_or(&list.picture);
+            assert!(
+                places(spelled).abs_diff(places(&list.picture)) <= 1,
+                "{spelled}"
+            );
             assert!(kind.held_out.iter().all(|q| !kind.train.contains(q)));
         }
         let recipe = std::fs::read_to_string(root.join("configs/model/smol.toml"));

@@ -19,7 +19,7 @@ use emu_model::reader::{ReaderConfig, TriggerConfig};
 use emu_model::spelling::SpellingConfig;
 use emu_model::weights;
 use emu_pack::convert::{Elsewhere, GgufFile};
-use emu_pack::{PackReader, TensorData, write_safetensors};
+use emu_pack::{PackReader, SafetensorsFile, TensorData, TensorSource, write_safetensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -299,6 +299,62 @@ fn drawing(folder: &Path, recipe: &Path) {
         .replace("[namer]", &parts)
         .replace("caption = 'What?'", "caption = 'What?'\ndraw = 'Draw {}'");
     std::fs::write(recipe, whole).expect("written");
+}
+
+#[test]
+fn photographs_have_names_of_their_own() {
+    let (folder, recipe) = parts();
+    let at = |name: &str| text(&folder.path().join(name));
+    let pack = at("pack");
+    let classes: Vec<String> = (0..1000).map(|i| format!("thing {i}")).collect();
+    let list = json!({"classes": classes, "kinds": [{"name": "stuff", "members": (0..1000).collect::<Vec<_>>()}]});
+    std::fs::write(at("photos.json"), list.to_string()).expect("written");
+    let whole = std::fs::read_to_string(&recipe).expect("a recipe");
+    let photos = format!(
+        "[namer.photos]\nlist = '{}'\nthreshold = 0.7\nfloor = 2e-4\nunknown = 'no idea'\nbackground = 'natural'\n[prompts]",
+        at("photos.json")
+    );
+    let whole = whole.replace("[prompts]", &photos);
+    std::fs::write(&recipe, &whole).expect("written");
+    let refused = |words: &[&str]| fails(&["assemble", &text(&recipe), "-o", &pack], words);
+    refused(&["do not tell photographs", "leave `namer.photos` out"]);
+
+    // Everything is a photograph.
+    let heads = folder.path().join("heads/heads.safetensors");
+    let file = SafetensorsFile::open(&heads).expect("heads");
+    let mut tensors: Vec<TensorData> = { file.tensors().iter() }
+        .map(|info| file.read(&info.name).expect("a tensor"))
+        .collect();
+    for (name, shape, value) in [
+        ("gate.weight", vec![1, 1280], 0.0),
+        ("gate.bias", vec![1], 1.0),
+    ] {
+        let values = vec![value; shape.iter().product()];
+        tensors.push(TensorData::from_f32(name, shape, &values).expect("a tensor"));
+    }
+    write(&heads, &tensors);
+    let lines = json_of(&["assemble", &text(&recipe), "-o", &pack, "--json"]);
+    assert!(lines[0]["components"]["vision"].as_u64() > Some(4_000_000));
+    let base = [
+        "caption",
+        "--device",
+        "cpu",
+        "--json",
+        "--max-new-tokens",
+        "4",
+        "--model",
+    ];
+    let captions = json_of(&[&base[..], &[&pack, &cat()]].concat());
+    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+
+    let short = list.to_string().replacen("\"thing 0\",", "", 1);
+    std::fs::write(at("photos.json"), short.replace(",999]", "]")).expect("written");
+    refused(&["999 classes, the encoder has 1000"]);
+    std::fs::write(at("photos.json"), short).expect("written");
+    refused(&["\"stuff\"", "no class that is there"]);
+    std::fs::write(&recipe, whole.replace("threshold = 0.7", "threshold = 0.4")).expect("written");
+    std::fs::write(at("photos.json"), list.to_string()).expect("written");
+    refused(&["photos.threshold is 0.4"]);
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Emu {
         let tokens = self.encode(images.clone(), &mut Probe::off());
         match (&self.cformer, &self.namer) {
             (Some(former), _) => former.forward(tokens),
-            (None, Some(namer)) => namer.forward(images, tokens),
+            (None, Some(namer)) => namer.forward(images, tokens, &self.lm.embed_tokens),
             (None, None) => tokens,
         }
     }

@@ -17,6 +17,7 @@ pub mod pack;
 #[cfg(not(target_family = "wasm"))]
 pub mod parity;
 pub mod persona;
+pub mod photos;
 pub mod probe;
 pub mod prompt;
 pub mod reader;

@@ -9,11 +9,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
-use emu_kernels::QLinear;
 use emu_kernels::init::{Init, param};
+use emu_kernels::{QEmbedding, QLinear};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ImageConfig};
+use crate::photos::{Photos, PhotosConfig};
 use crate::spelling::SpellingConfig;
 
 /// Names and colours that a model knows.
@@ -30,6 +31,9 @@ pub struct NamerConfig {
     pub colours: usize,
     /// How far a border may be from its colour, as a standard deviation of RGB in 0..1.
     pub colour_spread: f64,
+    /// What names photographs; without it they are named as drawings are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub photos: Option<PhotosConfig>,
 }
 
 /// Most names and most colours.
@@ -60,6 +64,9 @@ impl NamerConfig {
             ("temperature", self.temperature),
             ("colour_spread", self.colour_spread),
         ];
+        if let Some(photos) = &self.photos {
+            photos.validate()?;
+        }
         match numbers.iter().find(|(_, v)| !(1e-3..=1e3).contains(v)) {
             Some((name, v)) => Err(ConfigError(format!(
                 "namer.{name} is {v}, not 0.001 to 1000"
@@ -85,6 +92,8 @@ impl NamerConfig {
             tokens: self.spelling.tokens,
             temperature: self.temperature,
             colour_spread: self.colour_spread,
+            photos: { self.photos }
+                .map(|photos| photos.init(features, self.spelling.tokens, device)),
             image: image.clone(),
         }
     }
@@ -110,6 +119,8 @@ pub struct Namer {
     pub temperature: f64,
     /// Standard deviation of a colour.
     pub colour_spread: f64,
+    /// Names photographs.
+    pub photos: Option<Photos>,
     /// What was done to the pictures.
     #[module(skip)]
     pub image: ImageConfig,
@@ -133,9 +144,11 @@ impl Namer {
     ///
     /// # Shapes
     /// - `images`: `[B, 3, S, S]`, normalised; `features`: `[B, 1 + P, F]`, their mean in the first place
+    /// - `table`: the language model's token embeddings
     /// - returns `[B, T + 1, D]`
-    pub fn forward(&self, images: Tensor<4>, features: Tensor<3>) -> Tensor<3> {
-        let [b, ..] = images.dims();
+    pub fn forward(&self, images: Tensor<4>, features: Tensor<3>, table: &QEmbedding) -> Tensor<3> {
+        let [b, _, f] = features.dims();
+        let mean = features.clone().narrow(1, 0, 1).reshape([b, f]);
         let words = self.words.val();
         let [n, spelled] = words.dims();
         let (t, d) = (self.tokens, spelled / self.tokens.max(1));
@@ -154,7 +167,17 @@ impl Namer {
 
         // 3. the word of the border's colour
         let colour = self.colour(border(images)).reshape([b, 1, d]);
-        Tensor::cat(vec![name, colour], 1)
+        let drawing = Tensor::cat(vec![name, colour], 1);
+
+        // 4. or all of it as a photograph's
+        let Some(photos) = &self.photos else {
+            return drawing;
+        };
+        let read = photos.read(mean, table);
+        let background = read.background.reshape([1, 1, d]).expand([b, 1, d]);
+        let seen = Tensor::cat(vec![read.name, background], 1);
+        let photo = read.photo.reshape([b, 1, 1]);
+        drawing.clone() + (seen - drawing) * photo
     }
 
     /// The words of colours, `[B, 3]` as pictures are normalised, to `[B, D]`.
@@ -213,6 +236,7 @@ mod tests {
         temperature: 0.5,
         colours: 2,
         colour_spread: 0.1,
+        photos: None,
     };
 
     fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
@@ -245,9 +269,16 @@ mod tests {
         // Rows behind the mean mean nothing here.
         let features = [features, [9.0; 3]].concat();
         let images = tensor(&pixels, [1, 3, 4, 4]);
-        let found = namer().forward(images, tensor(&features, [1, 2, 3]));
+        let found = namer().forward(images, tensor(&features, [1, 2, 3]), &table());
         assert_eq!(found.dims(), [1, 3, 2]);
         found.into_data().iter::<f32>().collect()
+    }
+
+    /// Only photographs are looked up in it.
+    fn table() -> QEmbedding {
+        QEmbedding {
+            weight: Param::initialized(burn::module::ParamId::new(), tensor(&[0.0; 2], [1, 2])),
+        }
     }
 
     fn close(found: &[f32], expected: &[f32]) {

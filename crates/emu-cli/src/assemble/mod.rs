@@ -3,6 +3,7 @@
 //! requests and a decoder (stages `reader` and `brush`) it draws, with a soft prompt (stage `persona`) it knows who it is.
 
 mod drawing;
+mod photos;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use emu_model::config::{EmuConfig, GenerationConfig, ImageConfig, VisionConfig};
 use emu_model::efficientnet::{Folded, efficientnet_lite};
 use emu_model::namer::NamerConfig;
 use emu_model::pack::{self, ModelConfig};
+use emu_model::photos::PhotosConfig;
 use emu_model::spelling::SpellingConfig;
 use emu_model::text::Base;
 use emu_model::tokenizer::EmuTokenizer;
@@ -93,6 +95,9 @@ struct Reading {
     temperature: f64,
     /// How far a border may be from its colour.
     colour_spread: f64,
+    /// How photographs are named; as drawings without it.
+    #[serde(default)]
+    photos: Option<photos::Naming>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,6 +163,9 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
     let base = Base::new(file.metadata(), &file, &Device::flex())
         .with_context(|| format!("{} cannot become a model that sees", recipe.lm.display()))?;
     let encoder = there(&recipe.encoder, fetch)?;
+    let photos = { recipe.namer.photos.as_ref() }
+        .map(photos::Naming::open)
+        .transpose()?;
     let heads = Heads::open(there(
         &recipe.heads,
         "Fit it with `emu train configs/train/smol/heads.toml`, or correct its path in the recipe.",
@@ -179,8 +187,8 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
             recipe,
             &base,
             vision,
-            heads.names.len(),
-            concepts.colours.len(),
+            (heads.names.len(), concepts.colours.len()),
+            photos.as_ref().map(photos::Photographs::config),
         ),
         decoder: drawing.as_ref().map(|drawing| drawing.decoder.clone()),
         safety: None,
@@ -210,6 +218,12 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         bar.inc(1);
     }
     let table = words::Table::of(&base)?;
+    if let Some(photos) = &photos {
+        let classifier = published_classifier(encoder)?;
+        for tensor in photos.tensors(&heads, classifier, &config.emu, &tokenizer)? {
+            writer.add(pack::VISION, tensor)?;
+        }
+    }
     for tensor in heads.tensors(&config.emu, &tokenizer, &table, &concepts.colours)? {
         writer.add(pack::VISION, tensor)?;
     }
@@ -256,8 +270,8 @@ fn configured<S: TensorSource>(
     recipe: &Recipe,
     base: &Base<'_, S>,
     mut vision: VisionConfig,
-    names: usize,
-    colours: usize,
+    (names, colours): (usize, usize),
+    photos: Option<PhotosConfig>,
 ) -> EmuConfig {
     let reading = &recipe.namer;
     let namer = NamerConfig {
@@ -269,6 +283,7 @@ fn configured<S: TensorSource>(
         temperature: reading.temperature,
         colours,
         colour_spread: reading.colour_spread,
+        photos,
     };
     // The classes of its training have no use here.
     if let Some(net) = &mut vision.efficientnet {
@@ -288,22 +303,39 @@ fn configured<S: TensorSource>(
     emu
 }
 
+/// The encoder as it is published, batch norms folded.
+fn published(path: &Path) -> Result<Folded<impl TensorSource>> {
+    let VisionConfig {
+        efficientnet,
+        image_size,
+        ..
+    } = VisionConfig::efficientnet_lite2();
+    let sizes = efficientnet
+        .context("EfficientNet-Lite2 has no sizes. Report this as a mistake of the program")?;
+    let net = sizes.init(image_size, &Device::flex());
+    Folded::new(
+        open_weights(path)?,
+        &weights::parameters(&net),
+        &efficientnet_lite()?,
+    )
+    .with_context(|| format!("{} is no EfficientNet-Lite2", path.display()))
+}
+
+/// Weight and bias of the classifier that the encoder was trained with.
+fn published_classifier(path: &Path) -> Result<[TensorData; 2]> {
+    let folded = published(path)?;
+    Ok([
+        folded.read("classifier.weight")?,
+        folded.read("classifier.bias")?,
+    ])
+}
+
 /// The encoder's parameters under their names in the pack, batch norms folded.
 fn encoder_tensors(
     path: &Path,
     config: &EmuConfig,
 ) -> Result<impl Iterator<Item = Result<TensorData, PackError>>> {
-    let published = VisionConfig::efficientnet_lite2();
-    let sizes = published
-        .efficientnet
-        .context("EfficientNet-Lite2 has no sizes. Report this as a mistake of the program")?;
-    let net = sizes.init(config.vision.image_size, &Device::flex());
-    let folded = Folded::new(
-        open_weights(path)?,
-        &weights::parameters(&net),
-        &efficientnet_lite()?,
-    )
-    .with_context(|| format!("{} is no EfficientNet-Lite2", path.display()))?;
+    let folded = published(path)?;
     let kept = weights::parameters(&config.init(&Device::flex())?);
     let names = kept.into_iter().filter_map(|(name, _)| {
         let own = name.strip_prefix("visual.efficientnet.")?;
@@ -321,6 +353,8 @@ struct Heads {
     names: Vec<String>,
     weight: TensorData,
     bias: TensorData,
+    /// Weight and bias of what tells photographs from drawings.
+    gate: Option<[TensorData; 2]>,
     /// For error messages.
     folder: PathBuf,
 }
@@ -339,6 +373,10 @@ impl Heads {
             names,
             weight: file.read("names.weight")?,
             bias: file.read("names.bias")?,
+            gate: match file.info("gate.weight") {
+                Some(_) => Some([file.read("gate.weight")?, file.read("gate.bias")?]),
+                None => None,
+            },
             folder: folder.to_owned(),
         })
     }

@@ -169,6 +169,7 @@ mod tests {
             temperature: 0.25,
             colours: 8,
             colour_spread: 0.05,
+            photos: None,
         });
         let config = ModelConfig {
             emu,

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use emu_model::config::{ImageConfig, VisionConfig};
 use emu_model::efficientnet::{self, EfficientNet};
+use emu_model::image::{Limits, decode};
 use emu_pack::convert::open_weights;
 use emu_pack::{SafetensorsFile, TensorData, TensorSource};
 use serde::Deserialize;
 
 use super::corpus::{image_tensor, open_set, pixels};
 use crate::checkpoint::replace_tensors;
-use crate::data::ShardDataset;
 use crate::data::record::Record;
+use crate::data::{DataError, Picture, ShardDataset};
 use crate::lda::Lda;
+use crate::logistic::{Calibrated, Examples, Logistic};
 use crate::{RunOptions, TrainConfig, TrainError, TrainEvent};
 
 /// The stage's own settings.
@@ -31,6 +33,9 @@ struct Options {
     /// Folders of held-out drawings.
     #[serde(default)]
     evaluate: Vec<PathBuf>,
+    /// Folder of photographs, for a gate that tells them from drawings; every second one is held out.
+    #[serde(default)]
+    photos: Option<PathBuf>,
 }
 
 fn one() -> f64 {
@@ -118,16 +123,26 @@ pub fn run(
             figures.push((format!("{split}.top{n}"), share));
         }
     }
+    let mut tensors = vec![
+        TensorData::from_f32("names.weight", vec![names.len(), lda.width], &lda.weight)?,
+        TensorData::from_f32("names.bias", vec![names.len()], &lda.bias)?,
+    ];
+
+    // 3. what is no drawing
+    if let Some(folder) = &settings.photos {
+        let look = |picture: &Picture| look(&net, picture, size, device);
+        let photos = photographs(folder, look)?;
+        let gate = gate(&photos, &train, &mut figures)?;
+        let weight = TensorData::from_f32("gate.weight", vec![1, lda.width], &gate.weight)?;
+        let bias = TensorData::from_f32("gate.bias", vec![1], &[gate.bias])?;
+        tensors.extend([weight, bias]);
+    }
     if let Some(on_event) = &mut options.on_event {
         on_event(TrainEvent::Evaluated {
             step: 1,
             figures: &figures,
         });
     }
-    let tensors = [
-        TensorData::from_f32("names.weight", vec![names.len(), lda.width], &lda.weight)?,
-        TensorData::from_f32("names.bias", vec![names.len()], &lda.bias)?,
-    ];
     let path = config.out.join(FILE);
     replace_tensors(&path, &tensors)?;
     Ok((path, names))
@@ -172,14 +187,7 @@ fn seen(
                 .images
                 .first()
                 .ok_or_else(|| sample.refuse("it has no picture"))?;
-            let picture = pixels(picture, size, &IMAGE).map_err(|e| sample.refuse(e))?;
-            let features = net.features(image_tensor(picture, size, device));
-            let [_, channels, h, w] = features.dims();
-            let mean = features
-                .reshape([channels, h * w])
-                .mean_dim(1)
-                .clamp_min(0.0);
-            values.extend(mean.sqrt().into_data().iter::<f32>());
+            values.extend(look(net, picture, size, device).map_err(|e| sample.refuse(e))?);
         }
         all.width = values.len() / (last - first);
         let shape = vec![last - first, all.width];
@@ -188,6 +196,109 @@ fn seen(
     }
     Ok(all)
 }
+
+/// The square roots of a picture's mean features.
+fn look(
+    net: &EfficientNet,
+    picture: &Picture,
+    size: usize,
+    device: &Device,
+) -> Result<Vec<f32>, DataError> {
+    let picture = pixels(picture, size, &IMAGE)?;
+    let features = net.features(image_tensor(picture, size, device));
+    let [_, channels, h, w] = features.dims();
+    let mean = features.reshape([channels, h * w]).mean_dim(1);
+    Ok(mean.clamp_min(0.0).sqrt().into_data().iter().collect())
+}
+
+/// The features of every picture in a folder and below, in the order of their paths.
+fn photographs(
+    folder: &Path,
+    look: impl Fn(&Picture) -> Result<Vec<f32>, DataError>,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    let (mut folders, mut files) = (vec![folder.to_owned()], vec![]);
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(TrainError::io("read", &folder))?;
+        for entry in entries {
+            let path = entry.map_err(TrainError::io("read", &folder))?.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    let mut found = vec![];
+    for path in files {
+        let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
+        // Whatever else lies there.
+        let Ok(rgb) = decode(&bytes, &Limits::default()) else {
+            tracing::info!("{} is no picture", path.display());
+            continue;
+        };
+        let (width, height) = rgb.dimensions();
+        let picture = Picture {
+            width,
+            height,
+            rgb: rgb.into_raw(),
+        };
+        let features = look(&picture);
+        found.push(features.map_err(|e| TrainError::other("data", e))?);
+    }
+    match found.len() {
+        0..4 => Err(TrainError::config(
+            "options.photos",
+            format!("{} holds fewer than four pictures", folder.display()),
+        )),
+        _ => Ok(found),
+    }
+}
+
+/// What tells photographs from drawings. Every second of either is held out, and what became of those is told.
+fn gate(
+    photos: &[Vec<f32>],
+    drawings: &Seen,
+    figures: &mut Vec<(String, f32)>,
+) -> Result<Logistic, TrainError> {
+    let photos = photos.iter().map(|row| (row.as_slice(), true));
+    let drawings = { drawings.features.chunks_exact(drawings.width) }.map(|row| (row, false));
+    let (mut learnt, mut held_out) = (vec![], vec![]);
+    for (i, example) in photos.enumerate().chain(drawings.enumerate()) {
+        if i % 2 == 0 {
+            learnt.push(example);
+        } else {
+            held_out.push(example);
+        }
+    }
+    let rows: Vec<f32> = learnt
+        .iter()
+        .flat_map(|(row, _)| row.iter().copied())
+        .collect();
+    let labels: Vec<bool> = learnt.iter().map(|(_, photo)| *photo).collect();
+    let groups: Vec<usize> = (0..learnt.len()).collect();
+    let examples = Examples {
+        rows: &rows,
+        used: 0,
+        labels: &labels,
+        groups: &groups,
+    };
+    let width = rows.len() / labels.len().max(1);
+    let found = Calibrated::fit(&examples, &[width], &GATE_PENALTIES, GATE_FALSE_ALARMS)?;
+    for (name, photo) in [("photos", true), ("drawings", false)] {
+        let of = held_out.iter().filter(|(_, is)| *is == photo);
+        let right = of
+            .clone()
+            .filter(|(row, _)| (found.classifier.score(row) > 0.0) == photo);
+        let share = right.count() as f32 / of.count().max(1) as f32;
+        figures.push((format!("gate.{name}"), share));
+    }
+    Ok(found.classifier)
+}
+
+/// Tried for the gate.
+const GATE_PENALTIES: [f64; 2] = [1e-2, 1e-1];
+/// Share of the drawings that may be taken for photographs.
+const GATE_FALSE_ALARMS: f64 = 0.005;
 
 /// The features of `rows` drawings in a file that is whole.
 fn kept(path: &Path, rows: usize) -> Option<(usize, Vec<f32>)> {

@@ -11,11 +11,11 @@ export const pack = {
     return {
       "emu.json": new URL("./pack/emu.json", import.meta.url).href,
       "tokenizer.json": new URL("./pack/tokenizer.json", import.meta.url).href,
-      // What the build wrote, all of it: bundlers stop at a file that is not there, and a test compares.
+      // The files of models/emu-smol/pack/emu.json, no more and no fewer: bundlers stop at one that is not there. A test compares.
       "vision-00001-of-00001.safetensors": new URL("./pack/vision-00001-of-00001.safetensors", import.meta.url).href,
-      "lm-00001-of-00002.safetensors": new URL("./pack/lm-00001-of-00002.safetensors", import.meta.url).href,
-      "lm-00002-of-00002.safetensors": new URL("./pack/lm-00002-of-00002.safetensors", import.meta.url).href,
-      "decoder-00001-of-00001.safetensors": new URL("./pack/decoder-00001-of-00001.safetensors", import.meta.url).href,
+      "lm-00001-of-00003.safetensors": new URL("./pack/lm-00001-of-00003.safetensors", import.meta.url).href,
+      "lm-00002-of-00003.safetensors": new URL("./pack/lm-00002-of-00003.safetensors", import.meta.url).href,
+      "lm-00003-of-00003.safetensors": new URL("./pack/lm-00003-of-00003.safetensors", import.meta.url).href,
     };
   },
 };

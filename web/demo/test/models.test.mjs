@@ -188,9 +188,11 @@ test("in Draw mode a picture is drawn directly, and where chats may not draw, an
   await context.close();
 });
 
-const PACKS = { mini: 14, smol: 120 };
-for (const [name, megabytes] of Object.entries(PACKS)) {
-  const manifest = fileURLToPath(new URL(`../../${name}/pack/emu.json`, import.meta.url));
+const SIZES = { mini: 14, smol: 120 };
+// The build makes emu-mini's pack smaller than it lies in the checkout. That of emu-smol is the same, and its manifest lies there.
+const MANIFESTS = { mini: "../../mini/pack/emu.json", smol: "../../../models/emu-smol/pack/emu.json" };
+for (const [name, megabytes] of Object.entries(SIZES)) {
+  const manifest = fileURLToPath(new URL(MANIFESTS[/** @type {keyof typeof MANIFESTS} */ (name)], import.meta.url));
   test(`the size that the page tells of emu-${name} is that of its pack`, { skip: !existsSync(manifest) && `web/${name}/pack is not built` }, () => {
     const { shards, files } = JSON.parse(readFileSync(manifest, "utf8"));
     const bytes = [...shards, ...files].reduce((sum, file) => sum + file.bytes, 0);
@@ -201,6 +203,6 @@ for (const [name, megabytes] of Object.entries(PACKS)) {
 test("the page tells these sizes", () => {
   const html = readFileSync(new URL("../index.html", import.meta.url), "utf8");
   const told = [...html.matchAll(/emu-(mini|smol)[^<]*?about (\d+) MB|<strong>emu-(mini|smol)<\/strong>[^<]*about (\d+) MB/g)].map(([, a, b, c, d]) => `${a ?? c} ${b ?? d}`);
-  assert.deepEqual([...new Set(told)].sort(), Object.entries(PACKS).map(([name, megabytes]) => `${name} ${megabytes}`));
+  assert.deepEqual([...new Set(told)].sort(), Object.entries(SIZES).map(([name, megabytes]) => `${name} ${megabytes}`));
   assert.equal(told.length, 4);
 });

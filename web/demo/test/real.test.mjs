@@ -1,10 +1,10 @@
 // @ts-check
-/* The page on the built package and emu-mini: EMU_DEMO_PACKAGE=real [EMU_DEMO_BROWSER=firefox] node --test test/real.test.mjs */
+/* The page on the built package and both models: EMU_DEMO_PACKAGE=real [EMU_DEMO_BROWSER=firefox] node --test test/real.test.mjs */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { attach, example, idle, lastAnswer, open, picture, real, say, start } from "./browser.mjs";
+import { attach, example, idle, lastAnswer, noSmol, open, picture, real, say, start } from "./browser.mjs";
 
 test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PACKAGE=real and the built packages", timeout: 180_000 }, async () => {
   const world = await start();
@@ -15,7 +15,7 @@ test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PAC
   await attach(page, picture("fox.png"));
   await page.click("#send");
   await idle(page);
-  assert.match(await lastAnswer(page), /^a fox on a blue background/);
+  assert.match(await lastAnswer(page), /a fox on a blue background/);
   await say(page, "what colour is the background?");
   await idle(page);
   assert.match(await lastAnswer(page), /^blue/);
@@ -52,5 +52,36 @@ test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PAC
   // 4. Nothing went wrong on the way, and nobody else was asked.
   assert.deepEqual(problems.filter((problem) => !problem.includes("No available adapters")), []);
   assert.deepEqual(requests.filter((url) => !url.startsWith(`${world.origin}/`) && !/^(blob|data):/.test(url)), []);
+  await world.close();
+});
+
+test("emu-smol answers, names a drawing, and draws where it can", { skip: real ? noSmol : "needs EMU_DEMO_PACKAGE=real and the built packages", timeout: 600_000 }, async () => {
+  const world = await start();
+  const { page, problems, requests } = await open(world.browser, world.origin, { query: "?device=cpu" });
+  page.setDefaultTimeout(120_000);
+
+  // 1. Words alone: the answer ends by itself.
+  await example(page, "Hello! Who are you?");
+  await idle(page);
+  assert.match(await lastAnswer(page), /^[A-Z][^]*\d+ tokens · /);
+
+  // 2. A drawing, in a conversation that has begun.
+  await page.$eval("#examples-all .example:has([src$='fox.png'])", (card) => /** @type {HTMLElement} */ (card).click());
+  await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);
+  await idle(page);
+  assert.match(await lastAnswer(page), /fox/i);
+
+  // 3. A picture and what it shows, and a change of it.
+  if (await page.$("#mode-draw input:enabled")) {
+    for (const request of ["Draw a puppy on a red background", "now on a green background"]) {
+      await say(page, request);
+      await idle(page);
+      assert.match(await page.$$eval(".answer", (answers) => [...(answers.at(-1)?.querySelectorAll("img, .said") ?? [])].map((one) => one.textContent || one.tagName).join(" ")), /^IMG I drew a/);
+    }
+  }
+
+  assert.deepEqual(problems.filter((problem) => !problem.includes("No available adapters")), []);
+  assert.deepEqual(requests.filter((url) => !url.startsWith(`${world.origin}/`) && !/^(blob|data):/.test(url)), []);
+  assert.ok(!requests.some((url) => url.includes("emu-webgpu-mini")));
   await world.close();
 });

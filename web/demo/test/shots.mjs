@@ -1,17 +1,17 @@
 // @ts-check
 /* Pictures of the page in the states that matter, to look at:
  *
- *     [EMU_DEMO_PACKAGE=real] node test/shots.mjs FOLDER */
+ *     [EMU_DEMO_PACKAGE=real] node test/shots.mjs FOLDER [STATE]... */
 
 import { mkdir } from "node:fs/promises";
 import { Transform } from "node:stream";
 import { setTimeout as wait } from "node:timers/promises";
 
-import { attach, example, idle, open, picture, real, say, start } from "./browser.mjs";
+import { attach, example, idle, MINI, noSmol, open, picture, real, say, start } from "./browser.mjs";
 
 /** @typedef {import("puppeteer-core").Page} Page */
 
-const out = process.argv[2] ?? "shots";
+const [out = "shots", ...wanted] = process.argv.slice(2);
 await mkdir(out, { recursive: true });
 
 /** Weights at the speed of a slow line, so that loading can be seen. */
@@ -30,7 +30,17 @@ const looks = [
 
 /** @type {Record<string, { script?: object, query?: string, act: (page: Page) => Promise<unknown> }>} */
 const states = {
-  first: { act: (page) => page.waitForSelector(".example") },
+  first: { query: real && noSmol ? MINI : "", act: (page) => page.waitForSelector(".example.drawing") },
+  light: { act: (page) => page.waitForSelector(".example.drawing") },
+  alone: { query: "?model=packs/other/", act: (page) => page.waitForSelector("#load:not([hidden])") },
+  talk: {
+    query: real && noSmol ? MINI : "",
+    script: { imageInChat: "first", answer: "I drew a dog on a red background." },
+    act: async (page) => {
+      await example(page, "Draw a puppy");
+      await idle(page);
+    },
+  },
   loading: {
     script: { pace: 120 },
     act: async (page) => {
@@ -66,10 +76,10 @@ const states = {
     },
   },
   error: {
-    script: { fail: { check: { code: "not-found", message: "There is no emu.json at that address. Check the pack's address.", times: 2 } } },
+    script: { fail: { check: { code: "not-found", message: "There is no emu.json at that address. Check the pack's address.", times: 3 } } },
     query: "?model=packs/nowhere/",
     act: async (page) => {
-      await example(page, "what is on the left?");
+      await say(page, "what is on the left?");
       await page.waitForSelector(".error");
     },
   },
@@ -116,7 +126,8 @@ const states = {
 };
 
 for (const { name: look, view, dark } of looks) {
-  for (const [state, { script = {}, query = "", act }] of Object.entries(states)) {
+  for (const [state, { script = {}, query = MINI, act }] of Object.entries(states)) {
+    if (wanted.length && !wanted.includes(state)) continue;
     slowly = false;
     const { page, context } = await open(browser, origin, { script, view, dark, query });
     page.setDefaultTimeout(90_000);

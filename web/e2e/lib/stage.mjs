@@ -19,6 +19,9 @@ export const LARGE = join(root, "models/emu-mini");
 export const PACK = existsSync(join(root, "web/mini/pack/emu.json")) ? join(root, "web/mini/pack") : LARGE;
 /** Why the tests of the package with the model in it are skipped; `false` where it was built, and then they fail where it lacks the pack. */
 export const noMini = PACK === LARGE && "web/mini/pack is not built (cargo xtask test builds it)";
+/** emu-smol, and why its tests are skipped; `false` where its pack is there. */
+export const SMOL = join(root, "web/smol/pack");
+export const noSmol = !existsSync(join(SMOL, "emu.json")) && "web/smol/pack is not built (it needs a language model that is fetched)";
 /** Pictures that the tests show the model. */
 export const PICTURES = join(LARGE, "demo");
 /** The path of a picture's file. */

@@ -16,7 +16,7 @@ const MB = 1e6;
 /** What each package has: where manifests of its pack may be, which are compared where they are, and the bytes that a pack may have. */
 const PACKAGES = [
   { name: "mini", manifests: ["../../models/emu-mini/emu.json", "../mini/pack/emu.json"], budget: 22 * MB },
-  { name: "smol", manifests: ["../smol/pack/emu.json"], budget: 130 * MB },
+  { name: "smol", manifests: ["../../models/emu-smol/pack/emu.json", "../smol/pack/emu.json"], budget: 130 * MB },
 ];
 
 /** Both packages as npm would lay them out; `spoil` may change the copy of the pack's. */
@@ -49,10 +49,10 @@ for (const { name, manifests, budget } of PACKAGES) {
       const { shards, files } = await read(manifest);
       const names = ["emu.json", "tokenizer.json", ...shards.map(({ file }) => file)].sort();
       assert.deepEqual(Object.keys(pack.files).sort(), names, `web/${name}/index.js lists other files than ${manifest}`);
-      if (!manifest.startsWith("../../")) {
-        const bytes = [...shards, ...files].reduce((sum, file) => sum + file.bytes, 0);
-        assert.ok(bytes <= budget, `${bytes} bytes, the budget is ${budget}`);
-      }
+      // What is published: emu-mini lies in the checkout in half precision.
+      if (manifest.startsWith("../../models/emu-mini/")) continue;
+      const bytes = [...shards, ...files].reduce((sum, file) => sum + file.bytes, 0);
+      assert.ok(bytes <= budget, `${bytes} bytes, the budget is ${budget}`);
     }
   });
 

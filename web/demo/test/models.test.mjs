@@ -96,6 +96,7 @@ test("each bundled model has its examples, another has none, and drawings wait f
   const model = { name: "emu-smol", license: "MIT", attribution: "", imageSize: 260, draws: null, checks: false, converses: true };
   const mute = await visit({ support: { model } });
   assert.deepEqual((await cards(mute.page)).filter((words) => words.startsWith("Draw")), []);
+  assert.match(await text(mute.page, "#welcome .card"), /model with eyes\. It talks, names what it sees, and is often wrong\.\s+It sees pictures at 260 × 260 pixels and does not draw/);
   await mute.page.click("#examples-open");
   assert.doesNotMatch(await text(mute.page, "#examples-all"), /puppy|Have it draw/);
   await mute.context.close();

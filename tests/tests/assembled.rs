@@ -46,6 +46,7 @@ const NAMER: NamerConfig = NamerConfig {
     temperature: 0.25,
     colours: 2,
     colour_spread: 0.05,
+    roots: true,
     photos: None,
 };
 

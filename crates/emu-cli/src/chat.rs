@@ -244,10 +244,12 @@ impl Speaker<'_> {
 
     fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {
         let runtime = self.runtime;
-        let (draws, image) = (self.args.out.is_some(), runtime.emu_config().special.img);
         let config = runtime.emu_config();
+        let (draws, image) = (self.args.out.is_some(), config.special.img);
         let seed = self.args.model.seed;
-        let options = text_options(&self.args.text, &config.generation, seed, draws);
+        // A reader of requests is asked in any case, so that nobody is told in words what a picture was meant to say.
+        let asks = draws || config.requests.is_some();
+        let options = text_options(&self.args.text, &config.generation, seed, asks);
         let mut machine = TextMachine::new(runtime.emu()?, config, prompt, options)?;
         let mut decoder = runtime.tokenizer.decode_stream();
         let (mut text, mut tokens) = (String::new(), 0);
@@ -268,7 +270,11 @@ impl Speaker<'_> {
                     self.draw(embeddings)?;
                     String::new()
                 }
-                TextEvent::Words(words) => words,
+                TextEvent::Words(words) if draws => words,
+                TextEvent::Words(_) => {
+                    eprintln!("A picture is asked for. Give a folder for pictures with --out.");
+                    String::new()
+                }
                 TextEvent::Done(_) => {
                     let rest = decoder.finish();
                     self.say(&rest)?;

@@ -358,6 +358,39 @@ fn photographs_have_names_of_their_own() {
 }
 
 #[test]
+fn a_folder_of_clip_gives_eyes_too() {
+    let (folder, recipe) = parts();
+    let at = |name: &str| text(&folder.path().join(name));
+    let clip = text(&common::fixtures().join("../clip"));
+    let whole = std::fs::read_to_string(&recipe).expect("a recipe");
+    let whole = whole.replace(&at("encoder.safetensors"), &clip);
+    std::fs::write(&recipe, whole).expect("written");
+    let pack = at("pack");
+    let refused = |words: &[&str]| fails(&["assemble", &text(&recipe), "-o", &pack], words);
+    refused(&["[3, 1280]", "features of 32"]);
+    let mut random = Philox::with_stream(13, 1, 0);
+    let head = [
+        noise(&mut random, "names.weight".into(), &[3, 32], 0.0, 0.1),
+        noise(&mut random, "names.bias".into(), &[3], 0.0, 0.1),
+    ];
+    write(&folder.path().join("heads/heads.safetensors"), &head);
+    json_of(&["assemble", &text(&recipe), "-o", &pack, "--json"]);
+    let lines = json_of(&["inspect", "--verify", "--json", "--device", "cpu", &pack]);
+    assert_eq!(lines[0]["model"]["encoder"], json!([2, 32]));
+    let base = [
+        "caption",
+        "--device",
+        "cpu",
+        "--json",
+        "--max-new-tokens",
+        "4",
+        "--model",
+    ];
+    let captions = json_of(&[&base[..], &[&pack, &cat()]].concat());
+    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+}
+
+#[test]
 fn with_a_brush_it_draws() {
     let (folder, recipe) = parts();
     drawing(folder.path(), &recipe);
@@ -382,22 +415,17 @@ fn with_a_brush_it_draws() {
     let lines = ask("chat", &["--system", "", "Some cat, please"]);
     let bare = lines.last().expect("usage")["prompt_tokens"].as_u64();
     assert_eq!(tokens.as_u64(), bare.map(|n| n + 5));
-    // Nobody wants pictures: text.
-    let lines = json_of(&[
+    // There is no place for pictures: that is said.
+    let nowhere = emu(&[
         "chat",
         "--device",
         "cpu",
-        "--json",
-        "--max-new-tokens",
-        "3",
         "--model",
         &at("pack"),
         "Some cat",
     ]);
-    assert!(
-        lines.iter().all(|line| line["type"] != "image"),
-        "{lines:?}"
-    );
+    assert_eq!((nowhere.code, nowhere.out.trim()), (Some(0), ""));
+    assert!(nowhere.err.contains("--out"), "{}", nowhere.err);
     ask("imagine", &["--steps", "2", "a cat"]);
     assert!(folder.path().join("imagine").is_file());
 

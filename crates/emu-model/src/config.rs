@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clip::ClipConfig;
 use crate::efficientnet::EfficientNetConfig;
 use crate::namer::NamerConfig;
 use crate::requests::RequestsConfig;
@@ -39,6 +40,9 @@ pub struct VisionConfig {
     /// block follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub efficientnet: Option<EfficientNetConfig>,
+    /// CLIP's tower in place of EVA: the same sizes mean the same, and its norms have this eps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
 }
 
 /// A convolutional stem: stages of stride 2, each followed by residual blocks; the last stage has the encoder's width.
@@ -80,7 +84,37 @@ impl VisionConfig {
             mlp_ratio: 1.0,
             stem: None,
             efficientnet: Some(net),
+            clip: None,
         }
+    }
+
+    /// CLIP's tower as the encoder.
+    pub fn of_clip(clip: &ClipConfig) -> Self {
+        Self {
+            image_size: clip.image_size,
+            patch_size: clip.patch_size,
+            width: clip.width,
+            layers: clip.layers,
+            head_width: clip.width / clip.heads,
+            mlp_ratio: clip.mlp_width as f64 / clip.width as f64,
+            stem: None,
+            efficientnet: None,
+            clip: Some(clip.norm_eps),
+        }
+    }
+
+    /// The tower's sizes, where it is one of CLIP's.
+    pub fn clip_config(&self) -> Option<ClipConfig> {
+        Some(ClipConfig {
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+            width: self.width,
+            // The ratio is that of two whole numbers.
+            mlp_width: (self.width as f64 * self.mlp_ratio).round() as usize,
+            layers: self.layers,
+            heads: self.width / self.head_width,
+            norm_eps: self.clip?,
+        })
     }
 
     /// Width of the MLP.
@@ -412,6 +446,14 @@ impl EmuConfig {
                 "vision.image_size {} is no multiple of the patch {}",
                 v.image_size, v.patch_size
             ));
+        }
+        if v.clip.is_some() {
+            if v.stem.is_some() || v.efficientnet.is_some() {
+                return wrong("vision.clip takes neither a stem nor an EfficientNet".into());
+            }
+            let clip = v.clip_config();
+            let checked = clip.map_or(Ok(()), |clip| clip.validate());
+            checked.map_err(|ConfigError(what)| ConfigError(format!("vision.clip: {what}")))?;
         }
         if !v.width.is_multiple_of(v.head_width) {
             return wrong(format!(

@@ -3,6 +3,7 @@
 //! Nothing here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
 
 pub mod causal;
+pub mod clip;
 pub mod config;
 pub mod diffusion;
 pub mod efficientnet;

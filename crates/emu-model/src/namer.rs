@@ -31,9 +31,23 @@ pub struct NamerConfig {
     pub colours: usize,
     /// How far a border may be from its colour, as a standard deviation of RGB in 0..1.
     pub colour_spread: f64,
+    /// Names are told apart by the square roots of features, which an EfficientNet's call for; CLIP's, which have signs, are
+    /// taken as they are.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub roots: bool,
     /// What names photographs; without it they are named as drawings are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub photos: Option<PhotosConfig>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// Most names and most colours.
@@ -94,6 +108,7 @@ impl NamerConfig {
             colour_spread: self.colour_spread,
             photos: { self.photos }
                 .map(|photos| photos.init(features, self.spelling.tokens, device)),
+            roots: self.roots,
             image: image.clone(),
         }
     }
@@ -105,7 +120,7 @@ const CHANNELS: usize = 3;
 /// Names pictures.
 #[derive(Module, Debug)]
 pub struct Namer {
-    /// From the square roots of the mean features to the names, `[N, F]`.
+    /// From the (square roots of the) mean features to the names, `[N, F]`.
     pub head: QLinear,
     /// The names' tokens, as the language model embeds them, `[N, T·D]`; zeros where a name is shorter.
     pub words: Param<Tensor<2>>,
@@ -119,6 +134,8 @@ pub struct Namer {
     pub temperature: f64,
     /// Standard deviation of a colour.
     pub colour_spread: f64,
+    /// See [`NamerConfig::roots`].
+    pub roots: bool,
     /// Names photographs.
     pub photos: Option<Photos>,
     /// What was done to the pictures.
@@ -135,7 +152,10 @@ impl Namer {
     pub fn logits(&self, features: Tensor<3>) -> Tensor<2> {
         let [b, _, f] = features.dims();
         let mean = features.narrow(1, 0, 1).reshape([b, f]);
-        self.head.forward(mean.clamp_min(0.0).sqrt())
+        self.head.forward(match self.roots {
+            true => mean.clamp_min(0.0).sqrt(),
+            false => mean,
+        })
     }
 
     /// The embeddings of pictures for the language model. Zeros where most of the likely names have no further token: to leave
@@ -236,6 +256,7 @@ mod tests {
         temperature: 0.5,
         colours: 2,
         colour_spread: 0.1,
+        roots: true,
         photos: None,
     };
 

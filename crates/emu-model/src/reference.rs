@@ -46,6 +46,7 @@ pub fn emu_config(emu: &Value, llama: &Value) -> Result<EmuConfig, ConfigError> 
             mlp_ratio: vision.number("mlp_ratio")?,
             stem: None,
             efficientnet: None,
+            clip: None,
         },
         causal: Some(causal_config(
             emu.get("t5_config"),

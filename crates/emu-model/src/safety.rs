@@ -1,16 +1,16 @@
 //! The safety checker of Stable Diffusion: a CLIP vision tower whose embedding is held against fixed concepts.
 //!
-//! B batch, N tokens (class token first), D width, H heads, E width of the joint space, K concepts.
+//! B batch, D width, E width of the joint space, K concepts.
 
 use ::image::imageops;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::QLinear;
 use emu_kernels::init::{Init, param};
-use emu_kernels::ops::{self, AttentionOptions};
-use emu_kernels::{Conv2d, LayerNorm, QEmbedding, QLinear};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clip::{self, ClipConfig, ClipVision};
 use crate::config::ConfigError;
 use crate::generate::{GenerateError, read};
 use crate::image::{ClipFeatureExtractor, ImageError, RgbImage};
@@ -78,40 +78,25 @@ impl SafetyConfig {
         let vision = value
             .get("vision_config")
             .ok_or_else(|| wrong("`vision_config` is missing".into()))?;
-        let size = |from: &Value, key: &str| {
-            let number = from
-                .get(key)
-                .and_then(Value::as_u64)
-                .and_then(|n| usize::try_from(n).ok());
-            number.ok_or_else(|| wrong(format!("`{key}` is missing or no whole number")))
-        };
-        let activation = vision
-            .get("hidden_act")
-            .and_then(Value::as_str)
-            .unwrap_or("quick_gelu");
-        if activation != "quick_gelu" {
-            return Err(wrong(format!(
-                "`hidden_act` is {activation:?}, where only quick_gelu is supported"
-            )));
-        }
-        if vision
-            .get("num_channels")
-            .is_some_and(|n| n.as_u64() != Some(3))
-        {
-            return Err(wrong("`num_channels` is not 3".into()));
-        }
+        let ClipConfig {
+            image_size,
+            patch_size,
+            width,
+            mlp_width,
+            layers,
+            heads,
+            norm_eps,
+        } = ClipConfig::from_transformers(vision).map_err(|ConfigError(what)| wrong(what))?;
         let config = Self {
-            image_size: size(vision, "image_size")?,
-            patch_size: size(vision, "patch_size")?,
-            width: size(vision, "hidden_size")?,
-            mlp_width: size(vision, "intermediate_size")?,
-            layers: size(vision, "num_hidden_layers")?,
-            heads: size(vision, "num_attention_heads")?,
-            joint_width: size(value, "projection_dim")?,
-            norm_eps: vision
-                .get("layer_norm_eps")
-                .and_then(Value::as_f64)
-                .unwrap_or(1e-5),
+            image_size,
+            patch_size,
+            width,
+            mlp_width,
+            layers,
+            heads,
+            joint_width: clip::size(value, "projection_dim")
+                .map_err(|ConfigError(what)| wrong(what))?,
+            norm_eps,
             concepts: concepts(),
             special_care: special_care(),
         };
@@ -124,37 +109,27 @@ impl SafetyConfig {
     /// # Errors
     /// Names the first number that does not fit.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let wrong = |what: String| Err(ConfigError(format!("safety: {what}")));
-        let sizes = [
-            self.image_size,
-            self.patch_size,
-            self.width,
-            self.mlp_width,
-            self.layers,
-            self.heads,
-            self.joint_width,
-            self.concepts,
-            self.special_care,
-        ];
-        if sizes.iter().any(|n| *n == 0 || *n > 1 << 20) {
-            return wrong("a size is 0, or larger than any model has".into());
+        let wrong = |what: String| ConfigError(format!("safety: {what}"));
+        let sizes = [self.joint_width, self.concepts, self.special_care];
+        if sizes.iter().any(|n| *n == 0 || *n > clip::MOST) {
+            return Err(wrong("a size is 0, or larger than any model has".into()));
         }
-        if !self.image_size.is_multiple_of(self.patch_size) {
-            return wrong(format!(
-                "image_size {} is no multiple of the patch {}",
-                self.image_size, self.patch_size
-            ));
+        self.tower()
+            .validate()
+            .map_err(|ConfigError(what)| wrong(what))
+    }
+
+    /// The tower's sizes.
+    fn tower(&self) -> ClipConfig {
+        ClipConfig {
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+            width: self.width,
+            mlp_width: self.mlp_width,
+            layers: self.layers,
+            heads: self.heads,
+            norm_eps: self.norm_eps,
         }
-        if !self.width.is_multiple_of(self.heads) {
-            return wrong(format!(
-                "width {} is no multiple of {} heads",
-                self.width, self.heads
-            ));
-        }
-        if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
-            return wrong(format!("norm_eps {} is not between 0 and 1", self.norm_eps));
-        }
-        Ok(())
     }
 
     /// A new checker, its weights not yet allocated.
@@ -163,39 +138,9 @@ impl SafetyConfig {
     /// Where [`SafetyConfig::validate`] finds one.
     pub fn init(&self, device: &Device) -> Result<SafetyChecker, ConfigError> {
         self.validate()?;
-        let (d, joint, eps) = (self.width, self.joint_width, self.norm_eps);
-        let tokens = (self.image_size / self.patch_size).pow(2) + 1;
-        let patch = self.patch_size;
-        let linear = |inputs, outputs| QLinear::new(inputs, outputs, true, device);
-        let layer = |_| ClipLayer {
-            layer_norm1: LayerNorm::new(d, eps, device),
-            self_attn: ClipAttention {
-                q_proj: linear(d, d),
-                k_proj: linear(d, d),
-                v_proj: linear(d, d),
-                out_proj: linear(d, d),
-                heads: self.heads,
-            },
-            layer_norm2: LayerNorm::new(d, eps, device),
-            mlp: ClipMlp {
-                fc1: linear(d, self.mlp_width),
-                fc2: linear(self.mlp_width, d),
-            },
-        };
+        let (d, joint) = (self.width, self.joint_width);
         Ok(SafetyChecker {
-            vision_model: ClipVision {
-                class_embedding: param([d], Init::Normal(0.02), device),
-                patch_embedding: Conv2d {
-                    weight: param([d, 3, patch, patch], Init::Normal(0.02), device),
-                    bias: None,
-                    stride: patch,
-                    padding: (0, 0),
-                },
-                position_embedding: QEmbedding::new(tokens, d, 0.02, device),
-                pre_layrnorm: LayerNorm::new(d, eps, device),
-                layers: (0..self.layers).map(layer).collect(),
-                post_layernorm: LayerNorm::new(d, eps, device),
-            },
+            vision_model: self.tower().init(device),
             visual_projection: QLinear::new(d, joint, false, device),
             concept_embeds: param([self.concepts, joint], Init::Normal(1.0), device),
             special_care_embeds: param([self.special_care, joint], Init::Normal(1.0), device),
@@ -222,60 +167,6 @@ pub struct SafetyChecker {
     pub special_care_embeds_weights: Param<Tensor<1>>,
 }
 
-/// CLIP's vision tower.
-#[derive(Module, Debug)]
-pub struct ClipVision {
-    /// `[D]`
-    pub class_embedding: Param<Tensor<1>>,
-    /// A convolution whose stride is its kernel, without bias.
-    pub patch_embedding: Conv2d,
-    /// `[N, D]`
-    pub position_embedding: QEmbedding,
-    /// Before the layers. (The checkpoints' spelling.)
-    pub pre_layrnorm: LayerNorm,
-    /// The transformer.
-    pub layers: Vec<ClipLayer>,
-    /// On the class token of the last layer.
-    pub post_layernorm: LayerNorm,
-}
-
-/// A pre-norm transformer layer.
-#[derive(Module, Debug)]
-pub struct ClipLayer {
-    /// Before attention.
-    pub layer_norm1: LayerNorm,
-    /// Self-attention.
-    pub self_attn: ClipAttention,
-    /// Before the MLP.
-    pub layer_norm2: LayerNorm,
-    /// Feed-forward.
-    pub mlp: ClipMlp,
-}
-
-/// Self-attention with biases.
-#[derive(Module, Debug)]
-pub struct ClipAttention {
-    /// Queries.
-    pub q_proj: QLinear,
-    /// Keys.
-    pub k_proj: QLinear,
-    /// Values.
-    pub v_proj: QLinear,
-    /// Output.
-    pub out_proj: QLinear,
-    /// H
-    pub heads: usize,
-}
-
-/// Two layers with CLIP's GELU between them.
-#[derive(Module, Debug)]
-pub struct ClipMlp {
-    /// Up.
-    pub fc1: QLinear,
-    /// Down.
-    pub fc2: QLinear,
-}
-
 /// Cosines of pictures with the concepts.
 #[derive(Clone, Debug)]
 pub struct Cosines {
@@ -294,7 +185,7 @@ impl SafetyChecker {
 
     /// As [`SafetyChecker::cosines`], showing its stages.
     pub fn cosines_probed(&self, images: Tensor<4>, probe: &mut Probe) -> Cosines {
-        let pooled = self.vision_model.forward(images, probe); // [B, D]
+        let pooled = self.vision_model.pooled(images, probe); // [B, D]
         probe.see(format_args!("safety.pooled"), &pooled);
         let embeds = self.visual_projection.forward(pooled); // [B, E]
         probe.see(format_args!("safety.image_embeds"), &embeds);
@@ -443,58 +334,6 @@ fn cosine(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
         x.div(norm)
     };
     normed(x).matmul(normed(y).transpose())
-}
-
-impl ClipVision {
-    /// The normed class token of the last layer: `[B, 3, S, S]` to `[B, D]`.
-    fn forward(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<2> {
-        // 1. pixels to tokens
-        let grid = self.patch_embedding.forward(images);
-        let [b, d, h, w] = grid.dims();
-        let patches = grid.reshape([b, d, h * w]).swap_dims(1, 2); // [B, N - 1, D]
-        let class = self
-            .class_embedding
-            .val()
-            .reshape([1, 1, d])
-            .expand([b, 1, d]);
-        let positions = self.position_embedding.weight.val().unsqueeze::<3>(); // [1, N, D]
-        let mut x = self
-            .pre_layrnorm
-            .forward(Tensor::cat(vec![class, patches], 1) + positions); // [B, N, D]
-        probe.see(format_args!("safety.embeddings_ln"), &x);
-
-        // 2. layers
-        for layer in &self.layers {
-            let h = layer
-                .self_attn
-                .forward(layer.layer_norm1.forward(x.clone()));
-            x = x + h;
-            let h = layer.mlp.fc1.forward(layer.layer_norm2.forward(x.clone()));
-            x = x + layer.mlp.fc2.forward(ops::quick_gelu(h));
-        }
-        probe.see(format_args!("safety.last_hidden"), &x);
-
-        // 3. the class token
-        self.post_layernorm
-            .forward(x.narrow(1, 0, 1).reshape([b, d]))
-    }
-}
-
-impl ClipAttention {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [b, n, d] = x.dims();
-        let (h, e) = (self.heads, d / self.heads);
-        let split = |y: Tensor<3>| y.reshape([b, n, h, e]).swap_dims(1, 2); // [B, H, N, E]
-        let q = split(self.q_proj.forward(x.clone()));
-        let k = split(self.k_proj.forward(x.clone()));
-        let y = ops::attention(
-            q,
-            k,
-            split(self.v_proj.forward(x)),
-            AttentionOptions::default(),
-        );
-        self.out_proj.forward(y.swap_dims(1, 2).reshape([b, n, d]))
-    }
 }
 
 #[cfg(test)]

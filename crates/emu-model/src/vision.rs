@@ -1,4 +1,4 @@
-//! The visual encoder, EVA-01-CLIP: a pre-norm ViT whose class token stays. Or an EfficientNet in its place.
+//! The visual encoder, EVA-01-CLIP: a pre-norm ViT whose class token stays. Or an EfficientNet or CLIP's tower in its place.
 //!
 //! B batch, N tokens (class token first), D width, H heads, E head size, P patches along a side.
 
@@ -8,6 +8,7 @@ use emu_kernels::init::{Init, param};
 use emu_kernels::ops::{self, AttentionOptions, ConvExtras};
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, QLinear};
 
+use crate::clip::ClipVision;
 use crate::config::{StemConfig, VisionConfig};
 use crate::efficientnet::EfficientNet;
 use crate::probe::Probe;
@@ -27,6 +28,8 @@ pub struct Vision {
     pub blocks: Vec<Block>,
     /// What stands in place of all of these.
     pub efficientnet: Option<EfficientNet>,
+    /// The same.
+    pub clip: Option<ClipVision>,
 }
 
 /// A convolution whose stride is its kernel.
@@ -118,14 +121,18 @@ impl VisionConfig {
             stride: self.patch_size,
             padding: (0, 0),
         };
-        if let Some(net) = &self.efficientnet {
+        let clip = { self.clip_config() }.map(|clip| clip.init(device));
+        let efficientnet =
+            { self.efficientnet.as_ref() }.map(|net| net.init(self.image_size, device));
+        if clip.is_some() || efficientnet.is_some() {
             return Vision {
                 cls_token: None,
                 pos_embed: None,
                 patch_embed: None,
                 stem: None,
                 blocks: vec![],
-                efficientnet: Some(net.init(self.image_size, device)),
+                efficientnet,
+                clip,
             };
         }
         Vision {
@@ -137,6 +144,7 @@ impl VisionConfig {
             stem: self.stem.as_ref().map(|stem| stem.init(device)),
             blocks: (0..self.layers).map(|_| self.init_block(device)).collect(),
             efficientnet: None,
+            clip: None,
         }
     }
 
@@ -203,6 +211,9 @@ impl Vision {
 
     /// As [`Vision::forward`], showing its stages.
     pub fn forward_probed(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
+        if let Some(clip) = &self.clip {
+            return clip.forward(images);
+        }
         let [b, ..] = images.dims();
 
         // 1. pixels to tokens, row by row

@@ -14,6 +14,7 @@ mod error;
 pub mod eval;
 mod events;
 pub mod export;
+pub mod eyes;
 pub mod judge;
 pub mod lda;
 pub mod logistic;

@@ -11,20 +11,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use emu_kernels::burn::tensor::Device;
-use emu_model::config::{EmuConfig, GenerationConfig, ImageConfig, VisionConfig};
-use emu_model::efficientnet::{Folded, efficientnet_lite};
+use emu_model::config::{EmuConfig, GenerationConfig};
 use emu_model::namer::NamerConfig;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::photos::PhotosConfig;
 use emu_model::spelling::SpellingConfig;
 use emu_model::text::Base;
 use emu_model::tokenizer::EmuTokenizer;
-use emu_model::weights;
 use emu_pack::convert::{
-    ELSEWHERE_FILE, Elsewhere, GgufFile, Moved, PackMeta, PackWriter, WriteOptions, open_weights,
+    ELSEWHERE_FILE, Elsewhere, GgufFile, Moved, PackMeta, PackWriter, WriteOptions,
 };
-use emu_pack::{Manifest, PackError, SafetensorsFile, TensorData, TensorSource};
+use emu_pack::{Manifest, SafetensorsFile, TensorData, TensorSource};
 use emu_train::data::emoji::{Colour, ConceptList};
+use emu_train::eyes::Eyes;
 use emu_train::stages::MODEL_FILE;
 use serde::Deserialize;
 use serde_json::json;
@@ -58,7 +57,7 @@ struct Recipe {
     attribution: String,
     /// The language model, a GGUF file.
     lm: PathBuf,
-    /// EfficientNet-Lite2, as it is published.
+    /// The file of an EfficientNet-Lite2, or the folder of a CLIP, as they are published.
     encoder: PathBuf,
     /// The folder that the stage `heads` left.
     heads: PathBuf,
@@ -162,7 +161,8 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
     let file = GgufFile::open(there(&recipe.lm, fetch)?)?;
     let base = Base::new(file.metadata(), &file, &Device::flex())
         .with_context(|| format!("{} cannot become a model that sees", recipe.lm.display()))?;
-    let encoder = there(&recipe.encoder, fetch)?;
+    let eyes = Eyes::open(there(&recipe.encoder, fetch)?)
+        .with_context(|| format!("{} is no encoder", recipe.encoder.display()))?;
     let photos = { recipe.namer.photos.as_ref() }
         .map(photos::Naming::open)
         .transpose()?;
@@ -180,13 +180,12 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         .transpose()?;
 
     // 2. how they fit together
-    let vision = VisionConfig::efficientnet_lite2();
-    heads.check(vision.width)?;
+    heads.check(eyes.vision.width)?;
     let mut config = ModelConfig {
         emu: configured(
             recipe,
             &base,
-            vision,
+            &eyes,
             (heads.names.len(), concepts.colours.len()),
             photos.as_ref().map(photos::Photographs::config),
         ),
@@ -213,13 +212,19 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
     };
     let mut writer = PackWriter::create(out, meta, options)?;
     let bar = bar(0, "tensors");
-    for tensor in encoder_tensors(encoder, &config.emu)? {
-        writer.add(pack::VISION, tensor?)?;
+    for name in eyes.names() {
+        let tensor = eyes.read(name)?.renamed(format!("visual.{name}"));
+        writer.add(pack::VISION, tensor)?;
         bar.inc(1);
     }
     let table = words::Table::of(&base)?;
     if let Some(photos) = &photos {
-        let classifier = published_classifier(encoder)?;
+        let classifier = eyes.classifier()?.with_context(|| {
+            format!(
+                "{} has no classifier that could name photographs. Leave `namer.photos` out of the recipe",
+                recipe.encoder.display()
+            )
+        })?;
         for tensor in photos.tensors(&heads, classifier, &config.emu, &tokenizer)? {
             writer.add(pack::VISION, tensor)?;
         }
@@ -269,7 +274,7 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
 fn configured<S: TensorSource>(
     recipe: &Recipe,
     base: &Base<'_, S>,
-    mut vision: VisionConfig,
+    eyes: &Eyes,
     (names, colours): (usize, usize),
     photos: Option<PhotosConfig>,
 ) -> EmuConfig {
@@ -283,13 +288,10 @@ fn configured<S: TensorSource>(
         temperature: reading.temperature,
         colours,
         colour_spread: reading.colour_spread,
+        roots: eyes.roots,
         photos,
     };
-    // The classes of its training have no use here.
-    if let Some(net) = &mut vision.efficientnet {
-        net.classes = None;
-    }
-    let mut emu = base.with_namer(vision, ImageConfig::efficientnet_lite(), namer);
+    let mut emu = base.with_namer(eyes.vision.clone(), eyes.image.clone(), namer);
     emu.prompts.picture = Some(recipe.prompts.picture.clone());
     emu.prompts.caption.clone_from(&recipe.prompts.caption);
     if let Some(asked) = &recipe.prompts.draw {
@@ -301,51 +303,6 @@ fn configured<S: TensorSource>(
     }
     emu.generation = recipe.generation;
     emu
-}
-
-/// The encoder as it is published, batch norms folded.
-fn published(path: &Path) -> Result<Folded<impl TensorSource>> {
-    let VisionConfig {
-        efficientnet,
-        image_size,
-        ..
-    } = VisionConfig::efficientnet_lite2();
-    let sizes = efficientnet
-        .context("EfficientNet-Lite2 has no sizes. Report this as a mistake of the program")?;
-    let net = sizes.init(image_size, &Device::flex());
-    Folded::new(
-        open_weights(path)?,
-        &weights::parameters(&net),
-        &efficientnet_lite()?,
-    )
-    .with_context(|| format!("{} is no EfficientNet-Lite2", path.display()))
-}
-
-/// Weight and bias of the classifier that the encoder was trained with.
-fn published_classifier(path: &Path) -> Result<[TensorData; 2]> {
-    let folded = published(path)?;
-    Ok([
-        folded.read("classifier.weight")?,
-        folded.read("classifier.bias")?,
-    ])
-}
-
-/// The encoder's parameters under their names in the pack, batch norms folded.
-fn encoder_tensors(
-    path: &Path,
-    config: &EmuConfig,
-) -> Result<impl Iterator<Item = Result<TensorData, PackError>>> {
-    let folded = published(path)?;
-    let kept = weights::parameters(&config.init(&Device::flex())?);
-    let names = kept.into_iter().filter_map(|(name, _)| {
-        let own = name.strip_prefix("visual.efficientnet.")?;
-        Some(own.to_owned())
-    });
-    let names: Vec<String> = names.collect();
-    Ok(names.into_iter().map(move |name| {
-        let tensor = folded.read(&name)?;
-        Ok(tensor.renamed(format!("visual.efficientnet.{name}")))
-    }))
 }
 
 /// A head that names what the encoder sees.

@@ -60,7 +60,7 @@ impl Working {
         // A conversation in which pictures may be drawn has all the room that there is.
         let room = match task {
             Task::Draw => drawn,
-            _ if decoder.is_some() && beams == 1 => context,
+            _ if decoder.is_some() && emu.requests.is_none() && beams == 1 => context,
             _ => NEW_TOKENS,
         };
         let keys = F32 * product([lm.kv_heads, lm.head_size]) * context.min(prompt + room);
@@ -169,6 +169,7 @@ mod tests {
             temperature: 0.25,
             colours: 8,
             colour_spread: 0.05,
+            roots: true,
             photos: None,
         });
         let config = ModelConfig {

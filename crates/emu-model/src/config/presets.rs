@@ -36,6 +36,7 @@ impl EmuConfig {
                 mlp_ratio: 4.3637,
                 stem: None,
                 efficientnet: None,
+                clip: None,
             },
             causal: Some(CausalConfig::emu_14b()),
             namer: None,
@@ -107,6 +108,7 @@ impl EmuConfig {
                     groups: 16,
                 }),
                 efficientnet: None,
+                clip: None,
             },
             causal: Some(CausalConfig {
                 queries: 16,
@@ -157,6 +159,7 @@ impl EmuConfig {
                 mlp_ratio: 4.3637,
                 stem: None,
                 efficientnet: None,
+                clip: None,
             },
             causal: Some(CausalConfig {
                 queries: 4,

@@ -44,6 +44,7 @@ fn config() -> EmuConfig {
         temperature: 1.0,
         colours: 2,
         colour_spread: 0.1,
+        roots: true,
         photos: None,
     });
     config.requests = Some(RequestsConfig {

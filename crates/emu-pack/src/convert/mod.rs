@@ -23,7 +23,7 @@ mod writer;
 mod failure_tests;
 
 pub use elsewhere::{ELSEWHERE_FILE, Elsewhere, Moved};
-pub use folder::{ModelFolder, open_weights};
+pub use folder::{ModelFolder, Weights, open_weights};
 pub use gguf::GgufFile;
 pub use legacy::LegacyPyTorchFile;
 pub use loss::{Loss, Outcome};

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use emu_model::config::{ImageConfig, VisionConfig};
-use emu_model::efficientnet::{self, EfficientNet};
+use emu_model::config::ImageConfig;
 use emu_model::image::{Limits, decode};
-use emu_pack::convert::open_weights;
+use emu_model::vision::Vision;
 use emu_pack::{SafetensorsFile, TensorData, TensorSource};
 use serde::Deserialize;
 
@@ -17,6 +16,7 @@ use super::corpus::{image_tensor, open_set, pixels};
 use crate::checkpoint::replace_tensors;
 use crate::data::record::Record;
 use crate::data::{DataError, Picture, ShardDataset};
+use crate::eyes::Eyes;
 use crate::lda::Lda;
 use crate::logistic::{Calibrated, Examples, Logistic};
 use crate::{RunOptions, TrainConfig, TrainError, TrainEvent};
@@ -25,7 +25,7 @@ use crate::{RunOptions, TrainConfig, TrainError, TrainEvent};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// Weights of EfficientNet-Lite2 as they are published.
+    /// A published encoder: the file of an EfficientNet-Lite2, or the folder of a CLIP.
     encoder: PathBuf,
     /// Added to the diagonal of the covariance of standardised features.
     #[serde(default = "one")]
@@ -42,8 +42,6 @@ fn one() -> f64 {
     1.0
 }
 
-/// Preprocessing of the published network.
-const IMAGE: ImageConfig = ImageConfig::efficientnet_lite();
 /// Pictures whose features are kept in one file.
 const CHUNK: usize = 256;
 /// The file of the heads in the folder of the run.
@@ -66,15 +64,7 @@ pub fn run(
     options: &mut RunOptions,
 ) -> Result<(PathBuf, Vec<String>), TrainError> {
     let settings: Options = config.options()?;
-    let vision = VisionConfig::efficientnet_lite2();
-    let (Some(sizes), size) = (&vision.efficientnet, vision.image_size) else {
-        return Err(TrainError::config(
-            "options.encoder",
-            "it is no EfficientNet",
-        ));
-    };
-    let weights = open_weights(&settings.encoder)?;
-    let net = efficientnet::load(sizes, size, weights, device)?;
+    let encoder = Encoder::open(&settings.encoder, device)?;
     let [data] = config.data.as_slice() else {
         return Err(TrainError::config(
             "data",
@@ -84,14 +74,7 @@ pub fn run(
     let see = |path: &Path, kind: Option<&str>| -> Result<Seen, TrainError> {
         let set = open_set(path, kind.or(Some("drawings")))?;
         let split = path.file_name().unwrap_or_default().to_string_lossy();
-        seen(
-            &net,
-            &set,
-            size,
-            &config.out.join("features"),
-            &split,
-            device,
-        )
+        seen(&encoder, &set, &config.out.join("features"), &split)
     };
 
     // 1. the head
@@ -130,8 +113,7 @@ pub fn run(
 
     // 3. what is no drawing
     if let Some(folder) = &settings.photos {
-        let look = |picture: &Picture| look(&net, picture, size, device);
-        let photos = photographs(folder, look)?;
+        let photos = photographs(folder, |picture| encoder.look(picture))?;
         let gate = gate(&photos, &train, &mut figures)?;
         let weight = TensorData::from_f32("gate.weight", vec![1, lda.width], &gate.weight)?;
         let bias = TensorData::from_f32("gate.bias", vec![1], &[gate.bias])?;
@@ -150,12 +132,10 @@ pub fn run(
 
 /// Square roots of the mean features of every drawing: kept in files, which are read where they are there.
 fn seen(
-    net: &EfficientNet,
+    encoder: &Encoder,
     set: &ShardDataset,
-    size: usize,
     folder: &Path,
     split: &str,
-    device: &Device,
 ) -> Result<Seen, TrainError> {
     std::fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
     let mut all = Seen {
@@ -187,7 +167,7 @@ fn seen(
                 .images
                 .first()
                 .ok_or_else(|| sample.refuse("it has no picture"))?;
-            values.extend(look(net, picture, size, device).map_err(|e| sample.refuse(e))?);
+            values.extend(encoder.look(picture).map_err(|e| sample.refuse(e))?);
         }
         all.width = values.len() / (last - first);
         let shape = vec![last - first, all.width];
@@ -197,18 +177,40 @@ fn seen(
     Ok(all)
 }
 
-/// The square roots of a picture's mean features.
-fn look(
-    net: &EfficientNet,
-    picture: &Picture,
+/// A published encoder, and how it sees.
+struct Encoder {
+    net: Vision,
     size: usize,
-    device: &Device,
-) -> Result<Vec<f32>, DataError> {
-    let picture = pixels(picture, size, &IMAGE)?;
-    let features = net.features(image_tensor(picture, size, device));
-    let [_, channels, h, w] = features.dims();
-    let mean = features.reshape([channels, h * w]).mean_dim(1);
-    Ok(mean.clamp_min(0.0).sqrt().into_data().iter().collect())
+    image: ImageConfig,
+    roots: bool,
+    device: Device,
+}
+
+impl Encoder {
+    fn open(path: &Path, device: &Device) -> Result<Self, TrainError> {
+        let eyes = Eyes::open(path)?;
+        Ok(Self {
+            net: eyes.load(device)?,
+            size: eyes.vision.image_size,
+            image: eyes.image,
+            roots: eyes.roots,
+            device: device.clone(),
+        })
+    }
+
+    /// A picture's features as names are told apart by them.
+    fn look(&self, picture: &Picture) -> Result<Vec<f32>, DataError> {
+        let picture = pixels(picture, self.size, &self.image)?;
+        let tokens = self
+            .net
+            .forward(image_tensor(picture, self.size, &self.device));
+        let first = tokens.narrow(1, 0, 1);
+        let features = match self.roots {
+            true => first.clamp_min(0.0).sqrt(),
+            false => first,
+        };
+        Ok(features.into_data().iter().collect())
+    }
 }
 
 /// The features of every picture in a folder and below, in the order of their paths.

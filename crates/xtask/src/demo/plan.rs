@@ -189,7 +189,7 @@ impl Item {
             Kind::Answer | Kind::Complete | Kind::Draw if prompt.is_empty() => {
                 bail!("a `prompt` is missing")
             }
-            Kind::Answer | Kind::Complete | Kind::Blend if images.is_empty() => {
+            Kind::Complete | Kind::Blend if images.is_empty() => {
                 bail!("`images` are missing")
             }
             _ => {}
@@ -253,6 +253,15 @@ mod tests {
         .expect("a plan");
         assert_eq!(plan.steps[0].kind, Kind::Answer);
         assert_eq!(plan.steps[0].items[0].truth.as_deref(), Some("a fish"));
+    }
+
+    #[test]
+    fn the_models_plans_can_be_performed() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        for model in ["emu-mini", "emu-smol"] {
+            let plan = Plan::read(&models.join(model).join("demo")).expect(model);
+            assert!(plan.steps.len() > 2, "{model}");
+        }
     }
 
     #[test]

@@ -124,6 +124,7 @@ const NAMER: NamerConfig = NamerConfig {
     temperature: 0.5,
     colours: 3,
     colour_spread: 0.1,
+    roots: true,
     photos: None,
 };
 

@@ -79,6 +79,8 @@ pub struct ReaderStage {
     /// The slots of every name that is drawn, and of nothing.
     names: Vec<Vec<Option<u32>>>,
     train: Read,
+    /// Its conversations, the shortest first.
+    by_length: Vec<usize>,
     held_out: Vec<Read>,
     trigger: TriggerConfig,
     batch: usize,
@@ -213,6 +215,11 @@ impl ReaderStage {
             config,
             sizes: model.config.lm.clone(),
             speller,
+            by_length: {
+                let mut all: Vec<usize> = (0..requests.asked.len()).collect();
+                all.sort_by_key(|&i| requests.states.lengths[i]);
+                all
+            },
             train: requests,
             held_out,
             batch: train.batch,
@@ -323,6 +330,23 @@ impl ReaderStage {
     }
 }
 
+/// A batch out of a stretch of conversations that are sorted by length, so that little of it is padding; each of them comes up
+/// as often as any other, those at both ends at least half as often.
+fn of_like_length(sorted: &[usize], batch: usize, random: &mut Philox) -> Vec<usize> {
+    let stretch = (sorted.len() / STRETCHES).max(1);
+    let middle = random.below(sorted.len());
+    let start = middle
+        .saturating_sub(stretch / 2)
+        .min(sorted.len() - stretch);
+    let stretch = &sorted[start..start + stretch];
+    (0..batch)
+        .map(|_| stretch[random.below(stretch.len())])
+        .collect()
+}
+
+/// Stretches of like length that the conversations are cut into.
+const STRETCHES: usize = 8;
+
 /// Zeroes values with this probability and scales the rest to keep the mean. What is random in it is the step's alone: the
 /// device's generator is everybody's.
 fn dropout(values: Tensor<3>, probability: f64, random: &mut Philox) -> Tensor<3> {
@@ -352,9 +376,7 @@ impl Stage for ReaderStage {
 
     fn loss(&mut self, model: &Reader, context: &StepContext) -> Result<StepLoss, TrainError> {
         let mut random = context.random(Stream::Data);
-        let chosen: Vec<usize> = (0..self.batch)
-            .map(|_| random.below(self.train.asked.len()))
-            .collect();
+        let chosen = of_like_length(&self.by_length, self.batch, &mut random);
         let device = &context.device;
         let (values, padding) = self.values(&self.train, &chosen, device);
         let values = match context.train && self.dropout > 0.0 {

@@ -210,3 +210,22 @@ fn nothing_to_learn_from_is_said() {
     let error = stage.err().map_or(String::new(), |e| e.to_string());
     assert!(error.contains("options.others"), "{error}");
 }
+
+#[test]
+fn batches_are_of_like_length() {
+    let sorted: Vec<usize> = (0..80).rev().collect();
+    let mut random = Philox::with_stream(5, 1, 0);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let batch = of_like_length(&sorted, 6, &mut random);
+        assert_eq!(batch.len(), 6);
+        let (least, most) = (batch.iter().min(), batch.iter().max());
+        assert!(
+            most.zip(least)
+                .is_some_and(|(most, least)| most - least < 10)
+        );
+        seen.extend(batch);
+    }
+    assert_eq!(seen.len(), 80);
+    assert_eq!(of_like_length(&[7], 2, &mut random), [7, 7]);
+}

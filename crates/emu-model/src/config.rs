@@ -262,6 +262,9 @@ pub struct PromptConfig {
     /// `[/IMG]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picture: Option<String>,
+    /// What stands for a drawing of several things, where a namer reads them one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenes: Option<ScenePrompts>,
     /// A turn whose text marks the places of its pictures, where that is no turn of `user` and `assistant` but a text
     /// to go on with.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,6 +278,33 @@ pub struct PromptConfig {
     pub blend: Option<String>,
 }
 
+/// What stands for a drawing of several things on a plain background: an `<image>` for each embedding of each thing's name, in
+/// reading order, and behind them one for the background.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenePrompts {
+    /// Two beside each other.
+    pub beside: String,
+    /// Two above each other.
+    pub above: String,
+    /// Three.
+    pub three: String,
+    /// Four.
+    pub four: String,
+}
+
+impl ScenePrompts {
+    /// Each with the number of its things.
+    pub fn each(&self) -> [(&str, usize); 4] {
+        [
+            (&self.beside, 2),
+            (&self.above, 2),
+            (&self.three, 3),
+            (&self.four, 4),
+        ]
+    }
+}
+
 impl Default for PromptConfig {
     fn default() -> Self {
         Self {
@@ -284,6 +314,7 @@ impl Default for PromptConfig {
             assistant: String::new(),
             answered: String::new(),
             picture: None,
+            scenes: None,
             marked: None,
             caption: String::new(),
             imagine: "{}".into(),
@@ -538,6 +569,20 @@ impl EmuConfig {
                 return wrong(format!(
                     "prompts.picture has {marks} <image> for {queries} embeddings"
                 ));
+            }
+        }
+        if let Some(scenes) = &self.prompts.scenes {
+            let Some(namer) = &self.namer else {
+                return wrong("prompts.scenes stand beside a namer".into());
+            };
+            let name = namer.spelling.tokens;
+            for (text, things) in scenes.each() {
+                let (marks, wanted) = (text.matches(names::IMAGE).count(), things * name + 1);
+                if marks != wanted {
+                    return wrong(format!(
+                        "prompts.scenes has {marks} <image> for {things} things, which take {wanted}"
+                    ));
+                }
             }
         }
         if self.image.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {

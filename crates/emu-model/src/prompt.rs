@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::config::{EmuConfig, PromptConfig};
 use crate::emu::Emu;
 use crate::generate::Prompt;
-use crate::image::{ImageError, RgbImage, process_img_with};
+use crate::image::{ImageError, RgbImage, process_img_with, scene};
 use crate::tokenizer::{
     EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, TokenizerError, names,
 };
@@ -241,6 +241,14 @@ pub struct Turn {
     pub answer: String,
 }
 
+/// How a picture is read.
+struct Seen<'a> {
+    /// What stands for it.
+    template: Option<&'a str>,
+    /// Where the things are that are read one by one; none where it is read as a whole.
+    things: Vec<scene::Area>,
+}
+
 /// What stands in front of a conversation.
 enum Opening {
     /// What the model has for that.
@@ -416,15 +424,73 @@ impl Prompter<'_> {
     /// As [`Prompter::conversation`].
     pub fn ask(&self, text: &PromptText, pictures: &[RgbImage]) -> Result<Prompt, PromptError> {
         let (queries, context) = (self.config.queries(), self.config.lm.context);
-        let spelled = { self.config.prompts.picture.as_ref() }.map(|p| text.with_pictures_as(p));
+        let seen: Vec<Seen<'_>> = pictures.iter().map(|p| self.see(p)).collect();
+        let templates: Option<Vec<&str>> = seen.iter().map(|seen| seen.template).collect();
+        let spelled = templates.filter(|all| !all.is_empty());
+        let spelled = spelled.map(|templates| text.with_pictures_as(&templates));
         let text = spelled.as_ref().unwrap_or(text);
         let ids = self.tokenizer.encode_prompt(text, queries, context)?;
-        let visual = self.embed(pictures)?;
+        let visual = match seen.iter().all(|seen| seen.things.len() < 2) {
+            true => self.embed(pictures)?,
+            false => self.embed_things(pictures, &seen)?,
+        };
         Ok(Prompt {
             ids,
             visual,
             opening: 0,
         })
+    }
+
+    /// How a picture is read.
+    fn see(&self, picture: &RgbImage) -> Seen<'_> {
+        let templates = &self.config.prompts;
+        let whole = Seen {
+            template: templates.picture.as_deref(),
+            things: vec![],
+        };
+        let Some(scenes) = &templates.scenes else {
+            return whole;
+        };
+        let things = scene::objects(picture);
+        let template = match things.len() {
+            2 if scene::in_a_row(&things) => &scenes.beside,
+            2 => &scenes.above,
+            3 => &scenes.three,
+            4 => &scenes.four,
+            _ => return whole,
+        };
+        Seen {
+            template: Some(template),
+            things,
+        }
+    }
+
+    /// The embeddings of pictures of which some are read thing by thing, `[1, N, D]`: of each thing those of its name, of each
+    /// picture that of its background behind them.
+    fn embed_things(
+        &self,
+        pictures: &[RgbImage],
+        seen: &[Seen<'_>],
+    ) -> Result<Option<Tensor<3>>, PromptError> {
+        let views = |(picture, seen): (&RgbImage, &Seen<'_>)| match seen.things.len() {
+            0 | 1 => vec![picture.clone()],
+            _ => { seen.things.iter() }
+                .map(|thing| scene::cut(picture, *thing))
+                .collect(),
+        };
+        let views: Vec<Vec<RgbImage>> = pictures.iter().zip(seen).map(views).collect();
+        let Some(embedded) = self.embed(&views.concat())? else {
+            return Ok(None);
+        };
+        let [_, q, _] = embedded.dims();
+        let (mut rows, mut next) = (vec![], 0);
+        for views in &views {
+            let row = |i: usize| embedded.clone().narrow(0, i, 1);
+            rows.extend((next..next + views.len()).map(|i| row(i).narrow(1, 0, q - 1)));
+            rows.push(row(next).narrow(1, q - 1, 1));
+            next += views.len();
+        }
+        Ok(Some(Tensor::cat(rows, 1)))
     }
 
     /// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use emu_kernels::burn::tensor::Device;
-use emu_model::config::{EmuConfig, GenerationConfig};
+use emu_model::config::{EmuConfig, GenerationConfig, ScenePrompts};
 use emu_model::namer::NamerConfig;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::photos::PhotosConfig;
@@ -104,6 +104,9 @@ struct Reading {
 struct Prompts {
     /// A picture, with an `<image>` for each of its embeddings.
     picture: String,
+    /// Drawings of several things.
+    #[serde(default)]
+    scenes: Option<ScenePrompts>,
     /// What asks for a caption.
     caption: String,
     /// A user's words that ask for the picture of `{}`.
@@ -293,6 +296,7 @@ fn configured<S: TensorSource>(
     };
     let mut emu = base.with_namer(eyes.vision.clone(), eyes.image.clone(), namer);
     emu.prompts.picture = Some(recipe.prompts.picture.clone());
+    emu.prompts.scenes.clone_from(&recipe.prompts.scenes);
     emu.prompts.caption.clone_from(&recipe.prompts.caption);
     if let Some(asked) = &recipe.prompts.draw {
         emu.prompts.imagine = emu.prompts.imagine.replacen("{}", asked, 1);

@@ -16,6 +16,7 @@ mod kind;
 mod output;
 mod png;
 mod resize;
+pub mod scene;
 mod tiff;
 mod transform;
 mod webp;

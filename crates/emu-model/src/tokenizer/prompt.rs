@@ -62,10 +62,15 @@ impl PromptText {
         self.spans.extend(other.spans);
     }
 
-    /// The same with a template in the place of each picture.
-    pub fn with_pictures_as(&self, template: &str) -> Self {
+    /// The same with a template in the place of each picture, one after the other; the last of them for any that follow.
+    pub fn with_pictures_as(&self, templates: &[&str]) -> Self {
+        let mut left = templates.iter();
+        let mut template = "";
         let span = |span: &Span| match span {
-            Span::Picture => Span::Template(template.to_owned()),
+            Span::Picture => {
+                template = left.next().copied().unwrap_or(template);
+                Span::Template(template.to_owned())
+            }
             other => other.clone(),
         };
         Self {

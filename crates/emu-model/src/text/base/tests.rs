@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::Emu;
+use crate::config::ScenePrompts;
 use crate::efficientnet::{EfficientNetConfig, EfficientNetStage};
 use crate::generate::{GenerateError, ImageEmbedder, Prompt, TextMachine, TextOptions};
 use crate::image::RgbImage;
@@ -342,4 +343,96 @@ fn what_a_pack_cannot_hold_is_named() {
         .expect_err("a table")
         .to_string();
     assert!(found.contains("token_embd"), "{found}");
+}
+
+/// Boxes on a plain background.
+fn drawing(boxes: &[(u32, u32)]) -> crate::image::RgbImage {
+    crate::image::RgbImage::from_fn(64, 64, |x, y| {
+        let inside = |(left, top): &(u32, u32)| {
+            (*left..left + 14).contains(&x) && (*top..top + 14).contains(&y)
+        };
+        match boxes.iter().any(inside) {
+            true => [200, 40, 30].into(),
+            false => [90, 140, 220].into(),
+        }
+    })
+}
+
+#[test]
+fn things_are_read_one_by_one_behind_what_opens_the_conversation() {
+    let (metadata, source, device) = (metadata(), source(), Device::flex());
+    let base = Base::new(&metadata, &source, &device).expect("a base");
+    let (mut config, mut emu, tokenizer) = assembled(&base);
+    let name = "<image><image>";
+    config.prompts.scenes = Some(ScenePrompts {
+        beside: format!("L{name} R{name} on<image>. "),
+        above: format!("U{name} D{name} on<image>. "),
+        three: format!("{name},{name},{name} on<image>. "),
+        four: format!("{name},{name},{name},{name} on<image>. "),
+    });
+    config.validate().expect("a configuration");
+    let ask = |emu: &Emu, pictures: &[&[(u32, u32)]], system: Option<&str>| {
+        let mut user = Marked::default();
+        pictures.iter().for_each(|boxes| user.show(drawing(boxes)));
+        user.say("what?");
+        let prompter = Prompter {
+            emu,
+            config: &config,
+            tokenizer: &tokenizer,
+            device: &device,
+        };
+        let prompt = prompter.conversation(&Conversation {
+            system: system.map(Into::into),
+            turns: vec![Turn {
+                user,
+                answer: String::new(),
+            }],
+        });
+        let prompt = prompt.expect("a prompt");
+        let marks = { prompt.ids.iter() }.filter(|id| **id == config.special.image);
+        let rows = prompt
+            .visual
+            .as_ref()
+            .map_or(0, |v| v.dims()[0] * v.dims()[1]);
+        assert_eq!(marks.count(), rows);
+        (
+            tokenizer.decode(&prompt.ids, false).expect("text"),
+            rows,
+            prompt.opening,
+        )
+    };
+    let [one, two, above] = [
+        [(25, 25)].as_slice(),
+        &[(8, 25), (40, 24)],
+        &[(25, 6), (24, 42)],
+    ];
+    assert_eq!(ask(&emu, &[one], None).1, 3);
+    let (said, rows, opening) = ask(&emu, &[one, two, above], None);
+    assert_eq!(rows, 3 + 5 + 5);
+    let order = ["See", "L<image>", "R<image>", "U<image>", "D<image>"].map(|part| said.find(part));
+    assert!(order.is_sorted() && order[0].is_some(), "{said}");
+    let three = [(2, 2), (25, 2), (48, 2)];
+    assert_eq!(ask(&emu, &[&three], None).1, 7);
+    let four = [(2, 2), (40, 2), (2, 40), (40, 40)];
+    assert_eq!(ask(&emu, &[&four], None).1, 9);
+
+    // A soft prompt stands where the model's own message does, and nowhere else.
+    let width = config.lm.width;
+    emu.persona = Some(crate::persona::SoftPrompt::new(4, width, &device));
+    let (with, rows, soft) = ask(&emu, &[two], None);
+    assert_eq!((rows, soft), (9, 4));
+    assert!(with.starts_with("<image><image><image><image>"), "{with}");
+    let (_, rows, given) = ask(&emu, &[two], Some("Be kind"));
+    assert!(rows == 5 && given > 0 && opening > 0 && given != opening);
+    assert_eq!(ask(&emu, &[two], Some("")).2, 0);
+
+    for wrong in [
+        |scenes: &mut ScenePrompts| scenes.four.clear(),
+        |scenes: &mut ScenePrompts| scenes.beside.push_str("<image>"),
+    ] {
+        let mut config = config.clone();
+        wrong(config.prompts.scenes.as_mut().expect("scenes"));
+        let error = config.validate().expect_err("marks").to_string();
+        assert!(error.contains("prompts.scenes has"), "{error}");
+    }
 }

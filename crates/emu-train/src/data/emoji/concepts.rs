@@ -169,19 +169,23 @@ impl Concept {
         if let Some(plural) = &self.plural {
             return plural.clone();
         }
-        let name = &self.name;
-        let vowel_before_last = name
-            .len()
-            .checked_sub(2)
-            .and_then(|i| name.as_bytes().get(i))
-            .is_some_and(|b| b"aeiou".contains(b));
-        match name.strip_suffix('y') {
-            Some(stem) if !vowel_before_last => format!("{stem}ies"),
-            _ if ["s", "x", "ch", "sh"].iter().any(|end| name.ends_with(end)) => {
-                format!("{name}es")
-            }
-            _ => format!("{name}s"),
+        plural_of(&self.name)
+    }
+}
+
+/// The plural by its ending.
+pub fn plural_of(name: &str) -> String {
+    let vowel_before_last = name
+        .len()
+        .checked_sub(2)
+        .and_then(|i| name.as_bytes().get(i))
+        .is_some_and(|b| b"aeiou".contains(b));
+    match name.strip_suffix('y') {
+        Some(stem) if !vowel_before_last => format!("{stem}ies"),
+        _ if ["s", "x", "ch", "sh"].iter().any(|end| name.ends_with(end)) => {
+            format!("{name}es")
         }
+        _ => format!("{name}s"),
     }
 }
 

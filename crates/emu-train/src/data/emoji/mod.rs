@@ -32,7 +32,7 @@ pub use attribution::attribution;
 pub use build::{BuildOptions, Index, Progress, build};
 pub use catalogue::{Catalogue, Entry, SourceDrawing};
 pub use compose::{Composer, Painted, Plan, Pool};
-pub use concepts::{Colour, Concept, ConceptList};
+pub use concepts::{Colour, Concept, ConceptList, plural_of};
 pub use cutout::{CUTOUT_SIDE, Canvas, Cutout, Placement};
 pub use documents::{SHEET_PAIRS, SHEET_SINGLES};
 pub use holdout::{Holdout, Unseen};

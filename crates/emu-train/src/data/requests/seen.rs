@@ -6,6 +6,7 @@ use emu_model::spelling::article;
 use serde::Deserialize;
 
 use super::super::DataError;
+use super::super::emoji::plural_of;
 use super::super::rng::Rng;
 use super::lists::{parse, read};
 
@@ -74,7 +75,7 @@ impl Seen {
             }
             let texts = lists.into_iter().flatten().chain([&self.picture]);
             let texts = texts.chain(&kind.picture);
-            let filled = texts.map(|text| (text, fill(text, ["n", "o", "c", "d"])));
+            let filled = texts.map(|text| (text, fill(text, ["n"; PLACES.len()])));
             if let Some((text, _)) = { filled }.find(|(_, filled)| filled.contains(['{', '}'])) {
                 return refuse(format!("{text:?} has an unknown place in braces"));
             }
@@ -97,14 +98,25 @@ impl Seen {
         } else {
             &kind.train
         };
-        let two = |list: &'_ [String], random: &mut Rng| {
+        let mut some = |list: &[String], n: usize| -> Vec<String> {
+            // Different ones, as far as there are so many.
             let first = random.below(list.len());
-            let second = (first + 1 + random.below(list.len() - 1)) % list.len();
-            (list[first].clone(), list[second].clone())
+            let step = 1 + random.below((list.len() / n).max(1));
+            (0..n)
+                .map(|i| list[(first + i * step) % list.len()].clone())
+                .collect()
         };
-        let (name, other) = two(kind.names.as_deref().unwrap_or(shows.names), random);
-        let (colour, other_colour) = two(shows.colours, random);
-        let words = [&*name, &*other, &*colour, &*other_colour];
+        let names = some(kind.names.as_deref().unwrap_or(shows.names), 4);
+        let colours = some(shows.colours, 2);
+        let words = [
+            &names[0],
+            &names[1],
+            &names[2],
+            &names[3],
+            &colours[0],
+            &colours[1],
+        ];
+        let words = words.map(String::as_str);
         let question = &questions[random.below(questions.len())];
         let answer = &kind.answers[random.below(kind.answers.len())];
         (
@@ -115,15 +127,16 @@ impl Seen {
 }
 
 /// Places in the order of the words that take them.
-const PLACES: [&str; 4] = ["name", "other", "colour", "other colour"];
+const PLACES: [&str; 6] = ["name", "other", "third", "fourth", "colour", "other colour"];
 
 /// Fills the places of a text.
-fn fill(text: &str, words: [&str; 4]) -> String {
+fn fill(text: &str, words: [&str; PLACES.len()]) -> String {
     let mut text = text.to_owned();
     for (place, word) in PLACES.into_iter().zip(words) {
         for (place, word) in [
             (place.to_owned(), word.to_owned()),
             (format!("a {place}"), format!("{} {word}", article(word))),
+            (format!("{place}s"), plural_of(word)),
         ] {
             text = text.replace(&format!("{{{place}}}"), &word);
             text = text.replace(&format!("{{{}}}", capital(&place)), &capital(&word));
@@ -197,18 +210,25 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let list = Seen::read(root.join("configs/data/smol-seen.toml")).expect("a list");
         for kind in &list.kind {
-            // Every way to spell a picture has the places that the recipe's has.
-            let places = |text: &str| text.split([' ', '.']).count();
-            let spelled = kind.picture.as_ref().unwrap_or(&list.picture);
-            assert!(
-                places(spelled).abs_diff(places(&list.picture)) <= 1,
-                "{spelled}"
-            );
             assert!(kind.held_out.iter().all(|q| !kind.train.contains(q)));
         }
-        let recipe = std::fs::read_to_string(root.join("configs/model/smol.toml"));
-        let spelled = list.picture.replace(" {name}", "<image><image><image>");
-        let spelled = spelled.replace(" {colour}", "<image>");
-        assert!(recipe.expect("a recipe").contains(&spelled), "{spelled}");
+        // Every way to spell a drawing is one of the recipe's.
+        let recipe =
+            std::fs::read_to_string(root.join("configs/model/smol.toml")).expect("a recipe");
+        let spelled = { list.kind.iter() }.filter_map(|kind| kind.picture.as_ref());
+        for text in spelled.chain([&list.picture]) {
+            let mut text = text.replace(" natural ", " {colour} ");
+            for place in [
+                "{name}",
+                "{other}",
+                "{third}",
+                "{fourth}",
+                "something unknown",
+            ] {
+                text = text.replace(&format!(" {place}"), "<image><image><image>");
+            }
+            let text = text.replace(" {colour}", "<image>");
+            assert!(recipe.contains(&text), "{text}");
+        }
     }
 }

@@ -430,7 +430,7 @@ impl Prompter<'_> {
         let spelled = spelled.map(|templates| text.with_pictures_as(&templates));
         let text = spelled.as_ref().unwrap_or(text);
         let ids = self.tokenizer.encode_prompt(text, queries, context)?;
-        let visual = match seen.iter().all(|seen| seen.things.len() < 2) {
+        let visual = match seen.iter().all(|seen| seen.things.is_empty()) {
             true => self.embed(pictures)?,
             false => self.embed_things(pictures, &seen)?,
         };
@@ -453,6 +453,10 @@ impl Prompter<'_> {
         };
         let things = scene::objects(picture);
         let template = match things.len() {
+            // Also what is alone is seen better from near.
+            1 => {
+                return Seen { things, ..whole };
+            }
             2 if scene::in_a_row(&things) => &scenes.beside,
             2 => &scenes.above,
             3 => &scenes.three,
@@ -473,7 +477,7 @@ impl Prompter<'_> {
         seen: &[Seen<'_>],
     ) -> Result<Option<Tensor<3>>, PromptError> {
         let views = |(picture, seen): (&RgbImage, &Seen<'_>)| match seen.things.len() {
-            0 | 1 => vec![picture.clone()],
+            0 => vec![picture.clone()],
             _ => { seen.things.iter() }
                 .map(|thing| scene::cut(picture, *thing))
                 .collect(),

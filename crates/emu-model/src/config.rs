@@ -258,6 +258,10 @@ pub struct PromptConfig {
     /// What ends an answer before the next turn.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub answered: String,
+    /// Turns of a conversation that the model follows; all of them without it. Earlier ones are left out, but for their pictures
+    /// where no later turn has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<usize>,
     /// What stands for a picture, with an `<image>` for each of its embeddings; without it these stand between `[IMG]` and
     /// `[/IMG]`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -313,6 +317,7 @@ impl Default for PromptConfig {
             user: "{}".into(),
             assistant: String::new(),
             answered: String::new(),
+            turns: None,
             picture: None,
             scenes: None,
             marked: None,
@@ -570,6 +575,9 @@ impl EmuConfig {
                     "prompts.picture has {marks} <image> for {queries} embeddings"
                 ));
             }
+        }
+        if self.prompts.turns == Some(0) {
+            return wrong("prompts.turns is 0".into());
         }
         if let Some(scenes) = &self.prompts.scenes {
             let Some(namer) = &self.namer else {

@@ -1,5 +1,7 @@
 //! From what a user gave to the model's prompt: marks, templates, token ids, visual embeddings.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{EmuConfig, PromptConfig};
@@ -232,6 +234,27 @@ pub struct Conversation {
     pub turns: Vec<Turn>,
 }
 
+impl Conversation {
+    /// The last turns, of which there are `most`; the latest pictures of those before go along where there are no others.
+    fn followed(&self, most: Option<usize>) -> Cow<'_, [Turn]> {
+        let first = most.map_or(0, |most| self.turns.len().saturating_sub(most));
+        let (before, rest) = self.turns.split_at(first);
+        let has_pictures = |turn: &&Turn| !turn.user.pictures.is_empty();
+        let shown = before.iter().rfind(has_pictures);
+        match (shown, rest.split_first()) {
+            (Some(shown), Some((first, others)))
+                if !rest.iter().any(|turn| has_pictures(&turn)) =>
+            {
+                let mut first = first.clone();
+                first.user.leading = shown.user.pictures.len();
+                first.user.pictures.clone_from(&shown.user.pictures);
+                Cow::Owned([&[first], others].concat())
+            }
+            _ => Cow::Borrowed(rest),
+        }
+    }
+}
+
 /// What a user said, and the answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
@@ -326,10 +349,11 @@ impl Prompter<'_> {
                 Some(template) => Marked::words(said).fill(template),
             });
         }
-        for (i, turn) in conversation.turns.iter().enumerate() {
+        let turns = conversation.followed(templates.turns);
+        for (i, turn) in turns.iter().enumerate() {
             text.append(turn.user.turn(templates));
             text.plain(&turn.answer);
-            if i + 1 < conversation.turns.len() {
+            if i + 1 < turns.len() {
                 text.template(&templates.answered);
             }
             pictures.extend_from_slice(&turn.user.pictures);
@@ -564,6 +588,30 @@ mod tests {
         let marked = Marked::new("<image>?", vec![picture(1)], videos).expect("fits");
         assert_eq!(whole(&marked), "***'?'");
         assert_eq!((shades(&marked), marked.leading), (vec![7, 8, 1], 2));
+    }
+
+    #[test]
+    fn a_model_is_shown_the_turns_that_it_follows() {
+        let turn = |said: &str, pictures: usize| Turn {
+            user: Marked::new(said, vec![picture(pictures as u8); pictures], vec![]).expect("fits"),
+            answer: String::new(),
+        };
+        let told = |turns: Vec<Turn>, most| -> String {
+            let conversation = Conversation {
+                system: None,
+                turns,
+            };
+            let shown = conversation.followed(most);
+            shown.iter().map(|turn| whole(&turn.user)).collect()
+        };
+        let all = || vec![turn("a", 1), turn("b", 2), turn("c", 0), turn("d", 0)];
+        assert_eq!(told(all(), None), "*'a'**'b''c''d'");
+        assert_eq!(told(all(), Some(1)), "**'d'");
+        assert_eq!(told(all(), Some(2)), "**'c''d'");
+        assert_eq!(told(all(), Some(3)), "**'b''c''d'");
+        assert_eq!(told(vec![turn("a", 1), turn("b", 1)], Some(1)), "*'b'");
+        assert_eq!(told(vec![turn("a", 0), turn("b", 0)], Some(1)), "'b'");
+        assert_eq!(told(vec![turn("a", 0)], Some(9)), "'a'");
     }
 
     #[test]

@@ -109,6 +109,9 @@ struct Prompts {
     scenes: Option<ScenePrompts>,
     /// What asks for a caption.
     caption: String,
+    /// Turns of a conversation that the model follows.
+    #[serde(default)]
+    turns: Option<usize>,
     /// A user's words that ask for the picture of `{}`.
     #[serde(default)]
     draw: Option<String>,
@@ -296,6 +299,7 @@ fn configured<S: TensorSource>(
     };
     let mut emu = base.with_namer(eyes.vision.clone(), eyes.image.clone(), namer);
     emu.prompts.picture = Some(recipe.prompts.picture.clone());
+    emu.prompts.turns = recipe.prompts.turns;
     emu.prompts.scenes.clone_from(&recipe.prompts.scenes);
     emu.prompts.caption.clone_from(&recipe.prompts.caption);
     if let Some(asked) = &recipe.prompts.draw {

@@ -129,8 +129,24 @@ fn smol_pack(workspace: &Workspace) -> Result<()> {
     // What a page reads first is there last: a copy that ends half-way is none.
     let filling = pack.with_extension("part");
     let _ = fs::remove_dir_all(&filling);
-    copy(&whole, &filling)?;
+    // Shards of an earlier version may lie beside those of this one.
+    for file in files_of(&whole)? {
+        copy(&whole.join(&file), &filling.join(&file))?;
+    }
     fs::rename(&filling, &pack).with_context(|| format!("{} cannot be made", pack.display()))
+}
+
+/// The names of a pack's files.
+fn files_of(pack: &Path) -> Result<Vec<String>> {
+    let path = pack.join("emu.json");
+    let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+    let listed = ["shards", "files"]
+        .into_iter()
+        .filter_map(|key| manifest[key].as_array());
+    let names = listed.flatten().filter_map(|entry| entry["file"].as_str());
+    Ok(names.chain(["emu.json"]).map(str::to_owned).collect())
 }
 
 /// Puts the page together in `site`: what a static server is to serve.
@@ -276,6 +292,18 @@ mod tests {
         assert!(marked.contains("<html data-webgpu=\"pending\" lang=\"en\">"));
         fs::write(&page, "<!doctype html>").expect("written");
         assert!(without_webgpu(place.path()).is_err());
+    }
+
+    #[test]
+    fn only_what_a_pack_lists_belongs_to_it() {
+        let place = tempfile::tempdir().expect("a folder");
+        let manifest =
+            r#"{"shards": [{"file": "lm.safetensors"}], "files": [{"file": "card.md"}]}"#;
+        assert!(files_of(place.path()).is_err());
+        fs::write(place.path().join("emu.json"), manifest).expect("written");
+        fs::write(place.path().join("old.safetensors"), "").expect("written");
+        let files = files_of(place.path()).expect("a list");
+        assert_eq!(files, ["lm.safetensors", "card.md", "emu.json"]);
     }
 
     #[test]

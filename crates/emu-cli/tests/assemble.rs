@@ -115,6 +115,13 @@ fn said(lines: &[Value]) -> String {
     texts.filter_map(|line| line["text"].as_str()).collect()
 }
 
+/// Has a model caption a picture.
+fn captions(pack: &str) {
+    let base = ["caption", "--device", "cpu", "--json", "--model", pack];
+    let captions = json_of(&[&base[..], &["--max-new-tokens", "6", &cat()]].concat());
+    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+}
+
 #[test]
 fn parts_become_a_model_that_sees() {
     let (folder, recipe) = parts();
@@ -188,18 +195,7 @@ fn parts_become_a_model_that_sees() {
     };
     // "A", three embeddings, " on", ". "
     assert_eq!(tokens(&seen), tokens(&words).map(|n| n + 1 + 3 + 3 + 2));
-    let captions = json_of(&[
-        "caption",
-        "--device",
-        "cpu",
-        "--json",
-        "--max-new-tokens",
-        "6",
-        "--model",
-        &pack,
-        &cat(),
-    ]);
-    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+    captions(&pack);
     let out = text(&folder.path().join("never.png"));
     fails(
         &[
@@ -335,17 +331,7 @@ fn photographs_have_names_of_their_own() {
     write(&heads, &tensors);
     let lines = json_of(&["assemble", &text(&recipe), "-o", &pack, "--json"]);
     assert!(lines[0]["components"]["vision"].as_u64() > Some(4_000_000));
-    let base = [
-        "caption",
-        "--device",
-        "cpu",
-        "--json",
-        "--max-new-tokens",
-        "4",
-        "--model",
-    ];
-    let captions = json_of(&[&base[..], &[&pack, &cat()]].concat());
-    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+    captions(&pack);
 
     let short = list.to_string().replacen("\"thing 0\",", "", 1);
     std::fs::write(at("photos.json"), short.replace(",999]", "]")).expect("written");
@@ -377,17 +363,7 @@ fn a_folder_of_clip_gives_eyes_too() {
     json_of(&["assemble", &text(&recipe), "-o", &pack, "--json"]);
     let lines = json_of(&["inspect", "--verify", "--json", "--device", "cpu", &pack]);
     assert_eq!(lines[0]["model"]["encoder"], json!([2, 32]));
-    let base = [
-        "caption",
-        "--device",
-        "cpu",
-        "--json",
-        "--max-new-tokens",
-        "4",
-        "--model",
-    ];
-    let captions = json_of(&[&base[..], &[&pack, &cat()]].concat());
-    assert!(captions[0]["caption"].is_string(), "{captions:?}");
+    captions(&pack);
 }
 
 #[test]

@@ -459,9 +459,8 @@ impl Prompter<'_> {
             false => self.embed_things(pictures, &seen)?,
         };
         Ok(Prompt {
-            ids,
             visual,
-            opening: 0,
+            ..Prompt::text(ids)
         })
     }
 

@@ -74,10 +74,12 @@ impl SafetyConfig {
     /// # Errors
     /// Names the first field that is missing, of another kind than expected, or not supported.
     pub fn from_transformers(value: &Value) -> Result<Self, ConfigError> {
-        let wrong = |what: String| ConfigError(format!("the safety checker's config.json: {what}"));
+        let told = |ConfigError(what): ConfigError| {
+            ConfigError(format!("the safety checker's config.json: {what}"))
+        };
         let vision = value
             .get("vision_config")
-            .ok_or_else(|| wrong("`vision_config` is missing".into()))?;
+            .ok_or_else(|| told(ConfigError("`vision_config` is missing".into())))?;
         let ClipConfig {
             image_size,
             patch_size,
@@ -86,7 +88,7 @@ impl SafetyConfig {
             layers,
             heads,
             norm_eps,
-        } = ClipConfig::from_transformers(vision).map_err(|ConfigError(what)| wrong(what))?;
+        } = ClipConfig::from_transformers(vision).map_err(told)?;
         let config = Self {
             image_size,
             patch_size,
@@ -94,8 +96,7 @@ impl SafetyConfig {
             mlp_width,
             layers,
             heads,
-            joint_width: clip::size(value, "projection_dim")
-                .map_err(|ConfigError(what)| wrong(what))?,
+            joint_width: clip::size(value, "projection_dim").map_err(told)?,
             norm_eps,
             concepts: concepts(),
             special_care: special_care(),

@@ -12,7 +12,7 @@ use emu_train::data::record::Layout;
 use emu_train::trained::Trained;
 use serde::Deserialize;
 
-use super::there;
+use super::{spelled, there};
 
 /// What draws: runs, or what `emu part` kept of them.
 #[derive(Debug, Deserialize)]
@@ -52,21 +52,18 @@ impl Drawing {
     pub fn open(&self, concepts: &ConceptList, tokenizer: &EmuTokenizer) -> Result<Parts> {
         let reader = open(&self.reader, "reader")?;
         let decoder = open(&self.decoder, "brush")?;
-        let spelled = |word: &str| -> Result<Word> {
+        let word = |word: &str| -> Result<Word> {
             Ok(Word {
                 word: word.to_owned(),
-                tokens: tokenizer.encode_plain(&format!(" {word}"))?,
+                tokens: spelled(tokenizer, word)?,
             })
         };
         let drawn = concepts.all().filter(|concept| concept.drawn);
         let colours = concepts.colours.iter();
         let vocabulary = Vocabulary {
-            names: drawn.map(|c| spelled(&c.name)).collect::<Result<_>>()?,
-            layouts: Layout::WORDS
-                .map(spelled)
-                .into_iter()
-                .collect::<Result<_>>()?,
-            colours: colours.map(|c| spelled(&c.name)).collect::<Result<_>>()?,
+            names: drawn.map(|c| word(&c.name)).collect::<Result<_>>()?,
+            layouts: Layout::WORDS.map(word).into_iter().collect::<Result<_>>()?,
+            colours: colours.map(|c| word(&c.name)).collect::<Result<_>>()?,
         };
         let requests = RequestsConfig {
             reader: reader.size("reader")?,

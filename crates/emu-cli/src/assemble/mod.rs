@@ -313,6 +313,11 @@ fn configured<S: TensorSource>(
     emu
 }
 
+/// The tokens of a word within a sentence.
+fn spelled(tokenizer: &EmuTokenizer, word: &str) -> Result<Vec<u32>> {
+    Ok(tokenizer.encode_plain(&format!(" {word}"))?)
+}
+
 /// A head that names what the encoder sees.
 struct Heads {
     names: Vec<String>,
@@ -368,7 +373,7 @@ impl Heads {
         let Some(namer) = &config.namer else {
             return Ok(vec![]);
         };
-        let spelled = |name: &str| tokenizer.encode_plain(&format!(" {name}"));
+        let spelled = |name: &str| spelled(tokenizer, name);
         let mut names = vec![];
         for name in &self.names {
             names.extend(table.name(&namer.spelling, &spelled(name)?)?);

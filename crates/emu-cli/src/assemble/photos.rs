@@ -10,7 +10,7 @@ use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorData;
 use serde::Deserialize;
 
-use super::{Heads, there};
+use super::{Heads, spelled, there};
 use crate::convert::read_json;
 
 /// How photographs are named.
@@ -115,8 +115,7 @@ impl Photographs<'_> {
             None => return Ok(vec![]),
         };
         let ids = |name: &str| -> Result<Vec<f32>> {
-            let tokens = tokenizer.encode_plain(&format!(" {name}"))?;
-            let names = vec![tokens];
+            let names = vec![spelled(tokenizer, name)?];
             let slots = spelling.fill(&Spelled {
                 names,
                 ..Spelled::default()

@@ -87,9 +87,8 @@ impl Generator<'_> {
                 self.visual.clone().select(0, index)
             });
             Prompt {
-                ids: ids.clone(),
                 visual,
-                opening: 0,
+                ..Prompt::text(ids.clone())
             }
         };
         Ok(ids.iter().map(prompt).collect())

@@ -61,9 +61,8 @@ impl Subject<'_> {
             ..Default::default()
         };
         let prompt = Prompt {
-            ids,
             visual,
-            opening: 0,
+            ..Prompt::text(ids)
         };
         let mut machine = TextMachine::new(self.emu, self.config, &prompt, options)
             .map_err(|e| TrainError::other(e.code(), e))?;

@@ -4,6 +4,7 @@
 //!
 //! Questions that are held out decide which step is kept, and when there is no use in going on.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
@@ -49,6 +50,9 @@ struct Options {
     ordinary: Vec<String>,
     /// Share of the samples that are such questions.
     ordinary_share: f64,
+    /// Turns of a conversation that it learns from, at most.
+    #[serde(default = "one")]
+    turns: usize,
     /// Tokens of an answer at most, of those that are generated.
     answer: usize,
     /// What logits of tokens said before are divided by where answers are generated.
@@ -69,8 +73,15 @@ struct SeenOptions {
     concepts: PathBuf,
     /// Share of the samples that are such questions.
     share: f64,
+    /// Share of the samples that are whole conversations of that list.
+    #[serde(default)]
+    talks: f64,
     /// Questions in held-out wordings that are answered and compared.
     judged: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The same, read.
@@ -79,6 +90,7 @@ struct Pictures {
     names: Vec<String>,
     colours: Vec<String>,
     share: f64,
+    talks: f64,
     seed: u64,
     /// In held-out wordings.
     held_out: Vec<(String, String)>,
@@ -92,6 +104,7 @@ impl Pictures {
             names: concepts.read.iter().map(|c| c.name.clone()).collect(),
             colours: concepts.colours.iter().map(|c| c.name.clone()).collect(),
             share: options.share,
+            talks: options.talks,
             seed,
             held_out: vec![],
         };
@@ -102,17 +115,27 @@ impl Pictures {
                 "it has less than two things or colours",
             ));
         }
-        let asked = (0..options.judged as u64).map(|index| pictures.pair(true, index));
-        pictures.held_out = asked.collect();
+        let asked = 0..options.judged as u64;
+        pictures.held_out = asked
+            .flat_map(|index| pictures.exchange(true, 1, index))
+            .collect();
         Ok(pictures)
     }
 
-    fn pair(&self, held_out: bool, index: u64) -> (String, String) {
-        let shows = Shows {
+    fn shows(&self) -> Shows<'_> {
+        Shows {
             names: &self.names,
             colours: &self.colours,
-        };
-        self.list.pair(shows, held_out, (self.seed, index))
+        }
+    }
+
+    fn exchange(&self, held_out: bool, turns: usize, index: u64) -> Vec<(String, String)> {
+        let at = (self.seed, index);
+        self.list.exchange(self.shows(), held_out, turns, at)
+    }
+
+    fn talk(&self, index: u64) -> Vec<(String, String)> {
+        self.list.talk(self.shows(), (self.seed, index))
     }
 }
 
@@ -120,14 +143,47 @@ impl Pictures {
 pub const FILE: &str = "persona.safetensors";
 /// What is known of it.
 const BEST: &str = "best.json";
+/// How far from a held-out question the one stands that is asked before it: another topic, as a rule.
+const BEHIND: usize = 17;
 /// What the model itself says.
 const ORDINARY: &str = "ordinary.json";
 
-/// A conversation and its answer, in tokens, and where the answer begins.
+/// A conversation in tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Pair {
+struct Talk {
     tokens: Vec<u32>,
-    answer: usize,
+    /// Where the answers are of which it learns.
+    answers: Vec<Range<usize>>,
+    /// Whether the last answer is whole.
+    ended: bool,
+}
+
+impl Talk {
+    /// This conversation and another behind it; that one alone where this does not end.
+    fn then(&self, between: &[u32], next: &Talk) -> Talk {
+        if !self.ended {
+            return next.clone();
+        }
+        let mut talk = self.clone();
+        talk.tokens.extend(between);
+        let start = talk.tokens.len();
+        talk.tokens.extend(&next.tokens);
+        let moved = |answer: &Range<usize>| answer.start + start..answer.end + start;
+        talk.answers.extend(next.answers.iter().map(moved));
+        talk.ended = next.ended;
+        talk
+    }
+}
+
+/// What a conversation ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Something about the model itself.
+    Own,
+    /// A question that the model answers as before.
+    Ordinary,
+    /// A picture, or what was said before.
+    Seen,
 }
 
 /// The best evaluation so far.
@@ -145,11 +201,13 @@ pub struct PersonaStage {
     /// The same weights where they can be differentiated through; nothing of it learns.
     frozen: Lm,
     topics: Vec<Topic>,
-    own: Vec<Pair>,
+    own: Vec<Talk>,
     /// Of these, how many are of the judged topics; they stand in front.
     focused: usize,
-    ordinary: Vec<Pair>,
-    held_out: Vec<Pair>,
+    ordinary: Vec<Talk>,
+    held_out: Vec<Talk>,
+    /// What stands between two turns.
+    between: Vec<u32>,
     pictures: Option<Pictures>,
     batch: usize,
     out: PathBuf,
@@ -166,23 +224,47 @@ fn other(error: impl std::fmt::Display) -> TrainError {
 }
 
 /// A question and its answer.
-fn pair(model: &TextModel, question: &str, answer: &[u32]) -> Result<Pair, TrainError> {
+fn pair(
+    model: &TextModel,
+    question: &str,
+    answer: &[u32],
+    ended: bool,
+) -> Result<Talk, TrainError> {
     let mut tokens = conversation(model, &[message(Speaker::User, question)])?;
     let from = tokens.len();
     tokens.extend(answer);
-    tokens.extend(model.config.ends.first());
-    Ok(Pair {
+    if ended {
+        tokens.extend(model.config.ends.first());
+    }
+    let to = tokens.len();
+    Ok(Talk {
         tokens,
-        answer: from,
+        answers: std::iter::once(from..to).collect(),
+        ended,
     })
 }
 
+/// What stands between an answer and what is said next.
+fn between(model: &TextModel) -> Result<Vec<u32>, TrainError> {
+    let turns = [Speaker::User, Speaker::Assistant, Speaker::User].map(|who| message(who, "a"));
+    let whole = conversation(model, &turns)?;
+    let first = pair(
+        model,
+        "a",
+        &model.tokenizer.encode("a").map_err(other)?,
+        true,
+    )?;
+    let next = conversation(model, &turns[2..])?;
+    let until = whole.len().saturating_sub(next.len());
+    Ok(whole.get(first.tokens.len()..until).unwrap_or(&[]).to_vec())
+}
+
 /// What the model answers to ordinary questions under its own system message: from a file, or generated and kept.
-fn ordinary(options: &Options, model: &TextModel, path: &Path) -> Result<Vec<Pair>, TrainError> {
+fn ordinary(options: &Options, model: &TextModel, path: &Path) -> Result<Vec<Talk>, TrainError> {
     #[derive(Serialize, Deserialize)]
     struct Kept {
         questions: Vec<String>,
-        pairs: Vec<Pair>,
+        pairs: Vec<Talk>,
     }
     let kept = std::fs::read(path).ok();
     let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
@@ -215,11 +297,7 @@ fn ordinary(options: &Options, model: &TextModel, path: &Path) -> Result<Vec<Pai
         if ended {
             answer.pop();
         }
-        let mut pair = pair(model, question, &answer)?;
-        if !ended {
-            pair.tokens.pop();
-        }
-        pairs.push(pair);
+        pairs.push(pair(model, question, &answer, ended)?);
     }
     let kept = Kept {
         questions: options.ordinary.clone(),
@@ -237,8 +315,8 @@ fn processors(options: &Options) -> Processors {
     }
 }
 
-/// Mean cross-entropy of the answers of some pairs behind a soft prompt.
-fn answer_loss(lm: &Lm, prompt: &SoftPrompt, pairs: &[&Pair]) -> Tensor<1> {
+/// Mean cross-entropy of the answers of some conversations behind a soft prompt.
+fn answer_loss(lm: &Lm, prompt: &SoftPrompt, pairs: &[&Talk]) -> Tensor<1> {
     let [n, _] = prompt.embeddings.dims();
     let t = pairs
         .iter()
@@ -251,9 +329,9 @@ fn answer_loss(lm: &Lm, prompt: &SoftPrompt, pairs: &[&Pair]) -> Tensor<1> {
     for (b, pair) in pairs.iter().enumerate() {
         let row = ids[b * t..].iter_mut().zip(&pair.tokens);
         row.for_each(|(id, &token)| *id = token as i32);
-        for (i, &token) in pair.tokens.iter().enumerate().skip(pair.answer) {
+        for i in pair.answers.iter().cloned().flatten() {
             from.push(b * (n + t) + n + i - 1);
-            targets.push(token);
+            targets.push(pair.tokens[i]);
         }
     }
     let device = prompt.embeddings.val().device();
@@ -331,9 +409,16 @@ impl PersonaStage {
         if !(0.0..=1.0).contains(&options.focus) || (options.focus > 0.0 && options.judged == 0) {
             return wrong("focus", "it is not 0 to 1, or no topic is judged");
         }
-        let shares = options.ordinary_share + options.seen.as_ref().map_or(0.0, |seen| seen.share);
+        let seen = options.seen.as_ref();
+        let shares = options.ordinary_share + seen.map_or(0.0, |seen| seen.share + seen.talks);
         if !(0.0..1.0).contains(&shares) {
-            return wrong("seen.share", "with ordinary_share it is not in 0..1");
+            return wrong(
+                "seen.share",
+                "with talks and ordinary_share it is not in 0..1",
+            );
+        }
+        if !(1..=16).contains(&options.turns) {
+            return wrong("turns", "it is not 1 to 16");
         }
         if options.ordinary.is_empty() && options.ordinary_share > 0.0 {
             return wrong("ordinary", "it is empty, but has a share");
@@ -342,14 +427,14 @@ impl PersonaStage {
         std::fs::create_dir_all(&train.out).map_err(TrainError::io("create", &train.out))?;
         let ordinary = ordinary(&options, &model, &train.out.join(ORDINARY))?;
         let pairs =
-            |pick: fn(&Topic) -> (&Vec<String>, &[String])| -> Result<Vec<Pair>, TrainError> {
+            |pick: fn(&Topic) -> (&Vec<String>, &[String])| -> Result<Vec<Talk>, TrainError> {
                 let mut found = vec![];
                 for topic in &topics {
                     let (questions, answers) = pick(topic);
                     for question in questions {
                         for answer in answers {
                             let answer = model.tokenizer.encode(answer).map_err(other)?;
-                            found.push(pair(&model, question, &answer)?);
+                            found.push(pair(&model, question, &answer, true)?);
                         }
                     }
                 }
@@ -374,6 +459,7 @@ impl PersonaStage {
             held_out,
             ordinary,
             topics,
+            between: between(&model)?,
             model,
             frozen: burn::module::Module::no_grad(frozen),
             batch: train.batch,
@@ -415,9 +501,48 @@ impl PersonaStage {
         self.ended
     }
 
-    fn pair(&self, question: &str, answer: &str) -> Result<Pair, TrainError> {
-        let answer = self.model.tokenizer.encode(answer).map_err(other)?;
-        pair(&self.model, question, &answer)
+    /// A conversation of several turns.
+    fn talk(&self, turns: &[(String, String)]) -> Result<Talk, TrainError> {
+        let mut talk: Option<Talk> = None;
+        for (question, answer) in turns {
+            let answer = self.model.tokenizer.encode(answer).map_err(other)?;
+            let next = pair(&self.model, question, &answer, true)?;
+            talk = Some(match talk {
+                Some(talk) => talk.then(&self.between, &next),
+                None => next,
+            });
+        }
+        talk.ok_or_else(|| TrainError::Stage("a conversation has no turns".into()))
+    }
+
+    /// Something to learn from, and what kind it is.
+    fn draw(&self, random: &mut Philox) -> Result<(Kind, Talk), TrainError> {
+        let drawn = f64::from(random.uniform());
+        let mut until = self.options.ordinary_share;
+        if drawn < until {
+            let talk = &self.ordinary[random.below(self.ordinary.len())];
+            return Ok((Kind::Ordinary, talk.clone()));
+        }
+        if let Some(pictures) = &self.pictures {
+            let index = u64::from(random.next_u32());
+            until += pictures.share;
+            if drawn < until {
+                let turns = 1 + random.below(self.options.turns);
+                let exchange = pictures.exchange(false, turns, index);
+                return Ok((Kind::Seen, self.talk(&exchange)?));
+            }
+            until += pictures.talks;
+            if drawn < until {
+                return Ok((Kind::Seen, self.talk(&pictures.talk(index))?));
+            }
+        }
+        let focused = f64::from(random.uniform()) < self.options.focus;
+        let among = if focused {
+            self.focused
+        } else {
+            self.own.len()
+        };
+        Ok((Kind::Own, self.own[random.below(among)].clone()))
     }
 
     /// The model's answer to a question behind a soft prompt.
@@ -495,36 +620,23 @@ impl Stage for PersonaStage {
 
     fn loss(&mut self, model: &SoftPrompt, context: &StepContext) -> Result<StepLoss, TrainError> {
         let mut random: Philox = context.random(Stream::Data);
-        let (mut own, mut ordinary, mut seen) = (vec![], vec![], vec![]);
-        let share = self
-            .pictures
-            .as_ref()
-            .map_or(0.0, |pictures| pictures.share);
+        let mut drawn = vec![];
         for _ in 0..self.batch {
-            let drawn = f64::from(random.uniform());
-            match &self.pictures {
-                _ if drawn < self.options.ordinary_share => {
-                    ordinary.push(&self.ordinary[random.below(self.ordinary.len())]);
-                }
-                Some(pictures) if drawn < self.options.ordinary_share + share => {
-                    let index = u64::from(random.next_u32());
-                    let (question, answer) = pictures.pair(false, index);
-                    seen.push(self.pair(&question, &answer)?);
-                }
-                _ => {
-                    let focused = f64::from(random.uniform()) < self.options.focus;
-                    let among = if focused {
-                        self.focused
-                    } else {
-                        self.own.len()
-                    };
-                    own.push(&self.own[random.below(among)]);
-                }
+            let (mut kind, mut talk) = self.draw(&mut random)?;
+            for _ in 0..random.below(self.options.turns) {
+                let (next, more) = self.draw(&mut random)?;
+                (kind, talk) = (next, talk.then(&self.between, &more));
             }
+            drawn.push((kind, talk));
         }
         let mut loss = StepLoss::new(Tensor::zeros([1], &context.device), self.batch);
-        let seen = seen.iter().collect();
-        for (name, pairs) in [("own", own), ("ordinary", ordinary), ("seen", seen)] {
+        for (name, kind) in [
+            ("own", Kind::Own),
+            ("ordinary", Kind::Ordinary),
+            ("seen", Kind::Seen),
+        ] {
+            let of_kind = drawn.iter().filter(|(of, _)| *of == kind);
+            let pairs: Vec<&Talk> = of_kind.map(|(_, talk)| talk).collect();
             if pairs.is_empty() {
                 continue;
             }
@@ -541,11 +653,11 @@ impl Stage for PersonaStage {
         model: &SoftPrompt,
         step: u64,
     ) -> Result<Vec<(String, f32)>, TrainError> {
-        let mean = |pairs: &[Pair]| -> Result<f32, TrainError> {
+        let mean = |pairs: &[Talk]| -> Result<f32, TrainError> {
             let (mut sum, mut count) = (0.0, 0);
             for chunk in pairs.chunks(8) {
-                let chunk: Vec<&Pair> = chunk.iter().collect();
-                let tokens: usize = chunk.iter().map(|p| p.tokens.len() - p.answer).sum();
+                let chunk: Vec<&Talk> = chunk.iter().collect();
+                let tokens: usize = chunk.iter().flat_map(|p| &p.answers).map(Range::len).sum();
                 let loss = floats(answer_loss(&self.model.lm, model, &chunk))?;
                 sum += loss[0] * tokens as f32;
                 count += tokens;
@@ -555,12 +667,24 @@ impl Stage for PersonaStage {
         let mut loss = mean(&self.held_out)?;
         let mut figures = vec![("held_out".to_string(), loss)];
         if let Some(pictures) = &self.pictures {
-            let pairs = pictures.held_out.iter();
-            let pairs: Vec<Pair> =
-                { pairs.map(|(q, a)| self.pair(q, a)) }.collect::<Result<_, _>>()?;
+            let pairs = pictures.held_out.chunks(1);
+            let pairs: Vec<Talk> =
+                { pairs.map(|pair| self.talk(pair)) }.collect::<Result<_, _>>()?;
             let seen = mean(&pairs)?;
             loss += seen;
             figures.push(("seen".into(), seen));
+        }
+        if self.options.turns > 1 && self.held_out.len() > 1 {
+            // The same questions, each behind another that was answered.
+            let behind = self.held_out.iter().enumerate().map(|(i, question)| {
+                let before = &self.held_out[(i + BEHIND) % self.held_out.len()];
+                let mut talk = before.then(&self.between, question);
+                talk.answers = talk.answers.split_off(before.answers.len());
+                talk
+            });
+            let followed = mean(&behind.collect::<Vec<_>>())?;
+            loss += followed;
+            figures.push(("followed".into(), followed));
         }
         if !self.ordinary.is_empty() {
             figures.push(("ordinary".into(), mean(&self.ordinary)?));

@@ -123,15 +123,13 @@ fn losses_are_those_of_the_answers_alone() {
     let ids = [5u32, 6, 7, 8];
     let turn = system_turn(&model).expect("a system message");
     let prompt = SoftPrompt::of_turn(&model.lm.embed_tokens, &turn, turn.len(), &Device::flex());
-    let short = Pair {
-        tokens: ids.to_vec(),
-        answer: 2,
+    let talk = |tokens: &[u32], answer: usize| Talk {
+        tokens: tokens.to_vec(),
+        answers: std::iter::once(answer..tokens.len()).collect(),
+        ended: true,
     };
-    let long = Pair {
-        tokens: [9, 9, 9, 9, 9, 9, 3].to_vec(),
-        answer: 6,
-    };
-    let loss = |pairs: &[&Pair]| floats(answer_loss(&model.lm, &prompt, pairs)).expect("a loss")[0];
+    let (short, long) = (talk(&ids, 2), talk(&[9, 9, 9, 9, 9, 9, 3], 6));
+    let loss = |pairs: &[&Talk]| floats(answer_loss(&model.lm, &prompt, pairs)).expect("a loss")[0];
     // By hand: the turn and the tokens as one sequence.
     let whole: Vec<u32> = turn.iter().chain(&ids).copied().collect();
     let x = model.lm.embed(sequence(&model, &whole));
@@ -152,6 +150,51 @@ fn losses_are_those_of_the_answers_alone() {
     let both = loss(&[&short, &long]);
     let apart = (2.0 * found + loss(&[&long])) / 3.0;
     assert!((both - apart).abs() < 1e-3, "{both} {apart}");
+}
+
+#[test]
+fn a_conversation_is_as_the_model_reads_it() {
+    let model = tiny();
+    let between = between(&model).expect("chats");
+    let of = |question: &str, answer: &str| {
+        let answer = model.tokenizer.encode(answer).expect("encodes");
+        pair(&model, question, &answer, true).expect("a pair")
+    };
+    let (first, second) = (of("who?", "I am Emu."), of("draw?", "Yes."));
+    let talk = first.then(&between, &second);
+    let said = ["who?", "I am Emu.", "draw?"];
+    let speakers = [Speaker::User, Speaker::Assistant, Speaker::User];
+    let turns: Vec<_> = speakers
+        .into_iter()
+        .zip(said)
+        .map(|(who, text)| message(who, text))
+        .collect();
+    let whole = conversation(&model, &turns).expect("chats");
+    assert_eq!(talk.tokens[..whole.len()], whole);
+    assert_eq!(talk.answers.len(), 2);
+    let answer = |talk: &Talk, i: usize| talk.tokens[talk.answers[i].clone()].to_vec();
+    assert_eq!(answer(&talk, 0), answer(&first, 0));
+    assert_eq!(answer(&talk, 1), answer(&second, 0));
+    // What was cut short cannot be gone on from.
+    let cut = Talk {
+        ended: false,
+        ..first
+    };
+    assert_eq!(cut.then(&between, &second), second);
+}
+
+#[test]
+fn conversations_of_several_turns_are_learnt_bit_for_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = "turns=3\n";
+    let (whole, figures, _) = train(&config(folder.path(), "whole", 20, more), None, false);
+    let parts = config(folder.path(), "parts", 20, more);
+    train(&parts, Some(10), false);
+    let (second, ..) = train(&parts, None, true);
+    assert_eq!(numbers(&second.model), numbers(&whole.model));
+    assert!(figures[0].iter().any(|(name, _)| name == "followed"));
+    let single = train(&config(folder.path(), "single", 20, ""), None, false).0;
+    assert_ne!(numbers(&single.model), numbers(&whole.model));
 }
 
 #[test]
@@ -180,10 +223,11 @@ fn what_the_model_says_itself_is_asked_once() {
     assert_eq!(first.ordinary.len(), 2);
     let path = folder.path().join("run").join(ORDINARY);
     let pair = &first.ordinary[0];
-    assert!(pair.answer < pair.tokens.len() && pair.tokens.len() <= pair.answer + 5);
+    let answer = &pair.answers[0];
+    assert!(!answer.is_empty() && answer.len() <= 5 && answer.end == pair.tokens.len());
     // What is in the file counts while the questions are the same.
     let text = fs::read_to_string(&path).expect("a file");
-    let changed = text.replacen("\"answer\":", "\"answer\":1", 1);
+    let changed = text.replacen("\"tokens\":[", "\"tokens\":[7,", 1);
     fs::write(&path, changed).expect("writes");
     assert_ne!(
         stage(&config, &RunOptions::default()).ordinary,

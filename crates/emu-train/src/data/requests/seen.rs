@@ -18,6 +18,20 @@ pub struct Seen {
     pub picture: String,
     /// Kinds of questions.
     pub kind: Vec<Kind>,
+    /// Whole conversations, about what was said or drawn before.
+    #[serde(default)]
+    pub talk: Vec<Talk>,
+    /// Names of people in those.
+    #[serde(default)]
+    pub people: Vec<String>,
+}
+
+/// A conversation that is learnt as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Talk {
+    /// What is said, and the answer to it.
+    pub turns: Vec<(String, String)>,
 }
 
 /// Questions that have the same answers.
@@ -65,6 +79,12 @@ impl Seen {
         if self.kind.is_empty() {
             return refuse("it has no kinds".into());
         }
+        if self.talk.iter().any(|talk| talk.turns.is_empty()) {
+            return refuse("a talk has no turns".into());
+        }
+        if self.people.is_empty() && !self.talk.is_empty() {
+            return refuse("it has talks, but no people".into());
+        }
         for kind in &self.kind {
             let lists = [&kind.train, &kind.held_out, &kind.answers];
             let few = kind.names.as_ref().is_some_and(|names| names.len() < 2);
@@ -74,30 +94,64 @@ impl Seen {
                 ));
             }
             let texts = lists.into_iter().flatten().chain([&self.picture]);
-            let texts = texts.chain(&kind.picture);
-            let filled = texts.map(|text| (text, fill(text, ["n"; PLACES.len()])));
-            if let Some((text, _)) = { filled }.find(|(_, filled)| filled.contains(['{', '}'])) {
-                return refuse(format!("{text:?} has an unknown place in braces"));
-            }
+            unknown_place(texts.chain(&kind.picture)).map_or(Ok(()), refuse)?;
         }
+        let turns = self.talk.iter().flat_map(|talk| &talk.turns);
+        unknown_place(turns.flat_map(|(said, answer)| [said, answer])).map_or(Ok(()), refuse)?;
         Ok(())
     }
 
-    /// Question `index` of a seed, the picture in front of it, and its answer.
-    pub fn pair(
+    /// Exchange `index` of a seed: up to `turns` questions about one picture, which is spelled in front of the first, with
+    /// their answers.
+    pub fn exchange(
         &self,
         shows: Shows<'_>,
         held_out: bool,
+        turns: usize,
         (seed, index): (u64, u64),
-    ) -> (String, String) {
+    ) -> Vec<(String, String)> {
         let stream = if held_out { "seen-held-out" } else { "seen" };
         let random = &mut Rng::new(seed, stream, index);
         let kind = &self.kind[random.below(self.kind.len())];
-        let questions = if held_out {
-            &kind.held_out
-        } else {
-            &kind.train
+        let words = self.words(shows, kind.names.as_deref(), random);
+        let mut ask = |kind: &Kind| {
+            let questions = if held_out {
+                &kind.held_out
+            } else {
+                &kind.train
+            };
+            let question = &questions[random.below(questions.len())];
+            let answer = &kind.answers[random.below(kind.answers.len())];
+            (fill(question, &words), fill(answer, &words))
         };
+        let (question, answer) = ask(kind);
+        let picture = kind.picture.as_ref().unwrap_or(&self.picture);
+        let mut exchange = vec![(fill(picture, &words) + &question, answer)];
+        // Other questions that the same picture can be asked.
+        let same = |other: &&Kind| other.picture == kind.picture && other.names == kind.names;
+        let same: Vec<&Kind> = self.kind.iter().filter(same).collect();
+        for turn in 1..turns {
+            let at = Rng::new(seed, stream, index ^ ((turn as u64) << 32)).below(same.len());
+            exchange.push(ask(same[at]));
+        }
+        exchange
+    }
+
+    /// Talk `index` of a seed; none where the list has none.
+    pub fn talk(&self, shows: Shows<'_>, (seed, index): (u64, u64)) -> Vec<(String, String)> {
+        let random = &mut Rng::new(seed, "talk", index);
+        let Some(talk) = random.choose(&self.talk) else {
+            return vec![];
+        };
+        let words = self.words(shows, None, random);
+        let turns = talk.turns.iter();
+        turns
+            .map(|(said, answer)| (fill(said, &words), fill(answer, &words)))
+            .collect()
+    }
+
+    /// The words that take the places of a text.
+    fn words(&self, shows: Shows<'_>, names: Option<&[String]>, random: &mut Rng) -> Words {
         let mut some = |list: &[String], n: usize| -> Vec<String> {
             // Different ones, as far as there are so many.
             let first = random.below(list.len());
@@ -106,35 +160,42 @@ impl Seen {
                 .map(|i| list[(first + i * step) % list.len()].clone())
                 .collect()
         };
-        let names = some(kind.names.as_deref().unwrap_or(shows.names), 4);
+        let names = some(names.unwrap_or(shows.names), 4);
         let colours = some(shows.colours, 2);
-        let words = [
-            &names[0],
-            &names[1],
-            &names[2],
-            &names[3],
-            &colours[0],
-            &colours[1],
-        ];
-        let words = words.map(String::as_str);
-        let question = &questions[random.below(questions.len())];
-        let answer = &kind.answers[random.below(kind.answers.len())];
-        (
-            fill(kind.picture.as_ref().unwrap_or(&self.picture), words) + &fill(question, words),
-            fill(answer, words),
-        )
+        let mut words: Words = names.into_iter().chain(colours).collect();
+        words.extend(random.choose(&self.people).cloned());
+        words
     }
 }
 
+/// What is wrong with the places of some texts.
+fn unknown_place<'a>(texts: impl Iterator<Item = &'a String>) -> Option<String> {
+    let words = vec!["n".to_owned(); PLACES.len()];
+    let mut filled = texts.map(|text| (text, fill(text, &words)));
+    let (text, _) = filled.find(|(_, filled)| filled.contains(['{', '}']))?;
+    Some(format!("{text:?} has an unknown place in braces"))
+}
+
+/// Words in the order of [`PLACES`]; the last is missing where nobody is named.
+type Words = Vec<String>;
+
 /// Places in the order of the words that take them.
-const PLACES: [&str; 6] = ["name", "other", "third", "fourth", "colour", "other colour"];
+const PLACES: [&str; 7] = [
+    "name",
+    "other",
+    "third",
+    "fourth",
+    "colour",
+    "other colour",
+    "person",
+];
 
 /// Fills the places of a text.
-fn fill(text: &str, words: [&str; PLACES.len()]) -> String {
+fn fill(text: &str, words: &Words) -> String {
     let mut text = text.to_owned();
     for (place, word) in PLACES.into_iter().zip(words) {
         for (place, word) in [
-            (place.to_owned(), word.to_owned()),
+            (place.to_owned(), word.clone()),
             (format!("a {place}"), format!("{} {word}", article(word))),
             (format!("{place}s"), plural_of(word)),
         ] {
@@ -167,7 +228,13 @@ mod tests {
             colours: &colours,
         };
         for index in 0..20 {
-            let (question, answer) = list.pair(shows, false, (1, index));
+            let asked = list.exchange(shows, false, 2, (1, index));
+            let [(question, answer), (again, same)] = &asked[..] else {
+                panic!("{asked:?}");
+            };
+            // The picture stands in front of the first question alone, and both are about it.
+            assert!(question.ends_with(again), "{asked:?}");
+            assert_eq!(answer, same);
             let owl = question.starts_with("A owl on ");
             assert_eq!(question.ends_with("An owl?"), owl, "{question}");
             assert_eq!(question.ends_with("A dog?"), !owl, "{question}");
@@ -181,7 +248,9 @@ mod tests {
                 question.contains("orange"),
                 answer.ends_with("an orange one")
             );
-            let (question, _) = list.pair(shows, true, (1, index));
+            let [(question, _)] = &list.exchange(shows, true, 1, (1, index))[..] else {
+                panic!("one question");
+            };
             let other = if question.starts_with("A owl") {
                 "a dog"
             } else {
@@ -195,6 +264,35 @@ mod tests {
     }
 
     #[test]
+    fn talks_are_filled_with_one_picture_and_one_person() {
+        let text = format!(
+            "people = ['Ann', 'Bo']\n{LIST}[[talk]]\nturns = [['I am {{person}}. Draw {{a name}}', '{{A name}}, {{person}}'], ['Who?', '{{person}}']]\n"
+        );
+        let list: Seen = parse(&text, Path::new("x")).expect("a list");
+        list.check(Path::new("x")).expect("a sound list");
+        let [names, colours] = [["owl", "dog"], ["orange", "red"]].map(|l| l.map(String::from));
+        let shows = Shows {
+            names: &names,
+            colours: &colours,
+        };
+        let mut people = std::collections::BTreeSet::new();
+        for index in 0..20 {
+            let talk = list.talk(shows, (1, index));
+            let person = talk[1].1.clone();
+            assert!(talk[0].0.contains(&person) && talk[0].1.ends_with(&person));
+            let thing = ["an owl", "a dog"]
+                .into_iter()
+                .find(|t| talk[0].0.ends_with(t));
+            let thing = thing.expect("a thing").to_uppercase();
+            assert!(talk[0].1.to_uppercase().starts_with(&thing), "{talk:?}");
+            people.insert(person);
+        }
+        assert_eq!(people.len(), 2);
+        let none: Seen = parse(LIST, Path::new("x")).expect("a list");
+        assert_eq!(none.talk(shows, (1, 0)), []);
+    }
+
+    #[test]
     fn lists_that_cannot_be_used_are_told() {
         let error = |text: &str| {
             let list: Seen = parse(text, Path::new("x")).expect("a list");
@@ -203,6 +301,9 @@ mod tests {
         assert!(error("picture = ''\nkind = []").contains("no kinds"));
         assert!(error(&LIST.replace("['{A name}?']", "[]")).contains("lacks questions"));
         assert!(error(&LIST.replace("{A name}", "{thing}")).contains("unknown place"));
+        let talk = |more: &str| error(&format!("{LIST}{more}"));
+        assert!(talk("[[talk]]\nturns = []").contains("no turns"));
+        assert!(talk("[[talk]]\nturns = [['a', 'b']]").contains("no people"));
     }
 
     #[test]

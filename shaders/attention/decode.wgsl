@@ -1,5 +1,5 @@
 // decode: attention of one position over the cache, with a running softmax; a workgroup per sequence and head.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/decode/tests.rs
+// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // Keys come in chunks of one per invocation. Then the invocations share the values out: LANES of them per four elements.
 // Needs reduce.

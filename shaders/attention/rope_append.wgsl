@@ -1,5 +1,5 @@
 // rope_append: splits projected rows into queries, keys and values, rotates the first two, writes the last two to the cache.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/decode/tests.rs
+// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // An invocation handles a pair of elements, `i` and `i + E / 2` of a head.
 

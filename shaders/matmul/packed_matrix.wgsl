@@ -1,6 +1,6 @@
 // packed_matrix: y = x Wᵀ + b + r for many rows of x; 16 columns at a time, turned into workgroup memory.
 // With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
-// twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
+// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
 // In `hardware` a workgroup makes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations lie in a
 // square of 8 x 8: one has every eighth vector of four rows by every eighth vector of four columns.

@@ -1,6 +1,6 @@
 // packed_vector: y = x Wᵀ + b + r for few rows of x; every weight is read once and unpacked in registers.
 // With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
-// twin  crates/emu-kernels/src/cpu/packed.rs     test  crates/emu-kernels/src/packed/tests.rs
+// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
 // A row of W belongs to LANES invocations, which take its blocks in turns; an invocation works on PER rows. With subgroups
 // they are a whole workgroup, whose sums are made as in reduce.

@@ -1,5 +1,5 @@
 // gelu: y = x * P(x), P the normal distribution; with `gated`, y = first half of a row * gelu(second half).
-// twin  crates/emu-kernels/src/cpu/elementwise.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// twin  crates/emu-kernels/src/cpu/activation.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
 // The distribution's tail is Abramowitz and Stegun's rational approximation 7.1.26 of the error function, right to 1.5e-7.
 

@@ -3,7 +3,7 @@
 use burn::tensor::DeviceKind;
 use burn::tensor::wgpu::{WgpuBackend, wgpu};
 
-use crate::device::DeviceError;
+use crate::device_error::DeviceError;
 
 /// What an adapter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,10 @@
 //! A step of beam search: the best continuations of all beams, found where the logits are.
 
-use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::count;
-use crate::decode::DecodeBackend;
+use crate::ops::sampling;
 use crate::sample::Processors;
-
-/// Words before the sums in what goes to the device.
-///
-/// They are the bits of the repetition penalty, the size of n-grams that may not repeat, how many tokens each history has,
-/// and two tokens that may not come, -1 for none. The bits of each beam's sum follow, then the histories.
-pub(crate) const HEADER: usize = 5;
 
 /// What changes the scores of continuations, and how many of them are wanted.
 #[derive(Clone, Debug)]
@@ -69,12 +62,8 @@ impl Ranking {
         count::flushed();
         let asked =
             Tensor::<1, Int>::from_data(TensorData::new(asked, [words]), (&device, DType::I32));
-        Tensor::from_dispatch(Dispatch::emu_best_beams(
-            logits.reshape([b, vocab]).into_dispatch(),
-            asked.into_dispatch(),
-            self.best.min(b * vocab),
-            changes,
-        ))
+        let best = self.best.min(b * vocab);
+        sampling::best_beams(logits.reshape([b, vocab]), asked, best, changes)
     }
 }
 

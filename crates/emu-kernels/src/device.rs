@@ -10,6 +10,8 @@ use burn::tensor::wgpu::MemoryConfiguration;
 #[cfg(not(target_family = "wasm"))]
 use crate::adapters::{self, Adapter};
 
+pub use crate::device_error::DeviceError;
+
 /// What the user asked for: `auto`, `gpu`, `cpu`, or an adapter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -49,45 +51,16 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// Why a device could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// No adapter answers.
-    #[error(
-        "No GPU adapter was found: {reason}. Use --device cpu, or install a Vulkan driver (mesa-vulkan-drivers has a software one)."
-    )]
-    NoAdapter {
-        /// What the graphics API said.
-        reason: String,
-    },
-    /// No adapter has this number or name.
-    #[error(
-        "No adapter is called {wanted} ({listed}). Choose auto, gpu, cpu, or one of `emu devices`."
-    )]
-    UnknownAdapter {
-        /// What was asked for.
-        wanted: String,
-        /// Those that there are.
-        listed: String,
-    },
-    /// Several adapters have a name like this.
-    #[error("Several adapters are called {wanted}: {listed}. Choose one by its number.")]
-    AmbiguousAdapter {
-        /// What was asked for.
-        wanted: String,
-        /// Those that fit.
-        listed: String,
-    },
-    /// Another adapter came than was asked for.
-    #[error(
-        "The adapter {wanted} cannot be opened: {reason}. Choose another one of `emu devices`, or use --device cpu."
-    )]
-    NotOpened {
-        /// What was asked for.
-        wanted: String,
-        /// Why not.
-        reason: String,
-    },
+/// Whether tensors of this device are computed by Flex.
+#[cfg(feature = "flex")]
+pub(crate) fn on_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// Whether tensors of this device are computed by Flex, which is not there.
+#[cfg(not(feature = "flex"))]
+pub(crate) fn on_cpu(_device: &Device) -> bool {
+    false
 }
 
 impl DeviceError {
@@ -139,7 +112,7 @@ fn cpu() -> Opened {
 
 /// Whether a device computes beside the program: what is asked of it is only queued.
 pub fn runs_behind(device: &Device) -> bool {
-    !crate::ops::on_cpu(device)
+    !on_cpu(device)
 }
 
 /// Runs `make`, whose tensors stay as long as a model: each has a buffer of its own size. Results share pages or have buffers

@@ -1,10 +1,10 @@
 //! The operations that Emu's networks are made of.
 //!
-//! The networks never call Burn's hot operations themselves: they call [`ops`], whose [`ops::Operations`] trait
-//! composes each operation of Burn's own by default, and the weight-carrying layers built on it. A faster kernel is
-//! a new implementation of that trait and changes no model code.
+//! Networks call the functions of [`ops`] and the layers built on them; they never name a backend. Where to look:
 //!
-//! - [`ops`]: attention, decoding attention, linear, gates, norms, convolutions, rotary embedding.
+//! - [`ops`]: the functions, a file for each topic, with shapes and formulas.
+//! - [`backend`]: what a backend does itself, a trait for each topic. `cpu` and `gpu` hold the implementations beside their
+//!   kernels, `autodiff` the nodes of Burn's graph. [`spec`]: what kernels are made for; it imports nothing.
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
 //! - [`packed`]: weights that stay packed.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
@@ -22,6 +22,8 @@ compile_error!(
 
 #[cfg(not(target_family = "wasm"))]
 pub mod adapters;
+#[cfg(not(target_family = "wasm"))]
+mod autodiff;
 pub mod backend;
 pub mod beams;
 pub mod cache;
@@ -29,10 +31,9 @@ pub mod conv;
 pub mod count;
 #[cfg(feature = "flex")]
 mod cpu;
-pub mod decode;
 pub mod device;
+mod device_error;
 pub mod embedding;
-pub mod fused;
 #[cfg(feature = "wgpu")]
 mod gpu;
 pub mod init;
@@ -46,8 +47,7 @@ pub mod random;
 pub mod rope;
 pub mod sample;
 pub mod selftest;
-#[cfg(not(target_family = "wasm"))]
-pub mod slices;
+pub mod spec;
 #[cfg(feature = "wgpu")]
 pub mod variants;
 

@@ -1,9 +1,10 @@
 //! Linear layer with an optional low-rank adapter.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Shape, Tensor};
 
 use crate::init::{Init, param};
+use crate::packed::Packed;
 use crate::{ops, packed};
 
 /// `y = x Wᵀ + b`, with `W` stored `[out, in]` as checkpoints and packs have it, plus `scale · (x Aᵀ) Bᵀ` where an
@@ -119,7 +120,7 @@ impl QLinear {
         }
     }
 
-    /// Bytes of the weight on the device; 0 where it is not there, as in a [stack](packed::stack).
+    /// Bytes of the weight on the device; 0 where it is not there, as in a [stack](Self::stack).
     pub fn bytes(&self) -> u64 {
         packed::bytes(&self.weight)
     }
@@ -132,5 +133,30 @@ impl QLinear {
                 self.weight.val() + lora.b.val().matmul(lora.a.val()).mul_scalar(lora.scale)
             }
         }
+    }
+
+    /// Stacks the packed weights of layers, where all of them have one and nothing else. Their parameters keep their names and
+    /// shapes, and unpack their part once they are asked for their values.
+    pub fn stack<const N: usize>(layers: [&mut Self; N]) -> Option<Packed> {
+        let plain = |layer: &Self| layer.bias.is_none() && layer.lora.is_none();
+        layers.iter().all(|layer| plain(layer)).then_some(())?;
+        let parts: Option<Vec<&Packed>> = { layers.iter() }
+            .map(|layer| layer.weight.reparameterization::<Packed>())
+            .collect();
+        let stacked = Packed::stacked(&parts?)?;
+        let mut from = 0;
+        for layer in layers {
+            let shape @ [out, _] = layer.weight.lazy_shape().dims();
+            let (source, rows) = (stacked.clone(), from..from + out);
+            from += out;
+            layer.weight = Param::uninitialized(
+                layer.weight.id,
+                move |_: &Device, _| source.part(rows),
+                stacked.device(),
+                false,
+                Shape::from(shape),
+            );
+        }
+        Some(stacked)
     }
 }

@@ -8,88 +8,13 @@ use burn::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
 use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 
-use crate::device::resting;
+use crate::backend::MatmulBackend;
+use crate::device::{on_cpu, resting};
 
-pub use backend::{PackedBackend, PackedSpec};
+pub use crate::spec::{BLOCK, Inputs, PackedSpec, Scheme};
 
 #[cfg(feature = "wgpu")]
-pub use crate::gpu::packed::is_few;
-
-mod backend;
-
-/// Elements along `in` that share a scale, where there are scales; rows are whole blocks of them.
-pub const BLOCK: usize = 32;
-
-/// How the values of a block are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// f16, without a scale.
-    F16,
-    /// 8 bits, two's complement, times the scale.
-    Q8,
-    /// 4 bits, two's complement, times the scale.
-    Q4,
-    /// 4 bits from 0 to 15, times the scale, plus the minimum.
-    Q4_1,
-}
-
-impl Scheme {
-    /// Bits of an element.
-    pub const fn bits(self) -> usize {
-        match self {
-            Self::F16 => 16,
-            Self::Q8 => 8,
-            Self::Q4 | Self::Q4_1 => 4,
-        }
-    }
-
-    /// 32-bit words of a block.
-    pub const fn words(self) -> usize {
-        self.bits()
-    }
-
-    /// Whether a block has a scale.
-    pub const fn has_scales(self) -> bool {
-        !matches!(self, Self::F16)
-    }
-
-    /// Bytes of a matrix of this shape, whose width is whole blocks. More than 32 bits count in sum, even where memory has
-    /// no more.
-    pub const fn bytes(self, [out, width]: [usize; 2]) -> u64 {
-        let blocks = out as u64 * (width / BLOCK) as u64;
-        let parts = self.has_scales() as u64 + self.has_mins() as u64;
-        // Scales lie in pairs.
-        4 * (blocks * self.words() as u64 + parts * blocks.div_ceil(2))
-    }
-
-    /// Whether a block has a minimum.
-    pub const fn has_mins(self) -> bool {
-        matches!(self, Self::Q4_1)
-    }
-}
-
-/// What products with a packed matrix may do with their inputs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Inputs {
-    /// Take them as they are.
-    #[default]
-    Exact,
-    /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU, with weights of at
-    /// most 8 bits. No element moves by more than 1/254 of the greatest of its block. Language models bear it; GPUs take
-    /// inputs as they are.
-    Bytes,
-}
-
-impl Inputs {
-    /// Rounded where the weights have four bits, which moves them by 8% already; exact where they have eight, since rounding
-    /// moves products by 0.5%, as much again as such weights do.
-    pub const fn by_weight(scheme: Scheme) -> Self {
-        match scheme {
-            Scheme::F16 | Scheme::Q8 => Self::Exact,
-            Scheme::Q4 | Scheme::Q4_1 => Self::Bytes,
-        }
-    }
-}
+pub use crate::gpu::matmul::is_few;
 
 /// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
@@ -442,7 +367,7 @@ pub fn supported(device: &Device) -> bool {
 
 /// Whether a device had better keep matrices of f16 packed: a GPU. The CPU is faster with f32.
 pub fn keeps_halves(device: &Device) -> bool {
-    supported(device) && !crate::ops::on_cpu(device)
+    supported(device) && !on_cpu(device)
 }
 
 impl Reparameterization for Packed {
@@ -496,31 +421,6 @@ pub fn bytes(param: &Param<Tensor<2>>) -> u64 {
         None if param.is_initialized() => 4 * param.lazy_shape().num_elements() as u64,
         None => 0,
     }
-}
-
-/// Stacks the packed weights of layers, where all of them have one and nothing else. Their parameters keep their names and
-/// shapes, and unpack their part once they are asked for their values.
-pub fn stack<const N: usize>(layers: [&mut crate::QLinear; N]) -> Option<Packed> {
-    let plain = |layer: &crate::QLinear| layer.bias.is_none() && layer.lora.is_none();
-    layers.iter().all(|layer| plain(layer)).then_some(())?;
-    let parts: Option<Vec<&Packed>> = { layers.iter() }
-        .map(|layer| layer.weight.reparameterization::<Packed>())
-        .collect();
-    let stacked = Packed::stacked(&parts?)?;
-    let mut from = 0;
-    for layer in layers {
-        let shape @ [out, _] = layer.weight.lazy_shape().dims();
-        let (source, rows) = (stacked.clone(), from..from + out);
-        from += out;
-        layer.weight = Param::uninitialized(
-            layer.weight.id,
-            move |_: &Device, _| source.part(rows),
-            stacked.device(),
-            false,
-            Shape::from(shape),
-        );
-    }
-    Some(stacked)
 }
 
 /// The packed weight of a parameter, if it has one and `x` lies where it can be used.

@@ -2,12 +2,12 @@
 //!
 //! Order as in transformers 4.31: repetition penalty, n-gram ban, minimum length; then temperature, top-k, top-p.
 
-use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::count;
-use crate::decode::DecodeBackend;
+use crate::ops::sampling;
 use crate::random::Philox;
+use crate::spec::ChooseSpec;
 
 /// What changes logits before a token is chosen from them.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,27 +158,6 @@ impl Sampling {
     }
 }
 
-/// What a kernel that chooses a token is made for. What changes often is in its tensors instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChooseSpec {
-    /// A token that may not be chosen.
-    pub banned: Option<usize>,
-    /// The token that `min_length` bans.
-    pub end: usize,
-    /// As in [`Processors`].
-    pub min_length: usize,
-    /// As in [`Processors`]; 0 for none.
-    pub ngram: usize,
-    /// Whether there is a repetition penalty.
-    pub penalty: bool,
-    /// Whether a token is drawn; else the most likely one is taken.
-    pub sample: bool,
-    /// As in [`Sampling`]; 0 for all.
-    pub top_k: usize,
-    /// Whether there is a top-p.
-    pub top_p: bool,
-}
-
 /// Chooses the tokens of one sequence on its device. What it needs goes there once; only tokens come back.
 #[derive(Debug)]
 pub struct Chooser {
@@ -256,14 +235,10 @@ impl Chooser {
             top_k: self.sampling.top_k.min(vocab),
             top_p: self.sampling.top_p < 1.0,
         };
-        let (token, history) = Dispatch::emu_choose(
-            logits.reshape([1, vocab]).into_dispatch(),
-            self.numbers.clone().into_dispatch(),
-            self.token.clone().into_dispatch(),
-            self.history.clone().into_dispatch(),
-            spec,
-        );
-        (self.token, self.history) = (Tensor::from_dispatch(token), Tensor::from_dispatch(history));
+        let logits = logits.reshape([1, vocab]);
+        let (numbers, history) = (self.numbers.clone(), self.history.clone());
+        (self.token, self.history) =
+            sampling::choose(logits, numbers, self.token.clone(), history, spec);
         self.token.clone()
     }
 

@@ -190,11 +190,11 @@ impl Lm {
                 ..
             } = self_attn;
             self_attn.stacked =
-                packed::stack([q_proj, k_proj, v_proj]).or(self_attn.stacked.take());
+                QLinear::stack([q_proj, k_proj, v_proj]).or(self_attn.stacked.take());
             let Mlp {
                 gate_proj, up_proj, ..
             } = mlp;
-            mlp.stacked = packed::stack([gate_proj, up_proj]).or(mlp.stacked.take());
+            mlp.stacked = QLinear::stack([gate_proj, up_proj]).or(mlp.stacked.take());
             // The parts went, and no tensor to come has their sizes.
             device.memory_cleanup();
         }

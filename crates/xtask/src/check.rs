@@ -1,6 +1,7 @@
 //! The house rules, each told by what must not be there. `ARCHITECTURE.md` numbers them.
 
 mod absence;
+mod circles;
 mod configs;
 mod edges;
 mod paths;
@@ -109,6 +110,7 @@ pub const RULES: &[Rule] = &[
     ("only emu-kernels reads shaders/", |house| {
         absence::shader_readers(house.tree)
     }),
+    ("no circle of modules", |house| circles::modules(house.tree)),
     ("shader headers", |house| shaders::headers(house.tree)),
     ("file sizes", |house| sizes::rust_files(house.tree)),
     ("fixture and model sizes", |house| sizes::data(house.tree)),

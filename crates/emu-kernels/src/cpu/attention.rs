@@ -2,13 +2,18 @@
 //!
 //! B batch, H heads, T queries, S keys, E head size.
 
+use crate::backend::AttentionBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::backend::AttentionGradient;
+use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{BoolTensor, FloatTensor};
 
 use super::math::{dot, exp_shifted, max};
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
-use crate::fused::AttentionSpec;
+use crate::spec::AttentionSpec;
 
 /// Queries that share a matrix product; under a causal mask each block skips the keys after it.
 const BLOCK: usize = 32;
@@ -315,4 +320,50 @@ pub fn backward(
     };
     let of = |values: Vec<f32>, rows: usize| tensor(values, [z.b, z.h, rows, z.e]);
     (of(at_q, z.t), of(at_k, z.s), of(at_v, z.s), at_scores)
+}
+
+impl AttentionBackend for Flex {
+    fn emu_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        forward(q, k, v, hidden, bias, spec, false).0
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl AttentionGradient for Flex {
+    fn emu_attention_keeping(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        forward(q, k, v, hidden, bias, spec, true)
+    }
+
+    fn emu_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        _hidden: BoolTensor<Self>,
+        _bias: FloatTensor<Self>,
+        _y: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        backward(q, k, v, kept, grad, spec)
+    }
 }

@@ -4,15 +4,15 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::TensorData;
 
 use super::{contiguous, values};
-use crate::beams::HEADER;
 use crate::sample::{Processors, log_softmax};
+use crate::spec::BEAM_HEADER;
 
 /// The best continuations of beams by `[B, V]` logits: `[2 best]`, for each its place in the logits and the bits of its sum.
 pub fn best(logits: FlexTensor, asked: FlexTensor, best: usize) -> FlexTensor {
     let beams = logits.layout().shape()[0];
     let (logits, asked) = (contiguous(logits), contiguous(asked));
     let mut scores = values(&logits).to_vec();
-    let (head, rest) = { asked.as_slice::<i32>().unwrap_or_default() }.split_at(HEADER);
+    let (head, rest) = { asked.as_slice::<i32>().unwrap_or_default() }.split_at(BEAM_HEADER);
     let (sums, histories) = rest.split_at(beams);
     let processors = Processors {
         repetition_penalty: f32::from_bits(head[0] as u32),

@@ -2,12 +2,17 @@
 //!
 //! B images, C channels in, O channels out, k side of the kernel, K = C k², P pixels out of an image.
 
+use crate::backend::ConvBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::backend::ConvGradient;
+use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
 
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
-use crate::backend::ConvSpec;
+use crate::spec::ConvSpec;
 
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
@@ -289,4 +294,40 @@ pub fn weight_backward(
         total.iter_mut().zip(&sum).for_each(|(t, v)| *t += v);
     }
     tensor(total, [s.o, s.c, s.k, s.k])
+}
+
+impl ConvBackend for Flex {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        forward(x, weight, bias, spec)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl ConvGradient for Flex {
+    fn emu_conv2d_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        x_backward(x, weight, grad, spec)
+    }
+
+    fn emu_conv2d_parameters_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        use burn::backend::ops::ModuleOps;
+        let at_bias =
+            <Self as ModuleOps<Self>>::conv2d_bias_backward(x.clone(), bias, grad.clone());
+        (weight_backward(x, weight, grad, spec), at_bias)
+    }
 }

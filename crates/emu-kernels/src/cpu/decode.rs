@@ -1,41 +1,18 @@
 //! A decoding step on the CPU: loops over rows and heads without tensors in between.
 
+use crate::backend::DecodeBackend;
+use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use super::bytes::{Isa, Job, Simd};
-use super::math::{dot, exp_shifted, max};
+use super::math::{exp_shifted, max};
 use super::{contiguous, for_each_soon, integers, tensor, values};
-use crate::decode::StepSpec;
+use crate::spec::StepSpec;
 
 /// Keys times head size from which heads are shared among threads.
 const WORTH_THREADS: usize = 1 << 14;
-
-/// Root-mean-square norm of rows.
-pub fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
-    let (x, weight) = (contiguous(x), contiguous(weight));
-    let [rows, d] = x.shape().dims::<2>();
-    let w = values(&weight);
-    let mut y = Vec::with_capacity(rows * d);
-    for row in values(&x).chunks_exact(d.max(1)) {
-        let mean = f64::from(dot(row, row)) / d as f64;
-        let scale = (1.0 / (mean + eps).sqrt()) as f32;
-        y.extend(row.iter().zip(w).map(|(x, w)| x * scale * w));
-    }
-    tensor(y, [rows, d])
-}
-
-/// `silu(x[.., :D]) * x[.., D:]`.
-pub fn silu_pair(x: FlexTensor) -> FlexTensor {
-    let x = contiguous(x);
-    let [rows, both] = x.shape().dims::<2>();
-    let mut y = Vec::with_capacity(rows * both / 2);
-    for row in values(&x).chunks_exact(both.max(1)) {
-        let (gate, up) = row.split_at(both / 2);
-        y.extend(gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u));
-    }
-    tensor(y, [rows, both / 2])
-}
 
 /// Adds one to the first of `place`.
 pub fn advance(place: FlexTensor) -> FlexTensor {
@@ -206,4 +183,34 @@ fn dot_of_head(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     lanes[0]
+}
+
+impl DecodeBackend for Flex {
+    fn emu_rope_append(
+        qkv: FloatTensor<Self>,
+        turns: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = place;
+        rope_append(qkv, turns, keys, values, spec)
+    }
+
+    fn emu_decode_attention(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        table: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> FloatTensor<Self> {
+        let _ = place;
+        attention(q, keys, values, table, spec)
+    }
+
+    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
+        advance(place)
+    }
 }

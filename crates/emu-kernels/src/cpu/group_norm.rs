@@ -7,7 +7,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::math::{sigmoid, sums};
 use super::{contiguous, for_each, tensor, values};
-use crate::backend::GroupNormSpec;
+use crate::spec::GroupNormSpec;
 
 #[derive(Clone, Copy)]
 struct Sizes {

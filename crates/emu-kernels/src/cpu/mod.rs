@@ -3,17 +3,18 @@
 //! Work is divided by the sizes alone, never by the number of threads, so that sums come in one order and a resumed
 //! training repeats itself bit for bit.
 
-pub mod attention;
-pub mod beams;
-pub mod bytes;
-pub mod conv;
-pub mod decode;
-pub mod elementwise;
-pub mod group_norm;
-pub mod math;
-pub mod matrix;
-pub mod packed;
-pub mod sample;
+mod activation;
+mod attention;
+mod beams;
+mod bytes;
+mod conv;
+mod decode;
+mod group_norm;
+mod math;
+mod matmul;
+mod matrix;
+mod norm;
+mod sampling;
 #[cfg(not(target_family = "wasm"))]
 mod team;
 
@@ -110,3 +111,6 @@ impl<F: Fn(T), T> pulp::NullaryFnOnce for Task<'_, F, T> {
 fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
     items.into_iter().for_each(f);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,15 @@
 //! Attention of many queries on a GPU, in one launch.
 
+use crate::backend::AttentionBackend;
+use burn::backend::Cube;
+use burn::backend::ops::BoolTensorOps;
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::tensor::IntDType;
 use burn::tensor::{BoolStore, DType, Shape};
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, adapters, into_contiguous, output};
-use crate::fused::AttentionSpec;
+use crate::spec::AttentionSpec;
 use crate::variants;
 
 /// Queries and keys of a tile.
@@ -17,14 +22,6 @@ const WHOLE: usize = 160;
 const PART: usize = 128;
 /// Widest heads whose queries and results stay in registers on software adapters.
 const SOFTWARE: usize = 96;
-/// Widest heads.
-const WIDEST: usize = 512;
-
-/// Whether the kernel serves heads of this size.
-pub fn fits(head_size: usize) -> bool {
-    head_size.is_multiple_of(4) && (1..=WIDEST).contains(&head_size)
-}
-
 /// Whether the kernel reads a mask as it is: a word for each flag.
 pub fn reads(hidden: &CubeTensor, spec: AttentionSpec) -> bool {
     !spec.hidden || hidden.dtype == DType::Bool(BoolStore::U32)
@@ -167,4 +164,26 @@ pub fn attention(
     let mut y = y;
     y.meta.swap(1, 2);
     (y, kept)
+}
+
+/// A mask as the kernels read it.
+pub(super) fn words(hidden: CubeTensor, spec: AttentionSpec) -> CubeTensor {
+    match reads(&hidden, spec) {
+        true => hidden,
+        false => <Cube as BoolTensorOps<Cube>>::bool_into_int(hidden, IntDType::I32),
+    }
+}
+
+impl AttentionBackend for Cube {
+    fn emu_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let hidden = words(hidden, spec);
+        attention([q, k, v], hidden, bias, spec, false).0
+    }
 }

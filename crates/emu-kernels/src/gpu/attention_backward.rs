@@ -1,26 +1,20 @@
 //! The backward pass of attention on a GPU: two launches, three where the bias learns.
 
+use crate::backend::AttentionGradient;
 use burn::backend::Cube;
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps};
+use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::attention::{TILE, buffer, place, rows, same, strides, vectors};
+use super::attention::{
+    TILE, attention as forward, buffer, place, rows, same, strides, vectors, words,
+};
 use super::{Shader, apart, output};
-use crate::fused::AttentionSpec;
-
-/// Widest heads. An invocation holds sums for keys and for values, which leave the registers of wider ones: heads of 160
-/// took 1.7 times as long as Burn's own operations. Those keep matrices of scores; networks have such heads where they have
-/// few positions.
-const WIDEST: usize = 128;
+use crate::spec::AttentionSpec;
 
 /// A score that counts for nothing; the shader's own.
 const LOWEST: f32 = -3.0e38;
-
-/// Whether the kernel serves heads of this size.
-pub fn fits(head_size: usize) -> bool {
-    head_size.is_multiple_of(4) && (1..=WIDEST).contains(&head_size)
-}
 
 /// What the kernel reads, and what was kept of the forward pass.
 pub struct Known {
@@ -161,4 +155,51 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
         x
     });
     (grads, at_bias)
+}
+
+impl AttentionGradient for Cube {
+    fn emu_attention_keeping(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let hidden = words(hidden, spec);
+        let (y, kept) = forward([q, k, v], hidden, bias, spec, true);
+        let kept = kept.unwrap_or_else(|| y.clone());
+        (y, kept)
+    }
+
+    fn emu_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let masked_bias =
+            { spec.bias && spec.hidden }.then(|| masked(bias.clone(), hidden.clone()));
+        let known = Known {
+            hidden: words(hidden, spec),
+            bias,
+            masked_bias,
+            y,
+            kept: kept.clone(),
+            grad,
+            qkv: [q, k, v],
+        };
+        let ([q, k, v], at_bias) = backward(known, spec);
+        (q, k, v, at_bias.unwrap_or(kept))
+    }
 }

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Shape};
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, grid, into_contiguous, output_of};
-use crate::beams::HEADER;
+use crate::spec::BEAM_HEADER;
 
 /// Invocations for a beam.
 const OF_A_BEAM: usize = 128;
@@ -18,7 +18,7 @@ fn best_shader() -> Shader {
             include_str!("../../../../shaders/shared/order.wgsl"),
             include_str!("../../../../shaders/sample/beam_best.wgsl")
         ),
-        constants: vec![("invocations", OF_A_BEAM), ("header", HEADER)],
+        constants: vec![("invocations", OF_A_BEAM), ("header", BEAM_HEADER)],
         invocations: OF_A_BEAM,
     }
 }

@@ -1,12 +1,16 @@
 //! Convolutions on a GPU: one shader, as a product of matrices of which one is never stored.
 
+use crate::backend::ConvBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::backend::ConvGradient;
 use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{MOST_WORKGROUPS, Shader, apart, into_contiguous, output};
-use crate::backend::{ConvFusion, ConvSpec};
+use crate::spec::{ConvFusion, ConvSpec};
 
 /// Workgroups that keep a large GPU busy: below this, tiles get smaller and their depth is divided.
 const MANY: usize = 64;
@@ -300,4 +304,56 @@ pub fn parameters_backward(
         };
         Cube::float_reshape(sum, Shape::from(shape))
     })
+}
+
+impl ConvBackend for Cube {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        let none = [(); 3].map(|()| x.clone());
+        forward(x, weight, bias, none, spec, ConvFusion::default())
+    }
+
+    fn emu_conv2d_fused(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        beside: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        spec: ConvSpec,
+        fusion: ConvFusion,
+    ) -> FloatTensor<Self> {
+        forward(x, weight, bias, [beside, shift, residual], spec, fusion)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl ConvGradient for Cube {
+    fn emu_conv2d_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        // Padding beyond the kernel's reach.
+        if spec.padding.0 >= weight.shape()[2] {
+            use burn::backend::ops::ModuleOps;
+            return <Self as ModuleOps<Self>>::conv2d_x_backward(x, weight, grad, spec.options());
+        }
+        x_backward(x.shape().dims(), weight, grad, spec)
+    }
+
+    fn emu_conv2d_parameters_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        _bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        parameters_backward(x, weight.shape().dims(), grad, spec).into()
+    }
 }

@@ -1,75 +1,17 @@
 //! A decoding step on a GPU: one launch for each operation.
 
+use crate::backend::DecodeBackend;
+use burn::backend::Cube;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, bits, grid, into_contiguous, output, reductions};
-use crate::decode::StepSpec;
-use crate::sample::ChooseSpec;
+use super::{Shader, grid, into_contiguous, output, reductions};
+use crate::spec::StepSpec;
 use crate::variants;
 
 /// Invocations of a workgroup where they share a row.
 const SHARED: usize = 64;
-
-fn rms_shader(width: usize, eps: f64) -> Shader {
-    let mut constants = vec![
-        ("width", width),
-        ("invocations", SHARED),
-        ("eps_bits", bits(eps)),
-    ];
-    constants.extend(reductions(variants::subgroups()));
-    Shader {
-        name: "rms_norm",
-        text: concat!(
-            include_str!("../../../../shaders/shared/reduce.wgsl"),
-            include_str!("../../../../shaders/norm/rms_norm.wgsl")
-        ),
-        constants,
-        invocations: SHARED,
-    }
-}
-
-fn pair_shader(width: usize) -> Shader {
-    Shader {
-        name: "silu_pair",
-        text: include_str!("../../../../shaders/norm/silu_pair.wgsl"),
-        constants: vec![("width", width)],
-        invocations: 64,
-    }
-}
-
-fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
-    let banned = spec.banned.filter(|token| *token < width);
-    let mut constants = vec![
-        ("width", width),
-        ("forbids", usize::from(banned.is_some())),
-        ("banned", banned.unwrap_or(0)),
-        ("end", spec.end.min(width - 1)),
-        // Without an end token there is nothing to ban.
-        (
-            "min_length",
-            if spec.end < width { spec.min_length } else { 0 },
-        ),
-        ("ngram", spec.ngram),
-        ("penalty", usize::from(spec.penalty)),
-        ("sample", usize::from(spec.sample)),
-        ("top_k", spec.top_k),
-        ("top_p", usize::from(spec.top_p)),
-        ("numbered", usize::from(spec.sample || spec.penalty)),
-        ("invocations", 256),
-    ];
-    constants.extend(reductions(variants::wide_subgroups()));
-    Shader {
-        name: "choose",
-        text: concat!(
-            include_str!("../../../../shaders/shared/reduce.wgsl"),
-            include_str!("../../../../shaders/shared/order.wgsl"),
-            include_str!("../../../../shaders/sample/choose.wgsl")
-        ),
-        constants,
-        invocations: 256,
-    }
-}
 
 fn advance_shader() -> Shader {
     Shader {
@@ -114,41 +56,6 @@ fn attention_shader(spec: &StepSpec, tensors: usize) -> Shader {
         constants,
         invocations: SHARED,
     }
-}
-
-/// Root-mean-square norm of rows.
-pub fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f64) -> CubeTensor {
-    let (x, weight) = (into_contiguous(x), into_contiguous(weight));
-    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
-    let y = output(&x, Shape::new([rows, width]));
-    rms_shader(width, eps).launch(grid(rows), &[&x, &weight, &y]);
-    y
-}
-
-/// `silu(x[.., :D]) * x[.., D:]`.
-pub fn silu_pair(x: CubeTensor) -> CubeTensor {
-    let x = into_contiguous(x);
-    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1] / 2);
-    let y = output(&x, Shape::new([rows, width]));
-    pair_shader(width).launch(grid((rows * width).div_ceil(64)), &[&x, &y]);
-    y
-}
-
-/// Changes logits, draws a token, appends it to the history.
-pub fn choose(
-    logits: CubeTensor,
-    numbers: CubeTensor,
-    token: CubeTensor,
-    history: CubeTensor,
-    spec: ChooseSpec,
-) -> (CubeTensor, CubeTensor) {
-    let logits = into_contiguous(logits);
-    let mut tensors = vec![&logits, &token, &history];
-    if spec.sample || spec.penalty {
-        tensors.push(&numbers);
-    }
-    choose_shader(logits.meta.shape()[1], &spec).launch([1, 1, 1], &tensors);
-    (token, history)
 }
 
 /// Counts one more position.
@@ -199,4 +106,32 @@ pub fn attention(
     let sizes = [b, keys.meta.shape()[2]].map(|n| n as u32);
     attention_shader(&spec, tensors.len()).launch_with([spec.heads, b, 1], &tensors, &sizes);
     y
+}
+
+impl DecodeBackend for Cube {
+    fn emu_rope_append(
+        qkv: FloatTensor<Self>,
+        turns: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        rope_append(qkv, turns, keys, values, place, spec)
+    }
+
+    fn emu_decode_attention(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        place: IntTensor<Self>,
+        table: IntTensor<Self>,
+        spec: StepSpec,
+    ) -> FloatTensor<Self> {
+        attention(q, keys, values, place, table, spec)
+    }
+
+    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
+        advance(place)
+    }
 }

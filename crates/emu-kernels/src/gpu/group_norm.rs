@@ -5,7 +5,7 @@ use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, apart, bits, grid, into_contiguous, output, reductions};
-use crate::backend::GroupNormSpec;
+use crate::spec::GroupNormSpec;
 use crate::variants;
 
 /// Group norm of `x`, or of the channels of `x` and `beside`.
@@ -90,25 +90,5 @@ pub fn backward(
         tensors.push(&bias);
     }
     shader.launch(grid(workgroups), &tensors);
-    y
-}
-
-/// `x · Φ(x)` of rows, or the first half of each row times that of its second half.
-pub fn gelu(x: CubeTensor, gated: bool) -> CubeTensor {
-    let x = into_contiguous(x);
-    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
-    let width = if gated { width / 2 } else { width };
-    let y = output(&x, Shape::new([rows, width]));
-    let shader = Shader {
-        name: "gelu",
-        text: include_str!("../../../../shaders/norm/gelu.wgsl"),
-        constants: vec![
-            ("rows", rows),
-            ("width", width),
-            ("gated", usize::from(gated)),
-        ],
-        invocations: 64,
-    };
-    shader.launch(grid((rows * width).div_ceil(64)), &[&x, &y]);
     y
 }

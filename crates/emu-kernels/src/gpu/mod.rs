@@ -10,15 +10,17 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 
 use crate::variants;
 
-pub mod attention;
+mod activation;
+mod attention;
 #[cfg(not(target_family = "wasm"))]
-pub mod attention_backward;
-pub mod beams;
-pub mod conv;
-pub mod decode;
-pub mod group_norm;
-pub mod norm;
-pub mod packed;
+mod attention_backward;
+mod beams;
+mod conv;
+mod decode;
+mod group_norm;
+pub mod matmul;
+mod norm;
+mod sampling;
 #[cfg(not(target_family = "wasm"))]
 mod texts;
 
@@ -59,7 +61,9 @@ impl KernelSource for Shader {
             return self.filled(emulated::text(&text));
         }
         #[cfg(not(target_family = "wasm"))]
-        texts::keep(self);
+        texts::keep(self.name, self.text, &self.constants, || {
+            self.for_browsers()
+        });
         self.filled(text)
     }
 
@@ -105,6 +109,17 @@ pub fn adapters(software: bool) -> Vec<(&'static str, usize)> {
 }
 
 impl Shader {
+    /// Its text as browsers get it.
+    #[cfg(not(target_family = "wasm"))]
+    fn for_browsers(&self) -> String {
+        let head = if self.is_on("subgroups") {
+            SUBGROUPS
+        } else {
+            ""
+        };
+        format!("{head}{}", self.filled(self.chosen()).complete())
+    }
+
     /// A constant's value, where there is one.
     fn given(&self, name: &str) -> Option<usize> {
         let found = self.constants.iter().find(|c| c.0 == name);
@@ -256,6 +271,8 @@ mod tests {
     fn sections_and_constants_are_filled_in() {
         let text = "//@if subgroups\na {{size}}\n//@if off\nb\n//@end\n//@end\n//@each times\nc{{nth}}\n//@end\n";
         assert_eq!(shader(text).source().complete(), "a 7\nc0\nc1\n");
+        let for_browsers = format!("{SUBGROUPS}a 7\nc0\nc1\n");
+        assert_eq!(shader(text).for_browsers(), for_browsers);
         assert_eq!(
             shader("//@each off\nc{{nth}}\n//@end\n")
                 .source()

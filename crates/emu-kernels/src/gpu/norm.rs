@@ -1,8 +1,15 @@
 //! Norms of rows on a GPU.
 
+use crate::backend::NormBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::backend::NormGradient;
+use crate::spec::GroupNormSpec;
+use burn::backend::Cube;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output, reductions};
+use super::{Shader, bits, grid, group_norm, into_contiguous, output, reductions};
 use crate::variants;
 
 /// Invocations of a workgroup, which share a row.
@@ -23,7 +30,7 @@ fn layer_shader(width: usize) -> Shader {
 }
 
 /// Layer norm over the last axis of `[B, T, D]`, a view or not.
-pub fn layer_norm(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f64) -> CubeTensor {
+fn layer_norm(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f64) -> CubeTensor {
     let x = if x.meta.is_tiled() {
         into_contiguous(x)
     } else {
@@ -37,4 +44,92 @@ pub fn layer_norm(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f64)
     words.push(0);
     layer_shader(d).launch_with(grid(b * t), &[&x, &weight, &bias, &y], &words);
     y
+}
+
+fn rms_shader(width: usize, eps: f64) -> Shader {
+    let mut constants = vec![
+        ("width", width),
+        ("invocations", SHARED),
+        ("eps_bits", bits(eps)),
+    ];
+    constants.extend(reductions(variants::subgroups()));
+    Shader {
+        name: "rms_norm",
+        text: concat!(
+            include_str!("../../../../shaders/shared/reduce.wgsl"),
+            include_str!("../../../../shaders/norm/rms_norm.wgsl")
+        ),
+        constants,
+        invocations: SHARED,
+    }
+}
+
+/// Root-mean-square norm of rows.
+fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f64) -> CubeTensor {
+    let (x, weight) = (into_contiguous(x), into_contiguous(weight));
+    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
+    let y = output(&x, Shape::new([rows, width]));
+    rms_shader(width, eps).launch(grid(rows), &[&x, &weight, &y]);
+    y
+}
+
+impl NormBackend for Cube {
+    fn emu_layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        layer_norm(x, weight, bias, eps)
+    }
+
+    fn emu_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm(x, weight, eps)
+    }
+
+    fn emu_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        group_norm::forward(x, None, weight, bias, spec)
+    }
+
+    fn emu_group_norm_beside(
+        x: FloatTensor<Self>,
+        beside: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        group_norm::forward(x, Some(beside), weight, bias, spec)
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl NormGradient for Cube {
+    fn emu_group_norm_x_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        group_norm::backward([x, weight, bias, grad], false, spec)
+    }
+
+    fn emu_group_norm_affine_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: GroupNormSpec,
+    ) -> FloatTensor<Self> {
+        group_norm::backward([x, weight, bias, grad], true, spec)
+    }
 }

@@ -255,7 +255,7 @@ fn stacks(device: &Device) {
             layer
         });
         let [mut gate, mut up] = layers.clone();
-        let stacked = stack([&mut gate, &mut up]).expect("blocks of one kind");
+        let stacked = crate::QLinear::stack([&mut gate, &mut up]).expect("blocks of one kind");
         assert!(
             difference(&floats(up.weight.val()), &made[1].1) < 1e-6,
             "{scheme:?}"

@@ -1,7 +1,7 @@
 //! Tensors that live in host memory, as slices.
 
+use super::slices::{self, AdamWUpdate};
 use burn::tensor::TensorData;
-use emu_kernels::slices::{self, AdamWUpdate};
 
 /// One update of a parameter, in place. An empty `average` starts from the old value.
 pub(super) fn step(

@@ -6,12 +6,13 @@
 
 mod gradients;
 mod host;
+mod slices;
 
 use std::collections::BTreeMap;
 
+use self::slices::AdamWUpdate;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use emu_kernels::slices::AdamWUpdate;
 use emu_pack::{Dtype, PackError, TensorData as Stored};
 
 pub use gradients::GradientSum;

@@ -236,6 +236,25 @@ fn expand(prefix: &str, tree: &str, each: &mut impl FnMut(String)) {
     expand(&inner_prefix, piece.trim(), each);
 }
 
+/// Spells out a use tree as [`std_paths`] does: of each path its parts, and the name that it is given.
+pub fn grouped_paths(tree: &str, each: &mut impl FnMut(&str, &str)) {
+    let one_line: String = tree.split_whitespace().collect::<Vec<_>>().join(" ");
+    let spelled = one_line
+        .replace(":: ", "::")
+        .replace("{ ", "{")
+        .replace(" }", "}");
+    expand(
+        "",
+        &spelled.replace(",}", "}").replace(" as ", "="),
+        &mut |path| {
+            let (path, name) = path.split_once('=').unwrap_or((path.as_str(), ""));
+            let path = path.trim_end_matches("::self");
+            let last = path.rsplit("::").next().unwrap_or(path);
+            each(path, if name.is_empty() { last } else { name });
+        },
+    );
+}
+
 /// Where `word` stands in the code as a word of its own: lines, counted from 1.
 pub fn lines_with_word(code: &str, word: &str) -> Vec<usize> {
     code.match_indices(word)

@@ -1,8 +1,9 @@
 //! Few rows of `x`: each row of the matrix is multiplied as it is unpacked.
 
+use super::blocks::{Matrix, Output, flip, gate, round};
+use super::isa::Job;
 use super::simd::Simd;
-use super::{Job, Matrix, Output, flip, gate, round};
-use crate::packed::{BLOCK, PackedSpec, Scheme};
+use crate::spec::{BLOCK, PackedSpec, Scheme};
 
 /// Few rows of bytes, as vectors want them.
 pub struct FewRows {

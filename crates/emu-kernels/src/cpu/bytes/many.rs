@@ -1,8 +1,9 @@
 //! Many rows of `x`: rows of the matrix are unpacked side by side and multiplied in tiles of registers.
 
+use super::blocks::{COLUMNS, Matrix, Output, VECTORS, flip, gate, round, widened};
+use super::isa::{Isa, Job};
 use super::simd::Simd;
-use super::{COLUMNS, Isa, Job, Matrix, Output, VECTORS, flip, gate, round, widened};
-use crate::packed::{BLOCK, PackedSpec, Scheme};
+use crate::spec::{BLOCK, PackedSpec, Scheme};
 
 /// Lanes of the widest vectors.
 const MOST_LANES: usize = 16;

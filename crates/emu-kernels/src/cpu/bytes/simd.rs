@@ -7,7 +7,7 @@
 /// row of the matrix.
 ///
 /// # Safety
-/// Every method may use the instructions of the set: it must be [there](super::Isa::available). Pointers must be those of
+/// Every method may use the instructions of the set: it must be [there](super::isa::Isa::available). Pointers must be those of
 /// as many values as a method reads or writes; they need no alignment.
 #[allow(clippy::missing_safety_doc)]
 pub trait Simd: Copy {
@@ -164,7 +164,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn widen(at: *const u16, _: usize) -> Self::Floats {
         // SAFETY: the caller's.
-        [super::widened(unsafe { at.read() }); 4]
+        [super::blocks::widened(unsafe { at.read() }); 4]
     }
 
     #[inline(always)]

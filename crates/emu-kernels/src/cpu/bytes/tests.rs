@@ -1,8 +1,9 @@
 use half::f16;
 
+use super::blocks::round;
 use super::*;
-use crate::packed::Inputs;
 use crate::random::{Philox, Stream};
+use crate::spec::{Inputs, Scheme};
 
 const ALL: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
 /// Sizes that fill no vector, no group of blocks and no tile; even where a gate is made.

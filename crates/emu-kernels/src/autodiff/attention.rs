@@ -1,4 +1,4 @@
-//! Backward passes of the extension, where Burn differentiates: natively.
+//! Attention in the graph.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -8,9 +8,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 
-use super::{AttentionSpec, FusedBackend};
+use crate::backend::{AttentionBackend, AttentionGradient};
+use crate::spec::AttentionSpec;
 
-/// Attention in the graph: q, k, v, bias.
+/// q, k, v, bias.
 #[derive(Debug)]
 struct AttentionNode;
 
@@ -25,7 +26,7 @@ struct AttentionState<B: Backend> {
     spec: AttentionSpec,
 }
 
-impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
+impl<B: AttentionGradient> Backward<B, 4> for AttentionNode {
     type State = AttentionState<B>;
 
     fn backward(
@@ -71,53 +72,7 @@ impl<B: FusedBackend> Backward<B, 4> for AttentionNode {
     }
 }
 
-/// A SiLU gate in the graph: gate, up.
-#[derive(Debug)]
-struct SiluGateNode;
-
-impl<B: FusedBackend> Backward<B, 2> for SiluGateNode {
-    type State = (NodeId, NodeId);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let gate = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.0);
-        let up = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.1);
-        let (at_gate, at_up) = B::emu_silu_gate_backward(gate, up, grad);
-        for (node, grad) in ops.parents.into_iter().zip([at_gate, at_up]) {
-            if let Some(node) = node {
-                grads.register::<B>(node.id, grad);
-            }
-        }
-    }
-}
-
-/// GELU in the graph.
-#[derive(Debug)]
-struct GeluNode;
-
-impl<B: FusedBackend> Backward<B, 1> for GeluNode {
-    type State = NodeId;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state);
-        if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::emu_gelu_backward(x, grad));
-        }
-    }
-}
-
-impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
+impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<B, C> {
     fn emu_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -149,32 +104,6 @@ impl<B: FusedBackend, C: CheckpointStrategy> FusedBackend for Autodiff<B, C> {
                 prep.finish(state, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::emu_attention(iq, ik, iv, hidden, ib, spec)),
-        }
-    }
-
-    fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        let y = || B::emu_silu_gate(gate.primitive().clone(), up.primitive().clone());
-        match SiluGateNode
-            .prepare::<C>([gate.node(), up.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&gate), prep.checkpoint(&up));
-                prep.finish(state, y())
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y()),
-        }
-    }
-
-    fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let y = || B::emu_gelu(x.primitive().clone());
-        match GeluNode.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = prep.checkpoint(&x);
-                prep.finish(state, y())
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y()),
         }
     }
 }

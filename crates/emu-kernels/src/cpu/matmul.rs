@@ -1,12 +1,15 @@
 //! Products with packed matrices: blocks are unpacked into registers, never into memory as a whole.
 
+use crate::backend::MatmulBackend;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use half::f16;
 
 use super::bytes::{self, Isa};
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
-use crate::packed::{BLOCK, Inputs, PackedSpec, Scheme};
+use crate::spec::{BLOCK, Inputs, PackedSpec, Scheme};
 
 /// Up to so many rows of `x` the weights are used as they are unpacked; beyond, a tile is unpacked and used by a product
 /// of matrices.
@@ -149,7 +152,12 @@ pub fn linear(
             pair: false,
             ..spec
         };
-        return super::decode::silu_pair(linear(x, [words, scales, mins], [bias, residual], spec));
+        return super::activation::silu_pair(linear(
+            x,
+            [words, scales, mins],
+            [bias, residual],
+            spec,
+        ));
     }
     let x = contiguous(x);
     let bias = spec.bias.then(|| contiguous(bias));
@@ -310,4 +318,28 @@ pub fn rows(
         blocks.unpack(id.min(spec.out - 1), y);
     }
     tensor(y, [ids.len(), spec.width])
+}
+
+impl MatmulBackend for Flex {
+    fn emu_packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        mins: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self> {
+        linear(x, [words, scales, mins], [bias, residual], spec)
+    }
+
+    fn emu_packed_rows(
+        ids: IntTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        mins: IntTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self> {
+        rows(ids, [words, scales, mins], spec)
+    }
 }

@@ -1,7 +1,13 @@
 //! Activations in one pass, forward and backward.
 
+use crate::backend::ActivationBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::backend::ActivationGradient;
+use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Shape};
 
 use super::math::{erf, exp, sigmoid};
@@ -106,4 +112,54 @@ pub fn gelu_backward(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
         d * (0.5 * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
             + x * DENSITY * exp(-0.5 * x * x))
     })
+}
+
+/// `silu(x[.., :D]) * x[.., D:]`.
+pub fn silu_pair(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    let [rows, both] = x.shape().dims::<2>();
+    let mut y = Vec::with_capacity(rows * both / 2);
+    for row in values(&x).chunks_exact(both.max(1)) {
+        let (gate, up) = row.split_at(both / 2);
+        y.extend(gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u));
+    }
+    of(y, Shape::new([rows, both / 2]))
+}
+
+impl ActivationBackend for Flex {
+    fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        silu_gate(gate, up)
+    }
+
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        silu_pair(x)
+    }
+
+    fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu(x)
+    }
+
+    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [rows, width] = x.shape().dims::<2>();
+        let half = |first: usize| {
+            let columns = first..first + width / 2;
+            Self::float_slice(x.clone(), &[(0..rows).into(), columns.into()])
+        };
+        Self::float_mul(half(0), gelu(half(width / 2)))
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl ActivationGradient for Flex {
+    fn emu_silu_gate_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        silu_gate_backward(gate, up, grad)
+    }
+
+    fn emu_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        gelu_backward(x, grad)
+    }
 }

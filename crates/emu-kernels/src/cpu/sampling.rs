@@ -1,10 +1,15 @@
 //! Choosing a token on the CPU.
 
+use super::beams;
+use crate::backend::SamplingBackend;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::TensorData;
 
 use super::{contiguous, values};
-use crate::sample::{ChooseSpec, Processors, Sampling};
+use crate::sample::{Processors, Sampling};
+use crate::spec::ChooseSpec;
 
 /// Changes a row of logits, draws a token from it, appends the token to the history.
 pub fn choose(
@@ -49,4 +54,27 @@ pub fn choose(
         FlexTensor::from_data(TensorData::new(vec![token], [1])),
         history,
     )
+}
+
+impl SamplingBackend for Flex {
+    fn emu_choose(
+        logits: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+        token: IntTensor<Self>,
+        history: IntTensor<Self>,
+        spec: ChooseSpec,
+    ) -> (IntTensor<Self>, IntTensor<Self>) {
+        let _ = token;
+        choose(logits, numbers, history, spec)
+    }
+
+    fn emu_best_beams(
+        logits: FloatTensor<Self>,
+        asked: IntTensor<Self>,
+        best: usize,
+        changes: bool,
+    ) -> IntTensor<Self> {
+        let _ = changes;
+        beams::best(logits, asked, best)
+    }
 }

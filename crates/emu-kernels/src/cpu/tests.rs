@@ -1,9 +1,14 @@
+//! The CPU's operations of transformers beside what Burn's compose.
+
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
-use burn::tensor::TensorData;
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::{Backend, Flex, TensorMetadata};
+use burn::tensor::{Shape, TensorData};
 
-use super::*;
+use crate::backend::{ActivationBackend, ActivationGradient, AttentionBackend, AttentionGradient};
 use crate::random::Philox;
+use crate::spec::AttentionSpec;
 
 fn random(seed: u32, shape: [usize; 4]) -> FlexTensor {
     let values = Philox::with_stream(3, 40 + seed, 0).normals(shape.iter().product());
@@ -123,4 +128,93 @@ fn gates_of_the_cpu_are_those_of_burn() {
         Flex::gelu_backward(gate, grad),
         "gelu backward",
     );
+}
+
+/// What Burn's operations compose.
+mod composed {
+    use super::*;
+
+    /// Softmax of the scores, 0 where every key is hidden.
+    pub fn probabilities<B: Backend>(
+        q: FloatTensor<B>,
+        k: FloatTensor<B>,
+        hidden: BoolTensor<B>,
+        bias: FloatTensor<B>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<B> {
+        let ([b, h, t, _], [_, _, s, _]) = (q.shape().dims::<4>(), k.shape().dims::<4>());
+        let full = Shape::new([b, h, t, s]);
+        let mut scores = B::float_matmul(
+            B::float_mul_scalar(q, spec.scale.into()),
+            B::float_transpose(k),
+        );
+        if spec.bias {
+            scores = B::float_add(scores, bias);
+        }
+        if spec.hidden {
+            scores =
+                B::float_mask_fill(scores, B::bool_expand(hidden, full.clone()), LOWEST.into());
+        }
+        if spec.causal {
+            let device = scores.device();
+            let later = |(row, column): (usize, usize)| column + t > row + s;
+            let flags: Vec<bool> = (0..t)
+                .flat_map(|row| (0..s).map(move |c| later((row, c))))
+                .collect();
+            let data = burn::tensor::TensorData::new(flags, [1, 1, t, s]);
+            let mask = B::bool_expand(B::bool_from_data(data, &device), full);
+            scores = B::float_mask_fill(scores, mask, LOWEST.into());
+        }
+        let greatest = B::float_max_dim(scores.clone(), 3);
+        let shown = B::float_greater_elem(
+            scores.clone(),
+            (LOWEST * 0.5).into(),
+            burn::tensor::BoolDType::Native,
+        );
+        let exps = B::float_exp(B::float_sub(scores, greatest));
+        let exps = B::float_mul(
+            exps,
+            B::bool_into_float(shown, burn::tensor::FloatDType::F32),
+        );
+        let sum = B::float_clamp_min(B::float_sum_dim(exps.clone(), 3), f32::MIN_POSITIVE.into());
+        B::float_div(exps, sum)
+    }
+
+    /// What hidden scores become; finite, so that a row of them gives no NaN.
+    const LOWEST: f32 = -1e30;
+
+    pub fn attention_backward<B: Backend>(
+        q: FloatTensor<B>,
+        k: FloatTensor<B>,
+        v: FloatTensor<B>,
+        p: FloatTensor<B>,
+        grad: FloatTensor<B>,
+        spec: AttentionSpec,
+    ) -> (
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+        FloatTensor<B>,
+    ) {
+        let at_v = B::float_matmul(B::float_transpose(p.clone()), grad.clone());
+        let at_p = B::float_matmul(grad, B::float_transpose(v));
+        let mean = B::float_sum_dim(B::float_mul(at_p.clone(), p.clone()), 3);
+        let at_scores = B::float_mul(p, B::float_sub(at_p, mean));
+        let scaled = B::float_mul_scalar(at_scores.clone(), spec.scale.into());
+        let at_q = B::float_matmul(scaled.clone(), k);
+        let at_k = B::float_matmul(B::float_transpose(scaled), q);
+        (at_q, at_k, at_v, at_scores)
+    }
+
+    pub fn silu_gate_backward<B: Backend>(
+        gate: FloatTensor<B>,
+        up: FloatTensor<B>,
+        grad: FloatTensor<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
+        let s = B::sigmoid(gate.clone());
+        let at_up = B::float_mul(grad.clone(), B::float_mul(gate.clone(), s.clone()));
+        let rest = B::float_add_scalar(B::float_neg(s.clone()), 1.0.into());
+        let slope = B::float_mul(s, B::float_add_scalar(B::float_mul(gate, rest), 1.0.into()));
+        (B::float_mul(B::float_mul(grad, up), slope), at_up)
+    }
 }

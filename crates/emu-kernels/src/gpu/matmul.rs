@@ -1,10 +1,13 @@
 //! Products with packed matrices on a GPU.
 
+use crate::backend::MatmulBackend;
+use burn::backend::Cube;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, adapters, grid, into_contiguous, output, reductions};
-use crate::packed::{BLOCK, PackedSpec, Scheme};
+use crate::spec::{BLOCK, PackedSpec, Scheme};
 use crate::variants;
 
 /// Up to so many rows of `x` each weight is read once for all of them.
@@ -198,4 +201,28 @@ pub fn rows(
     );
     shader.launch(workgroups, &tensors);
     y
+}
+
+impl MatmulBackend for Cube {
+    fn emu_packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        mins: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self> {
+        linear(x, [words, scales, mins], [bias, residual], spec)
+    }
+
+    fn emu_packed_rows(
+        ids: IntTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        mins: IntTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self> {
+        rows(ids, [words, scales, mins], spec)
+    }
 }

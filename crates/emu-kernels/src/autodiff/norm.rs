@@ -1,62 +1,23 @@
-//! Backward passes of the extension, where Burn differentiates: natively.
+//! Norms in the graph.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::Shape;
 
-use super::{ConvSpec, EmuBackend, GroupNormSpec};
+use crate::backend::{NormBackend, NormGradient};
+use crate::spec::GroupNormSpec;
 
-/// A convolution in the graph: x, weight, bias.
-#[derive(Debug)]
-struct Conv2dNode;
-
-impl<B: EmuBackend> Backward<B, 3> for Conv2dNode {
-    type State = (NodeId, NodeId, NodeId, ConvSpec);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x, node_weight, node_bias] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, bias, spec) = ops.state;
-        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(x);
-        let weight = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(weight);
-        let bias = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(bias);
-        if let Some(node) = node_x {
-            let grad = B::emu_conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), spec);
-            grads.register::<B>(node.id, grad);
-        }
-        // A bias alone needs no product.
-        match (node_weight, node_bias) {
-            (Some(of_weight), of_bias) => {
-                let (at_weight, at_bias) =
-                    B::emu_conv2d_parameters_backward(x, weight, bias, grad, spec);
-                grads.register::<B>(of_weight.id, at_weight);
-                if let Some(of_bias) = of_bias {
-                    grads.register::<B>(of_bias.id, at_bias);
-                }
-            }
-            (None, Some(of_bias)) => {
-                grads.register::<B>(of_bias.id, B::conv2d_bias_backward(x, bias, grad));
-            }
-            (None, None) => {}
-        }
-    }
-}
-
-/// A group norm in the graph: x, weight, bias.
+/// x, weight, bias.
 #[derive(Debug)]
 struct GroupNormNode;
 
-impl<B: EmuBackend> Backward<B, 3> for GroupNormNode {
+impl<B: NormGradient> Backward<B, 3> for GroupNormNode {
     type State = (NodeId, NodeId, NodeId, GroupNormSpec);
 
     fn backward(
@@ -100,40 +61,31 @@ impl<B: EmuBackend> Backward<B, 3> for GroupNormNode {
     }
 }
 
-impl<B: EmuBackend, C: CheckpointStrategy> EmuBackend for Autodiff<B, C> {
-    fn emu_conv2d(
+impl<B: NormGradient, C: CheckpointStrategy> NormBackend for Autodiff<B, C> {
+    fn emu_layer_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        spec: ConvSpec,
+        eps: f64,
     ) -> FloatTensor<Self> {
-        match Conv2dNode
-            .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (
-                    prep.checkpoint(&x),
-                    prep.checkpoint(&weight),
-                    prep.checkpoint(&bias),
-                    spec,
-                );
-                let y = B::emu_conv2d(
-                    x.primitive().clone(),
-                    weight.primitive().clone(),
-                    bias.primitive().clone(),
-                    spec,
-                );
-                prep.finish(state, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::emu_conv2d(
-                x.primitive().clone(),
-                weight.primitive().clone(),
-                bias.primitive().clone(),
-                spec,
-            )),
-        }
+        <Self as ModuleOps<Self>>::layer_norm(x, weight, Some(bias), eps)
+    }
+
+    /// Composed of Burn's operations. The gradient of its square root takes a power, which software GPUs give to four digits
+    /// only; a step of Newton's rule from the root, held constant, is the root again and has the root's slope.
+    fn emu_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let [_, d] = x.shape().dims::<2>();
+        let square = Self::float_mul(x.clone(), x.clone());
+        let mean = Self::float_add_scalar(Self::float_mean_dim(square, 1), eps.into());
+        let root = Self::float_sqrt(Self::float_detach(mean.clone()));
+        let root = Self::float_add(Self::float_div(mean, root.clone()), root);
+        let root = Self::float_mul_scalar(root, 0.5.into());
+        let weight = Self::float_reshape(weight, Shape::new([1, d]));
+        Self::float_mul(Self::float_div(x, root), weight)
     }
 
     fn emu_group_norm(

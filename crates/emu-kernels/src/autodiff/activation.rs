@@ -1,0 +1,107 @@
+//! Activations and gates in the graph.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, TensorMetadata};
+
+use crate::backend::{ActivationBackend, ActivationGradient};
+
+/// A SiLU gate in the graph: gate, up.
+#[derive(Debug)]
+struct SiluGateNode;
+
+impl<B: ActivationGradient> Backward<B, 2> for SiluGateNode {
+    type State = (NodeId, NodeId);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&ops.node);
+        let gate = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.0);
+        let up = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state.1);
+        let (at_gate, at_up) = B::emu_silu_gate_backward(gate, up, grad);
+        for (node, grad) in ops.parents.into_iter().zip([at_gate, at_up]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+/// GELU in the graph.
+#[derive(Debug)]
+struct GeluNode;
+
+impl<B: ActivationGradient> Backward<B, 1> for GeluNode {
+    type State = NodeId;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let grad = grads.consume::<B>(&ops.node);
+        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(ops.state);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::emu_gelu_backward(x, grad));
+        }
+    }
+}
+
+/// Some of the columns of `[rows, D]`.
+fn columns<B: FloatTensorOps<B> + burn::backend::Backend>(
+    x: &FloatTensor<B>,
+    columns: core::ops::Range<usize>,
+) -> FloatTensor<B> {
+    let [rows, _] = x.shape().dims::<2>();
+    B::float_slice(x.clone(), &[(0..rows).into(), columns.into()])
+}
+
+impl<B: ActivationGradient, C: CheckpointStrategy> ActivationBackend for Autodiff<B, C> {
+    fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let y = || B::emu_silu_gate(gate.primitive().clone(), up.primitive().clone());
+        match SiluGateNode
+            .prepare::<C>([gate.node(), up.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&gate), prep.checkpoint(&up));
+                prep.finish(state, y())
+            }
+            OpsKind::UnTracked(prep) => prep.finish(y()),
+        }
+    }
+
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, both] = x.shape().dims::<2>();
+        let half = |columns_of| columns::<Self>(&x, columns_of);
+        Self::emu_silu_gate(half(0..both / 2), half(both / 2..both))
+    }
+
+    fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let y = || B::emu_gelu(x.primitive().clone());
+        match GeluNode.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = prep.checkpoint(&x);
+                prep.finish(state, y())
+            }
+            OpsKind::UnTracked(prep) => prep.finish(y()),
+        }
+    }
+
+    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, both] = x.shape().dims::<2>();
+        let half = |columns_of| columns::<Self>(&x, columns_of);
+        Self::float_mul(half(0..both / 2), Self::emu_gelu(half(both / 2..both)))
+    }
+}

@@ -1,0 +1,90 @@
+//! Convolutions in the graph.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+
+use crate::backend::{ConvBackend, ConvGradient};
+use crate::spec::ConvSpec;
+
+/// x, weight, bias.
+#[derive(Debug)]
+struct Conv2dNode;
+
+impl<B: ConvGradient> Backward<B, 3> for Conv2dNode {
+    type State = (NodeId, NodeId, NodeId, ConvSpec);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [node_x, node_weight, node_bias] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, bias, spec) = ops.state;
+        let x = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(x);
+        let weight = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(weight);
+        let bias = checkpointer.retrieve_node_output::<B::FloatTensorPrimitive>(bias);
+        if let Some(node) = node_x {
+            let grad = B::emu_conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), spec);
+            grads.register::<B>(node.id, grad);
+        }
+        // A bias alone needs no product.
+        match (node_weight, node_bias) {
+            (Some(of_weight), of_bias) => {
+                let (at_weight, at_bias) =
+                    B::emu_conv2d_parameters_backward(x, weight, bias, grad, spec);
+                grads.register::<B>(of_weight.id, at_weight);
+                if let Some(of_bias) = of_bias {
+                    grads.register::<B>(of_bias.id, at_bias);
+                }
+            }
+            (None, Some(of_bias)) => {
+                grads.register::<B>(of_bias.id, B::conv2d_bias_backward(x, bias, grad));
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+impl<B: ConvGradient, C: CheckpointStrategy> ConvBackend for Autodiff<B, C> {
+    fn emu_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: ConvSpec,
+    ) -> FloatTensor<Self> {
+        match Conv2dNode
+            .prepare::<C>([x.node(), weight.node(), bias.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let state = (
+                    prep.checkpoint(&x),
+                    prep.checkpoint(&weight),
+                    prep.checkpoint(&bias),
+                    spec,
+                );
+                let y = B::emu_conv2d(
+                    x.primitive().clone(),
+                    weight.primitive().clone(),
+                    bias.primitive().clone(),
+                    spec,
+                );
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::emu_conv2d(
+                x.primitive().clone(),
+                weight.primitive().clone(),
+                bias.primitive().clone(),
+                spec,
+            )),
+        }
+    }
+}

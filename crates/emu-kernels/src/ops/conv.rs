@@ -1,0 +1,95 @@
+//! Convolutions, and what pictures are enlarged and joined with.
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+use crate::backend::ConvBackend;
+use crate::device::on_cpu;
+use crate::spec::{ConvFusion, ConvSpec};
+
+/// What is fused with a convolution.
+#[derive(Clone, Debug, Default)]
+pub struct ConvExtras {
+    /// The input is doubled by repeating pixels, then cut to this height and width.
+    pub doubled: Option<(usize, usize)>,
+    /// `[B, in - C, H, W]`: channels that follow the C of the input, which then is not doubled.
+    pub beside: Option<Tensor<4>>,
+    /// `[B or 1, out]`, added to the channels.
+    pub shift: Option<Tensor<2>>,
+    /// Added to the output, in its shape.
+    pub residual: Option<Tensor<4>>,
+    /// Whether a permutation to `[B, H', W', out]` follows, which then may cost nothing.
+    pub channels_last: bool,
+}
+
+/// Convolution with square kernels; `padding` is `(before, after)` on both axes.
+///
+/// # Shapes
+/// - `x`: `[B, in, H, W]`, `weight`: `[out, in, k, k]`, `bias`: `[out]`
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: (usize, usize),
+) -> Tensor<4> {
+    conv2d_with(x, weight, bias, stride, padding, ConvExtras::default())
+}
+
+/// [`conv2d`], and what comes before and after it.
+pub fn conv2d_with(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: (usize, usize),
+    extras: ConvExtras,
+) -> Tensor<4> {
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
+    let spec = ConvSpec { stride, padding };
+    let fusion = ConvFusion {
+        doubled: extras.doubled,
+        beside: extras.beside.is_some(),
+        shift: extras.shift.is_some(),
+        residual: extras.residual.is_some(),
+        channels_last: extras.channels_last,
+    };
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let bias = bias.into_dispatch();
+    if fusion == ConvFusion::default() {
+        return Tensor::from_dispatch(Dispatch::emu_conv2d(x, weight, bias, spec));
+    }
+    let or_x = |tensor: Option<Tensor<4>>| match tensor {
+        Some(tensor) => tensor.into_dispatch(),
+        None => x.clone(),
+    };
+    let (beside, residual) = (or_x(extras.beside), or_x(extras.residual));
+    let shift = match extras.shift {
+        Some(shift) => shift.into_dispatch(),
+        None => x.clone(),
+    };
+    Tensor::from_dispatch(Dispatch::emu_conv2d_fused(
+        x, weight, bias, beside, shift, residual, spec, fusion,
+    ))
+}
+
+/// Channels of `x` and then those of `skip`, for operations that take the second as `beside`: apart where they read both,
+/// in one tensor where they would join them each for itself.
+pub fn beside(x: Tensor<4>, skip: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+    let device = x.device();
+    if on_cpu(&device) || device.is_autodiff() {
+        return (Tensor::cat(vec![x, skip], 1), None);
+    }
+    (x, Some(skip))
+}
+
+/// Doubles height and width by repeating pixels: `[B, C, H, W]` to `[B, C, 2H, 2W]`.
+pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    let wide = x
+        .reshape([b, c * h, w, 1])
+        .expand([b, c * h, w, 2])
+        .reshape([b, c * h, 1, w * 2]);
+    wide.expand([b, c * h, 2, w * 2])
+        .reshape([b, c, h * 2, w * 2])
+}

@@ -1,0 +1,46 @@
+//! Products with matrices and rows of tables, dense ones; [`crate::packed`] has the packed ones.
+
+use burn::tensor::module as burn_ops;
+use burn::tensor::{Int, Tensor};
+
+use super::folded;
+use crate::count;
+use crate::device::on_cpu;
+
+/// `x Wᵀ + b`.
+///
+/// # Shapes
+/// - `x`: `[.., in]`, `weight`: `[out, in]`, `bias`: `[out]`
+/// - returns `[.., out]`
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    folded(x, |x| product(x, weight, bias))
+}
+
+fn product(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    count::weights_read(4 * weight.shape().num_elements() as u64);
+    if on_cpu(&x.device()) {
+        // One product of all rows, and two in the backward pass: Burn's linear makes one for each batch.
+        let [b, t, d] = x.dims();
+        let y = x.reshape([b * t, d]).matmul(weight.transpose());
+        let y = match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        };
+        let [_, out] = y.dims();
+        return y.reshape([b, t, out]);
+    }
+    burn_ops::linear(x, weight.transpose(), bias)
+}
+
+/// Rows of a table.
+///
+/// # Shapes
+/// - `weight`: `[rows, D]`, `ids`: `[B, T]`
+/// - returns `[B, T, D]`
+pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    burn_ops::embedding(weight, ids)
+}

@@ -6,8 +6,8 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::backend::DecodeBackend;
 use crate::count;
+use crate::ops::decode::DecodeBackend;
 use crate::rope::{Rope, RopeTables};
 
 /// Positions do not fit in a cache. Nothing was written.

@@ -2,9 +2,9 @@
 //!
 //! Networks call the functions of [`ops`] and the layers built on them; they never name a backend. Where to look:
 //!
-//! - [`ops`]: the functions, a file for each topic, with shapes and formulas.
-//! - [`backend`]: what a backend does itself, a trait for each topic. `cpu` and `gpu` hold the implementations beside their
-//!   kernels, `autodiff` the nodes of Burn's graph. [`spec`]: what kernels are made for; it imports nothing.
+//! - [`ops`]: the functions, a file for each topic, with shapes and formulas, and the trait of what a backend does itself.
+//! - `cpu` and `gpu`: the implementations beside their kernels; `autodiff`: the nodes of Burn's graph. [`spec`]: what kernels
+//!   are made for; it imports nothing.
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
 //! - [`packed`]: weights that stay packed.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
@@ -24,13 +24,13 @@ compile_error!(
 pub mod adapters;
 #[cfg(not(target_family = "wasm"))]
 mod autodiff;
-pub mod backend;
 pub mod beams;
 pub mod cache;
 pub mod conv;
 pub mod count;
 #[cfg(feature = "flex")]
 mod cpu;
+mod decode;
 pub mod device;
 mod device_error;
 pub mod embedding;

@@ -8,8 +8,8 @@ use burn::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
 use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 
-use crate::backend::MatmulBackend;
 use crate::device::{on_cpu, resting};
+use crate::ops::matmul::MatmulBackend;
 
 pub use crate::spec::{BLOCK, Inputs, PackedSpec, Scheme};
 

@@ -9,7 +9,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
 
-use crate::backend::{ActivationBackend, ActivationGradient};
+use crate::ops::activation::{ActivationBackend, ActivationGradient};
 
 /// A SiLU gate in the graph: gate, up.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 
-use crate::backend::{AttentionBackend, AttentionGradient};
+use crate::ops::attention::{AttentionBackend, AttentionGradient};
 use crate::spec::AttentionSpec;
 
 /// q, k, v, bias.

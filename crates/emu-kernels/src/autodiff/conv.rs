@@ -8,7 +8,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use crate::backend::{ConvBackend, ConvGradient};
+use crate::ops::conv::{ConvBackend, ConvGradient};
 use crate::spec::ConvSpec;
 
 /// x, weight, bias.

@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::Shape;
 
-use crate::backend::{NormBackend, NormGradient};
+use crate::ops::norm::{NormBackend, NormGradient};
 use crate::spec::GroupNormSpec;
 
 /// x, weight, bias.

@@ -1,8 +1,8 @@
 //! Activations in one pass, forward and backward.
 
-use crate::backend::ActivationBackend;
+use crate::ops::activation::ActivationBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::ActivationGradient;
+use crate::ops::activation::ActivationGradient;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

@@ -2,9 +2,9 @@
 //!
 //! B batch, H heads, T queries, S keys, E head size.
 
-use crate::backend::AttentionBackend;
+use crate::ops::attention::AttentionBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::AttentionGradient;
+use crate::ops::attention::AttentionGradient;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

@@ -2,9 +2,9 @@
 //!
 //! B images, C channels in, O channels out, k side of the kernel, K = C k², P pixels out of an image.
 
-use crate::backend::ConvBackend;
+use crate::ops::conv::ConvBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::ConvGradient;
+use crate::ops::conv::ConvGradient;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

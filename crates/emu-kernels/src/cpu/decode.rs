@@ -1,6 +1,6 @@
 //! A decoding step on the CPU: loops over rows and heads without tensors in between.
 
-use crate::backend::DecodeBackend;
+use crate::ops::decode::DecodeBackend;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

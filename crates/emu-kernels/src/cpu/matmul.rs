@@ -1,6 +1,6 @@
 //! Products with packed matrices: blocks are unpacked into registers, never into memory as a whole.
 
-use crate::backend::MatmulBackend;
+use crate::ops::matmul::MatmulBackend;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};

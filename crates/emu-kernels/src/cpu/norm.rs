@@ -7,9 +7,9 @@ use burn::backend::{Flex, TensorMetadata};
 
 use super::math::dot;
 use super::{contiguous, group_norm, tensor, values};
-use crate::backend::NormBackend;
+use crate::ops::norm::NormBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::NormGradient;
+use crate::ops::norm::NormGradient;
 use crate::spec::GroupNormSpec;
 
 /// Root-mean-square norm of rows.

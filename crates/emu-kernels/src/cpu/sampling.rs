@@ -1,7 +1,7 @@
 //! Choosing a token on the CPU.
 
 use super::beams;
-use crate::backend::SamplingBackend;
+use crate::ops::sampling::SamplingBackend;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};

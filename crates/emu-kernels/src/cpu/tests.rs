@@ -6,7 +6,8 @@ use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, Flex, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 
-use crate::backend::{ActivationBackend, ActivationGradient, AttentionBackend, AttentionGradient};
+use crate::ops::activation::{ActivationBackend, ActivationGradient};
+use crate::ops::attention::{AttentionBackend, AttentionGradient};
 use crate::random::Philox;
 use crate::spec::AttentionSpec;
 

@@ -7,9 +7,9 @@ use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, grid, into_contiguous, output};
-use crate::backend::ActivationBackend;
+use crate::ops::activation::ActivationBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::ActivationGradient;
+use crate::ops::activation::ActivationGradient;
 
 fn pair_shader(width: usize) -> Shader {
     Shader {

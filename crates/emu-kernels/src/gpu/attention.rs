@@ -1,6 +1,6 @@
 //! Attention of many queries on a GPU, in one launch.
 
-use crate::backend::AttentionBackend;
+use crate::ops::attention::AttentionBackend;
 use burn::backend::Cube;
 use burn::backend::ops::BoolTensorOps;
 use burn::backend::tensor::{BoolTensor, FloatTensor};

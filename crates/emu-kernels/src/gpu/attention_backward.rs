@@ -1,6 +1,6 @@
 //! The backward pass of attention on a GPU: two launches, three where the bias learns.
 
-use crate::backend::AttentionGradient;
+use crate::ops::attention::AttentionGradient;
 use burn::backend::Cube;
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps};
 use burn::backend::tensor::{BoolTensor, FloatTensor};

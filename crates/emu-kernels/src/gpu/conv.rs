@@ -1,8 +1,8 @@
 //! Convolutions on a GPU: one shader, as a product of matrices of which one is never stored.
 
-use crate::backend::ConvBackend;
+use crate::ops::conv::ConvBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::ConvGradient;
+use crate::ops::conv::ConvGradient;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Cube, TensorMetadata};

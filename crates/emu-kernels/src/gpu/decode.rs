@@ -1,6 +1,6 @@
 //! A decoding step on a GPU: one launch for each operation.
 
-use crate::backend::DecodeBackend;
+use crate::ops::decode::DecodeBackend;
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;

@@ -1,6 +1,6 @@
 //! Products with packed matrices on a GPU.
 
-use crate::backend::MatmulBackend;
+use crate::ops::matmul::MatmulBackend;
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;

@@ -1,8 +1,8 @@
 //! Norms of rows on a GPU.
 
-use crate::backend::NormBackend;
+use crate::ops::norm::NormBackend;
 #[cfg(not(target_family = "wasm"))]
-use crate::backend::NormGradient;
+use crate::ops::norm::NormGradient;
 use crate::spec::GroupNormSpec;
 use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;

@@ -5,7 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, beams, into_contiguous, reductions};
-use crate::backend::SamplingBackend;
+use crate::ops::sampling::SamplingBackend;
 use crate::spec::ChooseSpec;
 use crate::variants;
 

@@ -1,10 +1,11 @@
 //! Activations, gates and dropout.
 
 use burn::backend::Dispatch;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, backend_extension};
 use burn::tensor::{Distribution, Tensor, activation};
 
 use super::of_rows;
-use crate::backend::ActivationBackend;
 
 /// `silu(gate) * up`, both `[B, T, D]`.
 pub fn silu_gate(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
@@ -43,4 +44,36 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn dropout<const D: usize>(x: Tensor<D>, probability: f64) -> Tensor<D> {
     let keep = x.random_like(Distribution::Bernoulli(1.0 - probability));
     x.mul(keep).div_scalar(1.0 - probability)
+}
+
+/// Activations and gates. Shapes as above.
+#[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex, Autodiff))]
+#[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
+#[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
+pub trait ActivationBackend: Backend {
+    /// `silu(gate) * up`, of one shape.
+    fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `silu(x[.., :D]) * x[.., D:]`: `[rows, 2 D]` to `[rows, D]`.
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `x · Φ(x)`, exact.
+    fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `x[.., :D] * gelu(x[.., D:])`: `[rows, 2 D]` to `[rows, D]`.
+    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Their backward passes.
+#[cfg(not(target_family = "wasm"))]
+pub trait ActivationGradient: ActivationBackend {
+    /// The gradients at gate and up.
+    fn emu_silu_gate_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient at `x` of the exact GELU.
+    fn emu_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }

@@ -1,15 +1,14 @@
-//! Attention, and the operations on a layer's KV cache.
+//! Attention of many queries; [`super::decode`] has that of a decoding step.
 
+use crate::spec::AttentionSpec;
 use burn::backend::Dispatch;
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::{Backend, backend_extension};
 use burn::tensor::module as burn_ops;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor};
 
-use crate::backend::{AttentionBackend, DecodeBackend};
-use crate::cache::{CacheFull, LayerCache};
 use crate::device::on_cpu;
-use crate::rope::RopeTables;
-use crate::spec::{AttentionSpec, StepSpec};
 
 /// What attention is masked and shifted by.
 #[derive(Clone, Debug, Default)]
@@ -48,93 +47,6 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
     burn_ops::attention(q, k, v, mask, bias, options)
 }
 
-/// Attention of the newest T positions over a layer's cache, which already holds them.
-///
-/// # Shapes
-/// - `q`: `[B, H, T, E]`; `hidden`: `[B or 1, 1, 1, length]`, true where a cached key is hidden
-/// - returns `[B, T, H·E]`
-pub fn decode_attention(
-    q: Tensor<4>,
-    cache: &LayerCache,
-    hidden: Option<Tensor<4, Bool>>,
-) -> Tensor<3> {
-    let [b, h, t, e] = q.dims();
-    let fits = t == 1 && hidden.is_none() && has_kernels(&q.device(), e);
-    if let Some(newest) = cache.newest().filter(|_| fits) {
-        let spec = step_spec(h, cache, cache.len() - 1, newest.table.is_some());
-        let table = match newest.table {
-            Some(table) => table.into_dispatch(),
-            None => newest.place.clone().into_dispatch(),
-        };
-        return Tensor::from_dispatch(Dispatch::emu_decode_attention(
-            q.into_dispatch(),
-            newest.keys.into_dispatch(),
-            newest.values.into_dispatch(),
-            newest.place.into_dispatch(),
-            table,
-            spec,
-        ));
-    }
-    let options = AttentionOptions {
-        causal: true,
-        hidden,
-        ..Default::default()
-    };
-    let whole = cache.whole().filter(|_| runs_in_kernel(&q.device(), e));
-    let y = match whole {
-        Some((k, v)) => fused_attention(q, k, v, options, cache.len()),
-        None => {
-            let (k, v) = cache.visible();
-            attention(q, k, v, options)
-        }
-    };
-    y.swap_dims(1, 2).reshape([b, t, h * e])
-}
-
-/// Splits queries, keys and values, rotates the first two, writes keys and values to the cache in place, returns the
-/// rotated queries.
-///
-/// # Shapes
-/// - `qkv`: `[B, T, (H + 2 G)·E]`; G and E are the cache's
-/// - `tables`: of the positions from 0 on, the cache's capacity at least
-/// - returns `[B, H, T, E]`
-///
-/// # Errors
-/// Where the cache has no room for them.
-pub fn rope_append(
-    qkv: Tensor<3>,
-    tables: &RopeTables,
-    cache: &mut LayerCache,
-) -> Result<Tensor<4>, CacheFull> {
-    let ([b, t, width], [_, g, _, e]) = (qkv.dims(), cache.dims());
-    let h = width / e - 2 * g;
-    let start = cache.len();
-    if has_kernels(&qkv.device(), e) {
-        let spec = step_spec(h, cache, start, false);
-        let written = cache.write(t, |keys, values, place| {
-            let (q, keys, values) = Dispatch::emu_rope_append(
-                qkv.clone().into_dispatch(),
-                tables.halves().into_dispatch(),
-                keys.into_dispatch(),
-                values.into_dispatch(),
-                place.into_dispatch(),
-                spec,
-            );
-            let [keys, values] = [keys, values].map(Tensor::<4>::from_dispatch);
-            (Tensor::<4>::from_dispatch(q), keys, values)
-        });
-        if let Some(q) = written? {
-            return Ok(q);
-        }
-    }
-    let part = |from: usize, heads: usize| {
-        let part = qkv.clone().narrow(2, from * e, heads * e);
-        part.reshape([b, t, heads, e]).swap_dims(1, 2) // [B, heads, T, E]
-    };
-    cache.append(tables.rotate_at(start, part(h, g)), part(h + g, g))?;
-    Ok(tables.rotate_at(start, part(0, h)))
-}
-
 /// Whether a kernel computes attention of heads of this size on this device: in one launch, with keys and values that
 /// query heads share, from buffers that may be longer.
 pub(crate) fn runs_in_kernel(device: &Device, head_size: usize) -> bool {
@@ -153,24 +65,8 @@ fn learns_in_kernel(device: &Device, head_size: usize) -> bool {
         && AttentionSpec::fits_backward(head_size)
 }
 
-/// Whether the kernels of a decoding step serve a device and heads of this size.
-fn has_kernels(device: &Device, head_size: usize) -> bool {
-    !device.is_autodiff() && StepSpec::fits(head_size)
-}
-
-fn step_spec(heads: usize, cache: &LayerCache, start: usize, beams: bool) -> StepSpec {
-    let [_, kv_heads, _, head_size] = cache.dims();
-    StepSpec {
-        heads,
-        kv_heads,
-        head_size,
-        start,
-        beams,
-    }
-}
-
 /// Attention below the tensor, over the first `seen` keys.
-fn fused_attention(
+pub(crate) fn fused_attention(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
@@ -208,4 +104,55 @@ fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
     x.reshape([b, g, 1, s * e])
         .expand([b, g, times, s * e])
         .reshape([b, g * times, s, e])
+}
+
+/// Attention. Shapes as above; masks and biases may have 1 where they repeat.
+#[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex, Autodiff))]
+#[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
+#[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
+pub trait AttentionBackend: Backend {
+    /// `softmax(q kᵀ · scale + bias) v`: `[B, H, T, E]`, `[B, G, S, E]` twice, to `[B, H, T, E]`.
+    fn emu_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self>;
+}
+
+/// Its backward pass.
+#[cfg(not(target_family = "wasm"))]
+pub trait AttentionGradient: AttentionBackend {
+    /// The result, and what the backward pass needs of it: the probabilities `[B, H, T, S]`, or what a backend keeps in
+    /// their place.
+    fn emu_attention_keeping(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradients at q, k and v, and where the spec wants it that at the scores, `[B, H, T, S]` or already summed where
+    /// the bias has 1. `y` is the result, `kept` what [`AttentionGradient::emu_attention_keeping`] gave beside it.
+    #[allow(clippy::too_many_arguments)]
+    fn emu_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        bias: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
 }

@@ -1,5 +1,8 @@
 //! Products with matrices and rows of tables, dense ones; [`crate::packed`] has the packed ones.
 
+use crate::spec::PackedSpec;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
 use burn::tensor::module as burn_ops;
 use burn::tensor::{Int, Tensor};
 
@@ -43,4 +46,31 @@ fn product(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3
 /// - returns `[B, T, D]`
 pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     burn_ops::embedding(weight, ids)
+}
+
+/// Packed matrices: `words`, `scales` and `mins` as in [`crate::packed::Packed`]; scales and minimums are placeholders where
+/// the scheme has none. Dense ones are multiplied by Burn; unpacking one whole would need the memory that packing saves.
+#[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex))]
+#[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
+#[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
+pub trait MatmulBackend: Backend {
+    /// `x Wᵀ + b + r`, or a gate: `[rows, in]` to `[rows, out]`.
+    fn emu_packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        mins: IntTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self>;
+
+    /// Rows, unpacked: `[n]` ids to `[n, in]`.
+    fn emu_packed_rows(
+        ids: IntTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        mins: IntTensor<Self>,
+        spec: PackedSpec,
+    ) -> FloatTensor<Self>;
 }

@@ -2,20 +2,27 @@
 //!
 //! B batch, H heads, G key/value heads (H is a multiple of G), T queries, S keys, E head size, D width.
 //!
-//! Each function says what it computes and in which shapes, and asks the trait of its topic in [`crate::backend`] for the
-//! implementation of the tensor's device; where Burn's own operations serve best, it composes them.
+//! Each function says what it computes and in which shapes, and asks the trait of its topic for the implementation
+//! of the tensor's device; where Burn's own operations serve best, it composes them.
+//!
+//! The trait stands below the functions of its topic. Implementations stand beside their kernels: those of Flex in `cpu`, those
+//! of Cube in `gpu`, those of Burn's graph in `autodiff`, which methods with a default need not have. Burn's macro makes
+//! `Dispatch`, the backend of every tensor, find the implementation of a tensor's device. Gradients are no part of that: only
+//! `autodiff` asks for them, and there is none in a WASM module.
 
 pub mod activation;
 pub mod attention;
 pub mod conv;
+pub mod decode;
 pub mod matmul;
 pub mod norm;
 pub mod sampling;
 
 use burn::tensor::Tensor;
 
+pub use crate::decode::{decode_attention, rope_append};
 pub use activation::{dropout, geglu, gelu, quick_gelu, silu_gate, silu_pair};
-pub use attention::{AttentionOptions, attention, decode_attention, rope_append};
+pub use attention::{AttentionOptions, attention};
 pub use conv::{ConvExtras, beside, conv2d, conv2d_with, upsample_nearest2};
 pub use matmul::{embedding, linear};
 pub use norm::{group_norm, group_norm_silu, layer_norm, rms_norm};

@@ -18,7 +18,7 @@ struct Info {
     k: vec4<u32>,
     v: vec4<u32>,
     bias: vec4<u32>,              // strides of batch, head, query, key; in elements
-    hidden: vec4<u32>,            // likewise
+    mask: vec4<u32>,            // likewise
 }
 
 @group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;
@@ -32,12 +32,12 @@ struct Info {
 //@if bias
 @group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
 //@end
-//@if hidden
-@group(0) @binding({{hidden_at}}) var<storage, read_write> hidden: array<u32>;        // [B or 1, H or 1, T or 1, S]
+//@if mask
+@group(0) @binding({{mask_at}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
 //@end
-//@if kept
+//@if logsumexp
 // Of each row: the logarithm of its sum of exponentials, and room for what the backward pass keeps.
-@group(0) @binding({{kept_at}}) var<storage, read_write> kept: array<vec2<f32>>;      // [B, H, T]
+@group(0) @binding({{logsumexp_at}}) var<storage, read_write> logsumexp: array<vec2<f32>>;      // [B, H, T]
 //@end
 @group(0) @binding({{info_at}}) var<uniform> info: Info;
 
@@ -90,29 +90,29 @@ fn limit(row: u32) -> u32 {
 
 // Scores of a query and four keys, the lowest where the query may not see a key.
 fn masked(products: vec4<f32>, batch: u32, head: u32, row: u32, first: u32) -> vec4<f32> {
-    let seen = limit(row);
+    let kv_len = limit(row);
     var scores = products * info.scale;
     //@if bias
     for (var i = 0u; i < 4u; i++) {
-        if row < info.queries && first + i < seen {
+        if row < info.queries && first + i < kv_len {
             let at = batch * info.bias.x + head * info.bias.y + row * info.bias.z;
             scores[i] += bias[at + (first + i) * info.bias.w];
         }
     }
     //@end
-    //@if hidden
+    //@if mask
     for (var i = 0u; i < 4u; i++) {
-        if row < info.queries && first + i < seen {
-            let at = batch * info.hidden.x + head * info.hidden.y + row * info.hidden.z;
-            scores[i] = select(scores[i], LOWEST, hidden[at + (first + i) * info.hidden.w] != 0u);
+        if row < info.queries && first + i < kv_len {
+            let at = batch * info.mask.x + head * info.mask.y + row * info.mask.z;
+            scores[i] = select(scores[i], LOWEST, mask[at + (first + i) * info.mask.w] != 0u);
         }
     }
     //@end
     let columns = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(LOWEST), scores, columns < vec4<u32>(seen));
+    return select(vec4<f32>(LOWEST), scores, columns < vec4<u32>(kv_len));
 }
 
-// exp(scores - most), 0 for hidden keys, even where all are.
+// exp(scores - most), 0 for masked keys, even where all are.
 fn weigh(scores: vec4<f32>, most: vec4<f32>) -> vec4<f32> {
     return select(exp(scores - most), vec4<f32>(0.0), scores < vec4<f32>(LOWEST / 2.0));
 }
@@ -145,12 +145,12 @@ fn store(place: vec3<u32>, part: u32, element: u32, results: mat4x4<f32>) {
     }
 }
 
-//@if kept
+//@if logsumexp
 // Writes the logarithm of a row's sum. Where no key is seen, every probability is 0.
 fn keep(head: u32, row: u32, most: f32, total: f32) {
     if row < info.queries {
         let logarithm = select(most + log(total), -LOWEST, total == 0.0);
-        kept[head * info.queries + row] = vec2<f32>(logarithm, 0.0);
+        logsumexp[head * info.queries + row] = vec2<f32>(logarithm, 0.0);
     }
 }
 //@end
@@ -170,8 +170,8 @@ fn query_of(first: u32, row: u32) -> vec4<f32> {
 
 //@if hardware
 // A vector of a key, 0 where none is seen.
-fn key_of(first: u32, position: u32, seen: u32) -> vec4<f32> {
-    if position < seen {
+fn key_of(first: u32, position: u32, kv_len: u32) -> vec4<f32> {
+    if position < kv_len {
         return key(first + position * info.k.w);
     }
     return vec4<f32>(0.0);
@@ -214,7 +214,7 @@ fn main(
     let k = start(info.k, batch, group);
     let v = start(info.v, batch, group);
     // No query of this workgroup sees more.
-    let seen = limit(min(first_row + TILE, info.queries) - 1u);
+    let kv_len = limit(min(first_row + TILE, info.queries) - 1u);
 
     //@if whole
     for (var i = 0u; i < E; i += 8u) {
@@ -228,7 +228,7 @@ fn main(
     //@each outs
     var sums_{{nth}} = mat4x4<f32>();
     //@end
-    for (var first = 0u; first < seen; first += TILE) {
+    for (var first = 0u; first < kv_len; first += TILE) {
         // 1. scores, eight vectors of the heads at a time
         var scores = mat4x4<f32>();  // [query][key]
         for (var chunk = 0u; chunk < E; chunk += 8u) {
@@ -242,10 +242,10 @@ fn main(
             if at < E {
                 let position = first + local % 8u * 4u;
                 let turned = transpose(mat4x4<f32>(
-                    key_of(k + at, position, seen),
-                    key_of(k + at, position + 1u, seen),
-                    key_of(k + at, position + 2u, seen),
-                    key_of(k + at, position + 3u, seen),
+                    key_of(k + at, position, kv_len),
+                    key_of(k + at, position + 1u, kv_len),
+                    key_of(k + at, position + 2u, kv_len),
+                    key_of(k + at, position + 3u, kv_len),
                 ));
                 let to = local / 8u * 32u + local % 8u;
                 tile[to] = turned[0];
@@ -297,7 +297,7 @@ fn main(
         workgroupBarrier();
 
         // 3. values
-        let count = min(TILE, seen - first);
+        let count = min(TILE, kv_len - first);
         for (var i = 0u; i < count; i++) {
             let weight = tile[i * 8u + line];
             let at = v + (first + i) * info.v.w;
@@ -313,7 +313,7 @@ fn main(
     for (var i = 0u; i < 8u; i++) {
         total += shared_rows[line * 8u + i];
     }
-    //@if kept
+    //@if logsumexp
     if column == 0u && part == 0u {
         for (var i = 0u; i < 4u; i++) {
             keep(batch * workgroups.y + head, row + i, most[i], total[i]);
@@ -419,7 +419,7 @@ fn main(
     let q = start(info.q, batch, head);
     let k = start(info.k, batch, group);
     let v = start(info.v, batch, group);
-    let seen = limit(min(first_row + TILE, info.queries) - 1u);
+    let kv_len = limit(min(first_row + TILE, info.queries) - 1u);
     var lane = 0u;
     //@if quads
     lane = invocation % 4u;
@@ -432,10 +432,10 @@ fn main(
     let q_{{nth}} = queries_of(q, row, {{nth}}u * 4u);
     var y_{{nth}} = Chunk();
     //@end
-    for (var first = 0u; first < seen; first += 4u) {
+    for (var first = 0u; first < kv_len; first += 4u) {
         var scores = mat4x4<f32>();  // [key][query]
         for (var i = 0u; i < 4u; i++) {
-            let at = k + min(first + i, seen - 1u) * info.k.w;
+            let at = k + min(first + i, kv_len - 1u) * info.k.w;
             var sums = vec4<f32>(0.0);
             //@each chunks
             sums += products(q_{{nth}}, key_chunk(at, {{nth}}u * 4u, lane));
@@ -459,9 +459,9 @@ fn main(
         let w_3 = weigh(scores[3], most);
         totals = totals * shrink + w_0 + w_1 + w_2 + w_3;
         let at_0 = v + first * info.v.w;
-        let at_1 = v + min(first + 1u, seen - 1u) * info.v.w;
-        let at_2 = v + min(first + 2u, seen - 1u) * info.v.w;
-        let at_3 = v + min(first + 3u, seen - 1u) * info.v.w;
+        let at_1 = v + min(first + 1u, kv_len - 1u) * info.v.w;
+        let at_2 = v + min(first + 2u, kv_len - 1u) * info.v.w;
+        let at_3 = v + min(first + 3u, kv_len - 1u) * info.v.w;
         //@each chunks
         y_{{nth}} = chunk_scaled(y_{{nth}}, shrink);
         y_{{nth}} = added(y_{{nth}}, w_0, value_chunk(at_0, {{nth}}u * 4u, lane));
@@ -470,7 +470,7 @@ fn main(
         y_{{nth}} = added(y_{{nth}}, w_3, value_chunk(at_3, {{nth}}u * 4u, lane));
         //@end
     }
-    //@if kept
+    //@if logsumexp
     for (var i = 0u; i < 4u; i++) {
         keep(batch * workgroups.y + head, row + i, most[i], totals[i]);
     }

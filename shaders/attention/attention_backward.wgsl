@@ -20,14 +20,14 @@ struct Info {
     grad: vec4<u32>,
     y: vec4<u32>,
     bias: vec4<u32>,              // strides of batch, head, query, key; in elements
-    hidden: vec4<u32>,            // likewise
+    mask: vec4<u32>,            // likewise
     sizes: vec4<u32>,             // B, H; of the bias
 }
 
 @group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> grads: array<vec4<f32>>;
 // Of each row: the logarithm, Σ g y.
-@group(0) @binding(2) var<storage, read_write> kept: array<vec2<f32>>;                // [B, H, T]
+@group(0) @binding(2) var<storage, read_write> logsumexp: array<vec2<f32>>;                // [B, H, T]
 //@if own_keys
 @group(0) @binding({{keys_at}}) var<storage, read_write> keys: array<vec4<f32>>;
 //@end
@@ -37,8 +37,8 @@ struct Info {
 //@if bias
 @group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
 //@end
-//@if hidden
-@group(0) @binding({{hidden_at}}) var<storage, read_write> hidden: array<u32>;        // [B or 1, H or 1, T or 1, S]
+//@if mask
+@group(0) @binding({{mask_at}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
 //@end
 //@if at_queries
 @group(0) @binding({{out_at}}) var<storage, read_write> at_q: array<vec4<f32>>;       // [B, T, H, E]
@@ -97,18 +97,18 @@ fn limit(row: u32) -> u32 {
 
 // The probabilities of a query and four keys.
 fn weigh(products: vec4<f32>, logarithm: f32, batch: u32, head: u32, row: u32, first: u32) -> vec4<f32> {
-    let seen = select(0u, limit(row), row < info.queries);
+    let kv_len = select(0u, limit(row), row < info.queries);
     var scores = products * info.scale;
     for (var i = 0u; i < 4u; i++) {
-        if first + i >= seen {
+        if first + i >= kv_len {
             scores[i] = LOWEST;
         } else {
             //@if bias
             scores[i] += bias[batch * info.bias.x + head * info.bias.y + row * info.bias.z + (first + i) * info.bias.w];
             //@end
-            //@if hidden
-            let at = batch * info.hidden.x + head * info.hidden.y + row * info.hidden.z;
-            scores[i] = select(scores[i], LOWEST, hidden[at + (first + i) * info.hidden.w] != 0u);
+            //@if mask
+            let at = batch * info.mask.x + head * info.mask.y + row * info.mask.z;
+            scores[i] = select(scores[i], LOWEST, mask[at + (first + i) * info.mask.w] != 0u);
             //@end
         }
     }
@@ -183,7 +183,7 @@ fn scores(batch: u32, head: u32, first_row: u32, first_key: u32, local: u32) -> 
     var out: Scores;
     for (var i = 0u; i < 4u; i++) {
         let row = first_row + local / 8u * 4u + i;
-        let known = kept[(batch * info.sizes.y + head) * info.queries + min(row, info.queries - 1u)];
+        let known = logsumexp[(batch * info.sizes.y + head) * info.queries + min(row, info.queries - 1u)];
         out.weights[i] = weigh(alike[i], known.x, batch, head, row, first);
         out.slopes[i] = out.weights[i] * (gains[i] - known.y);
     }
@@ -213,7 +213,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     rows[local].x = sum;
     workgroupBarrier();
     if local % 2u == 0u && mine < info.queries {
-        kept[(batch * info.sizes.y + head) * info.queries + mine].y = sum + rows[local + 1u].x;
+        logsumexp[(batch * info.sizes.y + head) * info.queries + mine].y = sum + rows[local + 1u].x;
     }
     storageBarrier();
     // 2. d k
@@ -221,15 +221,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var i = 0u; i < 4u * OUTS; i++) {
         sums[i] = vec4<f32>(0.0);
     }
-    let seen = limit(min(first_row + TILE, info.queries) - 1u);
-    for (var first = 0u; first < seen; first += TILE) {
+    let kv_len = limit(min(first_row + TILE, info.queries) - 1u);
+    for (var first = 0u; first < kv_len; first += TILE) {
         let by_key = transpose(scores(batch, head, first_row, first, local).slopes);
         workgroupBarrier();
         for (var i = 0u; i < 4u; i++) {
             tile[column * 32u + i * 8u + line] = by_key[i];
         }
         workgroupBarrier();
-        let count = min(TILE, seen - first);
+        let count = min(TILE, kv_len - first);
         for (var i = 0u; i < count; i++) {
             let slope = tile[i * 8u + line];
             let at = k + (first + i) * info.k.w;

@@ -28,7 +28,7 @@ const LANES = INVOCATIONS / E;
 const SCALE = inverseSqrt({{head_size}}.0);
 
 // What the invocations must agree on, so that they meet at every barrier.
-var<workgroup> shared_seen: u32;
+var<workgroup> shared_kv_len: u32;
 var<workgroup> query: array<vec4<f32>, E>;
 //@if trees
 var<workgroup> scores: array<f32, INVOCATIONS>;
@@ -48,9 +48,9 @@ fn main(
     let batch = workgroup.y;
     let group = head / (H / G);
     if local == 0u {
-        shared_seen = min(u32(place[0]) + 1u, sizes.capacity);
+        shared_kv_len = min(u32(place[0]) + 1u, sizes.capacity);
     }
-    let seen = workgroupUniformLoad(&shared_seen);
+    let kv_len = workgroupUniformLoad(&shared_kv_len);
     for (var i = local; i < E; i += INVOCATIONS) {
         query[i] = queries[(batch * H + head) * E + i];
     }
@@ -62,13 +62,13 @@ fn main(
     // Of the positions that this invocation weighed.
     var mass = 0.0;
     var sum = vec4<f32>(0.0);
-    for (var first = 0u; first < seen; first += INVOCATIONS) {
+    for (var first = 0u; first < kv_len; first += INVOCATIONS) {
         let position = first + local;
         var score = -3.0e38;
-        if position < seen {
+        if position < kv_len {
             var row = batch;
             //@if beams
-            row = u32(table[batch * seen + position]);
+            row = u32(table[batch * kv_len + position]);
             //@end
             let at = ((row * G + group) * sizes.capacity + position) * E;
             var products = vec4<f32>(0.0);
@@ -77,7 +77,7 @@ fn main(
             }
             score = (products.x + products.y + products.z + products.w) * SCALE;
         }
-        let count = min(INVOCATIONS, seen - first);
+        let count = min(INVOCATIONS, kv_len - first);
         //@if subgroups
         let top = max(greatest, most(local, score));
         //@end
@@ -92,7 +92,7 @@ fn main(
         //@end
         let shrink = exp(greatest - top);
         greatest = top;
-        let weight = select(0.0, exp(score - top), position < seen);
+        let weight = select(0.0, exp(score - top), position < kv_len);
         // Whoever comes here again has passed the barrier above, behind the last reading of the weights.
         weights[local] = weight;
         mass = mass * shrink + weight;
@@ -103,7 +103,7 @@ fn main(
                 let position = first + i;
                 var row = batch;
                 //@if beams
-                row = u32(table[batch * seen + position]);
+                row = u32(table[batch * kv_len + position]);
                 //@end
                 sum += weights[i] * values[((row * G + group) * sizes.capacity + position) * E + element];
             }

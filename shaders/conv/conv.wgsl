@@ -2,8 +2,8 @@
 // workgroup makes a tile of TILE_O channels by TILE_P pixels, pixels counted through all images.
 // twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// Fused with it, where asked for: x doubled by repeating pixels (`shrink` 2), channels of a second tensor after those of
-// x (`beside`), a number for each image and channel (`shift`), a tensor like y that is added (`residual`), y written with
+// Fused with it, where asked for: x upsampled by repeating pixels (`shrink` 2), channels of a second tensor after those of
+// x (`skip`), a number for each image and channel (`shift`), a tensor like y that is added (`residual`), y written with
 // its channels last. The gradient at the input is the same with `flipped` weights and x spread by zeros (`spread`).
 // The depth (channels times kernel) is divided among SLICES of the invocations, which add their sums up at the end.
 
@@ -13,8 +13,8 @@
 //@if bias
 @group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;          // [O]
 //@end
-//@if beside
-@group(0) @binding({{beside_at}}) var<storage, read_write> beside: array<f32>;      // [B, C - FIRST, H, W]
+//@if skip
+@group(0) @binding({{skip_at}}) var<storage, read_write> skip: array<f32>;      // [B, C - FIRST, H, W]
 //@end
 //@if shift
 @group(0) @binding({{shift_at}}) var<storage, read_write> shift: array<f32>;        // [B or 1, O]
@@ -25,9 +25,9 @@
 
 // What differs from layer to layer, in a buffer: layers of one kind share a pipeline.
 struct Sizes {
-    channels: u32,     // C: of x and `beside`
+    channels: u32,     // C: of x and `skip`
     first: u32,        // of x
-    height: u32,       // of x as the kernel sees it: doubled or spread
+    height: u32,       // of x as the kernel sees it: upsampled or spread
     width: u32,
     padding: i32,
     out: u32,          // O
@@ -127,15 +127,15 @@ fn main(
             let c = first_c + i;
             let there = inside & vec4<bool>(c < depth);
             var value = vec4<f32>(0.0);
-            //@if beside
+            //@if skip
             if c >= sizes.first {
                 let at = select(vec4<u32>(0u), ((batch * (depth - sizes.first) + c - sizes.first) * sizes.height + v) * sizes.width + u, there);
-                value = vec4<f32>(beside[at.x], beside[at.y], beside[at.z], beside[at.w]);
+                value = vec4<f32>(skip[at.x], skip[at.y], skip[at.z], skip[at.w]);
             } else {
             //@end
                 let at = select(vec4<u32>(0u), corner + c * sizes.x_channel, there);
                 value = vec4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
-            //@if beside
+            //@if skip
             }
             //@end
             tiles[patches + i * COLUMNS + column] = select(vec4<f32>(0.0), value, there);

@@ -2,14 +2,14 @@
 // workgroup per image and group, which reads its group three times: mean, squares of what differs from it, result.
 // twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// Needs reduce. With `beside`, the channels of a second tensor follow those of x.
+// Needs reduce. With `skip`, the channels of a second tensor follow those of x.
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, AREA]
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [C]
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;    // [C]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [B, C, AREA]
-//@if beside
-@group(0) @binding(4) var<storage, read_write> beside: array<f32>;  // [B, C - FIRST, AREA]
+//@if skip
+@group(0) @binding(4) var<storage, read_write> skip: array<f32>;  // [B, C - FIRST, AREA]
 //@end
 
 const B = {{batch}}u;
@@ -24,10 +24,10 @@ const EPS_BITS = {{eps_bits}}u;
 
 // Element `i` of a group whose first channel is `channel`.
 fn value(batch: u32, channel: u32, i: u32) -> f32 {
-    //@if beside
+    //@if skip
     let c = channel + i / AREA;
     if c >= FIRST {
-        return beside[(batch * (C - FIRST) + c - FIRST) * AREA + i % AREA];
+        return skip[(batch * (C - FIRST) + c - FIRST) * AREA + i % AREA];
     }
     //@end
     return x[(batch * FIRST + channel) * AREA + i];

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use emu_kernels::device::DeviceChoice;
-use emu_model::diffusion::SamplerKind;
+use emu_model::diffusion::SchedulerKind;
 
 pub use crate::assemble::AssembleArgs;
 pub use crate::part::PartArgs;
@@ -315,7 +315,7 @@ pub enum SchedulerName {
     DpmSolver,
 }
 
-impl From<SchedulerName> for SamplerKind {
+impl From<SchedulerName> for SchedulerKind {
     fn from(name: SchedulerName) -> Self {
         match name {
             SchedulerName::Pndm => Self::Pndm,

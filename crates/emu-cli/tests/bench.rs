@@ -188,7 +188,7 @@ fn every_kernel_is_timed_on_wgpu() {
         "rms_norm",
         "silu_pair",
         "gelu",
-        "choose",
+        "sample",
     ] {
         let timed = cases.iter().filter(|case| case["kernel"] == kernel);
         assert!(timed.count() > 0, "no {kernel}");

@@ -14,15 +14,15 @@ use crate::spec::StepSpec;
 /// Attention of the newest T positions over a layer's cache, which already holds them.
 ///
 /// # Shapes
-/// - `q`: `[B, H, T, E]`; `hidden`: `[B or 1, 1, 1, length]`, true where a cached key is hidden
+/// - `q`: `[B, H, T, E]`; `mask`: `[B or 1, 1, 1, length]`, true where a cached key is masked
 /// - returns `[B, T, H·E]`
 pub fn decode_attention(
     q: Tensor<4>,
     cache: &LayerCache,
-    hidden: Option<Tensor<4, Bool>>,
+    mask: Option<Tensor<4, Bool>>,
 ) -> Tensor<3> {
     let [b, h, t, e] = q.dims();
-    let fits = t == 1 && hidden.is_none() && has_kernels(&q.device(), e);
+    let fits = t == 1 && mask.is_none() && has_kernels(&q.device(), e);
     if let Some(newest) = cache.newest().filter(|_| fits) {
         let spec = step_spec(h, cache, cache.len() - 1, newest.table.is_some());
         let table = match newest.table {
@@ -40,7 +40,7 @@ pub fn decode_attention(
     }
     let options = AttentionOptions {
         causal: true,
-        hidden,
+        mask,
         ..Default::default()
     };
     let whole = cache.whole().filter(|_| runs_in_kernel(&q.device(), e));

@@ -91,12 +91,12 @@ impl GroupNorm {
 
     /// The norm followed by SiLU, one operation to the kernels.
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        self.forward_silu_beside(x, None)
+        self.forward_silu_with_skip(x, None)
     }
 
-    /// As [`GroupNorm::forward_silu`], of the channels of `x` and then those of `beside`.
-    pub fn forward_silu_beside(&self, x: Tensor<4>, beside: Option<Tensor<4>>) -> Tensor<4> {
+    /// As [`GroupNorm::forward_silu`], of the channels of `x` and then those of `skip`.
+    pub fn forward_silu_with_skip(&self, x: Tensor<4>, skip: Option<Tensor<4>>) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
-        ops::group_norm_silu(x, weight, bias, beside, self.groups, self.eps)
+        ops::group_norm_silu(x, weight, bias, skip, self.groups, self.eps)
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use crate::count;
 use crate::ops::sampling;
 use crate::random::Philox;
-use crate::spec::ChooseSpec;
+use crate::spec::SampleSpec;
 
 /// What changes logits before a token is chosen from them.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +115,7 @@ pub fn argmax(scores: &[f32]) -> u32 {
 impl Sampling {
     /// Draws a token with a uniform number of [0, 1). What may be drawn is taken from the most likely on, of equals the
     /// lower token first; it is drawn in the order of the vocabulary.
-    pub fn choose(&self, logits: &[f32], uniform: f32) -> u32 {
+    pub fn sample(&self, logits: &[f32], uniform: f32) -> u32 {
         if self.temperature <= 0.0 {
             return argmax(logits);
         }
@@ -160,7 +160,7 @@ impl Sampling {
 
 /// Chooses the tokens of one sequence on its device. What it needs goes there once; only tokens come back.
 #[derive(Debug)]
-pub struct Chooser {
+pub struct Sampler {
     processors: Processors,
     sampling: Sampling,
     end: u32,
@@ -183,7 +183,7 @@ fn upload(history: &[u32], capacity: usize, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(all, [1 + capacity]), (device, DType::I32))
 }
 
-impl Chooser {
+impl Sampler {
     /// For a sequence that begins with `history` and has `capacity` tokens at most.
     pub fn new(
         processors: Processors,
@@ -223,9 +223,9 @@ impl Chooser {
 
     /// The next token, from the logits of the last: `[1, 1, V]` to `[1]`; -1 where one is not a number. On a GPU it is the
     /// same tensor each time, written again.
-    pub fn choose(&mut self, logits: Tensor<3>, banned: Option<usize>) -> Tensor<1, Int> {
+    pub fn sample(&mut self, logits: Tensor<3>, banned: Option<usize>) -> Tensor<1, Int> {
         let [_, _, vocab] = logits.dims();
-        let spec = ChooseSpec {
+        let spec = SampleSpec {
             banned,
             end: self.end as usize,
             min_length: self.processors.min_length,
@@ -238,7 +238,7 @@ impl Chooser {
         let logits = logits.reshape([1, vocab]);
         let (numbers, history) = (self.numbers.clone(), self.history.clone());
         (self.token, self.history) =
-            sampling::choose(logits, numbers, self.token.clone(), history, spec);
+            sampling::sample(logits, numbers, self.token.clone(), history, spec);
         self.token.clone()
     }
 
@@ -282,20 +282,20 @@ mod tests {
         };
         let mut seen = [0usize; 4];
         for _ in 0..2000 {
-            seen[top_k.choose(&logits, random.uniform()) as usize] += 1;
-            assert_eq!(top_p.choose(&logits, random.uniform()), 1);
+            seen[top_k.sample(&logits, random.uniform()) as usize] += 1;
+            assert_eq!(top_p.sample(&logits, random.uniform()), 1);
         }
         assert!(seen[0] == 0 && seen[3] == 0);
         let share = seen[1] as f64 / 2000.0;
         assert!((share - 0.731).abs() < 0.04, "{share}");
-        assert_eq!(Sampling::default().choose(&[f32::NAN, 1.0, 1.0], 0.0), 1);
+        assert_eq!(Sampling::default().sample(&[f32::NAN, 1.0, 1.0], 0.0), 1);
         // In the order of the vocabulary, of equals the lower ones only.
         let ties = Sampling {
             temperature: 1.0,
             top_k: 2,
             top_p: 1.0,
         };
-        let drawn = [0.0, 0.49, 0.51, 0.999].map(|u| ties.choose(&[1.0, 0.0, 1.0, 1.0], u));
+        let drawn = [0.0, 0.49, 0.51, 0.999].map(|u| ties.sample(&[1.0, 0.0, 1.0, 1.0], u));
         assert_eq!(drawn, [0, 0, 2, 2]);
     }
 

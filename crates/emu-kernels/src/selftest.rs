@@ -10,7 +10,7 @@ use crate::ops::{self, AttentionOptions, ConvExtras};
 use crate::packed::{BLOCK, Inputs, Packed, Scheme};
 use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
-use crate::sample::{Chooser, Processors, Sampling};
+use crate::sample::{Processors, Sampler, Sampling};
 
 /// An operation that a device gets wrong, or cannot compute.
 #[derive(Debug, thiserror::Error)]
@@ -337,7 +337,7 @@ fn attend(q: &[f64], k: &[f64], v: &[f64], e: usize) -> Vec<f64> {
     out
 }
 
-/// Causal attention, and attention with a bias, hidden keys and shared heads.
+/// Causal attention, and attention with a bias, masked keys and shared heads.
 fn attention(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (h, t, e) = (2, 7, 8);
     let (q, qs) = input.random([1, h, t, e]);
@@ -354,12 +354,12 @@ fn attention(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     };
     let causal = ops::attention(q.clone(), k.clone(), v.clone(), options);
 
-    // Both heads of queries with the first head of keys, of which the second is hidden.
+    // Both heads of queries with the first head of keys, of which the second is masked.
     let (bias, bs) = input.random([1, h, t, t]);
     let flags: Vec<bool> = (0..t).map(|i| i == 1).collect();
     let options = AttentionOptions {
         scale: Some(0.5),
-        hidden: Some(Tensor::from_data(
+        mask: Some(Tensor::from_data(
             TensorData::new(flags, [1, 1, 1, t]),
             &input.device,
         )),
@@ -468,11 +468,11 @@ fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (c, other, side, groups, eps) = (6, 3, 5, 3, 1e-5);
     let area = side * side;
     let (x, xs) = input.random([1, c, side, side]);
-    let (beside, more) = input.random([1, other, side, side]);
+    let (skip, more) = input.random([1, other, side, side]);
     let (mut got, mut want) = (vec![], vec![]);
-    for beside in [None, Some(beside)] {
+    for skip in [None, Some(skip)] {
         let mut xs = xs.clone();
-        if beside.is_some() {
+        if skip.is_some() {
             xs.extend(&more);
         }
         let channels = xs.len() / area;
@@ -482,13 +482,13 @@ fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         let each =
             { normal.iter().enumerate() }.map(|(i, v)| silu(v * ws[i / area] + bs[i / area]));
         want.extend(each);
-        let y = ops::group_norm_silu(x.clone(), w, b, beside, groups, eps);
+        let y = ops::group_norm_silu(x.clone(), w, b, skip, groups, eps);
         got.push(flat(y));
     }
     (Tensor::cat(got, 0), want)
 }
 
-/// Convolutions as the decoder has them: of a doubled input, with a shift and a residual; of the channels of two tensors,
+/// Convolutions as the decoder has them: of a upsampled input, with a shift and a residual; of the channels of two tensors,
 /// its output with channels last.
 fn fused_convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (c, o, side) = (20, 9, 3);
@@ -517,15 +517,15 @@ fn fused_convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         })
         .collect();
     let extras = ConvExtras {
-        doubled: Some((twice, twice)),
+        upsampled: Some((twice, twice)),
         shift: Some(shift),
         residual: Some(residual),
         ..Default::default()
     };
-    let doubled = ops::conv2d_with(x.clone(), w, Some(b.clone()), 1, (1, 1), extras);
+    let upsampled = ops::conv2d_with(x.clone(), w, Some(b.clone()), 1, (1, 1), extras);
 
     let (other, area) = (5, side * side);
-    let (beside, more) = input.random([1, other, side, side]);
+    let (skip, more) = input.random([1, other, side, side]);
     let (w, ws) = input.random([o, c + other, 1, 1]);
     let both = [xs, more].concat();
     want.extend((0..area * o).map(|i| {
@@ -534,12 +534,12 @@ fn fused_convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         bs[to] + terms.sum::<f64>()
     }));
     let extras = ConvExtras {
-        beside: Some(beside),
+        skip: Some(skip),
         channels_last: true,
         ..Default::default()
     };
     let joined = ops::conv2d_with(x, w, Some(b), 1, (0, 0), extras).permute([0, 2, 3, 1]);
-    (Tensor::cat(vec![flat(doubled), flat(joined)], 0), want)
+    (Tensor::cat(vec![flat(upsampled), flat(joined)], 0), want)
 }
 
 fn convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
@@ -594,10 +594,10 @@ fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     for sampling in [greedy, narrowed] {
         let random = &mut Philox::new(2, Stream::Tokens, 0);
         let none = Processors::default();
-        let mut chooser = Chooser::new(none, sampling, 0, &[1], 3, random, &input.device);
+        let mut sampler = Sampler::new(none, sampling, 0, &[1], 3, random, &input.device);
         // Each writes over the last, which was copied before.
         for _ in 0..2 {
-            let token = chooser.choose(logits.clone().add_scalar(0.0), Some(banned));
+            let token = sampler.sample(logits.clone().add_scalar(0.0), Some(banned));
             got.push(token.float().mul_scalar(1.0));
         }
     }

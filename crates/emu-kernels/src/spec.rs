@@ -15,11 +15,11 @@ pub struct ConvSpec {
 /// What is fused with a convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConvFusion {
-    /// The input is doubled by repeating pixels, then cut to this height and width.
-    pub doubled: Option<(usize, usize)>,
-    /// Whether the channels of `beside` follow those of the input, which then is not doubled; where not, the tensor is a
+    /// The input is upsampled by repeating pixels, then cut to this height and width.
+    pub upsampled: Option<(usize, usize)>,
+    /// Whether the channels of `skip` follow those of the input, which then is not upsampled; where not, the tensor is a
     /// placeholder, as the others.
-    pub beside: bool,
+    pub skip: bool,
     /// Whether `shift`, `[B or 1, out]`, is added to the channels.
     pub shift: bool,
     /// Whether `residual`, of the output's shape, is added.
@@ -62,9 +62,9 @@ pub struct AttentionSpec {
     /// Factor of the scores.
     pub scale: f64,
     /// Keys that count, from the first on: all, except that [a GPU's kernel](crate::ops::attention::runs_in_kernel) takes buffers with room for more.
-    pub seen: usize,
-    /// Whether the tensor `hidden` counts; where not, it is a placeholder.
-    pub hidden: bool,
+    pub kv_len: usize,
+    /// Whether the tensor `mask` counts; where not, it is a placeholder.
+    pub mask: bool,
     /// Whether the tensor `bias` counts; where not, it is a placeholder.
     pub bias: bool,
     /// Whether the backward pass returns the gradient at the scores, for a bias that learns.
@@ -223,7 +223,7 @@ impl PackedSpec {
 
 /// What a kernel that chooses a token is made for. What changes often is in its tensors instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChooseSpec {
+pub struct SampleSpec {
     /// A token that may not be chosen.
     pub banned: Option<usize>,
     /// The token that `min_length` bans.

@@ -36,7 +36,7 @@ struct Question {
     e: usize,
     causal: bool,
     /// Rows of the mask: 0, 1 or T.
-    hidden: usize,
+    mask: usize,
     /// Whether there is a bias, and whether it is one for all heads.
     bias: Option<bool>,
 }
@@ -49,7 +49,7 @@ const PLAIN: Question = Question {
     s: 1,
     e: 4,
     causal: false,
-    hidden: 0,
+    mask: 0,
     bias: None,
 };
 
@@ -58,7 +58,7 @@ struct Numbers {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    hidden: Vec<bool>,
+    mask: Vec<bool>,
     bias: Vec<f32>,
 }
 
@@ -67,13 +67,13 @@ impl Question {
         let Self {
             b, h, g, t, s, e, ..
         } = *self;
-        let rows = b * self.hidden * s;
+        let rows = b * self.mask * s;
         Numbers {
             q: values(1, b * h * t * e),
             k: values(2, b * g * s * e),
             v: values(3, b * g * s * e),
             // The first sequence's first row sees nothing.
-            hidden: (0..rows).map(|i| i < s || i % 3 == 1).collect(),
+            mask: (0..rows).map(|i| i < s || i % 3 == 1).collect(),
             bias: self
                 .bias
                 .map_or(vec![], |one| values(4, if one { 1 } else { h } * t * s)),
@@ -91,8 +91,8 @@ impl Question {
             let q = &n.q[((batch * h + head) * t + row) * e..][..e];
             let weight = |key: usize| {
                 let later = self.causal && key + t > row + s;
-                let mark = (batch * self.hidden + row % self.hidden.max(1)) * s + key;
-                if later || self.hidden > 0 && n.hidden[mark] {
+                let mark = (batch * self.mask + row % self.mask.max(1)) * s + key;
+                if later || self.mask > 0 && n.mask[mark] {
                     return 0.0;
                 }
                 let k = &n.k[(group * s + key) * e..][..e];
@@ -121,9 +121,9 @@ impl Question {
         AttentionOptions {
             causal: self.causal,
             scale: Some(scale),
-            hidden: (self.hidden > 0).then(|| {
-                let shape = [b, 1, self.hidden, s];
-                Tensor::<4, Bool>::from_data(TensorData::new(n.hidden.clone(), shape), device)
+            mask: (self.mask > 0).then(|| {
+                let shape = [b, 1, self.mask, s];
+                Tensor::<4, Bool>::from_data(TensorData::new(n.mask.clone(), shape), device)
             }),
             bias: self.bias.map(|one| {
                 let heads = if one { 1 } else { h };
@@ -196,11 +196,11 @@ fn questions() -> Vec<Question> {
             ..PLAIN
         };
         questions.push(plain);
-        let hidden = [1, t][i % 2];
-        questions.push(Question { hidden, ..plain });
+        let mask = [1, t][i % 2];
+        questions.push(Question { mask, ..plain });
         questions.push(Question {
             bias: Some(i % 2 == 0),
-            hidden: [t, 0][i % 2],
+            mask: [t, 0][i % 2],
             ..plain
         });
         questions.push(Question {
@@ -210,7 +210,7 @@ fn questions() -> Vec<Question> {
         questions.push(Question {
             causal: true,
             bias: Some(i % 2 == 1),
-            hidden,
+            mask,
             ..plain
         });
     }
@@ -239,7 +239,7 @@ fn of_one_buffer(device: &Device) {
         q: part(0),
         k: part(1),
         v: part(2),
-        hidden: vec![],
+        mask: vec![],
         bias: vec![],
     };
     let rows = tensor(&all, [1, t, 3 * h * e], device);
@@ -264,7 +264,7 @@ fn of_one_buffer(device: &Device) {
         q: n.q.clone(),
         k: n.q.clone(),
         v: n.q.clone(),
-        hidden: vec![],
+        mask: vec![],
         bias: vec![],
     };
     let x = whole(&same.q);

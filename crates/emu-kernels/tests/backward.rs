@@ -34,7 +34,7 @@ struct Question {
     sizes: [usize; 6],
     causal: bool,
     /// Rows of the mask: 0, 1 or T.
-    hidden: usize,
+    mask: usize,
     /// Sequences and heads of the bias, 0 where there is none.
     bias: [usize; 2],
 }
@@ -44,7 +44,7 @@ struct Question {
 struct Numbers {
     parts: [Vec<f64>; 4],
     mix: Vec<f64>,
-    hidden: Vec<bool>,
+    mask: Vec<bool>,
 }
 
 const SCALE: f64 = 0.4;
@@ -63,7 +63,7 @@ impl Question {
             ],
             mix: wide(5, b * h * t * e),
             // The first sequence's first row sees nothing.
-            hidden: (0..b * self.hidden * s)
+            mask: (0..b * self.mask * s)
                 .map(|i| i < s || i % 3 == 1)
                 .collect(),
         }
@@ -94,8 +94,8 @@ impl Question {
             };
             let weight = |key: usize| {
                 let later = self.causal && key + t > row + s;
-                let mark = (batch * self.hidden + row % self.hidden.max(1)) * s + key;
-                if later || self.hidden > 0 && n.hidden[mark] {
+                let mark = (batch * self.mask + row % self.mask.max(1)) * s + key;
+                if later || self.mask > 0 && n.mask[mark] {
                     return 0.0;
                 }
                 let shift = match self.bias {
@@ -160,9 +160,9 @@ impl Question {
         let options = AttentionOptions {
             causal: self.causal,
             scale: Some(SCALE),
-            hidden: (self.hidden > 0).then(|| {
-                let shape = [b, 1, self.hidden, s];
-                Tensor::<4, Bool>::from_data(TensorData::new(n.hidden.clone(), shape), device)
+            mask: (self.mask > 0).then(|| {
+                let shape = [b, 1, self.mask, s];
+                Tensor::<4, Bool>::from_data(TensorData::new(n.mask.clone(), shape), device)
             }),
             bias: bias.clone(),
         };
@@ -220,10 +220,10 @@ fn questions() -> Vec<Question> {
         let plain = Question {
             sizes,
             causal: false,
-            hidden: 0,
+            mask: 0,
             bias: [0, 0],
         };
-        let hidden = [1, t][i % 2];
+        let mask = [1, t][i % 2];
         // Each costs a GPU's driver some compiling.
         questions.extend(match i % 3 {
             0 => [
@@ -231,7 +231,7 @@ fn questions() -> Vec<Question> {
                 Question {
                     causal: true,
                     bias: [[1, b][i / 2 % 2], [h, 1][i % 2]],
-                    hidden,
+                    mask,
                     ..plain
                 },
             ],
@@ -241,7 +241,7 @@ fn questions() -> Vec<Question> {
                     ..plain
                 },
                 Question {
-                    hidden: [t, 1][i % 2],
+                    mask: [t, 1][i % 2],
                     ..plain
                 },
             ],
@@ -252,7 +252,7 @@ fn questions() -> Vec<Question> {
                 },
                 Question {
                     causal: true,
-                    hidden,
+                    mask,
                     ..plain
                 },
             ],
@@ -267,7 +267,7 @@ fn of_one_buffer(device: &Device) {
     let question = Question {
         sizes: [1, h, h, t, t, e],
         causal: true,
-        hidden: 0,
+        mask: 0,
         bias: [0, 0],
     };
     let n = question.numbers();
@@ -369,7 +369,7 @@ fn the_comparison_sees_a_wrong_result() {
     let question = Question {
         sizes: [1, 2, 1, 3, 5, 4],
         causal: true,
-        hidden: 0,
+        mask: 0,
         bias: [1, 2],
     };
     let other = Question {

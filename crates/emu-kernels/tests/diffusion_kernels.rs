@@ -42,10 +42,10 @@ struct Case {
     kernel: usize,
     stride: usize,
     padding: (usize, usize),
-    /// Columns and rows that the doubled input loses.
+    /// Columns and rows that the upsampled input loses.
     cut: Option<(usize, usize)>,
     /// Channels of a second tensor.
-    beside: usize,
+    skip: usize,
     /// Rows of the shift; 0 for none.
     shift: usize,
     residual: bool,
@@ -61,7 +61,7 @@ const PLAIN: Case = Case {
     stride: 1,
     padding: (1, 1),
     cut: None,
-    beside: 0,
+    skip: 0,
     shift: 0,
     residual: false,
     channels_last: false,
@@ -148,7 +148,7 @@ fn cases() -> Vec<Case> {
                     ..case
                 },
                 Case {
-                    beside: 7,
+                    skip: 7,
                     strided: true,
                     ..case
                 },
@@ -165,7 +165,7 @@ fn cases() -> Vec<Case> {
                     ..case
                 },
                 Case {
-                    beside: 33,
+                    skip: 33,
                     strided: true,
                     shift,
                     residual: true,
@@ -196,7 +196,7 @@ impl Case {
 /// The convolution of a case in f64, of all channels of the input.
 fn convolved(case: &Case, xs: &[f64], ws: &[f64], bs: &[f64]) -> Vec<f64> {
     let [b, c, h, w] = case.x;
-    let (c, k, out) = (c + case.beside, case.kernel, case.out);
+    let (c, k, out) = (c + case.skip, case.kernel, case.out);
     let ([height, width], [ho, wo]) = case.sizes();
     let shrink = if case.cut.is_some() { 2 } else { 1 };
     let value = |image: usize, channel: usize, y: usize, x: usize| -> f64 {
@@ -227,22 +227,22 @@ fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
         let other = x.permute([0, 2, 3, 1]).reshape([b, h * w * c]);
         x = other.reshape([b, h, w, c]).permute([0, 3, 1, 2]);
     }
-    let channels = c + case.beside;
+    let channels = c + case.skip;
     let k = case.kernel;
     let fan = ((channels * k * k) as f64).sqrt();
     let (weight, ws) = random([case.out, channels, k, k], 2, device);
     let weight = weight.div_scalar(fan);
     let (bias, bs) = random([case.out], 3, device);
-    let (second, seconds) = random([b, case.beside.max(1), h, w], 4, device);
+    let (second, seconds) = random([b, case.skip.max(1), h, w], 4, device);
     let (shift, shifts) = random([case.shift.max(1), case.out], 5, device);
     let ([height, width], [ho, wo]) = case.sizes();
-    let doubled = case.cut.map(|_| (height, width));
+    let upsampled = case.cut.map(|_| (height, width));
     let (residual, residuals) = random([b, case.out, ho, wo], 6, device);
 
     let scaled: Vec<f64> = ws.iter().map(|w| w / fan).collect();
     let joined = { 0..b }.flat_map(|image| {
         let own = &xs[image * c * h * w..][..c * h * w];
-        let other = &seconds[image * case.beside * h * w..][..case.beside * h * w];
+        let other = &seconds[image * case.skip * h * w..][..case.skip * h * w];
         [own, other].concat()
     });
     let joined: Vec<f64> = joined.collect();
@@ -262,8 +262,8 @@ fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
 
     soil(b * case.out * ho * wo, device);
     let extras = ConvExtras {
-        doubled,
-        beside: (case.beside > 0).then_some(second),
+        upsampled,
+        skip: (case.skip > 0).then_some(second),
         shift: (case.shift > 0).then_some(shift),
         residual: case.residual.then_some(residual),
         channels_last: case.channels_last,
@@ -345,7 +345,7 @@ fn group_norms(device: &Device) {
     } else {
         5e-5
     };
-    for (shape, beside, groups, eps) in [
+    for (shape, skip, groups, eps) in [
         ([1, 1, 1, 1], 0, 1, 1e-5),
         ([2, 33, 5, 7], 0, 3, 1e-6),
         ([3, 20, 8, 8], 0, 20, 1e-5),
@@ -358,31 +358,31 @@ fn group_norms(device: &Device) {
         ([2, 4, 5, 7], 4, 2, 2.3),
     ] {
         let [b, c, h, w] = shape;
-        let (area, channels) = (h * w, c + beside);
+        let (area, channels) = (h * w, c + skip);
         // Far from zero: what a variance of squares minus the square would lose.
         let (x, xs) = random(shape, 1, device);
         let (x, xs): (_, Vec<f64>) = (
             x.add_scalar(50.0),
             xs.iter().map(|x| f64::from(*x as f32 + 50.0)).collect(),
         );
-        let (second, seconds) = random([b, beside.max(1), h, w], 2, device);
+        let (second, seconds) = random([b, skip.max(1), h, w], 2, device);
         let (weight, ws) = random([channels], 3, device);
         let (bias, bs) = random([channels], 4, device);
         let all: Vec<f64> = { 0..b }
             .flat_map(|i| {
                 let own = &xs[i * c * area..][..c * area];
-                let other = &seconds[i * beside * area..][..beside * area];
+                let other = &seconds[i * skip * area..][..skip * area];
                 [own, other].concat()
             })
             .collect();
         let normal = normalised(&all, &ws, &bs, [groups, area], eps);
         let gated: Vec<f64> = normal.iter().map(|z| silu(*z)).collect();
-        let second = (beside > 0).then_some(second);
+        let second = (skip > 0).then_some(second);
         soil(all.len(), device);
         let parts = (x.clone(), weight.clone(), bias.clone());
         let y = ops::group_norm_silu(parts.0, parts.1, parts.2, second.clone(), groups, eps);
         let error = difference(y, &gated);
-        assert!(error < bound, "{shape:?} + {beside} silu: {error:e}");
+        assert!(error < bound, "{shape:?} + {skip} silu: {error:e}");
         if second.is_none() {
             soil(all.len(), device);
             let error = difference(ops::group_norm(x, weight, bias, groups, eps), &normal);
@@ -454,7 +454,7 @@ fn gradients(device: &Device) {
     let weighted = |ys: Vec<f64>, mix: &[f64]| ys.iter().zip(mix).map(|(y, m)| y * m).sum::<f64>();
     let plain = cases()
         .into_iter()
-        .filter(|case| case.cut.is_none() && case.beside + case.shift == 0 && !case.residual);
+        .filter(|case| case.cut.is_none() && case.skip + case.shift == 0 && !case.residual);
     for case in plain {
         let ([_, c, ..], k) = (case.x, case.kernel);
         let (x, xs) = random(case.x, 1, device);

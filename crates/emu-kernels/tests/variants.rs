@@ -5,7 +5,7 @@ use emu_kernels::device::{self, DeviceChoice};
 use emu_kernels::ops;
 use emu_kernels::packed::{BLOCK, Packed, Scheme};
 use emu_kernels::random::{Philox, Stream};
-use emu_kernels::sample::{Chooser, Processors, Sampling};
+use emu_kernels::sample::{Processors, Sampler, Sampling};
 use emu_kernels::variants;
 use half::f16;
 
@@ -174,7 +174,7 @@ fn tokens(device: &Device) {
             };
             let mut numbers = Philox::with_stream(3, 99, 0);
             let plain = Processors::default();
-            let mut chooser = Chooser::new(
+            let mut sampler = Sampler::new(
                 plain,
                 sampling.clone(),
                 0,
@@ -186,10 +186,10 @@ fn tokens(device: &Device) {
             for step in 0..8 {
                 // The first number belongs to the token that stands there already.
                 let uniform = numbers.uniform();
-                let got = chooser.choose(logits.clone(), None).into_data();
+                let got = sampler.sample(logits.clone(), None).into_data();
                 let got = got.iter::<i64>().next().expect("a token") as u32;
                 // A draw at the edge of two tokens may fall on either side.
-                let near = [-2e-5, 0.0, 2e-5].map(|e| sampling.choose(&narrow, uniform + e));
+                let near = [-2e-5, 0.0, 2e-5].map(|e| sampling.sample(&narrow, uniform + e));
                 assert!(
                     near.contains(&got),
                     "{vocab}, {sampling:?}, step {step}: {got}, not {near:?}"

@@ -230,7 +230,7 @@ impl T5Attention {
             causal: bias.is_some(),
             scale: Some(1.0),
             bias,
-            hidden: None,
+            mask: None,
         };
         let y = ops::attention(
             heads(self.q.forward(x)),

@@ -453,7 +453,7 @@ impl Attention {
         };
         let options = AttentionOptions {
             causal: true,
-            hidden,
+            mask: hidden,
             ..Default::default()
         };
         self.merge(ops::attention(

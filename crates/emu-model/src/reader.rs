@@ -245,7 +245,7 @@ impl ReaderLayer {
                 .swap_dims(1, 2) // [B, H, n, E]
         };
         let options = AttentionOptions {
-            hidden: padding,
+            mask: padding,
             ..Default::default()
         };
         let y = ops::attention(

@@ -232,7 +232,7 @@ fn operations() {
     });
     measure("attention, blocks", 4, || {
         let options = AttentionOptions {
-            hidden: Some(hidden.clone()),
+            mask: Some(hidden.clone()),
             ..causal()
         };
         ops::attention(q.clone(), q.clone(), q.clone(), options)

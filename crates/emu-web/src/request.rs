@@ -2,7 +2,7 @@
 
 use emu_kernels::sample::{Processors, Sampling};
 use emu_model::config::GenerationConfig;
-use emu_model::diffusion::{DecoderConfig, DrawOptions, SamplerKind};
+use emu_model::diffusion::{DecoderConfig, DrawOptions, SchedulerKind};
 use emu_model::generate::{BeamOptions, GenerateError, TextOptions};
 use emu_model::image::{Limits, RgbImage, decode, over_white};
 use js_sys::{Array, Reflect, Uint8Array, Uint8ClampedArray};
@@ -207,7 +207,7 @@ pub struct Draw {
     height: Given,
     #[serde(deserialize_with = "given")]
     steps: Given,
-    scheduler: Option<SamplerKind>,
+    scheduler: Option<SchedulerKind>,
     #[serde(deserialize_with = "given")]
     guidance: Given,
     pub negative: Option<String>,

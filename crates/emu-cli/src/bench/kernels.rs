@@ -12,7 +12,7 @@ use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::packed::{self, BLOCK, Packed, Scheme};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::rope::RopeTables;
-use emu_kernels::sample::{Chooser, Processors, Sampling};
+use emu_kernels::sample::{Processors, Sampler, Sampling};
 use emu_kernels::variants;
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ enum Work {
         rows: usize,
         width: usize,
     },
-    Choose {
+    Sample {
         vocab: usize,
         temperature: f32,
         top_k: usize,
@@ -164,7 +164,7 @@ fn works(quick: bool) -> Vec<Work> {
         (32_000, 0.7, 50, 1.0),
         (32_000, 0.7, 50, 0.9),
     ] {
-        works.push(Work::Choose {
+        works.push(Work::Sample {
             vocab,
             temperature,
             top_k,
@@ -206,7 +206,7 @@ impl Work {
             Self::RmsNorm { .. } => "rms_norm",
             Self::SiluPair { .. } => "silu_pair",
             Self::Geglu { .. } => "gelu",
-            Self::Choose { .. } => "choose",
+            Self::Sample { .. } => "sample",
         }
     }
 
@@ -253,7 +253,7 @@ impl Work {
             | Self::RmsNorm { rows, width }
             | Self::SiluPair { rows, width }
             | Self::Geglu { rows, width } => format!("{rows} x {width}"),
-            Self::Choose {
+            Self::Sample {
                 vocab,
                 temperature,
                 top_k,
@@ -328,7 +328,7 @@ impl Work {
             Self::RmsNorm { rows, width } => (8 * rows * width + 4 * width, 4 * rows * width),
             Self::SiluPair { rows, width } => (12 * rows * width, 5 * rows * width),
             Self::Geglu { rows, width } => (12 * rows * width, 5 * rows * width),
-            Self::Choose { vocab, .. } => (4 * vocab, vocab),
+            Self::Sample { vocab, .. } => (4 * vocab, vocab),
         }
     }
 
@@ -426,7 +426,7 @@ impl Work {
                 let x = random([1, rows, 2 * width], device);
                 Box::new(move || drop(ops::geglu(x.clone())))
             }
-            Self::Choose {
+            Self::Sample {
                 vocab,
                 temperature,
                 top_k,
@@ -441,9 +441,9 @@ impl Work {
                 let mut random = Philox::new(0, Stream::Tokens, 0);
                 let end = vocab as u32 - 1;
                 let plain = Processors::default();
-                let mut chooser =
-                    Chooser::new(plain, sampling, end, &[0], 4096, &mut random, device);
-                Box::new(move || drop(chooser.choose(logits.clone(), None)))
+                let mut sampler =
+                    Sampler::new(plain, sampling, end, &[0], 4096, &mut random, device);
+                Box::new(move || drop(sampler.sample(logits.clone(), None)))
             }
         })
     }

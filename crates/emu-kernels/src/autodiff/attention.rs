@@ -19,10 +19,10 @@ struct AttentionNode;
 #[derive(Clone, Debug)]
 struct AttentionState<B: Backend> {
     inputs: [NodeId; 3],
-    hidden: B::BoolTensorPrimitive,
+    mask: B::BoolTensorPrimitive,
     bias: B::FloatTensorPrimitive,
     y: B::FloatTensorPrimitive,
-    kept: B::FloatTensorPrimitive,
+    saved: B::FloatTensorPrimitive,
     spec: AttentionSpec,
 }
 
@@ -39,10 +39,10 @@ impl<B: AttentionGradient> Backward<B, 4> for AttentionNode {
         let [node_q, node_k, node_v, node_bias] = ops.parents;
         let AttentionState {
             inputs,
-            hidden,
+            mask,
             bias,
             y,
-            kept,
+            saved,
             spec,
         } = ops.state;
         let shape = bias.shape();
@@ -54,7 +54,7 @@ impl<B: AttentionGradient> Backward<B, 4> for AttentionNode {
             ..spec
         };
         let (at_q, at_k, at_v, at_scores) =
-            B::emu_attention_backward(q, k, v, hidden, bias, y, kept, grad, spec);
+            B::emu_attention_backward(q, k, v, mask, bias, y, saved, grad, spec);
         for (node, grad) in [(node_q, at_q), (node_k, at_k), (node_v, at_v)] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -77,7 +77,7 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
@@ -91,19 +91,19 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
                     prep.checkpoint(&k),
                     prep.checkpoint(&v),
                 ];
-                let (y, kept) =
-                    B::emu_attention_keeping(iq, ik, iv, hidden.clone(), ib.clone(), spec);
+                let (y, saved) =
+                    B::emu_attention_saving(iq, ik, iv, mask.clone(), ib.clone(), spec);
                 let state = AttentionState {
                     inputs,
-                    hidden,
+                    mask,
                     bias: ib,
                     y: y.clone(),
-                    kept,
+                    saved,
                     spec,
                 };
                 prep.finish(state, y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::emu_attention(iq, ik, iv, hidden, ib, spec)),
+            OpsKind::UnTracked(prep) => prep.finish(B::emu_attention(iq, ik, iv, mask, ib, spec)),
         }
     }
 }

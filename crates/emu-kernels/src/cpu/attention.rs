@@ -112,16 +112,16 @@ impl<'a, V> Rows<'a, V> {
     }
 }
 
-/// Softmax of the first `limit` scores; the others become 0. All of them do where every score is hidden.
-fn softmax(row: &mut [f32], limit: usize, bias: Option<&[f32]>, hidden: Option<&[u8]>) {
+/// Softmax of the first `limit` scores; the others become 0. All of them do where every score is masked.
+fn softmax(row: &mut [f32], limit: usize, bias: Option<&[f32]>, mask: Option<&[u8]>) {
     let (seen, unseen) = row.split_at_mut(limit);
     unseen.fill(0.0);
     if let Some(bias) = bias {
         seen.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
     }
-    if let Some(hidden) = hidden {
+    if let Some(mask) = mask {
         seen.iter_mut()
-            .zip(hidden)
+            .zip(mask)
             .for_each(|(x, &h)| *x = if h != 0 { f32::NEG_INFINITY } else { *x });
     }
     let greatest = max(seen);
@@ -132,37 +132,37 @@ fn softmax(row: &mut [f32], limit: usize, bias: Option<&[f32]>, hidden: Option<&
     seen.iter_mut().for_each(|x| *x *= factor);
 }
 
-/// `[B, H, T, E]`, and the probabilities `[B, H, T, S]` where they are to be kept.
+/// `[B, H, T, E]`, and the probabilities `[B, H, T, S]` where they are to be saved.
 pub fn forward(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
-    hidden: FlexTensor,
+    mask: FlexTensor,
     bias: FlexTensor,
     spec: AttentionSpec,
     keep: bool,
 ) -> (FlexTensor, FlexTensor) {
     let (q, k, v) = (usable(q), usable(k), usable(v));
-    let (hidden, bias) = (contiguous(hidden), contiguous(bias));
+    let (mask, bias) = (contiguous(mask), contiguous(bias));
     let z = Sizes::new(&q, &k, spec);
     let (queries, keys, contents) = (Heads::new(&q), Heads::new(&k), Heads::new(&v));
-    let hidden = spec.hidden.then(|| Rows {
-        values: hidden.bytes(),
-        dims: hidden.shape().dims::<4>(),
+    let mask = spec.mask.then(|| Rows {
+        values: mask.bytes(),
+        dims: mask.shape().dims::<4>(),
     });
     let bias = spec.bias.then(|| Rows {
         values: values(&bias),
         dims: bias.shape().dims::<4>(),
     });
     let mut out = vec![0.0; z.b * z.h * z.t * z.e];
-    let mut kept = vec![0.0; if keep { z.b * z.h * z.t * z.s } else { 0 }];
-    let mut kept_parts = kept.chunks_mut((z.t * z.s).max(1));
+    let mut saved = vec![0.0; if keep { z.b * z.h * z.t * z.s } else { 0 }];
+    let mut saved_parts = saved.chunks_mut((z.t * z.s).max(1));
     let work: Vec<_> = out
         .chunks_mut((z.t * z.e).max(1))
         .enumerate()
-        .map(|(i, out)| (i, out, kept_parts.next()))
+        .map(|(i, out)| (i, out, saved_parts.next()))
         .collect();
-    for_each(work, |(i, out, kept)| {
+    for_each(work, |(i, out, saved)| {
         let (b, h) = (i / z.h, i % z.h);
         let (q, k, v) = (
             queries.matrix(b, h),
@@ -170,10 +170,10 @@ pub fn forward(
             contents.matrix(b, h),
         );
         let mut scratch = vec![0.0; if keep { 0 } else { BLOCK.min(z.t) * z.s }];
-        let mut kept = kept;
+        let mut saved = saved;
         for (first, rows, n) in z.blocks() {
-            let scores: &mut [f32] = match &mut kept {
-                Some(kept) => &mut kept[first * z.s..][..rows * z.s],
+            let scores: &mut [f32] = match &mut saved {
+                Some(saved) => &mut saved[first * z.s..][..rows * z.s],
                 None => &mut scratch[..rows * z.s],
             };
             product(
@@ -186,11 +186,11 @@ pub fn forward(
             );
             for (row, scores) in scores.chunks_exact_mut(z.s).enumerate() {
                 let t = first + row;
-                let (bias, hidden) = (
+                let (bias, mask) = (
                     bias.as_ref().map(|x| x.row(b, h, t)),
-                    hidden.as_ref().map(|x| x.row(b, h, t)),
+                    mask.as_ref().map(|x| x.row(b, h, t)),
                 );
-                softmax(scores, z.limit(t), bias, hidden);
+                softmax(scores, z.limit(t), bias, mask);
             }
             let out = &mut out[first * z.e..][..rows * z.e];
             product(
@@ -203,12 +203,12 @@ pub fn forward(
             );
         }
     });
-    let kept = if keep {
-        tensor(kept, [z.b, z.h, z.t, z.s])
+    let saved = if keep {
+        tensor(saved, [z.b, z.h, z.t, z.s])
     } else {
         tensor(vec![], [0])
     };
-    (tensor(out, [z.b, z.h, z.t, z.e]), kept)
+    (tensor(out, [z.b, z.h, z.t, z.e]), saved)
 }
 
 /// The gradients at queries, keys and contents, and (where wanted) at the scores, `[B, H, T, S]`.
@@ -327,25 +327,25 @@ impl AttentionBackend for Flex {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        forward(q, k, v, hidden, bias, spec, false).0
+        forward(q, k, v, mask, bias, spec, false).0
     }
 }
 
 #[cfg(not(target_family = "wasm"))]
 impl AttentionGradient for Flex {
-    fn emu_attention_keeping(
+    fn emu_attention_saving(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        forward(q, k, v, hidden, bias, spec, true)
+        forward(q, k, v, mask, bias, spec, true)
     }
 
     fn emu_attention_backward(
@@ -355,7 +355,7 @@ impl AttentionGradient for Flex {
         _hidden: BoolTensor<Self>,
         _bias: FloatTensor<Self>,
         _y: FloatTensor<Self>,
-        kept: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (
@@ -364,6 +364,6 @@ impl AttentionGradient for Flex {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        backward(q, k, v, kept, grad, spec)
+        backward(q, k, v, saved, grad, spec)
     }
 }

@@ -85,7 +85,7 @@ pub fn attention(
     let (q, keys, cached) = (contiguous(q), contiguous(keys), contiguous(cached));
     let [b, h, _, e] = q.shape().dims::<4>();
     let [_, g, capacity, _] = keys.shape().dims::<4>();
-    let seen = spec.start + 1;
+    let kv_len = spec.start + 1;
     let table = spec.beams.then(|| integers(&contiguous(table)));
     let (q, keys, cached) = (values(&q), values(&keys), values(&cached));
     let mut y = vec![0.0f32; b * h * e];
@@ -96,16 +96,18 @@ pub fn attention(
             query: &q[at * e..][..e],
             keys,
             values: cached,
-            rows: table.as_ref().map(|table| &table[batch * seen..][..seen]),
+            rows: table
+                .as_ref()
+                .map(|table| &table[batch * kv_len..][..kv_len]),
             row: batch,
             group: (head / (h / g), g),
             capacity,
-            seen,
+            kv_len,
             y,
         });
     };
     let heads = y.chunks_exact_mut(e).enumerate();
-    if seen * e * h * b < WORTH_THREADS {
+    if kv_len * e * h * b < WORTH_THREADS {
         heads.for_each(one);
     } else {
         for_each_soon(heads.collect(), one);
@@ -125,7 +127,7 @@ struct Attend<'a> {
     /// Which one of how many.
     group: (usize, usize),
     capacity: usize,
-    seen: usize,
+    kv_len: usize,
     y: &'a mut [f32],
 }
 
@@ -146,7 +148,7 @@ impl Job for Attend<'_> {
     unsafe fn run<S: Simd>(self) {
         let e = self.query.len();
         let scale = 1.0 / (e as f32).sqrt();
-        let mut scores = vec![0.0f32; self.seen];
+        let mut scores = vec![0.0f32; self.kv_len];
         for (position, score) in scores.iter_mut().enumerate() {
             *score = dot_of_head(self.query, &self.keys[self.place(position)..][..e]) * scale;
         }

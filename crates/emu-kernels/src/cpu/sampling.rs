@@ -9,14 +9,14 @@ use burn::tensor::TensorData;
 
 use super::{contiguous, values};
 use crate::sample::{Processors, Sampling};
-use crate::spec::ChooseSpec;
+use crate::spec::SampleSpec;
 
 /// Changes a row of logits, draws a token from it, appends the token to the history.
-pub fn choose(
+pub fn sample(
     logits: FlexTensor,
     numbers: FlexTensor,
     history: FlexTensor,
-    spec: ChooseSpec,
+    spec: SampleSpec,
 ) -> (FlexTensor, FlexTensor) {
     let (logits, numbers) = (contiguous(logits), contiguous(numbers));
     let mut history = contiguous(history);
@@ -44,7 +44,7 @@ pub fn choose(
         top_p: if spec.top_p { numbers[1] } else { 1.0 },
     };
     let uniform = numbers.get(2 + made).copied().unwrap_or(0.0);
-    let token = sampling.choose(&logits, uniform) as i32;
+    let token = sampling.sample(&logits, uniform) as i32;
     if 1 + made < past.len() {
         past[1 + made] = token;
         past[0] = made as i32 + 1;
@@ -57,15 +57,15 @@ pub fn choose(
 }
 
 impl SamplingBackend for Flex {
-    fn emu_choose(
+    fn emu_sample(
         logits: FloatTensor<Self>,
         numbers: FloatTensor<Self>,
         token: IntTensor<Self>,
         history: IntTensor<Self>,
-        spec: ChooseSpec,
+        spec: SampleSpec,
     ) -> (IntTensor<Self>, IntTensor<Self>) {
         let _ = token;
-        choose(logits, numbers, history, spec)
+        sample(logits, numbers, history, spec)
     }
 
     fn emu_best_beams(

@@ -46,12 +46,12 @@ fn attention_of_the_cpu_is_that_of_burn() {
         (2, 2, 4, 9, 3, true),
     ] {
         for masked in 0..4 {
-            let (has_hidden, has_bias) = (masked & 1 != 0, masked & 2 != 0);
+            let (has_mask, has_bias) = (masked & 1 != 0, masked & 2 != 0);
             let spec = AttentionSpec {
                 causal,
                 scale: 0.3,
-                seen: s,
-                hidden: has_hidden,
+                kv_len: s,
+                mask: has_mask,
                 bias: has_bias,
                 score_gradient: true,
             };
@@ -62,21 +62,21 @@ fn attention_of_the_cpu_is_that_of_burn() {
             let flags: Vec<bool> = (0..b * t * s)
                 .map(|i| i / s % 3 == 1 || i % 4 == 0)
                 .collect();
-            let hidden = FlexTensor::from_data(TensorData::new(flags, [b, 1, t, s]));
+            let mask = FlexTensor::from_data(TensorData::new(flags, [b, 1, t, s]));
             let bias = random(5, [1, h, t, s]);
             let p = composed::probabilities::<Flex>(
                 q.clone(),
                 k.clone(),
-                hidden.clone(),
+                mask.clone(),
                 bias.clone(),
                 spec,
             );
             let y = Flex::float_matmul(p.clone(), v.clone());
-            let (found, kept) = Flex::emu_attention_keeping(
+            let (found, saved) = Flex::emu_attention_saving(
                 q.clone(),
                 k.clone(),
                 v.clone(),
-                hidden.clone(),
+                mask.clone(),
                 bias.clone(),
                 spec,
             );
@@ -84,13 +84,13 @@ fn attention_of_the_cpu_is_that_of_burn() {
                 q.clone(),
                 k.clone(),
                 v.clone(),
-                hidden.clone(),
+                mask.clone(),
                 bias.clone(),
                 spec,
             );
             near(found, y.clone(), "attention");
-            near(plain, y.clone(), "attention, nothing kept");
-            near(kept, p.clone(), "probabilities");
+            near(plain, y.clone(), "attention, nothing saved");
+            near(saved, p.clone(), "probabilities");
             let a = composed::attention_backward::<Flex>(
                 q.clone(),
                 k.clone(),
@@ -99,7 +99,7 @@ fn attention_of_the_cpu_is_that_of_burn() {
                 grad.clone(),
                 spec,
             );
-            let b = Flex::emu_attention_backward(q, k, v, hidden, bias, y, p, grad, spec);
+            let b = Flex::emu_attention_backward(q, k, v, mask, bias, y, p, grad, spec);
             near(a.0, b.0, "q");
             near(a.1, b.1, "k");
             near(a.2, b.2, "v");
@@ -135,11 +135,11 @@ fn gates_of_the_cpu_are_those_of_burn() {
 mod composed {
     use super::*;
 
-    /// Softmax of the scores, 0 where every key is hidden.
+    /// Softmax of the scores, 0 where every key is masked.
     pub fn probabilities<B: Backend>(
         q: FloatTensor<B>,
         k: FloatTensor<B>,
-        hidden: BoolTensor<B>,
+        mask: BoolTensor<B>,
         bias: FloatTensor<B>,
         spec: AttentionSpec,
     ) -> FloatTensor<B> {
@@ -152,9 +152,8 @@ mod composed {
         if spec.bias {
             scores = B::float_add(scores, bias);
         }
-        if spec.hidden {
-            scores =
-                B::float_mask_fill(scores, B::bool_expand(hidden, full.clone()), LOWEST.into());
+        if spec.mask {
+            scores = B::float_mask_fill(scores, B::bool_expand(mask, full.clone()), LOWEST.into());
         }
         if spec.causal {
             let device = scores.device();
@@ -181,7 +180,7 @@ mod composed {
         B::float_div(exps, sum)
     }
 
-    /// What hidden scores become; finite, so that a row of them gives no NaN.
+    /// What masked scores become; finite, so that a row of them gives no NaN.
     const LOWEST: f32 = -1e30;
 
     pub fn attention_backward<B: Backend>(

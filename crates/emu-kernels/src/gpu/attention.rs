@@ -22,9 +22,10 @@ const WHOLE: usize = 160;
 const PART: usize = 128;
 /// Widest heads whose queries and results stay in registers on software adapters.
 const SOFTWARE: usize = 96;
+
 /// Whether the kernel reads a mask as it is: a word for each flag.
-pub fn reads(hidden: &CubeTensor, spec: AttentionSpec) -> bool {
-    !spec.hidden || hidden.dtype == DType::Bool(BoolStore::U32)
+pub fn reads(mask: &CubeTensor, spec: AttentionSpec) -> bool {
+    !spec.mask || mask.dtype == DType::Bool(BoolStore::U32)
 }
 
 /// Strides in a tensor's own unit, 0 where an axis repeats.
@@ -78,13 +79,13 @@ pub(super) fn same(a: &CubeTensor, b: &CubeTensor) -> bool {
 /// `[B, T, H, E]`. With `keep` also what the backward pass needs of each row, `[B, H, T, 2]`.
 pub fn attention(
     [q, k, v]: [CubeTensor; 3],
-    hidden: CubeTensor,
+    mask: CubeTensor,
     bias: CubeTensor,
     spec: AttentionSpec,
     keep: bool,
 ) -> (CubeTensor, Option<CubeTensor>) {
     let [q, k, v] = [q, k, v].map(vectors);
-    let [hidden, bias] = [hidden, bias].map(rows);
+    let [mask, bias] = [mask, bias].map(rows);
     let [b, h, t, e] = q.meta.shape().dims::<4>();
     let [_, g, ..] = k.meta.shape().dims::<4>();
     let y = output(&q, Shape::new([b, t, h, e]));
@@ -93,7 +94,7 @@ pub fn attention(
     let values_of_queries = same(&v, &q);
     let values_of_keys = !values_of_queries && !keys_of_queries && same(&v, &k);
     let (own_keys, own_values) = (!keys_of_queries, !values_of_queries && !values_of_keys);
-    let mut info = [t, spec.seen, h / g]
+    let mut info = [t, spec.kv_len, h / g]
         .iter()
         .map(|&n| n as u32)
         .collect::<Vec<_>>();
@@ -110,15 +111,11 @@ pub fn attention(
     let keys_at = binding(own_keys.then(|| buffer(k)));
     let values_at = binding(own_values.then(|| buffer(v)));
     info.extend(if spec.bias { strides(&bias, 1) } else { [0; 4] });
-    info.extend(if spec.hidden {
-        strides(&hidden, 1)
-    } else {
-        [0; 4]
-    });
+    info.extend(if spec.mask { strides(&mask, 1) } else { [0; 4] });
     let bias_at = binding(spec.bias.then_some(bias));
-    let hidden_at = binding(spec.hidden.then_some(hidden));
-    let kept = keep.then(|| output(&y, Shape::new([b, h, t, 2])));
-    let kept_at = binding(kept.clone());
+    let mask_at = binding(spec.mask.then_some(mask));
+    let logsumexp = keep.then(|| output(&y, Shape::new([b, h, t, 2])));
+    let logsumexp_at = binding(logsumexp.clone());
     let parts = if e <= WHOLE { 1 } else { e.div_ceil(PART) };
     let flag = usize::from;
     // Vectors of a part that an invocation has, every eighth.
@@ -136,7 +133,7 @@ pub fn attention(
         ("causal", flag(spec.causal)),
         ("full", flag(!spec.causal)),
         ("bias", flag(spec.bias)),
-        ("hidden", flag(spec.hidden)),
+        ("mask", flag(spec.mask)),
         ("own_keys", flag(own_keys)),
         ("own_values", flag(own_values)),
         ("keys_of_queries", flag(keys_of_queries)),
@@ -145,9 +142,9 @@ pub fn attention(
         ("keys_at", keys_at),
         ("values_at", values_at),
         ("bias_at", bias_at),
-        ("hidden_at", hidden_at),
-        ("kept", flag(keep)),
-        ("kept_at", kept_at),
+        ("mask_at", mask_at),
+        ("logsumexp", flag(keep)),
+        ("logsumexp_at", logsumexp_at),
         ("info_at", tensors.len()),
     ]);
     let shader = Shader {
@@ -163,14 +160,14 @@ pub fn attention(
     shader.launch_with([t.div_ceil(TILE) * parts, h, b], &tensors, &info);
     let mut y = y;
     y.meta.swap(1, 2);
-    (y, kept)
+    (y, logsumexp)
 }
 
 /// A mask as the kernels read it.
-pub(super) fn words(hidden: CubeTensor, spec: AttentionSpec) -> CubeTensor {
-    match reads(&hidden, spec) {
-        true => hidden,
-        false => <Cube as BoolTensorOps<Cube>>::bool_into_int(hidden, IntDType::I32),
+pub(super) fn words(mask: CubeTensor, spec: AttentionSpec) -> CubeTensor {
+    match reads(&mask, spec) {
+        true => mask,
+        false => <Cube as BoolTensorOps<Cube>>::bool_into_int(mask, IntDType::I32),
     }
 }
 
@@ -179,11 +176,11 @@ impl AttentionBackend for Cube {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
-        let hidden = words(hidden, spec);
-        attention([q, k, v], hidden, bias, spec, false).0
+        let mask = words(mask, spec);
+        attention([q, k, v], mask, bias, spec, false).0
     }
 }

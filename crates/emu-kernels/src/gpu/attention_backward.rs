@@ -21,7 +21,7 @@ pub struct Known {
     /// `[B, H, T, E]`, `[B, G, S, E]`, `[B, G, S, E]`.
     pub qkv: [CubeTensor; 3],
     /// As [`super::attention::attention`] takes it; a mask of words.
-    pub hidden: CubeTensor,
+    pub mask: CubeTensor,
     /// Likewise.
     pub bias: CubeTensor,
     /// Where there are both, the bias where nothing hides a key, below every score where something does.
@@ -29,18 +29,18 @@ pub struct Known {
     /// The result, `[B, H, T, E]`.
     pub y: CubeTensor,
     /// What the forward pass kept, `[B, H, T, 2]`.
-    pub kept: CubeTensor,
+    pub logsumexp: CubeTensor,
     /// The gradient at the result.
     pub grad: CubeTensor,
 }
 
 /// The bias (`[B or 1, H or 1, T, S]`) where nothing hides a key (`[B or 1, H or 1, T or 1, S]`), and what the kernel takes for
-/// hidden where something does.
-pub fn masked(bias: CubeTensor, hidden: CubeTensor) -> CubeTensor {
-    let [a, b] = [&bias, &hidden].map(|x| x.meta.shape().dims::<4>());
+/// masked where something does.
+pub fn masked(bias: CubeTensor, mask: CubeTensor) -> CubeTensor {
+    let [a, b] = [&bias, &mask].map(|x| x.meta.shape().dims::<4>());
     let shape = Shape::new([0, 1, 2, 3].map(|axis| a[axis].max(b[axis])));
     let bias = Cube::float_expand(bias, shape.clone());
-    Cube::float_mask_fill(bias, Cube::bool_expand(hidden, shape), LOWEST.into())
+    Cube::float_mask_fill(bias, Cube::bool_expand(mask, shape), LOWEST.into())
 }
 
 /// Which gradient a launch makes.
@@ -56,17 +56,17 @@ enum Section {
 pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<CubeTensor>) {
     let Known {
         qkv: [q, k, v],
-        hidden,
+        mask,
         bias,
         masked_bias,
         y,
-        kept,
+        logsumexp,
         grad,
     } = known;
     let [q, k, v, y, grad] = [q, k, v, y, grad].map(vectors);
     let grad = [&q, &k, &v, &y].into_iter().fold(grad, apart);
     let y = [&q, &k, &v].into_iter().fold(y, apart);
-    let [hidden, bias] = [hidden, bias].map(rows);
+    let [mask, bias] = [mask, bias].map(rows);
     let [b, h, t, e] = q.meta.shape().dims::<4>();
     let [_, g, s, _] = k.meta.shape().dims::<4>();
     let [biases, bias_heads, ..] = bias.meta.shape().dims::<4>();
@@ -84,7 +84,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
     for x in [&q, &k, &v, &grad, &y] {
         sizes.extend(place(x));
     }
-    let mut inputs = vec![buffer(q), buffer(grad), kept];
+    let mut inputs = vec![buffer(q), buffer(grad), logsumexp];
     let mut bind = |used: bool, tensor: CubeTensor| {
         let at = inputs.len();
         inputs.extend(used.then(|| buffer(tensor)));
@@ -94,22 +94,22 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
     let y = buffer(y);
     let launch = |section: Section, outputs: &[&CubeTensor], workgroups: [usize; 3]| {
         // One output more leaves room for one mask less: all adapters allow eight buffers.
-        let (bias, hidden) = match (&masked_bias, section) {
+        let (bias, mask) = match (&masked_bias, section) {
             (Some(masked), Section::Queries | Section::Keys) => (Some(masked), None),
-            _ => (spec.bias.then_some(&bias), spec.hidden.then_some(&hidden)),
+            _ => (spec.bias.then_some(&bias), spec.mask.then_some(&mask)),
         };
         let mut tensors: Vec<&CubeTensor> = inputs.iter().collect();
         let bias_at = tensors.len();
         tensors.extend(bias);
-        let hidden_at = tensors.len();
-        tensors.extend(hidden);
+        let mask_at = tensors.len();
+        tensors.extend(mask);
         let out_at = tensors.len();
         tensors.extend(outputs);
         let info_at = tensors.len();
 
         let mut info = sizes.clone();
-        for mask in [bias, hidden] {
-            info.extend(mask.map_or([0; 4], |mask| strides(mask, 1)));
+        for tensor in [bias, mask] {
+            info.extend(tensor.map_or([0; 4], |tensor| strides(tensor, 1)));
         }
         info.extend([b, h, biases, bias_heads].map(|n| n as u32));
         let flag = usize::from;
@@ -121,7 +121,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
                 ("causal", flag(spec.causal)),
                 ("full", flag(!spec.causal)),
                 ("bias", flag(bias.is_some())),
-                ("hidden", flag(hidden.is_some())),
+                ("mask", flag(mask.is_some())),
                 ("own_keys", flag(own_keys)),
                 ("own_values", flag(own_values)),
                 ("keys_of_queries", flag(keys_of_queries)),
@@ -133,7 +133,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
                 ("keys_at", keys_at),
                 ("values_at", values_at),
                 ("bias_at", bias_at),
-                ("hidden_at", hidden_at),
+                ("mask_at", mask_at),
                 ("out_at", out_at),
                 ("out_too_at", out_at + 1),
                 ("info_at", info_at),
@@ -158,28 +158,28 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
 }
 
 impl AttentionGradient for Cube {
-    fn emu_attention_keeping(
+    fn emu_attention_saving(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let hidden = words(hidden, spec);
-        let (y, kept) = forward([q, k, v], hidden, bias, spec, true);
-        let kept = kept.unwrap_or_else(|| y.clone());
-        (y, kept)
+        let mask = words(mask, spec);
+        let (y, logsumexp) = forward([q, k, v], mask, bias, spec, true);
+        let logsumexp = logsumexp.unwrap_or_else(|| y.clone());
+        (y, logsumexp)
     }
 
     fn emu_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         y: FloatTensor<Self>,
-        kept: FloatTensor<Self>,
+        logsumexp: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (
@@ -188,18 +188,17 @@ impl AttentionGradient for Cube {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        let masked_bias =
-            { spec.bias && spec.hidden }.then(|| masked(bias.clone(), hidden.clone()));
+        let masked_bias = { spec.bias && spec.mask }.then(|| masked(bias.clone(), mask.clone()));
         let known = Known {
-            hidden: words(hidden, spec),
+            mask: words(mask, spec),
             bias,
             masked_bias,
             y,
-            kept: kept.clone(),
+            logsumexp: logsumexp.clone(),
             grad,
             qkv: [q, k, v],
         };
         let ([q, k, v], at_bias) = backward(known, spec);
-        (q, k, v, at_bias.unwrap_or(kept))
+        (q, k, v, at_bias.unwrap_or(logsumexp))
     }
 }

@@ -74,7 +74,7 @@ impl Tiles {
 /// What a launch computes, apart from its tensors.
 struct Product {
     channels: usize,
-    /// Height and width of the input as the kernel sees it: doubled or spread.
+    /// Height and width of the input as the kernel sees it: upsampled or spread.
     size: [usize; 2],
     shrink: usize,
     kernel: usize,
@@ -92,7 +92,7 @@ type Optional<'a> = [(&'static str, &'static str, Option<&'a CubeTensor>); 4];
 
 impl Product {
     fn run(&self, x: &CubeTensor, weight: &CubeTensor, optional: Optional) -> CubeTensor {
-        let [bias, beside, shift, residual] = optional;
+        let [bias, skip, shift, residual] = optional;
         let first = x.meta.shape()[1];
         let (batch, strides) = (x.meta.shape()[0], x.meta.strides());
         let [out_height, out_width] = self.out_size;
@@ -139,7 +139,7 @@ impl Product {
         };
         let mut y = output(x, Shape::new(shape));
         let mut tensors = vec![x, weight, &y];
-        for (name, place, tensor) in [bias, beside, shift, residual] {
+        for (name, place, tensor) in [bias, skip, shift, residual] {
             constants.push((name, usize::from(tensor.is_some())));
             constants.push((place, tensors.len()));
             tensors.extend(tensor);
@@ -162,28 +162,28 @@ impl Product {
     }
 }
 
-/// A convolution and what is fused with it. `beside`, `shift` and `residual` count where the fusion says so.
+/// A convolution and what is fused with it. `skip`, `shift` and `residual` count where the fusion says so.
 pub fn forward(
     x: CubeTensor,
     weight: CubeTensor,
     bias: CubeTensor,
-    [beside, shift, residual]: [CubeTensor; 3],
+    [skip, shift, residual]: [CubeTensor; 3],
     spec: ConvSpec,
     fusion: ConvFusion,
 ) -> CubeTensor {
     let [_, c, h, w] = x.shape().dims::<4>();
     let [out, channels, kernel, _] = weight.shape().dims::<4>();
-    debug_assert_eq!(fusion.beside, channels != c);
+    debug_assert_eq!(fusion.skip, channels != c);
     let used = |on: bool, tensor| on.then(|| apart(into_contiguous(tensor), &x));
-    let beside = used(fusion.beside, beside);
+    let skip = used(fusion.skip, skip);
     let shift = used(fusion.shift, shift);
     let residual = used(fusion.residual, residual);
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
-    let size = fusion.doubled.map_or([h, w], |(h, w)| [h, w]);
+    let size = fusion.upsampled.map_or([h, w], |(h, w)| [h, w]);
     let product = Product {
         channels,
         size,
-        shrink: if fusion.doubled.is_some() { 2 } else { 1 },
+        shrink: if fusion.upsampled.is_some() { 2 } else { 1 },
         kernel,
         stride: spec.stride,
         before: spec.padding.0,
@@ -194,7 +194,7 @@ pub fn forward(
     };
     let optional = [
         ("bias", "bias_at", Some(&bias)),
-        ("beside", "beside_at", beside.as_ref()),
+        ("skip", "skip_at", skip.as_ref()),
         ("shift", "shift_at", shift.as_ref()),
         ("residual", "residual_at", residual.as_ref()),
     ];
@@ -226,7 +226,7 @@ pub fn x_backward(
     };
     let none = [
         ("bias", "bias_at", None),
-        ("beside", "beside_at", None),
+        ("skip", "skip_at", None),
         ("shift", "shift_at", None),
         ("residual", "residual_at", None),
     ];
@@ -321,13 +321,13 @@ impl ConvBackend for Cube {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        beside: FloatTensor<Self>,
+        skip: FloatTensor<Self>,
         shift: FloatTensor<Self>,
         residual: FloatTensor<Self>,
         spec: ConvSpec,
         fusion: ConvFusion,
     ) -> FloatTensor<Self> {
-        forward(x, weight, bias, [beside, shift, residual], spec, fusion)
+        forward(x, weight, bias, [skip, shift, residual], spec, fusion)
     }
 }
 

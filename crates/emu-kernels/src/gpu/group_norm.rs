@@ -8,22 +8,22 @@ use super::{Shader, apart, bits, grid, into_contiguous, output, reductions};
 use crate::spec::GroupNormSpec;
 use crate::variants;
 
-/// Group norm of `x`, or of the channels of `x` and `beside`.
+/// Group norm of `x`, or of the channels of `x` and `skip`.
 pub fn forward(
     x: CubeTensor,
-    beside: Option<CubeTensor>,
+    skip: Option<CubeTensor>,
     weight: CubeTensor,
     bias: CubeTensor,
     spec: GroupNormSpec,
 ) -> CubeTensor {
     let x = into_contiguous(x);
-    let beside = beside.map(|beside| apart(into_contiguous(beside), &x));
+    let skip = skip.map(|skip| apart(into_contiguous(skip), &x));
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
     let [b, first, h, w] = x.shape().dims::<4>();
-    let channels = first + beside.as_ref().map_or(0, |beside| beside.meta.shape()[1]);
+    let channels = first + skip.as_ref().map_or(0, |skip| skip.meta.shape()[1]);
     let y = output(&x, Shape::new([b, channels, h, w]));
     let mut tensors = vec![&x, &weight, &bias, &y];
-    tensors.extend(&beside);
+    tensors.extend(&skip);
     let size = channels / spec.groups * h * w;
     let invocations = if size < 512 { 64 } else { 256 };
     let mut constants = vec![
@@ -35,7 +35,7 @@ pub fn forward(
         ("invocations", invocations),
         ("eps_bits", bits(spec.eps)),
         ("silu", usize::from(spec.silu)),
-        ("beside", usize::from(beside.is_some())),
+        ("skip", usize::from(skip.is_some())),
     ];
     constants.extend(reductions(variants::subgroups()));
     let shader = Shader {

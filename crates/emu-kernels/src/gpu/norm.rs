@@ -100,14 +100,14 @@ impl NormBackend for Cube {
         group_norm::forward(x, None, weight, bias, spec)
     }
 
-    fn emu_group_norm_beside(
+    fn emu_group_norm_with_skip(
         x: FloatTensor<Self>,
-        beside: FloatTensor<Self>,
+        skip: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::forward(x, Some(beside), weight, bias, spec)
+        group_norm::forward(x, Some(skip), weight, bias, spec)
     }
 }
 

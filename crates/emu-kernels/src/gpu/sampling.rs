@@ -6,10 +6,10 @@ use burn_wgpu::CubeTensor;
 
 use super::{Shader, beams, into_contiguous, reductions};
 use crate::ops::sampling::SamplingBackend;
-use crate::spec::ChooseSpec;
+use crate::spec::SampleSpec;
 use crate::variants;
 
-fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
+fn sample_shader(width: usize, spec: &SampleSpec) -> Shader {
     let banned = spec.banned.filter(|token| *token < width);
     let mut constants = vec![
         ("width", width),
@@ -31,11 +31,11 @@ fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
     ];
     constants.extend(reductions(variants::wide_subgroups()));
     Shader {
-        name: "choose",
+        name: "sample",
         text: concat!(
             include_str!("../../../../shaders/shared/reduce.wgsl"),
             include_str!("../../../../shaders/shared/order.wgsl"),
-            include_str!("../../../../shaders/sample/choose.wgsl")
+            include_str!("../../../../shaders/sample/sample.wgsl")
         ),
         constants,
         invocations: 256,
@@ -43,31 +43,31 @@ fn choose_shader(width: usize, spec: &ChooseSpec) -> Shader {
 }
 
 /// Changes logits, draws a token, appends it to the history.
-fn choose(
+fn sample(
     logits: CubeTensor,
     numbers: CubeTensor,
     token: CubeTensor,
     history: CubeTensor,
-    spec: ChooseSpec,
+    spec: SampleSpec,
 ) -> (CubeTensor, CubeTensor) {
     let logits = into_contiguous(logits);
     let mut tensors = vec![&logits, &token, &history];
     if spec.sample || spec.penalty {
         tensors.push(&numbers);
     }
-    choose_shader(logits.meta.shape()[1], &spec).launch([1, 1, 1], &tensors);
+    sample_shader(logits.meta.shape()[1], &spec).launch([1, 1, 1], &tensors);
     (token, history)
 }
 
 impl SamplingBackend for Cube {
-    fn emu_choose(
+    fn emu_sample(
         logits: FloatTensor<Self>,
         numbers: FloatTensor<Self>,
         token: IntTensor<Self>,
         history: IntTensor<Self>,
-        spec: ChooseSpec,
+        spec: SampleSpec,
     ) -> (IntTensor<Self>, IntTensor<Self>) {
-        choose(logits, numbers, token, history, spec)
+        sample(logits, numbers, token, history, spec)
     }
 
     fn emu_best_beams(

@@ -17,13 +17,13 @@ pub struct AttentionOptions {
     pub causal: bool,
     /// Factor of the scores; `1 / sqrt(E)` where absent.
     pub scale: Option<f64>,
-    /// `[B or 1, 1, T or 1, S]`, true where a key is hidden.
-    pub hidden: Option<Tensor<4, Bool>>,
+    /// `[B or 1, 1, T or 1, S]`, true where a key is masked.
+    pub mask: Option<Tensor<4, Bool>>,
     /// `[B or 1, H or 1, T, S]`, added to the scores.
     pub bias: Option<Tensor<4>>,
 }
 
-/// `softmax(q kᵀ · scale + bias) v`. Rows whose keys are all hidden give zeros.
+/// `softmax(q kᵀ · scale + bias) v`. Rows whose keys are all masked give zeros.
 ///
 /// # Shapes
 /// - `q`: `[B, H, T, E]`; `k`, `v`: `[B, G, S, E]`
@@ -37,7 +37,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
     if on_cpu(&q.device()) {
         return fused_attention(q, k, v, options, s);
     }
-    let mask = options.hidden.map(|m| m.expand([b, h, t, s]));
+    let mask = options.mask.map(|m| m.expand([b, h, t, s]));
     let bias = options.bias.map(|m| m.expand([b, h, t, s]));
     let options = AttentionModuleOptions {
         scale: options.scale,
@@ -65,31 +65,31 @@ fn learns_in_kernel(device: &Device, head_size: usize) -> bool {
         && AttentionSpec::fits_backward(head_size)
 }
 
-/// Attention below the tensor, over the first `seen` keys.
+/// Attention below the tensor, over the first `kv_len` keys.
 pub(crate) fn fused_attention(
     q: Tensor<4>,
     k: Tensor<4>,
     v: Tensor<4>,
     options: AttentionOptions,
-    seen: usize,
+    kv_len: usize,
 ) -> Tensor<4> {
     let (device, [.., e]) = (q.device(), q.dims());
     let spec = AttentionSpec {
         causal: options.causal,
         scale: options.scale.unwrap_or_else(|| 1.0 / (e as f64).sqrt()),
-        seen,
-        hidden: options.hidden.is_some(),
+        kv_len,
+        mask: options.mask.is_some(),
         bias: options.bias.is_some(),
         score_gradient: false,
     };
     // Placeholders that nobody reads cost no launch and no upload.
-    let hidden = { options.hidden }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
+    let mask = { options.mask }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
     let bias = { options.bias }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
     Tensor::from_dispatch(Dispatch::emu_attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
-        hidden.into_dispatch(),
+        mask.into_dispatch(),
         bias.into_dispatch(),
         spec,
     ))
@@ -116,7 +116,7 @@ pub trait AttentionBackend: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self>;
@@ -127,26 +127,26 @@ pub trait AttentionBackend: Backend {
 pub trait AttentionGradient: AttentionBackend {
     /// The result, and what the backward pass needs of it: the probabilities `[B, H, T, S]`, or what a backend keeps in
     /// their place.
-    fn emu_attention_keeping(
+    fn emu_attention_saving(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradients at q, k and v, and where the spec wants it that at the scores, `[B, H, T, S]` or already summed where
-    /// the bias has 1. `y` is the result, `kept` what [`AttentionGradient::emu_attention_keeping`] gave beside it.
+    /// the bias has 1. `y` is the result, `saved` what [`AttentionGradient::emu_attention_saving`] gave beside it.
     #[allow(clippy::too_many_arguments)]
     fn emu_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
+        mask: BoolTensor<Self>,
         bias: FloatTensor<Self>,
         y: FloatTensor<Self>,
-        kept: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> (

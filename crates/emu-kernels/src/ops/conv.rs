@@ -12,10 +12,10 @@ use crate::device::on_cpu;
 /// What is fused with a convolution.
 #[derive(Clone, Debug, Default)]
 pub struct ConvExtras {
-    /// The input is doubled by repeating pixels, then cut to this height and width.
-    pub doubled: Option<(usize, usize)>,
-    /// `[B, in - C, H, W]`: channels that follow the C of the input, which then is not doubled.
-    pub beside: Option<Tensor<4>>,
+    /// The input is upsampled by repeating pixels, then cut to this height and width.
+    pub upsampled: Option<(usize, usize)>,
+    /// `[B, in - C, H, W]`: channels that follow the C of the input, which then is not upsampled.
+    pub skip: Option<Tensor<4>>,
     /// `[B or 1, out]`, added to the channels.
     pub shift: Option<Tensor<2>>,
     /// Added to the output, in its shape.
@@ -50,8 +50,8 @@ pub fn conv2d_with(
     let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
     let spec = ConvSpec { stride, padding };
     let fusion = ConvFusion {
-        doubled: extras.doubled,
-        beside: extras.beside.is_some(),
+        upsampled: extras.upsampled,
+        skip: extras.skip.is_some(),
         shift: extras.shift.is_some(),
         residual: extras.residual.is_some(),
         channels_last: extras.channels_last,
@@ -65,19 +65,19 @@ pub fn conv2d_with(
         Some(tensor) => tensor.into_dispatch(),
         None => x.clone(),
     };
-    let (beside, residual) = (or_x(extras.beside), or_x(extras.residual));
+    let (skip, residual) = (or_x(extras.skip), or_x(extras.residual));
     let shift = match extras.shift {
         Some(shift) => shift.into_dispatch(),
         None => x.clone(),
     };
     Tensor::from_dispatch(Dispatch::emu_conv2d_fused(
-        x, weight, bias, beside, shift, residual, spec, fusion,
+        x, weight, bias, skip, shift, residual, spec, fusion,
     ))
 }
 
-/// Channels of `x` and then those of `skip`, for operations that take the second as `beside`: apart where they read both,
+/// Channels of `x` and then those of `skip`, for operations that take the second as `skip`: apart where they read both,
 /// in one tensor where they would join them each for itself.
-pub fn beside(x: Tensor<4>, skip: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+pub fn split_skip(x: Tensor<4>, skip: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
     let device = x.device();
     if on_cpu(&device) || device.is_autodiff() {
         return (Tensor::cat(vec![x, skip], 1), None);
@@ -115,15 +115,15 @@ pub trait ConvBackend: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        beside: FloatTensor<Self>,
+        skip: FloatTensor<Self>,
         shift: FloatTensor<Self>,
         residual: FloatTensor<Self>,
         spec: ConvSpec,
         fusion: ConvFusion,
     ) -> FloatTensor<Self> {
-        let x = match fusion.doubled {
-            Some(size) => doubled::<Self>(x, size),
-            None if fusion.beside => Self::float_cat(vec![x, beside], 1),
+        let x = match fusion.upsampled {
+            Some(size) => upsampled::<Self>(x, size),
+            None if fusion.skip => Self::float_cat(vec![x, skip], 1),
             None => x,
         };
         let mut y = Self::emu_conv2d(x, weight, bias, spec);
@@ -140,7 +140,7 @@ pub trait ConvBackend: Backend {
 }
 
 /// Doubles height and width by repeating pixels, then cuts them.
-fn doubled<B: Backend>(x: FloatTensor<B>, (height, width): (usize, usize)) -> FloatTensor<B> {
+fn upsampled<B: Backend>(x: FloatTensor<B>, (height, width): (usize, usize)) -> FloatTensor<B> {
     let [b, c, h, w] = x.shape().dims::<4>();
     let repeat = |x, from: [usize; 4], to: [usize; 4]| {
         B::float_expand(B::float_reshape(x, Shape::new(from)), Shape::new(to))

@@ -23,7 +23,7 @@ use burn::tensor::Tensor;
 pub use crate::decode::{decode_attention, rope_append};
 pub use activation::{dropout, geglu, gelu, quick_gelu, silu_gate, silu_pair};
 pub use attention::{AttentionOptions, attention};
-pub use conv::{ConvExtras, beside, conv2d, conv2d_with, upsample_nearest2};
+pub use conv::{ConvExtras, conv2d, conv2d_with, split_skip, upsample_nearest2};
 pub use matmul::{embedding, linear};
 pub use norm::{group_norm, group_norm_silu, layer_norm, rms_norm};
 

@@ -52,37 +52,37 @@ pub fn group_norm(
     normalise(x, weight, bias, None, spec)
 }
 
-/// Group norm followed by SiLU, of the channels of `x` and then those of `beside`.
+/// Group norm followed by SiLU, of the channels of `x` and then those of `skip`.
 ///
 /// # Shapes
-/// - `x`: `[B, C, H, W]`, `beside`: `[B, C', H, W]`, `weight` and `bias`: `[C + C']`
+/// - `x`: `[B, C, H, W]`, `skip`: `[B, C', H, W]`, `weight` and `bias`: `[C + C']`
 /// - returns `[B, C + C', H, W]`
 pub fn group_norm_silu(
     x: Tensor<4>,
     weight: Tensor<1>,
     bias: Tensor<1>,
-    beside: Option<Tensor<4>>,
+    skip: Option<Tensor<4>>,
     groups: usize,
     eps: f64,
 ) -> Tensor<4> {
     let silu = true;
     let spec = GroupNormSpec { groups, eps, silu };
-    normalise(x, weight, bias, beside, spec)
+    normalise(x, weight, bias, skip, spec)
 }
 
 fn normalise(
     x: Tensor<4>,
     weight: Tensor<1>,
     bias: Tensor<1>,
-    beside: Option<Tensor<4>>,
+    skip: Option<Tensor<4>>,
     spec: GroupNormSpec,
 ) -> Tensor<4> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     let bias = bias.into_dispatch();
-    let y = match beside {
+    let y = match skip {
         None => Dispatch::emu_group_norm(x, weight, bias, spec),
-        Some(beside) => {
-            Dispatch::emu_group_norm_beside(x, beside.into_dispatch(), weight, bias, spec)
+        Some(skip) => {
+            Dispatch::emu_group_norm_with_skip(x, skip.into_dispatch(), weight, bias, spec)
         }
     };
     Tensor::from_dispatch(y)
@@ -113,15 +113,15 @@ pub trait NormBackend: Backend {
         spec: GroupNormSpec,
     ) -> FloatTensor<Self>;
 
-    /// Group norm of the channels of `x` and then those of `beside`.
-    fn emu_group_norm_beside(
+    /// Group norm of the channels of `x` and then those of `skip`.
+    fn emu_group_norm_with_skip(
         x: FloatTensor<Self>,
-        beside: FloatTensor<Self>,
+        skip: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        Self::emu_group_norm(Self::float_cat(vec![x, beside], 1), weight, bias, spec)
+        Self::emu_group_norm(Self::float_cat(vec![x, skip], 1), weight, bias, spec)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From logits to tokens, where the logits are: one step of sampling and one of beam search. [`crate::sample`] and
 //! [`crate::beams`] keep what lasts from step to step.
 
-use crate::spec::ChooseSpec;
+use crate::spec::SampleSpec;
 use burn::backend::Dispatch;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
@@ -13,14 +13,14 @@ use burn::tensor::{Int, Tensor};
 /// # Shapes
 /// - `logits`: `[1, V]`; `numbers`: temperature, top-p, penalty, then a uniform number for each token
 /// - `token`: `[1]`; `history`: `[1 + capacity]`, how many tokens there are, then the tokens
-pub fn choose(
+pub fn sample(
     logits: Tensor<2>,
     numbers: Tensor<1>,
     token: Tensor<1, Int>,
     history: Tensor<1, Int>,
-    spec: ChooseSpec,
+    spec: SampleSpec,
 ) -> (Tensor<1, Int>, Tensor<1, Int>) {
-    let (token, history) = Dispatch::emu_choose(
+    let (token, history) = Dispatch::emu_sample(
         logits.into_dispatch(),
         numbers.into_dispatch(),
         token.into_dispatch(),
@@ -49,13 +49,13 @@ pub fn best_beams(
 #[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
 pub trait SamplingBackend: Backend {
     /// Changes a row of logits (`[1, V]`) and draws a token from it, which is written to `token` (`[1]`) and appended to the
-    /// history, both in place. See [`crate::sample::Chooser`] for the tensors. Returns token and history.
-    fn emu_choose(
+    /// history, both in place. See [`crate::sample::Sampler`] for the tensors. Returns token and history.
+    fn emu_sample(
         logits: FloatTensor<Self>,
         numbers: FloatTensor<Self>,
         token: IntTensor<Self>,
         history: IntTensor<Self>,
-        spec: ChooseSpec,
+        spec: SampleSpec,
     ) -> (IntTensor<Self>, IntTensor<Self>);
 
     /// The `best` greatest continuations of beams by `[B, V]` logits, which may be written over: `[2 best]`, for each its

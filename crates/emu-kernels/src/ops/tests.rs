@@ -5,7 +5,7 @@ use crate::device::{self, DeviceChoice};
 use crate::ops;
 use crate::random::Philox;
 use crate::rope::RopeTables;
-use crate::sample::{Chooser, Processors, Sampling};
+use crate::sample::{Processors, Sampler, Sampling};
 
 fn random<const D: usize>(seed: u32, shape: [usize; D], device: &Device) -> (Tensor<D>, Vec<f64>) {
     let wide = random_values(seed, shape.iter().product());
@@ -130,9 +130,9 @@ fn greatest(device: &Device) {
     let most = plain.iter().copied().fold(f32::MIN, f32::max);
     let first = plain.iter().position(|&v| v == most).expect("a greatest");
     let random = || Philox::with_stream(1, 30, 0);
-    let mut chooser = {
+    let mut sampler = {
         let (processors, sampling) = (Processors::default(), Sampling::default());
-        Chooser::new(processors, sampling, 2, &[1], 9, &mut random(), device)
+        Sampler::new(processors, sampling, 2, &[1], 9, &mut random(), device)
     };
     for (row, banned, want) in [
         (plain.clone(), Some(banned), first as i64),
@@ -143,7 +143,7 @@ fn greatest(device: &Device) {
         (vec![f32::MIN; width], Some(banned), 0),
     ] {
         let logits = Tensor::<3>::from_data(TensorData::new(row, [1, 1, width]), device);
-        let got = chooser.choose(logits, banned).into_data();
+        let got = sampler.sample(logits, banned).into_data();
         assert_eq!(got.iter::<i64>().next(), Some(want));
     }
 }
@@ -201,7 +201,7 @@ fn drawn(device: &Device) {
         };
         let mut history = vec![1u32];
         let random = Philox::with_stream(5, 77, 0);
-        let mut chooser = Chooser::new(
+        let mut sampler = Sampler::new(
             processors.clone(),
             sampling.clone(),
             2,
@@ -225,7 +225,7 @@ fn drawn(device: &Device) {
             let uniform = f64::from(random.uniform());
             let narrow: Vec<f32> = logits.iter().map(|&v| v as f32).collect();
             let row = Tensor::<3>::from_data(TensorData::new(narrow, [1, 1, vocab]), device);
-            let got = chooser.choose(row, Some(banned)).into_data();
+            let got = sampler.sample(row, Some(banned)).into_data();
             let got = got.iter::<i64>().next().expect("a token") as usize;
             let cold = Sampling {
                 temperature: temperature.max(1e-3),
@@ -245,13 +245,13 @@ fn drawn(device: &Device) {
             history.push(got as u32);
         }
         // After going back, the same tokens are drawn from other places.
-        chooser.rewind(&history[..2]);
+        sampler.rewind(&history[..2]);
         let logits = Tensor::<3>::zeros([1, 1, vocab], device);
-        let next = chooser.choose(logits, None).into_data();
+        let next = sampler.sample(logits, None).into_data();
         assert!(next.iter::<i64>().next().is_some_and(|token| token >= 0));
         let broken = vec![f32::NAN; vocab];
         let broken = Tensor::<3>::from_data(TensorData::new(broken, [1, 1, vocab]), device);
-        let token = chooser.choose(broken, None).into_data();
+        let token = sampler.sample(broken, None).into_data();
         assert_eq!(token.iter::<i64>().next(), Some(-1));
     }
 }

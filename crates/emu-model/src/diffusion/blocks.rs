@@ -71,27 +71,27 @@ impl Resnet {
         skip: Option<Tensor<4>>,
         time: Option<&Tensor<2>>,
     ) -> Tensor<4> {
-        let (x, beside) = match skip {
-            Some(skip) => ops::beside(x, skip),
+        let (x, skip) = match skip {
+            Some(skip) => ops::split_skip(x, skip),
             None => (x, None),
         };
         let shift = { self.time_emb_proj.as_ref().zip(time) }
             .map(|(project, time)| project.forward(time.clone())); // [B or 1, C]
-        let h = self.norm1.forward_silu_beside(x.clone(), beside.clone());
+        let h = self.norm1.forward_silu_with_skip(x.clone(), skip.clone());
         let extras = ConvExtras {
             shift,
             ..Default::default()
         };
         let h = self.conv1.forward_with(h, extras);
-        let residual = match (&self.conv_shortcut, beside) {
-            (Some(shortcut), beside) => {
+        let residual = match (&self.conv_shortcut, skip) {
+            (Some(shortcut), skip) => {
                 let extras = ConvExtras {
-                    beside,
+                    skip,
                     ..Default::default()
                 };
                 shortcut.forward_with(x, extras)
             }
-            (None, Some(beside)) => Tensor::cat(vec![x, beside], 1),
+            (None, Some(skip)) => Tensor::cat(vec![x, skip], 1),
             (None, None) => x,
         };
         let extras = ConvExtras {
@@ -141,11 +141,11 @@ impl Upsample {
     }
 
     /// `[B, C, H, W]` to `[B, C, 2H, 2W]`, or to `size` where that is one less: what was odd before it was halved
-    /// becomes odd again. (Nearest-neighbour resizing to an odd size is the doubled picture without its last line.)
+    /// becomes odd again. (Nearest-neighbour resizing to an odd size is the upsampled picture without its last line.)
     pub fn forward(&self, x: Tensor<4>, size: Option<(usize, usize)>) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
         let extras = ConvExtras {
-            doubled: Some(size.unwrap_or((2 * h, 2 * w))),
+            upsampled: Some(size.unwrap_or((2 * h, 2 * w))),
             ..Default::default()
         };
         self.conv.forward_with(x, extras)

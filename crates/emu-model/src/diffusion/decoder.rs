@@ -7,7 +7,7 @@ use emu_kernels::init::{Init, param};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::scheduler::SchedulerConfig;
+use super::schedule::SchedulerConfig;
 use super::unet::{Unet, UnetConfig};
 use super::vae::{Vae, VaeConfig};
 use crate::config::ConfigError;

@@ -11,7 +11,7 @@ use emu_kernels::pace::{DRAWING, Work};
 use emu_kernels::random::{Philox, Stream};
 
 use super::decoder::{Decoder, DecoderConfig};
-use super::sampler::{Sampler, SamplerKind};
+use super::scheduler::{Scheduler, SchedulerKind};
 use super::unet::Context;
 use crate::config::ConfigError;
 use crate::image::{ImageError, RgbImage, picture_from_decoded};
@@ -93,7 +93,7 @@ pub struct DrawOptions {
     /// Steps of the sampler.
     pub steps: usize,
     /// Which sampler.
-    pub sampler: SamplerKind,
+    pub sampler: SchedulerKind,
     /// How far from the negative prompt: 1 is the condition alone, at half the price.
     pub guidance: f64,
     /// Decides the latents that the walk starts from.
@@ -178,7 +178,7 @@ const GUIDANCE: RangeInclusive<f64> = 0.0..=100.0;
 pub struct Denoise<'a> {
     decoder: &'a Decoder,
     config: &'a DecoderConfig,
-    sampler: Sampler,
+    sampler: Scheduler,
     /// Of the conditions; with guidance, of the negatives behind them.
     context: Context,
     /// Absent where only the condition counts.

@@ -1,507 +1,457 @@
-//! Noise levels: what training adds and sampling takes away.
+//! Rules that walk from noise to latents: PNDM, DDIM, DPM-Solver++ (2M).
 //!
-//! `a[t]` is the share of the signal's variance left after t + 1 steps of noise (`alphas_cumprod`):
-//! `noisy = sqrt(a[t]) x + sqrt(1 - a[t]) noise`, and the velocity is `sqrt(a[t]) noise - sqrt(1 - a[t]) x`
-//! (Salimans and Ho, "Progressive Distillation", 2022).
+//! A [`Scheduler`] knows its timesteps and coefficients on the host and moves tensors that stay on the device:
+//!
+//! ```text
+//! while let Some(t) = sampler.timestep() { sample = sampler.step(unet(sample, t), sample) }
+//! ```
+//!
+//! Sources: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022), as diffusers 0.15.1 runs it
+//! (`skip_prk_steps`); Song et al., "Denoising Diffusion Implicit Models" (2021), eta 0; Lu et al., "DPM-Solver++"
+//! (2022), the multistep rule of second order.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::foreign::Foreign;
-use super::sampler::SamplerKind;
+use super::schedule::{NoiseSchedule, SchedulerConfig, Spacing};
 use crate::config::ConfigError;
 
-/// What the UNet predicts.
+/// Which rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Prediction {
-    /// The noise.
+pub enum SchedulerKind {
+    /// Linear multistep of order four; one evaluation more than steps.
     #[default]
-    Epsilon,
-    /// The velocity, a mixture of noise and picture.
-    VPrediction,
+    #[serde(rename = "pndm")]
+    Pndm,
+    /// First order.
+    #[serde(rename = "ddim")]
+    Ddim,
+    /// Second order in the logarithm of the signal-to-noise ratio; good from about 10 steps on.
+    #[serde(rename = "dpm++")]
+    DpmSolver,
 }
 
-/// How the variance of the noise grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
-    /// Evenly spaced.
-    Linear,
-    /// Their square roots evenly spaced.
-    #[default]
-    ScaledLinear,
-}
+impl core::str::FromStr for SchedulerKind {
+    type Err = ConfigError;
 
-/// Which timesteps a sampler visits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spacing {
-    /// Multiples of `train_timesteps / steps`, shifted by `steps_offset`.
-    Leading,
-    /// Evenly spaced from the last timestep down; the last one before 0 is left out.
-    Linspace,
-    /// Counted down from the last timestep, which leading spacing never visits.
-    Trailing,
-}
-
-/// Noise levels and the way to walk down them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SchedulerConfig {
-    /// The sampler used where the caller names none.
-    #[serde(default)]
-    pub sampler: SamplerKind,
-    /// Number of noise levels.
-    pub train_timesteps: usize,
-    /// First variance.
-    pub beta_start: f64,
-    /// Last variance.
-    pub beta_end: f64,
-    /// Between them.
-    #[serde(default)]
-    pub beta_schedule: BetaSchedule,
-    /// What the UNet predicts.
-    #[serde(default)]
-    pub prediction: Prediction,
-    /// Added to the timesteps of leading spacing.
-    #[serde(default)]
-    pub steps_offset: usize,
-    /// The step beyond the first noise level ends at no noise at all, instead of at the first level.
-    #[serde(default)]
-    pub set_alpha_to_one: bool,
-    /// DDIM clips the predicted picture to -1..1.
-    #[serde(default)]
-    pub clip_sample: bool,
-    /// Which timesteps are visited; by default leading for PNDM and DDIM, linspace for DPM-Solver++.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spacing: Option<Spacing>,
-    /// The last level is pure noise (Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023).
-    #[serde(default)]
-    pub zero_terminal_snr: bool,
-}
-
-impl Default for SchedulerConfig {
-    /// Stable Diffusion 1.5.
-    fn default() -> Self {
-        Self {
-            sampler: SamplerKind::Pndm,
-            train_timesteps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            beta_schedule: BetaSchedule::ScaledLinear,
-            prediction: Prediction::Epsilon,
-            steps_offset: 1,
-            set_alpha_to_one: false,
-            clip_sample: false,
-            spacing: None,
-            zero_terminal_snr: false,
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        match name {
+            "pndm" => Ok(Self::Pndm),
+            "ddim" => Ok(Self::Ddim),
+            "dpm++" => Ok(Self::DpmSolver),
+            _ => Err(ConfigError(format!(
+                "there is no scheduler {name:?} (pndm, ddim and dpm++ are)"
+            ))),
         }
     }
 }
+
+/// A walk under way.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    schedule: NoiseSchedule,
+    /// Levels that are left one after the other, the noisiest first.
+    levels: Vec<usize>,
+    /// What follows each of them; none where the walk ends.
+    next: Vec<Option<usize>>,
+    /// Timesteps of the evaluations.
+    timesteps: Vec<usize>,
+    position: usize,
+    final_alpha: f64,
+    clip: bool,
+    rule: Rule,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    Pndm {
+        /// Newest last, at most four.
+        outputs: Vec<Tensor<4>>,
+        /// Where the first step, which is made twice, began.
+        start: Option<Tensor<4>>,
+    },
+    Ddim,
+    DpmSolver {
+        /// The clean latents of the step before, and how far that step went.
+        before: Option<(Tensor<4>, f64)>,
+    },
+}
+
+/// Below this many steps DPM-Solver++ ends with a step of first order, which is stabler.
+const FEW_STEPS: usize = 15;
 
 impl SchedulerConfig {
-    /// Small models trained from scratch: velocity, sampled with DDIM from pure noise.
-    pub fn emu_mini() -> Self {
-        Self {
-            sampler: SamplerKind::Ddim,
-            prediction: Prediction::VPrediction,
-            set_alpha_to_one: true,
-            steps_offset: 0,
-            spacing: Some(Spacing::Trailing),
-            zero_terminal_snr: true,
-            ..Self::default()
-        }
-    }
-
-    /// Reads the `scheduler_config.json` of diffusers.
+    /// A walk of this many steps.
     ///
     /// # Errors
-    /// Names the first field whose value is of another kind than expected or asks for what is not supported here.
-    pub fn from_diffusers(value: &Value) -> Result<Self, ConfigError> {
-        let mut from = Foreign::new("scheduler_config.json", value)?;
-        let sampler = match from.str("_class_name", "PNDMScheduler")? {
-            "PNDMScheduler" => SamplerKind::Pndm,
-            "DDIMScheduler" => SamplerKind::Ddim,
-            "DPMSolverMultistepScheduler" => SamplerKind::DpmSolver,
-            _ => {
-                let known = "PNDMScheduler, DDIMScheduler or DPMSolverMultistepScheduler";
-                return Err(from.wrong("_class_name", known));
-            }
-        };
-        let beta_schedule = match from.str("beta_schedule", "linear")? {
-            "linear" => BetaSchedule::Linear,
-            "scaled_linear" => BetaSchedule::ScaledLinear,
-            _ => return Err(from.wrong("beta_schedule", "linear or scaled_linear")),
-        };
-        let prediction = match from.str("prediction_type", "epsilon")? {
-            "epsilon" => Prediction::Epsilon,
-            "v_prediction" => Prediction::VPrediction,
-            _ => return Err(from.wrong("prediction_type", "epsilon or v_prediction")),
-        };
-        let spacing = match from.get("timestep_spacing").map(Value::as_str) {
-            None => None,
-            Some(Some("leading")) => Some(Spacing::Leading),
-            Some(Some("linspace")) => Some(Spacing::Linspace),
-            Some(Some("trailing")) => Some(Spacing::Trailing),
-            Some(_) => return Err(from.wrong("timestep_spacing", "leading, linspace or trailing")),
-        };
-        if sampler == SamplerKind::Pndm {
-            from.only("skip_prk_steps", &["true"])?;
-            if from.get("skip_prk_steps").is_none() {
-                return Err(from.wrong("skip_prk_steps", "true"));
-            }
-        }
-        from.only("trained_betas", &[])?;
-        from.only("thresholding", &["false"])?;
-        from.only("clip_sample_range", &["1"])?;
-        from.only("algorithm_type", &["\"dpmsolver++\""])?;
-        from.only("solver_order", &["2"])?;
-        from.only("solver_type", &["\"midpoint\""])?;
-        from.only("lower_order_final", &["true"])?;
-        from.only("final_sigmas_type", &["\"zero\"", "\"sigma_min\""])?;
-        let ends_at_zero = from.str("final_sigmas_type", "sigma_min")? == "zero";
-        // Parts of thresholding, which is off, and a bound for schedules that are not supported.
-        from.ignore(&[
-            "dynamic_thresholding_ratio",
-            "sample_max_value",
-            "lambda_min_clipped",
-            "skip_prk_steps",
-        ]);
-        let defaults_to_one = sampler == SamplerKind::Ddim || ends_at_zero;
-        let config = Self {
-            sampler,
-            train_timesteps: from.usize("num_train_timesteps", 1000)?,
-            beta_start: from.f64("beta_start", 0.0001)?,
-            beta_end: from.f64("beta_end", 0.02)?,
-            beta_schedule,
-            prediction,
-            steps_offset: from.usize("steps_offset", 0)?,
-            set_alpha_to_one: from.bool("set_alpha_to_one", defaults_to_one)?,
-            clip_sample: from.bool("clip_sample", sampler == SamplerKind::Ddim)?,
-            spacing,
-            zero_terminal_snr: from.bool("rescale_betas_zero_snr", false)?,
-        };
-        from.finish()?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// Checks what the arithmetic relies on.
-    ///
-    /// # Errors
-    /// Names the first number that does not fit.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let wrong = |what: String| Err(ConfigError(format!("scheduler: {what}")));
-        if !(2..=1 << 20).contains(&self.train_timesteps) {
-            return wrong(format!(
-                "{} training timesteps, where 2 or more are needed",
-                self.train_timesteps
-            ));
-        }
-        let ordered =
-            0.0 < self.beta_start && self.beta_start <= self.beta_end && self.beta_end < 1.0;
-        if !ordered {
-            return wrong(format!(
-                "betas {} to {} do not rise between 0 and 1",
-                self.beta_start, self.beta_end
-            ));
-        }
-        if self.steps_offset >= self.train_timesteps {
-            return wrong(format!(
-                "steps_offset {} is beyond the last timestep",
-                self.steps_offset
-            ));
-        }
-        if self.zero_terminal_snr && self.prediction == Prediction::Epsilon {
-            return wrong(
-                "zero_terminal_snr needs v_prediction: pure noise tells nothing about its noise"
-                    .into(),
-            );
-        }
-        Ok(())
-    }
-
-    /// The noise levels.
-    ///
-    /// # Errors
-    /// Where [`SchedulerConfig::validate`] finds one.
-    pub fn noise_schedule(&self) -> Result<NoiseSchedule, ConfigError> {
-        self.validate()?;
-        let mut betas = self.betas();
-        let mut alphas_cumprod = cumulative(&betas);
-        if self.zero_terminal_snr {
-            betas = rescaled(&alphas_cumprod);
-            alphas_cumprod = cumulative(&betas);
-            // Not quite zero, so that first-order steps can divide by it.
-            if let Some(last) = alphas_cumprod.last_mut() {
-                *last = f32::powi(2.0, -24);
-            }
-        }
-        Ok(NoiseSchedule {
-            betas,
-            alphas_cumprod,
-            prediction: self.prediction,
-        })
-    }
-
-    fn betas(&self) -> Vec<f32> {
+    /// Where the configuration is wrong, or there are not as many noise levels as steps.
+    pub fn sampler(&self, kind: SchedulerKind, steps: usize) -> Result<Scheduler, ConfigError> {
+        let schedule = self.noise_schedule()?;
         let n = self.train_timesteps;
-        match self.beta_schedule {
-            BetaSchedule::Linear => linspace(self.beta_start as f32, self.beta_end as f32, n),
-            BetaSchedule::ScaledLinear => {
-                let roots = linspace(
-                    libm::sqrt(self.beta_start) as f32,
-                    libm::sqrt(self.beta_end) as f32,
-                    n,
-                );
-                roots.into_iter().map(|root| root * root).collect()
-            }
+        let wrong = || {
+            ConfigError(format!(
+                "{steps} steps do not fit {n} noise levels (20 to 50 are usual)"
+            ))
+        };
+        if steps == 0 || steps > n {
+            return Err(wrong());
         }
-    }
-}
-
-/// `n` numbers from `start` to `end` in f32, computed from the nearer end as PyTorch does.
-fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
-    let step = (end - start) / (n.max(2) - 1) as f32;
-    (0..n)
-        .map(|i| {
-            if i < n / 2 {
-                start + step * i as f32
-            } else {
-                end - step * (n - 1 - i) as f32
+        let default = if kind == SchedulerKind::DpmSolver {
+            Spacing::Linspace
+        } else {
+            Spacing::Leading
+        };
+        let spacing = self.spacing.unwrap_or(default);
+        let ratio = n / steps;
+        let levels: Vec<usize> = match spacing {
+            Spacing::Leading => (0..steps)
+                .rev()
+                .map(|i| i * ratio + self.steps_offset)
+                .collect(),
+            Spacing::Linspace => {
+                let gap = (n - 1) as f64 / steps as f64;
+                (1..=steps)
+                    .rev()
+                    .map(|i| libm::rint(i as f64 * gap) as usize)
+                    .collect()
             }
+            Spacing::Trailing => {
+                let gap = n as f64 / steps as f64;
+                (1..=steps)
+                    .rev()
+                    .map(|i| (libm::rint(i as f64 * gap) as usize).saturating_sub(1))
+                    .collect()
+            }
+        };
+        if levels.first().is_none_or(|t| *t >= n) {
+            return Err(wrong());
+        }
+        let following = |(i, t): (usize, &usize)| match spacing {
+            Spacing::Leading => t.checked_sub(ratio),
+            Spacing::Linspace | Spacing::Trailing => levels.get(i + 1).copied(),
+        };
+        let next = levels.iter().enumerate().map(following).collect();
+        let mut timesteps = levels.clone();
+        let rule = match kind {
+            SchedulerKind::Pndm => {
+                // The first step is made twice, the second time with what was seen at its end.
+                if let Some(second) = levels.get(1) {
+                    timesteps.insert(1, *second);
+                }
+                Rule::Pndm {
+                    outputs: vec![],
+                    start: None,
+                }
+            }
+            SchedulerKind::Ddim => Rule::Ddim,
+            SchedulerKind::DpmSolver => Rule::DpmSolver { before: None },
+        };
+        let final_alpha = if self.set_alpha_to_one {
+            1.0
+        } else {
+            schedule.alpha(0)
+        };
+        let clip = self.clip_sample && kind == SchedulerKind::Ddim;
+        Ok(Scheduler {
+            schedule,
+            levels,
+            next,
+            timesteps,
+            position: 0,
+            final_alpha,
+            clip,
+            rule,
         })
-        .collect()
+    }
 }
 
-/// Products of `1 - beta` up to each place: accumulated in f64, kept in f32, as PyTorch does.
-fn cumulative(betas: &[f32]) -> Vec<f32> {
-    let step = |product: &mut f64, beta: &f32| {
-        *product *= f64::from(1.0 - beta);
-        Some(*product as f32)
-    };
-    betas.iter().scan(1.0f64, step).collect()
-}
-
-/// Betas shifted and scaled so that the last level has no signal left and the first one stays (Lin et al., Algorithm 1).
-fn rescaled(alphas_cumprod: &[f32]) -> Vec<f32> {
-    let roots: Vec<f64> = alphas_cumprod
-        .iter()
-        .map(|a| libm::sqrt(f64::from(*a)))
-        .collect();
-    let (first, last) = (
-        roots.first().copied().unwrap_or(1.0),
-        roots.last().copied().unwrap_or(0.0),
-    );
-    let scale = first / (first - last);
-    let squares: Vec<f64> = roots
-        .iter()
-        .map(|r| ((r - last) * scale) * ((r - last) * scale))
-        .collect();
-    let before = core::iter::once(1.0).chain(squares.iter().copied());
-    squares
-        .iter()
-        .zip(before)
-        .map(|(now, before)| (1.0 - now / before) as f32)
-        .collect()
-}
-
-/// Noise levels, and what training needs of them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NoiseSchedule {
-    /// Variance that each step adds.
-    pub betas: Vec<f32>,
-    /// Share of the signal's variance that is left after each step.
-    pub alphas_cumprod: Vec<f32>,
-    /// What the UNet predicts.
-    pub prediction: Prediction,
-}
-
-impl NoiseSchedule {
-    /// `a[t]`, of the last level for timesteps beyond it.
-    pub fn alpha(&self, timestep: usize) -> f64 {
-        self.alphas_cumprod
-            .get(timestep)
-            .or(self.alphas_cumprod.last())
-            .map_or(1.0, |a| f64::from(*a))
+impl Scheduler {
+    /// Timesteps of all evaluations, in order.
+    pub fn timesteps(&self) -> &[usize] {
+        &self.timesteps
     }
 
-    /// Signal-to-noise ratio of a timestep, `a / (1 - a)`.
-    pub fn snr(&self, timestep: usize) -> f64 {
-        let a = self.alpha(timestep);
-        a / (1.0 - a)
+    /// The timestep that the UNet is to be asked about next; none at the end.
+    pub fn timestep(&self) -> Option<usize> {
+        self.timesteps.get(self.position).copied()
     }
 
-    /// Clean latents with noise of a level per row.
+    /// Evaluations made so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The clean latents that the UNet's output at [`Scheduler::timestep`] implies, for previews.
+    pub fn clean(&self, output: Tensor<4>, sample: Tensor<4>) -> Tensor<4> {
+        self.schedule
+            .clean(output, sample, self.timestep().unwrap_or(0))
+    }
+
+    /// Moves on. After the end the sample comes back as it is.
     ///
     /// # Shapes
-    /// - `clean`, `noise`: `[B, L, H, W]`; `timesteps`: B numbers
-    pub fn add_noise(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let (signal, sigma) = self.roots(timesteps, &clean.device());
-        clean * signal + noise * sigma
-    }
-
-    /// The velocity of noisy latents, shapes as in [`NoiseSchedule::add_noise`].
-    pub fn velocity(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let (signal, sigma) = self.roots(timesteps, &clean.device());
-        noise * signal - clean * sigma
-    }
-
-    /// What the UNet is trained to predict, shapes as in [`NoiseSchedule::add_noise`].
-    pub fn target(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        match self.prediction {
-            Prediction::Epsilon => noise,
-            Prediction::VPrediction => self.velocity(clean, noise, timesteps),
-        }
-    }
-
-    /// The clean latents that a prediction implies, one timestep for all rows.
-    pub fn clean(&self, prediction: Tensor<4>, noisy: Tensor<4>, timestep: usize) -> Tensor<4> {
-        let (signal, sigma) = self.levels(timestep);
-        match self.prediction {
-            Prediction::Epsilon => (noisy - prediction.mul_scalar(sigma)).div_scalar(signal),
-            Prediction::VPrediction => noisy.mul_scalar(signal) - prediction.mul_scalar(sigma),
-        }
-    }
-
-    /// The noise that a prediction implies, one timestep for all rows.
-    pub fn noise(&self, prediction: Tensor<4>, noisy: Tensor<4>, timestep: usize) -> Tensor<4> {
-        let (signal, sigma) = self.levels(timestep);
-        match self.prediction {
-            Prediction::Epsilon => prediction,
-            Prediction::VPrediction => prediction.mul_scalar(signal) + noisy.mul_scalar(sigma),
-        }
-    }
-
-    /// `sqrt(a)` and `sqrt(1 - a)` of a timestep.
-    pub fn levels(&self, timestep: usize) -> (f64, f64) {
-        let a = self.alpha(timestep);
-        (libm::sqrt(a), libm::sqrt(1.0 - a))
-    }
-
-    /// `sqrt(a)` and `sqrt(1 - a)` of each row, `[B, 1, 1, 1]`.
-    fn roots(&self, timesteps: &[usize], device: &Device) -> (Tensor<4>, Tensor<4>) {
-        let (signal, sigma): (Vec<f32>, Vec<f32>) = timesteps
-            .iter()
-            .map(|t| {
-                let (signal, sigma) = self.levels(*t);
-                (signal as f32, sigma as f32)
-            })
-            .unzip();
-        let column = |values: Vec<f32>| {
-            let n = values.len();
-            Tensor::from_data(TensorData::new(values, [n, 1, 1, 1]), device)
+    /// - `output`, `sample`: `[B, L, H, W]`, returned in the same shape
+    pub fn step(&mut self, output: Tensor<4>, sample: Tensor<4>) -> Tensor<4> {
+        let evaluation = self.position;
+        // PNDM's second evaluation belongs to the first step.
+        let step = if matches!(self.rule, Rule::Pndm { .. }) {
+            evaluation.saturating_sub(1)
+        } else {
+            evaluation
         };
-        (column(signal), column(sigma))
+        let (Some(&from), Some(&to)) = (self.levels.get(step), self.next.get(step)) else {
+            return sample;
+        };
+        if evaluation >= self.timesteps.len() {
+            return sample;
+        }
+        self.position += 1;
+        let (a, b) = (
+            self.schedule.alpha(from),
+            to.map_or(self.final_alpha, |t| self.schedule.alpha(t)),
+        );
+        let schedule = &self.schedule;
+        match &mut self.rule {
+            Rule::Pndm { outputs, start } => {
+                let (output, sample) = pndm_slope(evaluation, output, sample, outputs, start);
+                transfer(schedule.noise(output, sample.clone(), from), sample, a, b)
+            }
+            Rule::Ddim => {
+                let clean = schedule.clean(output.clone(), sample.clone(), from);
+                let clean = if self.clip {
+                    clean.clamp(-1.0, 1.0)
+                } else {
+                    clean
+                };
+                clean.mul_scalar(libm::sqrt(b))
+                    + schedule
+                        .noise(output, sample, from)
+                        .mul_scalar(libm::sqrt(1.0 - b))
+            }
+            Rule::DpmSolver { before } => {
+                let clean = schedule.clean(output, sample.clone(), from);
+                let last_of_few = step + 1 == self.levels.len() && self.levels.len() < FEW_STEPS;
+                dpm_solver_step(clean, sample, a, b, before, last_of_few)
+            }
+        }
     }
+}
+
+/// The direction of a PNDM step and where it starts: the Adams-Bashforth rule of as high an order as there are outputs.
+fn pndm_slope(
+    evaluation: usize,
+    output: Tensor<4>,
+    sample: Tensor<4>,
+    outputs: &mut Vec<Tensor<4>>,
+    start: &mut Option<Tensor<4>>,
+) -> (Tensor<4>, Tensor<4>) {
+    if evaluation == 1 {
+        // Heun's rule: the mean of the slopes at both ends, from the beginning again.
+        let first = outputs.last().cloned().unwrap_or_else(|| output.clone());
+        return (
+            (output + first).mul_scalar(0.5),
+            start.take().unwrap_or(sample),
+        );
+    }
+    if outputs.len() == 4 {
+        outputs.remove(0);
+    }
+    outputs.push(output);
+    if evaluation == 0 {
+        *start = Some(sample.clone());
+    }
+    let weights: &[f64] = match outputs.len() {
+        1 => &[1.0],
+        2 => &[-1.0 / 2.0, 3.0 / 2.0],
+        3 => &[5.0 / 12.0, -16.0 / 12.0, 23.0 / 12.0],
+        _ => &[-9.0 / 24.0, 37.0 / 24.0, -59.0 / 24.0, 55.0 / 24.0],
+    };
+    let terms = outputs
+        .iter()
+        .zip(weights)
+        .map(|(output, weight)| output.clone().mul_scalar(*weight));
+    (
+        terms
+            .reduce(|sum, term| sum + term)
+            .unwrap_or_else(|| sample.zeros_like()),
+        sample,
+    )
+}
+
+/// Equation 11 of the PNDM paper: from level `a` to level `b` along this noise.
+fn transfer(noise: Tensor<4>, sample: Tensor<4>, a: f64, b: f64) -> Tensor<4> {
+    let divisor = a * libm::sqrt(1.0 - b) + libm::sqrt(a * (1.0 - a) * b);
+    sample.mul_scalar(libm::sqrt(b / a)) - noise.mul_scalar((b - a) / divisor)
+}
+
+/// From level `a` to level `b`, in the half logarithm of the signal-to-noise ratio `l`: with `h = l(b) - l(a)`,
+/// `x' = σ(b)/σ(a) x - α(b) (exp(-h) - 1) D`, where D extrapolates the clean latents to the middle of the step.
+fn dpm_solver_step(
+    clean: Tensor<4>,
+    sample: Tensor<4>,
+    a: f64,
+    b: f64,
+    before: &mut Option<(Tensor<4>, f64)>,
+    first_order: bool,
+) -> Tensor<4> {
+    let log_ratio = |a: f64| 0.5 * (libm::log(a) - libm::log(1.0 - a));
+    let h = log_ratio(b) - log_ratio(a);
+    let towards = match before.take() {
+        Some((earlier, h_before)) if !first_order && h.is_finite() && h_before > 0.0 => {
+            let reach = 0.5 * h / h_before;
+            clean.clone().mul_scalar(1.0 + reach) - earlier.mul_scalar(reach)
+        }
+        _ => clean.clone(),
+    };
+    *before = Some((clean, h));
+    let keep = libm::sqrt((1.0 - b) / (1.0 - a));
+    sample.mul_scalar(keep) - towards.mul_scalar(libm::sqrt(b) * libm::expm1(-h))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use burn::tensor::Device;
 
+    use super::super::schedule::Prediction;
     use super::*;
 
-    #[test]
-    fn levels_of_stable_diffusion() {
-        let schedule = SchedulerConfig::default().noise_schedule().unwrap();
-        assert!(
-            (schedule.betas[0] - 0.00085).abs() < 1e-9
-                && (schedule.betas[999] - 0.012).abs() < 1e-8
-        );
-        assert!((schedule.alphas_cumprod[999] - 0.004_660_1).abs() < 1e-6);
-        assert!(schedule.snr(0) > schedule.snr(999));
+    fn all() -> [SchedulerKind; 3] {
+        [
+            SchedulerKind::Pndm,
+            SchedulerKind::Ddim,
+            SchedulerKind::DpmSolver,
+        ]
     }
 
+    /// Data of a single point: the exact prediction is known everywhere, and every rule must arrive at the point.
     #[test]
-    fn rescaled_levels_end_in_noise() {
-        let schedule = SchedulerConfig::emu_mini().noise_schedule().unwrap();
-        let plain = SchedulerConfig::default().noise_schedule().unwrap();
-        assert!(schedule.alpha(999) < 1e-7);
-        assert!((schedule.alpha(0) - plain.alpha(0)).abs() < 1e-6);
-        assert!(schedule.alphas_cumprod.is_sorted_by(|a, b| a > b));
-    }
-
-    #[test]
-    fn predictions_invert_the_noise() {
+    fn arrive_at_a_point() {
         let device = Device::flex();
-        for prediction in [Prediction::Epsilon, Prediction::VPrediction] {
-            let schedule = SchedulerConfig {
-                prediction,
-                ..Default::default()
+        for kind in all() {
+            for prediction in [Prediction::Epsilon, Prediction::VPrediction] {
+                for spacing in [
+                    None,
+                    Some(Spacing::Leading),
+                    Some(Spacing::Trailing),
+                    Some(Spacing::Linspace),
+                ] {
+                    let config = SchedulerConfig {
+                        prediction,
+                        spacing,
+                        ..Default::default()
+                    };
+                    let schedule = config.noise_schedule().unwrap();
+                    let mut sampler = config.sampler(kind, 20).unwrap();
+                    let point: Tensor<4> = Tensor::from_data([[[[0.7f32, -0.4]]]], &device);
+                    let mut x: Tensor<4> = Tensor::from_data([[[[-1.2f32, 0.6]]]], &device);
+                    while let Some(t) = sampler.timestep() {
+                        let (signal, sigma) = schedule.levels(t);
+                        let noise =
+                            (x.clone() - point.clone().mul_scalar(signal)).div_scalar(sigma);
+                        let output = match prediction {
+                            Prediction::Epsilon => noise,
+                            Prediction::VPrediction => {
+                                noise.mul_scalar(signal) - point.clone().mul_scalar(sigma)
+                            }
+                        };
+                        x = sampler.step(output, x);
+                    }
+                    let off = (x - point).abs().max().into_scalar::<f32>();
+                    assert!(off < 0.1, "{kind:?} {prediction:?} {spacing:?}: {off}");
+                }
             }
-            .noise_schedule()
-            .unwrap();
-            let clean: Tensor<4> = Tensor::from_data([[[[0.5f32, -1.0]]]], &device);
-            let noise: Tensor<4> = Tensor::from_data([[[[0.25f32, 2.0]]]], &device);
-            let noisy = schedule.add_noise(clean.clone(), noise.clone(), &[321]);
-            let target = schedule.target(clean.clone(), noise.clone(), &[321]);
-            let close = |a: Tensor<4>, b: &Tensor<4>| {
-                a.sub(b.clone()).abs().max().into_scalar::<f32>() < 1e-5
-            };
-            assert!(close(
-                schedule.clean(target.clone(), noisy.clone(), 321),
-                &clean
-            ));
-            assert!(close(schedule.noise(target, noisy, 321), &noise));
+        }
+    }
+
+    /// Normal data of variance s²: the exact solution shrinks x by the ratio of standard deviations, and rules of
+    /// higher order come closer to it. Held against it at three quarters of the way, before the logarithm of the
+    /// signal-to-noise ratio runs away.
+    #[test]
+    fn higher_orders_are_closer() {
+        let device = Device::flex();
+        let config = SchedulerConfig {
+            spacing: Some(Spacing::Linspace),
+            ..Default::default()
+        };
+        let schedule = config.noise_schedule().unwrap();
+        let total = |t: usize| schedule.alpha(t) * 0.09 + 1.0 - schedule.alpha(t);
+        let error = |kind, steps: usize| {
+            let mut sampler = config.sampler(kind, steps).unwrap();
+            let (first, last) = (sampler.levels[0], sampler.levels[steps * 3 / 4]);
+            let mut x: Tensor<4> = Tensor::from_data([[[[1.5f32]]]], &device);
+            while sampler.timestep() != Some(last) {
+                let t = sampler.timestep().unwrap();
+                let output = x
+                    .clone()
+                    .mul_scalar((1.0 - schedule.alpha(t)).sqrt() / total(t));
+                x = sampler.step(output, x);
+            }
+            (f64::from(x.into_scalar::<f32>()) - 1.5 * (total(last) / total(first)).sqrt()).abs()
+        };
+        let [ddim, pndm, dpm] = [
+            SchedulerKind::Ddim,
+            SchedulerKind::Pndm,
+            SchedulerKind::DpmSolver,
+        ]
+        .map(|kind| error(kind, 20));
+        assert!(
+            pndm < ddim / 3.0 && dpm < ddim / 3.0,
+            "ddim {ddim}, pndm {pndm}, dpm++ {dpm}"
+        );
+        // Twice the steps, half the error in the first order, a quarter in the second.
+        assert!(error(SchedulerKind::Ddim, 40) > ddim / 3.0);
+        assert!(error(SchedulerKind::DpmSolver, 40) < dpm / 3.0);
+    }
+
+    #[test]
+    fn zero_terminal_levels_can_be_sampled() {
+        let device = Device::flex();
+        for kind in all() {
+            let mut sampler = SchedulerConfig::emu_mini().sampler(kind, 24).unwrap();
+            assert_eq!(sampler.timesteps()[0], 999);
+            let mut x: Tensor<4> = Tensor::from_data([[[[1.0f32]]]], &device);
+            while sampler.timestep().is_some() {
+                x = sampler.step(x.zeros_like(), x);
+            }
+            assert!(x.into_scalar::<f32>().is_finite(), "{kind:?}");
         }
     }
 
     #[test]
-    fn reads_diffusers() {
-        let value = json!({
-            "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-            "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
-        });
-        assert_eq!(
-            SchedulerConfig::from_diffusers(&value).unwrap(),
-            SchedulerConfig::default()
-        );
-        for (value, needle) in [
-            (
-                json!({"_class_name": "EulerDiscreteScheduler"}),
-                "EulerDiscreteScheduler",
-            ),
-            (
-                json!({"_class_name": "PNDMScheduler", "skip_prk_steps": false}),
-                "skip_prk_steps",
-            ),
-            (json!({"_class_name": "PNDMScheduler"}), "skip_prk_steps"),
-            (
-                json!({"_class_name": "DDIMScheduler", "beta_schedule": "cosine"}),
-                "cosine",
-            ),
-            (
-                json!({"_class_name": "DDIMScheduler", "thresholding": true}),
-                "thresholding",
-            ),
-            (
-                json!({"_class_name": "DDIMScheduler", "trained_betas": [0.1]}),
-                "trained_betas",
-            ),
-            (
-                json!({"_class_name": "DDIMScheduler", "beta_start": 0.5}),
-                "do not rise",
-            ),
-            (
-                json!({"_class_name": "DDIMScheduler", "num_train_timesteps": 0}),
-                "timesteps",
-            ),
-            (
-                json!({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true}),
-                "v_prediction",
-            ),
-            (
-                json!({"_class_name": "DDIMScheduler", "use_karras_sigmas": true}),
-                "use_karras_sigmas",
-            ),
-        ] {
-            let error = SchedulerConfig::from_diffusers(&value)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(needle), "{value}: {error}");
+    fn steps_are_checked() {
+        let config = SchedulerConfig::default();
+        for kind in all() {
+            assert!(config.sampler(kind, 0).is_err() && config.sampler(kind, 1001).is_err());
+            assert!(config.sampler(kind, 1).is_ok());
         }
+        let error = config
+            .sampler(SchedulerKind::Ddim, 1000)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("1000 steps"),
+            "the offset leaves the levels: {error}"
+        );
+        assert_eq!(
+            config
+                .sampler(SchedulerKind::DpmSolver, 4)
+                .unwrap()
+                .timesteps(),
+            [999, 749, 500, 250]
+        );
+        assert!("euler".parse::<SchedulerKind>().is_err());
+        assert_eq!("dpm++".parse(), Ok(SchedulerKind::DpmSolver));
+    }
+
+    #[test]
+    fn after_the_end_nothing_moves() {
+        let device = Device::flex();
+        let mut sampler = SchedulerConfig::default()
+            .sampler(SchedulerKind::Ddim, 1)
+            .unwrap();
+        let x: Tensor<4> = Tensor::from_data([[[[1.0f32]]]], &device);
+        let x = sampler.step(x.clone(), x);
+        let before = x.clone().into_scalar::<f32>();
+        assert_eq!(sampler.step(x.ones_like(), x).into_scalar::<f32>(), before);
     }
 }

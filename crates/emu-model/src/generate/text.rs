@@ -7,7 +7,7 @@ use emu_kernels::cache::CacheFull;
 use emu_kernels::device::runs_behind;
 use emu_kernels::late::{self, Late, RecordError, Recorded};
 use emu_kernels::random::{Philox, Stream};
-use emu_kernels::sample::{Chooser, Processors, Sampling};
+use emu_kernels::sample::{Processors, Sampler, Sampling};
 
 use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
 use crate::Emu;
@@ -95,7 +95,7 @@ enum State<'a> {
 #[allow(clippy::large_enum_variant)]
 enum Next {
     /// The logits of this hidden state.
-    Choose(Tensor<3>),
+    Sample(Tensor<3>),
     /// A turn of the model, which reads the last token where it is.
     Turn,
     /// Nothing follows.
@@ -139,7 +139,7 @@ pub struct TextMachine<'a> {
     rules: Rules,
     options: TextOptions,
     random: Philox,
-    chooser: Chooser,
+    sampler: Sampler,
     /// Asked for and not yet taken, oldest first.
     asked: VecDeque<Asked>,
     /// Of tokens that the model has read before they were taken here: the hidden state after each, and the positions in the
@@ -167,7 +167,7 @@ impl<'a> TextMachine<'a> {
     ) -> Result<Self, GenerateError> {
         let asking = Asking::of(emu, config, prompt).filter(|_| options.images);
         let mut machine = Self::over(&emu.lm, config.into(), prompt, options)?;
-        if let (Some(asking), Next::Choose(hidden)) = (asking, &machine.next) {
+        if let (Some(asking), Next::Sample(hidden)) = (asking, &machine.next) {
             machine.state = State::Asked(asking, hidden.clone());
         }
         Ok(machine)
@@ -193,7 +193,7 @@ impl<'a> TextMachine<'a> {
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
         let device = hidden.device();
-        let chooser = Chooser::new(
+        let sampler = Sampler::new(
             options.processors.clone(),
             options.sampling.clone(),
             rules.end(),
@@ -210,10 +210,10 @@ impl<'a> TextMachine<'a> {
             rules,
             options,
             random,
-            chooser,
+            sampler,
             asked: VecDeque::new(),
             read: VecDeque::new(),
-            next: Next::Choose(hidden),
+            next: Next::Sample(hidden),
             depth: if behind { DEPTH } else { 1 },
             history,
             state: State::Text,
@@ -269,7 +269,7 @@ impl<'a> TextMachine<'a> {
 
     async fn say(&mut self) -> Result<TextEvent, GenerateError> {
         let token = match self.options.keep_logits {
-            true => self.choose_here().await?,
+            true => self.sample_here().await?,
             false => self.take().await?,
         };
         let Some(token) = token else {
@@ -305,9 +305,9 @@ impl<'a> TextMachine<'a> {
         while self.asked.len() < self.depth && self.has_room(self.history.len() + self.asked.len())
         {
             let turned = match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::Choose(hidden) => {
+                Next::Sample(hidden) => {
                     let banned = self.banned(0);
-                    choose(&self.session, &mut self.chooser, hidden, banned);
+                    sample(&self.session, &mut self.sampler, hidden, banned);
                     false
                 }
                 Next::Turn if self.goes_on(self.history.len() + self.asked.len()) => {
@@ -320,7 +320,7 @@ impl<'a> TextMachine<'a> {
                 }
                 _ => break,
             };
-            let token = late::ask(self.chooser.token());
+            let token = late::ask(self.sampler.token());
             self.asked.push_back(Asked { token, turned });
             self.next = Next::Turn;
         }
@@ -339,13 +339,13 @@ impl<'a> TextMachine<'a> {
         let banned = self.banned(1);
         self.recorded.take_if(|turn| turn.banned != banned);
         if self.recorded.is_none() {
-            let (session, chooser) = (&mut self.session, &mut self.chooser);
+            let (session, sampler) = (&mut self.session, &mut self.sampler);
             if self.live != Some(LIVE_TURNS) {
                 self.live = self.live.map(|turns| turns + 1);
-                return Ok(turn(session, chooser, banned)?);
+                return Ok(turn(session, sampler, banned)?);
             }
-            let device = chooser.token().device();
-            match Recorded::record(&device, || turn(session, chooser, banned)) {
+            let device = sampler.token().device();
+            match Recorded::record(&device, || turn(session, sampler, banned)) {
                 Ok((recorded, hidden)) => {
                     let hidden = hidden?;
                     // It will run below, as every time after.
@@ -361,14 +361,14 @@ impl<'a> TextMachine<'a> {
                         session.cache.unrecorded();
                     }
                     self.live = None;
-                    return Ok(turn(session, chooser, banned)?);
+                    return Ok(turn(session, sampler, banned)?);
                 }
             }
         }
         let Some(turn) = &mut self.recorded else {
             return Err(GenerateError::Empty);
         };
-        // Safety: weights are borrowed, cache and chooser are fields; where one of their tensors is replaced, in `go_back`, the
+        // Safety: weights are borrowed, cache and sampler are fields; where one of their tensors is replaced, in `go_back`, the
         // recording is dropped.
         unsafe { turn.recorded.replay() }.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
         self.session.cache.replayed();
@@ -382,7 +382,7 @@ impl<'a> TextMachine<'a> {
         self.recorded = None;
         self.live = self.live.map(|_| 0);
         self.next = Next::Nothing;
-        self.chooser.rewind(&self.history);
+        self.sampler.rewind(&self.history);
     }
 
     /// Whether another token may follow so many, `<s>` counted.
@@ -410,10 +410,10 @@ impl<'a> TextMachine<'a> {
     }
 
     /// Chooses a token here, from logits that are brought here and kept.
-    async fn choose_here(&mut self) -> Result<Option<u32>, GenerateError> {
+    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
         let tokens = self.history.len();
         let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
-            Next::Choose(hidden) if self.has_room(tokens) => hidden,
+            Next::Sample(hidden) if self.has_room(tokens) => hidden,
             Next::Turn if self.goes_on(tokens) => {
                 self.session.advance_tokens(&self.history[tokens - 1..])?
             }
@@ -427,7 +427,7 @@ impl<'a> TextMachine<'a> {
             *score = f32::NEG_INFINITY;
         }
         let sampling = &self.options.sampling;
-        let token = sampling.choose(&logits, self.random.uniform());
+        let token = sampling.sample(&logits, self.random.uniform());
         self.processed = Some(logits);
         Ok(Some(token))
     }
@@ -447,7 +447,7 @@ impl<'a> TextMachine<'a> {
             self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        self.next = Next::Choose(self.session.advance_tokens(&[pictures.end_img])?);
+        self.next = Next::Sample(self.session.advance_tokens(&[pictures.end_img])?);
         self.state = State::Text;
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
@@ -468,18 +468,18 @@ impl<'a> TextMachine<'a> {
 /// The model reads the last token that was chosen and chooses the next.
 fn turn(
     session: &mut Session<'_>,
-    chooser: &mut Chooser,
+    sampler: &mut Sampler,
     banned: Option<u32>,
 ) -> Result<Tensor<3>, CacheFull> {
-    let hidden = session.run_ahead(chooser.token())?;
-    choose(session, chooser, hidden.clone(), banned);
+    let hidden = session.run_ahead(sampler.token())?;
+    sample(session, sampler, hidden.clone(), banned);
     Ok(hidden)
 }
 
 /// Chooses a token by the logits of a hidden state.
-fn choose(session: &Session<'_>, chooser: &mut Chooser, hidden: Tensor<3>, banned: Option<u32>) {
+fn sample(session: &Session<'_>, sampler: &mut Sampler, hidden: Tensor<3>, banned: Option<u32>) {
     let logits = session.lm.logits(hidden);
-    chooser.choose(logits, banned.map(|token| token as usize));
+    sampler.sample(logits, banned.map(|token| token as usize));
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::diffusion::{
-    Decoder, DecoderConfig, Denoise, DrawOptions, SamplerKind, SchedulerConfig, keys,
+    Decoder, DecoderConfig, Denoise, DrawOptions, SchedulerConfig, SchedulerKind, keys,
 };
 use crate::image::{ClipFeatureExtractor, RgbImage, picture_from_decoded};
 use crate::probe::Probe;
@@ -468,14 +468,14 @@ impl Reference<'_> {
         )?)
     }
 
-    fn samplers(&self) -> Result<[(SamplerKind, SchedulerConfig); 2], ParityError> {
+    fn samplers(&self) -> Result<[(SchedulerKind, SchedulerConfig); 2], ParityError> {
         Ok([
             (
-                SamplerKind::Pndm,
+                SchedulerKind::Pndm,
                 SchedulerConfig::from_diffusers(self.pndm)?,
             ),
             (
-                SamplerKind::Ddim,
+                SchedulerKind::Ddim,
                 SchedulerConfig::from_diffusers(self.ddim)?,
             ),
         ])
@@ -507,17 +507,17 @@ pub fn loaded<M: Module>(
     weights::load(module, device, |name| plan.read(source, name))
 }
 
-fn kind_name(kind: SamplerKind) -> &'static str {
+fn kind_name(kind: SchedulerKind) -> &'static str {
     match kind {
-        SamplerKind::Pndm => "pndm",
-        SamplerKind::Ddim => "ddim",
-        SamplerKind::DpmSolver => "dpm++",
+        SchedulerKind::Pndm => "pndm",
+        SchedulerKind::Ddim => "ddim",
+        SchedulerKind::DpmSolver => "dpm++",
     }
 }
 
 /// PNDM makes its first step twice.
-fn steps_of(kind: SamplerKind, evaluations: usize) -> usize {
-    if kind == SamplerKind::Pndm {
+fn steps_of(kind: SchedulerKind, evaluations: usize) -> usize {
+    if kind == SchedulerKind::Pndm {
         evaluations.saturating_sub(1)
     } else {
         evaluations

@@ -1,7 +1,7 @@
 //! Losses of the picture decoder: the autoencoder's, and denoising.
 
 use burn::tensor::Tensor;
-use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::diffusion::schedule::NoiseSchedule;
 use emu_model::diffusion::unet::Unet;
 use emu_model::diffusion::vae::Vae;
 

@@ -9,7 +9,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
 use emu_model::diffusion::decoder::{Decoder, DecoderConfig};
-use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::diffusion::schedule::NoiseSchedule;
 use emu_model::spelling::SpellingConfig;
 use serde::Deserialize;
 

@@ -9,7 +9,7 @@ use emu_kernels::random::{Philox, Stream};
 use emu_model::config::ImageConfig;
 use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
 use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
-use emu_model::diffusion::scheduler::NoiseSchedule;
+use emu_model::diffusion::schedule::NoiseSchedule;
 use emu_model::image::RgbImage;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;

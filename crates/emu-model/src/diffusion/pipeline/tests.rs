@@ -36,7 +36,11 @@ fn condition(b: usize) -> Tensor<3> {
 fn draws_any_size_and_reports_each_step() {
     let (config, decoder) = tiny();
     for (width, height) in [(64, 64), (36, 20), (4, 4)] {
-        for sampler in [SamplerKind::Pndm, SamplerKind::Ddim, SamplerKind::DpmSolver] {
+        for sampler in [
+            SchedulerKind::Pndm,
+            SchedulerKind::Ddim,
+            SchedulerKind::DpmSolver,
+        ] {
             let options = DrawOptions {
                 width,
                 height,

@@ -1,4 +1,4 @@
-// choose: changes a row of logits as generation asks, draws a token from it, appends the token to the history. One workgroup.
+// sample: changes a row of logits as generation asks, draws a token from it, appends the token to the history. One workgroup.
 // twin  crates/emu-kernels/src/cpu/sampling.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // The tokens that may be drawn are those above a threshold, which is found bit by bit, and of those that equal it the first

@@ -4,7 +4,7 @@
 // An invocation handles a pair of elements, `i` and `i + E / 2` of a head.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;     // [B, T, (H + 2 G) E]
-@group(0) @binding(1) var<storage, read_write> turns: array<f32>;   // [C, E]: cosines, then sines
+@group(0) @binding(1) var<storage, read_write> cos_sin: array<f32>;   // [C, E]: cosines, then sines
 @group(0) @binding(2) var<storage, read_write> place: array<i32>;   // [2]: positions in the cache, and T
 @group(0) @binding(3) var<storage, read_write> queries: array<f32>; // [B, H, T, E]
 @group(0) @binding(4) var<storage, read_write> keys: array<f32>;    // [B, G, C, E]
@@ -51,8 +51,8 @@ fn main(
         values[at + HALF] = high;
         return;
     }
-    let cosine = turns[position * E + i];
-    let sine = turns[position * E + HALF + i];
+    let cosine = cos_sin[position * E + i];
+    let sine = cos_sin[position * E + HALF + i];
     let first = low * cosine - high * sine;
     let second = high * cosine + low * sine;
     if head < H {

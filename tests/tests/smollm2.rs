@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
-use emu_kernels::packed::Inputs;
+use emu_kernels::packed::Activations;
 use emu_kernels::sample::argmax;
 use emu_model::TextModel;
 use emu_model::generate::{Prompt, TextOptions, read};
@@ -159,7 +159,7 @@ fn fed_its_tokens_the_most_likely_one_is_that_of_llama_cpp() {
     };
     // As it is loaded: inputs of products rounded to bytes, as llama.cpp does. And as llama.cpp can be told to.
     let rounding = &model.lm;
-    let exact = model.lm.clone().with_inputs(|_| Inputs::Exact);
+    let exact = model.lm.clone().with_activations(|_| Activations::F32);
     let mut found = [(); 4].map(|()| Agreement::default());
     for answer in fixture["answers"].as_array().expect("answers") {
         let (prompt, tokens) = (ids(&answer["prompt"]), ids(&answer["tokens"]));

@@ -239,7 +239,7 @@ pub struct KvCache {
     /// One per layer.
     pub layers: Vec<LayerCache>,
     /// Of all positions there is room for.
-    pub turns: RopeTables,
+    pub rope: RopeTables,
     place: Option<Place>,
     capacity: usize,
     /// `table[beam][position]`: the row that wrote it.
@@ -258,7 +258,7 @@ impl KvCache {
         let layer = || LayerCache::new(batch, heads, capacity, head_size, device);
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
-            turns: RopeTables::upto(capacity, head_size, rope, device),
+            rope: RopeTables::upto(capacity, head_size, rope, device),
             place: None,
             capacity,
             table: vec![],

@@ -76,7 +76,7 @@ impl DeviceError {
 }
 
 /// Launches of a submit at most: a token of a model with 14 layers is one submit, of one with 40 layers three. Where
-/// launches take long, [`crate::pace`] makes it less.
+/// launches take long, [`crate::throttle`] makes it less.
 pub const LAUNCHES: usize = 128;
 
 /// An opened device.
@@ -118,7 +118,7 @@ pub fn runs_behind(device: &Device) -> bool {
 /// Runs `make`, whose tensors stay as long as a model: each has a buffer of its own size. Results share pages or have buffers
 /// of round sizes, which would hold weights with up to half as much again. What of it goes leaves its buffer to a tensor of
 /// the same size, or to [`Device::memory_cleanup`].
-pub fn resting<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
+pub fn persistent<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
     device.memory_persistent_allocations(make, |make| make())
 }
 

@@ -37,17 +37,17 @@ pub mod embedding;
 #[cfg(feature = "wgpu")]
 mod gpu;
 pub mod init;
-pub mod late;
 pub mod linear;
 pub mod norm;
 pub mod ops;
-pub mod pace;
 pub mod packed;
 pub mod random;
+pub mod readback;
 pub mod rope;
 pub mod sample;
 pub mod selftest;
 pub mod spec;
+pub mod throttle;
 #[cfg(feature = "wgpu")]
 pub mod variants;
 

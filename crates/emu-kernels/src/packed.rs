@@ -8,13 +8,13 @@ use burn::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
 use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 
-use crate::device::{on_cpu, resting};
+use crate::device::{on_cpu, persistent};
 use crate::ops::matmul::MatmulBackend;
 
-pub use crate::spec::{BLOCK, Inputs, PackedSpec, Scheme};
+pub use crate::spec::{Activations, BLOCK, PackedSpec, Scheme};
 
 #[cfg(feature = "wgpu")]
-pub use crate::gpu::matmul::is_few;
+pub use crate::gpu::matmul::is_gemv;
 
 /// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
@@ -147,7 +147,7 @@ impl Packed {
         (parts.iter().all(alike) && 4 * words <= BINDING).then_some(())?;
         let stack = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
             let all: Option<Vec<_>> = parts.iter().map(|part| of(part)).collect();
-            all.map(|all| resting(&all[0].device(), || Tensor::cat(all, 0)))
+            all.map(|all| persistent(&all[0].device(), || Tensor::cat(all, 0)))
         };
         let out = parts.iter().map(|part| part.spec.out).sum();
         let rows = Rows {
@@ -160,17 +160,17 @@ impl Packed {
     }
 
     /// The same matrix, whose products may do this with their inputs.
-    pub fn with_inputs(mut self, inputs: Inputs) -> Self {
+    pub fn with_activations(mut self, activations: Activations) -> Self {
         for part in &mut self.parts {
-            part.spec.inputs = inputs;
+            part.spec.activations = activations;
         }
         self
     }
 
     /// The same matrix, whose products may do with their inputs what `choose` says for its scheme.
-    pub fn with_inputs_by(self, choose: fn(Scheme) -> Inputs) -> Self {
+    pub fn with_activations_by(self, choose: fn(Scheme) -> Activations) -> Self {
         match self.parts.first().map(|part| part.spec.scheme) {
-            Some(scheme) => self.with_inputs(choose(scheme)),
+            Some(scheme) => self.with_activations(choose(scheme)),
             None => self,
         }
     }
@@ -408,9 +408,9 @@ pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
 }
 
 /// Lets products with a parameter, where it is packed, do with their inputs what `choose` says for its scheme.
-pub fn set_inputs(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Inputs) {
+pub fn set_activations(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Activations) {
     if let Some(packed) = param.reparameterization::<Packed>() {
-        *param = attach(param.id, packed.clone().with_inputs_by(choose));
+        *param = attach(param.id, packed.clone().with_activations_by(choose));
     }
 }
 

@@ -27,7 +27,7 @@ impl From<f64> for Rope {
 #[derive(Clone, Debug)]
 pub struct RopeTables {
     /// Of every row and position: `E / 2` cosines, then as many sines.
-    turns: Vec<f32>,
+    cos_sin: Vec<f32>,
     rows: usize,
     steps: usize,
     head_size: usize,
@@ -60,14 +60,14 @@ impl RopeTables {
                 1.0 / (divisor * libm::pow(base, 2.0 * i as f64 / head_size as f64))
             })
             .collect();
-        let mut turns = Vec::with_capacity(rows * steps * head_size);
+        let mut cos_sin = Vec::with_capacity(rows * steps * head_size);
         for &position in positions.iter().flatten() {
             let angles = frequencies.iter().map(|f| position as f64 * f);
-            turns.extend(angles.clone().map(|a| libm::cos(a) as f32));
-            turns.extend(angles.map(|a| libm::sin(a) as f32));
+            cos_sin.extend(angles.clone().map(|a| libm::cos(a) as f32));
+            cos_sin.extend(angles.map(|a| libm::sin(a) as f32));
         }
         Self {
-            turns,
+            cos_sin,
             rows,
             steps,
             head_size,
@@ -86,7 +86,7 @@ impl RopeTables {
         self.whole.get_or_init(|| {
             let half = self.head_size / 2;
             [0, half].map(|from| {
-                let twice = { self.turns.chunks_exact(self.head_size.max(1)) }
+                let twice = { self.cos_sin.chunks_exact(self.head_size.max(1)) }
                     .flat_map(|turn| turn[from..from + half].repeat(2))
                     .collect();
                 let shape = [self.rows, 1, self.steps, self.head_size];
@@ -99,7 +99,7 @@ impl RopeTables {
     pub fn halves(&self) -> Tensor<2> {
         let make = || {
             let shape = [self.steps, self.head_size];
-            let values = self.turns[..self.steps * self.head_size].to_vec();
+            let values = self.cos_sin[..self.steps * self.head_size].to_vec();
             Tensor::from_data(TensorData::new(values, shape), &self.device)
         };
         self.halves.get_or_init(make).clone()

@@ -7,7 +7,7 @@ use half::f16;
 use crate::beams::Ranking;
 use crate::cache::LayerCache;
 use crate::ops::{self, AttentionOptions, ConvExtras};
-use crate::packed::{BLOCK, Inputs, Packed, Scheme};
+use crate::packed::{Activations, BLOCK, Packed, Scheme};
 use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
 use crate::sample::{Processors, Sampler, Sampling};
@@ -282,7 +282,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
             got.push(flat(twice.gated(x)));
             want.extend(products.iter().map(|p| silu(*p) * p));
         }
-        // Inputs as bytes: multiples of 1 / 128 with 127 of them in each block, which rounding leaves as they are.
+        // Activations as bytes: multiples of 1 / 128 with 127 of them in each block, which rounding leaves as they are.
         for rows in [1, 11].into_iter().filter(|_| cfg!(feature = "flex")) {
             let mut xs: Vec<f32> = (0..rows * width)
                 .map(|_| ((input.random.uniform() * 255.0).floor() - 127.0) / 128.0)
@@ -290,7 +290,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
             xs.iter_mut()
                 .step_by(BLOCK)
                 .for_each(|x| *x = 127.0 / 128.0);
-            let rounding = packed.clone().with_inputs(Inputs::Bytes);
+            let rounding = packed.clone().with_activations(Activations::Int8);
             got.push(flat(
                 rounding.linear(input.tensor(&xs, [rows, width]), None),
             ));

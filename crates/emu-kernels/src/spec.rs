@@ -163,25 +163,25 @@ impl Scheme {
     }
 }
 
-/// What products with a packed matrix may do with their inputs.
+/// What products with a packed matrix may do with their activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Inputs {
+pub enum Activations {
     /// Take them as they are.
     #[default]
-    Exact,
+    F32,
     /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU, with weights of at
     /// most 8 bits. No element moves by more than 1/254 of the greatest of its block. Language models bear it; GPUs take
     /// inputs as they are.
-    Bytes,
+    Int8,
 }
 
-impl Inputs {
+impl Activations {
     /// Rounded where the weights have four bits, which moves them by 8% already; exact where they have eight, since rounding
     /// moves products by 0.5%, as much again as such weights do.
     pub const fn by_weight(scheme: Scheme) -> Self {
         match scheme {
-            Scheme::F16 | Scheme::Q8 => Self::Exact,
-            Scheme::Q4 | Scheme::Q4_1 => Self::Bytes,
+            Scheme::F16 | Scheme::Q8 => Self::F32,
+            Scheme::Q4 | Scheme::Q4_1 => Self::Int8,
         }
     }
 }
@@ -202,8 +202,8 @@ pub struct PackedSpec {
     /// Whether the matrix is a gate above what it gates: `silu(x Gᵀ) * x Uᵀ`, of half as many rows. Without bias and
     /// residual.
     pub pair: bool,
-    /// What products may do with their inputs.
-    pub inputs: Inputs,
+    /// What products may do with their activations.
+    pub activations: Activations,
 }
 
 impl PackedSpec {
@@ -216,7 +216,7 @@ impl PackedSpec {
             bias: false,
             residual: false,
             pair: false,
-            inputs: Inputs::Exact,
+            activations: Activations::F32,
         }
     }
 }

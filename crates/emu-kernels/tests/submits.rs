@@ -6,8 +6,8 @@ use emu_kernels::burn::tensor::wgpu::wgpu::Queue;
 use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
 use emu_kernels::count::{self, Launches};
 use emu_kernels::device::LAUNCHES;
-use emu_kernels::late::{self, Recorded};
 use emu_kernels::ops;
+use emu_kernels::readback::{self, Recorded};
 
 /// The number that the queue gives to an empty submission. wgpu shows it in its `Debug` text only: should that text change,
 /// this test fails, and nothing else.
@@ -46,7 +46,7 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
     let x = Tensor::<3>::ones([1, 2, 64], &device);
     let gate = |n: usize| (0..n).for_each(|_| drop(ops::silu_pair(x.clone())));
     let token = Tensor::<1, Int>::from_data(TensorData::new(vec![3i32], [1]), &device);
-    let read = |tensor: Tensor<1, Int>| read_sync(late::ask(tensor)).expect("numbers");
+    let read = |tensor: Tensor<1, Int>| read_sync(readback::start(tensor)).expect("numbers");
     gate(1);
     read(token.clone());
 
@@ -67,7 +67,7 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
     same("launches and a copy", &launched_and_read, 2);
     let waits = || {
         gate(3);
-        read_sync(late::done(&x)).expect("a device that works");
+        read_sync(readback::done(&x)).expect("a device that works");
         gate(3);
     };
     waiting("a wait between launches", &waits, 1, 2);

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use emu_kernels::packed::{Inputs, Scheme};
+use emu_kernels::packed::{Activations, Scheme};
 use emu_kernels::{LayerNorm, QEmbedding};
 
 use crate::causal::CausalFormer;
@@ -62,10 +62,10 @@ impl EmuConfig {
 
     /// What products with the LM's packed weights may do with their inputs: in a model that reads words, as where its LM
     /// runs alone ([`crate::TextModel`]).
-    pub fn lm_inputs(&self) -> fn(Scheme) -> Inputs {
+    pub fn lm_activations(&self) -> fn(Scheme) -> Activations {
         match self.namer {
-            Some(_) => |_| Inputs::Bytes,
-            None => Inputs::by_weight,
+            Some(_) => |_| Activations::Int8,
+            None => Activations::by_weight,
         }
     }
 }

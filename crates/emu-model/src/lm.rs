@@ -7,7 +7,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{CacheFull, KvCache, LayerCache};
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
-use emu_kernels::packed::{self, Inputs, Packed, Scheme};
+use emu_kernels::packed::{self, Activations, Packed, Scheme};
 use emu_kernels::rope::{Rope, RopeTables};
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
@@ -203,9 +203,11 @@ impl Lm {
 
     /// What products with packed weights may do with their inputs, by the scheme of the weights: those of the layers and the
     /// logits. The head that regresses visual embeddings takes them as they are, since pictures are drawn from what it gives.
-    pub fn with_inputs(mut self, choose: fn(Scheme) -> Inputs) -> Self {
+    pub fn with_activations(mut self, choose: fn(Scheme) -> Activations) -> Self {
         let stacked = |stack: &mut Option<Packed>| {
-            *stack = stack.take().map(|packed| packed.with_inputs_by(choose));
+            *stack = stack
+                .take()
+                .map(|packed| packed.with_activations_by(choose));
         };
         for Layer { self_attn, mlp, .. } in &mut self.layers {
             let linears = [
@@ -218,15 +220,15 @@ impl Lm {
                 &mut mlp.down_proj,
             ];
             for linear in linears {
-                packed::set_inputs(&mut linear.weight, choose);
+                packed::set_activations(&mut linear.weight, choose);
             }
             stacked(&mut self_attn.stacked);
             stacked(&mut mlp.stacked);
         }
         if let Some(head) = &mut self.lm_head {
-            packed::set_inputs(&mut head.weight, choose);
+            packed::set_activations(&mut head.weight, choose);
         }
-        packed::set_inputs(&mut self.embed_tokens.weight, choose);
+        packed::set_activations(&mut self.embed_tokens.weight, choose);
         self
     }
 
@@ -376,7 +378,7 @@ impl Lm {
 
     fn layers(&self, mut x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         for (layer, keys) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.step(x, &cache.turns, keys)?;
+            x = layer.step(x, &cache.rope, keys)?;
         }
         Ok(self.norm.forward(x))
     }

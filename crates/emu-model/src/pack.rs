@@ -95,7 +95,7 @@ pub fn load_emu(
     device: &Device,
 ) -> Result<Emu, LoadError> {
     let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
-    emu.lm = emu.lm.stack().with_inputs(config.lm_inputs());
+    emu.lm = emu.lm.stack().with_activations(config.lm_activations());
     Ok(emu)
 }
 

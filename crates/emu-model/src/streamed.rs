@@ -180,7 +180,7 @@ impl Streamed {
             let config = &self.config.emu;
             let empty = config.init(&self.device)?.lm;
             let lm = std::mem::replace(&mut self.emu.lm, empty);
-            self.emu.lm = lm.stack().with_inputs(config.lm_inputs());
+            self.emu.lm = lm.stack().with_activations(config.lm_activations());
         }
         if let Some(safety) = self.safety.as_ref().filter(|_| component == pack::SAFETY) {
             safety.settle();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData as BurnData};
-use emu_kernels::device::resting;
+use emu_kernels::device::persistent;
 use emu_kernels::packed::{self, Packed};
 use emu_pack::{Dtype, PackError, Quantized, Scheme, Stored, TensorData, TensorInfo};
 
@@ -166,7 +166,7 @@ impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> Fill<F> {
         let dense = stored.into_dense()?;
         dense.check_finite()?;
         let data = BurnData::new(dense.to_f32()?, shape);
-        let tensor = resting(&self.device, || Tensor::from_data(data, &self.device));
+        let tensor = persistent(&self.device, || Tensor::from_data(data, &self.device));
         let tensor = match self.device.is_autodiff() {
             true => tensor.require_grad(),
             false => tensor,
@@ -193,7 +193,7 @@ fn pack(
     };
     let (words, scales) = (tensor.words.to_u32()?, halves(&tensor.scales));
     let mins = tensor.mins.as_ref().map(halves);
-    resting(device, || {
+    persistent(device, || {
         let mins = mins.as_deref();
         Packed::new(scheme, [out, width], &words, &scales, mins, device)
     })
@@ -213,7 +213,7 @@ fn pack_halves(
     tensor.check_finite()?;
     let (words, _) = tensor.bytes.as_chunks::<4>();
     let words: Vec<u32> = words.iter().map(|&word| u32::from_le_bytes(word)).collect();
-    let packed = resting(device, || {
+    let packed = persistent(device, || {
         Packed::new(packed::Scheme::F16, shape, &words, &[], None, device)
     });
     packed.map(Some).map_err(|error| misfit(tensor, &error))

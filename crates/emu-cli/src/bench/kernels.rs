@@ -195,7 +195,7 @@ impl Work {
     /// The shader's name.
     fn kernel(&self) -> &'static str {
         match self {
-            Self::Packed { rows, .. } if packed::is_few(*rows) => "packed_vector",
+            Self::Packed { rows, .. } if packed::is_gemv(*rows) => "packed_vector",
             Self::Packed { .. } => "packed_matrix",
             Self::Table { .. } => "packed_rows",
             Self::Decode { .. } => "decode",

@@ -185,7 +185,7 @@ fn add(x: &mut [f32], y: &[f32]) {
 #[cfg(test)]
 mod tests {
     use emu_kernels::burn::tensor::{Device, Tensor, TensorData as BurnData};
-    use emu_kernels::packed::Inputs;
+    use emu_kernels::packed::Activations;
     use emu_model::config::AdapterConfig;
     use emu_model::{Emu, pack, weights};
     use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
@@ -253,7 +253,7 @@ mod tests {
             let reader = PackReader::open(&path).expect("a pack");
             let mut model = pack::load_emu(&reader, &config, &device).expect("the model");
             // The walk multiplies with four-bit matrices exactly too.
-            model.lm = model.lm.with_inputs(|_| Inputs::Exact);
+            model.lm = model.lm.with_activations(|_| Activations::F32);
             let want = by_the_model(&model, &config, &device);
             let got = regress(&reader, &config, &ProgressBar::hidden()).expect("embeddings");
             let got = got.to_f32().expect("floats");

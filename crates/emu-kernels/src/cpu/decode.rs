@@ -6,7 +6,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::bytes::{Isa, Job, Simd};
+use super::int8::{Isa, Job, Simd};
 use super::math::{exp_shifted, max};
 use super::{contiguous, for_each_soon, integers, tensor, values};
 use crate::spec::StepSpec;
@@ -26,19 +26,19 @@ pub fn advance(place: FlexTensor) -> FlexTensor {
 /// Rotates queries and keys, appends keys and values to the caches.
 pub fn rope_append(
     qkv: FlexTensor,
-    turns: FlexTensor,
+    cos_sin: FlexTensor,
     keys: FlexTensor,
     cached: FlexTensor,
     spec: StepSpec,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let (qkv, turns) = (contiguous(qkv), contiguous(turns));
+    let (qkv, cos_sin) = (contiguous(qkv), contiguous(cos_sin));
     let (mut keys, mut cached) = (contiguous(keys), contiguous(cached));
     let [b, t, width] = qkv.shape().dims::<3>();
     let [_, g, capacity, e] = keys.shape().dims::<4>();
     // Beyond it would be the next head's rows.
     assert!(spec.start + t <= capacity, "the cache has room");
     let (h, half) = (spec.heads, e / 2);
-    let (from, turns) = (values(&qkv), values(&turns));
+    let (from, cos_sin) = (values(&qkv), values(&cos_sin));
     let rotate = |to: &mut [f32], x: &[f32], turn: &[f32]| {
         let ((low, high), (cos, sin)) = (x.split_at(half), turn.split_at(half));
         let (first, second) = to.split_at_mut(half);
@@ -52,7 +52,7 @@ pub fn rope_append(
     let (all_keys, all_values) = (keys.storage_mut::<f32>(), cached.storage_mut::<f32>());
     for (i, row) in from.chunks_exact(width.max(1)).enumerate() {
         let (batch, step) = (i / t, i % t);
-        let turn = &turns[(spec.start + step) * e..][..e];
+        let turn = &cos_sin[(spec.start + step) * e..][..e];
         for (head, x) in row.chunks_exact(e).enumerate() {
             if head < h {
                 rotate(
@@ -190,14 +190,14 @@ fn dot_of_head(a: &[f32], b: &[f32]) -> f32 {
 impl DecodeBackend for Flex {
     fn emu_rope_append(
         qkv: FloatTensor<Self>,
-        turns: FloatTensor<Self>,
+        cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         place: IntTensor<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let _ = place;
-        rope_append(qkv, turns, keys, values, spec)
+        rope_append(qkv, cos_sin, keys, values, spec)
     }
 
     fn emu_decode_attention(

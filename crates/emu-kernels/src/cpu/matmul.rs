@@ -6,14 +6,14 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use half::f16;
 
-use super::bytes::{self, Isa};
+use super::int8::{self, Isa};
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
-use crate::spec::{BLOCK, Inputs, PackedSpec, Scheme};
+use crate::spec::{Activations, BLOCK, PackedSpec, Scheme};
 
 /// Up to so many rows of `x` the weights are used as they are unpacked; beyond, a tile is unpacked and used by a product
 /// of matrices.
-const FEW: usize = 4;
+const GEMV_ROWS: usize = 4;
 /// Rows of the matrix that one task takes.
 const TILE: usize = 32;
 /// The same where a tile is unpacked: enough that reading `x` again for each costs little.
@@ -88,7 +88,7 @@ impl<'a> Blocks<'a> {
     fn unpack(&self, row: usize, out: &mut [f32]) {
         if self.spec.scheme == Scheme::F16 {
             for (o, &bits) in out.iter_mut().zip(self.halves(row)) {
-                *o = bytes::widened(bits);
+                *o = int8::widened(bits);
             }
             return;
         }
@@ -144,7 +144,7 @@ pub fn linear(
     [bias, residual]: [FlexTensor; 2],
     spec: PackedSpec,
 ) -> FlexTensor {
-    if spec.inputs == Inputs::Bytes && spec.scheme.bits() <= 8 {
+    if spec.activations == Activations::Int8 && spec.scheme.bits() <= 8 {
         return of_bytes(x, [words, scales, mins], [bias, residual], spec);
     }
     if spec.pair {
@@ -167,9 +167,9 @@ pub fn linear(
     let rows = x.len() / width;
     // Transposed while it is made, so that every task has a run of its own: `[out, rows]`.
     let mut y = vec![0.0f32; rows * out];
-    let tile_rows = if rows <= FEW { TILE } else { MATRIX_TILE };
+    let tile_rows = if rows <= GEMV_ROWS { TILE } else { MATRIX_TILE };
     let tiles: Vec<_> = y.chunks_mut(tile_rows * rows).enumerate().collect();
-    if rows <= FEW {
+    if rows <= GEMV_ROWS {
         let split: Vec<Split> = x
             .chunks_exact(width)
             .map(|row| Split::new(row, spec.scheme.bits() == 4))
@@ -235,18 +235,18 @@ fn of_bytes(
     let bias = spec.bias.then(|| contiguous(bias));
     let residual = spec.residual.then(|| contiguous(residual));
     let blocks = Blocks::new(&words, &scales, &mins, spec);
-    let matrix = bytes::Matrix {
+    let matrix = int8::Matrix {
         bytes: bytemuck::cast_slice(blocks.words),
         scales: bytemuck::cast_slice(blocks.scales),
         mins: bytemuck::cast_slice(blocks.mins),
         spec,
     };
-    let added = bytes::Added {
+    let added = int8::Added {
         bias: bias.as_ref().map(values),
         residual: residual.as_ref().map(values),
     };
     let (x, made) = (values(&x), if spec.pair { spec.out / 2 } else { spec.out });
-    let y = bytes::linear(Isa::best(), x, matrix, added);
+    let y = int8::linear(Isa::best(), x, matrix, added);
     tensor(y, [x.len() / spec.width, made])
 }
 
@@ -298,7 +298,7 @@ fn dot_halves(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     let halves = blocks.halves(row).as_chunks::<BLOCK>().0;
     for (halves, x) in halves.iter().zip(x.values.as_chunks::<BLOCK>().0) {
         for i in 0..BLOCK {
-            total[i] += bytes::widened(halves[i]) * x[i];
+            total[i] += int8::widened(halves[i]) * x[i];
         }
     }
     total.iter().sum()

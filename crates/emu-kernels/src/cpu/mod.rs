@@ -6,17 +6,17 @@
 mod activation;
 mod attention;
 mod beams;
-mod bytes;
 mod conv;
 mod decode;
 mod group_norm;
+mod int8;
 mod math;
 mod matmul;
 mod matrix;
 mod norm;
 mod sampling;
 #[cfg(not(target_family = "wasm"))]
-mod team;
+mod thread_pool;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};
@@ -80,7 +80,7 @@ fn for_each_soon<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync) {
     let items: Vec<_> = { items.into_iter() }
         .map(|item| std::sync::Mutex::new(Some(item)))
         .collect();
-    team::run(items.len(), &|i| {
+    thread_pool::run(items.len(), &|i| {
         let item = items[i].lock().ok().and_then(|mut item| item.take());
         item.into_iter().for_each(&f);
     });

@@ -67,18 +67,18 @@ pub fn advance(place: CubeTensor) -> CubeTensor {
 /// Rotates queries and keys, appends keys and values to the caches.
 pub fn rope_append(
     qkv: CubeTensor,
-    turns: CubeTensor,
+    cos_sin: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
     place: CubeTensor,
     spec: StepSpec,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let (qkv, turns) = (into_contiguous(qkv), into_contiguous(turns));
+    let (qkv, cos_sin) = (into_contiguous(qkv), into_contiguous(cos_sin));
     let (keys, values) = (into_contiguous(keys), into_contiguous(values));
     let (b, t) = (qkv.meta.shape()[0], qkv.meta.shape()[1]);
     let queries = output(&qkv, Shape::new([b, spec.heads, t, spec.head_size]));
     let pairs = qkv.meta.shape().num_elements() / 2;
-    let tensors = [&qkv, &turns, &place, &queries, &keys, &values];
+    let tensors = [&qkv, &cos_sin, &place, &queries, &keys, &values];
     append_shader(&spec, tensors.len()).launch_with(
         grid(pairs.div_ceil(64)),
         &tensors,
@@ -111,13 +111,13 @@ pub fn attention(
 impl DecodeBackend for Cube {
     fn emu_rope_append(
         qkv: FloatTensor<Self>,
-        turns: FloatTensor<Self>,
+        cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         place: IntTensor<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        rope_append(qkv, turns, keys, values, place, spec)
+        rope_append(qkv, cos_sin, keys, values, place, spec)
     }
 
     fn emu_decode_attention(

@@ -11,7 +11,7 @@ use crate::spec::{BLOCK, PackedSpec, Scheme};
 use crate::variants;
 
 /// Up to so many rows of `x` each weight is read once for all of them.
-const FEW: usize = 8;
+const GEMV_ROWS: usize = 8;
 /// Rows of the matrix in a workgroup of the product of matrices.
 const WIDE: usize = 64;
 /// Most rows of `x` in a workgroup on software adapters.
@@ -60,8 +60,8 @@ impl PackedSpec {
 
 /// Whether a product of so many rows reads each weight once for all of them, by a kernel of its own. Software adapters have
 /// one for any number.
-pub fn is_few(rows: usize) -> bool {
-    rows <= FEW && !variants::software()
+pub fn is_gemv(rows: usize) -> bool {
+    rows <= GEMV_ROWS && !variants::software()
 }
 
 /// The shader for a product with few rows, and over how many workgroups.
@@ -157,8 +157,8 @@ pub fn linear(
     let rows = x.meta.shape()[0];
     let out = if spec.pair { spec.out / 2 } else { spec.out };
     let y = output(&x, Shape::new([rows, out]));
-    let few = is_few(rows);
-    let (shader, workgroups) = if few {
+    let gemv = is_gemv(rows);
+    let (shader, workgroups) = if gemv {
         vector(&spec, rows)
     } else {
         matrix(&spec, rows)
@@ -168,7 +168,7 @@ pub fn linear(
     let optional = [&scales, &mins, &bias, &residual];
     tensors.extend(optional.into_iter().zip(spec.optional()).filter_map(bound));
     // Not read where rows are few, and not bound there.
-    let words = if few {
+    let words = if gemv {
         vec![]
     } else {
         vec![rows as u32, (spec.width / BLOCK) as u32, out as u32, 0]

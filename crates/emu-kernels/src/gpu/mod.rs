@@ -222,7 +222,7 @@ impl Shader {
                 .with_buffers(bindings)
                 .with_info(MetadataBindingInfo::custom(words)),
         );
-        if crate::pace::launched() {
+        if crate::throttle::launched() {
             // What fails is told when a result is asked for.
             client.flush().ok();
             crate::count::flushed();

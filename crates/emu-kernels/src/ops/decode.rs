@@ -12,12 +12,12 @@ use crate::spec::StepSpec;
 #[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
 #[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
 pub trait DecodeBackend: Backend {
-    /// Splits `qkv` (`[B, T, (H + 2 G) E]`), rotates queries and keys by `turns` (`[positions, E]`: cosines, then sines),
+    /// Splits `qkv` (`[B, T, (H + 2 G) E]`), rotates queries and keys by `cos_sin` (`[positions, E]`: cosines, then sines),
     /// and writes keys and values to the caches (`[B, G, C, E]`) from position `place[0]` on, in place; `place[1]` is T.
     /// Returns the queries `[B, H, T, E]` and the caches.
     fn emu_rope_append(
         qkv: FloatTensor<Self>,
-        turns: FloatTensor<Self>,
+        cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
         place: IntTensor<Self>,

@@ -268,7 +268,7 @@ fn beams(device: &Device) {
     let write = |cache: &mut KvCache, seed: u32, beams: usize| {
         let (qkv, _) = random(seed, [beams, 1, 3 * h * e], device);
         cache.extend(1).expect("room");
-        let q = ops::rope_append(qkv, &cache.turns, &mut cache.layers[0]).expect("room");
+        let q = ops::rope_append(qkv, &cache.rope, &mut cache.layers[0]).expect("room");
         ops::decode_attention(q, &cache.layers[0], None)
     };
     let mut cache = new();
@@ -287,7 +287,7 @@ fn beams(device: &Device) {
             let rows = if seed == 40 { 1 } else { beams };
             let (qkv, _) = random(seed, [rows, 1, 3 * h * e], device);
             let qkv = qkv.narrow(0, row, 1);
-            let q = ops::rope_append(qkv, &alone.turns, &mut alone.layers[0]).expect("room");
+            let q = ops::rope_append(qkv, &alone.rope, &mut alone.layers[0]).expect("room");
             last = Some(ops::decode_attention(q, &alone.layers[0], None));
         }
         let want: Vec<f64> = last

@@ -392,8 +392,8 @@ fn halves_round_no_inputs() {
         let xs = Philox::with_stream(14, rows as u32, 0).normals(rows * 96);
         let x = Tensor::<2>::from_data(TensorData::new(xs, [rows, 96]), &device);
         let exact = floats(packed.linear(x.clone(), None));
-        let rounding = packed.clone().with_inputs(Inputs::Bytes);
+        let rounding = packed.clone().with_activations(Activations::Int8);
         assert_eq!(floats(rounding.linear(x, None)), exact);
     }
-    assert_eq!(Inputs::by_weight(Scheme::F16), Inputs::Exact);
+    assert_eq!(Activations::by_weight(Scheme::F16), Activations::F32);
 }

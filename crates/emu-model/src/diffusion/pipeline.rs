@@ -6,9 +6,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use emu_kernels::late::{self, Done};
-use emu_kernels::pace::{DRAWING, Work};
 use emu_kernels::random::{Philox, Stream};
+use emu_kernels::readback::{self, Done};
+use emu_kernels::throttle::{DRAWING, Work};
 
 use super::decoder::{Decoder, DecoderConfig};
 use super::scheduler::{Scheduler, SchedulerKind};
@@ -318,12 +318,12 @@ impl<'a> Denoise<'a> {
     /// Where the device fails.
     pub async fn step(&mut self, preview: Preview) -> Result<Progress, DrawError> {
         let mut previews = vec![];
-        let cut = DRAWING.cut();
+        let cut = DRAWING.throttle();
         if let Some(output) = self.evaluate() {
             let clean = (preview != Preview::None)
                 .then(|| self.sampler.clean(output.clone(), self.latents.clone()));
             self.advance(output);
-            let sent = Sent(cut.end(), late::done(&self.latents));
+            let sent = Sent(cut.end(), readback::done(&self.latents));
             if let Some(Sent(work, done)) = self.sent.replace(sent) {
                 done.await.map_err(DrawError::Device)?;
                 DRAWING.ended(work);

@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 use emu_kernels::beams::{Continuation, Ranking, continuations};
-use emu_kernels::late;
+use emu_kernels::readback;
 use emu_kernels::sample::Processors;
 
 use super::{Cost, GenerateError, Prompt, Rules, Session};
@@ -207,7 +207,7 @@ impl<'a> BeamSearch<'a> {
             .collect();
         let logits = self.session.lm.logits(hidden);
         let [b, _, vocab] = logits.dims();
-        let numbers = late::ask(ranking.rank(logits, &beams)).await;
+        let numbers = readback::start(ranking.rank(logits, &beams)).await;
         let numbers = numbers.map_err(GenerateError::Device)?;
         continuations(&numbers, [b, vocab]).ok_or(GenerateError::NotFinite)
     }

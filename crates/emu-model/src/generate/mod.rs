@@ -10,8 +10,8 @@ pub mod text;
 use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::{CacheFull, KvCache};
 use emu_kernels::count;
-use emu_kernels::pace::{READING, Work};
 use emu_kernels::sample::Processors;
+use emu_kernels::throttle::{READING, Work};
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use image::ImageEmbedder;
@@ -261,7 +261,7 @@ impl<'a> Session<'a> {
         let ids = std::slice::from_ref(&prompt.ids);
         let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
         let mut cache = lm.cache(1, (length + reserve).min(context));
-        let cut = READING.cut();
+        let cut = READING.throttle();
         let hidden = lm.step(embeds, &mut cache)?;
         let prompt = Some(cut.end());
         let cost = Cost {

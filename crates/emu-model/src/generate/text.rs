@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use burn::tensor::Tensor;
 use emu_kernels::cache::CacheFull;
 use emu_kernels::device::runs_behind;
-use emu_kernels::late::{self, Late, RecordError, Recorded};
 use emu_kernels::random::{Philox, Stream};
+use emu_kernels::readback::{self, Readback, RecordError, Recorded};
 use emu_kernels::sample::{Processors, Sampler, Sampling};
 
 use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
@@ -104,7 +104,7 @@ enum Next {
 
 /// A token that was asked for.
 struct Asked {
-    token: Late,
+    token: Readback,
     /// Whether it took a turn of the model.
     turned: bool,
 }
@@ -320,7 +320,7 @@ impl<'a> TextMachine<'a> {
                 }
                 _ => break,
             };
-            let token = late::ask(self.sampler.token());
+            let token = readback::start(self.sampler.token());
             self.asked.push_back(Asked { token, turned });
             self.next = Next::Turn;
         }

@@ -6,7 +6,7 @@ mod keys;
 mod metadata;
 
 use burn::tensor::Device;
-use emu_kernels::packed::Inputs;
+use emu_kernels::packed::Activations;
 use emu_pack::{PackError, TensorSource};
 use serde_json::{Map, Value};
 
@@ -163,7 +163,7 @@ impl TextModel {
         let parameters = LmWeights::new(source, &config, &lm)?;
         let lm = weights::load(lm, device, |name| parameters.read(name))?
             .stack()
-            .with_inputs(|_| Inputs::Bytes);
+            .with_activations(|_| Activations::Int8);
         Ok(Self {
             config,
             lm,

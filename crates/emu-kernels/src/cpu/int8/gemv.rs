@@ -1,12 +1,12 @@
-//! Few rows of `x`: each row of the matrix is multiplied as it is unpacked.
+//! Gemv rows of `x`: each row of the matrix is multiplied as it is unpacked.
 
 use super::blocks::{Matrix, Output, flip, gate, round};
 use super::isa::Job;
 use super::simd::Simd;
 use crate::spec::{BLOCK, PackedSpec, Scheme};
 
-/// Few rows of bytes, as vectors want them.
-pub struct FewRows {
+/// Gemv rows of bytes, as vectors want them.
+pub struct RoundedRows {
     /// `[rows, groups, 2, 16 · GROUP]`: those that go with one vector of the matrix, those that go with the other.
     bytes: Vec<i8>,
     /// `[rows, groups, LANES]`: what undoes the bias of the matrix.
@@ -29,21 +29,21 @@ fn bias<S: Simd>(scheme: Scheme) -> i32 {
 }
 
 /// Rounds few rows.
-pub struct RoundFew<'a> {
+pub struct RoundRows<'a> {
     pub x: &'a [f32],
     pub w: Matrix<'a>,
 }
 
-impl Job for RoundFew<'_> {
-    type Output = FewRows;
+impl Job for RoundRows<'_> {
+    type Output = RoundedRows;
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> FewRows {
+    unsafe fn run<S: Simd>(self) -> RoundedRows {
         let PackedSpec { width, scheme, .. } = self.w.spec;
         let (rows, blocks) = (self.x.len() / width, width / BLOCK);
         let groups = blocks.div_ceil(S::GROUP);
         let half = BLOCK / 2;
-        let mut to = FewRows {
+        let mut to = RoundedRows {
             bytes: vec![0; rows * groups * BLOCK * S::GROUP],
             base: vec![0; rows * groups * S::LANES],
             scales: vec![0.0; rows * groups * S::LANES],
@@ -77,14 +77,14 @@ impl Job for RoundFew<'_> {
 }
 
 /// Columns of a product of few rows.
-pub struct Few<'a> {
-    pub x: &'a FewRows,
+pub struct Gemv<'a> {
+    pub x: &'a RoundedRows,
     pub w: Matrix<'a>,
     pub part: core::ops::Range<usize>,
     pub to: Output<'a>,
 }
 
-impl Job for Few<'_> {
+impl Job for Gemv<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -102,7 +102,7 @@ impl Job for Few<'_> {
     }
 }
 
-impl Few<'_> {
+impl Gemv<'_> {
     /// SCHEME: [`Scheme`] by its number.
     #[inline(always)]
     unsafe fn columns<S: Simd, const SCHEME: u8>(&self) {
@@ -170,7 +170,7 @@ impl Few<'_> {
             scales: self.w.scales[first..][..blocks].as_ptr(),
             mins: mins[first..][..blocks].as_ptr(),
         };
-        // Rows of x are padded to groups, as `RoundFew` made them.
+        // Rows of x are padded to groups, as `RoundRows` made them.
         let padded = (from + C) * self.x.groups;
         debug_assert!(self.x.groups * S::GROUP >= blocks && from + C <= self.x.rows);
         debug_assert!(self.x.bytes.len() >= padded * BLOCK * S::GROUP);

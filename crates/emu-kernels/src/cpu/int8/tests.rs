@@ -3,7 +3,7 @@ use half::f16;
 use super::blocks::round;
 use super::*;
 use crate::random::{Philox, Stream};
-use crate::spec::{Inputs, Scheme};
+use crate::spec::{Activations, Scheme};
 
 const ALL: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
 /// Sizes that fill no vector, no group of blocks and no tile; even where a gate is made.
@@ -56,7 +56,7 @@ impl Made {
             }
         };
         let spec = PackedSpec {
-            inputs: Inputs::Bytes,
+            activations: Activations::Int8,
             ..PackedSpec::plain(scheme, shape)
         };
         Self {

@@ -21,7 +21,7 @@ impl Job for Lanes {
 }
 
 /// Many rows of bytes, in order; rows up to a multiple of [`COLUMNS`] are zeros.
-pub struct ManyRows {
+pub struct RoundedTiles {
     /// `[padded, width / STEP]`: as many elements of a row as a lane takes, bytes or 16 bits.
     cells: Vec<i32>,
     /// `[padded, blocks]`: scale, scale times the sum of the bytes, what undoes the bias of the matrix.
@@ -30,7 +30,7 @@ pub struct ManyRows {
 }
 
 /// Rounds some rows of many.
-struct RoundMany<'a> {
+struct RoundTiles<'a> {
     x: &'a [f32],
     scheme: Scheme,
     cells: &'a mut [i32],
@@ -49,7 +49,7 @@ impl Job for Cells {
     }
 }
 
-impl Job for RoundMany<'_> {
+impl Job for RoundTiles<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -94,12 +94,12 @@ fn pack<S: Simd>(values: &[i16; BLOCK], cells: &mut [i32]) {
 }
 
 /// Rounds all rows.
-pub fn round_many(isa: Isa, x: &[f32], w: Matrix) -> ManyRows {
+pub fn round_tiles(isa: Isa, x: &[f32], w: Matrix) -> RoundedTiles {
     let PackedSpec { width, scheme, .. } = w.spec;
     let (rows, blocks) = (x.len() / width, width / BLOCK);
     let padded = rows.next_multiple_of(COLUMNS);
     let row = blocks * isa.run(Cells);
-    let mut to = ManyRows {
+    let mut to = RoundedTiles {
         cells: vec![0; padded * row],
         blocks: vec![(0.0, 0.0, 0); padded * blocks],
         rows,
@@ -109,7 +109,7 @@ pub fn round_many(isa: Isa, x: &[f32], w: Matrix) -> ManyRows {
     let blocks = to.blocks.chunks_mut(TOGETHER * blocks);
     let parts = x.chunks(TOGETHER * width).zip(cells.zip(blocks));
     crate::cpu::for_each_soon(parts.collect(), |(x, (cells, blocks))| {
-        isa.run(RoundMany {
+        isa.run(RoundTiles {
             x,
             scheme,
             cells,
@@ -120,8 +120,8 @@ pub fn round_many(isa: Isa, x: &[f32], w: Matrix) -> ManyRows {
 }
 
 /// Columns of a product of many rows.
-pub struct Many<'a> {
-    pub x: &'a ManyRows,
+pub struct Gemm<'a> {
+    pub x: &'a RoundedTiles,
     pub w: Matrix<'a>,
     pub part: core::ops::Range<usize>,
     pub to: Output<'a>,
@@ -137,7 +137,7 @@ struct Unpacked {
     mins: Vec<f32>,
 }
 
-impl Job for Many<'_> {
+impl Job for Gemm<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -229,7 +229,7 @@ impl Unpacked {
     }
 }
 
-impl Many<'_> {
+impl Gemm<'_> {
     /// A tile of registers.
     ///
     /// # Safety
@@ -254,7 +254,7 @@ impl Many<'_> {
             debug_assert!(w.scales.len() == blocks * S::LANES && w.mins.len() == w.scales.len());
         }
         debug_assert!(S::LANES <= MOST_LANES);
-        // SAFETY: the slices above hold COLUMNS rows; those of the matrix are as long as `Many::run` made them, and a vector
+        // SAFETY: the slices above hold COLUMNS rows; those of the matrix are as long as `Gemm::run` made them, and a vector
         // fits where it is stored.
         unsafe {
             let mut total = [[S::zero(); COLUMNS]; VECTORS];

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::burn;
 use emu_kernels::ops;
-use emu_kernels::packed::{BLOCK, Inputs, Packed, Scheme};
+use emu_kernels::packed::{Activations, BLOCK, Packed, Scheme};
 use emu_kernels::random::{Philox, Stream};
 use half::f16;
 
@@ -49,7 +49,7 @@ fn rounded_inputs_move_products_by_half_a_percent() {
         for (out, width) in [(70, 96), (6, 1504), (260, 288)] {
             let exact = random(1, scheme, [out, width]);
             let stacked = Packed::stacked(&[&exact, &exact]).expect("blocks of one kind");
-            let rounded = exact.clone().with_inputs(Inputs::Bytes);
+            let rounded = exact.clone().with_activations(Activations::Int8);
             let rounded_stack = Packed::stacked(&[&rounded, &rounded]).expect("blocks of one kind");
             for rows in [1, 3, 8, 40] {
                 let (x, r) = (values(2, rows, width), values(3, rows, out));
@@ -76,7 +76,7 @@ fn rounded_inputs_move_products_by_half_a_percent() {
                     assert!(error > 0.0005, "{context}");
                 }
             }
-            let again = rounded.with_inputs(Inputs::Exact);
+            let again = rounded.with_activations(Activations::F32);
             let x = values(2, 3, width);
             assert_eq!(
                 relative(again.linear(x.clone(), None), exact.linear(x, None)),
@@ -147,7 +147,7 @@ fn times() {
             }
             let packed = random(6, scheme, [out, width]);
             let exact = best(rows, width, |x| packed.linear(x, None));
-            let rounding = packed.with_inputs(Inputs::Bytes);
+            let rounding = packed.with_activations(Activations::Int8);
             let rounded = best(rows, width, |x| rounding.linear(x, None));
             println!(
                 "{scheme:?} {out} x {width}, {rows} rows: {exact:.1} as they are, {rounded:.1} in bytes"

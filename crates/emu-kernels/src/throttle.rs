@@ -2,7 +2,7 @@
 //! GPU seconds, and a page that shares it stands still meanwhile.
 //!
 //! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches were found to take long, a
-//! [`Cut`] submits earlier. Times are by the clock, from one end that was waited for to the next.
+//! [`Throttle`] submits earlier. Times are by the clock, from one end that was waited for to the next.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -48,13 +48,13 @@ impl Pace {
     }
 
     /// Submits what this thread launches in pieces, until the result is dropped or ended.
-    pub fn cut(&self) -> Cut {
+    pub fn throttle(&self) -> Throttle {
         let bound = match self.launch.load(Ordering::Relaxed) {
             0 => 0,
             launch => (WANTED / launch).max(LEAST),
         };
         SINCE.set(0);
-        Cut {
+        Throttle {
             outer: BOUND.replace(bound),
             work: Work {
                 launches: LAUNCHED.get(),
@@ -96,13 +96,13 @@ pub struct Work {
 
 /// Cuts what is launched while it lives.
 #[derive(Debug)]
-pub struct Cut {
+pub struct Throttle {
     outer: u32,
     /// With the launches before it.
     work: Work,
 }
 
-impl Cut {
+impl Throttle {
     /// What was launched since it began; of that, only kernels of our own count.
     pub fn end(self) -> Work {
         Work {
@@ -113,7 +113,7 @@ impl Cut {
     }
 }
 
-impl Drop for Cut {
+impl Drop for Throttle {
     fn drop(&mut self) {
         BOUND.set(self.outer);
     }
@@ -140,14 +140,14 @@ mod tests {
     #[test]
     fn slow_launches_are_submitted_in_pieces() {
         let pace = Pace::unknown();
-        let cut = pace.cut();
+        let cut = pace.throttle();
         assert_eq!(submissions(1000), 0);
         assert_eq!(cut.end().launches, 1000);
 
         // Five milliseconds each.
         pace.took(100, Duration::from_millis(500));
         {
-            let cut = pace.cut();
+            let cut = pace.throttle();
             assert_eq!(submissions(95), 9);
             assert_eq!(cut.end().launches, 95);
         }
@@ -155,16 +155,16 @@ mod tests {
 
         // However slow, a submission is worth its price.
         pace.took(1, Duration::from_secs(3));
-        let cut = pace.cut();
+        let cut = pace.throttle();
         assert_eq!(submissions(40), 10);
         drop(cut);
         // Nothing is learnt of nothing.
         pace.took(0, Duration::ZERO);
-        let cut = pace.cut();
+        let cut = pace.throttle();
         assert_eq!(submissions(40), 10);
         drop(cut);
         pace.took(1000, Duration::from_micros(10));
-        let cut = pace.cut();
+        let cut = pace.throttle();
         assert_eq!(submissions(1000), 0);
         drop(cut);
     }
@@ -172,14 +172,14 @@ mod tests {
     #[test]
     fn time_counts_from_the_end_before() {
         let pace = Pace::unknown();
-        let mut first = pace.cut().end();
+        let mut first = pace.throttle().end();
         first.launches = 1;
         first.began = Instant::now() - Duration::from_secs(10);
         pace.ended(first);
         let known = pace.launch.load(Ordering::Relaxed);
         assert!((10_000_000..20_000_000).contains(&known), "{known} us");
         // The second was launched with the first, and ends at once after it.
-        let mut second = pace.cut().end();
+        let mut second = pace.throttle().end();
         second.launches = 1;
         second.began = Instant::now() - Duration::from_secs(10);
         pace.ended(second);

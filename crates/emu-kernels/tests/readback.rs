@@ -2,32 +2,35 @@
 
 use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
 use emu_kernels::device::{self, DeviceChoice};
-use emu_kernels::late::{self, Late};
+use emu_kernels::readback::{self, Readback};
 
 fn numbers(values: &[i32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
 }
 
-fn arrived(late: Late) -> Vec<i32> {
+fn arrived(late: Readback) -> Vec<i32> {
     read_sync(late).expect("a device that works")
 }
 
 fn everything(device: &Device) {
     let start = numbers(&[7, -3], device);
-    let first = late::ask(start.clone());
-    let second = late::ask(start.clone() * 2);
-    let (forgotten, waiting) = (late::ask(start.clone() * 3), late::ask(start.clone() * 4));
+    let first = readback::start(start.clone());
+    let second = readback::start(start.clone() * 2);
+    let (forgotten, waiting) = (
+        readback::start(start.clone() * 3),
+        readback::start(start.clone() * 4),
+    );
     drop(forgotten);
     // The buffers of what nobody waited for are used again, while others are still on their way.
     for round in 1..20 {
-        drop(late::ask(start.clone() * round));
-        let kept = late::ask(start.clone() + round);
-        drop(late::ask(start.clone() - round));
+        drop(readback::start(start.clone() * round));
+        let kept = readback::start(start.clone() + round);
+        drop(readback::start(start.clone() - round));
         assert_eq!(arrived(kept), [7 + round, round - 3]);
     }
     let floats = Tensor::<2>::ones([64, 64], device);
     let product = floats.clone().matmul(floats);
-    read_sync(late::done(&product)).expect("a device that works");
+    read_sync(readback::done(&product)).expect("a device that works");
     assert_eq!(arrived(waiting), [28, -12]);
     assert_eq!(arrived(second), [14, -6]);
     assert_eq!(arrived(first), [7, -3]);

@@ -14,11 +14,11 @@ use crate::count::{self, Cost, Counting};
 ///
 /// The buffer that they come back in is used again as soon as nobody holds it, arrived or not, and a device refuses to
 /// write what is on its way. So what nobody waits for any more is waited for here: natively at once, in a page later.
-pub struct Late(Option<Arriving>);
+pub struct Readback(Option<Pending>);
 
-type Arriving = Pin<Box<dyn Future<Output = Result<Vec<i32>, String>>>>;
+type Pending = Pin<Box<dyn Future<Output = Result<Vec<i32>, String>>>>;
 
-impl Future for Late {
+impl Future for Readback {
     type Output = Result<Vec<i32>, String>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context) -> Poll<Self::Output> {
@@ -33,7 +33,7 @@ impl Future for Late {
     }
 }
 
-impl Drop for Late {
+impl Drop for Readback {
     fn drop(&mut self) {
         let Some(arriving) = self.0.take() else {
             return;
@@ -48,7 +48,7 @@ impl Drop for Late {
 #[cfg(target_family = "wasm")]
 thread_local! {
     /// What nobody waits for, until it has arrived: looked after whenever something is asked for.
-    static ABANDONED: core::cell::RefCell<Vec<Arriving>> = const { core::cell::RefCell::new(vec![]) };
+    static ABANDONED: core::cell::RefCell<Vec<Pending>> = const { core::cell::RefCell::new(vec![]) };
 }
 
 /// Lets go of what nobody waited for and has arrived since.
@@ -63,7 +63,7 @@ fn look_after_the_abandoned() {
 /// Asks a device for numbers: the copy is queued behind what was launched so far, and before what is launched from here
 /// on, which may write the same tensor again. `into_data_async` of a tensor would copy when it is awaited, natively even
 /// later.
-pub fn ask(numbers: Tensor<1, Int>) -> Late {
+pub fn start(numbers: Tensor<1, Int>) -> Readback {
     look_after_the_abandoned();
     // Now, since it may have arrived at once or only when it is waited for.
     count::read_back(size_of::<i32>() * numbers.dims()[0]);
@@ -117,14 +117,14 @@ pub fn done<const D: usize>(tensor: &Tensor<D>) -> Done {
 }
 
 /// A future that has done what it does before it waits.
-fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> Late {
+fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> Readback {
     let mut future = Box::pin(future);
     match future
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
     {
-        Poll::Ready(numbers) => Late(Some(Box::pin(core::future::ready(numbers)))),
-        Poll::Pending => Late(Some(future)),
+        Poll::Ready(numbers) => Readback(Some(Box::pin(core::future::ready(numbers)))),
+        Poll::Pending => Readback(Some(future)),
     }
 }
 

@@ -4,7 +4,7 @@
 //! more than `d / 2`. Sums over a block are exact integers; they become floats with the two scales of the block. So
 //! `|y - x·w| <= Σ over blocks of d / 2 · Σ |w|`, besides the rounding of the sum over blocks in f32.
 //!
-//! Few rows of `x` (a token, beams): each row of the matrix is read once and multiplied with all of them, four lanes of a
+//! Gemv rows of `x` (a token, beams): each row of the matrix is read once and multiplied with all of them, four lanes of a
 //! vector for each block. Many rows (a prompt): rows of the matrix are unpacked side by side, so that a lane is a row, and
 //! multiplied in tiles of registers.
 
@@ -12,9 +12,9 @@
 #![allow(clippy::needless_range_loop)]
 
 mod blocks;
-mod few;
+mod gemm;
+mod gemv;
 mod isa;
-mod many;
 mod simd;
 #[cfg(target_family = "wasm")]
 mod wasm;
@@ -22,8 +22,8 @@ mod wasm;
 mod x86;
 
 use blocks::{Output, VECTORS};
-use few::{Few, RoundFew};
-use many::{Lanes, Many, round_many};
+use gemm::{Gemm, Lanes, round_tiles};
+use gemv::{Gemv, RoundRows};
 
 use crate::spec::{BLOCK, PackedSpec};
 
@@ -32,7 +32,7 @@ pub use isa::{Isa, Job};
 pub use simd::Simd;
 
 /// Up to so many rows of `x` every row of the matrix is multiplied as it is unpacked.
-const FEW: usize = 6;
+const GEMV_ROWS: usize = 6;
 /// Products that are worth another thread: about 5 µs.
 #[cfg(not(target_family = "wasm"))]
 const PART: usize = 1 << 17;
@@ -61,18 +61,18 @@ pub fn linear(isa: Isa, x: &[f32], w: Matrix, added: Added) -> Vec<f32> {
         rows,
         added,
     };
-    if rows <= FEW {
-        let x = isa.run(RoundFew { x, w });
+    if rows <= GEMV_ROWS {
+        let x = isa.run(RoundRows { x, w });
         split(made, rows * width * (out / made.max(1)), 1, &|part| {
-            isa.run(Few { x: &x, w, part, to });
+            isa.run(Gemv { x: &x, w, part, to });
         });
     } else {
-        let x = round_many(isa, x, w);
+        let x = round_tiles(isa, x, w);
         let lanes = isa.run(Lanes);
         // A gate takes a vector of each of its halves.
         let tile = if w.spec.pair { lanes } else { VECTORS * lanes };
         split(made, rows * width * (out / made.max(1)), tile, &|part| {
-            isa.run(Many { x: &x, w, part, to });
+            isa.run(Gemm { x: &x, w, part, to });
         });
     }
     // SAFETY: the parts cover all columns, and each wrote its own in every row.
@@ -86,7 +86,7 @@ pub fn linear(isa: Isa, x: &[f32], w: Matrix, added: Added) -> Vec<f32> {
 #[cfg(not(target_family = "wasm"))]
 fn split(n: usize, cost: usize, unit: usize, work: &(dyn Fn(core::ops::Range<usize>) + Sync)) {
     let each = (PART / cost.max(1)).max(1).next_multiple_of(unit);
-    super::team::run(n.div_ceil(each), &|i| work(i * each..n.min((i + 1) * each)));
+    super::thread_pool::run(n.div_ceil(each), &|i| work(i * each..n.min((i + 1) * each)));
 }
 
 /// Calls `work` for `0..n`.

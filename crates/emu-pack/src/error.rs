@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::WrongKind;
+use crate::kind::WrongKind;
 
 /// An error about weights: what is wrong, where, and what to do.
 ///

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::{KeyMap, Manifest, PackReader, Rule, SafetensorsFile, TensorSource, reader::hex};
+use crate::{KeyMap, Manifest, PackReader, Rule, SafetensorsFile, TensorSource, verify::hex};
 
 /// A safetensors file; every tensor of a valid one is read.
 pub fn safetensors(data: &[u8]) {

@@ -10,7 +10,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::{Dtype, PackError, TensorInfo, sniff::MAX_HEADER, tensor::Index};
+use crate::{Dtype, PackError, TensorInfo, kind::MAX_HEADER, tensor::Index};
 
 const METADATA: &str = "__metadata__";
 

@@ -8,6 +8,7 @@
 mod error;
 mod header;
 mod keymap;
+mod kind;
 mod manifest;
 mod plan;
 pub mod quant;
@@ -15,8 +16,10 @@ mod reader;
 mod rows;
 mod safetensors;
 mod sniff;
+mod source;
 mod tensor;
 mod unwrapped;
+mod verify;
 
 #[cfg(feature = "convert")]
 pub mod convert;
@@ -25,6 +28,7 @@ pub mod fuzzing;
 
 pub use error::{KeyReport, PackError};
 pub use keymap::{KeyMap, Mapped, Rule};
+pub use kind::{FileKind, SNIFFED, WrongKind};
 pub use manifest::{
     Component, FORMAT, FileEntry, MANIFEST_FILE, Manifest, Part, PartView, Requires, TensorEntry,
 };
@@ -32,6 +36,7 @@ pub use plan::{Plan, check};
 pub use quant::{Quantized, Scheme, Stored};
 pub use reader::{Fetch, PackReader};
 pub use safetensors::{SafetensorsFile, SafetensorsFolder, Sharded, write_safetensors};
-pub use sniff::{FileKind, SNIFFED, WrongKind, check_weights};
-pub use tensor::{Dtype, InMemory, TensorData, TensorInfo, TensorSource};
+pub use sniff::check_weights;
+pub use source::{InMemory, TensorSource};
+pub use tensor::{Dtype, TensorData, TensorInfo};
 pub use unwrapped::Unwrapped;

@@ -11,6 +11,7 @@ use crate::{
     Dtype, FileKind, PackError, TensorData, TensorInfo,
     quant::{BLOCK, Quantized, Scheme, as_matrix, mins_name, scales_name},
     sniff::refuse_pages,
+    verify::verify_bytes,
 };
 
 /// The format version written and read here.
@@ -69,6 +70,13 @@ pub struct FileEntry {
     pub bytes: u64,
     /// SHA-256 of its bytes, 64 lower-case hexadecimal digits.
     pub sha256: String,
+}
+
+impl FileEntry {
+    /// Compares the file's bytes with its length and hash.
+    pub(crate) fn verify(&self, bytes: &[u8]) -> Result<(), PackError> {
+        verify_bytes(&self.file, (self.bytes, &self.sha256), bytes)
+    }
 }
 
 /// One stored tensor.
@@ -513,7 +521,7 @@ impl Manifest {
     /// # Errors
     /// Where the manifest lists no such file, or its length or hash is another.
     pub fn check_file(&self, file: &str, bytes: &[u8]) -> Result<(), PackError> {
-        crate::reader::verify_bytes(self.file(file)?, bytes)
+        self.file(file)?.verify(bytes)
     }
 
     /// The entry of a file that is not a shard.
@@ -533,7 +541,7 @@ impl Manifest {
     ) -> Result<Vec<PartView<'a>>, PackError> {
         let entry = self.shards.iter().find(|shard| shard.file == file);
         let entry = entry.ok_or_else(|| PackError::BadName { name: file.into() })?;
-        crate::reader::verify_bytes(entry, bytes)?;
+        entry.verify(bytes)?;
         let header = crate::header::Header::of_bytes(file, bytes)?;
         let parts = self.check_shard(file, &header)?;
         let view = |(tensor, part, range): Placed<'a>| {

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    fmt::Write as _,
     fs::File,
     io::{Read, Seek, SeekFrom},
     ops::Range,
@@ -21,6 +20,7 @@ use crate::{
     safetensors::read_small,
     sniff::{refuse_others, refuse_pages, sniff},
     tensor::Index,
+    verify::{compare_hash, compare_len},
 };
 
 /// Hands over the bytes of a file of the pack; an error is the reason in words.
@@ -183,7 +183,7 @@ impl PackReader {
             }
             Bytes::Fetched { fetch, .. } => fetched(fetch, name)?.into_owned(),
         };
-        verify_bytes(entry, &bytes)?;
+        entry.verify(&bytes)?;
         Ok(bytes)
     }
 
@@ -212,7 +212,7 @@ impl PackReader {
                 Bytes::Folder(folder) => verify_file(entry, &folder.join(file))?,
                 Bytes::Fetched { fetch, last } => {
                     let bytes = fetched(fetch, file)?;
-                    verify_bytes(entry, &bytes)?;
+                    entry.verify(&bytes)?;
                     let header = Header::of_bytes(file, &bytes)?;
                     *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, bytes));
                     header
@@ -265,10 +265,8 @@ impl PackReader {
                 if last.as_ref().is_none_or(|(cached, _)| *cached != at) {
                     let bytes = fetched(fetch, file)?;
                     let entry = self.manifest.shards.get(at);
-                    verify_bytes(
-                        entry.ok_or_else(|| PackError::BadName { name: file.into() })?,
-                        &bytes,
-                    )?;
+                    let entry = entry.ok_or_else(|| PackError::BadName { name: file.into() })?;
+                    entry.verify(&bytes)?;
                     *last = Some((at, bytes));
                 }
                 let bytes = last
@@ -333,12 +331,6 @@ fn fetched(fetch: &Fetch, file: &str) -> Result<Cow<'static, [u8]>, PackError> {
     })
 }
 
-/// Compares the bytes of a file with what the manifest says of it.
-pub(crate) fn verify_bytes(entry: &FileEntry, bytes: &[u8]) -> Result<(), PackError> {
-    compare_len(&entry.file, entry.bytes, bytes.len() as u64)?;
-    compare_hash(&entry.file, &entry.sha256, Sha256::digest(bytes).as_slice())
-}
-
 /// Compares a file on disk with what the manifest says of it, in little memory, and reads its header.
 fn verify_file(entry: &FileEntry, path: &Path) -> Result<Header, PackError> {
     let name = path.display().to_string();
@@ -380,44 +372,6 @@ fn check_len(path: &Path, expected: u64) -> Result<(), PackError> {
         refuse_pages(&name, kind)?;
     }
     compare_len(&name, expected, found)
-}
-
-fn compare_len(file: &str, expected: u64, found: u64) -> Result<(), PackError> {
-    let file = file.to_owned();
-    match found.cmp(&expected) {
-        std::cmp::Ordering::Less => Err(PackError::ShortFile {
-            file,
-            expected,
-            found,
-        }),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(PackError::LongFile {
-            file,
-            expected,
-            found,
-        }),
-    }
-}
-
-fn compare_hash(file: &str, expected: &str, hash: &[u8]) -> Result<(), PackError> {
-    match hex(hash) {
-        found if found == expected => Ok(()),
-        found => Err(PackError::WrongHash {
-            file: file.into(),
-            expected: expected.into(),
-            found,
-        }),
-    }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 /// Where a writer puts the pack that it replaces: `.<name>.previous` beside it.

@@ -13,7 +13,7 @@ use std::{
     ops::Range,
 };
 
-use crate::{Dtype, PackError, sniff::LEGACY};
+use crate::{Dtype, PackError, kind::LEGACY};
 
 /// Most values that a pickle may build; the full-size model needs about 60 thousand.
 const MAX_VALUES: usize = 500_000;

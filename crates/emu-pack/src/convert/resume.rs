@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, disk::Disk};
 use crate::{
-    FileEntry, Manifest, PackError, TensorEntry, manifest::MAX_MANIFEST, reader::verify_bytes,
-    safetensors::read_small,
+    FileEntry, Manifest, PackError, TensorEntry, manifest::MAX_MANIFEST, safetensors::read_small,
 };
 
 /// The note, in the folder where a pack grows.
@@ -109,7 +108,7 @@ pub(super) fn load(disk: &mut dyn Disk, scratch: &Path, key: &str) -> Option<Kep
     }
     let whole = |entry: &FileEntry| {
         let bytes = fs::read(scratch.join(&entry.file));
-        bytes.is_ok_and(|bytes| verify_bytes(entry, &bytes).is_ok())
+        bytes.is_ok_and(|bytes| entry.verify(&bytes).is_ok())
     };
     let numbered = manifest.shards.iter().enumerate();
     let in_order = numbered.fold(true, |all, (i, shard)| all && shard.file == working_name(i));

@@ -29,7 +29,8 @@ use crate::{
     TensorEntry, TensorInfo,
     header::Header,
     manifest::{check_component_name, check_file_name},
-    reader::{hex, set_aside},
+    reader::set_aside,
+    verify::hex,
 };
 
 /// Writes a pack, one tensor at a time. Holds no more than that tensor and one shard in memory.

@@ -5,6 +5,7 @@
 mod blocks;
 mod head;
 mod kind;
+mod part;
 mod split;
 
 use std::{
@@ -25,6 +26,7 @@ use crate::{
 use blocks::{dequantize, repack};
 use head::{Declared, Head};
 use kind::Kind;
+use part::{Part, Place};
 
 /// How a file begins.
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -48,28 +50,10 @@ pub struct GgufFile {
     parts: Vec<Bytes>,
 }
 
-/// What one file holds.
-struct Part {
-    file: String,
-    metadata: Map<String, Value>,
-    tensors: Vec<(TensorInfo, Place)>,
-    bytes: Box<dyn ReadSeek>,
-}
-
 /// A file that tensors are read from.
 struct Bytes {
     file: String,
     reader: Mutex<Box<dyn ReadSeek>>,
-}
-
-#[derive(Debug)]
-struct Place {
-    /// Among the files.
-    part: usize,
-    kind: Kind,
-    /// From the start of the file.
-    start: u64,
-    bytes: usize,
 }
 
 impl std::fmt::Debug for GgufFile {

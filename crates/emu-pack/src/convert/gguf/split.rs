@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Part;
+use super::part::Part;
 use crate::PackError;
 
 /// How many parts are named in a message.

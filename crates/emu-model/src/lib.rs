@@ -27,6 +27,7 @@ pub mod reference;
 pub mod requests;
 pub mod safety;
 pub mod spelling;
+mod splice;
 pub mod streamed;
 pub mod text;
 pub mod tokenizer;

@@ -11,7 +11,8 @@ use emu_kernels::readback::{self, Done};
 use emu_kernels::throttle::{DRAWING, Work};
 
 use super::decoder::{Decoder, DecoderConfig};
-use super::scheduler::{Scheduler, SchedulerKind};
+use super::schedule::SchedulerKind;
+use super::scheduler::Scheduler;
 use super::unet::Context;
 use crate::config::ConfigError;
 use crate::image::{ImageError, RgbImage, picture_from_decoded};

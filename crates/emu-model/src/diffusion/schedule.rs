@@ -9,8 +9,37 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::foreign::Foreign;
-use super::scheduler::SchedulerKind;
 use crate::config::ConfigError;
+
+/// Which rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerKind {
+    /// Linear multistep of order four; one evaluation more than steps.
+    #[default]
+    #[serde(rename = "pndm")]
+    Pndm,
+    /// First order.
+    #[serde(rename = "ddim")]
+    Ddim,
+    /// Second order in the logarithm of the signal-to-noise ratio; good from about 10 steps on.
+    #[serde(rename = "dpm++")]
+    DpmSolver,
+}
+
+impl core::str::FromStr for SchedulerKind {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        match name {
+            "pndm" => Ok(Self::Pndm),
+            "ddim" => Ok(Self::Ddim),
+            "dpm++" => Ok(Self::DpmSolver),
+            _ => Err(ConfigError(format!(
+                "there is no scheduler {name:?} (pndm, ddim and dpm++ are)"
+            ))),
+        }
+    }
+}
 
 /// What the UNet predicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

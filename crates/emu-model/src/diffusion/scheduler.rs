@@ -11,40 +11,9 @@
 //! (2022), the multistep rule of second order.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
-use super::schedule::{NoiseSchedule, SchedulerConfig, Spacing};
+use super::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind, Spacing};
 use crate::config::ConfigError;
-
-/// Which rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SchedulerKind {
-    /// Linear multistep of order four; one evaluation more than steps.
-    #[default]
-    #[serde(rename = "pndm")]
-    Pndm,
-    /// First order.
-    #[serde(rename = "ddim")]
-    Ddim,
-    /// Second order in the logarithm of the signal-to-noise ratio; good from about 10 steps on.
-    #[serde(rename = "dpm++")]
-    DpmSolver,
-}
-
-impl core::str::FromStr for SchedulerKind {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        match name {
-            "pndm" => Ok(Self::Pndm),
-            "ddim" => Ok(Self::Ddim),
-            "dpm++" => Ok(Self::DpmSolver),
-            _ => Err(ConfigError(format!(
-                "there is no scheduler {name:?} (pndm, ddim and dpm++ are)"
-            ))),
-        }
-    }
-}
 
 /// A walk under way.
 #[derive(Clone, Debug)]

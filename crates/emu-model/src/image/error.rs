@@ -1,6 +1,6 @@
 //! What can be wrong with a picture.
 
-use super::decode::Format;
+use super::format::Format;
 
 /// A picture that cannot be used, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use ::image::DynamicImage;
 pub(crate) use ::image::metadata::Orientation;
 
-use super::decode::Format;
+use super::format::Format;
 use super::{RgbImage, jpeg, webp};
 
 /// What some writers put before the EXIF data, in PNG and WebP as well.

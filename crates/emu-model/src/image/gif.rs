@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, DisposalMethod, MemoryLimit};
 
-use super::decode::Format;
+use super::format::Format;
 use super::{ImageError, Limits, RgbImage};
 
 type GifDecoder<'a> = Decoder<Cursor<&'a [u8]>>;

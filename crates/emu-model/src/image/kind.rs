@@ -64,13 +64,6 @@ const STARTS: &[(&[u8], &str, &str)] = &[
     ),
 ];
 
-/// Whether these are the headers of a Windows bitmap: the two letters alone begin words, too.
-pub(super) fn is_bmp(bytes: &[u8]) -> bool {
-    const HEADER_SIZES: [u32; 7] = [12, 40, 52, 56, 64, 108, 124];
-    let size = bytes.get(14..18).and_then(|b| b.first_chunk::<4>());
-    bytes.starts_with(b"BM") && size.is_some_and(|s| HEADER_SIZES.contains(&u32::from_le_bytes(*s)))
-}
-
 /// Why a file whose format is not read is refused.
 pub(crate) fn refusal(bytes: &[u8]) -> ImageError {
     let other = |what, advice| ImageError::OtherFormat { what, advice };

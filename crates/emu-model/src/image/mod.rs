@@ -7,12 +7,15 @@
 
 mod alpha;
 mod canvas;
+mod codec;
 mod decode;
 mod error;
 mod exif;
+mod format;
 mod gif;
 mod jpeg;
 mod kind;
+mod limits;
 mod output;
 mod png;
 mod resize;
@@ -28,11 +31,13 @@ mod tests;
 
 pub use ::image::RgbImage;
 pub use alpha::over_white;
-pub use decode::{Format, Limits, decode, dimensions};
+pub use decode::{decode, dimensions};
 pub use error::ImageError;
 pub(crate) use exif::{Orientation, orientation, upright};
+pub use format::Format;
 pub(crate) use gif::GifFrames;
 pub(crate) use kind::refusal;
+pub use limits::Limits;
 pub use output::{encode_png, picture_from_decoded};
 pub use resize::resize_bicubic;
 pub use transform::{

@@ -6,7 +6,8 @@ use ::png::{BitDepth, ColorType, Decoder, DecodingError, Reader, Transformations
 
 use super::alpha::pixel_over_white;
 use super::canvas::{Canvas, Rows};
-use super::decode::{Format, ends_early};
+use super::codec::ends_early;
+use super::format::Format;
 use super::{ImageError, Limits, RgbImage};
 
 /// Memory for rows and chunks beside the pixels.

@@ -8,7 +8,8 @@ use ::tiff::{ColorType, TiffError};
 
 use super::alpha::pixel_over_white;
 use super::canvas::{Canvas, Rows};
-use super::decode::{Format, ends_early};
+use super::codec::ends_early;
+use super::format::Format;
 use super::jpeg::cmyk_to_rgb;
 use super::{ImageError, Limits, RgbImage};
 

@@ -8,7 +8,8 @@ use ::image::codecs::webp::WebPDecoder;
 use ::image::{DynamicImage, Rgba, RgbaImage};
 
 use super::alpha::to_rgb;
-use super::decode::{Format, with_decoder};
+use super::codec::with_decoder;
+use super::format::Format;
 use super::{ImageError, Limits, RgbImage};
 
 /// Flag of the extended header: there is an animation.

@@ -5,7 +5,9 @@ use burn::tensor::Device;
 use emu_pack::{PackError, Plan, Stored, TensorData, TensorSource, check};
 use serde_json::{Map, Value};
 
-use super::{ChatMl, TextConfig, TextError, keys, metadata, rope_divisors};
+use super::chat::ChatMl;
+use super::config::{TextConfig, TextError, rope_divisors};
+use super::{keys, metadata};
 use crate::config::{
     EmuConfig, GenerationConfig, ImageConfig, PromptConfig, SpecialTokens, VisionConfig,
 };

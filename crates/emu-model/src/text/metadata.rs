@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{ChatMl, TextConfig, TextError, keep_from_people};
+use super::chat::ChatMl;
+use super::config::{TextConfig, TextError, keep_from_people};
 use crate::config::LmConfig;
 use crate::tokenizer::{Merging, Role, Splitting, Vocabulary};
 

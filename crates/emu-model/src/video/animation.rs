@@ -1,6 +1,7 @@
 //! Frames of GIF and WebP animations.
 
-use super::{Picker, VideoError, VideoFrames, sample_pictures};
+use super::VideoError;
+use super::frames::{Picker, VideoFrames, sample_pictures};
 use crate::image::{Format, GifFrames, Limits, WebPFrames, orientation, upright};
 
 /// Counts the frames first, which decodes none of them, then composes them up to the last one wanted.

@@ -3,8 +3,9 @@
 use openh264::decoder::{DecodeOptions, DecodedYUV, Decoder, Flush};
 use openh264::formats::YUVSource;
 
+use super::VideoError;
+use super::frames::{Picker, VideoFrames};
 use super::mp4::Track;
-use super::{Picker, VideoError, VideoFrames};
 use crate::image::{Limits, RgbImage, upright};
 
 fn damaged(error: openh264::Error) -> VideoError {

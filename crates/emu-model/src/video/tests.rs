@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::image::{ImageError, encode_png};
+use crate::image::{ImageError, RgbImage, decode, encode_png};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))

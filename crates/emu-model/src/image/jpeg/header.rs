@@ -3,7 +3,7 @@
 use super::color::ColorSpace;
 use super::frame::Frame;
 use super::huffman::HuffmanTable;
-use super::{damaged, truncated, unsupported};
+use super::plane::{damaged, truncated, unsupported};
 use crate::image::ImageError;
 
 /// Order in which a block's 64 coefficients are stored: diagonal by diagonal.

@@ -1,6 +1,6 @@
 //! Huffman codes and the bits of entropy-coded data.
 
-use super::{damaged, truncated};
+use super::plane::{damaged, truncated};
 use crate::image::ImageError;
 
 /// Codes up to this length are found in one step.

@@ -13,14 +13,15 @@ mod frame;
 mod header;
 mod huffman;
 mod idct;
+mod plane;
 mod scan;
 mod upsample;
 
 use header::Reader;
+use plane::damaged;
 use scan::Scan;
 
 use super::canvas::{Canvas, Rows, factor};
-use super::decode::Format;
 use super::{ImageError, Limits, RgbImage};
 pub(super) use color::cmyk_to_rgb;
 
@@ -30,39 +31,6 @@ const MAX_SCANS: usize = 500;
 const MAX_PASSES: u64 = 64;
 /// Blocks that are decoded in any case, so that small pictures have no second limit.
 const FREE_BLOCKS: u64 = 1 << 20;
-
-/// An error of this format.
-fn damaged(reason: impl Into<String>) -> ImageError {
-    ImageError::Unreadable {
-        format: Format::Jpeg,
-        reason: reason.into(),
-    }
-}
-
-/// A file that is sound but of a kind that is not read here.
-fn unsupported(feature: impl Into<String>) -> ImageError {
-    ImageError::UnsupportedFeature {
-        format: Format::Jpeg,
-        feature: feature.into(),
-    }
-}
-
-/// The data end where more is needed.
-fn truncated() -> ImageError {
-    ImageError::Truncated {
-        format: Format::Jpeg,
-    }
-}
-
-/// One colour plane.
-struct Plane {
-    /// Samples in reading order; rows are `stride` long.
-    samples: Vec<u8>,
-    stride: usize,
-    /// The part that belongs to the picture; the rest fills up the last blocks.
-    width: usize,
-    height: usize,
-}
 
 /// Width and height from the frame header.
 pub(super) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {

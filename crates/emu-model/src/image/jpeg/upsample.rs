@@ -1,7 +1,7 @@
 //! Enlarges colour planes as libjpeg-turbo's "fancy upsampling" does: a triangle filter where the factor is two,
 //! repetition elsewhere. The rounding alternates so that no direction is favoured.
 
-use super::Plane;
+use super::plane::Plane;
 
 /// Planes narrower than this are repeated, not filtered.
 const MIN_FANCY_WIDTH: usize = 3;

@@ -2,7 +2,7 @@
 //! record so, and streams come so.
 
 use super::boxes::{Atom, Cursor, atoms, damaged, find, need};
-use super::{Track, check_count};
+use super::track::{Track, check_count};
 use crate::video::VideoError;
 
 /// Flags of `tfhd`, the header of a track's part of a piece: which fields follow, and where offsets count from.

@@ -6,40 +6,17 @@ mod boxes;
 mod fragments;
 mod sps;
 mod tables;
+mod track;
 
 use boxes::{Atom, Cursor, atoms, damaged, find, need, short};
+
+pub(super) use track::Track;
 
 use super::VideoError;
 use crate::image::Orientation;
 
 /// Bytes of a sample entry before its own boxes.
 const VISUAL_ENTRY_HEADER: usize = 78;
-/// Pictures of a track: hours, and a bound on the memory that a table of a few bytes can ask for.
-const MAX_SAMPLES: usize = 1 << 20;
-
-/// Refuses more pictures than are read.
-fn check_count(samples: usize) -> Result<(), VideoError> {
-    if samples > MAX_SAMPLES {
-        return Err(VideoError::TooManyFrames {
-            max_frames: MAX_SAMPLES,
-        });
-    }
-    Ok(())
-}
-
-/// The coded pictures of the first video track.
-pub(super) struct Track<'a> {
-    /// The pictures in decoding order; each a list of length-prefixed units.
-    pub samples: Vec<&'a [u8]>,
-    /// Samples from which decoding can start, in order; empty if all can.
-    keyframes: Vec<usize>,
-    /// Bytes of the length prefixes.
-    prefix: usize,
-    /// Sequence and picture parameter sets.
-    parameters: Vec<&'a [u8]>,
-    /// How the pictures are turned to be shown.
-    pub orientation: Orientation,
-}
 
 impl<'a> Track<'a> {
     /// Finds the first video track and lists its samples.

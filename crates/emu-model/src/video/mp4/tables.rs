@@ -1,7 +1,7 @@
 //! Where the coded pictures of an MP4 file lie that has one index for all of them.
 
 use super::boxes::{Cursor, damaged, find, need};
-use super::check_count;
+use super::track::check_count;
 use crate::video::VideoError;
 
 /// Samples from which decoding can start. Without a list, only the first is taken to be one.

@@ -1,0 +1,8 @@
+//! What is wrong with a configuration.
+
+/// A configuration that cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "The model configuration is wrong: {0}. Correct it, or take one of the presets emu-14b, emu-mini or tiny."
+)]
+pub struct ConfigError(pub String);

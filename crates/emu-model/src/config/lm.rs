@@ -1,0 +1,126 @@
+//! Sizes of the transformers behind the encoder.
+
+use serde::{Deserialize, Serialize};
+
+/// The causal transformer between encoder and LM (a T5 decoder). Numbers may also have the names of transformers' `T5Config`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CausalConfig {
+    /// Visual embeddings of a picture.
+    pub queries: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Size of a head.
+    pub d_kv: usize,
+    /// Width of the feed-forward layer.
+    pub d_ff: usize,
+    /// Number of blocks.
+    #[serde(alias = "num_layers")]
+    pub layers: usize,
+    /// Number of heads.
+    #[serde(alias = "num_heads")]
+    pub heads: usize,
+    /// Buckets of the relative position bias.
+    #[serde(alias = "relative_attention_num_buckets")]
+    pub buckets: usize,
+    /// Distance from which all positions share the last bucket.
+    #[serde(alias = "relative_attention_max_distance")]
+    pub max_distance: usize,
+    /// Added to the mean square in its norms.
+    #[serde(alias = "layer_norm_epsilon")]
+    pub norm_eps: f64,
+    /// Each query also starts from the encoder's token of its raster position (small models; needs as many queries as
+    /// patches).
+    #[serde(default)]
+    pub raster: bool,
+}
+
+/// The language model (LLaMA family). Numbers may also have the names of transformers' `LlamaConfig`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LmConfig {
+    /// Tokens, the special ones included.
+    #[serde(alias = "vocab_size")]
+    pub vocab: usize,
+    /// Width.
+    #[serde(alias = "hidden_size")]
+    pub width: usize,
+    /// Width of the feed-forward layer.
+    #[serde(alias = "intermediate_size")]
+    pub ffn: usize,
+    /// Number of layers.
+    #[serde(alias = "num_hidden_layers")]
+    pub layers: usize,
+    /// Query heads.
+    #[serde(alias = "num_attention_heads")]
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`.
+    #[serde(alias = "num_key_value_heads")]
+    pub kv_heads: usize,
+    /// Size of a head.
+    #[serde(alias = "head_dim")]
+    pub head_size: usize,
+    /// Longest sequence.
+    #[serde(alias = "max_position_embeddings")]
+    pub context: usize,
+    /// Base of the rotary embedding.
+    #[serde(alias = "rope_theta")]
+    pub rope_base: f64,
+    /// Added to the mean square in its norms.
+    #[serde(alias = "rms_norm_eps")]
+    pub norm_eps: f64,
+    /// The output head shares the embedding table.
+    #[serde(default, alias = "tie_word_embeddings")]
+    pub tied: bool,
+}
+
+impl LmConfig {
+    /// Numbers of a position in the widest activation of a layer: queries, keys and values beside each other, or gate and
+    /// up projection.
+    pub fn widest(&self) -> usize {
+        (2 * self.ffn).max((self.heads + 2 * self.kv_heads) * self.head_size)
+    }
+}
+
+/// Low-rank adapters on the LM's attention.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterConfig {
+    /// Rank.
+    pub rank: usize,
+    /// The update is scaled by `alpha / rank`.
+    pub alpha: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_names_of_transformers_too() {
+        let theirs = serde_json::json!({
+            "vocab_size": 8, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 2, "max_position_embeddings": 16, "rope_theta": 1e4,
+            "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+        });
+        let read: LmConfig = serde_json::from_value(theirs).expect("a configuration");
+        let ours = serde_json::to_value(&read).expect("JSON");
+        let names = [
+            "vocab",
+            "width",
+            "ffn",
+            "layers",
+            "heads",
+            "kv_heads",
+            "head_size",
+            "context",
+            "rope_base",
+            "norm_eps",
+            "tied",
+        ];
+        assert!(names.iter().all(|name| ours.get(name).is_some()), "{ours}");
+        let again: LmConfig = serde_json::from_value(ours).expect("a configuration");
+        assert_eq!(again, read);
+        assert_eq!((read.heads, read.kv_heads, read.tied), (2, 1, true));
+    }
+}

@@ -1,4 +1,4 @@
-//! From a `tokenizer.json` to an [`EmuTokenizer`].
+//! From a `tokenizer.json` to the parts of an [`EmuTokenizer`](super::EmuTokenizer).
 
 use std::collections::HashMap;
 
@@ -6,11 +6,21 @@ use emu_pack::FileKind;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use super::check::check;
+use super::TokenizerError;
+use super::check::{check, nodes};
+use super::limits::MAX_FILE_BYTES;
 use super::pieces::{Piece, Pieces};
 use super::sentencepiece::WORD_MARK;
 use super::special::{Manner, Roles, SpecialTokens, names};
-use super::{EmuTokenizer, MAX_FILE_BYTES, TokenizerError};
+
+/// What a tokenizer is made of.
+pub(super) struct Parts {
+    /// Its special tokens are among its added ones.
+    pub model: Tokenizer,
+    pub specials: SpecialTokens,
+    pub manner: Manner,
+    pub pieces: Pieces,
+}
 
 /// How pieces spell bytes and spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +31,7 @@ pub(super) enum Spelling {
     ByteLevel,
 }
 
-pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<EmuTokenizer, TokenizerError> {
+pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<Parts, TokenizerError> {
     if bytes.len() > MAX_FILE_BYTES {
         return Err(TokenizerError::FileTooLarge {
             bytes: bytes.len(),
@@ -37,10 +47,7 @@ pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<EmuTokenizer
 }
 
 /// `add`: which special tokens to add where they are missing.
-pub(super) fn from_value(
-    mut json: Value,
-    add: Option<Roles>,
-) -> Result<EmuTokenizer, TokenizerError> {
+pub(super) fn from_value(mut json: Value, add: Option<Roles>) -> Result<Parts, TokenizerError> {
     let unsupported = |feature: &str| TokenizerError::Unsupported {
         feature: feature.to_owned(),
     };
@@ -121,15 +128,12 @@ pub(super) fn from_value(
             },
         );
     }
-    Ok(EmuTokenizer::assemble(model, specials, manner, pieces))
-}
-
-/// Every node of a component, sequences opened.
-pub(super) fn nodes<'a>(component: &'a Value, list: &str) -> Vec<&'a Value> {
-    match component.get(list).and_then(Value::as_array) {
-        Some(inner) => inner.iter().collect(),
-        None => vec![component],
-    }
+    Ok(Parts {
+        model,
+        specials,
+        manner,
+        pieces,
+    })
 }
 
 fn spelling(json: &Value) -> Option<Spelling> {

@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::TokenizerError;
-use super::build::nodes;
 
 /// Normalizers that are run.
 const NORMALIZERS: [&str; 10] = [
@@ -50,6 +49,14 @@ const MAX_NODES: usize = 64;
 const MAX_GROWTH: usize = 1 << 12;
 /// Longest pattern and longest replacement, in bytes.
 const MAX_PATTERN: usize = 4 << 10;
+
+/// Every node of a component, sequences opened.
+pub(super) fn nodes<'a>(component: &'a Value, list: &str) -> Vec<&'a Value> {
+    match component.get(list).and_then(Value::as_array) {
+        Some(inner) => inner.iter().collect(),
+        None => vec![component],
+    }
+}
 
 fn unsupported(feature: String) -> TokenizerError {
     TokenizerError::Unsupported { feature }

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod error;
 mod export;
+mod limits;
 mod pieces;
 mod plain;
 mod prompt;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use tokenizers::Tokenizer;
 
 pub use error::TokenizerError;
+pub use limits::{MAX_FILE_BYTES, MAX_TEXT_BYTES};
 pub use pieces::DecodeStream;
 pub use plain::{Merging, PlainTokenizer, Role, Vocabulary};
 pub use prompt::{
@@ -33,13 +35,9 @@ pub use prompt::{
 pub use special::{Roles, SpecialTokens, names};
 pub use splitting::Splitting;
 
+use build::Parts;
 use pieces::{Pieces, Writer};
 use special::{Control, Controls, Cutter, Manner, Segment};
-
-/// Longest text that is encoded at once, in bytes.
-pub const MAX_TEXT_BYTES: usize = 4 << 20;
-/// Largest tokenizer file that is read, in bytes.
-pub const MAX_FILE_BYTES: usize = 64 << 20;
 
 /// Where padding goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,12 +84,13 @@ impl std::fmt::Debug for EmuTokenizer {
 
 impl EmuTokenizer {
     /// Around a model whose special tokens are among its added ones.
-    fn assemble(
-        mut model: Tokenizer,
-        specials: SpecialTokens,
-        manner: Manner,
-        pieces: Pieces,
-    ) -> Self {
+    fn assemble(parts: Parts) -> Self {
+        let Parts {
+            mut model,
+            specials,
+            manner,
+            pieces,
+        } = parts;
         model.set_encode_special_tokens(true);
         let added = model.get_added_vocabulary().get_added_tokens_decoder();
         let others = added.iter().filter(|(_, token)| token.special);
@@ -117,21 +116,21 @@ impl EmuTokenizer {
     /// Reads a `tokenizer.json` that already holds Emu's special tokens: LLaMA's kind (word marks, byte fallback) or
     /// byte-level BPE.
     pub fn from_json_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        build::from_json(bytes, None)
+        build::from_json(bytes, None).map(Self::assemble)
     }
 
     /// Reads the `tokenizer.json` of a plain language model and adds the special tokens that it lacks at the end of
     /// the vocabulary, in the order of the released code: `[PAD] [IMG] [/IMG] <image>`, and for
     /// [`Roles::Instruct`] `[USER] [ASSISTANT]`.
     pub fn from_base_json_bytes(bytes: &[u8], roles: Roles) -> Result<Self, TokenizerError> {
-        build::from_json(bytes, Some(roles))
+        build::from_json(bytes, Some(roles)).map(Self::assemble)
     }
 
     /// Reads a SentencePiece `tokenizer.model` (BPE, as LLaMA's) and adds the special tokens as
     /// [`EmuTokenizer::from_base_json_bytes`] does.
     pub fn from_sentencepiece_bytes(bytes: &[u8], roles: Roles) -> Result<Self, TokenizerError> {
         let json = sentencepiece::to_tokenizer_json(bytes)?;
-        build::from_value(json, Some(roles))
+        build::from_value(json, Some(roles)).map(Self::assemble)
     }
 
     /// The equivalent `tokenizer.json`, special tokens included, their white-space rule as `lstrip` and `rstrip`.

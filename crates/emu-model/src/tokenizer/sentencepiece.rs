@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use emu_pack::FileKind;
 use serde_json::{Map, Value as Json, json};
 
+use super::limits::MAX_FILE_BYTES;
 use super::protobuf::{Fields, Malformed, Value};
-use super::{MAX_FILE_BYTES, TokenizerError, names};
+use super::{TokenizerError, names};
 
 /// More pieces than any vocabulary has.
 const MAX_PIECES: usize = 1 << 20;

@@ -1,8 +1,8 @@
 //! The frame: the planes of a picture, their coefficients and samples.
 
-use super::header::ScanHeader;
 use super::idct;
 use super::plane::{Plane, damaged, unsupported};
+use super::scan_header::ScanHeader;
 use crate::image::canvas::filled;
 use crate::image::{ImageError, Limits};
 

@@ -4,6 +4,7 @@ use super::color::ColorSpace;
 use super::frame::Frame;
 use super::huffman::HuffmanTable;
 use super::plane::{damaged, truncated, unsupported};
+use super::scan_header::{ScanComponent, ScanHeader};
 use crate::image::ImageError;
 
 /// Order in which a block's 64 coefficients are stored: diagonal by diagonal.
@@ -21,24 +22,6 @@ pub(super) struct Tables {
     pub ac: [Option<HuffmanTable>; 4],
     /// MCUs between restart markers; 0 for none.
     pub restart_interval: usize,
-}
-
-/// One scan's component: index in the frame and the tables it uses.
-pub(super) struct ScanComponent {
-    pub index: usize,
-    pub dc: usize,
-    pub ac: usize,
-}
-
-/// A scan header.
-pub(super) struct ScanHeader {
-    pub components: Vec<ScanComponent>,
-    /// First and last coefficient, in zigzag order.
-    pub start: usize,
-    pub end: usize,
-    /// Successive approximation: bits sent before (0: first pass) and left after this scan.
-    pub high: u32,
-    pub low: u32,
 }
 
 /// Walks over the markers of a file.

@@ -15,6 +15,7 @@ mod huffman;
 mod idct;
 mod plane;
 mod scan;
+mod scan_header;
 mod upsample;
 
 use header::Reader;

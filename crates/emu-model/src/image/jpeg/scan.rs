@@ -1,9 +1,10 @@
 //! Entropy decoding of one scan, sequential or progressive, into the coefficient stores.
 
 use super::frame::{Component, Frame};
-use super::header::{ScanComponent, ScanHeader, Tables, ZIGZAG};
+use super::header::{Tables, ZIGZAG};
 use super::huffman::{Bits, HuffmanTable};
 use super::plane::damaged;
+use super::scan_header::{ScanComponent, ScanHeader};
 use crate::image::ImageError;
 
 /// A block's 64 coefficients, in reading order.

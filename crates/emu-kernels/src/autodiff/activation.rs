@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, TensorMetadata};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
 
 use crate::ops::activation::{ActivationBackend, ActivationGradient};
 
@@ -58,7 +58,7 @@ impl<B: ActivationGradient> Backward<B, 1> for GeluNode {
 }
 
 /// Some of the columns of `[rows, D]`.
-fn columns<B: FloatTensorOps<B> + burn::backend::Backend>(
+fn columns<B: Backend>(
     x: &FloatTensor<B>,
     columns: core::ops::Range<usize>,
 ) -> FloatTensor<B> {

@@ -1,8 +1,5 @@
 //! Activations in one pass, forward and backward.
 
-use crate::ops::activation::ActivationBackend;
-#[cfg(not(target_family = "wasm"))]
-use crate::ops::activation::ActivationGradient;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -12,6 +9,9 @@ use burn::tensor::{DType, Shape};
 
 use super::math::{erf, exp, sigmoid};
 use super::{contiguous, for_each, values};
+use crate::ops::activation::ActivationBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::ops::activation::ActivationGradient;
 
 /// Elements that a thread takes at a time.
 const CHUNK: usize = 1 << 14;

@@ -2,9 +2,6 @@
 //!
 //! B batch, H heads, T queries, S keys, E head size.
 
-use crate::ops::attention::AttentionBackend;
-#[cfg(not(target_family = "wasm"))]
-use crate::ops::attention::AttentionGradient;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -13,6 +10,9 @@ use burn::backend::tensor::{BoolTensor, FloatTensor};
 use super::math::{dot, exp_shifted, max};
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
+use crate::ops::attention::AttentionBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::ops::attention::AttentionGradient;
 use crate::spec::AttentionSpec;
 
 /// Queries that share a matrix product; under a causal mask each block skips the keys after it.

@@ -2,9 +2,6 @@
 //!
 //! B images, C channels in, O channels out, k side of the kernel, K = C k², P pixels out of an image.
 
-use crate::ops::conv::ConvBackend;
-#[cfg(not(target_family = "wasm"))]
-use crate::ops::conv::ConvGradient;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -12,6 +9,9 @@ use burn::backend::tensor::FloatTensor;
 
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
+use crate::ops::conv::ConvBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::ops::conv::ConvGradient;
 use crate::spec::ConvSpec;
 
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,5 @@
 //! A decoding step on the CPU: loops over rows and heads without tensors in between.
 
-use crate::ops::decode::DecodeBackend;
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -9,6 +8,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use super::int8::{Isa, Job, Simd};
 use super::math::{exp_shifted, max};
 use super::{contiguous, for_each_soon, integers, tensor, values};
+use crate::ops::decode::DecodeBackend;
 use crate::spec::StepSpec;
 
 /// Keys times head size from which heads are shared among threads.

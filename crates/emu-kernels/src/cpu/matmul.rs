@@ -1,6 +1,5 @@
 //! Products with packed matrices: blocks are unpacked into registers, never into memory as a whole.
 
-use crate::ops::matmul::MatmulBackend;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -9,6 +8,7 @@ use half::f16;
 use super::int8::{self, Isa};
 use super::matrix::{Matrix, product};
 use super::{contiguous, for_each, tensor, values};
+use crate::ops::matmul::MatmulBackend;
 use crate::spec::{Activations, BLOCK, PackedSpec, Scheme};
 
 /// Up to so many rows of `x` the weights are used as they are unpacked; beyond, a tile is unpacked and used by a product

@@ -1,13 +1,13 @@
 //! Choosing a token on the CPU.
 
-use super::beams;
-use crate::ops::sampling::SamplingBackend;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::TensorData;
 
+use super::beams;
 use super::{contiguous, values};
+use crate::ops::sampling::SamplingBackend;
 use crate::sample::{Processors, Sampling};
 use crate::spec::SampleSpec;
 

@@ -1,6 +1,5 @@
 //! Attention of many queries on a GPU, in one launch.
 
-use crate::ops::attention::AttentionBackend;
 use burn::backend::Cube;
 use burn::backend::ops::BoolTensorOps;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
@@ -9,6 +8,7 @@ use burn::tensor::{BoolStore, DType, Shape};
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, adapters, into_contiguous, output};
+use crate::ops::attention::AttentionBackend;
 use crate::spec::AttentionSpec;
 use crate::variants;
 

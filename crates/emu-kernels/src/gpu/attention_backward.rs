@@ -1,6 +1,5 @@
 //! The backward pass of attention on a GPU: two launches, three where the bias learns.
 
-use crate::ops::attention::AttentionGradient;
 use burn::backend::Cube;
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
@@ -11,6 +10,7 @@ use super::attention::{
     TILE, attention as forward, buffer, place, rows, same, strides, vectors, words,
 };
 use super::{Shader, apart, output};
+use crate::ops::attention::AttentionGradient;
 use crate::spec::AttentionSpec;
 
 /// A score that counts for nothing; the shader's own.

@@ -1,8 +1,5 @@
 //! Convolutions on a GPU: one shader, as a product of matrices of which one is never stored.
 
-use crate::ops::conv::ConvBackend;
-#[cfg(not(target_family = "wasm"))]
-use crate::ops::conv::ConvGradient;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Cube, TensorMetadata};
@@ -10,6 +7,9 @@ use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{MOST_WORKGROUPS, Shader, apart, into_contiguous, output};
+use crate::ops::conv::ConvBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::ops::conv::ConvGradient;
 use crate::spec::{ConvFusion, ConvSpec};
 
 /// Workgroups that keep a large GPU busy: below this, tiles get smaller and their depth is divided.

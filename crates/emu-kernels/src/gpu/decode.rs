@@ -1,12 +1,12 @@
 //! A decoding step on a GPU: one launch for each operation.
 
-use crate::ops::decode::DecodeBackend;
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, grid, into_contiguous, output, reductions};
+use crate::ops::decode::DecodeBackend;
 use crate::spec::StepSpec;
 use crate::variants;
 

@@ -1,12 +1,12 @@
 //! Products with packed matrices on a GPU.
 
-use crate::ops::matmul::MatmulBackend;
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, adapters, grid, into_contiguous, output, reductions};
+use crate::ops::matmul::MatmulBackend;
 use crate::spec::{BLOCK, PackedSpec, Scheme};
 use crate::variants;
 

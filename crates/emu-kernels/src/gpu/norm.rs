@@ -1,15 +1,15 @@
 //! Norms of rows on a GPU.
 
-use crate::ops::norm::NormBackend;
-#[cfg(not(target_family = "wasm"))]
-use crate::ops::norm::NormGradient;
-use crate::spec::GroupNormSpec;
 use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::{Shader, bits, grid, group_norm, into_contiguous, output, reductions};
+use crate::ops::norm::NormBackend;
+#[cfg(not(target_family = "wasm"))]
+use crate::ops::norm::NormGradient;
+use crate::spec::GroupNormSpec;
 use crate::variants;
 
 /// Invocations of a workgroup, which share a row.

@@ -1,6 +1,5 @@
 //! Attention of many queries; [`super::decode`] has that of a decoding step.
 
-use crate::spec::AttentionSpec;
 use burn::backend::Dispatch;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, backend_extension};
@@ -9,6 +8,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor};
 
 use crate::device::on_cpu;
+use crate::spec::AttentionSpec;
 
 /// What attention is masked and shifted by.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,5 @@
 //! Convolutions, and what pictures are enlarged and joined with.
 
-use crate::spec::{ConvFusion, ConvSpec};
 use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata, backend_extension};
@@ -8,6 +7,7 @@ use burn::tensor::Shape;
 use burn::tensor::Tensor;
 
 use crate::device::on_cpu;
+use crate::spec::{ConvFusion, ConvSpec};
 
 /// What is fused with a convolution.
 #[derive(Clone, Debug, Default)]

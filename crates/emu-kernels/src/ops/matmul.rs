@@ -1,6 +1,5 @@
 //! Products with matrices and rows of tables, dense ones; [`crate::packed`] has the packed ones.
 
-use crate::spec::PackedSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 use burn::tensor::module as burn_ops;
@@ -9,6 +8,7 @@ use burn::tensor::{Int, Tensor};
 use super::folded;
 use crate::count;
 use crate::device::on_cpu;
+use crate::spec::PackedSpec;
 
 /// `x Wᵀ + b`.
 ///

@@ -1,12 +1,12 @@
 //! Norms.
 
-use crate::spec::GroupNormSpec;
 use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 use burn::tensor::Tensor;
 
 use super::{folded, of_rows};
+use crate::spec::GroupNormSpec;
 
 /// `(x - mean) / sqrt(var + eps) * weight + bias` over the last axis.
 ///

@@ -1,11 +1,12 @@
 //! From logits to tokens, where the logits are: one step of sampling and one of beam search. [`crate::sample`] and
 //! [`crate::beams`] keep what lasts from step to step.
 
-use crate::spec::SampleSpec;
 use burn::backend::Dispatch;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 use burn::tensor::{Int, Tensor};
+
+use crate::spec::SampleSpec;
 
 /// Changes a row of logits, draws a token from it, and appends it to the history. Returns token and history; on a GPU they
 /// are the same tensors, written again.

@@ -11,17 +11,18 @@
 //! run prints `SKIP <tier>: <reason>` and returns; it counts as skipped, not as passed.
 
 mod binaries;
+mod counts;
 mod libtest;
 mod node;
+mod surroundings;
 mod web;
 
 pub use web::soak;
 
 use std::panic::resume_unwind;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -30,19 +31,11 @@ use crate::command::{self, Ended};
 use crate::setup;
 use crate::workspace::Workspace;
 
+use counts::{Counts, PATIENCE};
+use surroundings::{KERNEL_TEXTS, cargo, kernel_texts};
+
 use binaries::TestBinary;
 use libtest::{Reader, Told};
-
-/// A test binary that finishes no test for this long hangs.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
-
-/// Names the folder where kernels leave their texts.
-const KERNEL_TEXTS: &str = "EMU_KERNEL_TEXTS";
-
-/// Where the tier of the GPU leaves the texts of all kernels, which the tier of the pages gives to browsers.
-fn kernel_texts(workspace: &Workspace) -> PathBuf {
-    workspace.root.join("target/kernel-texts")
-}
 
 /// What `cargo xtask test` can be asked for.
 pub struct TestArgs {
@@ -92,41 +85,6 @@ impl Tier {
             Tier::Gpu => "golden on wgpu (software adapter)",
             Tier::Web => "web",
         }
-    }
-}
-
-/// How many tests ended which way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Ran and held.
-    pub passed: usize,
-    /// Ran and did not hold, or could not be built.
-    pub failed: usize,
-    /// Could not run here, for a reason that was printed.
-    pub skipped: usize,
-}
-
-impl Counts {
-    fn add(&mut self, other: Counts) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-
-    fn one(passed: bool) -> Self {
-        Self {
-            passed: usize::from(passed),
-            failed: usize::from(!passed),
-            skipped: 0,
-        }
-    }
-
-    /// The closing line of the whole run.
-    fn closing_line(self) -> String {
-        format!(
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
     }
 }
 
@@ -271,16 +229,6 @@ fn lint(workspace: &Workspace, machine: &setup::Machine, clippy: bool) -> Result
 
 fn mark(passed: bool) -> &'static str {
     if passed { "ok    " } else { "FAILED" }
-}
-
-/// The Cargo that builds tests. It compiles the crates of the workspace through clippy, which says what it finds and
-/// compiles as the compiler does: a run of clippy alone would have to read every dependency a second time.
-fn cargo(workspace: &Workspace, machine: &setup::Machine) -> std::process::Command {
-    let mut cargo = command::cargo(workspace);
-    if machine.no_clippy.is_none() {
-        cargo.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
-    }
-    cargo
 }
 
 /// What `tier` runs of a binary: the tests of `tests/` are the goldens', those with `wgpu` in their name the GPU's.

@@ -16,6 +16,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+use crate::npm;
 use crate::workspace::Workspace;
 
 /// The modules; each is a feature of emu-web.
@@ -66,7 +67,7 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
         let lock = fs::read_to_string(&lock)
             .with_context(|| format!("{} cannot be read", lock.display()))?;
         trim::check_versions(&lock)?;
-        crate::web::install_tools(workspace)?;
+        npm::install_tools(workspace)?;
     }
     let wanted = |module: &str| args.only.is_empty() || args.only.iter().any(|name| name == module);
     thread::scope(|scope| {

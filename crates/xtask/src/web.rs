@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::command;
 use crate::model::{self, MODELS};
+use crate::npm::install;
 use crate::wasm::{self, WasmArgs};
 use crate::workspace::Workspace;
 
@@ -27,37 +28,6 @@ const SMOL_PACK: &str = "web/smol/pack";
 const COMPILED: [&str; 2] = ["web/package", "web/demo"];
 /// Those of the end-to-end tests.
 const TESTS: [&str; 1] = ["web/e2e"];
-/// Those of the tools that the modules are made smaller with.
-const TOOLS: [&str; 1] = ["web"];
-
-/// Installs the tools that the modules are made smaller with.
-pub fn install_tools(workspace: &Workspace) -> Result<()> {
-    install(workspace, &TOOLS)
-}
-
-/// Installs what the packages are built and tested with: what the lock files say, nothing else.
-fn install(workspace: &Workspace, folders: &[&str]) -> Result<()> {
-    for name in folders {
-        let folder = workspace.root.join(name);
-        let changed = |path: &str| {
-            fs::metadata(folder.join(path))
-                .and_then(|m| m.modified())
-                .ok()
-        };
-        let installed = changed("node_modules/.package-lock.json");
-        if installed.is_some() && installed >= changed("package-lock.json") {
-            continue;
-        }
-        println!("$ npm ci in {name}");
-        let mut npm = command::new("npm", &folder);
-        if !command::succeeds(npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))? {
-            bail!(
-                "npm ci failed in {name}, its message is above; without a network, run `npm ci` there once with one: npm keeps what it fetched"
-            );
-        }
-    }
-    Ok(())
-}
 
 /// Builds everything of the pages' side: these modules, model, packages, page. `false` where a budget is exceeded, which
 /// only what is to be published can do.

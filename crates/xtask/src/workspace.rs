@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::command;
+use crate::process;
 
 /// Text files above this size are data, not sources: their lines are not looked at.
 const LARGEST_TEXT: u64 = 2 * 1024 * 1024;
@@ -34,7 +34,7 @@ impl Workspace {
 
     /// What `cargo metadata --no-deps` says of the workspace's packages.
     pub fn packages(&self) -> Result<Vec<Package>> {
-        let text = command::capture(command::cargo(self).args([
+        let text = process::capture(process::cargo_in(&self.root).args([
             "metadata",
             "--no-deps",
             "--format-version",
@@ -47,7 +47,7 @@ impl Workspace {
 
     /// The checkout's own files: tracked ones, and new ones that git does not ignore.
     pub fn tree(&self) -> Result<Tree> {
-        let listing = command::capture(command::new("git", &self.root).args([
+        let listing = process::capture(process::new("git", &self.root).args([
             "ls-files",
             "-z",
             "--cached",

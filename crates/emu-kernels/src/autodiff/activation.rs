@@ -58,10 +58,7 @@ impl<B: ActivationGradient> Backward<B, 1> for GeluNode {
 }
 
 /// Some of the columns of `[rows, D]`.
-fn columns<B: Backend>(
-    x: &FloatTensor<B>,
-    columns: core::ops::Range<usize>,
-) -> FloatTensor<B> {
+fn columns<B: Backend>(x: &FloatTensor<B>, columns: core::ops::Range<usize>) -> FloatTensor<B> {
     let [rows, _] = x.shape().dims::<2>();
     B::float_slice(x.clone(), &[(0..rows).into(), columns.into()])
 }

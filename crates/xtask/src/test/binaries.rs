@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
+use super::surroundings::cargo;
 use crate::command::{self, Ended};
 use crate::setup::Machine;
 use crate::workspace::Workspace;
@@ -40,8 +41,8 @@ pub struct Built {
 /// `cargo test --workspace --no-run`, and the `emu` program with the very same dependencies, for the tests that run it.
 pub fn build(workspace: &Workspace, machine: &Machine) -> Result<Built> {
     let mut built = Built::default();
-    let mut cargo = super::cargo(workspace, machine);
-    cargo.args([
+    let mut tests = cargo(workspace, machine);
+    tests.args([
         "test",
         "--workspace",
         "--no-run",
@@ -50,7 +51,7 @@ pub fn build(workspace: &Workspace, machine: &Machine) -> Result<Built> {
         "--tests",
         "--message-format=json",
     ]);
-    let ended = command::lines(&mut cargo, PATIENCE, |line| {
+    let ended = command::lines(&mut tests, PATIENCE, |line| {
         let Ok(message) = serde_json::from_str::<Value>(line) else {
             return;
         };
@@ -61,7 +62,7 @@ pub fn build(workspace: &Workspace, machine: &Machine) -> Result<Built> {
         built.found.extend(test_binary(&message));
     })?;
     built.complete = matches!(ended, Ended::With(status) if status.success())
-        && command::build_emu(workspace, super::cargo(workspace, machine)).is_ok();
+        && command::build_emu(workspace, cargo(workspace, machine)).is_ok();
     built
         .found
         .sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Counts;
+use super::counts::Counts;
 
 /// Whether a line is worth showing.
 #[derive(Debug, PartialEq, Eq)]

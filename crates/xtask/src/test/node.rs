@@ -1,6 +1,6 @@
 //! Reads what Node's test runner prints as TAP, line by line, and counts.
 
-use super::Counts;
+use super::counts::Counts;
 
 /// The state of reading one run.
 #[derive(Debug, Default)]

@@ -6,8 +6,9 @@ use std::process::Child;
 
 use anyhow::{Context, Result, bail};
 
+use super::counts::{Counts, PATIENCE};
 use super::node::Reader;
-use super::{Counts, PATIENCE};
+use super::surroundings::{KERNEL_TEXTS, cargo, kernel_texts};
 use crate::command::{self, Ended};
 use crate::setup::{self, Machine};
 use crate::wasm::WasmArgs;
@@ -23,7 +24,7 @@ pub fn soak(workspace: &Workspace) -> Result<bool> {
     if let Some(missing) = machine.no_pages() {
         bail!("{missing}");
     }
-    let emu = command::build_emu(workspace, super::cargo(workspace, &machine))?;
+    let emu = command::build_emu(workspace, cargo(workspace, &machine))?;
     web::build(workspace, &WasmArgs::default())?;
     let counts = suite(workspace, "e2e", &emu, None, true)?;
     println!("{}", counts.closing_line());
@@ -95,7 +96,7 @@ pub fn run(
         return Ok(counts);
     };
     // What the end-to-end tests compare with.
-    let emu = command::build_emu(workspace, super::cargo(workspace, machine))?;
+    let emu = command::build_emu(workspace, cargo(workspace, machine))?;
     let built = build.finish()?;
     counts.add(Counts::one(built));
     if !built {
@@ -123,7 +124,7 @@ fn suite(
     let options = format!("--test-reporter=tap{}", pattern.unwrap_or_default());
     npm.env("NODE_OPTIONS", options)
         .env("EMU_BIN", emu)
-        .env(super::KERNEL_TEXTS, super::kernel_texts(workspace));
+        .env(KERNEL_TEXTS, kernel_texts(workspace));
     if soak {
         npm.env("EMU_SOAK", "1");
     }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bad::TooManyBad;
 use crate::data::DataError;
-use crate::skipped::TooManyBad;
 
 /// An error of training: one sentence on what is wrong, one on what to do.
 #[derive(Debug, thiserror::Error)]

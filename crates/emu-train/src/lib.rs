@@ -6,6 +6,7 @@
 //!
 //! Randomness has one source, the run's seed: see [`StepContext`].
 
+mod bad;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -17,6 +18,7 @@ pub mod export;
 pub mod eyes;
 pub mod judge;
 pub mod lda;
+mod lock;
 pub mod logistic;
 pub mod metrics;
 pub mod objectives;
@@ -34,11 +36,12 @@ mod stop;
 pub mod trained;
 mod trainer;
 
+pub use bad::{Found, TooManyBad};
 pub use config::TrainConfig;
 pub use error::TrainError;
 pub use events::{Outcome, RunOptions, TrainEvent};
 pub use prefetch::Prefetch;
-pub use skipped::{Found, LIST as BAD_SAMPLES, TooManyBad};
+pub use skipped::LIST as BAD_SAMPLES;
 pub use stage::{Stage, StepContext, StepLoss, Term};
 pub use stop::StopFlag;
 pub use trainer::run;

@@ -4,12 +4,11 @@
 //! resumed run drops the lines of later micro-batches and counts what the original had counted. Micro-batches are made
 //! ahead by another thread, which counts ([`Skipped`]); they are listed when they are learnt from ([`BadList`]).
 
+use crate::bad::{Found, TooManyBad};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::checkpoint::{create_file, replace_file};
@@ -17,53 +16,6 @@ use crate::data::BadSample;
 
 /// Name of the list in the folder of a run.
 pub const LIST: &str = "bad-samples.jsonl";
-
-/// A sample that is left out: a line of the list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// Number of the data set in the configuration, from 0.
-    pub set: usize,
-    /// Index of the sample in the data set; absent of samples that were found when the shards were opened.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<usize>,
-    /// Micro-batch that met it first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<u64>,
-    /// The sample.
-    #[serde(flatten)]
-    pub sample: BadSample,
-}
-
-/// Too many samples of a data set are unusable.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "{bad} of the {samples} samples of {} cannot be used, and at most {}% may be left out. The first: {first}. Mend or \
-     remove those listed in {} and start again, or raise `max_bad_share` and go on with --resume.",
-    .data.display(),
-    percent(*.limit),
-    .list.display()
-)]
-pub struct TooManyBad {
-    /// The data set, as the configuration names it.
-    pub data: PathBuf,
-    /// Unusable samples found so far.
-    pub bad: usize,
-    /// All of its samples.
-    pub samples: usize,
-    /// Largest share that may be left out.
-    pub limit: f64,
-    /// The file that names them.
-    pub list: PathBuf,
-    /// The first of them.
-    pub first: BadSample,
-    /// Those that the last micro-batch met, which are not in the list yet.
-    pub found: Vec<Found>,
-}
-
-/// A share in percent, without superfluous digits.
-fn percent(share: f64) -> f64 {
-    (share * 1e6).round() / 1e4
-}
 
 /// The list in the folder of a run.
 #[derive(Debug)]
@@ -189,7 +141,7 @@ impl Skipped {
         };
         let out = self.list.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(out).map_err(TrainError::io("create", out))?;
-        if let Ok(_lock) = crate::trainer::lock(out) {
+        if let Ok(_lock) = crate::lock::lock(out) {
             BadList(self.list.clone()).replace(&self.opened())?;
         }
         Err(error)

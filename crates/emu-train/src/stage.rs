@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 use emu_kernels::random::{Philox, Stream};
 
 use crate::TrainError;
-use crate::skipped::Found;
-use crate::stages::corpus::Visited;
+use crate::bad::Found;
+use crate::bad::Visited;
 
 /// Where in a run a batch stands. Everything random in a step comes from here, so that a resumed run repeats the
 /// original: [`StepContext::random`] for the host, and the device's own generator, which the trainer reseeds before

@@ -1,7 +1,7 @@
 //! The loop: micro-batches, gradients, update, and everything that is written on the way.
 
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
@@ -14,6 +14,7 @@ use crate::checkpoint::{self, Checkpoint, RunState, Tensors};
 use crate::config::{TrainConfig, differences};
 use crate::divergence::Divergence;
 use crate::events::{Outcome, RunOptions, TrainEvent};
+use crate::lock::lock;
 use crate::metrics::{MetricsFile, StepMetrics};
 use crate::optim::{AdamW, GradientSum};
 use crate::parts::Rates;
@@ -85,22 +86,6 @@ pub fn run<S: Stage>(
             let _ = run.draw_curve();
             Err(error)
         }
-    }
-}
-
-/// Keeps other processes out of a folder until it is dropped (or the process ends, however it does).
-pub(crate) fn lock(out: &Path) -> Result<File, TrainError> {
-    let path = out.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(TrainError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { out: out.into() }),
-        Err(TryLockError::Error(e)) => Err(TrainError::io("lock", &path)(e)),
     }
 }
 

@@ -3,7 +3,8 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
-use super::{floats, host, on_host};
+use super::host;
+use super::values::{floats, on_host};
 
 /// Gradients of a module's parameters, averaged over micro-batches by their weights: the same as the gradients of one
 /// large batch.

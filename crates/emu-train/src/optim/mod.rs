@@ -7,16 +7,19 @@
 mod gradients;
 mod host;
 mod slices;
+mod values;
 
 use std::collections::BTreeMap;
 
-use self::slices::AdamWUpdate;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_pack::{Dtype, PackError, TensorData as Stored};
 
 pub use gradients::GradientSum;
 
+use self::slices::AdamWUpdate;
+pub(crate) use self::values::floats;
+use self::values::on_host;
 use crate::config::OptimiserConfig;
 
 /// AdamW with a rate for each parameter, and optionally an average of the weights.
@@ -85,16 +88,6 @@ impl Values {
             Self::Device(tensor) => floats((**tensor).clone()),
         }
     }
-}
-
-/// Whether tensors of this device are slices in host memory.
-pub(crate) fn on_host(device: &Device) -> bool {
-    *device == Device::flex()
-}
-
-/// The elements of a tensor.
-pub(crate) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
 }
 
 impl AdamW {

@@ -9,7 +9,7 @@ use emu_pack::convert::ModelFolder;
 use emu_pack::{PackError, SafetensorsFile, TensorSource};
 use serde_json::Value;
 
-use super::{Files, FolderError, Report, read, read_json};
+use super::folder::{Files, FolderError, Report, read, read_json};
 
 /// What the decoder's goldens were made with.
 struct Parts {

@@ -9,7 +9,7 @@ use emu_model::{EmuConfig, keys, weights};
 use emu_pack::convert::open_weights;
 use emu_pack::{Dtype, KeyMap, TensorData, TensorSource, check};
 
-use super::{Files, FolderError, Report};
+use super::folder::{Files, FolderError, Report};
 
 /// Compares the PyTorch files with the safetensors file beside them.
 pub(super) fn compare(files: &Files, report: &mut Report) {

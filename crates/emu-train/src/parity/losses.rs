@@ -9,7 +9,7 @@ use emu_pack::convert::open_weights;
 use emu_pack::{KeyMap, Mapped};
 use serde_json::Value;
 
-use super::{Files, FolderError, open};
+use super::folder::{Files, FolderError, open};
 use crate::config::OptimiserConfig;
 use crate::objectives::unified::{Regression, Sequences, UnifiedLoss, UnifiedOptions, unified};
 use crate::optim::{AdamW, GradientSum};

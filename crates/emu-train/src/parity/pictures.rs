@@ -11,7 +11,7 @@ use emu_pack::{SafetensorsFile, TensorSource};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{FolderError, Report, read, read_json};
+use super::folder::{FolderError, Report, read, read_json};
 
 /// The goldens' own spread: two libraries' normalisations differ by this much.
 const NORMALISED: Bound = Bound::Absolute(1e-6);

@@ -8,8 +8,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use emu_model::config::{ImageConfig, SpecialTokens};
 use emu_model::tokenizer::{EmuTokenizer, TokenizerError};
 
+pub use crate::bad::Visited;
 use crate::data::{BadSample, DataError, Mixture, Picture, Sample, ShardDataset};
-use crate::skipped::{Found, Skipped};
+use crate::skipped::Skipped;
 use crate::{TrainConfig, TrainError};
 
 /// The data sets of a run, visited in the configured proportions.
@@ -17,18 +18,6 @@ pub struct Corpus {
     sets: Vec<ShardDataset>,
     mixture: Mixture,
     skipped: Mutex<Skipped>,
-}
-
-/// What a micro-batch was made of.
-#[derive(Clone, Debug, Default)]
-pub struct Visited {
-    /// Keys of its samples.
-    pub keys: Vec<String>,
-    /// Samples left out for the first time in the run; in its first micro-batch, also those that were found when the
-    /// shards were opened.
-    pub bad: Vec<Found>,
-    /// Samples of the data left out so far.
-    pub total_bad: u64,
 }
 
 /// Unusable samples in a row after which a search outside of training gives up.

@@ -15,10 +15,9 @@ use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
 use super::corpus::{Corpus, Visited, Words, image_tensor, open_set, pixels};
+use super::model_file::{PLAIN, load_emu, read_sizes};
 use super::sequence::Composer;
 use super::sheet::contact_sheet;
-use super::vae::PLAIN;
-use super::{load_emu, read_sizes};
 use crate::data::record::{Document, Part, Record};
 use crate::data::{Sample, ShardDataset};
 use crate::lda::columns;

@@ -15,6 +15,7 @@ mod brush;
 mod decoder;
 mod heads;
 mod latents;
+mod model_file;
 mod persona;
 mod pretrain;
 mod reader;
@@ -28,23 +29,24 @@ mod vision;
 use std::path::Path;
 
 use burn::tensor::Device;
-use emu_model::{Emu, EmuConfig, weights};
-use emu_pack::TensorSource;
+use emu_model::EmuConfig;
 
 pub use brush::BrushStage;
 pub use decoder::DecoderStage;
 pub use heads::FILE as HEADS_FILE;
+pub use model_file::{MODEL_FILE, PLAIN, load_emu, read_model_file};
 pub use persona::{FILE as PERSONA, PersonaStage};
 pub use pretrain::Pretrain;
 pub use reader::ReaderStage;
 pub use trigger::TRIGGER;
-pub use vae::{PLAIN, VaeStage};
+pub use vae::VaeStage;
 pub use vision::Vision;
 
 use crate::judge::JudgeStage;
 use crate::parts::load_parts;
 use crate::{RunOptions, TrainConfig, TrainError};
 use corpus::Words;
+use model_file::{read_sizes, write_model_file};
 
 /// How a run of any stage ended.
 #[derive(Clone, Debug)]
@@ -56,9 +58,6 @@ pub struct Finished {
     /// The last checkpoint.
     pub checkpoint: std::path::PathBuf,
 }
-
-/// Name of the file beside the checkpoints of a run that holds the sizes of its model.
-pub const MODEL_FILE: &str = "model.json";
 
 /// Runs the stage that the configuration names.
 ///
@@ -219,55 +218,6 @@ impl Finished {
             checkpoint: outcome.checkpoint,
         }
     }
-}
-
-/// The encoder and LM of a run, or of one of its checkpoints' folders, averaged weights where it has them.
-///
-/// # Errors
-/// Where the folder holds no run of an Emu, or its weights do not fit its sizes.
-pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), TrainError> {
-    let value = read_model_file(folder)?;
-    let path = folder.join(MODEL_FILE);
-    let wrong = |message: String| TrainError::Checkpoint {
-        path: path.clone(),
-        reason: message,
-    };
-    let sizes: EmuConfig = serde_json::from_value(value.get("emu").cloned().unwrap_or_default())
-        .map_err(|e| wrong(e.to_string()))?;
-    let model = sizes
-        .init(device)
-        .map_err(|e| TrainError::other("config", e))?;
-    let source = crate::checkpoint::Checkpoint::find(folder)?.weights()?;
-    let model = weights::load(model, device, |name| source.read(name))?;
-    Ok((model, sizes))
-}
-
-/// Sizes of a part from a JSON file of the user's.
-fn read_sizes<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
-    let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
-    serde_json::from_str(&text)
-        .map_err(|e| TrainError::config("options.sizes", format!("{}: {e}", path.display())))
-}
-
-/// Reads the sizes of a model that lie beside its checkpoints.
-///
-/// # Errors
-/// Where they cannot be read.
-pub fn read_model_file(folder: &Path) -> Result<serde_json::Value, TrainError> {
-    let path = folder.join(MODEL_FILE);
-    let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
-    serde_json::from_str(&text).map_err(|e| TrainError::Checkpoint {
-        path,
-        reason: e.to_string(),
-    })
-}
-
-/// Writes the sizes of a model beside its checkpoints.
-fn write_model_file(out: &Path, value: &serde_json::Value) -> Result<(), TrainError> {
-    std::fs::create_dir_all(out).map_err(TrainError::io("create", out))?;
-    let path = out.join(MODEL_FILE);
-    let text = serde_json::to_string_pretty(value).map_err(|e| TrainError::Stage(e.to_string()))?;
-    std::fs::write(&path, text).map_err(TrainError::io("write", &path))
 }
 
 /// The sizes of the Emu that a configuration asks for: the preset `emu-mini` with the tokenizer's vocabulary, another

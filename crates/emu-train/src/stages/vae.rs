@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
-use emu_model::config::ImageConfig;
 use emu_model::diffusion::vae::{Vae, VaeConfig};
 use serde::Deserialize;
 
 use super::corpus::{Corpus, Visited, image_tensor, pixels};
-use super::read_sizes;
+use super::model_file::{PLAIN, read_sizes};
 use super::sheet::{contact_sheet, pictures_of};
 use crate::data::Sample;
 use crate::objectives::diffusion::autoencoder;
@@ -33,6 +32,11 @@ struct Options {
     kl_weight: f64,
 }
 
+struct Batch {
+    pixels: Vec<f32>,
+    visited: Visited,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -43,17 +47,6 @@ impl Default for Options {
             kl_weight: 1e-5,
         }
     }
-}
-
-/// Pictures from -1 to 1, as the autoencoder wants them.
-pub const PLAIN: ImageConfig = ImageConfig {
-    mean: [0.5; 3],
-    std: [0.5; 3],
-};
-
-struct Batch {
-    pixels: Vec<f32>,
-    visited: Visited,
 }
 
 /// The stage.

@@ -6,7 +6,7 @@ use std::path::Path;
 pub(crate) use emu_model::spelling::article;
 use serde::Deserialize;
 
-use super::build::BuildOptions;
+use super::options::BuildOptions;
 use crate::data::DataError;
 
 /// What the data set names and shows.

@@ -24,12 +24,13 @@ mod describe;
 mod documents;
 mod holdout;
 mod language;
+mod options;
 mod scenes;
 mod sources;
 mod vocabulary;
 
 pub use attribution::attribution;
-pub use build::{BuildOptions, Index, Progress, build};
+pub use build::{Index, Progress, build};
 pub use catalogue::{Catalogue, Entry, SourceDrawing};
 pub use compose::{Composer, Painted, Plan, Pool};
 pub use concepts::{Colour, Concept, ConceptList, plural_of};
@@ -37,6 +38,7 @@ pub use cutout::{CUTOUT_SIDE, Canvas, Cutout, Placement};
 pub use documents::{SHEET_PAIRS, SHEET_SINGLES};
 pub use holdout::{Holdout, Unseen};
 pub use language::{REQUESTS, TEST_REQUESTS, either};
+pub use options::BuildOptions;
 pub use scenes::{Made, Split};
 pub use sources::{
     DrawingSet, LABELS, Role, SETS, check_sources, fetch_sources, packages, set_by_id,

@@ -11,42 +11,20 @@
 mod lists;
 mod phrases;
 mod seen;
+mod shown;
 
-use emu_model::spelling::{article, describe, drawn};
+use emu_model::spelling::{article, drawn};
 use emu_model::text::{Message, Speaker};
 
 pub use lists::{Changes, HOLE, Parted, Persona, Synonyms, Topic, Wordings};
 use phrases::fill_colour;
 pub use seen::{Kind, Seen, Shows};
+pub use shown::Shown;
 
 use super::DataError;
 use super::emoji::{Concept, ConceptList, Holdout, Unseen};
 use super::record::Layout;
 use super::rng::Rng;
-
-/// What a picture is to show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Names of one or two objects, in reading order.
-    pub names: Vec<String>,
-    /// How they lie.
-    pub layout: Layout,
-    /// The background, if one is asked for.
-    pub colour: Option<String>,
-}
-
-impl Shown {
-    /// The word of the layout's slot.
-    pub fn layout_word(&self) -> Option<&'static str> {
-        self.layout.word()
-    }
-
-    /// As histories describe it.
-    fn description(&self) -> String {
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        describe(&names, self.layout_word(), self.colour.as_deref())
-    }
-}
 
 /// A conversation that waits for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use emu_model::spelling::{article, describe};
 
-use super::Shown;
+use super::shown::Shown;
 use crate::data::record::Layout;
 use crate::data::rng::Rng;
 

@@ -1,0 +1,68 @@
+//! Sizes and weights that lie in the folders of runs, and pictures as autoencoders want them.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use emu_model::config::ImageConfig;
+use emu_model::{Emu, EmuConfig, weights};
+use emu_pack::TensorSource;
+
+use crate::TrainError;
+
+/// Name of the file beside the checkpoints of a run that holds the sizes of its model.
+pub const MODEL_FILE: &str = "model.json";
+
+/// The encoder and LM of a run, or of one of its checkpoints' folders, averaged weights where it has them.
+///
+/// # Errors
+/// Where the folder holds no run of an Emu, or its weights do not fit its sizes.
+pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), TrainError> {
+    let value = read_model_file(folder)?;
+    let path = folder.join(MODEL_FILE);
+    let wrong = |message: String| TrainError::Checkpoint {
+        path: path.clone(),
+        reason: message,
+    };
+    let sizes: EmuConfig = serde_json::from_value(value.get("emu").cloned().unwrap_or_default())
+        .map_err(|e| wrong(e.to_string()))?;
+    let model = sizes
+        .init(device)
+        .map_err(|e| TrainError::other("config", e))?;
+    let source = crate::checkpoint::Checkpoint::find(folder)?.weights()?;
+    let model = weights::load(model, device, |name| source.read(name))?;
+    Ok((model, sizes))
+}
+
+/// Sizes of a part from a JSON file of the user's.
+pub(super) fn read_sizes<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
+    serde_json::from_str(&text)
+        .map_err(|e| TrainError::config("options.sizes", format!("{}: {e}", path.display())))
+}
+
+/// Reads the sizes of a model that lie beside its checkpoints.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn read_model_file(folder: &Path) -> Result<serde_json::Value, TrainError> {
+    let path = folder.join(MODEL_FILE);
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
+    serde_json::from_str(&text).map_err(|e| TrainError::Checkpoint {
+        path,
+        reason: e.to_string(),
+    })
+}
+
+/// Writes the sizes of a model beside its checkpoints.
+pub(super) fn write_model_file(out: &Path, value: &serde_json::Value) -> Result<(), TrainError> {
+    std::fs::create_dir_all(out).map_err(TrainError::io("create", out))?;
+    let path = out.join(MODEL_FILE);
+    let text = serde_json::to_string_pretty(value).map_err(|e| TrainError::Stage(e.to_string()))?;
+    std::fs::write(&path, text).map_err(TrainError::io("write", &path))
+}
+
+/// Pictures from -1 to 1, as the autoencoder wants them.
+pub const PLAIN: ImageConfig = ImageConfig {
+    mean: [0.5; 3],
+    std: [0.5; 3],
+};

@@ -13,6 +13,7 @@ export const pack = {
       "tokenizer.json": new URL("./pack/tokenizer.json", import.meta.url).href,
       // The files of models/emu-smol/pack/emu.json, no more and no fewer: bundlers stop at one that is not there. A test compares.
       "vision-00001-of-00001.safetensors": new URL("./pack/vision-00001-of-00001.safetensors", import.meta.url).href,
+      "decoder-00001-of-00001.safetensors": new URL("./pack/decoder-00001-of-00001.safetensors", import.meta.url).href,
       "lm-00001-of-00004.safetensors": new URL("./pack/lm-00001-of-00004.safetensors", import.meta.url).href,
       "lm-00002-of-00004.safetensors": new URL("./pack/lm-00002-of-00004.safetensors", import.meta.url).href,
       "lm-00003-of-00004.safetensors": new URL("./pack/lm-00003-of-00004.safetensors", import.meta.url).href,

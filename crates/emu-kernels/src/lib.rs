@@ -28,12 +28,16 @@ pub mod beams;
 pub mod cache;
 pub mod conv;
 pub mod count;
+// Only `autodiff` asks for backward passes, and no WASM module has it.
+#[cfg_attr(target_family = "wasm", allow(dead_code))]
 #[cfg(feature = "flex")]
 mod cpu;
 mod decode;
 pub mod device;
 mod device_error;
 pub mod embedding;
+// Only `autodiff` asks for backward passes, and no WASM module has it.
+#[cfg_attr(target_family = "wasm", allow(dead_code))]
 #[cfg(feature = "wgpu")]
 mod gpu;
 pub mod init;

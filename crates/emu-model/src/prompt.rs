@@ -236,10 +236,15 @@ pub struct Conversation {
 
 impl Conversation {
     /// The last turns, of which there are `most`; the latest pictures of those before go along where there are no others.
+    /// Where not all turns are followed, one with pictures of its own is read by itself: what was said of others misleads.
     fn followed(&self, most: Option<usize>) -> Cow<'_, [Turn]> {
+        let has_pictures = |turn: &&Turn| !turn.user.pictures.is_empty();
+        let most = match self.turns.last() {
+            Some(last) if has_pictures(&last) => most.map(|_| 1),
+            _ => most,
+        };
         let first = most.map_or(0, |most| self.turns.len().saturating_sub(most));
         let (before, rest) = self.turns.split_at(first);
-        let has_pictures = |turn: &&Turn| !turn.user.pictures.is_empty();
         let shown = before.iter().rfind(has_pictures);
         match (shown, rest.split_first()) {
             (Some(shown), Some((first, others)))
@@ -609,6 +614,8 @@ mod tests {
         assert_eq!(told(all(), Some(2)), "**'c''d'");
         assert_eq!(told(all(), Some(3)), "**'b''c''d'");
         assert_eq!(told(vec![turn("a", 1), turn("b", 1)], Some(1)), "*'b'");
+        assert_eq!(told(vec![turn("a", 0), turn("b", 1)], Some(2)), "*'b'");
+        assert_eq!(told(vec![turn("a", 0), turn("b", 1)], None), "'a'*'b'");
         assert_eq!(told(vec![turn("a", 0), turn("b", 0)], Some(1)), "'b'");
         assert_eq!(told(vec![turn("a", 0)], Some(9)), "'a'");
     }

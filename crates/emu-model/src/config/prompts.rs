@@ -19,7 +19,7 @@ pub struct PromptConfig {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub answered: String,
     /// Turns of a conversation that the model follows; all of them without it. Earlier ones are left out, but for their pictures
-    /// where no later turn has any.
+    /// where no later turn has any; a turn with pictures of its own is read by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<usize>,
     /// What stands for a picture, with an `<image>` for each of its embeddings; without it these stand between `[IMG]` and

@@ -1,6 +1,7 @@
 //! What kernels are made for: sizes, schemes and switches of each operation. Everything may import this module; it imports
 //! none of the crate.
 
+#[cfg(not(target_family = "wasm"))]
 use burn::backend::ops::ConvOptions;
 
 /// Stride and padding `(before, after)` of a convolution with square kernels.
@@ -36,6 +37,7 @@ impl ConvSpec {
     }
 
     /// The same for Burn's own convolution.
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn options(&self) -> ConvOptions<2> {
         let mut options = ConvOptions::new([self.stride; 2], [self.padding.0; 2], [1; 2], 1);
         options.padding = [self.padding; 2];

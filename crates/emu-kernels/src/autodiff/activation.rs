@@ -1,13 +1,12 @@
 //! Activations and gates in the graph.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, TensorMetadata};
 
 use crate::ops::activation::{ActivationBackend, ActivationGradient};
 
@@ -57,12 +56,6 @@ impl<B: ActivationGradient> Backward<B, 1> for GeluNode {
     }
 }
 
-/// Some of the columns of `[rows, D]`.
-fn columns<B: Backend>(x: &FloatTensor<B>, columns: core::ops::Range<usize>) -> FloatTensor<B> {
-    let [rows, _] = x.shape().dims::<2>();
-    B::float_slice(x.clone(), &[(0..rows).into(), columns.into()])
-}
-
 impl<B: ActivationGradient, C: CheckpointStrategy> ActivationBackend for Autodiff<B, C> {
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let y = || B::emu_silu_gate(gate.primitive().clone(), up.primitive().clone());
@@ -79,12 +72,6 @@ impl<B: ActivationGradient, C: CheckpointStrategy> ActivationBackend for Autodif
         }
     }
 
-    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [_, both] = x.shape().dims::<2>();
-        let half = |columns_of| columns::<Self>(&x, columns_of);
-        Self::emu_silu_gate(half(0..both / 2), half(both / 2..both))
-    }
-
     fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let y = || B::emu_gelu(x.primitive().clone());
         match GeluNode.prepare::<C>([x.node()]).compute_bound().stateful() {
@@ -94,11 +81,5 @@ impl<B: ActivationGradient, C: CheckpointStrategy> ActivationBackend for Autodif
             }
             OpsKind::UnTracked(prep) => prep.finish(y()),
         }
-    }
-
-    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [_, both] = x.shape().dims::<2>();
-        let half = |columns_of| columns::<Self>(&x, columns_of);
-        Self::float_mul(half(0..both / 2), Self::emu_gelu(half(both / 2..both)))
     }
 }

@@ -1,13 +1,13 @@
 //! Convolutions in the graph.
 
 use burn::backend::Autodiff;
-use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::tensor::FloatTensor;
 
+use super::weighted::{State, weighted};
 use crate::ops::conv::{ConvBackend, ConvGradient};
 use crate::spec::ConvSpec;
 
@@ -16,7 +16,7 @@ use crate::spec::ConvSpec;
 struct Conv2dNode;
 
 impl<B: ConvGradient> Backward<B, 3> for Conv2dNode {
-    type State = (NodeId, NodeId, NodeId, ConvSpec);
+    type State = State<ConvSpec>;
 
     fn backward(
         self,
@@ -59,32 +59,6 @@ impl<B: ConvGradient, C: CheckpointStrategy> ConvBackend for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         spec: ConvSpec,
     ) -> FloatTensor<Self> {
-        match Conv2dNode
-            .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (
-                    prep.checkpoint(&x),
-                    prep.checkpoint(&weight),
-                    prep.checkpoint(&bias),
-                    spec,
-                );
-                let y = B::emu_conv2d(
-                    x.primitive().clone(),
-                    weight.primitive().clone(),
-                    bias.primitive().clone(),
-                    spec,
-                );
-                prep.finish(state, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::emu_conv2d(
-                x.primitive().clone(),
-                weight.primitive().clone(),
-                bias.primitive().clone(),
-                spec,
-            )),
-        }
+        weighted::<B, C, _, _>(Conv2dNode, [x, weight, bias], spec, B::emu_conv2d)
     }
 }

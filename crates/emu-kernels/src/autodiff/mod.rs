@@ -4,3 +4,4 @@ mod activation;
 mod attention;
 mod conv;
 mod norm;
+mod weighted;

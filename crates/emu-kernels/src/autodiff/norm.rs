@@ -1,15 +1,15 @@
 //! Norms in the graph.
 
-use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::Shape;
 
+use super::weighted::{State, weighted};
 use crate::ops::norm::{NormBackend, NormGradient};
 use crate::spec::GroupNormSpec;
 
@@ -18,7 +18,7 @@ use crate::spec::GroupNormSpec;
 struct GroupNormNode;
 
 impl<B: NormGradient> Backward<B, 3> for GroupNormNode {
-    type State = (NodeId, NodeId, NodeId, GroupNormSpec);
+    type State = State<GroupNormSpec>;
 
     fn backward(
         self,
@@ -94,32 +94,6 @@ impl<B: NormGradient, C: CheckpointStrategy> NormBackend for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        match GroupNormNode
-            .prepare::<C>([x.node(), weight.node(), bias.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (
-                    prep.checkpoint(&x),
-                    prep.checkpoint(&weight),
-                    prep.checkpoint(&bias),
-                    spec,
-                );
-                let y = B::emu_group_norm(
-                    x.primitive().clone(),
-                    weight.primitive().clone(),
-                    bias.primitive().clone(),
-                    spec,
-                );
-                prep.finish(state, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::emu_group_norm(
-                x.primitive().clone(),
-                weight.primitive().clone(),
-                bias.primitive().clone(),
-                spec,
-            )),
-        }
+        weighted::<B, C, _, _>(GroupNormNode, [x, weight, bias], spec, B::emu_group_norm)
     }
 }

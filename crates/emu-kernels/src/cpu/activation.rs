@@ -3,7 +3,6 @@
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Shape};
 
@@ -137,15 +136,6 @@ impl ActivationBackend for Flex {
 
     fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         gelu(x)
-    }
-
-    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [rows, width] = x.shape().dims::<2>();
-        let half = |first: usize| {
-            let columns = first..first + width / 2;
-            Self::float_slice(x.clone(), &[(0..rows).into(), columns.into()])
-        };
-        Self::float_mul(half(0), gelu(half(width / 2)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, backend_extension};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::{Distribution, Tensor, activation};
 
 use super::of_rows;
@@ -55,13 +55,26 @@ pub trait ActivationBackend: Backend {
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `silu(x[.., :D]) * x[.., D:]`: `[rows, 2 D]` to `[rows, D]`.
-    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn emu_silu_pair(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [gate, up] = halves::<Self>(x);
+        Self::emu_silu_gate(gate, up)
+    }
 
     /// `x · Φ(x)`, exact.
     fn emu_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `x[.., :D] * gelu(x[.., D:])`: `[rows, 2 D]` to `[rows, D]`.
-    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn emu_geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [value, gate] = halves::<Self>(x);
+        Self::float_mul(value, Self::emu_gelu(gate))
+    }
+}
+
+/// The first and the second half of each row of `[rows, 2 D]`.
+fn halves<B: Backend>(x: FloatTensor<B>) -> [FloatTensor<B>; 2] {
+    let [rows, both] = x.shape().dims::<2>();
+    [0..both / 2, both / 2..both]
+        .map(|columns| B::float_slice(x.clone(), &[(0..rows).into(), columns.into()]))
 }
 
 /// Their backward passes.

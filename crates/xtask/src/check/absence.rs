@@ -169,7 +169,7 @@ fn code_outside<'a>(
 }
 
 /// The path prefixes of modules that are declared `#[cfg(test)] mod name;` below `folder`.
-fn test_files(tree: &Tree, folder: &str) -> Vec<String> {
+pub fn test_files(tree: &Tree, folder: &str) -> Vec<String> {
     let mut prefixes = Vec::new();
     for (path, text) in tree.texts(folder, ".rs") {
         let stem = path.trim_end_matches(".rs");
@@ -186,7 +186,8 @@ fn test_files(tree: &Tree, folder: &str) -> Vec<String> {
     prefixes
 }
 
-fn is_test_file(path: &str, tests: &[String]) -> bool {
+/// Whether a file belongs to one of these modules.
+pub fn is_test_file(path: &str, tests: &[String]) -> bool {
     tests.iter().any(|prefix| {
         path.strip_prefix(prefix.as_str())
             .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::Finding;
-use crate::check::source::{Keep, grouped_paths, masked, test_modules, without_tests};
+use crate::check::absence::{is_test_file, test_files};
+use crate::check::source::{Keep, grouped_paths, masked, without_tests};
 use crate::workspace::Tree;
 
 /// A module's path within its crate, without `crate`.
@@ -63,10 +64,10 @@ pub fn modules(tree: &Tree) -> Vec<Finding> {
 /// The modules of a crate. Programs of `src/bin` are crates of their own.
 fn read(tree: &Tree, source: &str) -> BTreeMap<Path, Module> {
     let mut modules = BTreeMap::new();
-    let mut tests = BTreeSet::new();
+    let tests = test_files(tree, source);
     for (file, text) in tree.texts(source, ".rs") {
         let inner = &file[source.len()..file.len() - ".rs".len()];
-        if inner.starts_with("bin/") {
+        if inner.starts_with("bin/") || is_test_file(file, &tests) {
             continue;
         }
         let mut path: Path = inner.split('/').map(String::from).collect();
@@ -75,9 +76,6 @@ fn read(tree: &Tree, source: &str) -> BTreeMap<Path, Module> {
             path.pop();
         }
         let code = masked(text, Keep::Code);
-        for test in test_modules(&code) {
-            tests.insert([path.clone(), vec![test]].concat());
-        }
         let module = Module {
             file: file.to_owned(),
             code: without_tests(&code),
@@ -86,7 +84,7 @@ fn read(tree: &Tree, source: &str) -> BTreeMap<Path, Module> {
         modules.insert(path, module);
     }
     let named = |path: &Path| path.last().is_some_and(|name| name.ends_with("tests"));
-    modules.retain(|path, _| !named(path) && !tests.iter().any(|test| path.starts_with(test)));
+    modules.retain(|path, _| !named(path));
     let paths: BTreeSet<Path> = modules.keys().cloned().collect();
     for (path, module) in &mut modules {
         let uses = exports(&module.code);

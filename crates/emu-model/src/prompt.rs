@@ -394,9 +394,21 @@ impl Prompter<'_> {
                 (count(&text)?, None)
             }
         };
+        let alone = self
+            .config
+            .requests
+            .as_ref()
+            .and_then(|requests| requests.alone.as_ref());
+        let alone = match (persona, alone) {
+            (Some(_), Some(_)) if pictures.is_empty() => {
+                Some(self.tokenizer.encode_prompt(&turns, 0, context)?)
+            }
+            _ => None,
+        };
         text.append(turns);
         let mut prompt = self.ask(&text, pictures)?;
         prompt.opening = opening;
+        prompt.alone = alone;
         if let Some(persona) = persona {
             let rows = persona.begin(1);
             let [_, _, d] = rows.dims();

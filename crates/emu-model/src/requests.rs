@@ -47,6 +47,9 @@ pub struct RequestsConfig {
     pub reader: ReaderConfig,
     /// Whether one is.
     pub trigger: TriggerConfig,
+    /// Whether the language model answers alone, without its soft prompt; it never does without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<TriggerConfig>,
     /// What there is to ask for.
     pub vocabulary: Vocabulary,
 }
@@ -67,11 +70,15 @@ impl RequestsConfig {
         if self.reader.outputs.is_none() {
             return wrong("reader.outputs is missing".into());
         }
-        let tokens = &self.trigger.tokens;
-        if tokens.len() > FURTHEST || tokens.iter().any(|token| *token > FURTHEST) {
-            return wrong(format!(
-                "trigger.tokens has {tokens:?}, not 0 to {FURTHEST}"
-            ));
+        let triggers = [
+            ("trigger", Some(&self.trigger)),
+            ("alone", self.alone.as_ref()),
+        ];
+        for (name, trigger) in triggers {
+            let tokens = trigger.map_or(&[][..], |trigger| &trigger.tokens);
+            if tokens.len() > FURTHEST || tokens.iter().any(|token| *token > FURTHEST) {
+                return wrong(format!("{name}.tokens has {tokens:?}, not 0 to {FURTHEST}"));
+            }
         }
         let Vocabulary {
             names,
@@ -101,6 +108,7 @@ impl RequestsConfig {
         Requests {
             reader: self.reader.init(lm, device),
             trigger: self.trigger.init(&self.reader, lm, device),
+            alone: { self.alone.as_ref() }.map(|alone| alone.init(&self.reader, lm, device)),
         }
     }
 }
@@ -112,6 +120,19 @@ pub struct Requests {
     pub reader: Reader,
     /// Whether one is.
     pub trigger: Trigger,
+    /// Whether the language model answers alone.
+    pub alone: Option<Trigger>,
+}
+
+/// Who answers a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// A picture is asked for.
+    Picture,
+    /// The language model alone: it is not about pictures, nor about the model.
+    Alone,
+    /// The language model behind what stands in front of conversations.
+    Persona,
 }
 
 /// A conversation that a language model has read, up to where its answer begins.
@@ -135,26 +156,38 @@ pub struct Wanted {
 }
 
 impl Requests {
-    /// Whether a picture is asked for.
+    /// Who answers.
     ///
     /// # Arguments
     /// - `hidden`: of the last position after the final norm, `[1, 1, D]`
     ///
     /// # Errors
     /// Where the device fails, or computes what is not a number.
-    pub async fn asked(
+    pub async fn route(
         &self,
         config: &RequestsConfig,
         heard: Heard<'_>,
         hidden: Tensor<3>,
-    ) -> Result<bool, GenerateError> {
+    ) -> Result<Route, GenerateError> {
         let values = heard.values(&config.reader);
-        let features = (config.trigger).features(hidden.squeeze_dim::<2>(1), &values);
-        let score = read(self.trigger.score(features)).await?;
-        match score.first() {
-            Some(score) if !score.is_nan() => Ok(*score > 0.0),
-            _ => Err(GenerateError::NotFinite),
+        let hidden = hidden.squeeze_dim::<2>(1);
+        let score = |trigger: &Trigger, config: &TriggerConfig| {
+            trigger.score(config.features(hidden.clone(), &values))
+        };
+        let picture = score(&self.trigger, &config.trigger);
+        let alone = self.alone.as_ref().zip(config.alone.as_ref());
+        let alone = alone.map(|(trigger, config)| score(trigger, config));
+        // Both come back at once.
+        let scores = read(Tensor::cat([picture].into_iter().chain(alone).collect(), 1)).await?;
+        if scores.is_empty() || scores.iter().any(|score| score.is_nan()) {
+            return Err(GenerateError::NotFinite);
         }
+        let above = |i: usize| scores.get(i).is_some_and(|score| *score > 0.0);
+        Ok(match (above(0), above(1)) {
+            (true, _) => Route::Picture,
+            (_, true) => Route::Alone,
+            _ => Route::Persona,
+        })
     }
 
     /// Which picture is asked for, whether or not one is.
@@ -163,7 +196,7 @@ impl Requests {
     /// - `seed`: decides the background where none is asked for
     ///
     /// # Errors
-    /// As [`Requests::asked`].
+    /// As [`Requests::route`].
     pub async fn wanted(
         &self,
         config: &RequestsConfig,

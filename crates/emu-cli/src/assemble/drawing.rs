@@ -68,12 +68,14 @@ impl Drawing {
         let requests = RequestsConfig {
             reader: reader.size("reader")?,
             trigger: reader.size("trigger")?,
+            // Runs before there was one have no entry, which reads as none.
+            alone: reader.size("alone")?,
             vocabulary,
         };
         let config = decoder.size("decoder")?;
         let reader = reader.tensors.into_iter().map(|tensor| {
             let name = &tensor.info.name;
-            let name = match name.starts_with("trigger.") {
+            let name = match name.starts_with("trigger.") || name.starts_with("alone.") {
                 true => format!("requests.{name}"),
                 false => format!("requests.reader.{name}"),
             };

@@ -23,7 +23,7 @@ pub use text::{Finish, TextEvent, TextMachine, TextOptions};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
-use crate::requests::{Heard, Requests, RequestsConfig, Wanted};
+use crate::requests::{Heard, Requests, RequestsConfig, Route, Wanted};
 use crate::splice::splice;
 
 /// How often the language model ran: what a generation costs.
@@ -46,6 +46,8 @@ pub struct Prompt {
     pub visual: Option<Tensor<3>>,
     /// Tokens in front of a conversation's first turn.
     pub opening: usize,
+    /// The same conversation for the language model alone, without the soft prompt in front; where it may answer it so.
+    pub alone: Option<Vec<u32>>,
 }
 
 impl Prompt {
@@ -55,6 +57,7 @@ impl Prompt {
             ids,
             visual: None,
             opening: 0,
+            alone: None,
         }
     }
 }
@@ -146,14 +149,14 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// See [`Requests::asked`].
-    pub async fn asked(
+    /// See [`Requests::route`].
+    pub async fn route(
         &self,
         session: &Session<'_>,
         hidden: Tensor<3>,
-    ) -> Result<bool, GenerateError> {
+    ) -> Result<Route, GenerateError> {
         let heard = self.heard(session);
-        self.requests.asked(self.config, heard, hidden).await
+        self.requests.route(self.config, heard, hidden).await
     }
 
     /// See [`Requests::wanted`].

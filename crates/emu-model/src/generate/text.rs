@@ -13,6 +13,7 @@ use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
+use crate::requests::Route;
 
 /// How text is generated.
 #[derive(Clone, Debug)]
@@ -51,6 +52,16 @@ impl Default for TextOptions {
     }
 }
 
+impl TextOptions {
+    /// Positions of the cache behind a prompt.
+    fn reserve(&self, rules: &Rules) -> usize {
+        match self.images {
+            true => rules.context,
+            false => self.max_new_tokens.min(rules.context),
+        }
+    }
+}
+
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -80,8 +91,8 @@ pub enum TextEvent {
 // One of each lives in a machine: their sizes do not matter.
 #[allow(clippy::large_enum_variant)]
 enum State<'a> {
-    /// Nothing yet, and a picture may be asked for: the prompt's last hidden state.
-    Asked(Asking<'a>, Tensor<3>),
+    /// Nothing yet, and it is open who answers.
+    Open(Open<'a>),
     /// Text.
     Text,
     /// A picture is being made; this hidden state gives its next embedding.
@@ -89,6 +100,17 @@ enum State<'a> {
     /// A picture is drawn from a request; these words follow.
     Say(String),
     Done(Finish),
+}
+
+/// A conversation that was read, and for which it is open who answers.
+struct Open<'a> {
+    asking: Asking<'a>,
+    /// The prompt's last hidden state.
+    hidden: Tensor<3>,
+    /// Whether a picture may be the answer.
+    draws: bool,
+    /// See [`Prompt::alone`].
+    alone: Option<Vec<u32>>,
 }
 
 /// Where the next token comes from.
@@ -165,10 +187,16 @@ impl<'a> TextMachine<'a> {
         prompt: &Prompt,
         options: TextOptions,
     ) -> Result<Self, GenerateError> {
-        let asking = Asking::of(emu, config, prompt).filter(|_| options.images);
+        let (draws, alone) = (options.images, prompt.alone.clone());
+        let asking = Asking::of(emu, config, prompt).filter(|_| draws || alone.is_some());
         let mut machine = Self::over(&emu.lm, config.into(), prompt, options)?;
         if let (Some(asking), Next::Sample(hidden)) = (asking, &machine.next) {
-            machine.state = State::Asked(asking, hidden.clone());
+            machine.state = State::Open(Open {
+                asking,
+                hidden: hidden.clone(),
+                draws,
+                alone,
+            });
         }
         Ok(machine)
     }
@@ -185,11 +213,7 @@ impl<'a> TextMachine<'a> {
         if options.images && lm.stu_regress_head.is_none() {
             (options.images, options.ban_images) = (false, true);
         }
-        let reserve = match options.images {
-            true => rules.context,
-            false => options.max_new_tokens.min(rules.context),
-        };
-        let (session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
+        let (session, hidden) = Session::start(lm, prompt, &rules, 1, options.reserve(&rules))?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
         let device = hidden.device();
@@ -246,17 +270,21 @@ impl<'a> TextMachine<'a> {
                 self.state = State::Done(finish);
                 Ok(TextEvent::Done(finish))
             }
-            State::Asked(asking, hidden) => {
-                let asked = asking.asked(&self.session, hidden).await?;
+            State::Open(open) => {
+                let route = open.asking.route(&self.session, open.hidden).await?;
                 self.session.came_back();
-                if !asked {
-                    return self.say().await;
+                match (route, open.alone) {
+                    (Route::Picture, _) if open.draws => {
+                        let seed = self.options.seed;
+                        let wanted = open.asking.wanted(&self.session, seed).await?;
+                        self.next = Next::Nothing;
+                        self.state = State::Say(wanted.said);
+                        return Ok(TextEvent::Image(wanted.condition));
+                    }
+                    (Route::Alone, Some(ids)) => self.restart(ids)?,
+                    _ => {}
                 }
-                let seed = self.options.seed;
-                let wanted = asking.wanted(&self.session, seed).await?;
-                self.next = Next::Nothing;
-                self.state = State::Say(wanted.said);
-                Ok(TextEvent::Image(wanted.condition))
+                self.say().await
             }
             State::Say(words) => {
                 self.state = State::Done(Finish::End);
@@ -265,6 +293,18 @@ impl<'a> TextMachine<'a> {
             State::Text => self.say().await,
             State::Draw(hidden, pictures, made) => self.draw(hidden, pictures, made),
         }
+    }
+
+    /// Reads another prompt in the place of the first, before anything was said.
+    fn restart(&mut self, ids: Vec<u32>) -> Result<(), GenerateError> {
+        let (rules, reserve) = (&self.rules, self.options.reserve(&self.rules));
+        let prompt = Prompt::text(ids);
+        let (session, hidden) = Session::start(self.session.lm, &prompt, rules, 1, reserve)?;
+        let before = std::mem::replace(&mut self.session, session).cost;
+        self.session.cost.prefills += before.prefills;
+        self.session.cost.prefill_tokens += before.prefill_tokens;
+        self.next = Next::Sample(hidden);
+        Ok(())
     }
 
     async fn say(&mut self) -> Result<TextEvent, GenerateError> {

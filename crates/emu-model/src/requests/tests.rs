@@ -59,6 +59,7 @@ fn config() -> EmuConfig {
             outputs: Some(outputs),
         },
         trigger: TriggerConfig { tokens: vec![0] },
+        alone: Some(TriggerConfig { tokens: vec![1] }),
         vocabulary: vocabulary(),
     });
     config
@@ -111,9 +112,13 @@ fn model(config: &EmuConfig) -> Emu {
     config.init(&Device::flex()).expect("a model")
 }
 
-fn fires(emu: &mut Emu, bias: f32) {
+fn bias(bias: f32) -> burn::module::Param<Tensor<1>> {
+    burn::module::Param::from_data([bias], &Device::flex())
+}
+
+fn fires(emu: &mut Emu, score: f32) {
     if let Some(requests) = &mut emu.requests {
-        requests.trigger.bias = burn::module::Param::from_data([bias], &Device::flex());
+        requests.trigger.bias = bias(score);
     }
 }
 
@@ -193,6 +198,71 @@ fn a_request_is_answered_with_a_picture_and_what_it_shows() {
 }
 
 #[test]
+fn the_language_model_answers_alone_what_is_not_about_pictures() {
+    let config = config();
+    let mut emu = model(&config);
+    let tokens = |emu: &Emu, prompt: &Prompt, images| -> Vec<u32> {
+        let found = events(emu, &config, prompt, images);
+        let tokens = found.iter().map(|event| match event {
+            TextEvent::Token(token) => Some(*token),
+            TextEvent::Done(_) => None,
+            other => panic!("{other:?}"),
+        });
+        tokens.flatten().collect()
+    };
+    let turns = vec![1, 40, 41, 22];
+    let behind = Prompt {
+        opening: 3,
+        alone: Some(turns.clone()),
+        ..Prompt::text(vec![1, 30, 31, 40, 41, 22])
+    };
+    let (apart, together) = (
+        tokens(&emu, &Prompt::text(turns), false),
+        tokens(&emu, &Prompt::text(behind.ids.clone()), false),
+    );
+    assert_ne!(apart, together, "the prompts are told apart");
+    let decide = |emu: &mut Emu, alone: f32, picture: f32| {
+        fires(emu, picture);
+        if let Some(Trigger { bias: own, .. }) = emu
+            .requests
+            .as_mut()
+            .and_then(|requests| requests.alone.as_mut())
+        {
+            *own = bias(alone);
+        }
+    };
+    for images in [false, true] {
+        decide(&mut emu, 1e6, -1e6);
+        assert_eq!(tokens(&emu, &behind, images), apart);
+        decide(&mut emu, -1e6, -1e6);
+        assert_eq!(tokens(&emu, &behind, images), together);
+        // With nothing to read in its place, it stays as it is.
+        decide(&mut emu, 1e6, -1e6);
+        let bound = Prompt {
+            alone: None,
+            ..behind.clone()
+        };
+        assert_eq!(tokens(&emu, &bound, images), together);
+    }
+    // A picture comes first.
+    decide(&mut emu, 1e6, 1e6);
+    let found = events(&emu, &config, &behind, true);
+    assert!(matches!(found[0], TextEvent::Image(_)), "{found:?}");
+    // Both prompts are counted.
+    decide(&mut emu, 1e6, -1e6);
+    let mut machine =
+        TextMachine::new(&emu, &config, &behind, TextOptions::default()).expect("it fits");
+    read_sync(machine.step()).expect("a step");
+    let cost = machine.cost();
+    assert_eq!((cost.prefills, cost.prefill_tokens), (2, 10));
+    decide(&mut emu, f32::NAN, -1e6);
+    let mut machine =
+        TextMachine::new(&emu, &config, &behind, TextOptions::default()).expect("it fits");
+    let error = read_sync(machine.step()).expect_err("not a number");
+    assert!(matches!(error, GenerateError::NotFinite), "{error}");
+}
+
+#[test]
 fn what_opens_a_conversation_is_not_read() {
     let config = config();
     let emu = model(&config);
@@ -246,6 +316,10 @@ fn configurations_that_cannot_be_are_named() {
     );
     wrong(&|r| r.reader.outputs = None, "reader.outputs");
     wrong(&|r| r.trigger.tokens = vec![1000], "trigger.tokens");
+    wrong(
+        &|r| r.alone = Some(TriggerConfig { tokens: vec![65] }),
+        "alone.tokens",
+    );
     wrong(&|r| r.reader.layers = vec![99], "reader.layers");
     let mut both = EmuConfig::tiny();
     both.requests = config().requests;

@@ -151,6 +151,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
                 &config.out,
                 &serde_json::json!({
                     "reader": stage.model_config(), "trigger": stage.trigger_config(),
+                    "alone": stage.alone_config(),
                 }),
             )?;
             Ok(Finished::of(crate::run(

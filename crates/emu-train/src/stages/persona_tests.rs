@@ -200,6 +200,7 @@ fn conversations_of_several_turns_are_learnt_bit_for_bit() {
 #[test]
 fn answers_belong_to_the_topic_that_they_are_most_like() {
     let topic = |answers: &[&str]| Topic {
+        ordinary: false,
         train: vec![],
         held_out: vec![],
         answers: answers.iter().map(|a| a.to_string()).collect(),

@@ -18,10 +18,12 @@ use super::decoder::{floats, moments};
 use super::readings::{Read, Reading, open_soft_prompt};
 use super::speller::{Speller, open_lm};
 use super::states::{Frozen, sequence, system_turn};
-use super::trigger::{TriggerOptions, trigger};
+use super::trigger::{Classes, TriggerOptions, write};
 use crate::data::emoji::ConceptList;
 use crate::data::record::Layout;
-use crate::data::requests::{Changes, Conversations, Lists, Persona, Set, Synonyms, Wordings};
+use crate::data::requests::{
+    Changes, Conversations, Lists, Ordinary, Persona, Set, Synonyms, Wordings,
+};
 use crate::{RunOptions, Stage, StepContext, StepLoss, TrainConfig, TrainError, TrainEvent};
 
 /// The stage's own settings.
@@ -46,6 +48,9 @@ struct Options {
     changes: PathBuf,
     /// What is said of the model.
     persona: PathBuf,
+    /// What the language model answers alone; without, it answers behind the soft prompt whatever is asked.
+    #[serde(default)]
+    ordinary: Option<OrdinaryOptions>,
     /// Requests to learn from.
     requests: usize,
     /// Other conversations to learn from.
@@ -71,6 +76,18 @@ struct Options {
     spelling: SpellingConfig,
 }
 
+/// How it is told whether the language model answers alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OrdinaryOptions {
+    /// What it answers, and what not.
+    prompts: PathBuf,
+    /// Conversations of each kind to learn from.
+    count: usize,
+    /// As of the trigger; its false alarms are what is said to the model itself and answered without the soft prompt.
+    rule: TriggerOptions,
+}
+
 /// The stage.
 pub struct ReaderStage {
     config: ReaderConfig,
@@ -83,6 +100,7 @@ pub struct ReaderStage {
     by_length: Vec<usize>,
     held_out: Vec<Read>,
     trigger: TriggerConfig,
+    alone: Option<TriggerConfig>,
     batch: usize,
     dropout: f64,
 }
@@ -97,6 +115,9 @@ fn lists(options: &Options) -> Result<(Lists, ConceptList), TrainError> {
         synonyms: Synonyms::read(&options.synonyms, &drawn)?,
         changes: Changes::read(&options.changes)?,
         persona: Persona::read(&options.persona)?,
+        ordinary: { options.ordinary.as_ref() }
+            .map(|ordinary| Ordinary::read(&ordinary.prompts))
+            .transpose()?,
     };
     Ok((lists, concepts))
 }
@@ -189,8 +210,45 @@ impl ReaderStage {
         )?;
 
         // 3. whether a picture is asked for
-        let (rule, out) = (&options.trigger, &train.out);
-        let figures = trigger(rule, &requests, &others, &held_out, &quiet, out)?;
+        let mut fitted = vec![Classes {
+            name: "trigger",
+            rule: &options.trigger,
+            yes: vec![(&requests, 1)],
+            no: vec![(&others, 1)],
+            found: held_out.iter().collect(),
+            quiet: vec![&quiet],
+        }];
+
+        // 4. whether the language model answers alone
+        let alone = { options.ordinary.as_ref() }
+            .map(|options| {
+                let count = options.count;
+                Ok::<_, TrainError>((
+                    options,
+                    of(Set::Ordinary, "ordinary", count)?,
+                    of(Set::Own, "own", count)?,
+                    measure(
+                        Set::OrdinaryHeldOut,
+                        "ordinary_held_out",
+                        once(Set::OrdinaryHeldOut),
+                    )?,
+                    measure(Set::OwnHeldOut, "own_held_out", once(Set::OwnHeldOut))?,
+                ))
+            })
+            .transpose()?;
+        if let Some((options, ordinary, own, ordinary_held_out, own_held_out)) = &alone {
+            // As many requests as what else is said to the model.
+            let every = requests.asked.len().div_ceil(own.asked.len().max(1));
+            fitted.push(Classes {
+                name: "alone",
+                rule: &options.rule,
+                yes: vec![(ordinary, 1)],
+                no: vec![(own, 1), (&requests, every)],
+                found: vec![ordinary_held_out],
+                quiet: [own_held_out].into_iter().chain(&held_out).collect(),
+            });
+        }
+        let figures = write(&fitted, &train.out)?;
         if let Some(on_event) = &mut run.on_event {
             on_event(TrainEvent::Evaluated {
                 step: 0,
@@ -198,7 +256,7 @@ impl ReaderStage {
             });
         }
 
-        // 4. which one: the network's units
+        // 5. which picture: the network's units
         let inputs: Vec<f32> = requests.states.values.iter().map(|v| v.to_f32()).collect();
         let (mean, std) = moments(&inputs, requests.states.inputs);
         config.inputs = Some(Normalisation { mean, std });
@@ -225,6 +283,7 @@ impl ReaderStage {
             batch: train.batch,
             dropout: options.dropout,
             trigger: options.trigger.model_config(),
+            alone: { options.ordinary.as_ref() }.map(|o| o.rule.model_config()),
         })
     }
 
@@ -236,6 +295,11 @@ impl ReaderStage {
     /// What the trigger looks at.
     pub fn trigger_config(&self) -> &TriggerConfig {
         &self.trigger
+    }
+
+    /// What tells whether the language model answers alone looks at.
+    pub fn alone_config(&self) -> Option<&TriggerConfig> {
+        self.alone.as_ref()
     }
 
     /// A new network.

@@ -47,19 +47,30 @@ fn config(folder: &Path, out: &str, steps: u64) -> TrainConfig {
             "persona",
             "[[topic]]\ntrain=['who are you?']\nheld_out=['your name?']\nanswers=['Emu.']".into(),
         ),
+        (
+            "prompts",
+            "[ordinary]\ntrain=['why?','how {}','where','when','who has {}','which']\nheld_out=['what {}?']\n\
+             [own]\ntrain=['hi','hey','you','your {}','thanks','bye']\nheld_out=['yours?']"
+                .into(),
+        ),
     ];
     let mut paths = String::new();
     for (name, text) in files {
         let path = folder.join(format!("{name}.toml"));
         fs::write(&path, text).expect("writes");
-        paths += &format!("{name} = '{}'\n", path.display());
+        if name != "prompts" {
+            paths += &format!("{name} = '{}'\n", path.display());
+        }
     }
     let text = format!(
         "stage='reader'\nout='{}'\nseed=3\nsteps={steps}\nbatch=8\n[optimiser]\nlr=3e-3\n[log]\neval_every=10\n\
          [options]\nlm='none'\npictures_seed=1\nrequests=60\nothers=30\nevaluate=4\nlayers=[0,1]\nwindow=24\nwidth=32\n\
          heads=2\ndepth=1\ndropout=0.1\n{paths}\
-         [options.spelling]\nobjects=2\ntokens=2\n[options.trigger]\ntokens=[0,4]\npenalties=[1e-3,1e-1]\nfalse_alarms=0.05",
-        folder.join(out).display()
+         [options.spelling]\nobjects=2\ntokens=2\n[options.trigger]\ntokens=[0,4]\npenalties=[1e-3,1e-1]\nfalse_alarms=0.05\n\
+         [options.ordinary]\nprompts='{}'\ncount=12\n\
+         [options.ordinary.rule]\ntokens=[0]\npenalties=[1e-2]\nfalse_alarms=0.1",
+        folder.join(out).display(),
+        folder.join("prompts.toml").display(),
     );
     TrainConfig::parse(&text, Path::new("reader.toml")).expect("a configuration")
 }
@@ -120,6 +131,8 @@ fn what_is_asked_for_is_learnt_and_measured() {
         "trigger.held_out.recall",
         "trigger.synonyms.recall",
         "trigger.false_alarms",
+        "alone.ordinary_held_out.recall",
+        "alone.false_alarms",
     ] {
         assert!(names.contains(&name), "{names:?}");
     }
@@ -146,7 +159,8 @@ fn what_is_asked_for_is_learnt_and_measured() {
 
     let missed = fs::read_to_string(folder.path().join("run").join(MISSED)).expect("a list");
     let count = |mark: &str| missed.lines().filter(|l| l.starts_with(mark)).count() as f32;
-    assert_eq!(count("+ "), figure(0, "trigger.false_alarms"));
+    let alarms = ["trigger", "alone"].map(|name| figure(0, &format!("{name}.false_alarms")));
+    assert_eq!(count("+ "), alarms[0] + alarms[1]);
     let found = figure(0, "trigger.held_out.recall");
     assert_eq!(count("- held_out: "), (4.0 * (1.0 - found)).round());
 
@@ -155,6 +169,8 @@ fn what_is_asked_for_is_learnt_and_measured() {
         trigger.read("trigger.weight").expect("there").info.shape,
         [1, 64 + 2 * 64]
     );
+    let alone = trigger.read("alone.weight").expect("there");
+    assert_eq!(alone.info.shape, [1, 64 + 64]);
 }
 
 #[test]

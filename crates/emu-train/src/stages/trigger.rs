@@ -1,5 +1,6 @@
-//! Whether a conversation asks for a picture: a logistic regression over the hidden state that the answer begins from, and over
-//! attention values of a few tokens before it where that helps wordings that were left out.
+//! Whether a conversation asks for a picture, and whether the language model answers it alone: logistic regressions over the
+//! hidden state that the answer begins from, and over attention values of a few tokens before it where that helps wordings
+//! that were left out.
 
 use std::path::Path;
 
@@ -33,87 +34,121 @@ impl TriggerOptions {
     }
 }
 
-/// The file of the logistic regression in the folder of the run.
+/// The file of the logistic regressions in the folder of the run.
 pub const TRIGGER: &str = "trigger.safetensors";
-/// What it got wrong of what it never saw, beside it.
+/// What they got wrong of what they never saw, beside it.
 pub const MISSED: &str = "trigger-missed.txt";
 
-/// Fits the logistic regression, writes it and says how it does: shares of the requests that it never saw, and how many of the
-/// other prompts that it never saw set it off.
+/// Two kinds of conversations that are told apart.
+pub(super) struct Classes<'a> {
+    /// Of the regression's tensors and figures.
+    pub name: &'static str,
+    /// How it is fitted.
+    pub rule: &'a TriggerOptions,
+    /// What it is to find, every so many of each set.
+    pub yes: Vec<(&'a Read, usize)>,
+    /// What it is not to.
+    pub no: Vec<(&'a Read, usize)>,
+    /// What it is to find that it never saw.
+    pub found: Vec<&'a Read>,
+    /// What it is not to.
+    pub quiet: Vec<&'a Read>,
+}
+
+impl Classes<'_> {
+    /// Fits the regression: its tensors, how it does, and what it got wrong.
+    fn fit(&self) -> Result<([TensorData; 2], Vec<(String, f32)>, String), TrainError> {
+        let Self { name, rule, .. } = self;
+        let both = [(&self.yes, true), (&self.no, false)];
+        let (mut rows, mut labels, mut groups) = (vec![], vec![], vec![]);
+        let (mut hidden, mut inputs) = (0, 0);
+        for (reads, is) in both {
+            for (read, every) in reads {
+                (hidden, inputs) = (read.states.width(), read.states.inputs);
+                for i in (0..read.asked.len()).step_by((*every).max(1)) {
+                    rows.extend(read.features(i, &rule.tokens));
+                    labels.push(is);
+                    groups.push(read.asked[i].wording);
+                }
+            }
+        }
+        let examples = Examples {
+            rows: &rows,
+            used: 0,
+            labels: &labels,
+            groups: &groups,
+        };
+        let used: Vec<usize> = { 0..=rule.tokens.len() }
+            .map(|n| hidden + n * inputs)
+            .collect();
+        let found = Calibrated::fit(&examples, &used, &rule.penalties, rule.false_alarms)?;
+        let width = hidden + rule.tokens.len() * inputs;
+        // Conversations of a kind that it fires at, or those that it does not.
+        let of = |read: &Read, fires: bool| -> Vec<String> {
+            let scored = (0..read.asked.len()).map(|i| {
+                let row = read.features(i, &rule.tokens);
+                (
+                    (found.classifier.score(&row) > 0.0) == fires,
+                    &read.asked[i],
+                )
+            });
+            let wrong = scored.filter(|(is, _)| *is);
+            wrong
+                .filter_map(|(_, asked)| Some(asked.messages.last()?.text.clone()))
+                .collect()
+        };
+        let mut wrong = String::new();
+        let mut figures = vec![
+            (format!("{name}.penalty"), found.penalty as f32),
+            (format!("{name}.numbers"), found.used as f32),
+            (format!("{name}.left_out.recall"), found.recall),
+            (format!("{name}.left_out.false_alarms"), found.false_alarms),
+        ];
+        for read in &self.found {
+            let missed = of(read, false);
+            let n = read.asked.len().max(1) as f32;
+            let recall = 1.0 - missed.len() as f32 / n;
+            figures.push((format!("{name}.{}.recall", read.name), recall));
+            let lines = missed
+                .iter()
+                .map(|text| format!("- {}: {text}\n", read.name));
+            wrong.extend(lines);
+        }
+        let alarms: Vec<String> = self.quiet.iter().flat_map(|read| of(read, true)).collect();
+        let quiet: usize = self.quiet.iter().map(|read| read.asked.len()).sum();
+        figures.push((format!("{name}.false_alarms"), alarms.len() as f32));
+        figures.push((format!("{name}.false_alarms.of"), quiet as f32));
+        wrong.extend(alarms.iter().map(|text| format!("+ {text}\n")));
+        let tensors = [
+            TensorData::from_f32(
+                format!("{name}.weight"),
+                vec![1, width],
+                &found.classifier.weight,
+            )?,
+            TensorData::from_f32(format!("{name}.bias"), vec![1], &[found.classifier.bias])?,
+        ];
+        Ok((tensors, figures, wrong))
+    }
+}
+
+/// Fits regressions, writes them and what they got wrong of what they never saw, and says how they do: shares of what they are
+/// to find and never saw, and how much else that they never saw sets them off.
 ///
 /// # Errors
-/// Where it cannot be fitted or written.
-pub(super) fn trigger(
-    options: &TriggerOptions,
-    requests: &Read,
-    others: &Read,
-    held_out: &[Read],
-    quiet: &Read,
-    out: &Path,
-) -> Result<Vec<(String, f32)>, TrainError> {
-    let both = [(requests, true), (others, false)];
-    let features = |read: &Read| -> Vec<f32> {
-        let each = (0..read.asked.len()).map(|i| read.features(i, &options.tokens));
-        each.collect::<Vec<_>>().concat()
-    };
-    let rows: Vec<f32> = both.iter().flat_map(|(r, _)| features(r)).collect();
-    let labels: Vec<bool> = { both.iter() }
-        .flat_map(|(r, is)| r.asked.iter().map(|_| *is))
-        .collect();
-    let groups: Vec<usize> = { both.iter() }
-        .flat_map(|(r, _)| r.asked.iter().map(|a| a.wording))
-        .collect();
-    let examples = Examples {
-        rows: &rows,
-        used: 0,
-        labels: &labels,
-        groups: &groups,
-    };
-    let (hidden, inputs) = (requests.states.width(), requests.states.inputs);
-    let used: Vec<usize> = { 0..=options.tokens.len() }
-        .map(|n| hidden + n * inputs)
-        .collect();
-    let found = Calibrated::fit(&examples, &used, &options.penalties, options.false_alarms)?;
-    let width = hidden + options.tokens.len() * inputs;
-    // Conversations of a kind that it fires at, or those that it does not.
-    let of = |read: &Read, fires: bool| -> Vec<String> {
-        let rows = features(read);
-        let rows = rows.chunks_exact(width).zip(&read.asked);
-        rows.filter(|(row, _)| (found.classifier.score(row) > 0.0) == fires)
-            .filter_map(|(_, asked)| Some(asked.messages.last()?.text.clone()))
-            .collect()
-    };
-    let mut wrong = String::new();
-    let mut figures = vec![
-        ("trigger.penalty".to_string(), found.penalty as f32),
-        ("trigger.numbers".to_string(), found.used as f32),
-        ("trigger.left_out.recall".to_string(), found.recall),
-        (
-            "trigger.left_out.false_alarms".to_string(),
-            found.false_alarms,
-        ),
-    ];
-    for read in held_out {
-        let missed = of(read, false);
-        let n = read.asked.len().max(1) as f32;
-        figures.push((
-            format!("trigger.{}.recall", read.name),
-            1.0 - missed.len() as f32 / n,
-        ));
-        let lines = missed
-            .iter()
-            .map(|text| format!("- {}: {text}\n", read.name));
-        wrong.extend(lines);
+/// Where one cannot be fitted or written.
+pub(super) fn write(all: &[Classes<'_>], out: &Path) -> Result<Vec<(String, f32)>, TrainError> {
+    let (mut tensors, mut figures) = (vec![], vec![]);
+    let mut missed = String::new();
+    for classes in all {
+        let (fitted, found, wrong) = classes.fit()?;
+        tensors.extend(fitted);
+        figures.extend(found);
+        if all.len() > 1 {
+            missed += &format!("# {}\n", classes.name);
+        }
+        missed += &wrong;
     }
-    let alarms = of(quiet, true);
-    figures.push(("trigger.false_alarms".into(), alarms.len() as f32));
-    figures.push(("trigger.false_alarms.of".into(), quiet.asked.len() as f32));
-    wrong.extend(alarms.iter().map(|text| format!("+ {text}\n")));
-    replace_file(&out.join(MISSED), wrong.as_bytes(), &create_file)?;
-    let tensors = [
-        TensorData::from_f32("trigger.weight", vec![1, width], &found.classifier.weight)?,
-        TensorData::from_f32("trigger.bias", vec![1], &[found.classifier.bias])?,
-    ];
+    replace_file(&out.join(MISSED), missed.as_bytes(), &create_file)?;
     replace_tensors(&out.join(TRIGGER), &tensors)?;
     Ok(figures)
 }

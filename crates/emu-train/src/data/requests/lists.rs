@@ -61,10 +61,23 @@ pub struct Persona {
     pub topic: Vec<Topic>,
 }
 
+/// What the language model answers alone, and what is said to the model itself (`configs/data/smol-ordinary.toml`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ordinary {
+    /// Questions and tasks that have nothing to do with the model or with pictures, with a hole for a thing or without.
+    pub ordinary: Parted,
+    /// What is said to the model or of it, beside what [`Persona`] has.
+    pub own: Parted,
+}
+
 /// Questions that have the same answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topic {
+    /// Whether they have nothing to do with the model or with pictures.
+    #[serde(default)]
+    pub ordinary: bool,
     /// Questions that are trained on.
     pub train: Vec<String>,
     /// Questions that never are.
@@ -228,6 +241,29 @@ impl Changes {
     }
 }
 
+impl Ordinary {
+    /// Reads both from a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no TOML of this form, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        read(path, Self::parse)
+    }
+
+    /// Parses both; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Ordinary::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
+        let list: Self = parse(text, path)?;
+        list.ordinary.check(path, "ordinary", 0..=1)?;
+        list.own.check(path, "own", 0..=1)?;
+        let all = |parted: &Parted| [parted.train.clone(), parted.held_out.clone()].concat();
+        check_parted(path, "own", &all(&list.ordinary), &all(&list.own))?;
+        Ok(list)
+    }
+}
+
 impl Persona {
     /// Reads it from a file.
     ///
@@ -337,11 +373,28 @@ mod tests {
         let persona = Persona::parse(text, Path::new(AT)).expect("valid");
         // The paraphrases of who it is, whether it sees and whether it draws.
         assert!(persona.topic[..3].iter().all(|t| t.held_out.len() == 10));
+        let text = include_str!("../../../../../configs/data/smol-ordinary.toml");
+        let list = Ordinary::parse(text, Path::new(AT)).expect("valid");
+        assert!(list.ordinary.train.len() >= 200 && list.own.held_out.len() >= 30);
         let pairs = persona
             .topic
             .iter()
             .map(|t| t.train.len() * t.answers.len());
         assert!(pairs.sum::<usize>() >= 300);
+    }
+
+    #[test]
+    fn what_is_ordinary_is_nothing_else() {
+        let list = |ordinary: &str, own: &str| {
+            let text = format!(
+                "[ordinary]\ntrain=['what is {{}}?']\nheld_out=[{ordinary}]\n[own]\ntrain=['hi']\nheld_out=[{own}]"
+            );
+            message(Ordinary::parse(&text, Path::new(AT)))
+        };
+        assert_eq!(list("'why?'", "'hello'"), "");
+        assert!(list("'What is {}'", "'hello'").contains("trained on"));
+        assert!(list("'why?'", "'Why'").contains("trained on"));
+        assert!(list("'why?'", "").contains("is empty"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod shown;
 use emu_model::spelling::{article, drawn};
 use emu_model::text::{Message, Speaker};
 
-pub use lists::{Changes, HOLE, Parted, Persona, Synonyms, Topic, Wordings};
+pub use lists::{Changes, HOLE, Ordinary, Parted, Persona, Synonyms, Topic, Wordings};
 use phrases::fill_colour;
 pub use seen::{Kind, Seen, Shows};
 pub use shown::Shown;
@@ -54,6 +54,14 @@ pub enum Set {
     Others,
     /// Other prompts that training never sees.
     OthersHeldOut,
+    /// What the language model answers alone.
+    Ordinary,
+    /// Some of it that training never sees.
+    OrdinaryHeldOut,
+    /// What is said to the model itself, or of it.
+    Own,
+    /// Some of it that training never sees.
+    OwnHeldOut,
 }
 
 /// The lists.
@@ -67,6 +75,8 @@ pub struct Lists {
     pub changes: Changes,
     /// What else is said, with answers.
     pub persona: Persona,
+    /// What the language model answers alone.
+    pub ordinary: Option<Ordinary>,
 }
 
 /// Makes conversations.
@@ -81,6 +91,8 @@ pub struct Conversations {
     held_out: Vec<(usize, String)>,
     /// Prompts to learn from that ask for no picture, and how many of them come from the wordings.
     others: Vec<String>,
+    /// Prompts of [`Set::Ordinary`] and [`Set::Own`].
+    talk: [Parted; 2],
 }
 
 /// Attempts to find a picture within the combinations of its set.
@@ -127,6 +139,7 @@ impl Conversations {
             .chain(more);
         Ok(Self {
             others: others.map(str::to_owned).collect(),
+            talk: talk(&lists),
             concepts: drawn,
             colours: concepts.colours.iter().map(|c| c.name.clone()).collect(),
             holdout: Holdout::new(pictures),
@@ -148,6 +161,10 @@ impl Conversations {
             }
             Set::Others => self.others.len(),
             Set::OthersHeldOut => lists.wordings.other_held_out.len(),
+            Set::Ordinary => self.talk[0].train.len(),
+            Set::OrdinaryHeldOut => self.talk[0].held_out.len(),
+            Set::Own => self.talk[1].train.len(),
+            Set::OwnHeldOut => self.talk[1].held_out.len(),
         }
     }
 
@@ -168,6 +185,10 @@ impl Conversations {
             Set::Changes => "changes held out",
             Set::Others => "others",
             Set::OthersHeldOut => "others held out",
+            Set::Ordinary => "ordinary",
+            Set::OrdinaryHeldOut => "ordinary held out",
+            Set::Own => "own",
+            Set::OwnHeldOut => "own held out",
         };
         let mut rng = Rng::new(self.seed, name, index);
         let rng = &mut rng;
@@ -216,7 +237,36 @@ impl Conversations {
                     turn,
                 ))
             }
+            Set::Ordinary => self.talk(&self.talk[0].train, turn, rng),
+            Set::Own => self.talk(&self.talk[1].train, turn, rng),
+            Set::OrdinaryHeldOut => self.said(&self.talk[0].held_out, turn, rng),
+            Set::OwnHeldOut => self.said(&self.talk[1].held_out, turn, rng),
         }
+    }
+
+    /// An entry of a list that is trained on, as people type it, at the beginning of a conversation or behind something else.
+    fn talk(&self, list: &[String], turn: usize, rng: &mut Rng) -> Result<Asked, DataError> {
+        let before = match rng.unit() {
+            x if x < 0.7 => vec![],
+            x if x < 0.85 => self.picture(rng)?.0,
+            _ => self.chat(rng),
+        };
+        let Asked { messages, .. } = self.said(list, turn, rng)?;
+        let text = messages.into_iter().map(|m| phrases::typed(m.text, rng));
+        Ok(asked(before, text.collect(), None, turn))
+    }
+
+    /// An entry of a list as it is, about any thing.
+    fn said(&self, list: &[String], turn: usize, rng: &mut Rng) -> Result<Asked, DataError> {
+        let shown = self.any(false, None, rng)?;
+        let thing = Shown {
+            names: shown.names[..1].to_vec(),
+            layout: Layout::Single,
+            colour: None,
+        };
+        let entry = list.get(turn).map_or("", String::as_str);
+        let text = entry.replace(HOLE, &thing.description());
+        Ok(asked(vec![], text, None, turn))
     }
 
     /// A picture whose combinations are (`unseen`) or are not among those held out; of this concept alone, if one is given.
@@ -375,6 +425,28 @@ impl Conversations {
             attempts: ATTEMPTS,
         })
     }
+}
+
+/// What is ordinary, and what is said to the model: the lists of both with the questions of the topics.
+fn talk(lists: &Lists) -> [Parted; 2] {
+    let none = Parted {
+        train: vec![],
+        held_out: vec![],
+    };
+    let mut both = match &lists.ordinary {
+        Some(Ordinary { ordinary, own }) => [ordinary.clone(), own.clone()],
+        None => [none.clone(), none],
+    };
+    for topic in &lists.persona.topic {
+        let parted = &mut both[usize::from(!topic.ordinary)];
+        parted.train.extend_from_slice(&topic.train);
+        parted.held_out.extend_from_slice(&topic.held_out);
+    }
+    for Parted { train, held_out } in &mut both {
+        let kept_out: Vec<String> = held_out.iter().map(|p| lists::plain(p)).collect();
+        train.retain(|prompt| !kept_out.contains(&lists::plain(prompt)));
+    }
+    both
 }
 
 fn asked(mut messages: Vec<Message>, text: String, shown: Option<Shown>, wording: usize) -> Asked {

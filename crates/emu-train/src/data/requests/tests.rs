@@ -38,6 +38,13 @@ fn shipped() -> Conversations {
             at,
         )
         .expect("valid"),
+        ordinary: Some(
+            Ordinary::parse(
+                include_str!("../../../../../configs/data/smol-ordinary.toml"),
+                at,
+            )
+            .expect("valid"),
+        ),
     };
     Conversations::new(lists, &concepts, 1, 24).expect("drawn")
 }
@@ -56,13 +63,20 @@ fn the_same_index_says_the_same() {
         Set::Changes,
         Set::Others,
         Set::OthersHeldOut,
+        Set::Ordinary,
+        Set::OrdinaryHeldOut,
+        Set::Own,
+        Set::OwnHeldOut,
     ] {
         let one = made.get(set, 7).expect("made");
         assert_eq!(one, made.get(set, 7).expect("made"));
         assert_ne!(one, made.get(set, 8).expect("made"), "{set:?}");
         assert_eq!(
-            one.shown.is_none(),
-            matches!(set, Set::Others | Set::OthersHeldOut)
+            one.shown.is_some(),
+            matches!(
+                set,
+                Set::Train | Set::HeldOut | Set::Synonyms | Set::Changes
+            )
         );
         assert!(
             one.messages

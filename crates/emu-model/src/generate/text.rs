@@ -1,4 +1,4 @@
-//! Greedy decoding and sampling, with pictures where the model asks for them.
+//! Greedy decoding and sampling, with images when the model emits them.
 
 use std::collections::VecDeque;
 
@@ -15,23 +15,24 @@ use crate::config::EmuConfig;
 use crate::lm::Lm;
 use crate::requests::Route;
 
-/// How text is generated.
+/// Options of text generation.
 #[derive(Clone, Debug)]
 pub struct TextOptions {
-    /// Tokens at most.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// What changes the logits.
+    /// Logits processors.
     pub processors: Processors,
-    /// How a token is chosen.
+    /// Sampling.
     pub sampling: Sampling,
-    /// For sampling.
+    /// Seed of the sampling.
     pub seed: u64,
-    /// When the model emits [IMG]: regress a picture's embeddings and go on. Where a reader finds requests for pictures: answer
-    /// one with the picture. A model that draws nothing emits none then.
+    /// Generate images. When the model emits [IMG], the visual embeddings of an image are regressed and text continues.
+    /// A model with a request reader answers a request with an image. A model without a regression head never emits
+    /// [IMG].
     pub images: bool,
-    /// Never emit [IMG] where nobody draws (`images` is off).
+    /// Never emit [IMG] if `images` is off.
     pub ban_images: bool,
-    /// Go on after tokens that end an answer, as for measuring.
+    /// Continue after end tokens, for benchmarks.
     pub ignore_ends: bool,
     /// Keep the processed logits of every token for [`TextMachine::processed`].
     pub keep_logits: bool,
@@ -53,7 +54,7 @@ impl Default for TextOptions {
 }
 
 impl TextOptions {
-    /// Positions of the cache behind a prompt.
+    /// Cache positions to reserve after the prompt.
     fn reserve(&self, rules: &Rules) -> usize {
         match self.images {
             true => rules.context,
@@ -65,122 +66,122 @@ impl TextOptions {
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model said `</s>`, or another token that ends an answer.
+    /// The model emitted `</s>` or another end token.
     End,
-    /// As many tokens as were asked for, or as the context holds.
+    /// `max_new_tokens` or the context length was reached.
     Length,
 }
 
-/// What a step brought.
-// One is moved per step: its size does not matter.
+/// Result of a step.
+// Moved once per step: the size does not matter.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum TextEvent {
-    /// A token of text, or the end token.
+    /// A text token, or the end token.
     Token(u32),
-    /// One of a picture's visual embeddings was regressed: how many of how many.
+    /// One visual embedding of an image was regressed: its number and the total.
     Embedding(usize, usize),
-    /// All of them: `[1, Q, D]`.
+    /// All embeddings of an image: `[1, Q, D]`.
     Image(Tensor<3>),
-    /// Words about a picture that was read from a request. They are the answer, and no tokens.
+    /// Description of an image that was generated for a request. It is the whole answer; no tokens are emitted.
     Words(String),
-    /// Nothing follows.
+    /// End of the generation.
     Done(Finish),
 }
 
-// One of each lives in a machine: their sizes do not matter.
+// One value per machine: the size does not matter.
 #[allow(clippy::large_enum_variant)]
 enum State<'a> {
-    /// Nothing yet, and it is open who answers.
+    /// Nothing generated yet; the route of the answer is undecided.
     Open(Open<'a>),
-    /// Text.
+    /// Generating text.
     Text,
-    /// A picture is being made; this hidden state gives its next embedding.
+    /// Regressing an image; this hidden state yields its next embedding.
     Draw(Tensor<3>, PictureRules, Vec<Tensor<3>>),
-    /// A picture is drawn from a request; these words follow.
+    /// An image was generated for a request; this description follows.
     Say(String),
     Done(Finish),
 }
 
-/// A conversation that was read, and for which it is open who answers.
+/// A prefilled conversation whose route is undecided.
 struct Open<'a> {
     asking: Asking<'a>,
-    /// The prompt's last hidden state.
+    /// Last hidden state of the prompt.
     hidden: Tensor<3>,
-    /// Whether a picture may be the answer.
+    /// Whether the answer may be an image.
     draws: bool,
     /// See [`Prompt::alone`].
     alone: Option<Vec<u32>>,
 }
 
-/// Where the next token comes from.
+/// Source of the next token.
 #[allow(clippy::large_enum_variant)]
 enum Next {
-    /// The logits of this hidden state.
+    /// Sample from the logits of this hidden state.
     Sample(Tensor<3>),
-    /// A turn of the model, which reads the last token where it is.
+    /// A decode step that reads the last token on the device.
     Turn,
-    /// Nothing follows.
+    /// End of the generation.
     Nothing,
 }
 
-/// A token that was asked for.
+/// A token whose read-back is in flight.
 struct Asked {
     token: Readback,
-    /// Whether it took a turn of the model.
+    /// Whether a decode step produced it.
     turned: bool,
 }
 
-/// A turn of the model that was recorded.
+/// A recorded decode step.
 struct Turn {
     recorded: Recorded,
-    /// What it writes: the hidden state after the token that it reads.
+    /// Its output: the hidden state after the token that it reads.
     hidden: Tensor<3>,
-    /// The token that it may not choose.
+    /// The token that is banned in it.
     banned: Option<u32>,
 }
 
-/// Tokens on their way at once, where the device computes beside us: while one comes back, it computes the next.
+/// Tokens in flight on an asynchronous device: while one is read back, the next is computed.
 const DEPTH: usize = 2;
-// All replays of a turn write the same hidden state. What is kept of it for going back (`TextMachine::read`) is that of the
-// newest token; a second one on its way behind it would have written over what the first left.
+// All replays of a decode step write the same hidden-state buffer. `TextMachine::read` keeps that of the newest token
+// for a rollback; another token in flight behind it would overwrite the buffer.
 const _: () = assert!(DEPTH <= 2, "replays share one hidden state");
-/// Turns before one is recorded: kernels are compiled by then, and memory is where it stays.
+/// Warm-up: decode steps before one is recorded. After them kernels are compiled and buffers no longer move.
 const LIVE_TURNS: usize = 2;
 
-/// A generation of one sequence.
+/// Text generation of one sequence.
 ///
-/// On a GPU it does not wait for a token to go on: the model reads it where it was chosen, and it comes back meanwhile. What
-/// was computed beyond the end, or beyond the begin of a picture, is forgotten by setting back the length of the cache.
+/// On a GPU, decoding does not wait for the read-back of a token: the model reads the sampled token on the device while
+/// its read-back is in flight. Work beyond the end, or beyond the start of an image, is discarded by truncating the KV
+/// cache.
 pub struct TextMachine<'a> {
-    /// Dropped before what it was recorded with.
+    /// First field: dropped before the buffers it was recorded with.
     recorded: Option<Turn>,
-    /// Turns so far that were not recorded; absent where recording failed.
+    /// Decode steps so far that were not recorded; `None` if recording failed.
     live: Option<usize>,
     session: Session<'a>,
     rules: Rules,
     options: TextOptions,
     random: Philox,
     sampler: Sampler,
-    /// Asked for and not yet taken, oldest first.
+    /// Tokens in flight, oldest first.
     asked: VecDeque<Asked>,
-    /// Of tokens that the model has read before they were taken here: the hidden state after each, and the positions in the
-    /// cache with it.
+    /// Hidden state and cache length after each token that the model has read but that was not yet taken.
     read: VecDeque<(Tensor<3>, usize)>,
     next: Next,
-    /// How many tokens may be asked for at once.
+    /// Maximum number of tokens in flight.
     depth: usize,
-    /// `<s>` and what was made since.
+    /// `<s>` and all generated tokens.
     history: Vec<u32>,
     state: State<'a>,
     processed: Option<Vec<f32>>,
 }
 
 impl<'a> TextMachine<'a> {
-    /// Runs the prompt.
+    /// Prefills the prompt.
     ///
     /// # Errors
-    /// Where an option is out of range, or the prompt does not fit the context or its pictures.
+    /// If an option is out of range, or the prompt exceeds the context or does not match its images.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
@@ -201,7 +202,7 @@ impl<'a> TextMachine<'a> {
         Ok(machine)
     }
 
-    /// As [`TextMachine::new`], over a language model by its rules.
+    /// As [`TextMachine::new`], over a language model and its [`Rules`].
     pub(crate) fn over(
         lm: &'a Lm,
         rules: Rules,
@@ -245,25 +246,25 @@ impl<'a> TextMachine<'a> {
         })
     }
 
-    /// `<s>` and everything made so far.
+    /// `<s>` and all tokens generated so far.
     pub fn sequence(&self) -> &[u32] {
         &self.history
     }
 
-    /// The processed logits of the last chosen token, where they are kept.
+    /// Processed logits of the last token, if `keep_logits` is set.
     pub fn processed(&self) -> Option<&[f32]> {
         self.processed.as_deref()
     }
 
-    /// What it cost so far.
+    /// Cost so far.
     pub fn cost(&self) -> Cost {
         self.session.cost
     }
 
-    /// Does the next piece of work.
+    /// Does the next unit of work.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn step(&mut self) -> Result<TextEvent, GenerateError> {
         match std::mem::replace(&mut self.state, State::Done(Finish::Length)) {
             State::Done(finish) => {
@@ -295,7 +296,7 @@ impl<'a> TextMachine<'a> {
         }
     }
 
-    /// Reads another prompt in the place of the first, before anything was said.
+    /// Replaces the prompt by another one, before anything was generated.
     fn restart(&mut self, ids: Vec<u32>) -> Result<(), GenerateError> {
         let (rules, reserve) = (&self.rules, self.options.reserve(&self.rules));
         let prompt = Prompt::text(ids);
@@ -320,7 +321,7 @@ impl<'a> TextMachine<'a> {
         let pictures = self.rules.pictures;
         let pictures = pictures.filter(|p| self.options.images && token == p.img);
         self.state = if !self.options.ignore_ends && self.rules.ends.contains(&token) {
-            // Nothing goes on from here.
+            // Generation ends here.
             (self.asked, self.next) = (VecDeque::new(), Next::Nothing);
             State::Done(Finish::End)
         } else if let Some(pictures) = pictures.filter(|_| self.goes_on(self.history.len())) {
@@ -340,7 +341,7 @@ impl<'a> TextMachine<'a> {
         Ok(TextEvent::Token(token))
     }
 
-    /// The next token that was asked for; so many are asked for that the device has work meanwhile. None where nothing follows.
+    /// Returns the next token and keeps `depth` tokens in flight, so that the device stays busy. `None` at the end.
     async fn take(&mut self) -> Result<Option<u32>, GenerateError> {
         while self.asked.len() < self.depth && self.has_room(self.history.len() + self.asked.len())
         {
@@ -352,7 +353,7 @@ impl<'a> TextMachine<'a> {
                 }
                 Next::Turn if self.goes_on(self.history.len() + self.asked.len()) => {
                     let hidden = self.turn()?;
-                    // Those that were taken are not set back to.
+                    // A rollback never goes to a token that was already taken.
                     if !self.asked.is_empty() {
                         self.read.push_back((hidden, self.session.cache.len()));
                     }
@@ -374,7 +375,8 @@ impl<'a> TextMachine<'a> {
         token.map(Some).ok_or(GenerateError::NotFinite)
     }
 
-    /// The model reads the last token that was chosen, where it is, and chooses the next. Returns the hidden state in between.
+    /// Runs one decode step: reads the last sampled token on the device and samples the next one. Returns the hidden
+    /// state in between.
     fn turn(&mut self) -> Result<Tensor<3>, GenerateError> {
         let banned = self.banned(1);
         self.recorded.take_if(|turn| turn.banned != banned);
@@ -388,7 +390,7 @@ impl<'a> TextMachine<'a> {
             match Recorded::record(&device, || turn(session, sampler, banned)) {
                 Ok((recorded, hidden)) => {
                     let hidden = hidden?;
-                    // It will run below, as every time after.
+                    // Recording does not execute: undo its cache position. The replay below adds it again.
                     session.cache.unrecorded();
                     self.recorded = Some(Turn {
                         recorded,
@@ -408,14 +410,14 @@ impl<'a> TextMachine<'a> {
         let Some(turn) = &mut self.recorded else {
             return Err(GenerateError::Empty);
         };
-        // Safety: weights are borrowed, cache and sampler are fields; where one of their tensors is replaced, in `go_back`, the
-        // recording is dropped.
+        // Safety: weights are borrowed, cache and sampler are fields; when `go_back` replaces one of their tensors, it
+        // drops the recording.
         unsafe { turn.recorded.replay() }.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
         self.session.cache.replayed();
         Ok(turn.hidden.clone())
     }
 
-    /// Goes on after the tokens that were taken, whatever was computed since.
+    /// Rolls back to the tokens that were taken and discards everything computed after them.
     fn go_back(&mut self) {
         self.asked.clear();
         self.read.clear();
@@ -425,18 +427,18 @@ impl<'a> TextMachine<'a> {
         self.sampler.rewind(&self.history);
     }
 
-    /// Whether another token may follow so many, `<s>` counted.
+    /// Whether another token may follow this many, including `<s>`.
     fn has_room(&self, tokens: usize) -> bool {
         tokens <= self.options.max_new_tokens
     }
 
-    /// Whether the model may read the last of so many tokens to find another.
+    /// Whether the model may read the last of this many tokens to generate another.
     fn goes_on(&self, tokens: usize) -> bool {
         self.has_room(tokens) && self.session.cache.len() < self.session.cache.capacity()
     }
 
-    /// The token that may not come once the cache is so many positions longer: nobody would draw it, or there would be no
-    /// room for it.
+    /// The token to ban once the cache has `more` further positions: [IMG], if images are off or one would not fit in
+    /// the cache.
     fn banned(&self, more: usize) -> Option<u32> {
         let length = self.session.cache.len() + more;
         let left = self.session.cache.capacity().saturating_sub(length);
@@ -449,7 +451,7 @@ impl<'a> TextMachine<'a> {
         })
     }
 
-    /// Chooses a token here, from logits that are brought here and kept.
+    /// Samples on the host, from logits that are read back and kept.
     async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
         let tokens = self.history.len();
         let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
@@ -492,10 +494,10 @@ impl<'a> TextMachine<'a> {
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
 
-    /// Runs to the end. Returns the sequence, `<s>` first.
+    /// Runs all remaining steps. Returns the sequence, starting with `<s>`.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn run(mut self) -> Result<Vec<u32>, GenerateError> {
         loop {
             if let TextEvent::Done(_) = self.step().await? {
@@ -505,7 +507,7 @@ impl<'a> TextMachine<'a> {
     }
 }
 
-/// The model reads the last token that was chosen and chooses the next.
+/// Decode step: reads the last sampled token on the device and samples the next one.
 fn turn(
     session: &mut Session<'_>,
     sampler: &mut Sampler,
@@ -516,7 +518,7 @@ fn turn(
     Ok(hidden)
 }
 
-/// Chooses a token by the logits of a hidden state.
+/// Samples a token from the logits of a hidden state.
 fn sample(session: &Session<'_>, sampler: &mut Sampler, hidden: Tensor<3>, banned: Option<u32>) {
     let logits = session.lm.logits(hidden);
     sampler.sample(logits, banned.map(|token| token as usize));

@@ -1,6 +1,6 @@
 //! Emu: the networks, the tokenizer, preprocessing, and generation as step machines.
 //!
-//! Nothing here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
+//! No module here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
 
 pub mod causal;
 pub mod clip;

@@ -1,6 +1,6 @@
-//! The multimodal language model, a LLaMA with a second head that regresses the next visual embedding.
+//! The multimodal language model: a LLaMA with a second head that regresses the next visual embedding.
 //!
-//! B batch, T tokens, D width, H heads, G key/value heads, E head size.
+//! B batch, T tokens, D width, H query heads, G key/value heads, E head size.
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -19,15 +19,15 @@ use crate::probe::Probe;
 pub struct Lm {
     /// Token embeddings.
     pub embed_tokens: QEmbedding,
-    /// The transformer.
+    /// Transformer layers.
     pub layers: Vec<Layer>,
-    /// After the last layer.
+    /// Final norm.
     pub norm: RmsNorm,
-    /// Next token; absent where the head shares the embedding table.
+    /// Next-token head; `None` if it shares the embedding table.
     pub lm_head: Option<QLinear>,
-    /// Next visual embedding; absent in a language model alone.
+    /// Regression head of the next visual embedding; `None` in a text-only model.
     pub stu_regress_head: Option<QLinear>,
-    /// Base of the rotary embedding, and what its frequencies are divided by.
+    /// RoPE base and divisors of its frequencies.
     #[module(skip)]
     pub rope: Rope,
     /// E
@@ -36,7 +36,7 @@ pub struct Lm {
     pub kv_heads: usize,
 }
 
-/// A layer.
+/// A transformer layer.
 #[derive(Module, Debug)]
 pub struct Layer {
     /// Before attention.
@@ -49,7 +49,7 @@ pub struct Layer {
     pub mlp: Mlp,
 }
 
-/// Causal self-attention with rotary positions.
+/// Causal self-attention with RoPE.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `[H·E, D]`
@@ -60,7 +60,7 @@ pub struct Attention {
     pub v_proj: QLinear,
     /// `[D, H·E]`
     pub o_proj: QLinear,
-    /// The first three above each other, `[(H + 2 G)·E, D]`, where [`Lm::stack`] made them so.
+    /// Fused QKV weights, `[(H + 2 G)·E, D]`, if [`Lm::stack`] fused them.
     #[module(skip)]
     pub stacked: Option<Packed>,
     /// H
@@ -78,28 +78,28 @@ pub struct Mlp {
     pub up_proj: QLinear,
     /// `[D, F]`
     pub down_proj: QLinear,
-    /// The first two above each other, `[2 F, D]`, where [`Lm::stack`] made them so.
+    /// Fused gate and up weights, `[2 F, D]`, if [`Lm::stack`] fused them.
     #[module(skip)]
     pub stacked: Option<Packed>,
 }
 
-/// What a position may see beyond the causal order.
+/// Attention mask in addition to the causal mask.
 #[derive(Clone, Debug, Default)]
 pub enum Visibility {
-    /// Everything before it.
+    /// No further mask.
     #[default]
     All,
-    /// Not the keys that are true here, `[B, 1, 1, T]`: padding.
+    /// Masks the keys that are true, `[B, 1, 1, T]`: padding.
     Padding(Tensor<4, Bool>),
-    /// Not the keys that are true here, `[B, 1, T, T]`: segments that must not see each other.
+    /// Masks the keys that are true, `[B, 1, T, T]`: segments that must not attend to each other.
     Blocks(Tensor<4, Bool>),
 }
 
 impl LmConfig {
-    /// A new language model.
+    /// Creates a language model.
     pub fn init(&self, adapter: Option<&AdapterConfig>, device: &Device) -> Lm {
         let d = self.width;
-        // Residual outputs start small, as in GPT-2.
+        // The last linear layers of residual branches start small, as in GPT-2.
         let out = Init::Normal(0.02 / (2.0 * self.layers as f32).sqrt());
         let lora = adapter.map(|a| LoraConfig {
             rank: a.rank,
@@ -111,8 +111,8 @@ impl LmConfig {
         };
         let linear = |heads: usize| QLinear::new(d, heads * self.head_size, false, device);
         let layer = |i: usize| {
-            // Queries that equal keys at the start: the first layer attends to what is alike, a word to the visual
-            // embeddings that show it. Questions of yes and no are learned from there, and hardly otherwise.
+            // Equal query and key weights at the start: the first layer attends to similar positions, a word to the
+            // visual embeddings that show it. Yes/no questions are learned from there, and hardly otherwise.
             let (q_proj, k_proj) = if i == 0 && self.heads == self.kv_heads {
                 let sharp = Init::Normal(4.0 / (d as f32).sqrt());
                 let outputs = self.heads * self.head_size;
@@ -147,7 +147,7 @@ impl LmConfig {
             }
         };
         Lm {
-            // Rows of about unit norm: the model reads normalised states against them.
+            // Rows of about unit norm, since a tied head multiplies normalised hidden states with them.
             embed_tokens: QEmbedding::new(self.vocab, d, (d as f32).powf(-0.5), device),
             layers: (0..self.layers).map(layer).collect(),
             norm: RmsNorm::new(d, self.norm_eps, device),
@@ -161,7 +161,7 @@ impl LmConfig {
 }
 
 impl Lm {
-    /// Drops inputs of the adapters with this probability while training.
+    /// Sets the dropout probability of the LoRA adapters' inputs in training.
     pub fn with_lora_dropout(mut self, probability: f64) -> Self {
         for layer in &mut self.layers {
             let attention = &mut layer.self_attn;
@@ -178,8 +178,8 @@ impl Lm {
         self
     }
 
-    /// Puts packed weights that read the same input above each other, so that they are one product. Where nothing else
-    /// holds the model, the device needs room for one layer more.
+    /// Fuses packed weights that share an input (QKV; gate and up), so that they take one matmul. If no other clone of
+    /// the model exists, this needs device memory for one additional layer.
     pub fn stack(mut self) -> Self {
         let device = self.norm.weight.lazy_device();
         for Layer { self_attn, mlp, .. } in &mut self.layers {
@@ -195,14 +195,14 @@ impl Lm {
                 gate_proj, up_proj, ..
             } = mlp;
             mlp.stacked = QLinear::stack([gate_proj, up_proj]).or(mlp.stacked.take());
-            // The parts went, and no tensor to come has their sizes.
+            // The parts are freed, and no later tensor has their sizes.
             device.memory_cleanup();
         }
         self
     }
 
-    /// What products with packed weights may do with their inputs, by the scheme of the weights: those of the layers and the
-    /// logits. The head that regresses visual embeddings takes them as they are, since pictures are drawn from what it gives.
+    /// Sets how matmuls with packed weights treat their activations, by the scheme of the weights: for the layers and
+    /// the logits. The regression head's activations stay unquantized, since its outputs condition the image decoder.
     pub fn with_activations(mut self, choose: fn(Scheme) -> Activations) -> Self {
         let stacked = |stack: &mut Option<Packed>| {
             *stack = stack
@@ -232,7 +232,7 @@ impl Lm {
         self
     }
 
-    /// Bytes of the weights that a token reads: every layer, the last norm, the head.
+    /// Bytes of weights that one token reads: all layers, the final norm, the head.
     pub fn weight_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(
             |Layer {
@@ -262,7 +262,7 @@ impl Lm {
         layers.sum::<u64>() + head + 4 * (width * (2 * self.layers.len() + 1)) as u64
     }
 
-    /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
+    /// Token embeddings, `[B, T]` to `[B, T, D]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)
     }
@@ -275,22 +275,22 @@ impl Lm {
         }
     }
 
-    /// The same without the head that regresses visual embeddings: a language model that knows no pictures.
+    /// Removes the regression head: a text-only language model.
     pub fn alone(mut self) -> Self {
         self.stu_regress_head = None;
         self
     }
 
-    /// The same with other frequencies of the rotary embedding: one divisor for each, or none.
+    /// Sets the divisors of the RoPE frequencies: one for each, or none.
     pub fn with_rope_divisors(mut self, divisors: Vec<f64>) -> Self {
         self.rope.divisors = divisors;
         self
     }
 
-    /// Next visual embeddings of final hidden states, `[B, T, D]`.
+    /// Regresses the next visual embeddings from final hidden states, `[B, T, D]`.
     ///
     /// # Panics
-    /// Where the model knows no pictures: nothing that generates text from one asks for this.
+    /// If the model has no regression head; text generation never calls this without one.
     pub fn regress(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.stu_regress_head {
             Some(head) => head.forward(hidden),
@@ -298,14 +298,14 @@ impl Lm {
         }
     }
 
-    /// An empty cache.
+    /// An empty KV cache.
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
         let device = self.embed_tokens.weight.lazy_device();
         let dims = [batch, self.kv_heads, capacity, self.head_size];
         KvCache::new(self.layers.len(), dims, self.rope.clone(), &device)
     }
 
-    /// Final hidden states of whole sequences.
+    /// Final hidden states of whole sequences, without a cache.
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`; `positions`: B rows (or one for all) of T
@@ -319,7 +319,7 @@ impl Lm {
         self.forward_probed(x, positions, visibility, &mut Probe::off())
     }
 
-    /// As [`Lm::forward`], showing its stages.
+    /// As [`Lm::forward`], reporting intermediate tensors to the probe.
     pub fn forward_probed(
         &self,
         mut x: Tensor<3>,
@@ -348,24 +348,25 @@ impl Lm {
         x
     }
 
-    /// Appends T positions to the cache and returns their final hidden states. Positions continue the cache's length.
+    /// Appends T positions to the KV cache and returns their final hidden states. Positions continue from the cache's
+    /// length.
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`, returned in the same shape
     ///
     /// # Errors
-    /// Where the cache has no room for them.
+    /// If the cache is full.
     pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         let [_, t, _] = x.dims();
         cache.extend(t)?;
         self.layers(x, cache)
     }
 
-    /// The same for token ids, `[B, T]` to `[B, T, D]`. While single tokens follow each other, nothing needs to go to the
-    /// device: where the ids are there too, all of it is one submit.
+    /// As [`Lm::step`], for token ids, `[B, T]` to `[B, T, D]`. Consecutive single-token steps upload nothing: with the
+    /// ids on the device, a step is one submission.
     ///
     /// # Errors
-    /// Where the cache has no room for them.
+    /// If the cache is full.
     pub fn step_tokens(
         &self,
         ids: Tensor<2, Int>,
@@ -388,7 +389,7 @@ impl Layer {
     /// Appends positions to this layer's cache: `[B, T, D]` in and out.
     ///
     /// # Errors
-    /// Where the cache has no room for them.
+    /// If the cache is full.
     pub fn step(
         &self,
         x: Tensor<3>,
@@ -407,7 +408,7 @@ impl Layer {
 }
 
 impl Attention {
-    /// Queries, keys and values beside each other, `[B, T, (H + 2 G)·E]`.
+    /// Fused QKV projection, `[B, T, (H + 2 G)·E]`.
     fn qkv(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.stacked {
             Some(stacked) => stacked.linear(x, None),

@@ -43,7 +43,7 @@ pub struct SpecialTokens {
     pub assistant: Option<u32>,
 }
 
-/// Configuration of the whole model except the image decoder, which has its own file ([`crate::diffusion`]).
+/// Configuration of the whole model except the image decoder, which has its own ([`crate::diffusion::DecoderConfig`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmuConfig {

@@ -124,7 +124,7 @@ pub struct Requests {
     pub alone: Option<Trigger>,
 }
 
-/// Who answers a conversation.
+/// Route of a conversation: who generates the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// An image is requested.
@@ -156,13 +156,13 @@ pub struct Wanted {
 }
 
 impl Requests {
-    /// Decides who answers.
+    /// Chooses the [`Route`] of a conversation.
     ///
     /// # Arguments
     /// - `hidden`: final hidden state of the last position, after the final norm, `[1, 1, D]`
     ///
     /// # Errors
-    /// If the device fails or computes a non-finite value.
+    /// If the device fails or computes NaN.
     pub async fn route(
         &self,
         config: &RequestsConfig,

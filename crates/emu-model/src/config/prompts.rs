@@ -89,8 +89,9 @@ impl Default for PromptConfig {
 }
 
 impl PromptConfig {
-    /// Templates of models that this project trains, matching the training sequences: a question follows its image, a
-    /// text with marks is a document, a request to draw is a turn, and images to blend have no text around them.
+    /// Templates of models that this project trains, in the format of their training sequences: a question follows its
+    /// image, a text with marks is a document, a request to draw is a turn, and images to blend have no text around
+    /// them.
     pub fn trained() -> Self {
         Self {
             user: "{pictures}[USER]{}".into(),

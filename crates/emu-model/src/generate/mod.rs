@@ -273,7 +273,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If the cache is full.
     pub fn run_ahead(&mut self, token: Tensor<1, Int>) -> Result<Tensor<3>, CacheFull> {
-        // Logits without a valid maximum give a negative token, which is reported at its read-back.
+        // NaN logits yield an invalid (negative) token, which is reported at its read-back.
         let token = match self.lm.embed_tokens.is_packed() {
             true => token,
             false => token.clamp_min(0),

@@ -27,8 +27,8 @@ pub struct TextOptions {
     /// Seed of the sampling.
     pub seed: u64,
     /// Generate images. When the model emits [IMG], the visual embeddings of an image are regressed and text continues.
-    /// A model with a request reader answers a request with an image. A model without a regression head never emits
-    /// [IMG].
+    /// A model with a request reader answers a request with an image. With this option, a model without a regression
+    /// head never emits [IMG].
     pub images: bool,
     /// Never emit [IMG] if `images` is off.
     pub ban_images: bool,

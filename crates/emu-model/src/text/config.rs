@@ -43,7 +43,7 @@ pub enum TextError {
         /// The unsupported feature.
         what: String,
     },
-    /// The model has no chat template.
+    /// The model has no supported chat template.
     #[error(
         "This model has no chat template that is understood here. Take an instruction-tuned one whose template is ChatML."
     )]
@@ -82,7 +82,7 @@ pub(super) fn keep_from_people(vocabulary: &mut Vocabulary, config: &TextConfig)
     }
 }
 
-/// Divisors of the rotary frequencies: LLaMA 3's factors times the linear RoPE scaling. Empty if all are 1.
+/// Divisors of the rotary frequencies: LLaMA 3's factors times the linear RoPE scaling. Empty without either.
 pub(super) fn rope_divisors<S: TensorSource + ?Sized>(
     source: &S,
     config: &TextConfig,
@@ -93,7 +93,7 @@ pub(super) fn rope_divisors<S: TensorSource + ?Sized>(
         None => vec![1.0; half],
         Some(_) => source.read(keys::ROPE_FACTORS)?.to_f32()?,
     };
-    // As in llama.cpp, any factor is accepted that can be divided by.
+    // As in llama.cpp, any finite factor other than 0 is accepted.
     let sound = |factor: &f32| factor.is_finite() && *factor != 0.0;
     if factors.len() != half || !factors.iter().all(sound) {
         return Err(TextError::Metadata {

@@ -290,7 +290,7 @@ impl KvCache {
     }
 
     /// A recorded step of one position ran: everything is one longer, here as on the device.
-    pub fn replayed(&mut self) {
+    pub(crate) fn replayed(&mut self) {
         if let Some(place) = &mut self.place {
             place.length += 1;
         }
@@ -301,7 +301,7 @@ impl KvCache {
     }
 
     /// A step of one position was recorded but did not run: nothing is longer, here as on the device.
-    pub fn unrecorded(&mut self) {
+    pub(crate) fn unrecorded(&mut self) {
         if let Some(place) = &mut self.place {
             place.length -= 1;
         }

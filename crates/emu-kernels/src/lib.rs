@@ -8,6 +8,7 @@
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
 //! - [`packed`]: weights that stay packed.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
+//! - [`decode_session`]: decode steps that are recorded and replayed, tokens in flight. [`throttle`]: how much is submitted at once.
 //! - `variants`: which variants of the GPU kernels are used.
 //! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
 
@@ -33,6 +34,7 @@ pub mod count;
 #[cfg(feature = "flex")]
 mod cpu;
 mod decode;
+pub mod decode_session;
 pub mod device;
 mod device_error;
 pub mod embedding;

@@ -1,15 +1,12 @@
 //! Greedy decoding and sampling, with images when the model emits them.
 
-use std::collections::VecDeque;
-
-use burn::tensor::Tensor;
-use emu_kernels::cache::CacheFull;
-use emu_kernels::device::runs_behind;
+use burn::tensor::{Device, Tensor};
+use emu_kernels::decode_session::DecodeSession;
 use emu_kernels::random::{Philox, Stream};
-use emu_kernels::readback::{self, Readback, RecordError, Recorded};
 use emu_kernels::sample::{Processors, Sampler, Sampling};
+use emu_kernels::throttle::Work;
 
-use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
+use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session, read, step_tokens};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
@@ -114,63 +111,20 @@ struct Open<'a> {
     alone: Option<Vec<u32>>,
 }
 
-/// Source of the next token.
-#[allow(clippy::large_enum_variant)]
-enum Next {
-    /// Sample from the logits of this hidden state.
-    Sample(Tensor<3>),
-    /// A decode step that reads the last token on the device.
-    Turn,
-    /// End of the generation.
-    Nothing,
-}
-
-/// A token whose read-back is in flight.
-struct Asked {
-    token: Readback,
-    /// Whether a decode step produced it.
-    turned: bool,
-}
-
-/// A recorded decode step.
-struct Turn {
-    recorded: Recorded,
-    /// Its output: the hidden state after the token that it reads.
-    hidden: Tensor<3>,
-    /// The token that is banned in it.
-    banned: Option<u32>,
-}
-
-/// Tokens in flight on an asynchronous device: while one is read back, the next is computed.
-const DEPTH: usize = 2;
-// All replays of a decode step write the same hidden-state buffer. `TextMachine::read` keeps that of the newest token
-// for a rollback; another token in flight behind it would overwrite the buffer.
-const _: () = assert!(DEPTH <= 2, "replays share one hidden state");
-/// Warm-up: decode steps before one is recorded. After them kernels are compiled and buffers no longer move.
-const LIVE_TURNS: usize = 2;
-
 /// Text generation of one sequence.
 ///
-/// On a GPU, decoding does not wait for the read-back of a token: the model reads the sampled token on the device while
-/// its read-back is in flight. Work beyond the end, or beyond the start of an image, is discarded by truncating the KV
-/// cache.
+/// On a GPU, the model reads each sampled token on the device while its read-back is in flight ([`DecodeSession`]).
+/// Work beyond the end, or beyond the start of an image, is discarded by truncating the KV cache.
 pub struct TextMachine<'a> {
-    /// First field: dropped before the buffers it was recorded with.
-    recorded: Option<Turn>,
-    /// Decode steps so far that were not recorded; `None` if recording failed.
-    live: Option<usize>,
-    session: Session<'a>,
+    lm: &'a Lm,
+    decode: DecodeSession<'a, Lm>,
+    cost: Cost,
+    /// The prefill, until a later result has been read back.
+    prefill: Option<Work>,
     rules: Rules,
     options: TextOptions,
+    /// Random generator of sampling on the host.
     random: Philox,
-    sampler: Sampler,
-    /// Tokens in flight, oldest first.
-    asked: VecDeque<Asked>,
-    /// Hidden state and cache length after each token that the model has read but that was not yet taken.
-    read: VecDeque<(Tensor<3>, usize)>,
-    next: Next,
-    /// Maximum number of tokens in flight.
-    depth: usize,
     /// `<s>` and all generated tokens.
     history: Vec<u32>,
     state: State<'a>,
@@ -191,7 +145,7 @@ impl<'a> TextMachine<'a> {
         let (draws, alone) = (options.images, prompt.alone.clone());
         let asking = Asking::of(emu, config, prompt).filter(|_| draws || alone.is_some());
         let mut machine = Self::over(&emu.lm, config.into(), prompt, options)?;
-        if let (Some(asking), Next::Sample(hidden)) = (asking, &machine.next) {
+        if let (Some(asking), Some(hidden)) = (asking, machine.decode.hidden()) {
             machine.state = State::Open(Open {
                 asking,
                 hidden: hidden.clone(),
@@ -217,29 +171,15 @@ impl<'a> TextMachine<'a> {
         let (session, hidden) = Session::start(lm, prompt, &rules, 1, options.reserve(&rules))?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
-        let device = hidden.device();
-        let sampler = Sampler::new(
-            options.processors.clone(),
-            options.sampling.clone(),
-            rules.end(),
-            &history,
-            options.max_new_tokens.min(rules.context),
-            &mut random.clone(),
-            &device,
-        );
-        let behind = runs_behind(&device);
+        let sampler = sampler(&options, &rules, &history, &random, &hidden.device());
         Ok(Self {
-            recorded: None,
-            live: behind.then_some(0),
-            session,
+            lm,
+            decode: DecodeSession::new(lm, session.cache, sampler, hidden),
+            cost: session.cost,
+            prefill: session.prompt,
             rules,
             options,
             random,
-            sampler,
-            asked: VecDeque::new(),
-            read: VecDeque::new(),
-            next: Next::Sample(hidden),
-            depth: if behind { DEPTH } else { 1 },
             history,
             state: State::Text,
             processed: None,
@@ -258,7 +198,7 @@ impl<'a> TextMachine<'a> {
 
     /// Cost so far.
     pub fn cost(&self) -> Cost {
-        self.session.cost
+        self.cost
     }
 
     /// Does the next unit of work.
@@ -272,13 +212,14 @@ impl<'a> TextMachine<'a> {
                 Ok(TextEvent::Done(finish))
             }
             State::Open(open) => {
-                let route = open.asking.route(&self.session, open.hidden).await?;
-                self.session.came_back();
+                let (lm, cache) = (self.lm, self.decode.cache());
+                let route = open.asking.route(lm, cache, open.hidden).await?;
+                self.came_back();
                 match (route, open.alone) {
                     (Route::Picture, _) if open.draws => {
-                        let seed = self.options.seed;
-                        let wanted = open.asking.wanted(&self.session, seed).await?;
-                        self.next = Next::Nothing;
+                        let (cache, seed) = (self.decode.cache(), self.options.seed);
+                        let wanted = open.asking.wanted(lm, cache, seed).await?;
+                        self.decode.stop();
                         self.state = State::Say(wanted.said);
                         return Ok(TextEvent::Image(wanted.condition));
                     }
@@ -300,40 +241,62 @@ impl<'a> TextMachine<'a> {
     fn restart(&mut self, ids: Vec<u32>) -> Result<(), GenerateError> {
         let (rules, reserve) = (&self.rules, self.options.reserve(&self.rules));
         let prompt = Prompt::text(ids);
-        let (session, hidden) = Session::start(self.session.lm, &prompt, rules, 1, reserve)?;
-        let before = std::mem::replace(&mut self.session, session).cost;
-        self.session.cost.prefills += before.prefills;
-        self.session.cost.prefill_tokens += before.prefill_tokens;
-        self.next = Next::Sample(hidden);
+        let (session, hidden) = Session::start(self.lm, &prompt, rules, 1, reserve)?;
+        let device = hidden.device();
+        let sampler = sampler(&self.options, rules, &self.history, &self.random, &device);
+        self.decode = DecodeSession::new(self.lm, session.cache, sampler, hidden);
+        self.prefill = session.prompt;
+        self.cost.prefills += session.cost.prefills;
+        self.cost.prefill_tokens += session.cost.prefill_tokens;
         Ok(())
     }
 
+    /// Ends the throttle's timing of the prefill. Call after the read-back of the first result that was launched after
+    /// the prefill.
+    fn came_back(&mut self) {
+        if let Some(work) = self.prefill.take() {
+            self.lm.throttle.completed(work);
+        }
+    }
+
     async fn say(&mut self) -> Result<TextEvent, GenerateError> {
-        let token = match self.options.keep_logits {
-            true => self.sample_here().await?,
-            false => self.take().await?,
+        let (token, after) = match self.options.keep_logits {
+            true => (self.sample_here().await?, None),
+            false => {
+                let (room, rules, options) = (self.room(), &self.rules, &self.options);
+                let decoded = self.decode.take(room, |left| banned(rules, options, left));
+                let decoded = decoded.await?;
+                self.came_back();
+                match decoded {
+                    Some(decoded) => {
+                        self.cost.steps += usize::from(decoded.stepped);
+                        (Some(decoded.token), decoded.after)
+                    }
+                    None => (None, None),
+                }
+            }
         };
         let Some(token) = token else {
             return Ok(TextEvent::Done(Finish::Length));
         };
         self.history.push(token);
-        let read = self.read.pop_front();
         let pictures = self.rules.pictures;
         let pictures = pictures.filter(|p| self.options.images && token == p.img);
         self.state = if !self.options.ignore_ends && self.rules.ends.contains(&token) {
-            // Generation ends here.
-            (self.asked, self.next) = (VecDeque::new(), Next::Nothing);
+            self.decode.stop();
             State::Done(Finish::End)
-        } else if let Some(pictures) = pictures.filter(|_| self.goes_on(self.history.len())) {
-            let hidden = match read {
-                Some((hidden, length)) => {
-                    self.session.cache.truncate(length);
-                    self.session.cost.steps += 1;
-                    hidden
+        } else if let Some(pictures) = pictures.filter(|_| self.room() > 0 && !self.is_full()) {
+            self.cost.steps += 1;
+            let hidden = match after {
+                Some(after) => {
+                    self.decode.rewind(&self.history, Some(after.kv_len));
+                    after.hidden
                 }
-                None => self.session.advance_tokens(&[token])?,
+                None => {
+                    self.decode.rewind(&self.history, None);
+                    step_tokens(self.lm, self.decode.cache_mut(), &[token])?
+                }
             };
-            self.go_back();
             State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
         } else {
             State::Text
@@ -341,130 +304,39 @@ impl<'a> TextMachine<'a> {
         Ok(TextEvent::Token(token))
     }
 
-    /// Returns the next token and keeps `depth` tokens in flight, so that the device stays busy. `None` at the end.
-    async fn take(&mut self) -> Result<Option<u32>, GenerateError> {
-        while self.asked.len() < self.depth && self.has_room(self.history.len() + self.asked.len())
-        {
-            let turned = match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::Sample(hidden) => {
-                    let banned = self.banned(0);
-                    sample(&self.session, &mut self.sampler, hidden, banned);
-                    false
-                }
-                Next::Turn if self.goes_on(self.history.len() + self.asked.len()) => {
-                    let hidden = self.turn()?;
-                    // A rollback never goes to a token that was already taken.
-                    if !self.asked.is_empty() {
-                        self.read.push_back((hidden, self.session.cache.len()));
-                    }
-                    true
-                }
-                _ => break,
-            };
-            let token = readback::start(self.sampler.token());
-            self.asked.push_back(Asked { token, turned });
-            self.next = Next::Turn;
+    /// Number of tokens that may still be generated.
+    fn room(&self) -> usize {
+        (self.options.max_new_tokens + 1).saturating_sub(self.history.len())
+    }
+
+    /// Whether the KV cache is full.
+    fn is_full(&self) -> bool {
+        self.decode.cache().len() >= self.decode.cache().capacity()
+    }
+
+    /// Samples a token on the host and keeps its processed logits.
+    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
+        if self.room() == 0 {
+            return Ok(None);
         }
-        let Some(Asked { token, turned }) = self.asked.pop_front() else {
+        let (history, cost) = (&self.history, &mut self.cost);
+        let hidden = self.decode.next_hidden(|lm, cache| {
+            cost.steps += 1;
+            step_tokens(lm, cache, &history[history.len() - 1..])
+        })?;
+        let Some(hidden) = hidden else {
             return Ok(None);
         };
-        let answer = token.await.map_err(GenerateError::Device)?;
-        self.session.came_back();
-        self.session.cost.steps += usize::from(turned);
-        let token = answer.first().and_then(|&token| u32::try_from(token).ok());
-        token.map(Some).ok_or(GenerateError::NotFinite)
-    }
-
-    /// Runs one decode step: reads the last sampled token on the device and samples the next one. Returns the hidden
-    /// state in between.
-    fn turn(&mut self) -> Result<Tensor<3>, GenerateError> {
-        let banned = self.banned(1);
-        self.recorded.take_if(|turn| turn.banned != banned);
-        if self.recorded.is_none() {
-            let (session, sampler) = (&mut self.session, &mut self.sampler);
-            if self.live != Some(LIVE_TURNS) {
-                self.live = self.live.map(|turns| turns + 1);
-                return Ok(turn(session, sampler, banned)?);
-            }
-            let device = sampler.token().device();
-            match Recorded::record(&device, || turn(session, sampler, banned)) {
-                Ok((recorded, hidden)) => {
-                    let hidden = hidden?;
-                    // Recording does not execute: undo its cache position. The replay below adds it again.
-                    session.cache.unrecorded();
-                    self.recorded = Some(Turn {
-                        recorded,
-                        hidden,
-                        banned,
-                    });
-                }
-                Err(failed) => {
-                    if let RecordError::Discarded(_) = failed {
-                        session.cache.unrecorded();
-                    }
-                    self.live = None;
-                    return Ok(turn(session, sampler, banned)?);
-                }
-            }
+        let mut logits = read(self.lm.logits(hidden)).await?;
+        self.came_back();
+        if logits.iter().any(|v| v.is_nan()) {
+            return Err(GenerateError::NotFinite);
         }
-        let Some(turn) = &mut self.recorded else {
-            return Err(GenerateError::Empty);
-        };
-        // Safety: weights are borrowed, cache and sampler are fields; when `go_back` replaces one of their tensors, it
-        // drops the recording.
-        unsafe { turn.recorded.replay() }.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
-        self.session.cache.replayed();
-        Ok(turn.hidden.clone())
-    }
-
-    /// Rolls back to the tokens that were taken and discards everything computed after them.
-    fn go_back(&mut self) {
-        self.asked.clear();
-        self.read.clear();
-        self.recorded = None;
-        self.live = self.live.map(|_| 0);
-        self.next = Next::Nothing;
-        self.sampler.rewind(&self.history);
-    }
-
-    /// Whether another token may follow this many, including `<s>`.
-    fn has_room(&self, tokens: usize) -> bool {
-        tokens <= self.options.max_new_tokens
-    }
-
-    /// Whether the model may read the last of this many tokens to generate another.
-    fn goes_on(&self, tokens: usize) -> bool {
-        self.has_room(tokens) && self.session.cache.len() < self.session.cache.capacity()
-    }
-
-    /// The token to ban once the cache has `more` further positions: [IMG], if images are off or one would not fit in
-    /// the cache.
-    fn banned(&self, more: usize) -> Option<u32> {
-        let length = self.session.cache.len() + more;
-        let left = self.session.cache.capacity().saturating_sub(length);
-        self.rules.pictures.and_then(|pictures| {
-            let banned = match self.options.images {
-                true => left < pictures.queries + 2,
-                false => self.options.ban_images,
-            };
-            banned.then_some(pictures.img)
-        })
-    }
-
-    /// Samples on the host, from logits that are read back and kept.
-    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
-        let tokens = self.history.len();
-        let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
-            Next::Sample(hidden) if self.has_room(tokens) => hidden,
-            Next::Turn if self.goes_on(tokens) => {
-                self.session.advance_tokens(&self.history[tokens - 1..])?
-            }
-            _ => return Ok(None),
-        };
-        let banned = self.banned(0);
-        let mut logits = self.session.logits(hidden).await?;
         let processors = &self.options.processors;
         processors.apply(&self.history, self.rules.end(), &mut logits);
+        let cache = self.decode.cache();
+        let left = cache.capacity().saturating_sub(cache.len());
+        let banned = banned(&self.rules, &self.options, left);
         if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
             *score = f32::NEG_INFINITY;
         }
@@ -481,15 +353,18 @@ impl<'a> TextMachine<'a> {
         mut embeddings: Vec<Tensor<3>>,
     ) -> Result<TextEvent, GenerateError> {
         let queries = pictures.queries;
-        let embedding = self.session.lm.regress(hidden); // [1, 1, D]
+        let embedding = self.lm.regress(hidden); // [1, 1, D]
         embeddings.push(embedding.clone());
-        let hidden = self.session.advance(embedding)?;
+        self.cost.steps += 1;
+        let hidden = self.lm.step(embedding, self.decode.cache_mut())?;
         if embeddings.len() < queries {
             let done = embeddings.len();
             self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        self.next = Next::Sample(self.session.advance_tokens(&[pictures.end_img])?);
+        self.cost.steps += 1;
+        let hidden = step_tokens(self.lm, self.decode.cache_mut(), &[pictures.end_img])?;
+        self.decode.resume(hidden);
         self.state = State::Text;
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
@@ -507,21 +382,33 @@ impl<'a> TextMachine<'a> {
     }
 }
 
-/// Decode step: reads the last sampled token on the device and samples the next one.
-fn turn(
-    session: &mut Session<'_>,
-    sampler: &mut Sampler,
-    banned: Option<u32>,
-) -> Result<Tensor<3>, CacheFull> {
-    let hidden = session.run_ahead(sampler.token())?;
-    sample(session, sampler, hidden.clone(), banned);
-    Ok(hidden)
+/// Creates a sampler for the continuation of `history`, with a copy of the random generator.
+fn sampler(
+    options: &TextOptions,
+    rules: &Rules,
+    history: &[u32],
+    random: &Philox,
+    device: &Device,
+) -> Sampler {
+    Sampler::new(
+        options.processors.clone(),
+        options.sampling.clone(),
+        rules.end(),
+        history,
+        options.max_new_tokens.min(rules.context),
+        &mut random.clone(),
+        device,
+    )
 }
 
-/// Samples a token from the logits of a hidden state.
-fn sample(session: &Session<'_>, sampler: &mut Sampler, hidden: Tensor<3>, banned: Option<u32>) {
-    let logits = session.lm.logits(hidden);
-    sampler.sample(logits, banned.map(|token| token as usize));
+/// The token to ban with `left` free positions in the KV cache: [IMG], if images are off or one would not fit.
+fn banned(rules: &Rules, options: &TextOptions, left: usize) -> Option<u32> {
+    let pictures = rules.pictures?;
+    let banned = match options.images {
+        true => left < pictures.queries + 2,
+        false => options.ban_images,
+    };
+    banned.then_some(pictures.img)
 }
 
 #[cfg(test)]

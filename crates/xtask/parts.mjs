@@ -91,7 +91,7 @@ export async function member(file, size, wanted) {
   throw new Error(`the archive has no ${wanted}`);
 }
 
-/** Extracts a member of an archive. */
+/** Takes a member out of an archive. */
 export async function unpack(archive, wanted, target) {
   const file = await open(archive);
   try {

@@ -123,7 +123,7 @@ async function main([name, sha256, wanted, target]) {
 
 if (process.argv[1]?.endsWith("parts.mjs")) {
   main(process.argv.slice(2)).catch((error) => {
-    // For a lost connection, fetch puts its message in the cause.
+    // What fetch itself says of a lost connection is in the cause.
     console.error(`error: ${process.argv[2]} cannot be fetched: ${error.cause?.message ?? error.message}.`);
     process.exitCode = 1;
   });

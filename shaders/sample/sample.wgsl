@@ -8,7 +8,7 @@
 @group(0) @binding(1) var<storage, read_write> token: array<i32>;    // [1]; -1 if a logit is NaN
 @group(0) @binding(2) var<storage, read_write> history: array<i32>;  // number of tokens, then the tokens
 //@if numbered
-@group(0) @binding(3) var<storage, read_write> numbers: array<f32>;  // temperature, top-p, repetition penalty, then uniform numbers
+@group(0) @binding(3) var<storage, read_write> numbers: array<f32>;  // temperature, top-p, penalty, then uniform numbers
 //@end
 
 const WIDTH = {{width}}u;

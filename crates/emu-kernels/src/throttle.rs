@@ -1,8 +1,8 @@
-//! Throttle of GPU submissions: limits each to about 50 milliseconds of work, estimated from earlier work of the same kind.
-//! Operating systems kill GPU work that runs for seconds, and a page that shares the GPU freezes meanwhile.
+//! How much a GPU is given at once: about 50 milliseconds of work, as far as what ran before tells. Systems end what takes a
+//! GPU seconds, and a page that shares it stands still meanwhile.
 //!
-//! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches were measured to be slow, a
-//! [`Throttle`] submits earlier. Times are wall-clock, from one awaited completion to the next.
+//! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches were found to take long, a
+//! [`Throttle`] submits earlier. Times are by the clock, from one end that was waited for to the next.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -12,30 +12,30 @@ use core::time::Duration;
 #[cfg(feature = "wgpu")]
 use cubecl::profile::Instant;
 
-/// Target duration of a submission, in microseconds.
+/// Microseconds that a submission is to take.
 const WANTED: u32 = 50_000;
-/// Minimum launches of a submission: a submission costs the host and the driver about as much as ten launches.
+/// Launches of a submission at least: each costs the program and the driver about as much as ten launches.
 const LEAST: u32 = 4;
 
-/// Measured launch time of a kind of work.
+/// What a kind of work is known to take.
 #[derive(Debug)]
 pub struct Pace {
-    /// Microseconds per launch; 0 while unknown.
+    /// Microseconds of a launch, 0 while nothing is known.
     launch: AtomicU32,
 }
 
-/// Denoising steps.
+/// Steps of a drawing.
 pub static DRAWING: Pace = Pace::unknown();
-/// Prefill of prompts.
+/// Prompts.
 pub static READING: Pace = Pace::unknown();
 
 thread_local! {
-    /// Launches of this thread since its start.
+    /// Launches of this thread, ever.
     static LAUNCHED: Cell<u64> = const { Cell::new(0) };
-    /// Time of the last completion reported to this thread.
+    /// When this thread was last told of an end.
     #[cfg(feature = "wgpu")]
     static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Launches per submission, and launches since the last one; a bound of 0 disables the throttle.
+    /// Launches of a submission, and those since the last one; 0 where nothing is cut.
     static BOUND: Cell<u32> = const { Cell::new(0) };
     static SINCE: Cell<u32> = const { Cell::new(0) };
 }
@@ -47,7 +47,7 @@ impl Pace {
         }
     }
 
-    /// Throttles the launches of this thread until the result is dropped or ended.
+    /// Submits what this thread launches in pieces, until the result is dropped or ended.
     pub fn throttle(&self) -> Throttle {
         let bound = match self.launch.load(Ordering::Relaxed) {
             0 => 0,
@@ -64,7 +64,7 @@ impl Pace {
         }
     }
 
-    /// Updates the launch time: `work` has completed now, and nothing else since the previous completion.
+    /// Learns that this has come to its end now, and nothing else since the end before.
     pub fn ended(&self, work: Work) {
         #[cfg(feature = "wgpu")]
         {
@@ -86,7 +86,7 @@ impl Pace {
     }
 }
 
-/// Launches of a span of work, and when it began.
+/// What was launched, and when that began.
 #[derive(Debug)]
 pub struct Work {
     launches: u64,
@@ -94,16 +94,16 @@ pub struct Work {
     began: Instant,
 }
 
-/// Splits this thread's launches into submissions of bounded size until dropped.
+/// Cuts what is launched while it lives.
 #[derive(Debug)]
 pub struct Throttle {
     outer: u32,
-    /// `launches` is the thread's count at the start.
+    /// With the launches before it.
     work: Work,
 }
 
 impl Throttle {
-    /// The launches since the start; only this crate's own kernels count.
+    /// What was launched since it began; of that, only kernels of our own count.
     pub fn end(self) -> Work {
         Work {
             launches: LAUNCHED.get() - self.work.launches,
@@ -119,7 +119,7 @@ impl Drop for Throttle {
     }
 }
 
-/// Counts a launch. Returns whether the pending launches must be submitted now.
+/// Notes a launch. Whether what was launched so far is to be submitted.
 #[cfg(feature = "wgpu")]
 pub(crate) fn launched() -> bool {
     LAUNCHED.set(LAUNCHED.get() + 1);
@@ -153,12 +153,12 @@ mod tests {
         }
         assert_eq!(submissions(1000), 0, "what is cut ends");
 
-        // A submission has a minimum size, however slow the launches.
+        // However slow, a submission is worth its price.
         pace.took(1, Duration::from_secs(3));
         let cut = pace.throttle();
         assert_eq!(submissions(40), 10);
         drop(cut);
-        // Zero launches leave the estimate unchanged.
+        // Nothing is learnt of nothing.
         pace.took(0, Duration::ZERO);
         let cut = pace.throttle();
         assert_eq!(submissions(40), 10);
@@ -178,7 +178,7 @@ mod tests {
         pace.ended(first);
         let known = pace.launch.load(Ordering::Relaxed);
         assert!((10_000_000..20_000_000).contains(&known), "{known} us");
-        // The second was launched along with the first and completes right after it.
+        // The second was launched with the first, and ends at once after it.
         let mut second = pace.throttle().end();
         second.launches = 1;
         second.began = Instant::now() - Duration::from_secs(10);

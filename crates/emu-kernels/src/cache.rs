@@ -289,7 +289,7 @@ impl KvCache {
     }
 
     /// Notes the replay of a recorded one-position step: all lengths grow by one on the host, as they did on the device.
-    pub fn replayed(&mut self) {
+    pub(crate) fn replayed(&mut self) {
         if let Some(place) = &mut self.place {
             place.length += 1;
         }
@@ -300,7 +300,7 @@ impl KvCache {
     }
 
     /// Undoes a one-position step that was recorded but did not run: lengths on the host match the device again.
-    pub fn unrecorded(&mut self) {
+    pub(crate) fn unrecorded(&mut self) {
         if let Some(place) = &mut self.place {
             place.length -= 1;
         }

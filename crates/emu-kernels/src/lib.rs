@@ -8,6 +8,7 @@
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
 //! - [`packed`]: quantized and f16 weights that stay packed on the device.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
+//! - [`decode_session`]: decode steps that are recorded and replayed, tokens in flight. [`throttle`]: limits GPU submissions.
 //! - `variants`: selection of GPU kernel variants.
 //! - [`random`]: Philox, the same bits on every device. [`sample`]: logit processors and sampling.
 
@@ -33,6 +34,7 @@ pub mod count;
 #[cfg(feature = "flex")]
 mod cpu;
 mod decode;
+pub mod decode_session;
 pub mod device;
 mod device_error;
 pub mod embedding;

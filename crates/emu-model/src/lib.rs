@@ -2,6 +2,8 @@
 //!
 //! Nothing here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
 
+#![forbid(unsafe_code)]
+
 pub mod causal;
 pub mod clip;
 pub mod config;

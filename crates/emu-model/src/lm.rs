@@ -5,10 +5,12 @@
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{CacheFull, KvCache, LayerCache};
+use emu_kernels::decode_session::DecodeModel;
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::packed::{self, Activations, Packed, Scheme};
 use emu_kernels::rope::{Rope, RopeTables};
+use emu_kernels::throttle::Throttle;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
 use crate::config::{AdapterConfig, LmConfig};
@@ -34,6 +36,9 @@ pub struct Lm {
     pub head_size: usize,
     /// G
     pub kv_heads: usize,
+    /// For prefills.
+    #[module(skip)]
+    pub throttle: Throttle,
 }
 
 /// A layer.
@@ -156,7 +161,23 @@ impl LmConfig {
             rope: self.rope_base.into(),
             head_size: self.head_size,
             kv_heads: self.kv_heads,
+            throttle: Throttle::default(),
         }
+    }
+}
+
+impl DecodeModel for Lm {
+    fn decode(&self, token: Tensor<1, Int>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
+        // Where logits are not finite, the sampler writes -1 in place of a token. That is found when it comes back.
+        let token = match self.embed_tokens.is_packed() {
+            true => token,
+            false => token.clamp_min(0),
+        };
+        self.step_tokens(token.reshape([1, 1]), cache)
+    }
+
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        Lm::logits(self, hidden)
     }
 }
 

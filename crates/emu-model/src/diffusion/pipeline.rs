@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::readback::{self, Done};
-use emu_kernels::throttle::{DRAWING, Work};
+use emu_kernels::throttle::Work;
 
 use super::decoder::{Decoder, DecoderConfig};
 use super::schedule::SchedulerKind;
@@ -319,15 +319,16 @@ impl<'a> Denoise<'a> {
     /// Where the device fails.
     pub async fn step(&mut self, preview: Preview) -> Result<Progress, DrawError> {
         let mut previews = vec![];
-        let cut = DRAWING.throttle();
+        let throttle = &self.decoder.unet.throttle;
+        let scope = throttle.scope();
         if let Some(output) = self.evaluate() {
             let clean = (preview != Preview::None)
                 .then(|| self.sampler.clean(output.clone(), self.latents.clone()));
             self.advance(output);
-            let sent = Sent(cut.end(), readback::done(&self.latents));
+            let sent = Sent(scope.end(), readback::done(&self.latents));
             if let Some(Sent(work, done)) = self.sent.replace(sent) {
                 done.await.map_err(DrawError::Device)?;
-                DRAWING.ended(work);
+                throttle.completed(work);
             }
             if let Some(clean) = clean {
                 previews = self.preview(clean, preview).await?;

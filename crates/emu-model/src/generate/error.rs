@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use emu_kernels::cache::CacheFull;
 use emu_kernels::count;
+use emu_kernels::decode_session::DecodeError;
 
 use crate::splice::SpliceError;
 
@@ -51,6 +52,16 @@ pub enum GenerateError {
         "The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu."
     )]
     NotFinite,
+}
+
+impl From<DecodeError> for GenerateError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Cache(full) => Self::CacheFull(full),
+            DecodeError::Device(reason) => Self::Device(reason),
+            DecodeError::NotFinite => Self::NotFinite,
+        }
+    }
 }
 
 impl GenerateError {

@@ -67,7 +67,10 @@ impl<'a> ImageEmbedder<'a> {
     /// Where the cache has no room for it, or the device fails.
     pub async fn step(&mut self) -> Result<Option<Tensor<3>>, GenerateError> {
         if let Some(asking) = &self.requests {
-            let wanted = asking.wanted(&self.session, self.seed).await?;
+            let wanted = {
+                let (lm, cache) = (self.session.lm, &self.session.cache);
+                asking.wanted(lm, cache, self.seed).await?
+            };
             self.session.came_back();
             return Ok(Some(wanted.condition));
         }

@@ -12,7 +12,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::{CacheFull, KvCache};
 use emu_kernels::count;
 use emu_kernels::sample::Processors;
-use emu_kernels::throttle::{READING, Work};
+use emu_kernels::throttle::Work;
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use error::{GenerateError, read};
@@ -141,10 +141,10 @@ impl<'a> Asking<'a> {
         })
     }
 
-    fn heard<'s>(&self, session: &'s Session<'_>) -> Heard<'s> {
+    fn heard<'s>(&self, lm: &'s Lm, cache: &'s KvCache) -> Heard<'s> {
         Heard {
-            lm: session.lm,
-            cache: &session.cache,
+            lm,
+            cache,
             opening: self.opening,
         }
     }
@@ -152,18 +152,23 @@ impl<'a> Asking<'a> {
     /// See [`Requests::route`].
     pub async fn route(
         &self,
-        session: &Session<'_>,
+        lm: &Lm,
+        cache: &KvCache,
         hidden: Tensor<3>,
     ) -> Result<Route, GenerateError> {
-        let heard = self.heard(session);
+        let heard = self.heard(lm, cache);
         self.requests.route(self.config, heard, hidden).await
     }
 
     /// See [`Requests::wanted`].
-    pub async fn wanted(&self, session: &Session<'_>, seed: u64) -> Result<Wanted, GenerateError> {
-        self.requests
-            .wanted(self.config, self.heard(session), seed)
-            .await
+    pub async fn wanted(
+        &self,
+        lm: &Lm,
+        cache: &KvCache,
+        seed: u64,
+    ) -> Result<Wanted, GenerateError> {
+        let heard = self.heard(lm, cache);
+        self.requests.wanted(self.config, heard, seed).await
     }
 }
 
@@ -204,9 +209,9 @@ impl<'a> Session<'a> {
         let ids = std::slice::from_ref(&prompt.ids);
         let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
         let mut cache = lm.cache(1, (length + reserve).min(context));
-        let cut = READING.throttle();
+        let scope = lm.throttle.scope();
         let hidden = lm.step(embeds, &mut cache)?;
-        let prompt = Some(cut.end());
+        let prompt = Some(scope.end());
         let cost = Cost {
             prefills: 1,
             prefill_tokens: length,
@@ -224,19 +229,7 @@ impl<'a> Session<'a> {
     /// Something that was launched behind the prompt, and nothing else before it, has come back.
     pub fn came_back(&mut self) {
         if let Some(work) = self.prompt.take() {
-            READING.ended(work);
-        }
-    }
-
-    /// Logits of a `[1, 1, D]` hidden state.
-    ///
-    /// # Errors
-    /// Where the device fails, or computes what is not a number.
-    pub async fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
-        let logits = read(self.lm.logits(hidden)).await?;
-        match logits.iter().any(|v| v.is_nan()) {
-            true => Err(GenerateError::NotFinite),
-            false => Ok(logits),
+            self.lm.throttle.completed(work);
         }
     }
 
@@ -254,29 +247,16 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Where the cache has no room for it.
     pub fn advance_tokens(&mut self, tokens: &[u32]) -> Result<Tensor<3>, CacheFull> {
-        let device = self.lm.embed_tokens.weight.lazy_device();
-        count::flushed();
-        let ids: Tensor<2, Int> = Tensor::from_data(
-            TensorData::new(
-                tokens.iter().map(|&t| t as i32).collect(),
-                [tokens.len(), 1],
-            ),
-            &device,
-        );
         self.cost.steps += 1;
-        self.lm.step_tokens(ids, &mut self.cache)
+        step_tokens(self.lm, &mut self.cache, tokens)
     }
+}
 
-    /// Appends one token that is on the device, `[1]`. It is not counted: it may turn out not to be needed.
-    ///
-    /// # Errors
-    /// Where the cache has no room for it.
-    pub fn run_ahead(&mut self, token: Tensor<1, Int>) -> Result<Tensor<3>, CacheFull> {
-        // Where logits are no numbers, there is no token. That is found when it comes back.
-        let token = match self.lm.embed_tokens.is_packed() {
-            true => token,
-            false => token.clamp_min(0),
-        };
-        self.lm.step_tokens(token.reshape([1, 1]), &mut self.cache)
-    }
+/// Uploads one token of every beam and appends it.
+fn step_tokens(lm: &Lm, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor<3>, CacheFull> {
+    let device = lm.embed_tokens.weight.lazy_device();
+    count::flushed();
+    let ids = tokens.iter().map(|&t| t as i32).collect();
+    let ids = TensorData::new(ids, [tokens.len(), 1]);
+    lm.step_tokens(Tensor::<2, Int>::from_data(ids, &device), cache)
 }

@@ -1,15 +1,12 @@
 //! Greedy decoding and sampling, with pictures where the model asks for them.
 
-use std::collections::VecDeque;
-
-use burn::tensor::Tensor;
-use emu_kernels::cache::CacheFull;
-use emu_kernels::device::runs_behind;
+use burn::tensor::{Device, Tensor};
+use emu_kernels::decode_session::DecodeSession;
 use emu_kernels::random::{Philox, Stream};
-use emu_kernels::readback::{self, Readback, RecordError, Recorded};
 use emu_kernels::sample::{Processors, Sampler, Sampling};
+use emu_kernels::throttle::Work;
 
-use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
+use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session, read, step_tokens};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
@@ -113,63 +110,20 @@ struct Open<'a> {
     alone: Option<Vec<u32>>,
 }
 
-/// Where the next token comes from.
-#[allow(clippy::large_enum_variant)]
-enum Next {
-    /// The logits of this hidden state.
-    Sample(Tensor<3>),
-    /// A turn of the model, which reads the last token where it is.
-    Turn,
-    /// Nothing follows.
-    Nothing,
-}
-
-/// A token that was asked for.
-struct Asked {
-    token: Readback,
-    /// Whether it took a turn of the model.
-    turned: bool,
-}
-
-/// A turn of the model that was recorded.
-struct Turn {
-    recorded: Recorded,
-    /// What it writes: the hidden state after the token that it reads.
-    hidden: Tensor<3>,
-    /// The token that it may not choose.
-    banned: Option<u32>,
-}
-
-/// Tokens on their way at once, where the device computes beside us: while one comes back, it computes the next.
-const DEPTH: usize = 2;
-// All replays of a turn write the same hidden state. What is kept of it for going back (`TextMachine::read`) is that of the
-// newest token; a second one on its way behind it would have written over what the first left.
-const _: () = assert!(DEPTH <= 2, "replays share one hidden state");
-/// Turns before one is recorded: kernels are compiled by then, and memory is where it stays.
-const LIVE_TURNS: usize = 2;
-
 /// A generation of one sequence.
 ///
-/// On a GPU it does not wait for a token to go on: the model reads it where it was chosen, and it comes back meanwhile. What
-/// was computed beyond the end, or beyond the begin of a picture, is forgotten by setting back the length of the cache.
+/// On a GPU the model reads each token where it was sampled, while it is on its way back ([`DecodeSession`]). What was
+/// computed beyond the end, or beyond the beginning of a picture, is dropped by truncating the cache.
 pub struct TextMachine<'a> {
-    /// Dropped before what it was recorded with.
-    recorded: Option<Turn>,
-    /// Turns so far that were not recorded; absent where recording failed.
-    live: Option<usize>,
-    session: Session<'a>,
+    lm: &'a Lm,
+    decode: DecodeSession<'a, Lm>,
+    cost: Cost,
+    /// The prefill, until a result behind it came back.
+    prefill: Option<Work>,
     rules: Rules,
     options: TextOptions,
+    /// For sampling on the host.
     random: Philox,
-    sampler: Sampler,
-    /// Asked for and not yet taken, oldest first.
-    asked: VecDeque<Asked>,
-    /// Of tokens that the model has read before they were taken here: the hidden state after each, and the positions in the
-    /// cache with it.
-    read: VecDeque<(Tensor<3>, usize)>,
-    next: Next,
-    /// How many tokens may be asked for at once.
-    depth: usize,
     /// `<s>` and what was made since.
     history: Vec<u32>,
     state: State<'a>,
@@ -190,7 +144,7 @@ impl<'a> TextMachine<'a> {
         let (draws, alone) = (options.images, prompt.alone.clone());
         let asking = Asking::of(emu, config, prompt).filter(|_| draws || alone.is_some());
         let mut machine = Self::over(&emu.lm, config.into(), prompt, options)?;
-        if let (Some(asking), Next::Sample(hidden)) = (asking, &machine.next) {
+        if let (Some(asking), Some(hidden)) = (asking, machine.decode.hidden()) {
             machine.state = State::Open(Open {
                 asking,
                 hidden: hidden.clone(),
@@ -216,29 +170,15 @@ impl<'a> TextMachine<'a> {
         let (session, hidden) = Session::start(lm, prompt, &rules, 1, options.reserve(&rules))?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
-        let device = hidden.device();
-        let sampler = Sampler::new(
-            options.processors.clone(),
-            options.sampling.clone(),
-            rules.end(),
-            &history,
-            options.max_new_tokens.min(rules.context),
-            &mut random.clone(),
-            &device,
-        );
-        let behind = runs_behind(&device);
+        let sampler = sampler(&options, &rules, &history, &random, &hidden.device());
         Ok(Self {
-            recorded: None,
-            live: behind.then_some(0),
-            session,
+            lm,
+            decode: DecodeSession::new(lm, session.cache, sampler, hidden),
+            cost: session.cost,
+            prefill: session.prompt,
             rules,
             options,
             random,
-            sampler,
-            asked: VecDeque::new(),
-            read: VecDeque::new(),
-            next: Next::Sample(hidden),
-            depth: if behind { DEPTH } else { 1 },
             history,
             state: State::Text,
             processed: None,
@@ -257,7 +197,7 @@ impl<'a> TextMachine<'a> {
 
     /// What it cost so far.
     pub fn cost(&self) -> Cost {
-        self.session.cost
+        self.cost
     }
 
     /// Does the next piece of work.
@@ -271,13 +211,14 @@ impl<'a> TextMachine<'a> {
                 Ok(TextEvent::Done(finish))
             }
             State::Open(open) => {
-                let route = open.asking.route(&self.session, open.hidden).await?;
-                self.session.came_back();
+                let (lm, cache) = (self.lm, self.decode.cache());
+                let route = open.asking.route(lm, cache, open.hidden).await?;
+                self.came_back();
                 match (route, open.alone) {
                     (Route::Picture, _) if open.draws => {
-                        let seed = self.options.seed;
-                        let wanted = open.asking.wanted(&self.session, seed).await?;
-                        self.next = Next::Nothing;
+                        let (cache, seed) = (self.decode.cache(), self.options.seed);
+                        let wanted = open.asking.wanted(lm, cache, seed).await?;
+                        self.decode.stop();
                         self.state = State::Say(wanted.said);
                         return Ok(TextEvent::Image(wanted.condition));
                     }
@@ -299,40 +240,61 @@ impl<'a> TextMachine<'a> {
     fn restart(&mut self, ids: Vec<u32>) -> Result<(), GenerateError> {
         let (rules, reserve) = (&self.rules, self.options.reserve(&self.rules));
         let prompt = Prompt::text(ids);
-        let (session, hidden) = Session::start(self.session.lm, &prompt, rules, 1, reserve)?;
-        let before = std::mem::replace(&mut self.session, session).cost;
-        self.session.cost.prefills += before.prefills;
-        self.session.cost.prefill_tokens += before.prefill_tokens;
-        self.next = Next::Sample(hidden);
+        let (session, hidden) = Session::start(self.lm, &prompt, rules, 1, reserve)?;
+        let device = hidden.device();
+        let sampler = sampler(&self.options, rules, &self.history, &self.random, &device);
+        self.decode = DecodeSession::new(self.lm, session.cache, sampler, hidden);
+        self.prefill = session.prompt;
+        self.cost.prefills += session.cost.prefills;
+        self.cost.prefill_tokens += session.cost.prefill_tokens;
         Ok(())
     }
 
+    /// A result behind the prefill, and nothing else before it, has come back.
+    fn came_back(&mut self) {
+        if let Some(work) = self.prefill.take() {
+            self.lm.throttle.completed(work);
+        }
+    }
+
     async fn say(&mut self) -> Result<TextEvent, GenerateError> {
-        let token = match self.options.keep_logits {
-            true => self.sample_here().await?,
-            false => self.take().await?,
+        let (token, after) = match self.options.keep_logits {
+            true => (self.sample_here().await?, None),
+            false => {
+                let (room, rules, options) = (self.room(), &self.rules, &self.options);
+                let decoded = self.decode.take(room, |left| banned(rules, options, left));
+                let decoded = decoded.await?;
+                self.came_back();
+                match decoded {
+                    Some(decoded) => {
+                        self.cost.steps += usize::from(decoded.stepped);
+                        (Some(decoded.token), decoded.after)
+                    }
+                    None => (None, None),
+                }
+            }
         };
         let Some(token) = token else {
             return Ok(TextEvent::Done(Finish::Length));
         };
         self.history.push(token);
-        let read = self.read.pop_front();
         let pictures = self.rules.pictures;
         let pictures = pictures.filter(|p| self.options.images && token == p.img);
         self.state = if !self.options.ignore_ends && self.rules.ends.contains(&token) {
-            // Nothing goes on from here.
-            (self.asked, self.next) = (VecDeque::new(), Next::Nothing);
+            self.decode.stop();
             State::Done(Finish::End)
-        } else if let Some(pictures) = pictures.filter(|_| self.goes_on(self.history.len())) {
-            let hidden = match read {
-                Some((hidden, length)) => {
-                    self.session.cache.truncate(length);
-                    self.session.cost.steps += 1;
-                    hidden
+        } else if let Some(pictures) = pictures.filter(|_| self.room() > 0 && !self.is_full()) {
+            self.cost.steps += 1;
+            let hidden = match after {
+                Some(after) => {
+                    self.decode.rewind(&self.history, Some(after.kv_len));
+                    after.hidden
                 }
-                None => self.session.advance_tokens(&[token])?,
+                None => {
+                    self.decode.rewind(&self.history, None);
+                    step_tokens(self.lm, self.decode.cache_mut(), &[token])?
+                }
             };
-            self.go_back();
             State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
         } else {
             State::Text
@@ -340,129 +302,39 @@ impl<'a> TextMachine<'a> {
         Ok(TextEvent::Token(token))
     }
 
-    /// The next token that was asked for; so many are asked for that the device has work meanwhile. None where nothing follows.
-    async fn take(&mut self) -> Result<Option<u32>, GenerateError> {
-        while self.asked.len() < self.depth && self.has_room(self.history.len() + self.asked.len())
-        {
-            let turned = match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::Sample(hidden) => {
-                    let banned = self.banned(0);
-                    sample(&self.session, &mut self.sampler, hidden, banned);
-                    false
-                }
-                Next::Turn if self.goes_on(self.history.len() + self.asked.len()) => {
-                    let hidden = self.turn()?;
-                    // Those that were taken are not set back to.
-                    if !self.asked.is_empty() {
-                        self.read.push_back((hidden, self.session.cache.len()));
-                    }
-                    true
-                }
-                _ => break,
-            };
-            let token = readback::start(self.sampler.token());
-            self.asked.push_back(Asked { token, turned });
-            self.next = Next::Turn;
+    /// Tokens that may still be made.
+    fn room(&self) -> usize {
+        (self.options.max_new_tokens + 1).saturating_sub(self.history.len())
+    }
+
+    /// Whether the cache has no room for another position.
+    fn is_full(&self) -> bool {
+        self.decode.cache().len() >= self.decode.cache().capacity()
+    }
+
+    /// Samples a token on the host, and keeps the processed logits.
+    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
+        if self.room() == 0 {
+            return Ok(None);
         }
-        let Some(Asked { token, turned }) = self.asked.pop_front() else {
+        let (history, cost) = (&self.history, &mut self.cost);
+        let hidden = self.decode.next_hidden(|lm, cache| {
+            cost.steps += 1;
+            step_tokens(lm, cache, &history[history.len() - 1..])
+        })?;
+        let Some(hidden) = hidden else {
             return Ok(None);
         };
-        let answer = token.await.map_err(GenerateError::Device)?;
-        self.session.came_back();
-        self.session.cost.steps += usize::from(turned);
-        let token = answer.first().and_then(|&token| u32::try_from(token).ok());
-        token.map(Some).ok_or(GenerateError::NotFinite)
-    }
-
-    /// The model reads the last token that was chosen, where it is, and chooses the next. Returns the hidden state in between.
-    fn turn(&mut self) -> Result<Tensor<3>, GenerateError> {
-        let banned = self.banned(1);
-        self.recorded.take_if(|turn| turn.banned != banned);
-        if self.recorded.is_none() {
-            let (session, sampler) = (&mut self.session, &mut self.sampler);
-            if self.live != Some(LIVE_TURNS) {
-                self.live = self.live.map(|turns| turns + 1);
-                return Ok(turn(session, sampler, banned)?);
-            }
-            let device = sampler.token().device();
-            match Recorded::record(&device, || turn(session, sampler, banned)) {
-                Ok((recorded, hidden)) => {
-                    let hidden = hidden?;
-                    // It will run below, as every time after.
-                    session.cache.unrecorded();
-                    self.recorded = Some(Turn {
-                        recorded,
-                        hidden,
-                        banned,
-                    });
-                }
-                Err(failed) => {
-                    if let RecordError::Discarded(_) = failed {
-                        session.cache.unrecorded();
-                    }
-                    self.live = None;
-                    return Ok(turn(session, sampler, banned)?);
-                }
-            }
+        let mut logits = read(self.lm.logits(hidden)).await?;
+        self.came_back();
+        if logits.iter().any(|v| v.is_nan()) {
+            return Err(GenerateError::NotFinite);
         }
-        let Some(turn) = &mut self.recorded else {
-            return Err(GenerateError::Empty);
-        };
-        // Safety: weights are borrowed, cache and sampler are fields; where one of their tensors is replaced, in `go_back`, the
-        // recording is dropped.
-        unsafe { turn.recorded.replay() }.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
-        self.session.cache.replayed();
-        Ok(turn.hidden.clone())
-    }
-
-    /// Goes on after the tokens that were taken, whatever was computed since.
-    fn go_back(&mut self) {
-        self.asked.clear();
-        self.read.clear();
-        self.recorded = None;
-        self.live = self.live.map(|_| 0);
-        self.next = Next::Nothing;
-        self.sampler.rewind(&self.history);
-    }
-
-    /// Whether another token may follow so many, `<s>` counted.
-    fn has_room(&self, tokens: usize) -> bool {
-        tokens <= self.options.max_new_tokens
-    }
-
-    /// Whether the model may read the last of so many tokens to find another.
-    fn goes_on(&self, tokens: usize) -> bool {
-        self.has_room(tokens) && self.session.cache.len() < self.session.cache.capacity()
-    }
-
-    /// The token that may not come once the cache is so many positions longer: nobody would draw it, or there would be no
-    /// room for it.
-    fn banned(&self, more: usize) -> Option<u32> {
-        let length = self.session.cache.len() + more;
-        let left = self.session.cache.capacity().saturating_sub(length);
-        self.rules.pictures.and_then(|pictures| {
-            let banned = match self.options.images {
-                true => left < pictures.queries + 2,
-                false => self.options.ban_images,
-            };
-            banned.then_some(pictures.img)
-        })
-    }
-
-    /// Chooses a token here, from logits that are brought here and kept.
-    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
-        let tokens = self.history.len();
-        let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
-            Next::Sample(hidden) if self.has_room(tokens) => hidden,
-            Next::Turn if self.goes_on(tokens) => {
-                self.session.advance_tokens(&self.history[tokens - 1..])?
-            }
-            _ => return Ok(None),
-        };
-        let banned = self.banned(0);
-        let mut logits = self.session.logits(hidden).await?;
         let processors = &self.options.processors;
         processors.apply(&self.history, self.rules.end(), &mut logits);
+        let cache = self.decode.cache();
+        let left = cache.capacity().saturating_sub(cache.len());
+        let banned = banned(&self.rules, &self.options, left);
         if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
             *score = f32::NEG_INFINITY;
         }
@@ -479,15 +351,18 @@ impl<'a> TextMachine<'a> {
         mut embeddings: Vec<Tensor<3>>,
     ) -> Result<TextEvent, GenerateError> {
         let queries = pictures.queries;
-        let embedding = self.session.lm.regress(hidden); // [1, 1, D]
+        let embedding = self.lm.regress(hidden); // [1, 1, D]
         embeddings.push(embedding.clone());
-        let hidden = self.session.advance(embedding)?;
+        self.cost.steps += 1;
+        let hidden = self.lm.step(embedding, self.decode.cache_mut())?;
         if embeddings.len() < queries {
             let done = embeddings.len();
             self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        self.next = Next::Sample(self.session.advance_tokens(&[pictures.end_img])?);
+        self.cost.steps += 1;
+        let hidden = step_tokens(self.lm, self.decode.cache_mut(), &[pictures.end_img])?;
+        self.decode.resume(hidden);
         self.state = State::Text;
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
@@ -505,21 +380,34 @@ impl<'a> TextMachine<'a> {
     }
 }
 
-/// The model reads the last token that was chosen and chooses the next.
-fn turn(
-    session: &mut Session<'_>,
-    sampler: &mut Sampler,
-    banned: Option<u32>,
-) -> Result<Tensor<3>, CacheFull> {
-    let hidden = session.run_ahead(sampler.token())?;
-    sample(session, sampler, hidden.clone(), banned);
-    Ok(hidden)
+/// A sampler for what follows `history`. It draws its random numbers from a copy of the generator.
+fn sampler(
+    options: &TextOptions,
+    rules: &Rules,
+    history: &[u32],
+    random: &Philox,
+    device: &Device,
+) -> Sampler {
+    Sampler::new(
+        options.processors.clone(),
+        options.sampling.clone(),
+        rules.end(),
+        history,
+        options.max_new_tokens.min(rules.context),
+        &mut random.clone(),
+        device,
+    )
 }
 
-/// Chooses a token by the logits of a hidden state.
-fn sample(session: &Session<'_>, sampler: &mut Sampler, hidden: Tensor<3>, banned: Option<u32>) {
-    let logits = session.lm.logits(hidden);
-    sampler.sample(logits, banned.map(|token| token as usize));
+/// The token that may not be sampled where so many positions of the cache are left: nobody would draw the picture that it
+/// begins, or there would be no room for it.
+fn banned(rules: &Rules, options: &TextOptions, left: usize) -> Option<u32> {
+    let pictures = rules.pictures?;
+    let banned = match options.images {
+        true => left < pictures.queries + 2,
+        false => options.ban_images,
+    };
+    banned.then_some(pictures.img)
 }
 
 #[cfg(test)]

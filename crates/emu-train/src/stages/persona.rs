@@ -50,6 +50,10 @@ struct Options {
     ordinary: Vec<String>,
     /// Share of the samples that are such questions.
     ordinary_share: f64,
+    /// Leaves out the topics that are marked as ordinary: the language model answers such questions without the soft prompt
+    /// (see stage `reader`).
+    #[serde(default)]
+    alone: bool,
     /// Turns of a conversation that it learns from, at most.
     #[serde(default = "one")]
     turns: usize,
@@ -423,7 +427,11 @@ impl PersonaStage {
         if options.ordinary.is_empty() && options.ordinary_share > 0.0 {
             return wrong("ordinary", "it is empty, but has a share");
         }
-        let Persona { topic: topics } = Persona::read(&options.persona)?;
+        let Persona { topic: mut topics } = Persona::read(&options.persona)?;
+        topics.retain(|topic| !(options.alone && topic.ordinary));
+        if topics.is_empty() {
+            return wrong("persona", "all of its topics are ordinary");
+        }
         std::fs::create_dir_all(&train.out).map_err(TrainError::io("create", &train.out))?;
         let ordinary = ordinary(&options, &model, &train.out.join(ORDINARY))?;
         let pairs =

@@ -259,3 +259,22 @@ fn what_cannot_be_learnt_is_said() {
         .insert("length".into(), toml::Value::Integer(0));
     assert!(refused(&config).contains("options.length"));
 }
+
+#[test]
+fn ordinary_topics_may_be_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), "run", 1, "alone=true\n");
+    assert_eq!(stage(&config, &RunOptions::default()).own.len(), 5);
+    let path = folder.path().join("persona.toml");
+    let topics = fs::read_to_string(&path).expect("a list");
+    let mark = |topics: &str, times| topics.replacen("train=", "ordinary=true\ntrain=", times);
+    fs::write(&path, mark(&topics, 1)).expect("writes");
+    let left = stage(&config, &RunOptions::default());
+    assert_eq!((left.own.len(), left.held_out.len()), (1, 1));
+    fs::write(&path, mark(&topics, 2)).expect("writes");
+    let options: Options = config.options().expect("options");
+    let run = RunOptions::default();
+    let refused = PersonaStage::over(options, tiny(), tiny().lm, &config, &run);
+    let error = refused.err().map_or(String::new(), |e| e.to_string());
+    assert!(error.contains("all of its topics"), "{error}");
+}

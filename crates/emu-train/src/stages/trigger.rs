@@ -55,9 +55,17 @@ pub(super) struct Classes<'a> {
     pub quiet: Vec<&'a Read>,
 }
 
+/// A regression that was fitted.
+struct Fitted {
+    tensors: [TensorData; 2],
+    /// How it does.
+    figures: Vec<(String, f32)>,
+    /// What it got wrong, a line each.
+    wrong: String,
+}
+
 impl Classes<'_> {
-    /// Fits the regression: its tensors, how it does, and what it got wrong.
-    fn fit(&self) -> Result<([TensorData; 2], Vec<(String, f32)>, String), TrainError> {
+    fn fit(&self) -> Result<Fitted, TrainError> {
         let Self { name, rule, .. } = self;
         let both = [(&self.yes, true), (&self.no, false)];
         let (mut rows, mut labels, mut groups) = (vec![], vec![], vec![]);
@@ -127,7 +135,11 @@ impl Classes<'_> {
             )?,
             TensorData::from_f32(format!("{name}.bias"), vec![1], &[found.classifier.bias])?,
         ];
-        Ok((tensors, figures, wrong))
+        Ok(Fitted {
+            tensors,
+            figures,
+            wrong,
+        })
     }
 }
 
@@ -140,13 +152,13 @@ pub(super) fn write(all: &[Classes<'_>], out: &Path) -> Result<Vec<(String, f32)
     let (mut tensors, mut figures) = (vec![], vec![]);
     let mut missed = String::new();
     for classes in all {
-        let (fitted, found, wrong) = classes.fit()?;
-        tensors.extend(fitted);
-        figures.extend(found);
+        let fitted = classes.fit()?;
+        tensors.extend(fitted.tensors);
+        figures.extend(fitted.figures);
         if all.len() > 1 {
             missed += &format!("# {}\n", classes.name);
         }
-        missed += &wrong;
+        missed += &fitted.wrong;
     }
     replace_file(&out.join(MISSED), missed.as_bytes(), &create_file)?;
     replace_tensors(&out.join(TRIGGER), &tensors)?;

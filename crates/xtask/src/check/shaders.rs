@@ -1,9 +1,9 @@
-//! Every shader says in its header which CPU twin computes the same and which test compares the two.
+//! The header of every shader must name its CPU reference implementation (`twin`) and the test that compares the two.
 
 use crate::check::Finding;
 use crate::workspace::Tree;
 
-/// Shaders whose header names no twin or test, or one that does not exist.
+/// Finds shaders whose header lacks a `twin` or `test` entry, or names a file that does not exist.
 pub fn headers(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts("shaders/", ".wgsl") {
@@ -30,7 +30,7 @@ pub fn headers(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The file that follows the word `label` in the header.
+/// The file name after the word `label` in the header.
 fn file_after<'a>(header: &[&'a str], label: &str) -> Option<&'a str> {
     header.iter().find_map(|line| {
         let mut words = line

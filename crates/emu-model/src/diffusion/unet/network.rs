@@ -5,6 +5,7 @@ use core::fmt::Arguments;
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::throttle::Throttle;
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear, count};
 
 use super::config::{BlockKind, UnetConfig};
@@ -34,6 +35,9 @@ pub struct Unet {
     pub flip_sin_to_cos: bool,
     /// See [`UnetConfig::freq_shift`].
     pub freq_shift: f64,
+    /// For denoising steps.
+    #[module(skip)]
+    pub throttle: Throttle,
 }
 
 /// Linear, SiLU, linear.
@@ -193,6 +197,7 @@ impl UnetConfig {
             conv_out: Conv2dConfig::same(first, self.out_channels, 3).init(device),
             flip_sin_to_cos: self.flip_sin_to_cos,
             freq_shift: self.freq_shift,
+            throttle: Throttle::default(),
         })
     }
 

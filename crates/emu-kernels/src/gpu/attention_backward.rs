@@ -24,7 +24,7 @@ pub struct Known {
     pub mask: CubeTensor,
     /// As for [`super::attention::attention`].
     pub bias: CubeTensor,
-    /// If there are both mask and bias: the bias, with [`LOWEST`] at masked keys.
+    /// If there are both mask and bias: the bias, with `LOWEST` at masked keys.
     pub masked_bias: Option<CubeTensor>,
     /// The output, `[B, H, T, E]`.
     pub y: CubeTensor,
@@ -34,7 +34,7 @@ pub struct Known {
     pub grad: CubeTensor,
 }
 
-/// Merges a mask (`[B or 1, H or 1, T or 1, S]`) into a bias (`[B or 1, H or 1, T, S]`): masked keys get [`LOWEST`], which the
+/// Merges a mask (`[B or 1, H or 1, T or 1, S]`) into a bias (`[B or 1, H or 1, T, S]`): masked keys get `LOWEST`, which the
 /// kernel treats as masked.
 pub fn masked(bias: CubeTensor, mask: CubeTensor) -> CubeTensor {
     let [a, b] = [&bias, &mask].map(|x| x.meta.shape().dims::<4>());

@@ -1,4 +1,4 @@
-// packed_rows: rows of a packed matrix, unpacked; an invocation unpacks a word.
+// packed_rows: dequantized rows of a packed matrix; an invocation dequantizes one word.
 // twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> ids: array<i32>;

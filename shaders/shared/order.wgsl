@@ -1,4 +1,4 @@
-// order: numbers as words that ascend as they do. This text stands before that of shaders which compare them.
+// order: maps f32 to u32 keys with the same order. This text is prepended to shaders that compare numbers by key.
 // twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
 
 fn key_of_bits(bits: u32) -> u32 {

@@ -1,10 +1,10 @@
 //! Autoregressive decoding of one sequence: recording and replay of the decode step, and read-back of tokens while the
 //! device computes the next ones.
 //!
-//! On a device that runs behind the program, the model reads each token where the sampler left it. A decode step is the
-//! same launches every time, so it is recorded once, after a warm-up, and replayed. [`DecodeSession`] owns every tensor
-//! that a recording writes and borrows the model whose weights it reads; whatever would replace one of them drops the
-//! recording first.
+//! On an asynchronous device, the model reads each token from the tensor that the sampler wrote. A decode step is the same
+//! launches every time, so it is recorded once, after a warm-up, and replayed. [`DecodeSession`] owns every tensor that a
+//! recording writes and borrows the model whose weights it reads; anything that may replace one of them drops the recording
+//! first.
 
 use std::collections::VecDeque;
 
@@ -15,23 +15,23 @@ use crate::device::runs_behind;
 use crate::readback::{self, Readback, RecordError, Recorded};
 use crate::sample::Sampler;
 
-/// What decoding asks of a language model.
+/// Language model interface of a decode session.
 ///
-/// Both methods launch work and return; they neither read from the device nor upload to it, and leave the model's weights
-/// where they are.
+/// Both methods launch work and return; they neither read from the device nor upload to it, and keep the model's weights in
+/// their buffers.
 pub trait DecodeModel {
     /// Runs the model over one token that is on the device, `[1]`, and appends it to the cache. Returns the final hidden
     /// state, `[1, 1, D]`.
     ///
     /// # Errors
-    /// Where the cache is full.
+    /// The cache is full.
     fn decode(&self, token: Tensor<1, Int>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull>;
 
     /// Next-token logits of a final hidden state: `[1, 1, D]` to `[1, 1, vocab]`.
     fn logits(&self, hidden: Tensor<3>) -> Tensor<3>;
 }
 
-/// Why decoding failed.
+/// Error of decoding.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The KV cache is full.
@@ -40,23 +40,23 @@ pub enum DecodeError {
     /// The device failed.
     #[error("{0}")]
     Device(String),
-    /// The logits were not numbers.
+    /// A logit is NaN.
     #[error("the logits are not finite")]
     NotFinite,
 }
 
-/// A token that came back.
+/// A token that has been read back.
 #[derive(Debug)]
 pub struct Decoded {
     /// The token.
     pub token: u32,
-    /// Whether a decode step led to it; the first token comes from the prompt.
+    /// Whether a decode step produced it; the first token comes from the prompt.
     pub stepped: bool,
-    /// The state after the model read this token, where it has read it already.
+    /// The state after the model read this token, if it has done so already.
     pub after: Option<Checkpoint>,
 }
 
-/// A state to go back to.
+/// A state to rewind to.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The final hidden state, `[1, 1, D]`.
@@ -65,14 +65,14 @@ pub struct Checkpoint {
     pub kv_len: usize,
 }
 
-/// Tokens in flight on a device that runs behind the program: while one comes back, the next is computed.
+/// Tokens in flight on an asynchronous device: while one is read back, the next is computed.
 const DEPTH: usize = 2;
 // Replays write one hidden state. A [`Checkpoint`] holds that of the newest token; a third token in flight would overwrite it.
 const _: () = assert!(DEPTH <= 2, "replays share one hidden state");
-/// Decode steps before one is recorded. They compile the kernels and bring the memory pools to their final size.
+/// Warm-up: decode steps before one is recorded. They compile the kernels and grow the memory pools to their final size.
 const WARM_UP: usize = 2;
 
-/// Where the next token comes from.
+/// Source of the next token.
 // One per session: its size does not matter.
 #[allow(clippy::large_enum_variant)]
 enum Next {
@@ -80,7 +80,7 @@ enum Next {
     Sample(Tensor<3>),
     /// A decode step over the token that was sampled last.
     Step,
-    /// Nothing follows.
+    /// No next token.
     Nothing,
 }
 
@@ -90,27 +90,27 @@ struct Pending {
     stepped: bool,
 }
 
-/// A decode step that was recorded.
+/// A recorded decode step.
 struct RecordedStep {
     recorded: Recorded,
-    /// What it writes: the hidden state after the token that it reads.
+    /// Output: the hidden state after the token that the step reads.
     hidden: Tensor<3>,
-    /// The token that it may not sample.
+    /// The banned token.
     banned: Option<u32>,
 }
 
 /// Decodes one sequence.
 pub struct DecodeSession<'m, M> {
-    /// Declared first: dropped before the buffers that it was recorded with.
+    /// Declared first: dropped before the buffers it was recorded with.
     recorded: Option<RecordedStep>,
-    /// Steps that ran without a recording so far; absent where the device does not record.
+    /// Warm-up steps so far; `None` if the device does not record.
     warm_up: Option<usize>,
     model: &'m M,
     cache: KvCache,
     sampler: Sampler,
     /// Oldest first.
     pending: VecDeque<Pending>,
-    /// States after tokens that the model read before they came back, oldest first.
+    /// States after tokens that the model read before their read-back completed, oldest first.
     read_ahead: VecDeque<Checkpoint>,
     next: Next,
     depth: usize,
@@ -120,8 +120,8 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
     /// Continues a prompt.
     ///
     /// # Arguments
-    /// - `cache`: of the prompt
-    /// - `hidden`: the prompt's last final hidden state, `[1, 1, D]`
+    /// - `cache`: holds the prompt
+    /// - `hidden`: the final hidden state at the prompt's last position, `[1, 1, D]`
     pub fn new(model: &'m M, cache: KvCache, sampler: Sampler, hidden: Tensor<3>) -> Self {
         let behind = runs_behind(&hidden.device());
         Self {
@@ -142,7 +142,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         &self.cache
     }
 
-    /// The KV cache, to run the model over it directly. Drops the recording.
+    /// The KV cache, for running the model over it directly. Drops the recording.
     pub fn cache_mut(&mut self) -> &mut KvCache {
         self.recorded = None;
         &mut self.cache
@@ -158,7 +158,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         self.pending.iter().filter(|token| token.stepped).count()
     }
 
-    /// The hidden state that the next token is sampled from, if no step has to run for it.
+    /// The hidden state to sample the next token from, if no decode step has to run first.
     pub fn hidden(&self) -> Option<&Tensor<3>> {
         match &self.next {
             Next::Sample(hidden) => Some(hidden),
@@ -166,15 +166,15 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         }
     }
 
-    /// The next token. Keeps the device busy with those behind it. None where nothing follows: `room` is 0, or the cache is
-    /// full.
+    /// The next token. Keeps the device busy with the following ones. `None` if there is no next token: `room` is 0, or the
+    /// cache is full.
     ///
     /// # Arguments
-    /// - `room`: tokens that may still be taken
-    /// - `banned`: the token that may not be sampled where so many positions of the cache are left
+    /// - `room`: number of tokens that may still be taken
+    /// - `banned`: the banned token, given the number of positions left in the cache
     ///
     /// # Errors
-    /// Where the device fails, or the logits are not finite.
+    /// The device fails, or a logit is NaN.
     pub async fn take(
         &mut self,
         room: usize,
@@ -189,7 +189,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
                 }
                 Next::Step if left > 0 => {
                     let hidden = self.step(banned(left - 1))?;
-                    // The newest token is not gone back to.
+                    // The newest token is never rewound to.
                     if !self.pending.is_empty() {
                         let kv_len = self.cache.len();
                         self.read_ahead.push_back(Checkpoint { hidden, kv_len });
@@ -214,8 +214,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         }))
     }
 
-    /// One decode step: the model reads the token that was sampled last, and the next is sampled. Returns the hidden state in
-    /// between.
+    /// One decode step: the model reads the token sampled last, and the next is sampled. Returns the hidden state in between.
     fn step(&mut self, banned: Option<u32>) -> Result<Tensor<3>, DecodeError> {
         self.recorded.take_if(|step| step.banned != banned);
         if self.recorded.is_none() {
@@ -228,7 +227,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
             match Recorded::record(&device, || step(model, cache, sampler, banned)) {
                 Ok((recorded, hidden)) => {
                     let hidden = hidden?;
-                    // It was recorded and did not run; the replay below runs it.
+                    // Recorded but not run; the replay below runs it.
                     cache.unrecorded();
                     self.recorded = Some(RecordedStep {
                         recorded,
@@ -248,20 +247,19 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         let Some(step) = &mut self.recorded else {
             return Err(DecodeError::Device("nothing was recorded".into()));
         };
-        // Safety: the step reads the model, which is borrowed, and reads and writes cache and sampler, which are fields.
-        // `cache_mut` and `rewind`, which may replace their tensors, drop the recording; so does dropping the session, in
-        // whose declaration it comes first. What the step made in between belongs to the recording, its hidden state is kept
-        // beside it.
+        // SAFETY: the step reads the model, which is borrowed, and reads and writes cache and sampler, which are fields.
+        // `cache_mut` and `rewind`, which may replace their tensors, drop the recording; so does dropping the session, where
+        // it is the first field. Intermediate tensors belong to the recording, and its hidden state is kept with it.
         let replayed = unsafe { step.recorded.replay() };
         replayed.map_err(|e| DecodeError::Device(format!("{e:?}")))?;
         self.cache.replayed();
         Ok(step.hidden.clone())
     }
 
-    /// The hidden state to sample the next token from on the host. None where the cache is full.
+    /// The hidden state to sample the next token from on the host. `None` if the cache is full.
     ///
     /// # Arguments
-    /// - `read`: runs the model over the token that was taken last
+    /// - `read`: runs the model over the token taken last
     ///
     /// # Errors
     /// Those of `read`.
@@ -281,12 +279,12 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         }
     }
 
-    /// Goes back to the token that was taken last, dropping whatever was computed behind it. Nothing follows until
+    /// Rewinds to the token taken last, and drops everything computed after it. There is no next token until
     /// [`resume`](Self::resume).
     ///
     /// # Arguments
     /// - `history`: the tokens so far, for the sampler's penalties
-    /// - `kv_len`: positions that the cache keeps; all of them where absent
+    /// - `kv_len`: positions to keep in the cache; all if absent
     pub fn rewind(&mut self, history: &[u32], kv_len: Option<usize>) {
         self.stop();
         self.recorded = None;
@@ -302,7 +300,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         self.next = Next::Sample(hidden);
     }
 
-    /// Takes nothing more.
+    /// Drops the tokens in flight; there is no next token.
     pub fn stop(&mut self) {
         self.pending.clear();
         self.read_ahead.clear();
@@ -310,7 +308,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
     }
 }
 
-/// The model reads the token that was sampled last, and the next is sampled.
+/// One decode step: the model reads the token sampled last, and the next is sampled.
 fn step<M: DecodeModel>(
     model: &M,
     cache: &mut KvCache,

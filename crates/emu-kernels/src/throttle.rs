@@ -1,5 +1,5 @@
-//! Bounds how much work a GPU is given at once: about 50 ms, estimated from what earlier launches took. Systems reset a GPU
-//! that is busy for seconds, and a page that shares it freezes meanwhile.
+//! Throttle of GPU submissions: limits each to about 50 ms of work, estimated from the time of earlier launches. Operating
+//! systems reset a GPU that is busy for seconds, and a page that shares it freezes meanwhile.
 //!
 //! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches are slow, a [`ThrottleScope`]
 //! submits earlier. Times are wall-clock, from one awaited completion to the next.
@@ -16,25 +16,25 @@ use std::sync::Arc;
 #[cfg(feature = "wgpu")]
 use cubecl::profile::Instant;
 
-/// Microseconds that a submission should take.
+/// Target duration of a submission, in microseconds.
 const TARGET: u32 = 50_000;
-/// Launches of a submission at least: submitting costs the program and the driver about as much as ten launches.
+/// Minimum launches of a submission: a submission costs the host and the driver about as much as ten launches.
 const MIN_LAUNCHES: u32 = 4;
 
-/// The estimated cost of a launch, for one kind of work of one model. Clones share it.
+/// Estimated launch time, for one kind of work of one model. Clones share the estimate.
 #[derive(Clone, Debug, Default)]
 pub struct Throttle {
-    /// Microseconds of a launch; 0 while unknown.
+    /// Microseconds per launch; 0 while unknown.
     launch: Arc<AtomicU32>,
 }
 
 thread_local! {
     /// Launches of this thread so far.
     static LAUNCHED: Cell<u64> = const { Cell::new(0) };
-    /// When work that this thread launched was last known to have completed.
+    /// Time of the last known completion of work launched by this thread.
     #[cfg(feature = "wgpu")]
     static COMPLETED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Launches of a submission in the open scope; 0 where it is not throttled.
+    /// Launches per submission in the open scope; 0 disables the throttle.
     static BOUND: Cell<u32> = const { Cell::new(0) };
     /// Launches since the last submission.
     static SINCE: Cell<u32> = const { Cell::new(0) };
@@ -58,7 +58,7 @@ impl Throttle {
         }
     }
 
-    /// Updates the estimate: this work has completed now, and nothing else since the completion before.
+    /// Updates the estimate: this work has completed now, and nothing else since the previous completion.
     pub fn completed(&self, work: Work) {
         #[cfg(feature = "wgpu")]
         {
@@ -88,12 +88,12 @@ pub struct Work {
     began: Instant,
 }
 
-/// While it lives, launches of this thread are submitted in pieces.
+/// While it lives, launches of this thread are split into submissions of bounded size.
 #[derive(Debug)]
 pub struct ThrottleScope {
     /// The bound of the enclosing scope.
     outer: u32,
-    /// `launches` are those before the scope.
+    /// `launches` is the thread's count at the start of the scope.
     work: Work,
 }
 
@@ -114,7 +114,7 @@ impl Drop for ThrottleScope {
     }
 }
 
-/// Counts a launch. True where what was launched so far should be submitted.
+/// Counts a launch. Returns whether the pending launches must be submitted now.
 #[cfg(feature = "wgpu")]
 pub(crate) fn launched() -> bool {
     LAUNCHED.set(LAUNCHED.get() + 1);
@@ -148,12 +148,12 @@ mod tests {
         }
         assert_eq!(submissions(1000), 0, "the scope is closed");
 
-        // However slow, a submission is worth its price.
+        // A submission has a minimum size, however slow the launches.
         throttle.took(1, Duration::from_secs(3));
         let scope = throttle.scope();
         assert_eq!(submissions(40), 10);
         drop(scope);
-        // No launches tell nothing.
+        // Zero launches leave the estimate unchanged.
         throttle.took(0, Duration::ZERO);
         let scope = throttle.scope();
         assert_eq!(submissions(40), 10);

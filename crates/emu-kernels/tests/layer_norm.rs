@@ -1,4 +1,4 @@
-//! Layer norm of rows against plain loops in f64, on the CPU and on a GPU: odd sizes, views, rows far from zero.
+//! Layer norm of rows against a naive f64 reference, on the CPU and on a GPU: odd sizes, strided views, rows far from zero.
 
 use emu_kernels::burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::device::{self, DeviceChoice};
@@ -21,7 +21,7 @@ fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// Rows of `d`, normed.
+/// Reference layer norm of rows of `d`.
 fn twin(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
     let d = weight.len();
     let norm = |row: &[f64]| -> Vec<f64> {
@@ -48,11 +48,11 @@ fn everything(device: &Device) {
         let ((w, ws), (c, cs)) = (random(2, [d], device), random(3, [d], device));
         let want = twin(&xs, &ws, &cs, 1e-5);
         let error = difference(ops::layer_norm(x, w.clone(), c.clone(), 1e-5), &want);
-        // Two values near each other have a small variance, and what is left of it few digits.
+        // Two values close to each other have a small variance with few significant digits.
         let bound = if d == 2 { 1e-3 } else { 1e-5 };
         assert!(error < bound, "{b} x {t} x {d}: {error:e}");
 
-        // Channels first, as pixels lie, and rows that are a part of wider ones.
+        // NCHW pixels, and rows that are a slice of wider ones.
         let (x, xs) = random(4, [b, d, t], device);
         let turned: Vec<f64> = (0..b * t * d)
             .map(|i| (i / (t * d), i / d % t, i % d))
@@ -73,7 +73,7 @@ fn everything(device: &Device) {
         let error = difference(ops::layer_norm(x.narrow(2, d, d), w, c, 1e-6), &want);
         assert!(error < bound, "part of {b} x {t} x {d}: {error:e}");
     }
-    // Far from zero a sum of squares would have no digit left.
+    // Far from zero a one-pass variance would have no significant digit left.
     let (x, _) = random(6, [1, 5, 192], device);
     let x = x.add_scalar(1000.0);
     let xs: Vec<f64> = x.to_data().iter::<f64>().collect();

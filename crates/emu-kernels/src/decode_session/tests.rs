@@ -62,7 +62,7 @@ impl DecodeModel for Toy {
     }
 }
 
-/// All tokens that there is room for. After each, the cache holds the positions that were read.
+/// Takes all tokens that `TOKENS` allows. After each, checks that the cache holds the positions read so far.
 fn run(mut session: DecodeSession<'_, Toy>) -> Vec<u32> {
     let mut tokens = vec![];
     while let Some(decoded) =
@@ -81,13 +81,13 @@ fn run(mut session: DecodeSession<'_, Toy>) -> Vec<u32> {
     tokens
 }
 
-/// What holds on any device. Returns the tokens.
+/// All checks of a device. Returns the tokens.
 fn everything(device: &Device) -> Vec<u32> {
     let toy = Toy::new(device);
     let tokens = run(toy.session());
     assert_eq!(tokens.len(), TOKENS);
 
-    // Room that ends early, and a cache that ends early.
+    // `room` runs out early; the cache fills up early.
     let mut short = toy.session();
     let first = read_sync(short.take(1, |_| None))
         .expect("works")
@@ -101,7 +101,7 @@ fn everything(device: &Device) -> Vec<u32> {
     }
     assert_eq!((taken, long.cache().len()), (CAPACITY, CAPACITY));
 
-    // A token that is banned at one place does not come there, and the number of positions left is told.
+    // A ban at one position takes effect there, and `banned` is given the number of positions left.
     let mut banned = toy.session();
     let mut other = vec![];
     while other.len() < TOKENS {
@@ -113,7 +113,7 @@ fn everything(device: &Device) -> Vec<u32> {
     assert_eq!(other[..3], tokens[..3]);
     assert_ne!(other[3], tokens[3]);
 
-    // Back to the fifth token, whatever was computed behind it.
+    // Rewind to the fifth token, whatever was computed after it.
     let mut back = toy.session();
     let mut after = None;
     for token in &tokens[..5] {
@@ -144,7 +144,7 @@ fn everything(device: &Device) -> Vec<u32> {
         assert_eq!(decoded.expect("room").token, *token);
     }
 
-    // On the host, one hidden state after the other.
+    // Sampling on the host, one hidden state at a time.
     let mut host = toy.session();
     let read = |last: u32| {
         move |toy: &Toy, cache: &mut KvCache| {
@@ -162,7 +162,7 @@ fn everything(device: &Device) -> Vec<u32> {
 fn tokens_follow_each_other() {
     let device = Device::flex();
     let tokens = everything(&device);
-    // A device that computes at once refuses to record, before the step to record ran.
+    // A synchronous device refuses to record, before the recorded step runs.
     let toy = Toy::new(&device);
     let mut tried = toy.session();
     tried.warm_up = Some(0);
@@ -202,7 +202,7 @@ fn tokens_follow_each_other_on_wgpu() {
             assert_eq!(decoded.expect("room").token, *token);
         }
     }
-    // Somebody else has prepared a recording, so that no other one can be.
+    // Another capture is prepared, so that no recording can start.
     let dispatch = opened.device.as_dispatch();
     Dispatch::graph_prepare(dispatch).expect("nobody records");
     let refused = run(toy.session());

@@ -1,4 +1,4 @@
-//! A decoding step on a GPU: one launch for each operation.
+//! Decoding step on a GPU: one launch per operation.
 
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -10,7 +10,7 @@ use crate::ops::decode::DecodeBackend;
 use crate::spec::StepSpec;
 use crate::variants;
 
-/// Invocations of a workgroup where they share a row.
+/// Workgroup size of kernels whose invocations share a row.
 const SHARED: usize = 64;
 
 fn advance_shader() -> Shader {
@@ -22,8 +22,8 @@ fn advance_shader() -> Shader {
     }
 }
 
-/// What layers and calls of a model have in common. How many sequences there are and how long the cache is goes into a
-/// uniform buffer behind so many tensors: a kernel for each length would be compiled for each prompt.
+/// Constants shared by all layers and calls of a model. Batch size and cache capacity are in a uniform buffer, bound after
+/// `tensors` tensors: as constants, every prompt length would compile kernels of its own.
 fn sizes(spec: &StepSpec, tensors: usize) -> Vec<(&'static str, usize)> {
     vec![
         ("heads", spec.heads),
@@ -58,13 +58,13 @@ fn attention_shader(spec: &StepSpec, tensors: usize) -> Shader {
     }
 }
 
-/// Counts one more position.
+/// Increments the number of positions.
 pub fn advance(place: CubeTensor) -> CubeTensor {
     advance_shader().launch([1, 1, 1], &[&place]);
     place
 }
 
-/// Rotates queries and keys, appends keys and values to the caches.
+/// Rotates queries and keys, and appends keys and values to the caches.
 pub fn rope_append(
     qkv: CubeTensor,
     cos_sin: CubeTensor,
@@ -87,7 +87,7 @@ pub fn rope_append(
     (queries, keys, values)
 }
 
-/// Attention of one position of each sequence over the cache.
+/// Attention at one position of each sequence over the cache.
 pub fn attention(
     q: CubeTensor,
     keys: CubeTensor,

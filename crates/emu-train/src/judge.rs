@@ -207,8 +207,8 @@ pub struct JudgeStage {
 impl JudgeStage {
     /// Opens the data.
     ///
+    /// # Errors
     /// If the configuration or the data cannot be used.
-    /// Where the configuration or the data cannot be used.
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let config = JudgeConfig::read(&options.concepts)?;

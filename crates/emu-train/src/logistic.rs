@@ -170,8 +170,8 @@ impl Logistic {
         products.sum::<f32>() + self.bias
     }
 
-    /// Fits the examples at the indices `among`. Both classes have the same total weight. `penalty` is per standardised
-    /// feature.
+    /// Fits the examples at the indices `among`. Both classes have the same total weight. `penalty` applies to the weights
+    /// of standardised features, relative to the mean loss per example.
     ///
     /// # Errors
     /// If a class has no example, a number is not finite, or `penalty` is not positive.

@@ -28,8 +28,8 @@ pub struct Artist<'a> {
 impl Artist<'_> {
     /// Draws a request.
     ///
+    /// # Errors
     /// If the model fails.
-    /// Where the model fails.
     pub fn draw(&self, text: &str, seed: u64) -> Result<RgbImage, TrainError> {
         let config = self.subject.config;
         let composer = Composer::new(self.subject.words, config.queries(), config.lm.context);

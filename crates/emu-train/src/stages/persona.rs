@@ -55,7 +55,7 @@ struct Options {
     turns: usize,
     /// Maximum number of tokens of a generated answer.
     answer: usize,
-    /// Repetition penalty of generated answers: divisor of the logits of tokens said before.
+    /// Repetition penalty of generated answers: divisor of the logits of tokens already generated.
     repetition_penalty: f32,
     /// Number of consecutive evaluations without improvement after which the run ends.
     patience: usize,

@@ -218,7 +218,7 @@ impl<'a> Composer<'a> {
     }
 
     /// A document. In `draw` the request is a user's turn and the picture the target. Otherwise texts are targets, as
-    /// are the last picture in `blend` and all pictures in `story`. In the remaining kinds, [IMG] is a target after the
+    /// are the last picture in `blend` and all pictures in `story`. In the remaining kinds, `[IMG]` is a target after the
     /// first part.
     ///
     /// # Errors

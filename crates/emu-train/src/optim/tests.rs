@@ -27,7 +27,7 @@ impl Flat {
         self.list.iter().map(|p| floats(p.val())).collect()
     }
 
-    /// The gradients that a loss gives which is linear with these slopes.
+    /// Gradients of a linear loss with these slopes.
     fn gradients(&self, slopes: &[Vec<f32>]) -> GradientSum {
         let device = self.list[0].val().device();
         let terms: Vec<Tensor<1>> = self
@@ -61,7 +61,7 @@ fn tensors(slopes: &[Vec<f32>]) -> GradientSum {
     GradientSum::of_tensors(slopes.iter().map(tensor).collect())
 }
 
-/// One step on the reference's weights and gradients gives the reference's weights, on both ways.
+/// One step on the reference's weights and gradients gives the reference's result, in both implementations.
 #[test]
 fn equals_pytorch() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/reference");
@@ -106,7 +106,7 @@ fn equals_pytorch() {
             .zip(&gradients)
         {
             for ((now, after), gradient) in now.iter().zip(after).zip(gradient) {
-                // The first step is lr · sign(gradient), whatever the gradient's size.
+                // The first step is lr · sign(gradient), regardless of the gradient's magnitude.
                 let bound = if gradient.abs() > 1e-6 {
                     2e-6 * after.abs().max(1.0)
                 } else {
@@ -129,7 +129,7 @@ fn random(seed: u64, sizes: &[usize]) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// Ten steps beside the formula in f64, on both ways; the sizes cover one and several chunks.
+/// Ten steps compared with the formula in f64, in both implementations. The sizes cover one and several chunks.
 #[test]
 fn equals_its_formula() {
     let sizes = [1, 7, 40_000];
@@ -326,7 +326,7 @@ fn the_state_can_be_stored_and_must_fit() {
     );
 }
 
-/// Prints how long one step takes. Run with `--ignored --nocapture`.
+/// Prints the time of one step. Run with `--ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn speed() {

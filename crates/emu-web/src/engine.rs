@@ -101,6 +101,9 @@ impl Engine {
     }
 
     /// Checks that every tensor of a component is present.
+    ///
+    /// # Errors
+    /// `missing-tensor` otherwise.
     pub async fn finish(&self, component: &str) -> Result<(), JsValue> {
         let finished = self.model.borrow_mut().finish(component);
         Ok(finished.map_err(Failure::from)?)

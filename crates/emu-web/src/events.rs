@@ -65,6 +65,9 @@ impl<'a> Listener<'a> {
     }
 
     /// Sends the progress and awaits the answer.
+    ///
+    /// # Errors
+    /// As [`Listener::tell`].
     pub async fn progress(&self, done: usize, total: usize) -> Result<(), JsValue> {
         let (done, total) = (JsValue::from(done), JsValue::from(total));
         Self::answer(self.0.call2(&JsValue::NULL, &done, &total)?).await

@@ -153,6 +153,9 @@ impl Text {
     }
 
     /// Options for sampling one sequence.
+    ///
+    /// # Errors
+    /// `bad-option` names an option that is out of range.
     pub fn options(
         &self,
         model: &GenerationConfig,
@@ -178,6 +181,9 @@ impl Text {
     }
 
     /// Options for beam search.
+    ///
+    /// # Errors
+    /// `bad-option` names an option that is out of range.
     pub fn search(&self, model: &GenerationConfig) -> Result<BeamOptions, Failure> {
         let options = BeamOptions {
             beams: whole("beams", &self.beams, 1)?,
@@ -211,6 +217,9 @@ pub struct Draw {
 
 impl Draw {
     /// Resolves the options with the model's defaults.
+    ///
+    /// # Errors
+    /// `bad-option` or `picture-size` names an option that is out of range.
     pub fn options(&self, config: &DecoderConfig, seed: u64) -> Result<DrawOptions, Failure> {
         let own = DrawOptions::new(config, seed);
         let options = DrawOptions {
@@ -236,6 +245,9 @@ impl Draw {
 }
 
 /// Parses a request.
+///
+/// # Errors
+/// `bad-request` says what is wrong with it.
 pub fn parse(request: &JsValue) -> Result<Request, Failure> {
     let json = js_sys::JSON::stringify(request)
         .ok()

@@ -1,5 +1,5 @@
 // advance: increments the number of positions in the cache.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// reference  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> place: array<i32>;  // offset of the new positions, and their number
 

@@ -1,5 +1,5 @@
 // attention: softmax(q kᵀ · scale + bias) v of many queries, with online softmax: scores never leave the workgroup.
-// twin  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
+// reference  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
 //
 // A workgroup computes 32 queries of a head, and for wide heads only a part of their output elements. q, k and v may be views
 // of each other's buffers; `info` gives their offsets and strides. All offsets and sizes are in vectors of four.

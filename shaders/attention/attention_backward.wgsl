@@ -1,6 +1,6 @@
 // attention_backward: gradients of attention with respect to q, k, v and the bias. The scores are recomputed tile by tile from
 // the logsumexp of each row, saved by the forward pass. They never leave the workgroup, and nothing is atomic.
-// twin  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/backward.rs
+// reference  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/backward.rs
 //
 // With s = q kᵀ · scale + bias, p = softmax(s) and g the gradient of the output y, the gradient of the scores is
 // d = p (g vᵀ - Σ g y). One of three sections is compiled. `at_queries`: d k · scale, one workgroup per 32 queries of a head;

@@ -1,5 +1,5 @@
 // decode: attention at one position over the cache, with online softmax; one workgroup per sequence and head.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// reference  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // Keys are read in chunks of one per invocation. For the values, invocations are split into LANES for each vector of four
 // elements. Needs reduce.

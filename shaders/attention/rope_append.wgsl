@@ -1,5 +1,5 @@
 // rope_append: splits a fused QKV projection, rotates queries and keys, and writes keys and values to the cache.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// reference  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // An invocation handles a pair of elements, `i` and `i + E / 2` of a head.
 

@@ -1,6 +1,6 @@
 // conv: y = W * x + b with square kernels, as implicit gemm: a product of W with patches that are never stored. A workgroup
 // computes a tile of TILE_O channels by TILE_P pixels, with pixels counted over all images.
-// twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// reference  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
 // Optionally fused: nearest-neighbour upsampling of x (`shrink` 2), channels of a second tensor after those of x (`skip`), a
 // number per image and channel (`shift`), an added tensor shaped like y (`residual`), NHWC output (`channels_last`). The input

@@ -1,5 +1,5 @@
 // conv_weight: gradients of a convolution's weights and bias: the gradient of y times patches that are never stored.
-// twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/backward_conv.rs
+// reference  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/backward_conv.rs
 //
 // A workgroup computes 32 channels of y by 64 patch elements (channel of x, row, column), over a part of the pixels of all
 // images; an invocation eight channels by four patch elements. Sums of several parts are added afterwards.

@@ -1,6 +1,6 @@
 // packed_matrix: gemm, y = x Wᵀ + b + r for many rows of x; 16 columns of x and W at a time, transposed into workgroup memory.
 // With `pair`, W is two stacked matrices G and U, and y = silu(x Gᵀ) * x Uᵀ.
-// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
 // In `hardware` a workgroup computes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations form an
 // 8 x 8 grid: each has every eighth vector of four rows by every eighth vector of four columns.

@@ -1,6 +1,6 @@
 // packed_vector: gemv, y = x Wᵀ + b + r for few rows of x; every weight is read once and dequantized in registers.
 // With `pair`, W is two stacked matrices G and U, and y = silu(x Gᵀ) * x Uᵀ.
-// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
 // A row of W belongs to LANES invocations, which take its blocks in turns; an invocation works on PER rows. With subgroups
 // they form a whole workgroup, whose sums are reduced as in reduce.

@@ -1,5 +1,5 @@
 // gelu: y = x * P(x), P the normal distribution function; with `gated`, y = first half of a row * gelu(second half).
-// twin  crates/emu-kernels/src/cpu/activation.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// reference  crates/emu-kernels/src/cpu/activation.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
 // The tail uses Abramowitz and Stegun's rational approximation 7.1.26 of the error function, absolute error 1.5e-7.
 

@@ -1,6 +1,6 @@
 // group_norm: (x - mean) / sqrt(variance + eps) * weight + bias per group of channels, then SiLU if enabled; one workgroup per
 // image and group, with three passes over its group: mean, variance, result.
-// twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// reference  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
 // Needs reduce. With `skip`, the channels of a second tensor are concatenated to those of x.
 

@@ -1,5 +1,5 @@
 // group_norm_backward: input gradient of group norm, one workgroup per image and group; or gradients of weight and bias.
-// twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// reference  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
 // With n = (x - mean) / std and g the gradient of n: (g - mean(g) - n * mean(g * n)) / std.
 

@@ -1,5 +1,5 @@
 // layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows; one workgroup per row. Needs reduce.
-// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/layer_norm.rs
+// reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/layer_norm.rs
 //
 // Two-pass variance: the mean of squares minus the squared mean would cancel if the mean is large.
 

@@ -1,5 +1,5 @@
 // rms_norm: rows divided by their root mean square, times a weight; one workgroup per row. Needs reduce.
-// twin  crates/emu-kernels/src/cpu/norm.rs     test  crates/emu-kernels/src/ops/tests.rs
+// reference  crates/emu-kernels/src/cpu/norm.rs     test  crates/emu-kernels/src/ops/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [rows, D]
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [D]

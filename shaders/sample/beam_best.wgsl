@@ -1,6 +1,6 @@
 // beam_best: log softmax of a beam's logits, processed, plus the beam's cumulative score; then the best continuations in order,
 // greater scores first, the lower token first among equals. One workgroup per beam.
-// twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+// reference  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
 //
 // An invocation takes every INVOCATIONS-th token and finds its best two. From these, one invocation selects the best again and
 // again, without a barrier; when both of an invocation are used, it searches two more.

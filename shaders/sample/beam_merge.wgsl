@@ -1,6 +1,6 @@
 // beam_merge: the best of all beams in order, from the best of each: greater scores first, the lower index first among equals.
 // One invocation per candidate computes its rank, the number of candidates before it.
-// twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+// reference  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
 
 @group(0) @binding(0) var<storage, read_write> lists: array<vec2<u32>>;  // [B, KEPT]: flat index, bits of the score; in order
 @group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;   // [BEST], likewise

@@ -1,5 +1,5 @@
 // sample: processes a row of logits, samples a token, and appends it to the history. One workgroup.
-// twin  crates/emu-kernels/src/cpu/sampling.rs     test  crates/emu-kernels/src/ops/tests.rs
+// reference  crates/emu-kernels/src/cpu/sampling.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // Candidates are the tokens above a threshold, which is found bit by bit, and the first few of those that equal it. The draw
 // runs over them in vocabulary order, of which each invocation has a contiguous stretch. Needs reduce.

@@ -1,6 +1,6 @@
 // reduce: workgroup reductions (sum, maximum) whose result every invocation gets. This text is prepended to shaders that
 // define INVOCATIONS, the workgroup size.
-// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
+// reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
 //
 // With subgroups: each subgroup reduces its values; its first invocation writes the result to workgroup memory, the others
 // write neutral values; then each subgroup reduces what was written. Neither the subgroup size nor the mapping of invocations

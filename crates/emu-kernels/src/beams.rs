@@ -71,10 +71,10 @@ impl Ranking {
 pub fn continuations(numbers: &[i32], [beams, vocab]: [usize; 2]) -> Option<Vec<Continuation>> {
     let pairs = numbers.chunks_exact(2);
     let read = pairs.map(|pair| {
-        let (place, sum) = (pair[0] as u32 as usize, f32::from_bits(pair[1] as u32));
-        (!sum.is_nan() && place < beams * vocab).then(|| Continuation {
-            beam: place / vocab,
-            token: (place % vocab) as u32,
+        let (index, sum) = (pair[0] as u32 as usize, f32::from_bits(pair[1] as u32));
+        (!sum.is_nan() && index < beams * vocab).then(|| Continuation {
+            beam: index / vocab,
+            token: (index % vocab) as u32,
             sum,
         })
     });

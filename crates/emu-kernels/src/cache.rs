@@ -1,4 +1,4 @@
-//! KV cache: fixed capacity, written in place, rolled back by resetting its length.
+//! KV cache: fixed capacity, written in append, rolled back by resetting its length.
 //!
 //! Beams do not move their keys and values. Each beam owns a row of the cache, and the beam table gives for every position
 //! the row that holds it; a beam that continues another one copies that beam's table row.
@@ -38,19 +38,19 @@ impl CacheFull {
 }
 
 /// Keys and values of one layer: `[B, G, C, E]`, C being the capacity.
-// No `Clone`: kernels write in place even if the buffers are shared.
+// No `Clone`: kernels write in append even if the buffers are shared.
 #[derive(Debug)]
 pub struct LayerCache {
     keys: Option<Tensor<4>>,
     values: Option<Tensor<4>>,
     length: usize,
     ancestry: Option<Tensor<2, Int>>,
-    place: Option<Place>,
+    appending: Option<Append>,
 }
 
 /// Where new positions are written: on the host, and in a device tensor that kernels read.
 #[derive(Clone, Debug)]
-struct Place {
+struct Append {
     /// Offset: positions before the new ones.
     length: usize,
     /// Number of new positions.
@@ -59,7 +59,7 @@ struct Place {
     on_device: Tensor<1, Int>,
 }
 
-impl Place {
+impl Append {
     fn new(length: usize, steps: usize, device: &Device) -> Self {
         count::flushed();
         let data = TensorData::new(vec![length as i32, steps as i32], [2]);
@@ -71,7 +71,7 @@ impl Place {
         }
     }
 
-    /// The place after a single new position: incremented on the device, which saves an upload.
+    /// The append after a single new position: incremented on the device, which saves an upload.
     fn next(self) -> Self {
         let on_device = Dispatch::emu_advance(self.on_device.into_dispatch());
         Self {
@@ -97,7 +97,7 @@ impl LayerCache {
             values: zeros(),
             length: 0,
             ancestry: None,
-            place: None,
+            appending: None,
         }
     }
 
@@ -123,29 +123,29 @@ impl LayerCache {
         write: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<1, Int>) -> (T, Tensor<4>, Tensor<4>),
     ) -> Result<Option<T>, CacheFull> {
         CacheFull::check(self.length, steps, self.capacity())?;
-        // Taken, so that the kernel is the only owner and writes in place.
+        // Taken, so that the kernel is the only owner and writes in append.
         let (Some(keys), Some(values)) = (self.keys.take(), self.values.take()) else {
             return Ok(None);
         };
-        let place = match self.place.take() {
-            Some(place) if (place.length, place.steps) == (self.length, steps) => place,
-            _ => Place::new(self.length, steps, &keys.device()),
+        let append = match self.appending.take() {
+            Some(append) if (append.length, append.steps) == (self.length, steps) => append,
+            _ => Append::new(self.length, steps, &keys.device()),
         };
-        let (made, keys, values) = write(keys, values, place.on_device.clone());
+        let (made, keys, values) = write(keys, values, append.on_device.clone());
         (self.keys, self.values) = (Some(keys), Some(values));
-        self.place = Some(place);
+        self.appending = Some(append);
         self.length += steps;
         Ok(Some(made))
     }
 
-    /// The whole buffers, the place of the newest position, if that was [written](Self::write) alone, and the beam table.
+    /// The whole buffers, the append of the newest position, if that was [written](Self::write) alone, and the beam table.
     pub(crate) fn newest(&self) -> Option<Newest> {
-        let place = self.place.clone()?;
-        (place.length + 1 == self.length && place.steps == 1).then_some(())?;
+        let append = self.appending.clone()?;
+        (append.length + 1 == self.length && append.steps == 1).then_some(())?;
         Some(Newest {
             keys: self.keys.clone()?,
             values: self.values.clone()?,
-            place: place.on_device,
+            kv_len: append.on_device,
             table: self.ancestry.clone(),
         })
     }
@@ -165,7 +165,7 @@ impl LayerCache {
         self.length = self.length.min(length);
     }
 
-    /// Appends `[B, G, T, E]`, in place if this is the only owner of the buffers.
+    /// Appends `[B, G, T, E]`, in append if this is the only owner of the buffers.
     ///
     /// # Errors
     /// No room for the positions.
@@ -215,7 +215,7 @@ impl LayerCache {
             values: repeat(&self.values),
             length: self.length,
             ancestry: None,
-            place: None,
+            appending: None,
         }
     }
 }
@@ -227,7 +227,7 @@ pub(crate) struct Newest {
     /// `[B, G, C, E]`
     pub values: Tensor<4>,
     /// `[2]`: positions before the newest, and 1.
-    pub place: Tensor<1, Int>,
+    pub kv_len: Tensor<1, Int>,
     /// `[B, positions]`
     pub table: Option<Tensor<2, Int>>,
 }
@@ -239,7 +239,7 @@ pub struct KvCache {
     pub layers: Vec<LayerCache>,
     /// Rotary tables of all positions up to the capacity.
     pub rope: RopeTables,
-    place: Option<Place>,
+    appending: Option<Append>,
     capacity: usize,
     /// `table[beam][position]`: the row that holds it.
     table: Vec<Vec<i32>>,
@@ -258,7 +258,7 @@ impl KvCache {
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
             rope: RopeTables::upto(capacity, head_size, rope, device),
-            place: None,
+            appending: None,
             capacity,
             table: vec![],
             device: device.clone(),
@@ -290,19 +290,19 @@ impl KvCache {
 
     /// Notes the replay of a recorded one-position step: all lengths grow by one on the host, as they did on the device.
     pub(crate) fn replayed(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.length += 1;
+        if let Some(append) = &mut self.appending {
+            append.length += 1;
         }
         for layer in &mut self.layers {
             layer.length += 1;
-            layer.place = self.place.clone();
+            layer.appending = self.appending.clone();
         }
     }
 
     /// Undoes a one-position step that was recorded but did not run: lengths on the host match the device again.
     pub(crate) fn unrecorded(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.length -= 1;
+        if let Some(append) = &mut self.appending {
+            append.length -= 1;
         }
         self.truncate(self.len().saturating_sub(1));
     }
@@ -331,7 +331,7 @@ impl KvCache {
             .collect();
     }
 
-    /// Announces `steps` new positions, which each beam appends to its own row. Uploads the place and the table once for all
+    /// Announces `steps` new positions, which each beam appends to its own row. Uploads the append and the table once for all
     /// layers.
     ///
     /// # Errors
@@ -339,15 +339,17 @@ impl KvCache {
     pub fn extend(&mut self, steps: usize) -> Result<(), CacheFull> {
         let length = self.len();
         CacheFull::check(length, steps, self.capacity)?;
-        let place = match self.place.take() {
-            Some(place) if (place.length, place.steps) == (length, steps) => place,
-            Some(place) if (place.length + 1, place.steps, steps) == (length, 1, 1) => place.next(),
-            _ => Place::new(length, steps, &self.device),
+        let append = match self.appending.take() {
+            Some(append) if (append.length, append.steps) == (length, steps) => append,
+            Some(append) if (append.length + 1, append.steps, steps) == (length, 1, 1) => {
+                append.next()
+            }
+            _ => Append::new(length, steps, &self.device),
         };
-        self.place = Some(place.clone());
+        self.appending = Some(append.clone());
         self.layers
             .iter_mut()
-            .for_each(|layer| layer.place = Some(place.clone()));
+            .for_each(|layer| layer.appending = Some(append.clone()));
         if self.table.is_empty() {
             return Ok(());
         }

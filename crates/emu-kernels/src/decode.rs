@@ -27,13 +27,13 @@ pub fn decode_attention(
         let spec = step_spec(h, cache, cache.len() - 1, newest.table.is_some());
         let table = match newest.table {
             Some(table) => table.into_dispatch(),
-            None => newest.place.clone().into_dispatch(),
+            None => newest.kv_len.clone().into_dispatch(),
         };
         return Tensor::from_dispatch(Dispatch::emu_decode_attention(
             q.into_dispatch(),
             newest.keys.into_dispatch(),
             newest.values.into_dispatch(),
-            newest.place.into_dispatch(),
+            newest.kv_len.into_dispatch(),
             table,
             spec,
         ));
@@ -54,7 +54,7 @@ pub fn decode_attention(
     y.swap_dims(1, 2).reshape([b, t, h * e])
 }
 
-/// Splits a fused QKV projection, rotates queries and keys, writes keys and values to the cache in place, and returns the
+/// Splits a fused QKV projection, rotates queries and keys, writes keys and values to the cache in kv_len, and returns the
 /// rotated queries.
 ///
 /// # Shapes
@@ -74,13 +74,13 @@ pub fn rope_append(
     let start = cache.len();
     if has_kernels(&qkv.device(), e) {
         let spec = step_spec(h, cache, start, false);
-        let written = cache.write(t, |keys, values, place| {
+        let written = cache.write(t, |keys, values, kv_len| {
             let (q, keys, values) = Dispatch::emu_rope_append(
                 qkv.clone().into_dispatch(),
                 tables.halves().into_dispatch(),
                 keys.into_dispatch(),
                 values.into_dispatch(),
-                place.into_dispatch(),
+                kv_len.into_dispatch(),
                 spec,
             );
             let [keys, values] = [keys, values].map(Tensor::<4>::from_dispatch);

@@ -137,26 +137,26 @@ impl QLinear {
 
     /// Stacks the packed weights of layers; `None` unless all are packed, without bias or adapter. Their parameters keep names
     /// and shapes, and dequantize their part of the stack on demand.
-    pub fn stack<const N: usize>(layers: [&mut Self; N]) -> Option<Packed> {
+    pub fn fuse<const N: usize>(layers: [&mut Self; N]) -> Option<Packed> {
         let plain = |layer: &Self| layer.bias.is_none() && layer.lora.is_none();
         layers.iter().all(|layer| plain(layer)).then_some(())?;
         let parts: Option<Vec<&Packed>> = { layers.iter() }
             .map(|layer| layer.weight.reparameterization::<Packed>())
             .collect();
-        let stacked = Packed::stacked(&parts?)?;
+        let fused = Packed::concat_rows(&parts?)?;
         let mut from = 0;
         for layer in layers {
             let shape @ [out, _] = layer.weight.lazy_shape().dims();
-            let (source, rows) = (stacked.clone(), from..from + out);
+            let (source, rows) = (fused.clone(), from..from + out);
             from += out;
             layer.weight = Param::uninitialized(
                 layer.weight.id,
                 move |_: &Device, _| source.part(rows),
-                stacked.device(),
+                fused.device(),
                 false,
                 Shape::from(shape),
             );
         }
-        Some(stacked)
+        Some(fused)
     }
 }

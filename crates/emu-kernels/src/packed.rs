@@ -129,7 +129,7 @@ impl Packed {
     }
 
     /// Stacks matrices by rows; `None` unless their blocks are of one kind and fit one buffer.
-    pub fn stacked(parts: &[&Self]) -> Option<Self> {
+    pub fn concat_rows(parts: &[&Self]) -> Option<Self> {
         let whole: Option<Vec<&Rows>> = { parts.iter() }
             .map(|part| match part.parts.as_slice() {
                 [only] => Some(only),
@@ -146,15 +146,15 @@ impl Packed {
         };
         let words: usize = parts.iter().map(|part| part.words.dims()[0]).sum();
         (parts.iter().all(alike) && 4 * words <= BINDING).then_some(())?;
-        let stack = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
+        let concat = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
             let all: Option<Vec<_>> = parts.iter().map(|part| of(part)).collect();
             all.map(|all| persistent(&all[0].device(), || Tensor::cat(all, 0)))
         };
         let out = parts.iter().map(|part| part.spec.out).sum();
         let rows = Rows {
-            words: stack(|part| Some(part.words.clone()))?,
-            scales: stack(|part| part.scales.clone()),
-            mins: stack(|part| part.mins.clone()),
+            words: concat(|part| Some(part.words.clone()))?,
+            scales: concat(|part| part.scales.clone()),
+            mins: concat(|part| part.mins.clone()),
             spec: PackedSpec { out, ..first.spec },
         };
         Some(Self { parts: vec![rows] })

@@ -278,7 +278,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
                 .collect();
             got.push(flat(packed.linear_add(x.clone(), Some(bias), r)));
             want.extend((0..rows * out).map(|i| products[i] + bs[i % out] + rs[i]));
-            let twice = Packed::stacked(&[&packed, &packed]).expect("blocks of one kind");
+            let twice = Packed::concat_rows(&[&packed, &packed]).expect("blocks of one kind");
             got.push(flat(twice.gated(x)));
             want.extend(products.iter().map(|p| silu(*p) * p));
         }

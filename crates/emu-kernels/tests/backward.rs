@@ -326,7 +326,7 @@ fn everything(device: &Device) {
 }
 
 #[test]
-fn the_twin_has_the_slopes_of_finite_differences() {
+fn the_reference_has_the_slopes_of_finite_differences() {
     for question in questions() {
         let [b, h, _, t, s, e] = question.sizes;
         if b * h * t * s * e > 4000 {

@@ -48,9 +48,10 @@ fn rounded_inputs_move_products_by_half_a_percent() {
     for scheme in SCHEMES {
         for (out, width) in [(70, 96), (6, 1504), (260, 288)] {
             let exact = random(1, scheme, [out, width]);
-            let stacked = Packed::stacked(&[&exact, &exact]).expect("blocks of one kind");
+            let fused = Packed::concat_rows(&[&exact, &exact]).expect("blocks of one kind");
             let rounded = exact.clone().with_activations(Activations::Int8);
-            let rounded_stack = Packed::stacked(&[&rounded, &rounded]).expect("blocks of one kind");
+            let rounded_fused =
+                Packed::concat_rows(&[&rounded, &rounded]).expect("blocks of one kind");
             for rows in [1, 3, 8, 40] {
                 let (x, r) = (values(2, rows, width), values(3, rows, out));
                 let plain = relative(
@@ -61,7 +62,7 @@ fn rounded_inputs_move_products_by_half_a_percent() {
                     rounded.linear_add(x.clone(), None, r.clone()),
                     exact.linear_add(x.clone(), None, r),
                 );
-                let gated = relative(rounded_stack.gated(x.clone()), stacked.gated(x));
+                let gated = relative(rounded_fused.gated(x.clone()), fused.gated(x));
                 // A gate has two factors with an error.
                 let errors = [
                     ("plain", plain, 0.03),

@@ -65,9 +65,9 @@ pub struct Attention {
     pub v_proj: QLinear,
     /// `[D, H·E]`
     pub o_proj: QLinear,
-    /// Fused QKV weights, `[(H + 2 G)·E, D]`, if [`Lm::stack`] fused them.
+    /// Fused QKV weights, `[(H + 2 G)·E, D]`, if [`Lm::fuse`] fused them.
     #[module(skip)]
-    pub stacked: Option<Packed>,
+    pub fused_qkv: Option<Packed>,
     /// H
     pub heads: usize,
     /// G
@@ -83,9 +83,9 @@ pub struct Mlp {
     pub up_proj: QLinear,
     /// `[D, F]`
     pub down_proj: QLinear,
-    /// Fused gate and up weights, `[2 F, D]`, if [`Lm::stack`] fused them.
+    /// Fused gate and up weights, `[2 F, D]`, if [`Lm::fuse`] fused them.
     #[module(skip)]
-    pub stacked: Option<Packed>,
+    pub fused_gate_up: Option<Packed>,
 }
 
 /// Attention mask in addition to the causal mask.
@@ -138,7 +138,7 @@ impl LmConfig {
                         out,
                         device,
                     )),
-                    stacked: None,
+                    fused_qkv: None,
                     heads: self.heads,
                     kv_heads: self.kv_heads,
                 },
@@ -147,7 +147,7 @@ impl LmConfig {
                     gate_proj: QLinear::new(d, self.ffn, false, device),
                     up_proj: QLinear::new(d, self.ffn, false, device),
                     down_proj: QLinear::with_init(self.ffn, d, false, out, device),
-                    stacked: None,
+                    fused_gate_up: None,
                 },
             }
         };
@@ -201,7 +201,7 @@ impl Lm {
 
     /// Fuses packed weights that share an input (QKV; gate and up), so that they take one matmul. If no other clone of
     /// the model exists, this needs device memory for one additional layer.
-    pub fn stack(mut self) -> Self {
+    pub fn fuse(mut self) -> Self {
         let device = self.norm.weight.lazy_device();
         for Layer { self_attn, mlp, .. } in &mut self.layers {
             let Attention {
@@ -210,12 +210,12 @@ impl Lm {
                 v_proj,
                 ..
             } = self_attn;
-            self_attn.stacked =
-                QLinear::stack([q_proj, k_proj, v_proj]).or(self_attn.stacked.take());
+            self_attn.fused_qkv =
+                QLinear::fuse([q_proj, k_proj, v_proj]).or(self_attn.fused_qkv.take());
             let Mlp {
                 gate_proj, up_proj, ..
             } = mlp;
-            mlp.stacked = QLinear::stack([gate_proj, up_proj]).or(mlp.stacked.take());
+            mlp.fused_gate_up = QLinear::fuse([gate_proj, up_proj]).or(mlp.fused_gate_up.take());
             // The parts are freed, and no later tensor has their sizes.
             device.memory_cleanup();
         }
@@ -225,8 +225,8 @@ impl Lm {
     /// Sets how matmuls with packed weights treat their activations, by the scheme of the weights: for the layers and
     /// the logits. The regression head's activations stay unquantized, since its outputs condition the image decoder.
     pub fn with_activations(mut self, choose: fn(Scheme) -> Activations) -> Self {
-        let stacked = |stack: &mut Option<Packed>| {
-            *stack = stack
+        let fused = |packed: &mut Option<Packed>| {
+            *packed = packed
                 .take()
                 .map(|packed| packed.with_activations_by(choose));
         };
@@ -243,8 +243,8 @@ impl Lm {
             for linear in linears {
                 packed::set_activations(&mut linear.weight, choose);
             }
-            stacked(&mut self_attn.stacked);
-            stacked(&mut mlp.stacked);
+            fused(&mut self_attn.fused_qkv);
+            fused(&mut mlp.fused_gate_up);
         }
         if let Some(head) = &mut self.lm_head {
             packed::set_activations(&mut head.weight, choose);
@@ -270,9 +270,9 @@ impl Lm {
                     &m.up_proj,
                     &m.down_proj,
                 ];
-                let stacks = [&a.stacked, &m.stacked].into_iter().flatten();
+                let fused = [&a.fused_qkv, &m.fused_gate_up].into_iter().flatten();
                 linears.map(QLinear::bytes).iter().sum::<u64>()
-                    + stacks.map(Packed::bytes).sum::<u64>()
+                    + fused.map(Packed::bytes).sum::<u64>()
             },
         );
         let head = match &self.lm_head {
@@ -431,8 +431,8 @@ impl Layer {
 impl Attention {
     /// Fused QKV projection, `[B, T, (H + 2 G)·E]`.
     fn qkv(&self, x: Tensor<3>) -> Tensor<3> {
-        match &self.stacked {
-            Some(stacked) => stacked.linear(x, None),
+        match &self.fused_qkv {
+            Some(fused) => fused.linear(x, None),
             None => {
                 let parts = [&self.q_proj, &self.k_proj, &self.v_proj];
                 Tensor::cat(parts.map(|part| part.forward(x.clone())).to_vec(), 2)
@@ -442,7 +442,7 @@ impl Attention {
 
     fn project(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [b, t, _] = x.dims();
-        if self.stacked.is_some() {
+        if self.fused_qkv.is_some() {
             let qkv = self.qkv(x);
             let e = qkv.dims()[2] / (self.heads + 2 * self.kv_heads);
             let part = |from: usize, heads: usize| {
@@ -471,13 +471,13 @@ impl Attention {
 
     fn forward(&self, x: Tensor<3>, tables: &RopeTables, visibility: &Visibility) -> Tensor<3> {
         let (q, k, v) = self.project(x);
-        let hidden = match visibility {
+        let mask = match visibility {
             Visibility::All => None,
-            Visibility::Padding(hidden) | Visibility::Blocks(hidden) => Some(hidden.clone()),
+            Visibility::Padding(mask) | Visibility::Blocks(mask) => Some(mask.clone()),
         };
         let options = AttentionOptions {
             causal: true,
-            mask: hidden,
+            mask,
             ..Default::default()
         };
         self.merge(ops::attention(
@@ -496,8 +496,8 @@ impl Mlp {
 
     /// `silu(gate(x)) * up(x)`
     fn gate(&self, x: Tensor<3>) -> Tensor<3> {
-        match &self.stacked {
-            Some(stacked) => stacked.gated(x),
+        match &self.fused_gate_up {
+            Some(fused) => fused.gated(x),
             None => ops::silu_gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)),
         }
     }

@@ -96,7 +96,7 @@ pub fn load_emu(
     device: &Device,
 ) -> Result<Emu, LoadError> {
     let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
-    emu.lm = emu.lm.stack().with_activations(config.lm_activations());
+    emu.lm = emu.lm.fuse().with_activations(config.lm_activations());
     Ok(emu)
 }
 

@@ -202,7 +202,7 @@ impl SafetyChecker {
 
     /// Dequantizes the tables that are used as dense tensors, so that no request is the first to do it. Parameters
     /// cache the dense values, and during a page's warm-up the GPU computes nothing.
-    pub fn settle(&self) {
+    pub fn dequantize_once(&self) {
         for table in self.tables() {
             drop(table.val());
         }
@@ -431,7 +431,7 @@ mod tests {
         let there = |checker: &SafetyChecker| checker.tables().map(|table| table.is_initialized());
         assert_eq!(there(&checker), [false; 3]);
         // A request holds a clone.
-        checker.clone().settle();
+        checker.clone().dequantize_once();
         assert_eq!(there(&checker), [true; 3]);
     }
 

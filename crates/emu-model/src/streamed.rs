@@ -182,10 +182,10 @@ impl Streamed {
             let config = &self.config.emu;
             let empty = config.init(&self.device)?.lm;
             let lm = std::mem::replace(&mut self.emu.lm, empty);
-            self.emu.lm = lm.stack().with_activations(config.lm_activations());
+            self.emu.lm = lm.fuse().with_activations(config.lm_activations());
         }
         if let Some(safety) = self.safety.as_ref().filter(|_| component == pack::SAFETY) {
-            safety.settle();
+            safety.dequantize_once();
         }
         self.finished.insert(component.to_owned());
         Ok(())

@@ -50,7 +50,7 @@ impl Divergence {
 mod tests {
     use super::*;
 
-    fn told(losses: &[f32]) -> Vec<usize> {
+    fn warnings(losses: &[f32]) -> Vec<usize> {
         let mut divergence = Divergence::default();
         let push = |(i, loss): (usize, &f32)| divergence.push(*loss).map(|_| i);
         losses.iter().enumerate().filter_map(push).collect()
@@ -60,28 +60,31 @@ mod tests {
     fn divergence_is_told_once_at_ten_times_the_best() {
         let mut losses = vec![1.0; 20];
         losses.extend([2.0, 5.0, 9.0]);
-        assert_eq!(told(&losses), Vec::<usize>::new());
+        assert_eq!(warnings(&losses), Vec::<usize>::new());
         losses.extend([1e3; 5]);
-        assert_eq!(told(&losses), [23]);
+        assert_eq!(warnings(&losses), [23]);
         // The loss comes down and rises again.
         losses.extend([1.0; 80]);
         losses.extend([1e6; 3]);
-        assert_eq!(told(&losses), [23, 108]);
+        assert_eq!(warnings(&losses), [23, 108]);
     }
 
     #[test]
     fn what_says_nothing_is_not_told() {
-        assert!(told(&[1.0, 0.5, 3.0, 0.2, 1.5, 0.1]).is_empty());
-        assert!(told(&[-1.0, -5.0, 10.0]).is_empty());
-        assert!(told(&[0.0, 0.0, 1.0]).is_empty());
+        assert!(warnings(&[1.0, 0.5, 3.0, 0.2, 1.5, 0.1]).is_empty());
+        assert!(warnings(&[-1.0, -5.0, 10.0]).is_empty());
+        assert!(warnings(&[0.0, 0.0, 1.0]).is_empty());
     }
 
     #[test]
     fn a_resumed_run_sees_what_the_original_saw() {
         let losses = [1.0, 0.9, 0.8, 50.0, 60.0];
         let mut resumed = Divergence::new(losses[..3].iter().copied());
-        assert!(resumed.push(losses[3]).is_none() != told(&losses).contains(&3));
+        assert!(resumed.push(losses[3]).is_none() != warnings(&losses).contains(&3));
         let mut late = Divergence::new(losses[..4].iter().copied());
-        assert_eq!(late.push(losses[4]).is_some(), told(&losses).contains(&4));
+        assert_eq!(
+            late.push(losses[4]).is_some(),
+            warnings(&losses).contains(&4)
+        );
     }
 }

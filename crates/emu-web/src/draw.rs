@@ -68,7 +68,7 @@ pub async fn walk(
 ) -> Result<(), JsValue> {
     let checks = engine.model().config().safety.is_some();
     if checks {
-        engine.need(listener, pack::SAFETY).await?;
+        engine.ensure_loaded(listener, pack::SAFETY).await?;
     }
     let (decoder, config) = decoder(engine)?;
     let options = draw.options(&config, seed)?;

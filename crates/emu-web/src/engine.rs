@@ -17,11 +17,11 @@ use emu_model::tokenizer::EmuTokenizer;
 use js_sys::{Array, Function};
 use wasm_bindgen::prelude::*;
 
+use crate::chat;
 use crate::draw;
 use crate::error::Failure;
 use crate::events::{Listener, event, object, rows};
 use crate::request::{self, Draw, Message, Part, Request, Role, Text};
-use crate::speak;
 
 thread_local! {
     static DEVICE: RefCell<Option<Opened>> = const { RefCell::new(None) };
@@ -206,7 +206,7 @@ impl Engine {
                     .conversation(&conversation)
                     .map_err(Failure::from)?;
                 let drawing = images.then_some(&draw);
-                speak::chat(
+                chat::answer(
                     self,
                     listener,
                     (&emu, &config),
@@ -225,11 +225,11 @@ impl Engine {
                     .prompter(&emu, &config)
                     .caption(picture)
                     .map_err(Failure::from)?;
-                speak::chat(self, listener, (&emu, &config), &prompt, &text, None, seed).await
+                chat::answer(self, listener, (&emu, &config), &prompt, &text, None, seed).await
             }
             Request::Image { parts, draw, seed } => {
                 self.check(&draw)?;
-                self.need(listener, pack::DECODER).await?;
+                self.ensure_loaded(listener, pack::DECODER).await?;
                 let (emu, config) = self.emu()?;
                 let prompter = self.prompter(&emu, &config);
                 let wanted = marked(&parts, &pictures)?;
@@ -306,7 +306,7 @@ impl Engine {
     }
 
     /// Requests a component from JavaScript if it is not loaded.
-    pub(crate) async fn need(
+    pub(crate) async fn ensure_loaded(
         &self,
         listener: &Listener<'_>,
         component: &str,

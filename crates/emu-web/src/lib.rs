@@ -5,6 +5,7 @@
 
 #![cfg(target_family = "wasm")]
 
+mod chat;
 mod draw;
 mod engine;
 mod error;
@@ -12,7 +13,6 @@ mod events;
 #[cfg(feature = "peers")]
 mod peers;
 mod request;
-mod speak;
 
 use std::cell::RefCell;
 

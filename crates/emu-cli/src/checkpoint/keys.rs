@@ -82,7 +82,7 @@ impl Decoder {
 /// Number of special tokens that Emu adds to LLaMA's.
 const ADDED: usize = 4;
 /// Key prefixes of the layer stacks.
-const STACKS: [&str; 3] = [
+const LAYER_PREFIXES: [&str; 3] = [
     "visual.blocks.",
     "cformer.cformer.block.",
     "decoder.lm.model.layers.",
@@ -116,14 +116,14 @@ pub fn emu(folder: &Path, layers: Option<usize>) -> Result<Emu> {
     let &[half_head] = shape("decoder.lm.model.layers.0.self_attn.rotary_emb.inv_freq")? else {
         bail!(wrong());
     };
-    let count = |stack: &str| {
-        let numbers = tensors.iter().filter(|t| t.name.starts_with(stack));
+    let count = |prefix: &str| {
+        let numbers = tensors.iter().filter(|t| t.name.starts_with(prefix));
         numbers
             .filter_map(|t| number(&t.name))
             .max()
             .map_or(0, |n| n + 1)
     };
-    let [encoder, causal, lm] = STACKS.map(count);
+    let [encoder, causal, lm] = LAYER_PREFIXES.map(count);
     let pieces = rows.checked_sub(ADDED).with_context(wrong)?;
     let llama = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": pieces, "hidden_size": width,
@@ -189,7 +189,9 @@ pub fn decoder(folder: &Path) -> Result<Decoder> {
 
 /// Layer number in a key.
 fn number(name: &str) -> Option<usize> {
-    let rest = STACKS.iter().find_map(|stack| name.strip_prefix(stack))?;
+    let rest = LAYER_PREFIXES
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
     rest.split('.').next()?.parse().ok()
 }
 

@@ -45,7 +45,7 @@ pub fn best(logits: FlexTensor, asked: FlexTensor, best: usize) -> FlexTensor {
         row.iter_mut().for_each(|score| *score += sum);
     }
     let numbers: Vec<i32> = { top(&scores, best).into_iter() }
-        .flat_map(|place| [place as i32, scores[place as usize].to_bits() as i32])
+        .flat_map(|index| [index as i32, scores[index as usize].to_bits() as i32])
         .collect();
     let length = numbers.len();
     FlexTensor::from_data(TensorData::new(numbers, [length]))
@@ -54,7 +54,7 @@ pub fn best(logits: FlexTensor, asked: FlexTensor, best: usize) -> FlexTensor {
 /// Indices of the `n` greatest scores, in descending order, the lower index first among equals.
 fn top(scores: &[f32], n: usize) -> Vec<u32> {
     let order = |a: &u32, b: &u32| {
-        let [left, right] = [a, b].map(|place| scores[*place as usize]);
+        let [left, right] = [a, b].map(|index| scores[*index as usize]);
         right.total_cmp(&left).then(a.cmp(b))
     };
     let mut all: Vec<u32> = (0..scores.len() as u32).collect();

@@ -14,13 +14,13 @@ use crate::spec::StepSpec;
 /// kv_len times head size, heads and batch, from which heads are computed in parallel.
 const WORTH_THREADS: usize = 1 << 14;
 
-/// Increments the first element of `place`.
-pub fn advance(place: FlexTensor) -> FlexTensor {
-    let mut place = contiguous(place);
-    if let Some(length) = place.storage_mut::<i32>().first_mut() {
+/// Increments the first element of `kv_len`.
+pub fn advance(kv_len: FlexTensor) -> FlexTensor {
+    let mut kv_len = contiguous(kv_len);
+    if let Some(length) = kv_len.storage_mut::<i32>().first_mut() {
         *length += 1;
     }
-    place
+    kv_len
 }
 
 /// Rotates queries and keys, and appends keys and values to the caches.
@@ -134,7 +134,7 @@ struct Attend<'a> {
 impl Attend<'_> {
     /// Offset of a position in the cache.
     #[inline(always)]
-    fn place(&self, position: usize) -> usize {
+    fn offset(&self, position: usize) -> usize {
         let row = self.rows.map_or(self.row, |rows| rows[position]);
         let (group, groups) = self.group;
         ((row * groups + group) * self.capacity + position) * self.query.len()
@@ -150,14 +150,14 @@ impl Job for Attend<'_> {
         let scale = 1.0 / (e as f32).sqrt();
         let mut scores = vec![0.0f32; self.kv_len];
         for (position, score) in scores.iter_mut().enumerate() {
-            *score = dot_of_head(self.query, &self.keys[self.place(position)..][..e]) * scale;
+            *score = dot_of_head(self.query, &self.keys[self.offset(position)..][..e]) * scale;
         }
         let most = max(&scores);
         let sum = exp_shifted(&mut scores, most);
         let factor = 1.0 / sum;
         for (position, weight) in scores.iter().enumerate() {
             let weight = weight * factor;
-            let value = &self.values[self.place(position)..][..e];
+            let value = &self.values[self.offset(position)..][..e];
             for (y, v) in self.y.iter_mut().zip(value) {
                 *y += weight * v;
             }
@@ -193,10 +193,10 @@ impl DecodeBackend for Flex {
         cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = place;
+        let _ = kv_len;
         rope_append(qkv, cos_sin, keys, values, spec)
     }
 
@@ -204,15 +204,15 @@ impl DecodeBackend for Flex {
         q: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         table: IntTensor<Self>,
         spec: StepSpec,
     ) -> FloatTensor<Self> {
-        let _ = place;
+        let _ = kv_len;
         attention(q, keys, values, table, spec)
     }
 
-    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
-        advance(place)
+    fn emu_advance(kv_len: IntTensor<Self>) -> IntTensor<Self> {
+        advance(kv_len)
     }
 }

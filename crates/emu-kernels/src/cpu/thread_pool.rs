@@ -24,7 +24,7 @@ const OPEN: u64 = 1 << 16;
 /// Increment of the generation, which is above the helper count (16 bits) and [`OPEN`].
 const GENERATION: u64 = 1 << 17;
 
-struct Team {
+struct Workers {
     /// Generation, open bit, number of helpers that have joined.
     state: AtomicU64,
     /// The current work. Written while the state is closed and no helper is inside; read by helpers that joined.
@@ -44,32 +44,32 @@ struct Helper {
 
 // SAFETY: `work` is written only by the holder of `taken` while the state is closed and without helpers, and read only by
 // helpers that joined while it was open. The pointer is to a `Sync` closure that outlives the open period.
-unsafe impl Sync for Team {}
+unsafe impl Sync for Workers {}
 // SAFETY: as above.
-unsafe impl Send for Team {}
+unsafe impl Send for Workers {}
 
 /// Runs `work` for every index below `parts`, on all threads of the pool. Which thread runs which part is unspecified.
 /// Nested and concurrent calls run on the calling thread.
 pub fn run(parts: usize, work: &Work<'_>) {
-    static TEAM: OnceLock<&'static Team> = OnceLock::new();
+    static WORKERS: OnceLock<&'static Workers> = OnceLock::new();
     let alone = || (0..parts).for_each(work);
     if parts <= 1 {
         return alone();
     }
-    let team = *TEAM.get_or_init(|| Team::start(rayon::current_num_threads() - 1));
-    if team.helpers.is_empty() || team.taken.swap(true, Acquire) {
+    let workers = *WORKERS.get_or_init(|| Workers::start(rayon::current_num_threads() - 1));
+    if workers.helpers.is_empty() || workers.taken.swap(true, Acquire) {
         return alone();
     }
-    team.lead(parts, work);
+    workers.lead(parts, work);
 }
 
-impl Team {
+impl Workers {
     fn start(helpers: usize) -> &'static Self {
         let helper = |_| Helper {
             asleep: AtomicBool::new(false),
             thread: OnceLock::new(),
         };
-        let team: &'static Self = Box::leak(Box::new(Self {
+        let workers: &'static Self = Box::leak(Box::new(Self {
             state: AtomicU64::new(0),
             work: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
@@ -77,29 +77,29 @@ impl Team {
             panicked: AtomicBool::new(false),
             helpers: (0..helpers.min(u16::MAX.into())).map(helper).collect(),
         }));
-        for helper in &team.helpers {
-            let named = thread::Builder::new().name("emu-team".into());
+        for helper in &workers.helpers {
+            let named = thread::Builder::new().name("emu-workers".into());
             // If spawning fails, there are fewer helpers.
-            if let Ok(handle) = named.spawn(move || team.help(helper)) {
+            if let Ok(handle) = named.spawn(move || workers.help(helper)) {
                 let _ = helper.thread.set(handle.thread().clone());
             }
         }
-        team
+        workers
     }
 
     /// Publishes the work, does its share, and returns when all parts are done. The caller holds `taken`, which is released.
     fn lead(&self, parts: usize, work: &Work<'_>) {
         /// Closes the work and waits for the helpers, even if the work panics.
-        struct Close<'a>(&'a Team);
+        struct Close<'a>(&'a Workers);
         impl Drop for Close<'_> {
             fn drop(&mut self) {
-                let team = self.0;
-                team.state.fetch_and(!OPEN, AcqRel);
+                let workers = self.0;
+                workers.state.fetch_and(!OPEN, AcqRel);
                 let mut looks = 0;
-                while team.state.load(Acquire) & (OPEN - 1) != 0 {
+                while workers.state.load(Acquire) & (OPEN - 1) != 0 {
                     wait(&mut looks);
                 }
-                team.taken.store(false, Release);
+                workers.taken.store(false, Release);
             }
         }
 

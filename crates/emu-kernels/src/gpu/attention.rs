@@ -59,7 +59,7 @@ pub(super) fn rows(x: CubeTensor) -> CubeTensor {
 }
 
 /// Location in vectors of four: index of the first in the whole buffer, and strides of the three leading axes.
-pub(super) fn place(x: &CubeTensor) -> [u32; 4] {
+pub(super) fn offsets(x: &CubeTensor) -> [u32; 4] {
     let [batch, head, position, _] = strides(x, 4);
     let first = x.handle.offset_start.unwrap_or(0) / 16;
     [first as u32, batch, head, position]
@@ -100,7 +100,7 @@ pub fn attention(
         .collect::<Vec<_>>();
     info.push((spec.scale as f32).to_bits());
     for x in [&q, &k, &v] {
-        info.extend(place(x));
+        info.extend(offsets(x));
     }
     let mut tensors = vec![buffer(q), y.clone()];
     let mut binding = |tensor: Option<CubeTensor>| {

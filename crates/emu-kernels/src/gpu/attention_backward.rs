@@ -7,7 +7,7 @@ use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::attention::{
-    TILE, attention as forward, buffer, place, rows, same, strides, vectors, words,
+    TILE, attention as forward, buffer, offsets, rows, same, strides, vectors, words,
 };
 use super::{Shader, apart, output};
 use crate::ops::attention::AttentionGradient;
@@ -82,7 +82,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
     let mut sizes = vec![t as u32, s as u32, (h / g) as u32];
     sizes.push((spec.scale as f32).to_bits());
     for x in [&q, &k, &v, &grad, &y] {
-        sizes.extend(place(x));
+        sizes.extend(offsets(x));
     }
     let mut inputs = vec![buffer(q), buffer(grad), logsumexp];
     let mut bind = |used: bool, tensor: CubeTensor| {

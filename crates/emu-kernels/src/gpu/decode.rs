@@ -59,9 +59,9 @@ fn attention_shader(spec: &StepSpec, tensors: usize) -> Shader {
 }
 
 /// Increments the number of positions.
-pub fn advance(place: CubeTensor) -> CubeTensor {
-    advance_shader().launch([1, 1, 1], &[&place]);
-    place
+pub fn advance(kv_len: CubeTensor) -> CubeTensor {
+    advance_shader().launch([1, 1, 1], &[&kv_len]);
+    kv_len
 }
 
 /// Rotates queries and keys, and appends keys and values to the caches.
@@ -70,7 +70,7 @@ pub fn rope_append(
     cos_sin: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    place: CubeTensor,
+    kv_len: CubeTensor,
     spec: StepSpec,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let (qkv, cos_sin) = (into_contiguous(qkv), into_contiguous(cos_sin));
@@ -78,7 +78,7 @@ pub fn rope_append(
     let (b, t) = (qkv.meta.shape()[0], qkv.meta.shape()[1]);
     let queries = output(&qkv, Shape::new([b, spec.heads, t, spec.head_size]));
     let pairs = qkv.meta.shape().num_elements() / 2;
-    let tensors = [&qkv, &cos_sin, &place, &queries, &keys, &values];
+    let tensors = [&qkv, &cos_sin, &kv_len, &queries, &keys, &values];
     append_shader(&spec, tensors.len()).launch_with(
         grid(pairs.div_ceil(64)),
         &tensors,
@@ -92,14 +92,14 @@ pub fn attention(
     q: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    place: CubeTensor,
+    kv_len: CubeTensor,
     table: CubeTensor,
     spec: StepSpec,
 ) -> CubeTensor {
     let (q, table) = (into_contiguous(q), into_contiguous(table));
     let b = q.meta.shape()[0];
     let y = output(&q, Shape::new([b, 1, spec.heads * spec.head_size]));
-    let mut tensors = vec![&q, &keys, &values, &place, &y];
+    let mut tensors = vec![&q, &keys, &values, &kv_len, &y];
     if spec.beams {
         tensors.push(&table);
     }
@@ -114,24 +114,24 @@ impl DecodeBackend for Cube {
         cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        rope_append(qkv, cos_sin, keys, values, place, spec)
+        rope_append(qkv, cos_sin, keys, values, kv_len, spec)
     }
 
     fn emu_decode_attention(
         q: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         table: IntTensor<Self>,
         spec: StepSpec,
     ) -> FloatTensor<Self> {
-        attention(q, keys, values, place, table, spec)
+        attention(q, keys, values, kv_len, table, spec)
     }
 
-    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
-        advance(place)
+    fn emu_advance(kv_len: IntTensor<Self>) -> IntTensor<Self> {
+        advance(kv_len)
     }
 }

@@ -31,7 +31,7 @@ impl PackedSpec {
     }
 
     /// Binding index of an optional buffer, or of what follows all of them.
-    fn place(&self, optional: usize) -> usize {
+    fn binding(&self, optional: usize) -> usize {
         let before = self.optional().into_iter().take(optional);
         3 + before.filter(|is| *is).count()
     }
@@ -47,13 +47,13 @@ impl PackedSpec {
             ("halves", usize::from(self.scheme.bits() == 16)),
             ("flip", if self.scheme == Scheme::Q4 { 8 } else { 0 }),
             ("scales", usize::from(self.scheme.has_scales())),
-            ("scales_at", self.place(0)),
+            ("scales_at", self.binding(0)),
             ("mins", usize::from(self.scheme.has_mins())),
-            ("mins_at", self.place(1)),
+            ("mins_at", self.binding(1)),
             ("bias", usize::from(self.bias)),
-            ("bias_at", self.place(2)),
+            ("bias_at", self.binding(2)),
             ("residual", usize::from(self.residual)),
-            ("residual_at", self.place(3)),
+            ("residual_at", self.binding(3)),
         ]
     }
 }
@@ -120,7 +120,7 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         ("tall", tall),
         ("taller", usize::from(tall > 8)),
         ("lines", lines),
-        ("info_at", spec.place(4)),
+        ("info_at", spec.binding(4)),
     ]);
     let shader = Shader {
         name: "packed_matrix",

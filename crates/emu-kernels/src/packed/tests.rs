@@ -237,12 +237,12 @@ fn splits(device: &Device) {
         assert!(difference(&both[1].0, &both[0].0) < 1e-5, "{scheme:?}");
         assert!(difference(&both[1].1, &both[0].1) < 1e-5, "{scheme:?}");
         assert!(difference(&both[1].2, &both[0].2) == 0.0, "{scheme:?}");
-        assert!(Packed::stacked(&[&split, &split]).is_none());
+        assert!(Packed::concat_rows(&[&split, &split]).is_none());
     }
 }
 
 /// Stacked matrices, as one product and as a gate.
-fn stacks(device: &Device) {
+fn fused_products(device: &Device) {
     let width = 96;
     for (scheme, out) in ALL
         .into_iter()
@@ -255,7 +255,7 @@ fn stacks(device: &Device) {
             layer
         });
         let [mut gate, mut up] = layers.clone();
-        let stacked = crate::QLinear::stack([&mut gate, &mut up]).expect("blocks of one kind");
+        let fused = crate::QLinear::fuse([&mut gate, &mut up]).expect("blocks of one kind");
         assert!(
             difference(&floats(up.weight.val()), &made[1].1) < 1e-6,
             "{scheme:?}"
@@ -265,30 +265,30 @@ fn stacks(device: &Device) {
             let x = Tensor::<2>::from_data(TensorData::new(xs, [rows, width]), device);
             let [g, u] = layers.clone().map(|layer| layer.forward(x.clone()));
             let beside = floats(Tensor::cat(vec![g.clone(), u.clone()], 1));
-            assert!(difference(&floats(stacked.linear(x.clone(), None)), &beside) < 1e-5);
+            assert!(difference(&floats(fused.linear(x.clone(), None)), &beside) < 1e-5);
             let want: Vec<f64> = floats(g)
                 .into_iter()
                 .zip(floats(u))
                 .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
                 .collect();
-            let made = guarded(rows * out, device, || stacked.gated(x.clone()));
+            let made = guarded(rows * out, device, || fused.gated(x.clone()));
             let error = difference(&made, &want);
             assert!(error < 1e-4, "{scheme:?}, {rows} rows: {error:e}");
             let residual = Tensor::<2>::ones([rows, 2 * out], device);
             let want: Vec<f64> = beside.iter().map(|y| y + 1.0).collect();
-            assert!(difference(&floats(stacked.linear_add(x, None, residual)), &want) < 1e-5);
+            assert!(difference(&floats(fused.linear_add(x, None, residual)), &want) < 1e-5);
         }
     }
     let out = 26;
     let other = random(82, Scheme::Q8, [out, width], device).0;
     let one = random(82, Scheme::Q4, [out, width], device).0;
-    assert!(Packed::stacked(&[&one, &other]).is_none());
+    assert!(Packed::concat_rows(&[&one, &other]).is_none());
 }
 
 /// All checks of a device.
 fn everything(device: &Device) {
     splits(device);
-    stacks(device);
+    fused_products(device);
     products(device);
     tables(device);
     layers(device);

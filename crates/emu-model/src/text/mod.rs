@@ -66,7 +66,7 @@ impl TextModel {
         let lm = lm.with_rope_divisors(rope_divisors(source, &config)?);
         let parameters = LmWeights::new(source, &config, &lm)?;
         let lm = weights::load(lm, device, |name| parameters.read(name))?
-            .stack()
+            .fuse()
             .with_activations(|_| Activations::Int8);
         Ok(Self {
             config,

@@ -135,12 +135,12 @@ fn equals_its_formula() {
     let sizes = [1, 7, 40_000];
     let start = random(1, &sizes);
     let device = Device::flex().autodiff();
-    let mut twin: Vec<[f64; 3]> = start
+    let mut reference: Vec<[f64; 3]> = start
         .concat()
         .iter()
         .map(|p| [f64::from(*p), 0.0, 0.0])
         .collect();
-    let mut average: Vec<f64> = twin.iter().map(|p| p[0]).collect();
+    let mut average: Vec<f64> = reference.iter().map(|p| p[0]).collect();
     let mut host = Flat::new(&start, &device);
     let mut composed = Flat::new(&start, &device);
     let mut a = AdamW::new(&host, settings(0.1), Some(0.5));
@@ -152,7 +152,11 @@ fn equals_its_formula() {
         composed = b.step(composed, tensors(&gradients), scale, &[rate; 3]);
         let t = (step + 1) as i32;
         let decay = 0.5f64.min((1.0 + step as f64) / (10.0 + step as f64));
-        for (([p, m, v], average), g) in twin.iter_mut().zip(&mut average).zip(gradients.concat()) {
+        for (([p, m, v], average), g) in reference
+            .iter_mut()
+            .zip(&mut average)
+            .zip(gradients.concat())
+        {
             let g = f64::from(g) * scale;
             *m = 0.9 * *m + 0.1 * g;
             *v = 0.98 * *v + 0.02 * g * g;
@@ -171,7 +175,7 @@ fn equals_its_formula() {
                 .fold(0.0, f64::max);
             assert!(error < 2e-6, "{error}");
         };
-        near(module.values(), twin.iter().map(|p| p[0]).collect());
+        near(module.values(), reference.iter().map(|p| p[0]).collect());
         near(
             optimiser.averaged(module).unwrap().values(),
             average.clone(),

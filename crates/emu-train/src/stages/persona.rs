@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decoder::floats;
 use super::speller::open_lm;
-use super::states::{conversation, message, sequence, system_turn, told};
+use super::states::{conversation, message, sequence, system_message, system_turn};
 use crate::checkpoint::{create_file, replace_file, replace_tensors};
 use crate::data::emoji::ConceptList;
 use crate::data::requests::{Persona, Seen, Shows, Topic};
@@ -486,7 +486,7 @@ impl PersonaStage {
     /// If there is none.
     pub fn init(&self, device: &Device) -> Result<SoftPrompt, TrainError> {
         let turn = match &self.options.start {
-            Some(text) => told(&self.model, text)?,
+            Some(text) => system_message(&self.model, text)?,
             None => system_turn(&self.model)?,
         };
         if turn.is_empty() {

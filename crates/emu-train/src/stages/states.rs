@@ -60,7 +60,7 @@ pub(super) fn system_turn(model: &TextModel) -> Result<Vec<u32>, TrainError> {
 ///
 /// # Errors
 /// As [`system_turn`].
-pub(super) fn told(model: &TextModel, text: &str) -> Result<Vec<u32>, TrainError> {
+pub(super) fn system_message(model: &TextModel, text: &str) -> Result<Vec<u32>, TrainError> {
     opening(model, &[message(Speaker::System, text)])
 }
 

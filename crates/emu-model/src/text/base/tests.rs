@@ -149,7 +149,7 @@ fn assembled<S: TensorSource>(base: &Base<'_, S>) -> (EmuConfig, Emu, EmuTokeniz
     .expect("every tensor");
     let mut emu = weights::fill(emu, &device, |name| stored.remove(name).map(Ok)).expect("fits");
     assert!(stored.is_empty(), "{:?}", stored.keys());
-    emu.lm = emu.lm.stack().with_activations(config.lm_activations());
+    emu.lm = emu.lm.fuse().with_activations(config.lm_activations());
     let tokenizer = EmuTokenizer::from_json_bytes(base.tokenizer.as_bytes()).expect("a tokenizer");
     (config, emu, tokenizer)
 }

@@ -105,7 +105,7 @@ impl<R: Read> Scan<'_, R> {
     }
 
     /// Fails if fewer than `n` bytes are left.
-    fn need(&self, n: u64) -> Result<(), PackError> {
+    fn require(&self, n: u64) -> Result<(), PackError> {
         match self.at.checked_add(n) {
             Some(end) if end <= self.len => Ok(()),
             end => Err(PackError::ShortFile {
@@ -117,7 +117,7 @@ impl<R: Read> Scan<'_, R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), PackError> {
-        self.need(bytes.len() as u64)?;
+        self.require(bytes.len() as u64)?;
         self.reader
             .read_exact(bytes)
             .map_err(|e| PackError::io(self.file, e))?;
@@ -141,7 +141,7 @@ impl<R: Read> Scan<'_, R> {
 
     fn string(&mut self, what: &str) -> Result<String, PackError> {
         let len = self.u64()?;
-        self.need(len)?;
+        self.require(len)?;
         if len > MAX_STRING {
             return Err(PackError::TooLarge {
                 what: format!("{what} in {}", self.file),
@@ -182,7 +182,7 @@ impl<R: Read> Scan<'_, R> {
             9 if depth < MAX_DEPTH => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 // Every value has at least one byte.
-                self.need(count)?;
+                self.require(count)?;
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(self.value(key, kind, depth + 1)?);

@@ -12,7 +12,7 @@ use crate::events::{Listener, event};
 use crate::request::{Draw, Text};
 
 /// Answers a prompt. If the model begins a picture, it is drawn with the options `drawing`; without them it ends the text.
-pub async fn chat(
+pub async fn answer(
     engine: &Engine,
     listener: &Listener<'_>,
     (emu, config): (&Emu, &EmuConfig),
@@ -66,7 +66,7 @@ pub async fn chat(
                     .await?;
             }
             TextEvent::Image(condition) => {
-                engine.need(listener, pack::DECODER).await?;
+                engine.ensure_loaded(listener, pack::DECODER).await?;
                 let draw = drawing.cloned().unwrap_or_default();
                 let seed = seed.wrapping_add(pictures);
                 draw::walk(engine, listener, condition, None, &draw, seed).await?;

@@ -45,7 +45,7 @@ fn the_same_as_dense(device: &Device, packed: bool) {
     let new = config.emu.init(device).expect("a model");
     let dense = weights::load(new, device, |name| widened(&reader, name)).expect("loaded");
     assert_eq!(emu.lm.embed_tokens.is_packed(), packed);
-    assert_eq!(emu.lm.layers[0].mlp.stacked.is_some(), packed);
+    assert_eq!(emu.lm.layers[0].mlp.fused_gate_up.is_some(), packed);
     assert!(!dense.lm.embed_tokens.is_packed());
     let norms = 4 * (config.emu.lm.width * (2 * config.emu.lm.layers + 1)) as u64;
     let [ours, theirs] = [&emu, &dense].map(|emu| emu.lm.weight_bytes() - norms);

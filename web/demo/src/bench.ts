@@ -1,4 +1,4 @@
-/** The benchmark's section of the panel. */
+/** The benchmark section of the panel. */
 
 import { $, row, show } from "./dom.js";
 import { isAbort, told } from "./errors.js";
@@ -9,7 +9,7 @@ import type { Session } from "./session.js";
 
 const counts = ({ launches, submits, read_back_bytes }: ReturnType<typeof costsEach>) => `${launches}, ${submits}, ${read_back_bytes}`;
 
-/** Binds the section of the panel. `begin` gives the signal of the run, or null while something else runs. */
+/** Binds the section. `begin` returns the abort signal of the run, or null while something else runs. */
 export function bindBenchmark(session: Session, begin: () => AbortSignal | null, end: () => void): void {
   const status = $("bench-status");
   const json = $("bench-json");

@@ -27,7 +27,7 @@ async function start(): Promise<void> {
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing }, audio: false });
     view.srcObject = stream;
-    // Closed while the question was open.
+    // The dialog was closed while the browser asked for permission.
     if (!dialog.open) return stop();
     await view.play();
     const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
@@ -43,7 +43,7 @@ async function start(): Promise<void> {
   }
 }
 
-/** Lets the visitor take a picture; null where none was taken. */
+/** Lets the visitor take a picture; resolves to null if none was taken. */
 export function takePicture(): Promise<Blob | null> {
   dialog.showModal();
   void start();

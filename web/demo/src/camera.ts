@@ -38,8 +38,8 @@ async function start(): Promise<void> {
   } catch (error) {
     const refused = error instanceof DOMException && error.name === "NotAllowedError";
     status.textContent = refused
-      ? "The camera was not allowed. Allow it in the browser's site settings, or attach a file instead."
-      : "No camera answers. Connect one, or attach a file instead.";
+      ? "Camera access was denied. Allow it in the browser's site settings, or attach a file instead."
+      : "No camera is available. Connect one, or attach a file instead.";
   }
 }
 

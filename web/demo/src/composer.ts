@@ -18,7 +18,7 @@ export interface Draft {
 
 const PLACEHOLDERS: Record<Mode, [empty: string, withPictures: string]> = {
   chat: ["Ask, or attach a picture", "Ask about it, or send it to be described"],
-  draw: ["Describe what to draw", "Say how to draw from these pictures, or send them to be blended"],
+  draw: ["Describe what to draw", "Describe what to draw from these pictures, or send them to blend them"],
 };
 
 export class Composer {
@@ -207,7 +207,7 @@ export class Composer {
     const about = this.shownAbout();
     const tiles: Node[] = this.attachments.map((one) => this.tile(one));
     if (this.reading) tiles.push(h("li", { class: "tile waiting" }, h("span", { class: "spinner" }), h("span", { class: "visually-hidden" }, "Reading the file")));
-    if (this.attachments.length > 1) tiles.push(h("li", { class: "mark" }, button(null, "Place in text", () => this.mark()), h("span", { class: "hint" }, "Pictures come first. A mark in the text takes the next one.")));
+    if (this.attachments.length > 1) tiles.push(h("li", { class: "mark" }, button(null, "Place in text", () => this.mark()), h("span", { class: "hint" }, "Pictures come before the text, unless marks in the text place them.")));
     if (about.length) {
       const drop = iconButton("close", "Ask without this picture", () => {
         this.setAbout([]);

@@ -67,7 +67,7 @@ const stop = () => running?.abort(new DOMException("Stopped by the visitor.", "A
 async function agreed(mode: Mode): Promise<boolean> {
   if (!session.support) await session.check();
   const size = session.missing(mode);
-  return size < MUCH || session.state === "loading" || confirm(`Download ${bytes(size)}?`, `${modelName(session)} has to be on this device before it can answer. That takes a while and may cost money on a metered connection.`, "Download");
+  return size < MUCH || session.state === "loading" || confirm(`Download ${bytes(size)}?`, `${modelName(session)} must be downloaded to this device before it can answer. This takes a while and may cost money on a metered connection.`, "Download");
 }
 
 async function perform(view: TurnView): Promise<void> {
@@ -104,7 +104,7 @@ function ask(turn: Turn): void {
     },
     keepSeed: (seed) => {
       settings.setSeed(seed);
-      announce(`Seed ${seed} is used from now on. Empty the field in the settings to draw with new seeds.`);
+      announce(`Seed ${seed} is used from now on. Clear the seed field in the settings to use new seeds.`);
     },
     retry: () => void perform(view),
   });
@@ -235,7 +235,7 @@ modelForm.addEventListener("submit", async (event) => {
   event.preventDefault();
   const next = choice.value === "other" ? field.value.trim() : choice.value;
   if (!next) return field.focus();
-  if (views.length && !(await confirm("Open the page with another model?", "The conversation so far ends and is not kept.", "Open"))) return;
+  if (views.length && !(await confirm("Open the page with another model?", "The current conversation ends and is not kept.", "Open"))) return;
   // A navigation, not a new value: the content security policy of readable hosts is derived from the URL.
   location.assign(pageWith(next));
 });

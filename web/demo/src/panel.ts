@@ -84,7 +84,7 @@ export async function showCache(session: Session): Promise<void> {
   $("cache-list").replaceChildren(
     ...found.map(({ url, name, bytes: size, complete }) => {
       const remove = button("trash", "Delete", async () => {
-        if (!(await confirm(`Delete ${name} from this device?`, `${bytes(size)} are freed. The next use downloads it again.`, "Delete"))) return;
+        if (!(await confirm(`Delete ${name} from this device?`, `This frees ${bytes(size)}. The next use downloads it again.`, "Delete"))) return;
         try {
           await Emu.cache.delete(url);
           announce(`${name} deleted.`);

@@ -57,12 +57,12 @@ export function pictureFigure(picture: Attachment, alt: string, facts: string, s
     h(
       "figcaption",
       {},
-      flagged && h("p", { class: "flagged" }, "The safety checker blacked this picture out. Change the prompt or the seed."),
+      flagged && h("p", { class: "flagged" }, "The safety checker blacked out this picture. Change the prompt or the seed."),
       h("span", { class: "facts" }, facts),
     ),
     h(
       "div",
-      { class: "actions", role: "group", "aria-label": "This picture" },
+      { class: "actions", role: "group", "aria-label": "Actions for this picture" },
       iconButton("again", "Draw another with a new seed", actions.another),
       keep,
       iconButton("use", "Use it in the next message", () => actions.use(picture)),

@@ -42,7 +42,7 @@ export function pieces(text: string, attachments: readonly Attachment[]): Piece[
       throw new PageError(
         "marks",
         `The text has ${marks} <${kind}> ${marks === 1 ? "mark" : "marks"}, but the number of attached ${kind}s is ${waiting[kind].length}.`,
-        `Give each ${kind} one mark, or take the marks out.`,
+        `Give each ${kind} one mark, or remove the marks.`,
       );
     }
   }

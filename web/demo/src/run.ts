@@ -74,7 +74,7 @@ async function chat(emu: Emu, view: TurnView, { session, settings, past, context
       const { tokens, seconds: time, finish } = event;
       const speed = time > 0 ? ` · ${(tokens / time).toFixed(0)} tokens/s` : "";
       // The text on a drawn picture is not generated token by token.
-      if (tokens) facts = `${tokens} tokens · ${seconds(time)}${speed}${finish === "length" ? " · cut at the longest answer set" : ""}`;
+      if (tokens) facts = `${tokens} tokens · ${seconds(time)}${speed}${finish === "length" ? " · cut off at the maximum length" : ""}`;
     }
   }
   view.finish(facts);

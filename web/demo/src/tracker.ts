@@ -87,11 +87,11 @@ export class Tracker {
         const left = time > 0.5 ? ((totalAll - loadedAll) * time) / (loadedAll - loaded) : 0;
         const guess = left >= 1 && left < 1e6 ? `, about ${seconds(left)} left` : "";
         const fetched = [...this.components.values()].some(({ download }) => download?.fetched);
-        return { text: fetched ? "Downloading the model" : "Reading the model from this device", detail: bytesOf(loadedAll, totalAll) + guess, fraction: share(loadedAll, totalAll) };
+        return { text: fetched ? "Downloading the model" : "Loading the model from this device", detail: bytesOf(loadedAll, totalAll) + guess, fraction: share(loadedAll, totalAll) };
       }
       case "upload": {
         const { component, loaded, total } = progress;
-        return { text: `Putting the ${COMPONENT_NAMES[component].toLowerCase()} into memory`, detail: bytesOf(loaded, total), fraction: share(loaded, total) };
+        return { text: `Loading the ${COMPONENT_NAMES[component].toLowerCase()} into memory`, detail: bytesOf(loaded, total), fraction: share(loaded, total) };
       }
       case "compile":
         return { text: "Preparing the device", detail: `${progress.done} of ${progress.total}`, fraction: share(progress.done, progress.total) };

@@ -49,7 +49,7 @@ function asked(pieces: readonly Piece[]): HTMLElement {
   return bubble;
 }
 
-const SILENT = "The model ended its answer without a word. Ask in other words, or switch to Draw if you wanted a picture.";
+const SILENT = "The model ended its answer without a word. Rephrase the question, or switch to Draw if you wanted a picture.";
 
 export class TurnView {
   readonly element: HTMLElement;

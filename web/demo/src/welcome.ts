@@ -10,7 +10,7 @@ export function deviceName({ support, device, used }: Session): string {
   const kind = used?.kind ?? (device === "auto" ? support?.device : device);
   if (kind === "cpu") return "CPU";
   if (kind === "webgpu") return used?.name || support?.adapter?.name || "WebGPU";
-  return "nothing here";
+  return "no device";
 }
 
 const STATUS: Record<Session["state"], string> = {

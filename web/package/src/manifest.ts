@@ -51,7 +51,7 @@ export interface Config {
     };
     causal?: { queries: number };
     namer?: { spelling: { objects: number; tokens: number } };
-    /** Detects draw requests in a conversation. Such a picture is a whole answer, never part of one. */
+    /** Detects draw requests from the language model, which then starts no pictures in its own answers. */
     requests?: object;
     /** `answered`: the text that ends an answer before the next turn. */
     prompts?: { answered?: string };

@@ -46,6 +46,7 @@ export class Emu extends Session {
     return (await look(pack, options)).support;
   }
 
+  /** As in a page, on the CPU. `pack` may also be a `file:` URL or a path. */
   static async load(pack: PackLocation, options: NodeLoadOptions = {}): Promise<Emu> {
     const { signal, onProgress, components = ["vision", "lm"], cache, module, expect } = options;
     const admission = await look(pack, options);

@@ -14,7 +14,7 @@ export interface PackAddress {
   files?: PackFiles["files"] | undefined;
 }
 
-/** Attempts to fetch the manifest. */
+/** Maximum attempts to fetch the manifest. */
 const ATTEMPTS = 3;
 
 /** A manifest and the text that it was read from. */

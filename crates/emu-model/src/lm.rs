@@ -100,6 +100,13 @@ pub enum Visibility {
     Blocks(Tensor<4, Bool>),
 }
 
+/// The language model has no head that regresses visual embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "This language model regresses no visual embeddings. Use a model with a regression head (stu_regress_head)."
+)]
+pub struct NoRegressionHead;
+
 impl LmConfig {
     /// Creates a language model.
     pub fn init(&self, adapter: Option<&AdapterConfig>, device: &Device) -> Lm {
@@ -310,13 +317,11 @@ impl Lm {
 
     /// Regresses the next visual embeddings from final hidden states, `[B, T, D]`.
     ///
-    /// # Panics
-    /// If the model has no regression head; text generation never calls this without one.
-    pub fn regress(&self, hidden: Tensor<3>) -> Tensor<3> {
-        match &self.stu_regress_head {
-            Some(head) => head.forward(hidden),
-            None => panic!("a language model alone regresses no visual embeddings"),
-        }
+    /// # Errors
+    /// If the model has no regression head.
+    pub fn regress(&self, hidden: Tensor<3>) -> Result<Tensor<3>, NoRegressionHead> {
+        let head = self.stu_regress_head.as_ref().ok_or(NoRegressionHead)?;
+        Ok(head.forward(hidden))
     }
 
     /// An empty KV cache.

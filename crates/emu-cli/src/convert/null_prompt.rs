@@ -207,7 +207,8 @@ mod tests {
         for _ in 0..queries {
             let [_, t, _] = x.dims();
             let hidden = emu.lm.step(x, &mut cache).expect("room");
-            x = emu.lm.regress(hidden.narrow(1, t - 1, 1)); // [1, 1, D]
+            let next = emu.lm.regress(hidden.narrow(1, t - 1, 1));
+            x = next.expect("a regression head"); // [1, 1, D]
             all.extend(x.clone().into_data().iter::<f32>());
         }
         all

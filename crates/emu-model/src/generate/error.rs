@@ -5,6 +5,7 @@ use emu_kernels::cache::CacheFull;
 use emu_kernels::count;
 use emu_kernels::decode_session::DecodeError;
 
+use crate::lm::NoRegressionHead;
 use crate::splice::SpliceError;
 
 /// Why a generation cannot start or continue.
@@ -52,6 +53,12 @@ pub enum GenerateError {
         "The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu."
     )]
     NotFinite,
+}
+
+impl From<NoRegressionHead> for GenerateError {
+    fn from(_: NoRegressionHead) -> Self {
+        Self::DrawsNothing
+    }
 }
 
 impl From<DecodeError> for GenerateError {

@@ -79,7 +79,7 @@ impl<'a> ImageEmbedder<'a> {
                 None => self.session.advance_tokens(&[self.config.special.img])?,
                 Some(last) => self.session.advance(last.clone())?,
             };
-            self.embeddings.push(self.session.lm.regress(hidden));
+            self.embeddings.push(self.session.lm.regress(hidden)?);
         }
         let all = self.done() == self.total();
         Ok(all.then(|| Tensor::cat(self.embeddings.clone(), 1)))

@@ -353,7 +353,7 @@ impl<'a> TextMachine<'a> {
         mut embeddings: Vec<Tensor<3>>,
     ) -> Result<TextEvent, GenerateError> {
         let queries = pictures.queries;
-        let embedding = self.lm.regress(hidden); // [1, 1, D]
+        let embedding = self.lm.regress(hidden)?; // [1, 1, D]
         embeddings.push(embedding.clone());
         self.cost.steps += 1;
         let hidden = self.lm.step(embedding, self.decode.cache_mut())?;

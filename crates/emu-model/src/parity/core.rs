@@ -238,7 +238,9 @@ fn stages(
         &mut probe,
     );
     probe.see(format_args!("logits"), &lm.logits(hidden.clone()));
-    probe.see(format_args!("regress"), &lm.regress(hidden));
+    if let Ok(regressed) = lm.regress(hidden) {
+        probe.see(format_args!("regress"), &regressed);
+    }
 
     let kept = batch.kept();
     for (name, got) in probe.into_seen() {

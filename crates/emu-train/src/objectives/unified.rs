@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use emu_model::Emu;
 use emu_model::config::SpecialTokens;
-use emu_model::emu::SpliceError;
+use emu_model::generate::GenerateError;
 use emu_model::lm::Visibility;
 
 use super::{cross_entropy, rows};
@@ -96,7 +96,7 @@ pub fn labels(
 /// - `seen`: the embeddings that the LM reads instead, with noise added so that it does not rely on them in regression
 ///
 /// # Errors
-/// If the number of embeddings differs from that of `<image>` tokens.
+/// If the number of embeddings differs from that of `<image>` tokens, or the model has no regression head.
 pub fn unified(
     emu: &Emu,
     special: &SpecialTokens,
@@ -104,7 +104,7 @@ pub fn unified(
     visual: Option<Tensor<3>>,
     seen: Option<Tensor<3>>,
     options: &UnifiedOptions,
-) -> Result<UnifiedLoss, SpliceError> {
+) -> Result<UnifiedLoss, GenerateError> {
     let embeds = emu.splice(&batch.ids, seen.or_else(|| visual.clone()), special.image)?; // [B, T, D]
     let hidden = emu.lm.forward(embeds, &batch.positions, &batch.visibility); // [B, T, D]
 
@@ -157,7 +157,7 @@ pub fn unified(
     if let (Some(visual), false) = (visual, from.is_empty()) {
         let prediction = emu
             .lm
-            .regress(rows(hidden, &from).unsqueeze_dim::<3>(0))
+            .regress(rows(hidden, &from).unsqueeze_dim::<3>(0))?
             .squeeze_dim::<2>(0);
         let end = emu
             .lm

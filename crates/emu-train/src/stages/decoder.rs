@@ -219,7 +219,9 @@ impl DecoderStage {
         let mut next = begin;
         let mut all = Vec::with_capacity(queries);
         for _ in 0..queries {
-            next = lm.regress(lm.step(next, &mut cache).map_err(full)?);
+            let hidden = lm.step(next, &mut cache).map_err(full)?;
+            let regressed = lm.regress(hidden);
+            next = regressed.map_err(|e| TrainError::other("no-component", e))?;
             all.push(next.clone());
         }
         Ok(Tensor::cat(all, 1))

@@ -344,7 +344,7 @@ impl Stage for Pretrain {
             seen,
             &options,
         )
-        .map_err(|e| TrainError::other("image-marks", e))?;
+        .map_err(|e| TrainError::other(e.code(), e))?;
         let mut total = losses.total(self.options.visual_weight).ok_or_else(|| {
             TrainError::Stage("A batch has nothing to predict. Check the data.".into())
         })?;

@@ -3,7 +3,6 @@
 //! The original runs prompts as one padded batch; here each runs alone, so that equal results also show that padding
 //! changes nothing.
 
-use burn::tensor::Tensor;
 use emu_kernels::sample::Processors;
 use serde_json::Value;
 
@@ -13,18 +12,9 @@ use super::embed::image;
 use super::predict::predict;
 use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
-use crate::tokenizer::{EmuTokenizer, Roles};
+use crate::tokenizer::Roles;
 
-/// A model with what it needs to generate from texts.
-#[derive(Clone, Copy)]
-pub struct Generator<'a> {
-    /// Networks, sizes, device.
-    pub subject: Subject<'a>,
-    /// Texts to ids and back.
-    pub tokenizer: &'a EmuTokenizer,
-    /// `[B, Q, D]`, of the goldens' pictures in order.
-    pub visual: &'a Tensor<3>,
-}
+pub use super::generator::Generator;
 
 /// Which tokens a tokenizer of the goldens needs.
 pub fn roles(instruct: bool) -> Roles {

@@ -26,6 +26,7 @@ struct Module {
 const CLEAN: &[&str] = &[
     "crates/emu-cli",
     "crates/emu-kernels",
+    "crates/emu-model",
     "crates/emu-pack",
     "crates/emu-train",
     "crates/xtask",

@@ -11,7 +11,7 @@ use emu_model::safety::CheckError;
 use emu_model::tokenizer::TokenizerError;
 use wasm_bindgen::JsValue;
 
-use crate::events::object;
+use crate::object::object;
 
 /// What went wrong: a stable name, and a sentence on what is wrong and one on what to do.
 #[derive(Debug)]

@@ -1,21 +1,12 @@
 //! What JavaScript is told while a machine runs.
 
 use emu_model::image::RgbImage;
-use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
+use js_sys::{Float32Array, Function, Promise, Reflect, Uint8ClampedArray};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::error::Failure;
-
-/// A plain object.
-pub fn object(entries: &[(&str, JsValue)]) -> JsValue {
-    let object = Object::new();
-    for (key, value) in entries {
-        // Setting a field of a fresh plain object has no way to fail.
-        let _ = Reflect::set(&object, &JsValue::from_str(key), value);
-    }
-    object.into()
-}
+use crate::object::object;
 
 /// An event.
 pub fn event(kind: &str, entries: &[(&str, JsValue)]) -> JsValue {

@@ -29,6 +29,7 @@ const CLEAN: &[&str] = &[
     "crates/emu-model",
     "crates/emu-pack",
     "crates/emu-train",
+    "crates/emu-web",
     "crates/xtask",
 ];
 

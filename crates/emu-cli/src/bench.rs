@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use emu_kernels::burn::tensor::{Device, Distribution, Tensor, read_sync};
+use emu_kernels::burn::tensor::{Device, Tensor, read_sync};
 use emu_kernels::count::{self, Launches, LiveBytes};
 use emu_kernels::device::{Opened, open, runs_behind};
 use emu_kernels::packed::keeps_halves;
@@ -24,13 +24,10 @@ use serde_json::{Value, json};
 use crate::args::{BenchArgs, BenchPart};
 use crate::output::{json_line, print_now, spinner};
 use crate::runtime::Runtime;
+use bandwidth::copy_bandwidth;
 
+mod bandwidth;
 mod kernels;
-
-/// Bytes of the copied tensor. Each byte is read and written once.
-const COPY: usize = 1 << 27;
-/// Number of repeated copies; the fastest counts.
-const COPIES: usize = 5;
 
 /// Benchmarks a part of a model, or the kernels.
 pub fn run(args: &BenchArgs) -> Result<()> {
@@ -154,21 +151,6 @@ fn kernels(launches: &Launches, before: &std::collections::BTreeMap<&'static str
         }
     }
     Value::Object(list)
-}
-
-/// Copy bandwidth in bytes per second: the fastest of several copies of a large tensor, read and written bytes counted.
-fn copy_bandwidth(device: &Device) -> Result<f64> {
-    let x = Tensor::<1>::random([COPY / 4], Distribution::Default, device);
-    let mut best = f64::INFINITY;
-    for _ in 0..COPIES {
-        device.sync().ok();
-        let start = Instant::now();
-        let y = x.clone().add_scalar(1.0);
-        device.sync().ok();
-        best = best.min(start.elapsed().as_secs_f64());
-        drop(y);
-    }
-    Ok(2.0 * COPY as f64 / best)
 }
 
 /// Bytes of tensors and of the runtime's memory pools; `None` where the device does not report them.

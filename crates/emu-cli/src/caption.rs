@@ -6,10 +6,10 @@ use emu_model::generate::{BeamSearch, TextEvent, TextMachine};
 use serde_json::json;
 
 use crate::args::CaptionArgs;
-use crate::chat::{beam_options, check, text_options};
 use crate::media;
 use crate::output::{bar, json_line, print_now};
 use crate::runtime::Runtime;
+use crate::text_options::{beam_options, check, text_options};
 
 /// Captions each picture in one line.
 pub fn run(args: &CaptionArgs) -> Result<()> {

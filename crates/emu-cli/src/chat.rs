@@ -1,25 +1,25 @@
 //! `emu chat`
 
 mod alone;
+mod dialogue;
 
-use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::{Tensor, read_sync};
-use emu_kernels::sample::{Processors, Sampling};
-use emu_model::config::GenerationConfig;
-use emu_model::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
+use emu_model::generate::{BeamSearch, Prompt, TextEvent, TextMachine};
 use emu_model::prompt::{Conversation, Marked, Turn};
 use emu_pack::convert::GgufFile;
 use serde_json::json;
 
-use crate::args::{ChatArgs, TextArgs};
+use crate::args::ChatArgs;
 use crate::imagine::{self, Drawing};
 use crate::media;
 use crate::output::{json_line, print_now, spinner};
 use crate::runtime::Runtime;
+use crate::text_options::{beam_options, check, text_options};
+use dialogue::{Partner, print_part, speak_with};
 
 /// Answers one prompt, or runs a conversation.
 pub fn run(args: &ChatArgs) -> Result<()> {
@@ -52,23 +52,6 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     speak_with(&mut speaker, args)
 }
 
-/// A model that answers in a conversation.
-trait Partner {
-    /// Answers a user message with picture and video files. On error the conversation stays unchanged.
-    fn hear(&mut self, text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<()>;
-
-    /// Clears the conversation.
-    fn forget(&mut self);
-}
-
-/// Answers the prompt, or each line of stdin without one.
-fn speak_with(partner: &mut dyn Partner, args: &ChatArgs) -> Result<()> {
-    match &args.prompt {
-        Some(prompt) => partner.hear(prompt, &args.image, &args.video),
-        None => converse(partner, (args.image.clone(), args.video.clone())),
-    }
-}
-
 fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked> {
     let pictures = pictures
         .iter()
@@ -79,109 +62,6 @@ fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked
         .map(|p| Ok(media::video(p)?.frames))
         .collect::<Result<_>>()?;
     media::marked(text, pictures, videos)
-}
-
-/// Reads lines until the input ends. Pictures are queued until the next message.
-fn converse(
-    partner: &mut dyn Partner,
-    (mut pictures, mut videos): (Vec<PathBuf>, Vec<PathBuf>),
-) -> Result<()> {
-    let stdin = std::io::stdin();
-    let terminal = stdin.is_terminal();
-    if terminal {
-        eprintln!(
-            "/image FILE and /video FILE add to what you say next, /reset forgets, /quit leaves."
-        );
-    }
-    let mut lines = stdin.lock().lines();
-    loop {
-        if terminal {
-            eprint!("> ");
-        }
-        let Some(line) = lines.next() else {
-            return Ok(());
-        };
-        let line = line.context("The input cannot be read. Give text in UTF-8")?;
-        match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
-            ("", _) => {}
-            ("/quit", _) => return Ok(()),
-            ("/reset", _) => partner.forget(),
-            ("/image", path) => pictures.push(path.trim().into()),
-            ("/video", path) => videos.push(path.trim().into()),
-            _ => {
-                let taken = (std::mem::take(&mut pictures), std::mem::take(&mut videos));
-                let said = partner.hear(line.trim(), &taken.0, &taken.1);
-                // At a terminal, an error ends the turn and not the conversation.
-                match said {
-                    Err(error) if terminal => eprintln!("error: {}", crate::message(&error)),
-                    other => other?,
-                }
-            }
-        }
-    }
-}
-
-/// Prints a piece of an answer.
-fn print_part(text: &str, json: bool) -> Result<()> {
-    match (text.is_empty(), json) {
-        (true, _) => Ok(()),
-        (false, true) => json_line(&json!({"type": "text", "text": text})),
-        (false, false) => print_now(text),
-    }
-}
-
-/// Logits processors from the arguments; the model's defaults fill the gaps.
-fn processors(args: &TextArgs, model: &GenerationConfig) -> Processors {
-    let penalty = args.repetition_penalty.or(model.repetition_penalty);
-    Processors {
-        repetition_penalty: penalty.unwrap_or(1.0),
-        no_repeat_ngram: args.no_repeat_ngram,
-        min_length: 0,
-    }
-}
-
-/// Validates the text arguments before a model is loaded.
-///
-/// # Errors
-/// Where an argument is out of range.
-pub fn check(args: &TextArgs) -> Result<()> {
-    let plain = GenerationConfig::default();
-    text_options(args, &plain, 0, false).validate()?;
-    Ok(beam_options(args, &plain).validate()?)
-}
-
-/// Beam search options from the arguments; the model's defaults fill the gaps.
-pub fn beam_options(args: &TextArgs, model: &GenerationConfig) -> BeamOptions {
-    BeamOptions {
-        beams: args.beams,
-        max_new_tokens: args.max_new_tokens,
-        length_penalty: args.length_penalty,
-        processors: processors(args, model),
-        ban_images: true,
-    }
-}
-
-/// Generation options from the arguments; the model's defaults fill the gaps.
-pub fn text_options(
-    args: &TextArgs,
-    model: &GenerationConfig,
-    seed: u64,
-    images: bool,
-) -> TextOptions {
-    TextOptions {
-        max_new_tokens: args.max_new_tokens,
-        processors: processors(args, model),
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-        },
-        seed,
-        images,
-        // Image tokens are not banned: without drawing, the caller ends the text there.
-        ban_images: false,
-        ..Default::default()
-    }
 }
 
 struct Speaker<'a> {

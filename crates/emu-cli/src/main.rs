@@ -11,6 +11,7 @@ mod dashboard;
 mod data;
 mod devices;
 mod environment;
+mod error_line;
 mod eval;
 mod fault;
 mod ffmpeg;
@@ -23,6 +24,7 @@ mod parity;
 mod part;
 mod runtime;
 mod signals;
+mod text_options;
 mod train;
 
 use std::io::IsTerminal;
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            eprintln!("error: {}", error_line::message(&error));
             match error.downcast_ref() {
                 // Same exit code as for any other invalid argument.
                 Some(DeviceError::UnknownAdapter { .. } | DeviceError::AmbiguousAdapter { .. }) => {
@@ -63,19 +65,6 @@ fn main() -> ExitCode {
 
 /// Exit code for invalid arguments, the same as clap's.
 const USAGE: u8 = 2;
-
-/// The error and its causes in one line. Skips causes that the error already quotes. Joins the lines of messages from
-/// drivers and libraries.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join(" ")
-}
 
 fn run(arguments: Arguments) -> Result<()> {
     if let Some(threads) = arguments.threads {
@@ -95,36 +84,5 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Devices(args) => devices::run(&args),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::Context;
-
-    #[test]
-    fn a_cause_is_named_once() {
-        let io = || std::io::Error::other("it is full");
-        let quoted: anyhow::Result<()> =
-            Err(io()).context("The disk cannot be written: it is full.");
-        assert_eq!(
-            super::message(&quoted.unwrap_err()),
-            "The disk cannot be written: it is full."
-        );
-        let bare: anyhow::Result<()> = Err(io()).context("The disk cannot be written");
-        assert_eq!(
-            super::message(&bare.unwrap_err()),
-            "The disk cannot be written: it is full"
-        );
-    }
-
-    #[test]
-    fn an_error_is_one_line() {
-        let lost =
-            anyhow::anyhow!("The device failed: An error happened\nCaused by:\n  it is gone\n");
-        assert_eq!(
-            super::message(&lost),
-            "The device failed: An error happened Caused by: it is gone"
-        );
     }
 }

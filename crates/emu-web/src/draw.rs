@@ -10,7 +10,8 @@ use wasm_bindgen::JsValue;
 
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::events::{Listener, event, object, picture};
+use crate::events::{Listener, event, picture};
+use crate::object::object;
 use crate::request::Draw;
 
 /// Draws a picture from a prompt.

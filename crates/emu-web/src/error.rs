@@ -11,7 +11,7 @@ use emu_model::safety::CheckError;
 use emu_model::tokenizer::TokenizerError;
 use wasm_bindgen::JsValue;
 
-use crate::events::object;
+use crate::object::object;
 
 /// An error: a stable code, and a message that says what is wrong and what to do.
 #[derive(Debug)]

@@ -1,21 +1,12 @@
 //! Events sent to JavaScript during a request.
 
 use emu_model::image::RgbImage;
-use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
+use js_sys::{Float32Array, Function, Promise, Reflect, Uint8ClampedArray};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::error::Failure;
-
-/// A plain JavaScript object.
-pub fn object(entries: &[(&str, JsValue)]) -> JsValue {
-    let object = Object::new();
-    for (key, value) in entries {
-        // Setting a field of a new plain object cannot fail.
-        let _ = Reflect::set(&object, &JsValue::from_str(key), value);
-    }
-    object.into()
-}
+use crate::object::object;
 
 /// An event object with this `type`.
 pub fn event(kind: &str, entries: &[(&str, JsValue)]) -> JsValue {

@@ -5,11 +5,13 @@
 
 #![cfg(target_family = "wasm")]
 
+mod answer;
 mod chat;
 mod draw;
 mod engine;
 mod error;
 mod events;
+mod object;
 #[cfg(feature = "peers")]
 mod peers;
 mod request;
@@ -75,7 +77,7 @@ pub async fn open() -> Result<JsValue, JsValue> {
     } else {
         "cpu"
     };
-    let description = events::object(&[
+    let description = object::object(&[
         ("kind", kind.into()),
         ("name", opened.name.as_str().into()),
         ("software", (!opened.hardware).into()),

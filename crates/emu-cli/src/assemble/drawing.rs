@@ -12,7 +12,8 @@ use emu_train::data::record::Layout;
 use emu_train::trained::Trained;
 use serde::Deserialize;
 
-use super::{spelled, there};
+use super::files::there;
+use super::words::spelled;
 
 /// The components that draw: training runs, or parts exported from them by `emu part`.
 #[derive(Debug, Deserialize)]

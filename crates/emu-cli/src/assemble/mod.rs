@@ -4,12 +4,14 @@
 //! knowledge of the model's own identity.
 
 mod drawing;
+mod files;
+mod heads;
 mod photos;
 mod words;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use emu_kernels::burn::tensor::Device;
 use emu_model::config::{EmuConfig, GenerationConfig, ScenePrompts};
@@ -22,16 +24,16 @@ use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::convert::{
     ELSEWHERE_FILE, Elsewhere, GgufFile, Moved, PackMeta, PackWriter, WriteOptions,
 };
-use emu_pack::{Manifest, SafetensorsFile, TensorData, TensorSource};
-use emu_train::data::emoji::{Colour, ConceptList};
+use emu_pack::{Manifest, TensorSource};
+use emu_train::data::emoji::ConceptList;
 use emu_train::eyes::Eyes;
-use emu_train::stages::MODEL_FILE;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::convert::presets;
-use crate::convert::read_json;
 use crate::output::{bar, bytes, json_line, print_now};
+use files::there;
+use heads::Heads;
 
 /// `emu assemble`
 #[derive(Debug, Args)]
@@ -153,14 +155,6 @@ fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read; check the path", path.display()))?;
     toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
-}
-
-/// Checks that a component exists. Components are published elsewhere or trained first; `how` says how to get them.
-fn there<'a>(path: &'a Path, how: &str) -> Result<&'a Path> {
-    match path.exists() {
-        true => Ok(path),
-        false => bail!("{} is not there. {how}", path.display()),
-    }
 }
 
 fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
@@ -313,91 +307,6 @@ fn configured<S: TensorSource>(
     }
     emu.generation = recipe.generation;
     emu
-}
-
-/// The tokens of a word inside a sentence, with the leading space.
-fn spelled(tokenizer: &EmuTokenizer, word: &str) -> Result<Vec<u32>> {
-    Ok(tokenizer.encode_plain(&format!(" {word}"))?)
-}
-
-/// Classification head that names what the encoder sees.
-struct Heads {
-    names: Vec<String>,
-    weight: TensorData,
-    bias: TensorData,
-    /// Weight and bias of the gate that separates photographs from drawings.
-    gate: Option<[TensorData; 2]>,
-    /// Source folder, for error messages.
-    folder: PathBuf,
-}
-
-impl Heads {
-    fn open(folder: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Named {
-            names: Vec<String>,
-        }
-        let list = folder.join(MODEL_FILE);
-        let Named { names } = serde_json::from_value(read_json(&list)?)
-            .with_context(|| format!("{} lists no names", list.display()))?;
-        let file = SafetensorsFile::open(folder.join(emu_train::stages::HEADS_FILE))?;
-        Ok(Self {
-            names,
-            weight: file.read("names.weight")?,
-            bias: file.read("names.bias")?,
-            gate: match file.info("gate.weight") {
-                Some(_) => Some([file.read("gate.weight")?, file.read("gate.bias")?]),
-                None => None,
-            },
-            folder: folder.to_owned(),
-        })
-    }
-
-    fn check(&self, width: usize) -> Result<()> {
-        let (names, shape) = (self.names.len(), &self.weight.info.shape);
-        if *shape != [names, width] || self.bias.info.shape != [names] {
-            bail!(
-                "The heads in {} are {shape:?} for {names} names of features of {width}. Fit them again with `emu train configs/train/smol/heads.toml`.",
-                self.folder.display()
-            );
-        }
-        Ok(())
-    }
-
-    /// Parameters of the namer.
-    fn tensors(
-        self,
-        config: &EmuConfig,
-        tokenizer: &EmuTokenizer,
-        table: &words::Table,
-        colours: &[Colour],
-    ) -> Result<Vec<TensorData>> {
-        let Some(namer) = &config.namer else {
-            return Ok(vec![]);
-        };
-        let spelled = |name: &str| spelled(tokenizer, name);
-        let mut names = vec![];
-        for name in &self.names {
-            names.extend(table.name(&namer.spelling, &spelled(name)?)?);
-        }
-        let mut colour_words = vec![];
-        for colour in colours {
-            colour_words.extend(table.mean(&spelled(&colour.name)?)?);
-        }
-        let rgb = colours
-            .iter()
-            .flat_map(|c| c.rgb.map(|v| f32::from(v) / 255.0));
-        let rgb: Vec<f32> = rgb.collect();
-        let (n, c, d) = (self.names.len(), colours.len(), config.lm.width);
-        let width = namer.spelling.tokens * d;
-        Ok(vec![
-            self.weight.renamed("namer.head.weight"),
-            self.bias.renamed("namer.head.bias"),
-            TensorData::from_f32("namer.words", vec![n, width], &names)?,
-            TensorData::from_f32("namer.colours", vec![c, 3], &rgb)?,
-            TensorData::from_f32("namer.colour_words", vec![c, d], &colour_words)?,
-        ])
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorData;
 use serde::Deserialize;
 
-use super::{Heads, spelled, there};
+use super::files::there;
+use super::heads::Heads;
+use super::words::spelled;
 use crate::convert::read_json;
 
 /// How photographs are named.

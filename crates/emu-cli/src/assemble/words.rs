@@ -1,9 +1,15 @@
-//! Names as rows of a language model's embedding table.
+//! Names as tokens, and as rows of a language model's embedding table.
 
 use anyhow::{Context, Result};
 use emu_model::spelling::{Spelled, SpellingConfig};
 use emu_model::text::Base;
+use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorSource;
+
+/// The tokens of a word inside a sentence, with the leading space.
+pub(super) fn spelled(tokenizer: &EmuTokenizer, word: &str) -> Result<Vec<u32>> {
+    Ok(tokenizer.encode_plain(&format!(" {word}"))?)
+}
 
 /// Embedding table of a language model.
 pub struct Table {

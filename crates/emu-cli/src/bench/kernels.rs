@@ -16,7 +16,7 @@ use emu_kernels::sample::{Processors, Sampler, Sampling};
 use emu_kernels::variants;
 use serde_json::{Value, json};
 
-use super::copy_bandwidth;
+use super::bandwidth::copy_bandwidth;
 use crate::args::BenchArgs;
 use crate::output::{json_line, print_now, spinner};
 

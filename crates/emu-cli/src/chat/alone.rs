@@ -13,9 +13,10 @@ use emu_model::text::{Message, Speaker};
 use emu_pack::convert::GgufFile;
 use serde_json::json;
 
-use super::{Partner, beam_options, print_part, speak_with, text_options};
+use super::dialogue::{Partner, print_part, speak_with};
 use crate::args::ChatArgs;
 use crate::output::{json_line, print_now, spinner};
+use crate::text_options::{beam_options, text_options};
 
 /// Generation defaults: a GGUF file has none.
 const PLAIN: GenerationConfig = GenerationConfig {

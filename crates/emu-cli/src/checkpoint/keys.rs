@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use emu_pack::Dtype;
 use serde_json::{Value, json};
 
-use super::keys_file;
+use crate::convert::read_json;
 
 /// A tensor to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +185,18 @@ pub fn decoder(folder: &Path) -> Result<Decoder> {
             "StableDiffusionSafetyChecker",
         )?,
     })
+}
+
+/// Reads a key list.
+fn keys_file(folder: &Path, name: &str) -> Result<Value> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        bail!(
+            "{} is not there. Name the folder of the lists of keys with --keys.",
+            path.display()
+        );
+    }
+    read_json(&path)
 }
 
 /// Layer number in a key.

@@ -17,7 +17,6 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::args::CheckpointArgs;
-use crate::convert::read_json;
 use crate::output::{bar, bytes, json_line, print_now};
 use keys::{Part, Tensor};
 use random::Weights;
@@ -176,16 +175,4 @@ fn free_space(folder: &Path) -> Result<Option<u64>> {
 #[cfg(not(unix))]
 fn free_space(_: &Path) -> Result<Option<u64>> {
     Ok(None)
-}
-
-/// Reads a key list.
-fn keys_file(folder: &Path, name: &str) -> Result<Value> {
-    let path = folder.join(name);
-    if !path.is_file() {
-        bail!(
-            "{} is not there. Name the folder of the lists of keys with --keys.",
-            path.display()
-        );
-    }
-    read_json(&path)
 }

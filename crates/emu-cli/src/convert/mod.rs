@@ -4,9 +4,11 @@ pub mod against;
 mod ahead;
 mod key;
 mod null_prompt;
+mod options;
 pub mod presets;
 mod repack;
 mod report;
+mod result;
 mod run;
 mod source;
 
@@ -16,17 +18,16 @@ use emu_kernels::burn::tensor::Device;
 use emu_model::diffusion::{self, DecoderConfig};
 use emu_model::pack::{self, ModelConfig, component};
 use emu_model::safety::SafetyConfig;
-use emu_model::tokenizer::names;
 use emu_model::{EmuConfig, weights};
-use emu_pack::convert::{
-    GgufFile, ModelFolder, Outcome, PackMeta, PackWriter, Policy, WriteOptions,
-};
-use emu_pack::{KeyMap, Manifest, Plan, TensorData, TensorSource, check};
+use emu_pack::convert::{GgufFile, ModelFolder, PackMeta, PackWriter, Policy};
+use emu_pack::{KeyMap, Plan, TensorData, TensorSource, check};
 use indicatif::ProgressBar;
 
 use crate::args::ConvertArgs;
 use crate::output::bar;
 use null_prompt::NULL_PROMPT;
+use options::options;
+use result::Converted;
 pub use source::read_json;
 use source::{DecoderFolders, Source};
 
@@ -47,34 +48,6 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         checkpoint(args, policy)?
     };
     report::report(args, &converted)
-}
-
-/// Result of a conversion.
-struct Converted {
-    manifest: Manifest,
-    outcomes: Vec<Outcome>,
-    /// Number of shards kept from an interrupted run.
-    kept_shards: usize,
-}
-
-impl Converted {
-    fn finish(writer: PackWriter) -> Result<Self> {
-        let kept_shards = writer.kept_shards();
-        let (manifest, outcomes) = writer.finish_with_outcomes()?;
-        Ok(Self {
-            manifest,
-            outcomes,
-            kept_shards,
-        })
-    }
-}
-
-fn options(args: &ConvertArgs, policy: Policy, resume: Option<String>) -> WriteOptions {
-    WriteOptions {
-        policy,
-        max_shard_bytes: args.max_shard,
-        resume,
-    }
 }
 
 /// Converts a published checkpoint.
@@ -304,18 +277,4 @@ impl<'a> Part<'a> {
             f(tensor.renamed(format!("{prefix}.{name}")))
         })
     }
-}
-
-/// The unconditional prompt of classifier-free guidance: no text, only the start of a picture.
-fn empty_prompt(config: &EmuConfig) -> Result<Vec<u32>> {
-    let special = &config.special;
-    if config.queries() + 2 > config.lm.context {
-        bail!(
-            "A picture's {} embeddings do not fit the context of {}. Check {} in the configuration.",
-            config.queries(),
-            config.lm.context,
-            names::IMAGE
-        );
-    }
-    Ok(vec![special.bos, special.img])
 }

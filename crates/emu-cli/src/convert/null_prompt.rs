@@ -4,12 +4,11 @@
 //! other. They are read from the pack: that is the model that will draw, and a quantized pack means much less to read. A
 //! test compares this plain forward pass with the model itself.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use emu_model::config::{EmuConfig, LmConfig};
+use emu_model::tokenizer::names;
 use emu_pack::{PackError, PackReader, TensorData, TensorSource};
 use indicatif::ProgressBar;
-
-use super::empty_prompt;
 
 /// Name of the tensor in a pack.
 pub const NULL_PROMPT: &str = "null_prompt";
@@ -40,6 +39,20 @@ pub fn regress(pack: &PackReader, config: &EmuConfig, bar: &ProgressBar) -> Resu
     }
     let shape = vec![1, queries, width];
     Ok(TensorData::from_f32(NULL_PROMPT, shape, &embeddings)?)
+}
+
+/// The unconditional prompt of classifier-free guidance: no text, only the start of a picture.
+fn empty_prompt(config: &EmuConfig) -> Result<Vec<u32>> {
+    let special = &config.special;
+    if config.queries() + 2 > config.lm.context {
+        bail!(
+            "A picture's {} embeddings do not fit the context of {}. Check {} in the configuration.",
+            config.queries(),
+            config.lm.context,
+            names::IMAGE
+        );
+    }
+    Ok(vec![special.bos, special.img])
 }
 
 /// Rows of the embedding table, one per id.

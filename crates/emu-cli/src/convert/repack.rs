@@ -6,7 +6,7 @@ use anyhow::Result;
 use emu_pack::convert::{PackMeta, PackWriter, Policy};
 use emu_pack::{MANIFEST_FILE, PackReader, TensorInfo};
 
-use super::{Converted, ahead, key::key, options};
+use super::{ahead, key::key, options::options, result::Converted};
 use crate::args::ConvertArgs;
 use crate::output::bar;
 

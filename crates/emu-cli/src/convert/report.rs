@@ -8,7 +8,7 @@ use emu_pack::Manifest;
 use emu_pack::convert::{Loss, Outcome};
 use serde_json::{Value, json};
 
-use super::Converted;
+use super::result::Converted;
 use crate::args::ConvertArgs;
 use crate::output::{bytes, json_line, print_now};
 

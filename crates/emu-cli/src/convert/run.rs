@@ -7,7 +7,7 @@ use emu_pack::convert::{PackMeta, Policy};
 use emu_train::export::Export;
 use emu_train::stages::MODEL_FILE;
 
-use super::{Converted, options};
+use super::{options::options, result::Converted};
 use crate::args::ConvertArgs;
 
 /// Whether a folder is a training run.

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::Value;
 
-use super::generate::Generator;
+use super::generator::Generator;
 use super::{Goldens, ParityError, Row};
 use crate::generate::Prompt;
 use crate::tokenizer::names;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::cases::{list, settled, strings};
 use super::core::Subject;
-use super::generate::Generator;
+use super::generator::Generator;
 use super::{Bound, Goldens, ParityError, Row, exact};
 use crate::generate::ImageEmbedder;
 use crate::tokenizer::{RELEASED_MARK, expand_pictures, names};

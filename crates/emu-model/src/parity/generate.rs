@@ -3,7 +3,6 @@
 //! The original runs prompts as one padded batch; here each runs alone. Equal results thus also show that padding has
 //! no effect.
 
-use burn::tensor::Tensor;
 use emu_kernels::sample::Processors;
 use serde_json::Value;
 
@@ -13,18 +12,9 @@ use super::embed::image;
 use super::predict::predict;
 use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
-use crate::tokenizer::{EmuTokenizer, Roles};
+use crate::tokenizer::Roles;
 
-/// A model with its inputs for generation from texts.
-#[derive(Clone, Copy)]
-pub struct Generator<'a> {
-    /// Networks, configuration, device.
-    pub subject: Subject<'a>,
-    /// Tokenizer.
-    pub tokenizer: &'a EmuTokenizer,
-    /// Visual embeddings of the goldens' images in order, `[B, Q, D]`.
-    pub visual: &'a Tensor<3>,
-}
+pub use super::generator::Generator;
 
 /// Special tokens of the goldens' tokenizer.
 pub fn roles(instruct: bool) -> Roles {

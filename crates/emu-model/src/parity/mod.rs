@@ -8,6 +8,7 @@ pub mod core;
 pub mod diffusion;
 mod embed;
 pub mod generate;
+mod generator;
 mod predict;
 pub mod tokenizer;
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::cases::{flat, list, numbers, settled};
 use super::core::Subject;
-use super::generate::Generator;
+use super::generator::Generator;
 use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::generate::rank_losses;
 

@@ -22,17 +22,6 @@ struct Module {
     handed_on: Vec<(String, Path)>,
 }
 
-/// Crates where a cycle is an error. In other crates it is a warning.
-const CLEAN: &[&str] = &[
-    "crates/emu-cli",
-    "crates/emu-kernels",
-    "crates/emu-model",
-    "crates/emu-pack",
-    "crates/emu-train",
-    "crates/emu-web",
-    "crates/xtask",
-];
-
 /// Finds import cycles within each crate, one finding per cycle.
 pub fn modules(tree: &Tree) -> Vec<Finding> {
     let crates: BTreeSet<&str> = tree
@@ -47,11 +36,7 @@ pub fn modules(tree: &Tree) -> Vec<Finding> {
                 .iter()
                 .map(|path| modules[path].file.as_str())
                 .collect();
-            let told = match CLEAN.contains(&name) {
-                true => Finding::error,
-                false => Finding::warning,
-            };
-            findings.push(told(
+            findings.push(Finding::error(
                 files[0],
                 format!(
                     "{} modules import each other in a circle: {}; move what they share to one that imports none of them",

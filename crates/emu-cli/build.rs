@@ -1,4 +1,4 @@
-//! Puts `models/emu-mini` into the program, where the checkout has it.
+//! Embeds `models/emu-mini` into the program, if the checkout has it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn main() {
     }
 }
 
-/// The manifest, the tokenizer and the shards; the card and its pictures stay outside.
+/// The embedded files: manifest, tokenizer and shards, without the model card and its pictures.
 fn entries(folder: &Path) -> String {
     let mut list = String::new();
     let Ok(files) = std::fs::read_dir(folder) else {

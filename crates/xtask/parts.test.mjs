@@ -1,4 +1,4 @@
-/** What `parts.mjs` makes of an index, an archive, and whatever is wrong with them. Run by a unit test of xtask. */
+/** Tests of `parts.mjs` with a fake index, archives and invalid data. Run by a unit test of xtask. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -15,7 +15,7 @@ const SCRIPT = join(dirname(fileURLToPath(import.meta.url)), "parts.mjs");
 const WEIGHTS = Buffer.from("weights ".repeat(5000));
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
-/** A zip archive of these members, each packed or as it is. */
+/** A zip archive of these members, each deflated or stored. */
 function zip(members) {
   const [locals, entries] = [[], []];
   let at = 0;
@@ -64,7 +64,7 @@ before(async () => {
       response.setHeader("content-type", "text/html");
       return response.end(names.map((name) => `<a href="${name}#sha256=${sha256(files.get(name))}">x</a>`).join("\n"));
     }
-    // Says one thing and sends another.
+    // Serves other bytes than its hash announces.
     if (request.url === "/liar/lm/") return response.setHeader("content-type", "text/html").end(`<a href="/lm.whl#sha256=${"0".repeat(64)}">x</a>`);
     response.statusCode = 404;
     response.end();
@@ -77,7 +77,7 @@ after(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** Runs the script; what it said where it failed. */
+/** Runs the script. Resolves to the error message if it failed. */
 const fetched = (PIP_INDEX_URL, hash, member) =>
   new Promise((resolve) => {
     const target = join(folder, "deep", "weights.gguf");

@@ -1,18 +1,18 @@
-// attention: softmax(q kᵀ · scale + bias) v of many queries, with a running softmax: no scores leave the workgroup.
-// twin  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
+// attention: softmax(q kᵀ · scale + bias) v of many queries, with online softmax: scores never leave the workgroup.
+// reference  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
 //
-// A workgroup has 32 queries of a head, and where heads are wide, a part of their result's elements. q, k and v may be views
-// of each other's buffers; `info` says where they lie. Everything counts in vectors of four.
+// A workgroup computes 32 queries of a head, and for wide heads only a part of their output elements. q, k and v may be views
+// of each other's buffers; `info` gives their offsets and strides. All offsets and sizes are in vectors of four.
 //
-// In `hardware` its invocations lie in a square of 8 x 8: one has four queries by four keys of the scores, then the same
-// queries by every eighth vector of the result. In `software` memory is as near as registers, and a load or a barrier costs
-// as much as dozens of products: one of its eight invocations has four queries from the first key to the last, and nothing
-// is shared; in `quads` four neighbours load a vector each and tell the others.
+// In `hardware` the invocations form an 8 x 8 grid: each has a tile of four queries by four keys of the scores, then the same
+// queries by every eighth vector of the output. In `software` memory is as fast as registers, and a load or a barrier costs
+// as much as dozens of products: each of eight invocations computes four queries over all keys, and nothing is shared; in
+// `quads` the four invocations of a quad load one vector each and broadcast it.
 
 struct Info {
     queries: u32,                 // T
     keys: u32,                    // S
-    heads: u32,                   // that share keys and values: H / G
+    heads: u32,                   // query heads per key/value head: H / G
     scale: f32,
     q: vec4<u32>,                 // first element, strides of batch, head, position
     k: vec4<u32>,
@@ -36,17 +36,17 @@ struct Info {
 @group(0) @binding({{mask_at}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
 //@end
 //@if logsumexp
-// Of each row: the logarithm of its sum of exponentials, and room for what the backward pass keeps.
+// Per row: its logsumexp, and space for what the backward pass saves.
 @group(0) @binding({{logsumexp_at}}) var<storage, read_write> logsumexp: array<vec2<f32>>;      // [B, H, T]
 //@end
 @group(0) @binding({{info_at}}) var<uniform> info: Info;
 
-// Vectors of a head, and of the part that a workgroup makes.
+// Vectors of a head, and of the part that a workgroup computes.
 const E = {{vectors}}u;
 const PARTS = {{parts}}u;
 const PART = (E + PARTS - 1u) / PARTS;
 const TILE = 32u;
-// Vectors of queries in workgroup memory: all of them where `whole`, eight at a time where not.
+// Vectors of queries in workgroup memory: all of them if `whole`, else eight at a time.
 const KEPT = {{held}}u;
 const LOWEST = -3.0e38;
 
@@ -78,7 +78,7 @@ fn value(at: u32) -> vec4<f32> {
     //@end
 }
 
-// How many keys a query may see.
+// Number of keys that a query sees.
 fn limit(row: u32) -> u32 {
     //@if causal
     return min(info.keys, max(row + 1u + info.keys, info.queries) - info.queries);
@@ -88,7 +88,7 @@ fn limit(row: u32) -> u32 {
     //@end
 }
 
-// Scores of a query and four keys, the lowest where the query may not see a key.
+// Scores of a query and four keys, LOWEST where a key is masked.
 fn masked(products: vec4<f32>, batch: u32, head: u32, row: u32, first: u32) -> vec4<f32> {
     let kv_len = limit(row);
     var scores = products * info.scale;
@@ -112,29 +112,29 @@ fn masked(products: vec4<f32>, batch: u32, head: u32, row: u32, first: u32) -> v
     return select(vec4<f32>(LOWEST), scores, columns < vec4<u32>(kv_len));
 }
 
-// exp(scores - most), 0 for masked keys, even where all are.
+// exp(scores - most), 0 for masked keys, even if all are masked.
 fn weigh(scores: vec4<f32>, most: vec4<f32>) -> vec4<f32> {
     return select(exp(scores - most), vec4<f32>(0.0), scores < vec4<f32>(LOWEST / 2.0));
 }
 
-// Rows times a number each.
+// Scales each row by a number.
 fn scaled(rows: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(rows[0] * by.x, rows[1] * by.y, rows[2] * by.z, rows[3] * by.w);
 }
 
-// x times a number for each row.
+// Outer product.
 fn outer(by: vec4<f32>, x: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(by.x * x, by.y * x, by.z * x, by.w * x);
 }
 
 //@if hardware
-// The vector of a head that an invocation adds up; any where it has none.
+// The nth output vector of an invocation; clamped to the last.
 fn element(part: u32, column: u32, nth: u32) -> u32 {
     return min(part + column + nth * 8u, E - 1u);
 }
 //@end
 
-// Writes a vector of four queries' results: [batch and query and head, heads, query].
+// Writes an output vector of four queries. `place`: [row of y, heads, query].
 fn store(place: vec3<u32>, part: u32, element: u32, results: mat4x4<f32>) {
     if element < PART && part + element < E {
         for (var i = 0u; i < 4u; i++) {
@@ -146,7 +146,7 @@ fn store(place: vec3<u32>, part: u32, element: u32, results: mat4x4<f32>) {
 }
 
 //@if logsumexp
-// Writes the logarithm of a row's sum. Where no key is seen, every probability is 0.
+// Writes the logsumexp of a row. If no key is visible, every probability is 0.
 fn keep(head: u32, row: u32, most: f32, total: f32) {
     if row < info.queries {
         let logarithm = select(most + log(total), -LOWEST, total == 0.0);
@@ -155,12 +155,12 @@ fn keep(head: u32, row: u32, most: f32, total: f32) {
 }
 //@end
 
-// Where a head of a sequence begins.
+// Offset of a head of a sequence.
 fn start(place: vec4<u32>, batch: u32, head: u32) -> u32 {
     return place.x + batch * place.y + head * place.z;
 }
 
-// A vector of a query, 0 where there is none.
+// A vector of a query, 0 if out of range.
 fn query_of(first: u32, row: u32) -> vec4<f32> {
     if row < info.queries {
         return queries[first + row * info.q.w];
@@ -169,7 +169,7 @@ fn query_of(first: u32, row: u32) -> vec4<f32> {
 }
 
 //@if hardware
-// A vector of a key, 0 where none is seen.
+// A vector of a key, 0 if out of range.
 fn key_of(first: u32, position: u32, kv_len: u32) -> vec4<f32> {
     if position < kv_len {
         return key(first + position * info.k.w);
@@ -177,7 +177,7 @@ fn key_of(first: u32, position: u32, kv_len: u32) -> vec4<f32> {
     return vec4<f32>(0.0);
 }
 
-// Eight vectors of 32 queries, from the given vector on, turned into workgroup memory.
+// Loads eight vectors of 32 queries, from the given vector on, transposed into workgroup memory.
 fn keep_queries(q: u32, first: u32, vector: u32, to: u32, local: u32) {
     let at = vector + local / 8u;
     if at < E {
@@ -213,7 +213,7 @@ fn main(
     let q = start(info.q, batch, head);
     let k = start(info.k, batch, group);
     let v = start(info.v, batch, group);
-    // No query of this workgroup sees more.
+    // Upper bound of the keys that queries of this workgroup see.
     let kv_len = limit(min(first_row + TILE, info.queries) - 1u);
 
     //@if whole
@@ -222,9 +222,9 @@ fn main(
     }
     //@end
     var most = vec4<f32>(LOWEST);
-    // Of this invocation's keys.
+    // Sums of weights over this invocation's keys.
     var totals = vec4<f32>(0.0);
-    // [query][element] of every eighth vector, by name: compilers keep them in registers.
+    // [query][element] of every eighth vector, as separate variables, which compilers keep in registers.
     //@each outs
     var sums_{{nth}} = mat4x4<f32>();
     //@end
@@ -328,7 +328,7 @@ fn main(
 }
 //@end
 //@if software
-// Four vectors of four queries or of their results: [query][element] each.
+// Four vectors of four queries or of their outputs: [query][element] each.
 struct Chunk {
     a: mat4x4<f32>,
     b: mat4x4<f32>,
@@ -336,7 +336,7 @@ struct Chunk {
     d: mat4x4<f32>,
 }
 
-// A vector of four queries, 0 where there is none.
+// A vector of four queries, 0 if out of range.
 fn four_queries(q: u32, row: u32, vector: u32) -> mat4x4<f32> {
     if vector < E {
         let at = q + vector;
@@ -359,7 +359,7 @@ fn queries_of(q: u32, row: u32, vector: u32) -> Chunk {
     );
 }
 
-// Four vectors of a key; any beyond its last.
+// Four vectors of a key, clamped to the last.
 fn key_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
     return of_quad(key(at + min(vector + lane, E - 1u)));
@@ -371,7 +371,7 @@ fn key_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@end
 }
 
-// The same of a value.
+// Four vectors of a value, clamped to the last.
 fn value_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
     return of_quad(value(at + min(vector + lane, E - 1u)));
@@ -383,12 +383,12 @@ fn value_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@end
 }
 
-// Products of four queries and a key, as far as a chunk goes.
+// Dot products of four queries and a key, over the vectors of a chunk.
 fn products(q: Chunk, k: mat4x4<f32>) -> vec4<f32> {
     return k[0] * q.a + k[1] * q.b + k[2] * q.c + k[3] * q.d;
 }
 
-// Results of four queries with a value added.
+// Outputs of four queries with a weighted value added.
 fn added(y: Chunk, weights: vec4<f32>, v: mat4x4<f32>) -> Chunk {
     return Chunk(
         y.a + outer(weights, v[0]),
@@ -427,7 +427,7 @@ fn main(
 
     var most = vec4<f32>(LOWEST);
     var totals = vec4<f32>(0.0);
-    // By name: compilers keep them in registers.
+    // Separate variables, which compilers keep in registers.
     //@each chunks
     let q_{{nth}} = queries_of(q, row, {{nth}}u * 4u);
     var y_{{nth}} = Chunk();

@@ -1,18 +1,18 @@
-// attention_backward: the gradients of attention at q, k, v and the bias. The scores are made again tile by tile, from what
-// the forward pass kept of each row: the logarithm of its sum of exponentials. None leave the workgroup, nothing is atomic.
-// twin  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/backward.rs
+// attention_backward: gradients of attention with respect to q, k, v and the bias. The scores are recomputed tile by tile from
+// the logsumexp of each row, saved by the forward pass. They never leave the workgroup, and nothing is atomic.
+// reference  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/backward.rs
 //
-// With s = q kᵀ · scale + bias, p = softmax(s) and g the gradient at the result y, that at the scores is
-// d = p (g vᵀ - Σ g y). One of three sections counts. `at_queries`: d k · scale, a workgroup for 32 queries of a head; it also
-// keeps Σ g y for the others. `at_keys`: dᵀ q · scale and pᵀ g, a workgroup for 32 keys and the heads that share them.
-// `at_bias`: the sum of d over what the bias repeats for, a workgroup for 32 queries and 32 keys.
-// Invocations lie in a square of 8 x 8, each with four queries by four keys of the scores, then the same four queries or keys
-// by every eighth vector of the result. q, k and v may be views of each other's buffers. Places count in vectors of four.
+// With s = q kᵀ · scale + bias, p = softmax(s) and g the gradient of the output y, the gradient of the scores is
+// d = p (g vᵀ - Σ g y). One of three sections is compiled. `at_queries`: d k · scale, one workgroup per 32 queries of a head;
+// it also saves Σ g y for the others. `at_keys`: dᵀ q · scale and pᵀ g, one workgroup per 32 keys and the heads that share
+// them. `at_bias`: d summed over the bias's broadcast axes, one workgroup per 32 queries and 32 keys.
+// Invocations form an 8 x 8 grid, each with four queries by four keys of the scores, then the same four queries or keys by
+// every eighth vector of the result. q, k and v may be views of each other's buffers. Offsets are in vectors of four.
 
 struct Info {
     queries: u32,                 // T
     keys: u32,                    // S
-    heads: u32,                   // that share keys and values: H / G
+    heads: u32,                   // query heads per key/value head: H / G
     scale: f32,
     q: vec4<u32>,                 // first element, strides of batch, head, position
     k: vec4<u32>,
@@ -26,7 +26,7 @@ struct Info {
 
 @group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> grads: array<vec4<f32>>;
-// Of each row: the logarithm, Σ g y.
+// Per row: its logsumexp, and Σ g y.
 @group(0) @binding(2) var<storage, read_write> logsumexp: array<vec2<f32>>;                // [B, H, T]
 //@if own_keys
 @group(0) @binding({{keys_at}}) var<storage, read_write> keys: array<vec4<f32>>;
@@ -61,7 +61,7 @@ const LOWEST = -3.0e38;
 
 // [element][four queries], then weights: [query][four keys]
 var<workgroup> rows: array<vec4<f32>, 256>;
-// [element][four keys], then slopes: [key][four queries] or [query][four keys]
+// [element][four keys], then score gradients: [key][four queries] or [query][four keys]
 var<workgroup> tile: array<vec4<f32>, 256>;
 
 fn key(at: u32) -> vec4<f32> {
@@ -85,7 +85,7 @@ fn value(at: u32) -> vec4<f32> {
     //@end
 }
 
-// How many keys a query may see.
+// Number of keys that a query sees.
 fn limit(row: u32) -> u32 {
     //@if causal
     return min(info.keys, max(row + 1u + info.keys, info.queries) - info.queries);
@@ -95,7 +95,7 @@ fn limit(row: u32) -> u32 {
     //@end
 }
 
-// The probabilities of a query and four keys.
+// Probabilities of a query and four keys.
 fn weigh(products: vec4<f32>, logarithm: f32, batch: u32, head: u32, row: u32, first: u32) -> vec4<f32> {
     let kv_len = select(0u, limit(row), row < info.queries);
     var scores = products * info.scale;
@@ -165,7 +165,7 @@ fn products(turn: bool, q: u32, q_step: u32, k: u32, k_step: u32, first_row: u32
     return sums;
 }
 
-// Probabilities and slopes of this invocation's four queries and four keys, [query][key].
+// Probabilities and score gradients (slopes) of this invocation's four queries and four keys, [query][key].
 struct Scores {
     weights: mat4x4<f32>,
     slopes: mat4x4<f32>,
@@ -200,7 +200,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let batch = workgroup.z;
     let first_row = workgroup.x * TILE;
     let k = info.k.x + batch * info.k.y + head / info.heads * info.k.z;
-    // 1. Σ g y of a query, by two invocations
+    // 1. Σ g y of each query, by two invocations
     let mine = first_row + local / 2u;
     var sum = 0.0;
     if mine < info.queries {
@@ -234,7 +234,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let slope = tile[i * 8u + line];
             let at = k + (first + i) * info.k.w;
             for (var j = 0u; j < OUTS; j++) {
-                // What lies beyond the row is not written.
+                // Clamped; elements beyond the row are not written.
                 let x = key(at + min(column + j * 8u, E - 1u));
                 sums[j * 4u] += slope.x * x;
                 sums[j * 4u + 1u] += slope.y * x;
@@ -269,7 +269,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let g = info.grad.x + batch * info.grad.y + head * info.grad.z;
         for (var first = 0u; first < info.queries; first += TILE) {
             let count = min(TILE, info.queries - first);
-            // Queries that see none of these keys.
+            // Skip queries that see none of these keys.
             if limit(first + count - 1u) <= first_key {
                 continue;
             }

@@ -1,16 +1,16 @@
-// decode: attention of one position over the cache, with a running softmax; a workgroup per sequence and head.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// decode: attention at one position over the cache, with online softmax; one workgroup per sequence and head.
+// reference  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
-// Keys come in chunks of one per invocation. Then the invocations share the values out: LANES of them per four elements.
-// Needs reduce.
+// Keys are read in chunks of one per invocation. For the values, invocations are split into LANES for each vector of four
+// elements. Needs reduce.
 
 @group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;  // [B, H, E]
 @group(0) @binding(1) var<storage, read_write> keys: array<vec4<f32>>;     // [B, G, C, E]
 @group(0) @binding(2) var<storage, read_write> values: array<vec4<f32>>;   // [B, G, C, E]
-@group(0) @binding(3) var<storage, read_write> place: array<i32>;          // positions before this one
+@group(0) @binding(3) var<storage, read_write> place: array<i32>;          // offset: positions before this one
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;        // [B, H, E]
 //@if beams
-@group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: the row that wrote each
+@group(0) @binding(5) var<storage, read_write> table: array<i32>;          // [B, positions]: cache row of each
 //@end
 @group(0) @binding({{sizes_at}}) var<uniform> sizes: Sizes;
 
@@ -21,13 +21,13 @@ struct Sizes {
 
 const H = {{heads}}u;
 const G = {{kv_heads}}u;
-// Of four elements.
+// Head size in vectors of four.
 const E = {{head_size}}u / 4u;
 const INVOCATIONS = {{invocations}}u;
 const LANES = INVOCATIONS / E;
 const SCALE = inverseSqrt({{head_size}}.0);
 
-// What the invocations must agree on, so that they meet at every barrier.
+// Uniform across the workgroup, so that all invocations reach every barrier.
 var<workgroup> shared_kv_len: u32;
 var<workgroup> query: array<vec4<f32>, E>;
 //@if trees
@@ -59,7 +59,7 @@ fn main(
     let element = local % E;
     let lane = local / E;
     var greatest = -3.0e38;
-    // Of the positions that this invocation weighed.
+    // Sum of weights of this invocation's positions.
     var mass = 0.0;
     var sum = vec4<f32>(0.0);
     for (var first = 0u; first < kv_len; first += INVOCATIONS) {
@@ -82,7 +82,7 @@ fn main(
         let top = max(greatest, most(local, score));
         //@end
         //@if trees
-        // Each for itself: one barrier in place of a tree's.
+        // Each invocation scans all scores: one barrier instead of a tree's.
         scores[local] = score;
         workgroupBarrier();
         var top = greatest;
@@ -93,7 +93,7 @@ fn main(
         let shrink = exp(greatest - top);
         greatest = top;
         let weight = select(0.0, exp(score - top), position < kv_len);
-        // Whoever comes here again has passed the barrier above, behind the last reading of the weights.
+        // An invocation that gets here again has passed the barrier above, after the last read of the weights.
         weights[local] = weight;
         mass = mass * shrink + weight;
         sum *= shrink;

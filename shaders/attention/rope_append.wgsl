@@ -1,11 +1,11 @@
-// rope_append: splits projected rows into queries, keys and values, rotates the first two, writes the last two to the cache.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// rope_append: splits a fused QKV projection, rotates queries and keys, and writes keys and values to the cache.
+// reference  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
 // An invocation handles a pair of elements, `i` and `i + E / 2` of a head.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;     // [B, T, (H + 2 G) E]
 @group(0) @binding(1) var<storage, read_write> cos_sin: array<f32>;   // [C, E]: cosines, then sines
-@group(0) @binding(2) var<storage, read_write> place: array<i32>;   // [2]: positions in the cache, and T
+@group(0) @binding(2) var<storage, read_write> place: array<i32>;   // [2]: offset in the cache, and T
 @group(0) @binding(3) var<storage, read_write> queries: array<f32>; // [B, H, T, E]
 @group(0) @binding(4) var<storage, read_write> keys: array<f32>;    // [B, G, C, E]
 @group(0) @binding(5) var<storage, read_write> values: array<f32>;  // [B, G, C, E]
@@ -32,7 +32,7 @@ fn main(
     let i = index % HALF;
     let head = index / HALF % (H + 2u * G);
     let row = index / (WIDTH / 2u);
-    // Never more than there are queries.
+    // Bounded by the size of the queries.
     let steps = min(u32(place[1]), arrayLength(&queries) / (sizes.batch * H * E));
     if row >= sizes.batch * steps {
         return;

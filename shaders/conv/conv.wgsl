@@ -1,13 +1,13 @@
-// conv: y = W * x + b of square kernels, as a product of W with patches that are never stored (implicit GEMM); a
-// workgroup makes a tile of TILE_O channels by TILE_P pixels, pixels counted through all images.
-// twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// conv: y = W * x + b with square kernels, as implicit gemm: a product of W with patches that are never stored. A workgroup
+// computes a tile of TILE_O channels by TILE_P pixels, with pixels counted over all images.
+// reference  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// Fused with it, where asked for: x upsampled by repeating pixels (`shrink` 2), channels of a second tensor after those of
-// x (`skip`), a number for each image and channel (`shift`), a tensor like y that is added (`residual`), y written with
-// its channels last. The gradient at the input is the same with `flipped` weights and x spread by zeros (`spread`).
-// The depth (channels times kernel) is divided among SLICES of the invocations, which add their sums up at the end.
+// Optionally fused: nearest-neighbour upsampling of x (`shrink` 2), channels of a second tensor after those of x (`skip`), a
+// number per image and channel (`shift`), an added tensor shaped like y (`residual`), NHWC output (`channels_last`). The input
+// gradient is the same with `flipped` weights and x dilated with zeros (`spread`).
+// The depth (channels times kernel) is split among SLICES groups of invocations, whose sums are added at the end.
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, H, W], at any strides
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, H, W], any strides
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [O, C, K, K]; flipped: [C, O, K, K]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [B, O, HEIGHT, WIDTH]
 //@if bias
@@ -20,14 +20,14 @@
 @group(0) @binding({{shift_at}}) var<storage, read_write> shift: array<f32>;        // [B or 1, O]
 //@end
 //@if residual
-@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y, channels first
+@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y, NCHW
 //@end
 
-// What differs from layer to layer, in a buffer: layers of one kind share a pipeline.
+// Sizes that differ between layers are in a buffer, so that layers of one kind share a pipeline.
 struct Sizes {
-    channels: u32,     // C: of x and `skip`
-    first: u32,        // of x
-    height: u32,       // of x as the kernel sees it: upsampled or spread
+    channels: u32,     // C: channels of x and `skip`
+    first: u32,        // channels of x
+    height: u32,       // of x as seen by the kernel: upsampled or dilated
     width: u32,
     padding: i32,
     out: u32,          // O
@@ -38,7 +38,7 @@ struct Sizes {
     x_channel: u32,
     x_row: u32,
     x_column: u32,
-    shift_batch: u32,  // stride of `shift`, 0 where all images share it
+    shift_batch: u32,  // stride of `shift`, 0 if shared by all images
 }
 @group(0) @binding({{info_at}}) var<uniform> sizes: Sizes;
 
@@ -50,19 +50,19 @@ const ONE_TO_FOUR = vec4<u32>(1u, 2u, 3u, 4u);
 
 const TILE_O = {{tile_o}}u;
 const TILE_P = {{tile_p}}u;
-// Channels of a tile, all at one place of the kernel.
+// Channels per depth tile, all at one tap of the kernel.
 const STEP = {{step}}u;
 const SLICES = {{slices}}u;
-// Channels that an invocation makes, four or eight, each of four pixels.
+// Output channels per invocation, four or eight, each for four pixels.
 const PER = {{per}}u;
 const COLUMNS = TILE_P / 4u;
 const ROWS = TILE_O / PER;
 const TEAM = COLUMNS * ROWS;
-// One more than a row, so that what is loaded together lies in different banks.
+// Padded by one, so that values loaded together are in different banks.
 const PITCH = TILE_O / 4u + 1u;
 const TILE = STEP * (PITCH + TILE_P / 4u);
 
-// For each slice: weights by depth and four channels, then patches by depth and four pixels. At the end, sums.
+// Per slice: weights by depth and four channels, then patches by depth and four pixels. At the end, sums.
 var<workgroup> tiles: array<vec4<f32>, {{shared}}>;
 
 @compute @workgroup_size({{invocations}}, 1, 1)
@@ -75,7 +75,7 @@ fn main(
     let out = sizes.out;
     let area = sizes.out_height * sizes.out_width;
     let pixels = sizes.batch * area;
-    // Tiles of the depth.
+    // Number of depth tiles.
     let count = (depth + STEP - 1u) / STEP * K * K;
     let slice = local / TEAM;
     let member = local % TEAM;
@@ -85,19 +85,19 @@ fn main(
     let weights = slice * TILE;
     let patches = weights + STEP * PITCH;
 
-    // The four pixels of this invocation, those it loads and those it makes, and the corners of their patches.
+    // The four pixels that this invocation loads and computes, and the corners of their patches.
     let p = vec4<u32>((workgroup.x + workgroup.y * workgroups.x) * TILE_P + column * 4u) + ONE_TO_FOUR - 1u;
     let batch = p / area;
     let top = vec4<i32>(p % area / sizes.out_width * STRIDE) - sizes.padding;
     let left = vec4<i32>(p % sizes.out_width * STRIDE) - sizes.padding;
 
-    // Sums of four channels each, by name: compilers keep them in registers.
+    // Sums of four channels each, as separate variables, which compilers keep in registers.
     var low = mat4x4<f32>();
     //@if eight
     var high = mat4x4<f32>();
     //@end
     for (var start = 0u; start < count; start += SLICES) {
-        // STEP channels at one place of the kernel; those of a slice that is done lie beyond the last.
+        // STEP channels at one tap of the kernel; slices that are done load out-of-range channels, which are zeros.
         let tap = (start + slice) % (K * K);
         let first_c = (start + slice) / (K * K) * STEP;
         for (var i = member; i < STEP * TILE_O / 4u; i += TEAM) {
@@ -117,7 +117,7 @@ fn main(
         }
         let v = vec4<u32>(top + i32(tap / K));
         let u = vec4<u32>(left + i32(tap % K));
-        // What is negative is large here.
+        // Negative values wrap to large ones.
         var inside = (p < vec4<u32>(pixels)) & (v < vec4<u32>(sizes.height)) & (u < vec4<u32>(sizes.width));
         //@if spread
         inside = inside & (v % SHRINK == vec4<u32>(0u)) & (u % SHRINK == vec4<u32>(0u));
@@ -159,7 +159,7 @@ fn main(
         sums[i + 4u] = high[i];
         //@end
     }
-    // The other slices hand theirs to the first, one after the other.
+    // The other slices add their sums to those of the first, one after the other.
     for (var other = 1u; other < SLICES; other++) {
         if slice == other {
             for (var i = 0u; i < PER; i++) {

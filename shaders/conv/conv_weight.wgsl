@@ -1,11 +1,11 @@
-// conv_weight: the gradients of a convolution at its weights and its bias: those at y times patches that are never stored.
-// twin  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/backward_conv.rs
+// conv_weight: gradients of a convolution's weights and bias: the gradient of y times patches that are never stored.
+// reference  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/backward_conv.rs
 //
-// A workgroup makes 32 channels of y by 64 places of a patch (channel of x, row, column), over a part of the pixels of all
-// images; an invocation eight channels by four places. Where there are several parts, their sums are added afterwards.
+// A workgroup computes 32 channels of y by 64 patch elements (channel of x, row, column), over a part of the pixels of all
+// images; an invocation eight channels by four patch elements. Sums of several parts are added afterwards.
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;          // [B, C, H, W], at any strides
-@group(0) @binding(1) var<storage, read_write> grad: array<f32>;       // [B, O, HEIGHT, WIDTH], at any strides
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;          // [B, C, H, W], any strides
+@group(0) @binding(1) var<storage, read_write> grad: array<f32>;       // [B, O, HEIGHT, WIDTH], any strides
 @group(0) @binding(2) var<storage, read_write> at_weight: array<f32>;  // [PARTS, O, C, K, K]
 @group(0) @binding(3) var<storage, read_write> at_bias: array<f32>;    // [PARTS, O]
 
@@ -16,21 +16,21 @@ const O = {{out}}u;
 const WIDTH = {{out_width}}u;
 const AREA = {{out_height}}u * WIDTH;
 const PIXELS = {{batch}}u * AREA;
-// Pixels of a part.
+// Pixels per part.
 const DEPTH = {{depth}}u;
-// Places of a patch.
+// Elements of a patch.
 const PLACES = {{channels}}u * K * K;
 
 const TILE_O = 32u;
 const TILE_P = 64u;
-// Pixels that are loaded together.
+// Pixels loaded at a time.
 const STEP = 16u;
-// One more than a row, so that what is loaded together lies in different banks.
+// Padded by one, so that values loaded together are in different banks.
 const PITCH = TILE_O / 4u + 1u;
 const ONE_TO_FOUR = vec4<u32>(1u, 2u, 3u, 4u);
 
 var<workgroup> grads: array<vec4<f32>, STEP * PITCH>;             // by pixel and four channels
-var<workgroup> patches: array<vec4<f32>, STEP * TILE_P / 4u>;     // by pixel and four places
+var<workgroup> patches: array<vec4<f32>, STEP * TILE_P / 4u>;     // by pixel and four patch elements
 
 @compute @workgroup_size(64, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -40,14 +40,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let first = workgroup.z * DEPTH;
     let last = min(first + DEPTH, PIXELS);
 
-    // The four places of this invocation, those it loads and those it makes.
+    // The four patch elements that this invocation loads and computes.
     let place = workgroup.x * TILE_P + column * 4u + ONE_TO_FOUR - 1u;
     let channel = place / (K * K) * {{x_channel}}u;
     let down = vec4<i32>(place % (K * K) / K) - {{padding}};
     let right = vec4<i32>(place % K) - {{padding}};
     let known = place < vec4<u32>(PLACES);
 
-    // Sums of four channels each, by name: compilers keep them in registers.
+    // Sums of four channels each, as separate variables, which compilers keep in registers.
     var low = mat4x4<f32>();
     var high = mat4x4<f32>();
     var bias_low = vec4<f32>(0.0);
@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
         for (var i = row; i < STEP; i += 4u) {
             let pixel = start + i;
-            // What is negative is large here.
+            // Negative values wrap to large ones.
             let v = vec4<u32>(i32(pixel % AREA / WIDTH * {{stride}}u) + down);
             let u = vec4<u32>(i32(pixel % WIDTH * {{stride}}u) + right);
             let there = known & (v < vec4<u32>(H)) & (u < vec4<u32>(W)) & vec4<bool>(pixel < last);

@@ -1,13 +1,13 @@
-// packed_matrix: y = x Wᵀ + b + r for many rows of x; 16 columns at a time, turned into workgroup memory.
-// With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
-// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// packed_matrix: gemm, y = x Wᵀ + b + r for many rows of x; 16 columns of x and W at a time, transposed into workgroup memory.
+// With `pair`, W is two stacked matrices G and U, and y = silu(x Gᵀ) * x Uᵀ.
+// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
-// In `hardware` a workgroup makes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations lie in a
-// square of 8 x 8: one has every eighth vector of four rows by every eighth vector of four columns.
+// In `hardware` a workgroup computes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations form an
+// 8 x 8 grid: each has every eighth vector of four rows by every eighth vector of four columns.
 //
-// In `software` memory is as near as registers, and a load or a barrier costs as much as dozens of products: one of eight
-// invocations has 16 rows by four columns (two of each of a pair) from the first block to the last, and nothing is shared;
-// in `quads` four neighbours load a vector of x each and tell the others.
+// In `software` memory is as fast as registers, and a load or a barrier costs as much as dozens of products: each of eight
+// invocations computes up to 16 rows by four columns (two of each of a pair) over all blocks, and nothing is shared; in
+// `quads` the four invocations of a quad load one vector of x each and broadcast it.
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [rows, blocks * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [out, blocks * bits]
@@ -26,22 +26,22 @@
 //@end
 @group(0) @binding({{info_at}}) var<uniform> info: Info;
 
-// In a buffer, so that layers of one kind share a pipeline.
+// Sizes are in a buffer, so that layers of one kind share a pipeline.
 struct Info {
     rows: u32,
     blocks: u32,
-    out: u32,   // rows of W, of each of a pair
+    out: u32,   // rows of W, or of each matrix of a pair
 }
 
 const MATRICES = {{matrices}}u;
-const WIDE = {{wide}}u;    // columns of y in a workgroup
+const WIDE = {{wide}}u;    // columns of y per workgroup
 //@if scales
 const SHIFT = -{{flip}}.0;
 //@end
 
 //@if hardware
-const TALL = {{tall}}u;    // vectors of rows in a workgroup: 8 or 16
-const COLUMNS = 4u;        // of y that follow each other in an invocation
+const TALL = {{tall}}u;    // vectors of rows per workgroup: 8 or 16
+const COLUMNS = 4u;        // consecutive columns of y per invocation
 var<workgroup> xs: array<vec4<f32>, 16u * TALL>;  // [column][four rows of x]
 var<workgroup> ws: array<vec4<f32>, 256>;         // [column][four rows of W]
 //@end
@@ -97,7 +97,7 @@ fn weights(row: u32, block: u32, eighth: u32) -> vec4<f32> {
     //@end
 }
 
-// Of the rows of W in a workgroup, the `i`th; beyond the matrix where there is none.
+// The `i`th row of W of a workgroup; out of range if there is none.
 fn row_of(i: u32, first: u32) -> u32 {
     //@if pair
     let row = first + i % 32u;
@@ -153,7 +153,7 @@ fn main(
     }
     for (var stage = 0u; stage < info.blocks * 2u; stage++) {
         workgroupBarrier();
-        // 1. four by four of x
+        // 1. load and transpose 4 x 4 tiles of x
         for (var i = local; i < TALL * 4u; i += 64u) {
             let row = first_row + i % TALL * 4u;
             let vector = stage * 4u + i / TALL;
@@ -169,7 +169,7 @@ fn main(
                 xs[to + j * TALL] = turned[j];
             }
         }
-        // 2. four by four of W
+        // 2. load and transpose 4 x 4 tiles of W
         let quarter = local / 16u;
         var part = mat4x4<f32>();
         for (var j = 0u; j < 4u; j++) {
@@ -183,7 +183,7 @@ fn main(
             ws[quarter * 64u + j * 16u + local % 16u] = turned[j];
         }
         workgroupBarrier();
-        // 3. products
+        // 3. multiply
         for (var k = 0u; k < 16u; k++) {
             let w = ws[k * 16u + column];
             let v = ws[k * 16u + 8u + column];
@@ -223,13 +223,13 @@ fn main(
 }
 //@end
 //@if software
-// A word of each of four rows of W.
+// One word of each of four rows of W.
 fn of_rows(at: vec4<u32>) -> vec4<u32> {
     return vec4<u32>(words[at.x], words[at.y], words[at.z], words[at.w]);
 }
 
-// Four values of four rows of W: [value][row]. Bits are converted where they lie, and scaled as much less: shifts by vectors
-// are slow without a GPU.
+// Four values of four rows of W: [value][row]. Bits are converted in place, with a scale that is smaller accordingly: vector
+// shifts are slow without a GPU.
 //@if nibbles
 fn four(words: vec4<u32>, scale: vec4<f32>, offset: vec4<f32>) -> mat4x4<f32> {
     let bits = bitcast<vec4<i32>>(words);
@@ -293,7 +293,7 @@ fn main(
     //@if quads
     lane = invocation % 4u;
     //@end
-    // The last row of x and W again where there is none.
+    // Out-of-range rows of x and W are clamped to the last.
     let last = vec4<u32>(info.out - 1u);
     //@if single
     let first = min(vec4<u32>(out) + vec4<u32>(0u, 1u, 2u, 3u), last) * info.blocks;

@@ -1,5 +1,5 @@
-// packed_rows: rows of a packed matrix, unpacked; an invocation unpacks a word.
-// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// packed_rows: dequantized rows of a packed matrix; an invocation dequantizes one word.
+// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> ids: array<i32>;
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;   // [OUT, BLOCKS * BITS]

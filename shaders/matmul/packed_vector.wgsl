@@ -1,9 +1,9 @@
-// packed_vector: y = x Wᵀ + b + r for few rows of x; every weight is read once and unpacked in registers.
-// With `pair`, W is two matrices above each other, and y = silu(x Gᵀ) * x Uᵀ.
-// twin  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// packed_vector: gemv, y = x Wᵀ + b + r for few rows of x; every weight is read once and dequantized in registers.
+// With `pair`, W is two stacked matrices G and U, and y = silu(x Gᵀ) * x Uᵀ.
+// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
 // A row of W belongs to LANES invocations, which take its blocks in turns; an invocation works on PER rows. With subgroups
-// they are a whole workgroup, whose sums are made as in reduce.
+// they form a whole workgroup, whose sums are reduced as in reduce.
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
 @group(0) @binding(1) var<storage, read_write> words: array<vec4<u32>>;  // [OUT, BLOCKS * BITS / 4]
@@ -28,10 +28,10 @@ const LANES = {{lanes}}u;
 const PER = {{per}}u;
 const INVOCATIONS = {{invocations}}u;
 const GROUPS = INVOCATIONS / LANES;
-// Rows of W that make one of y: OUT apart.
+// Rows of W per row of y, OUT apart.
 const MATRICES = {{matrices}}u;
 const SUMS = PER * MATRICES * ROWS;
-// Added to an unscaled value: -8 where four bits have a sign, which is flipped on reading.
+// Added to unscaled values: -8 for signed 4-bit values, whose sign bit is flipped on reading.
 //@if scales
 const SHIFT = -{{flip}}.0;
 //@end
@@ -63,7 +63,7 @@ fn four(low: u32, high: u32) -> vec4<f32> {
 }
 //@end
 
-// Element `i` of this group's part of y, but for what is added.
+// Writes element `i` of this group's part of y, with bias and residual added.
 fn finish(i: u32, row: u32, product: f32) {
     var sum = product;
     //@if bias

@@ -1,7 +1,7 @@
-// gelu: y = x * P(x), P the normal distribution; with `gated`, y = first half of a row * gelu(second half).
-// twin  crates/emu-kernels/src/cpu/activation.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// gelu: y = x * P(x), P the normal distribution function; with `gated`, y = first half of a row * gelu(second half).
+// reference  crates/emu-kernels/src/cpu/activation.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// The distribution's tail is Abramowitz and Stegun's rational approximation 7.1.26 of the error function, right to 1.5e-7.
+// The tail uses Abramowitz and Stegun's rational approximation 7.1.26 of the error function, absolute error 1.5e-7.
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;  // [rows, D], gated: [rows, 2 D]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;  // [rows, D]
@@ -14,7 +14,7 @@ fn gelu(v: f32) -> f32 {
     let z = abs(v) * 0.70710678;
     let t = 1.0 / (1.0 + 0.3275911 * z);
     let series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    // The share beyond |v|; taken from v alone where v is positive, so that nothing cancels where it is negative.
+    // x * P(-|x|); subtracted from x if x is positive, so that nothing cancels if x is negative.
     let tail = 0.5 * series * exp(-z * z) * v;
     return select(v - tail, tail, v < 0.0);
 }

@@ -1,8 +1,8 @@
-// group_norm: (x - mean) / sqrt(variance + eps) * weight + bias of each group of channels, then SiLU if asked for; a
-// workgroup per image and group, which reads its group three times: mean, squares of what differs from it, result.
-// twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// group_norm: (x - mean) / sqrt(variance + eps) * weight + bias per group of channels, then SiLU if enabled; one workgroup per
+// image and group, with three passes over its group: mean, variance, result.
+// reference  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// Needs reduce. With `skip`, the channels of a second tensor follow those of x.
+// Needs reduce. With `skip`, the channels of a second tensor are concatenated to those of x.
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, AREA]
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [C]
@@ -19,7 +19,7 @@ const AREA = {{area}}u;
 const G = {{groups}}u;
 const SIZE = C / G * AREA;
 const INVOCATIONS = {{invocations}}u;
-// eps, an f32
+// eps, as f32 bits
 const EPS_BITS = {{eps_bits}}u;
 
 // Element `i` of a group whose first channel is `channel`.
@@ -43,7 +43,7 @@ fn main(
     find_lanes();
     //@end
     let index = workgroup.x + workgroup.y * workgroups.x;
-    // The last workgroups of a folded grid may have nothing to do: they go over no element.
+    // The last workgroups of a folded grid may be out of range: their size is 0.
     let size = select(0u, SIZE, index < B * G);
     let batch = index / G;
     let channel = index % G * (C / G);

@@ -1,7 +1,7 @@
-// group_norm_backward: the gradient at the input of a group norm; a workgroup per image and group.
-// twin  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// group_norm_backward: input gradient of group norm, one workgroup per image and group; or gradients of weight and bias.
+// reference  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// With n = (x - mean) / std and g the gradient at n: (g - mean(g) - n * mean(g * n)) / std.
+// With n = (x - mean) / std and g the gradient of n: (g - mean(g) - n * mean(g * n)) / std.
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, C, AREA]
 @group(0) @binding(1) var<storage, read_write> grad: array<f32>;    // [B, C, AREA]
@@ -19,12 +19,12 @@ const AREA = {{area}}u;
 const G = {{groups}}u;
 const SIZE = C / G * AREA;
 const INVOCATIONS = {{invocations}}u;
-// eps, an f32
+// eps, as f32 bits
 const EPS_BITS = {{eps_bits}}u;
 
 var<workgroup> partial: array<vec2<f32>, INVOCATIONS>;
 
-// The sums of every invocation's numbers, to every invocation.
+// Sums over all invocations, returned to every invocation.
 fn total(local: u32, sums: vec2<f32>) -> vec2<f32> {
     partial[local] = sums;
     workgroupBarrier();
@@ -39,7 +39,7 @@ fn total(local: u32, sums: vec2<f32>) -> vec2<f32> {
     return all;
 }
 
-// Mean and 1 / std of the group that starts at an element; of none where `size` is 0.
+// Mean and 1 / std of the group that starts at an element; meaningless if `size` is 0.
 fn moments(local: u32, start: u32, size: u32) -> vec2<f32> {
     var sum = 0.0;
     for (var i = local; i < size; i += INVOCATIONS) {
@@ -55,7 +55,7 @@ fn moments(local: u32, start: u32, size: u32) -> vec2<f32> {
     return vec2<f32>(mean, inverseSqrt(variance + bitcast<f32>(EPS_BITS)));
 }
 
-// The gradient at n * weight + bias, from that at the output.
+// Gradient of n * weight + bias, from that of the output.
 fn before_silu(at: u32, n: f32, c: u32) -> f32 {
     //@if silu
     let z = n * weight[c] + bias[c];
@@ -75,7 +75,7 @@ fn main(
 ) {
     let index = workgroup.x + workgroup.y * workgroups.x;
     //@if input
-    // The last workgroups of a folded grid may have nothing to do: they go over no element.
+    // The last workgroups of a folded grid may be out of range: their size is 0.
     let size = select(0u, SIZE, index < B * G);
     let channel = index % G * (C / G);
     let start = index * SIZE;
@@ -96,7 +96,7 @@ fn main(
     }
     //@end
     //@if affine
-    // A workgroup per group goes through the images: gradients at the weight, then at the bias, of its channels.
+    // One workgroup per group loops over the images: gradients of weight, then of bias, for its channels.
     if local == 0u && index < G {
         for (var c = index * (C / G); c < (index + 1u) * (C / G); c++) {
             y[c] = 0.0;

@@ -1,7 +1,7 @@
-// layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows; a workgroup per row. Needs reduce.
-// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/layer_norm.rs
+// layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows; one workgroup per row. Needs reduce.
+// reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/layer_norm.rs
 //
-// The variance is that of the differences from the mean: a sum of squares would lose what a large mean leaves.
+// Two-pass variance: the mean of squares minus the squared mean would cancel if the mean is large.
 
 struct Info {
     rows: u32,         // B T
@@ -11,7 +11,7 @@ struct Info {
     strides: vec4<u32> // of x
 }
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, T, D], a view
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, T, D], strided
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [D]
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;    // [D]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [B, T, D]

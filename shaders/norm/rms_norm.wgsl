@@ -1,5 +1,5 @@
-// rms_norm: rows over their root mean square, times a weight; a workgroup per row. Needs reduce.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// rms_norm: rows divided by their root mean square, times a weight; one workgroup per row. Needs reduce.
+// reference  crates/emu-kernels/src/cpu/norm.rs     test  crates/emu-kernels/src/ops/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [rows, D]
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [D]
@@ -7,7 +7,7 @@
 
 const D = {{width}}u;
 const INVOCATIONS = {{invocations}}u;
-// eps, an f32
+// eps, as f32 bits
 const EPS_BITS = {{eps_bits}}u;
 
 @compute @workgroup_size({{invocations}}, 1, 1)

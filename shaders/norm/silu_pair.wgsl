@@ -1,5 +1,5 @@
-// silu_pair: y = silu(first half of x) * second half, of rows.
-// twin  crates/emu-kernels/src/cpu/decode.rs     test  crates/emu-kernels/src/ops/tests.rs
+// silu_pair: y = silu(first half of x) * second half, per row.
+// reference  crates/emu-kernels/src/cpu/activation.rs     test  crates/emu-kernels/src/ops/tests.rs
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;  // [rows, 2 D]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;  // [rows, D]

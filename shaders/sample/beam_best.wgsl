@@ -1,20 +1,20 @@
-// beam_best: log softmax of a beam's logits, changed as generation asks, plus the sum of the beam; the best of it in order,
-// greater scores first and of equals the lower token. One workgroup for each beam.
-// twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+// beam_best: log softmax of a beam's logits, processed, plus the beam's cumulative score; then the best continuations in order,
+// greater scores first, the lower token first among equals. One workgroup per beam.
+// reference  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
 //
-// An invocation has every INVOCATIONS-th token and finds the best two of them. From these, one invocation takes the best again
-// and again, without a barrier; where both of an invocation are gone, it looks for two more.
+// An invocation takes every INVOCATIONS-th token and finds its best two. From these, one invocation selects the best again and
+// again, without a barrier; when both of an invocation are used, it searches two more.
 
-@group(0) @binding(0) var<storage, read_write> logits: array<f32>;  // [B, WIDTH], written over where scores change
+@group(0) @binding(0) var<storage, read_write> logits: array<f32>;  // [B, WIDTH], overwritten if scores change
 @group(0) @binding(1) var<storage, read_write> asked: array<i32>;   // see crates/emu-kernels/src/beams.rs
-@group(0) @binding(2) var<storage, read_write> best: array<u32>;    // [B, KEPT, 2]: place in the logits, bits of the score
+@group(0) @binding(2) var<storage, read_write> best: array<u32>;    // [B, KEPT, 2]: flat index into the logits, bits of the score
 
 struct Sizes {
     beams: u32,    // B
     width: u32,
     kept: u32,     // at most `width`
     best: u32,
-    changes: u32,  // whether anything but the sum changes scores
+    changes: u32,  // whether anything besides the beam's score changes scores
 }
 @group(0) @binding(3) var<uniform> sizes: Sizes;
 
@@ -22,19 +22,19 @@ const INVOCATIONS = {{invocations}}u;
 const GROUP = 16u;
 const GROUPS = INVOCATIONS / GROUP;
 const HEADER = {{header}}u;
-// In the place of minus infinity, with which nothing is computed here.
+// Replaces minus infinity, which is never computed with.
 const LEAST = -3.4028234e38;
 const KEY_OF_LEAST = 0x00800000u;
 const MINUS_INFINITY = 0xff800000u;
-// Keys of minus infinity and of infinity. What is not a number lies outside.
+// Keys of minus infinity and of infinity. NaN is outside.
 const LOW = 0x007fffffu;
 const HIGH = 0xff800000u;
 
-// Of each invocation: the key and the token of its best, 0 where it has none left, and of its second best; before that, the
-// range of its logits and their sum.
+// Per invocation: key and token of its best, key 0 if it has none left, and of its second best; before that, the range of
+// its logits and their sum.
 var<workgroup> firsts: array<vec2<u32>, INVOCATIONS>;
 var<workgroup> seconds: array<vec2<u32>, INVOCATIONS>;
-// Of each group of invocations, that which has the best.
+// Per group of invocations: the one with the best.
 var<workgroup> leaders: array<u32, GROUPS>;
 
 var<private> row: u32;
@@ -42,12 +42,12 @@ var<private> sum: f32;
 var<private> greatest: f32;
 var<private> log_sum: f32;
 
-// What key_of_bits makes a key of.
+// Inverse of key_of_bits.
 fn bits_of(key: u32) -> u32 {
     return select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u);
 }
 
-// With LEAST for minus infinity.
+// Replaces minus infinity by LEAST.
 fn bounded(value: f32) -> f32 {
     return select(value, LEAST, bitcast<u32>(value) == MINUS_INFINITY);
 }
@@ -60,7 +60,7 @@ fn comes_before(a: vec2<u32>, b: vec2<u32>) -> bool {
     return a.x > b.x || (a.x == b.x && a.y < b.y);
 }
 
-// The best two of an invocation's tokens that come after `last`.
+// The best two of an invocation's tokens that are ordered after `last`.
 fn find(invocation: u32, last: vec2<u32>) {
     var first = vec2<u32>(0u);
     var second = vec2<u32>(0u);
@@ -103,13 +103,13 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
 ) {
     let beam = workgroup.x + workgroup.y * workgroups.x;
-    // The same for the whole workgroup.
+    // Uniform across the workgroup.
     if beam >= sizes.beams {
         return;
     }
     row = beam * sizes.width;
 
-    // 1. the range of the logits
+    // 1. range of the logits
     var lowest = 0xffffffffu;
     var highest = 0u;
     for (var token = local; token < sizes.width; token += INVOCATIONS) {
@@ -123,11 +123,11 @@ fn main(
         lowest = min(lowest, firsts[i].x);
         highest = max(highest, firsts[i].y);
     }
-    // Without a distribution: scores that are not numbers, which come before all others.
+    // No distribution: NaN scores, which sort before all others.
     let strange = lowest < LOW || highest <= LOW || highest >= HIGH;
     greatest = bitcast<f32>(bits_of(select(highest, KEY_OF_LEAST, strange)));
 
-    // 2. the logarithm of the sum of their exponentials
+    // 2. logarithm of the sum of exponentials
     var part = 0.0;
     for (var token = local; token < sizes.width; token += INVOCATIONS) {
         part += exp(bounded(logits[row + token]) - greatest);
@@ -140,7 +140,7 @@ fn main(
     }
     log_sum = log(whole);
 
-    // 3. what changes
+    // 3. logit processors
     if sizes.changes != 0u {
         for (var token = local; token < sizes.width; token += INVOCATIONS) {
             logits[row + token] = log_probability(token);

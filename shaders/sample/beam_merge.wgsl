@@ -1,8 +1,8 @@
-// beam_merge: the best of all beams in order, from the best of each: greater scores first, of equals the lower place. An
-// invocation for each of them counts how many come before it.
-// twin  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+// beam_merge: the best of all beams in order, from the best of each: greater scores first, the lower index first among equals.
+// One invocation per candidate computes its rank, the number of candidates before it.
+// reference  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
 
-@group(0) @binding(0) var<storage, read_write> lists: array<vec2<u32>>;  // [B, KEPT]: place, bits of the score; in order
+@group(0) @binding(0) var<storage, read_write> lists: array<vec2<u32>>;  // [B, KEPT]: flat index, bits of the score; in order
 @group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;   // [BEST], likewise
 
 struct Sizes {
@@ -37,7 +37,7 @@ fn main(
     var rank = index % sizes.kept;
     for (var other = 0u; other < sizes.beams && rank < sizes.best; other++) {
         if other != beam {
-            // Those before `low` come before it, those from `high` on do not.
+            // Binary search: candidates before `low` precede this one, those from `high` on do not.
             var low = 0u;
             var high = sizes.kept;
             while low < high {

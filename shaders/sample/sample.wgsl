@@ -1,14 +1,14 @@
-// sample: changes a row of logits as generation asks, draws a token from it, appends the token to the history. One workgroup.
-// twin  crates/emu-kernels/src/cpu/sampling.rs     test  crates/emu-kernels/src/ops/tests.rs
+// sample: processes a row of logits, samples a token, and appends it to the history. One workgroup.
+// reference  crates/emu-kernels/src/cpu/sampling.rs     test  crates/emu-kernels/src/ops/tests.rs
 //
-// The tokens that may be drawn are those above a threshold, which is found bit by bit, and of those that equal it the first
-// few. They are drawn in the order of the vocabulary, of which each invocation has a stretch. Needs reduce.
+// Candidates are the tokens above a threshold, which is found bit by bit, and the first few of those that equal it. The draw
+// runs over them in vocabulary order, of which each invocation has a contiguous stretch. Needs reduce.
 
-@group(0) @binding(0) var<storage, read_write> logits: array<f32>;   // [WIDTH], changed
-@group(0) @binding(1) var<storage, read_write> token: array<i32>;    // [1]; -1 where a logit is not a number
-@group(0) @binding(2) var<storage, read_write> history: array<i32>;  // how many, then the tokens
+@group(0) @binding(0) var<storage, read_write> logits: array<f32>;   // [WIDTH], overwritten
+@group(0) @binding(1) var<storage, read_write> token: array<i32>;    // [1]; -1 if a logit is NaN
+@group(0) @binding(2) var<storage, read_write> history: array<i32>;  // number of tokens, then the tokens
 //@if numbered
-@group(0) @binding(3) var<storage, read_write> numbers: array<f32>;  // temperature, top-p, penalty, then uniforms
+@group(0) @binding(3) var<storage, read_write> numbers: array<f32>;  // temperature, top-p, penalty, then uniform numbers
 //@end
 
 const WIDTH = {{width}}u;
@@ -34,7 +34,7 @@ var<workgroup> indices: array<u32, INVOCATIONS>;
 var<workgroup> chosen: u32;
 var<workgroup> left: f32;
 
-// The sum over all invocations, for all of them the same to the last bit.
+// Sum over all invocations, bit-for-bit the same for all of them.
 fn agreed(local: u32, value: f32) -> f32 {
     var sum = total(local, value);
     //@if subgroups
@@ -47,7 +47,7 @@ fn agreed(local: u32, value: f32) -> f32 {
 }
 
 //@if subgroups
-// Such numbers are exact up to 2^24.
+// Integers are exact in f32 up to 2^24.
 fn count(local: u32, value: u32) -> u32 {
     return u32(total(local, f32(value)));
 }
@@ -80,7 +80,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     }
     let made = workgroupUniformLoad(&shared_count);
     for (var i = local; i < WIDTH; i += INVOCATIONS) {
-        // By its bits: comparisons may be compiled as if there were no such value.
+        // NaN test by bits: compilers may assume that comparisons see no NaN.
         if (bitcast<u32>(logits[i]) & 0x7fffffffu) > 0x7f800000u {
             atomicStore(&strange, 1u);
         }
@@ -130,7 +130,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     storageBarrier();
     workgroupBarrier();
 
-    // The greatest, the first of several.
+    // Argmax, the lowest of equals.
     var greatest = LEAST;
     var best = WIDTH;
     for (var i = local; i < WIDTH; i += INVOCATIONS) {
@@ -145,7 +145,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     // Exact up to 2^24.
     let found = most(local, select(-f32(WIDTH), -f32(best), own == greatest));
     if local == 0u {
-        // None where not one of them is finite.
+        // Arbitrary if no logit is finite.
         chosen = u32(-found) % WIDTH;
     }
     //@end
@@ -173,7 +173,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
 
     //@if sample
     let heat = 1.0 / numbers[0];
-    // Those with a greater key may be drawn, and so many of those with this one.
+    // Candidates have a greater key, or are among the first `ties` with this key.
     var threshold = 0u;
     var ties = WIDTH;
     //@if top_k
@@ -198,7 +198,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     //@if top_p
     {
         let least = threshold;
-        // The mass of all that may be drawn so far.
+        // Mass of all candidates so far.
         var above = 0.0;
         var equal = 0u;
         var weight = 0.0;
@@ -213,7 +213,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
         }
         let tied = min(count(local, equal), ties);
         let wanted = numbers[1] * (agreed(local, above) + f32(tied) * most(local, weight));
-        // From nothing: bits of the other threshold would stand in the way of higher ones.
+        // Starts from zero: bits of the top-k threshold would block greater ones.
         threshold = 0u;
         for (var bit = 32u; bit > 0u; bit--) {
             let candidate = threshold | (1u << (bit - 1u));
@@ -226,7 +226,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
             }
         }
         threshold = max(threshold, least);
-        // As many of equals as it takes.
+        // As many of the equals as needed.
         var more = 0.0;
         weight = 0.0;
         for (var i = local; i < WIDTH; i += INVOCATIONS) {
@@ -241,7 +241,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
         ties = select(few, min(few, ties), threshold == least);
     }
     //@end
-    // A stretch each: how many equals, then how much mass.
+    // Per stretch: number of equals, then mass.
     let start = min(local * STRETCH, WIDTH);
     let end = min(start + STRETCH, WIDTH);
     var equals = 0u;
@@ -271,7 +271,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
         for (var i = 0u; i < INVOCATIONS; i++) {
             sum += values[i];
         }
-        // The stretch in which the draw falls; the last with any mass where rounding runs over the end.
+        // The stretch that contains the draw; if rounding exceeds the total, the last with any mass.
         left = numbers[min(2u + made, arrayLength(&numbers) - 1u)] * sum;
         var stretch = 0u;
         for (var i = 0u; i < INVOCATIONS; i++) {

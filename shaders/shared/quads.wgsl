@@ -1,6 +1,6 @@
-// quads: four vectors of which each of four neighbours has loaded one. This text stands before that of shaders which have a
-// variant for software adapters.
-// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
+// quads: four vectors, one loaded by each of the four invocations of a quad. This text is prepended to shaders with a variant
+// for software adapters.
+// reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
 
 //@if quads
 fn of_quad(own: vec4<f32>) -> mat4x4<f32> {

@@ -1,19 +1,19 @@
-// reduce: sums and maxima over the invocations of a workgroup, for all of them. This text stands before that of shaders
-// which say how many INVOCATIONS there are.
-// twin  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
+// reduce: workgroup reductions (sum, maximum) whose result every invocation gets. This text is prepended to shaders that
+// define INVOCATIONS, the workgroup size.
+// reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
 //
-// With subgroups: each one reduces its own numbers; its first invocation leaves the result in shared memory, where the
-// others leave nothing; then each subgroup reduces what was left. Neither their size is assumed nor which invocations a
-// subgroup holds: the active ones are counted.
+// With subgroups: each subgroup reduces its values; its first invocation writes the result to workgroup memory, the others
+// write neutral values; then each subgroup reduces what was written. Neither the subgroup size nor the mapping of invocations
+// to subgroups is assumed: the active invocations are counted.
 
 //@if subgroups
-// Two sides, used in turns: whoever writes one has passed a barrier behind the last reading of it.
+// Two halves, used alternately: an invocation that writes one has passed a barrier after its last read.
 var<workgroup> partial: array<f32, 2u * INVOCATIONS>;
 var<private> side: u32;
 var<private> lanes: u32;
 var<private> rank: u32;
 
-// To be called once, before the others.
+// Must be called once, before the reductions.
 fn find_lanes() {
     lanes = subgroupAdd(1u);
     rank = subgroupExclusiveAdd(1u);

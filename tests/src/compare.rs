@@ -1,11 +1,11 @@
-//! Comparisons that fail with what differed.
+//! Assertions that report what differs.
 
 use emu_model::parity::Row;
 
-/// Fails where a value is further from its golden than `bound`, or is not a number.
+/// Asserts that all values are within `bound` of the golden values.
 ///
 /// # Panics
-/// Then.
+/// If a value is further off, or is NaN.
 #[track_caller]
 pub fn assert_close(name: &str, got: &[f32], want: &[f32], bound: f64) {
     assert_eq!(
@@ -21,7 +21,7 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32], bound: f64) {
         } else {
             (f64::from(*got) - f64::from(*want)).abs()
         };
-        // Written so that NaN fails.
+        // NaN fails this comparison.
         assert!(
             off <= bound,
             "{name}[{i}] is {got}, should be {want}: off by {off:e}, allowed {bound:e}"
@@ -29,10 +29,10 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32], bound: f64) {
     }
 }
 
-/// Prints a table of comparisons and fails where one did not pass, or where there are none.
+/// Prints a table of comparisons and asserts that all passed.
 ///
 /// # Panics
-/// Then.
+/// If a comparison failed, or there are none.
 #[track_caller]
 pub fn assert_rows(what: &str, rows: &[Row]) {
     assert!(!rows.is_empty(), "{what}: nothing was compared");

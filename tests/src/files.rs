@@ -1,18 +1,18 @@
-//! Folders of reference files to copy and to damage.
+//! Reference files, and helpers that copy and corrupt them.
 
 use std::path::{Path, PathBuf};
 
 use emu_pack::{SafetensorsFile, TensorSource, write_safetensors};
 
-/// The folder of all reference data, where there is one: named by `EMU_REFERENCE`, or beside the checkout.
+/// The folder of all reference data, if it exists: named by `EMU_REFERENCE`, or next to the checkout.
 pub fn reference_folder() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
     let folder = std::env::var_os("EMU_REFERENCE").map_or(beside, PathBuf::from);
     folder.is_dir().then_some(folder)
 }
 
-/// SmolLM2 as a GGUF file, where there is one: named by `EMU_SMOLLM2`, or where `cargo xtask parts` leaves it. Says that `tier`
-/// is skipped otherwise.
+/// SmolLM2 as a GGUF file, if it exists: named by `EMU_SMOLLM2`, or fetched by `cargo xtask parts`. Otherwise prints that `tier`
+/// is skipped.
 pub fn smollm2(tier: &str) -> Option<PathBuf> {
     let named = std::env::var_os("EMU_SMOLLM2").map(PathBuf::from);
     let found = || {
@@ -30,10 +30,10 @@ pub fn smollm2(tier: &str) -> Option<PathBuf> {
     path
 }
 
-/// Copies a folder with everything in it.
+/// Copies a folder recursively.
 ///
 /// # Panics
-/// Where something cannot be read or written.
+/// If a file cannot be read or written.
 pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
@@ -42,16 +42,16 @@ pub fn copy_folder(from: &Path, to: &Path) {
         if path.is_dir() {
             copy_folder(&path, &target);
         } else {
-            // Read and written: a copy would take over a read-only source's permissions.
+            // Read and written instead of copied: a copy would keep the permissions of a read-only source.
             std::fs::write(target, std::fs::read(&path).expect("a file")).expect("written");
         }
     }
 }
 
-/// Rewrites a safetensors file with one tensor's first value changed.
+/// Rewrites a safetensors file with the first value of one tensor changed.
 ///
 /// # Panics
-/// Where there is no such file or tensor.
+/// If there is no such file or tensor.
 pub fn change_weight(path: &Path, name: &str, change: impl Fn(f32) -> f32) {
     let source = SafetensorsFile::open(path).expect("a safetensors file");
     let infos = source.tensors().iter();

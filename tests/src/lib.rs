@@ -1,4 +1,4 @@
-//! What the tests of the workspace share.
+//! Helpers shared by the tests of the workspace.
 
 pub mod compare;
 pub mod files;

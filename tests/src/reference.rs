@@ -1,17 +1,17 @@
-//! Where the reference's files are.
+//! Paths of the reference files.
 
 use std::path::{Path, PathBuf};
 
 use emu_pack::SafetensorsFile;
 use serde_json::Value;
 
-/// The folder of the repository's fixtures.
+/// Folder of the fixtures in the repository.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference")
 }
 
-/// A file of the reference: one of the fixtures, or, for those that are too large to be among them, one of the folder
-/// that `EMU_REFERENCE` names (`../shared/reference` beside the repository without it).
+/// Path of a reference file: a fixture, or, for files too large for the repository, a file in the folder named by
+/// `EMU_REFERENCE` (default: `../shared/reference` next to the repository).
 pub fn file(name: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
     let outside = std::env::var_os("EMU_REFERENCE").map_or(beside, PathBuf::from);
@@ -20,7 +20,7 @@ pub fn file(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// As [`file`], saying on standard output why a test skips where there is none.
+/// [`file`], which prints on stdout why a test is skipped if the file is missing.
 pub fn file_or_skip(test: &str, name: &str) -> Option<PathBuf> {
     let found = file(name);
     if found.is_none() {
@@ -31,19 +31,19 @@ pub fn file_or_skip(test: &str, name: &str) -> Option<PathBuf> {
     found
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 ///
 /// # Panics
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn json(path: &Path) -> Value {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// A safetensors file.
+/// Opens a safetensors file.
 ///
 /// # Panics
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn tensors(path: &Path) -> SafetensorsFile {
     SafetensorsFile::open(path).unwrap_or_else(|e| panic!("{e}"))
 }

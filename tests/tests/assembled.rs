@@ -1,6 +1,6 @@
-//! SmolLM2 as the LM of a pack that sees: what it says without pictures is what it says alone, token for token.
+//! SmolLM2 as the LM of a pack with vision: without pictures it must generate the same tokens as alone.
 //!
-//! The model is no part of the repository (`cargo xtask parts`). Without it these tests skip.
+//! The model is not in the repository (`cargo xtask parts`). Without it these tests skip.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use emu_pack::PackReader;
 use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions};
 use emu_tests::files::smollm2;
 
-/// An encoder that takes no time: 32 pixels.
+/// A tiny, fast encoder: 32 pixels.
 fn vision() -> VisionConfig {
     let net = EfficientNetConfig {
         stem: 8,
@@ -63,7 +63,7 @@ fn assembled(file: &GgufFile, folder: &Path) -> ModelConfig {
         ..PackMeta::default()
     };
     let mut writer = PackWriter::create(folder, meta, WriteOptions::default()).expect("a writer");
-    // The encoder is of random weights; the language model's are not even allocated.
+    // The encoder gets random weights. Those of the language model are not even allocated.
     let emu = config.emu.init(&Device::flex()).expect("a model");
     weights::export(&emu.visual, |mut tensor| {
         tensor.info.name.insert_str(0, "visual.");
@@ -109,7 +109,7 @@ fn smollm2_says_what_it_says_alone() {
     let config = assembled(&file, &out).emu;
     let reader = PackReader::open(&out).expect("a pack");
 
-    // Its blocks are the file's.
+    // The quantized blocks are copied from the file unchanged.
     let schemes = &reader.manifest().quantization;
     assert_eq!(schemes.len(), 211, "210 matrices and the table");
     let stored: u64 = reader.manifest().components[pack::LM].bytes;
@@ -168,7 +168,7 @@ fn smollm2_says_what_it_says_alone() {
     );
 }
 
-/// Pieces of texts of many kinds, from which longer ones are put together.
+/// Pieces of text of many kinds, from which longer texts are composed.
 const PIECES: [&str; 24] = [
     "Hello",
     " world",
@@ -211,7 +211,7 @@ fn smollm2s_tokenizer_gives_the_same_tokens_in_a_pack() {
         [special.pad, special.img, special.end_img, special.image],
         [3, 4, 5, 6]
     );
-    // Every pair, with a third between: 24 x 24 texts of up to five pieces.
+    // Every pair with a third piece between them: 24 x 24 texts of up to five pieces.
     let mut compared = 0;
     for (i, first) in PIECES.iter().enumerate() {
         for (j, second) in PIECES.iter().enumerate() {

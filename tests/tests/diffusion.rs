@@ -1,4 +1,4 @@
-//! The picture decoder against the numbers of the original implementation, and its key maps against the published
+//! The diffusion decoder against golden outputs of the reference implementation, and its key maps against the published
 //! checkpoints.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use emu_tests::compare::assert_rows;
 use emu_tests::reference::{file_or_skip, fixtures, json, tensors};
 use serde_json::Value;
 
-/// Every golden of the decoder, on one backend.
+/// Compares every golden output of the decoder on one backend.
 fn goldens(test: &str, choice: DeviceChoice) {
     let Some(unet) = file_or_skip(test, "tiny-unet/diffusion_pytorch_model.safetensors") else {
         return;
@@ -66,7 +66,7 @@ fn goldens(test: &str, choice: DeviceChoice) {
     );
     assert_rows(test, &rows);
 
-    // Nothing was left out: every golden is compared or an input.
+    // Complete: every golden tensor is compared or is an input.
     let compared: Vec<&str> = rows.iter().map(|row| row.tensor.as_str()).collect();
     let names = numbers.tensors().iter().map(|info| info.name.as_str());
     let left: Vec<&str> = names
@@ -92,7 +92,7 @@ fn goldens_on_the_gpu() {
     }
 }
 
-/// The tensors that a key list names.
+/// The tensors in a key list.
 fn listed(keys: &Value) -> Vec<TensorInfo> {
     let entries = keys.as_object().expect("a table of keys");
     let info = |(name, entry): (&String, &Value)| TensorInfo {
@@ -103,7 +103,7 @@ fn listed(keys: &Value) -> Vec<TensorInfo> {
     entries.iter().map(info).collect()
 }
 
-/// Every key has one parameter of its shape, every parameter one key, and both names lead to each other.
+/// Every key maps to one parameter of its shape, every parameter to one key, and the key map works in both directions.
 fn keys_match(list: &Value, parameters: &[(String, Vec<usize>)], map: &KeyMap) {
     let checkpoint = listed(&list["keys"]);
     let plan = emu_pack::check(&checkpoint, parameters, map).unwrap_or_else(|e| panic!("{e}"));
@@ -151,7 +151,7 @@ fn keys_of_stable_diffusions_vae() {
     let map = keys::vae().expect("rules");
     keys_match(&list, &parameters, &map);
 
-    // The newer names of the attention lead to the same parameters.
+    // The newer key names of the attention map to the same parameters.
     let aliases = list["aliases"].as_object().expect("aliases");
     let mut newer = listed(&list["keys"]);
     for info in &mut newer {

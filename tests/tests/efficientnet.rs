@@ -1,4 +1,4 @@
-//! EfficientNet-Lite beside PyTorch's numbers (`tests/peers/efficientnet.py`).
+//! EfficientNet-Lite against PyTorch's outputs (`tests/peers/efficientnet.py`).
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ fn loaded(config: &EfficientNetConfig, size: usize, file: &Path, device: &Device
     efficientnet::load(config, size, weights, device).expect("all keys")
 }
 
-/// The picture of the script.
+/// The input picture of the script.
 fn picture(size: usize, device: &Device) -> Tensor<4> {
     let mut values = vec![];
     for c in 0..3 {
@@ -66,7 +66,7 @@ fn numbers(value: &Value) -> Vec<f32> {
         .collect()
 }
 
-/// The largest difference, in units of the largest number.
+/// Maximum absolute difference, relative to the maximum absolute value.
 fn error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -109,7 +109,7 @@ fn wgpu_gives_what_pytorch_gives() {
     compare(&net, "tiny.json", &device);
 }
 
-/// The published weights, where the file is at hand (`tests/peers/README.md`).
+/// Tests the published weights, if the file is available (`tests/peers/README.md`).
 #[test]
 fn lite2_gives_what_pytorch_gives() {
     let file = std::env::var_os("EMU_EFFICIENTNET").map(PathBuf::from);

@@ -1,5 +1,5 @@
-//! A small language model in GGUF against llama.cpp: what its positions do to the probabilities of the next token.
-//! `fixtures/gguf/README.md` says how the numbers were made.
+//! A small GGUF language model against llama.cpp: the effect of its rope settings on the next-token probabilities.
+//! `fixtures/gguf/README.md` says how the reference outputs were made.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use emu_pack::{InMemory, TensorData, TensorSource};
 use emu_tests::reference::json;
 use serde_json::{Value, json};
 
-/// Of probabilities up to 0.55. The whole forward and the steps of ours agree to 1e-6, llama.cpp is up to 5e-4 away; with
-/// the factors left out the distance is 0.19, with the linear scale left out 0.54.
+/// Tolerance for probabilities up to 0.55. Our full forward pass and our decoding steps agree to 1e-6, llama.cpp is up to
+/// 5e-4 away. Without the rope factors the distance is 0.19, without the linear scale 0.54.
 const TOLERANCE: f32 = 1e-3;
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -20,7 +20,7 @@ fn numbers(value: &Value) -> Vec<f32> {
     list.map(|v| v.as_f64().expect("a number") as f32).collect()
 }
 
-/// Probabilities of what follows the prompt, of all positions at once and of one after the other through the cache.
+/// Next-token probabilities after the prompt, from one pass over all positions and from steps through the KV cache.
 fn probabilities(model: &TextModel, prompt: &[i32]) -> [Vec<f32>; 2] {
     let (lm, device) = (&model.lm, Device::flex());
     let steps = prompt.len();
@@ -83,7 +83,7 @@ fn rotary_factors_and_scales_are_those_of_llama_cpp() {
             assert!(worst < TOLERANCE, "{kind}: {worst}");
         }
     }
-    // Factors that cannot be.
+    // Invalid rope factors.
     for wrong in [&[1.0][..], &[0.0; 8], &[f32::NAN; 8]] {
         let model = TextModel::from_gguf(file.metadata(), &with(wrong), &Device::flex());
         let message = model.expect_err("no factors").to_string();

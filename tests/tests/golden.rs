@@ -1,4 +1,4 @@
-//! The numbers of the original implementation, through the same functions as `emu parity`.
+//! Golden outputs of the reference implementation, compared with the same functions as `emu parity`.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ fn golden_on_wgpu() {
     }
 }
 
-/// With what the checkout leaves out: the LLaMA tokenizer, resized pictures, the UNet.
+/// Includes the data that the checkout lacks: the LLaMA tokenizer, resized pictures, the UNet.
 #[test]
 fn golden_of_the_whole_reference() {
     match reference_folder() {
@@ -59,7 +59,7 @@ fn a_wrong_weight_is_noticed() {
     for name in ["ln_visual", "tiny-emu.pt", "right.logits", "loss.cls"] {
         assert!(failed.contains(&name), "{name} is not among {failed:?}");
     }
-    // What comes before the damage is unharmed.
+    // Tensors computed before the changed weight still pass.
     assert!(!failed.contains(&"eva.embed"));
 }
 

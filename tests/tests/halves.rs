@@ -1,5 +1,5 @@
-//! A pack of f16 on each device beside the same values as dense matrices of f32: a GPU keeps its matrices packed, the CPU
-//! and a device that differentiates do not.
+//! An f16 pack on each device against the same values as dense f32 matrices. A GPU keeps its matrices packed; the CPU and
+//! autodiff devices do not.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,13 @@ fn mini() -> PackReader {
     PackReader::open(folder).expect("the shipped pack")
 }
 
-/// A tensor of the pack in f32, which stays dense everywhere.
+/// A tensor of the pack in f32, which stays dense on every device.
 fn widened(reader: &PackReader, name: &str) -> Result<TensorData, PackError> {
     let tensor = reader.read_logical(name)?;
     TensorData::from_f32(name, tensor.info.shape.clone(), &tensor.to_f32()?)
 }
 
-/// The greatest difference over the greatest value; infinite where one is not a number.
+/// Maximum difference relative to the maximum value; infinite if a value is not finite.
 fn difference<const D: usize>(got: Tensor<D>, want: Tensor<D>) -> f64 {
     let [got, want] = [got, want].map(|x| x.into_data().iter::<f64>().collect::<Vec<_>>());
     if got.len() != want.len() || got.iter().any(|g| !g.is_finite()) {
@@ -37,7 +37,7 @@ fn ids(tokens: &[i32], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(BurnData::new(tokens.to_vec(), [1, tokens.len()]), device)
 }
 
-/// What the model computes from the pack as it is and from widened values; whether its matrices are packed.
+/// Compares outputs of the model loaded from the pack and from f32 values. Checks whether its matrices are `packed`.
 fn the_same_as_dense(device: &Device, packed: bool) {
     let reader = mini();
     let config = ModelConfig::from_value(&reader.manifest().config).expect("a config");
@@ -45,13 +45,13 @@ fn the_same_as_dense(device: &Device, packed: bool) {
     let new = config.emu.init(device).expect("a model");
     let dense = weights::load(new, device, |name| widened(&reader, name)).expect("loaded");
     assert_eq!(emu.lm.embed_tokens.is_packed(), packed);
-    assert_eq!(emu.lm.layers[0].mlp.stacked.is_some(), packed);
+    assert_eq!(emu.lm.layers[0].mlp.fused_gate_up.is_some(), packed);
     assert!(!dense.lm.embed_tokens.is_packed());
     let norms = 4 * (config.emu.lm.width * (2 * config.emu.lm.layers + 1)) as u64;
     let [ours, theirs] = [&emu, &dense].map(|emu| emu.lm.weight_bytes() - norms);
     assert_eq!(ours * if packed { 2 } else { 1 }, theirs);
 
-    // A picture, a prompt of many tokens, then single ones.
+    // A picture, a prompt of many tokens, then single tokens.
     let side = config.emu.vision.image_size;
     let pixels = Philox::new(3, Stream::Init, 0).normals(3 * side * side);
     let picture = Tensor::<4>::from_data(BurnData::new(pixels, [1, 3, side, side]), device);
@@ -67,14 +67,15 @@ fn the_same_as_dense(device: &Device, packed: bool) {
                 .lm
                 .step_tokens(ids(tokens, device), cache)
                 .expect("room");
-            (emu.lm.logits(hidden.clone()), emu.lm.regress(hidden))
+            let next = emu.lm.regress(hidden.clone()).expect("a head");
+            (emu.lm.logits(hidden), next)
         };
         let (a, b) = (step(&emu, &mut ours), step(&dense, &mut theirs));
         let errors = [difference(a.0, b.0), difference(a.1, b.1)];
         assert!(errors.iter().all(|e| *e < 2e-5), "{errors:?}");
     }
 
-    // Two steps of drawing.
+    // Two denoising steps.
     let config = config.decoder.expect("it draws");
     let decoder = pack::load_decoder(&reader, &config, device).expect("loaded");
     let new = config.init(device).expect("a model");
@@ -95,7 +96,7 @@ fn the_same_as_dense(device: &Device, packed: bool) {
     let error = difference(ours, theirs);
     assert!(error < 1e-4, "latents: {error:e}");
 
-    // And unpacked, the values to the bit; those of matrices that were stacked too.
+    // Unpacked weights are bit-identical, including those of stacked matrices.
     let (ours, theirs) = (weights::to_map(&emu.lm), weights::to_map(&decoder));
     assert!(ours.len() > 30 && theirs.len() > 30);
     for (name, tensor) in ours {
@@ -124,7 +125,7 @@ fn halves_stay_packed_on_wgpu() {
     }
     let device = open(DeviceChoice::Gpu).expect("an adapter").device;
     the_same_as_dense(&device, true);
-    // Training has dense weights.
+    // Training uses dense weights.
     let (reader, device) = (mini(), device.autodiff());
     let config = ModelConfig::from_value(&reader.manifest().config).expect("a config");
     let emu = pack::load_emu(&reader, &config.emu, &device).expect("loaded");

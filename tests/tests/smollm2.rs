@@ -1,6 +1,6 @@
 //! A published language model against llama.cpp: the same token ids, and the same most likely tokens.
 //!
-//! The model is no part of the repository; `tests/peers/README.md` says where it comes from. Without it these tests skip.
+//! The model is not in the repository; `tests/peers/README.md` says where it comes from. Without it these tests skip.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use emu_tests::files::smollm2;
 use emu_tests::reference::json;
 use serde_json::Value;
 
-/// Where llama.cpp's two greatest logits are closer than this, either may win.
+/// If llama.cpp's top two logits are closer than this, either token may win.
 const TIE: f64 = 0.1;
 
 fn here() -> &'static Path {
@@ -75,7 +75,7 @@ fn conversations_are_written_as_the_template_does() {
     }
 }
 
-/// Logits at the positions which predict the answer's tokens.
+/// Logits at the positions that predict the answer's tokens.
 fn logits(lm: &Lm, prompt: &[u32], tokens: &[u32]) -> Vec<Vec<f32>> {
     let all: Vec<i32> = prompt.iter().chain(tokens).map(|&id| id as i32).collect();
     let n = all.len() - 1;
@@ -89,7 +89,7 @@ fn logits(lm: &Lm, prompt: &[u32], tokens: &[u32]) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// The two greatest logits at a step: the tokens, and how much the first is ahead.
+/// llama.cpp's top two tokens at a step, with their logits.
 struct Top {
     tokens: [usize; 2],
     logits: [f64; 2],
@@ -113,26 +113,26 @@ impl Top {
         self.logits[0] - self.logits[1] < TIE
     }
 
-    /// Whether a row of logits has the same winner, or this is too close to say.
+    /// Whether a row of logits has the same most likely token, or the top two are tied.
     fn agrees(&self, row: &[f32]) -> bool {
         self.is_tie() || argmax(row) as usize == self.tokens[0]
     }
 
-    /// How far the two logits are from those of a row.
+    /// Maximum difference of the two logits from those in a row.
     fn distance(&self, row: &[f32]) -> f64 {
         let off = |i: usize| (f64::from(row[self.tokens[i]]) - self.logits[i]).abs();
         off(0).max(off(1))
     }
 }
 
-/// What a language model says where it is fed the tokens of llama.cpp: how it differs from one of its two ways to compute.
+/// Comparison of our logits with llama.cpp's, with llama.cpp's tokens as input (teacher forcing).
 #[derive(Debug, Default)]
 struct Agreement {
     steps: usize,
     ties: usize,
     differ: usize,
     furthest: f64,
-    /// Of the greatest difference of each step.
+    /// Sum over the steps of the squared logit distance.
     squares: f64,
 }
 
@@ -157,7 +157,7 @@ fn fed_its_tokens_the_most_likely_one_is_that_of_llama_cpp() {
     let Some((_, model, fixture)) = open() else {
         return;
     };
-    // As it is loaded: inputs of products rounded to bytes, as llama.cpp does. And as llama.cpp can be told to.
+    // Ours with activations quantized to bytes (the default, as in llama.cpp) and in f32. llama.cpp can do both as well.
     let rounding = &model.lm;
     let exact = model.lm.clone().with_activations(|_| Activations::F32);
     let mut found = [(); 4].map(|()| Agreement::default());
@@ -179,8 +179,8 @@ fn fed_its_tokens_the_most_likely_one_is_that_of_llama_cpp() {
     assert_eq!(both_exact.steps, 640);
     assert_eq!(both_exact.differ, 0, "{both_exact:?}");
     assert!(both_exact.furthest < 0.01, "{both_exact:?}");
-    // Rounding decides a few close races; a permuted head or a wrong rope would lose most of them. Logits of llama.cpp
-    // move by 0.27 (root mean square) when it rounds, in its own way.
+    // Quantized activations change the winner in a few near ties. A permuted head or a wrong rope would change most winners.
+    // llama.cpp's own logits move by 0.27 (root mean square) between its two modes.
     for rounded in [only_ours, only_theirs, both_round] {
         assert!(rounded.differ <= 20, "{rounded:?}");
         assert!(rounded.root_mean_square() < 0.5, "{rounded:?}");
@@ -202,7 +202,7 @@ fn decoding_token_by_token_says_the_same() {
         .generate(&Prompt::text(prompt), options)
         .expect("a machine");
     let said = read_sync(machine.run()).expect("an answer");
-    // Up to the first near tie, behind which the two may go different ways.
+    // Compared up to the first near tie, after which the texts may diverge.
     let tops = Top::list(&answer["exact"]);
     let sure = tops.iter().zip(&tokens);
     let sure = sure.take_while(|(top, token)| !top.is_tie() && top.tokens[0] == **token as usize);

@@ -1,4 +1,4 @@
-//! Every stage of training on a few synthetic pictures: it learns something, resumes exactly, and a GPU agrees.
+//! Every training stage on a few synthetic pictures: the loss falls, resuming is exact, and a GPU agrees with the CPU.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn tokenizer() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/stages/tokenizer.json")
 }
 
-/// A plain picture with a square whose shade and size stand for the object.
+/// A plain picture with a square whose shade and size encode the object.
 fn picture(name: usize, colour: usize) -> Picture {
     let mut rgb = COLOURS[colour].1.repeat(SIDE * SIDE);
     let reach = 8 + 4 * name;
@@ -65,7 +65,7 @@ fn sample(key: usize, record: &Record, pictures: &[Picture]) -> SampleFiles {
     }
 }
 
-/// Scenes, requests, few-shot documents and drawings in `dir`.
+/// Writes scenes, drawing requests, few-shot documents and drawings to `dir`.
 fn write_data(dir: &Path) {
     let all: Vec<(usize, usize)> = (0..12).map(|i| (i % 4, i % 3)).collect();
     let scenes = all.iter().map(|&(name, colour)| {
@@ -155,7 +155,7 @@ fn write_data(dir: &Path) {
     });
     std::fs::write(dir.join("concepts.json"), concepts.to_string()).expect("concepts");
 
-    // Sizes so small that a software GPU keeps up.
+    // Sizes small enough for a software GPU.
     let words = Words::open(&tokenizer()).expect("tokenizer");
     let mut emu = EmuConfig::emu_mini(words.vocab(), words.special);
     emu.vision.width = 32;
@@ -201,7 +201,7 @@ fn write_data(dir: &Path) {
     .expect("vae.json");
 }
 
-/// The configuration of a stage in `dir`, its run in `dir/out`.
+/// Configuration of a stage with data in `dir` and its run in `dir/out`.
 fn config(dir: &Path, stage: &str, out: &str, device: &str, steps: usize) -> TrainConfig {
     let d = dir.display();
     let data = |kinds: &[&str]| -> String {
@@ -226,7 +226,7 @@ fn config(dir: &Path, stage: &str, out: &str, device: &str, steps: usize) -> Tra
             words + &concepts + "input_noise = 0.3\ncontrast_weight = 0.3\n",
         ),
         "instruct" => {
-            // Dropout draws from the device's generator, which differs from device to device.
+            // Dropout uses the device's random generator, which differs between devices.
             let dropout = if dir.join("exact").exists() { 0.1 } else { 0.0 };
             (
                 format!("{preset}[init.parts]\n\"\" = \"{d}/{device}-pretrain\"\n"),
@@ -263,7 +263,7 @@ fn config(dir: &Path, stage: &str, out: &str, device: &str, steps: usize) -> Tra
     TrainConfig::parse(&text, &dir.join("config.toml")).expect("configuration")
 }
 
-/// Losses by step, from the run's metrics.
+/// Loss per step, from the run's metrics.
 fn losses(dir: &Path, out: &str) -> BTreeMap<u64, f64> {
     let text = std::fs::read_to_string(dir.join(out).join("metrics.jsonl")).expect("metrics");
     text.lines()
@@ -277,7 +277,7 @@ fn losses(dir: &Path, out: &str) -> BTreeMap<u64, f64> {
         .collect()
 }
 
-/// Runs a stage of twenty steps, up to `until`; `resume` goes on.
+/// Runs a stage of twenty steps up to `until`; `resume` continues from the checkpoint.
 fn run(dir: &Path, stage: &str, out: &str, device: &str, until: u64, resume: bool) {
     let config = config(dir, stage, out, device, 20);
     let stop = StopFlag::default();
@@ -298,7 +298,7 @@ fn run(dir: &Path, stage: &str, out: &str, device: &str, until: u64, resume: boo
     assert_eq!((done.step, done.stopped), (until, until < 20), "{stage}");
 }
 
-/// In an order in which later stages find the earlier ones.
+/// In dependency order: later stages load the results of earlier ones.
 const STAGES: [&str; 6] = ["vae", "vision", "pretrain", "instruct", "decoder", "judge"];
 
 #[test]
@@ -320,7 +320,7 @@ fn every_stage_learns_and_resumes_exactly() {
             "{stage} does not learn: {whole:?}"
         );
 
-        // Ten steps, and ten more after a resume: the same weights, bit for bit.
+        // Ten steps, then ten more after a resume, give bit-identical weights.
         let halves = format!("cpu-{stage}-halves");
         run(dir, stage, &halves, "cpu", 10, false);
         run(dir, stage, &halves, "cpu", 20, true);
@@ -365,7 +365,7 @@ fn every_stage_agrees_on_wgpu() {
                 gpu[step]
             );
         }
-        // A run that was left goes on there too.
+        // A stopped run resumes on the GPU too.
         run(dir, stage, &format!("gpu-{stage}-halves"), "gpu", 10, false);
         run(dir, stage, &format!("gpu-{stage}-halves"), "gpu", 20, true);
     }

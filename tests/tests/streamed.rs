@@ -1,4 +1,4 @@
-//! A pack loaded shard by shard, as a page loads it, is the pack loaded by name.
+//! A pack loaded shard by shard, as the page loads it, equals the pack loaded by tensor name.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,12 +20,12 @@ fn mini() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/emu-mini")
 }
 
-/// Bytes of a file of a pack.
+/// Reads a file of a pack.
 fn file(pack: &std::path::Path, name: &str) -> Vec<u8> {
     std::fs::read(pack.join(name)).expect("a file of the pack")
 }
 
-/// emu-mini with another policy, in shards so small that large tensors are cut.
+/// emu-mini with another policy, in shards so small that large tensors are split.
 fn repacked(policy: &str, folder: &std::path::Path) -> PathBuf {
     let from = PackReader::open(mini()).expect("the shipped pack");
     let options = WriteOptions {
@@ -140,13 +140,13 @@ fn rows_that_came_before_are_refused() {
         let error = error.expect_err("it came before");
         assert_eq!(error.code(), "rows-twice", "{error}");
     };
-    // Counted, the first part twice would be as many rows as a tensor of two parts has.
+    // The first part twice has as many rows as the whole tensor of two parts, so counting rows would not detect it.
     let (first, second) = (&cut.parts[0].file, &cut.parts[1].file);
     model.shard(first, &file(&pack, first)).expect("once");
     twice(&mut model, first);
     let missing = model.finish(&component).expect_err("most is missing");
     assert_eq!(missing.code(), "missing-tensor");
-    // What was refused did no harm.
+    // The rejected shard left the model unchanged.
     for shard in shards.iter().rev().filter(|shard| *shard != first) {
         model.shard(shard, &file(&pack, shard)).expect("once");
     }
@@ -166,7 +166,7 @@ fn rows_that_came_before_are_refused() {
     let config = ModelConfig::from_value(&reader.manifest().config).expect("a config");
     let emu = pack::load_emu(&reader, &config.emu, &device).expect("loaded by name");
     same(model.emu().expect("loaded").0, &emu);
-    // Unloaded, it may come again.
+    // After unloading, shards may be loaded again.
     model.unload(&component).expect("it was there");
     for shard in &shards {
         model.shard(shard, &file(&pack, shard)).expect("again");
@@ -174,7 +174,7 @@ fn rows_that_came_before_are_refused() {
     model.finish(&component).expect("whole again");
 }
 
-/// The parameters of a module whose dense values are there.
+/// Names of a module's parameters with materialized dense values.
 fn dense<M: Module>(module: &M) -> BTreeSet<String> {
     #[derive(Default)]
     struct Dense(Vec<String>, BTreeSet<String>);
@@ -196,7 +196,7 @@ fn dense<M: Module>(module: &M) -> BTreeSet<String> {
     seen.1
 }
 
-/// A page rehearses requests while its GPU computes nothing: what they leave in the model would be wrong for good.
+/// The page rehearses requests while the GPU executes nothing, so values left in the model would stay invalid.
 #[test]
 fn requests_leave_nothing_in_the_model() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -221,7 +221,7 @@ fn requests_leave_nothing_in_the_model() {
 
     let (emu, config) = model.emu().expect("loaded");
     let (decoder, drawing) = model.decoder().expect("loaded");
-    // As the engine has them.
+    // Cloned, as the engine does.
     let (emu, decoder) = (emu.clone(), decoder.clone());
     let tokenizer = EmuTokenizer::from_json_bytes(&file(&pack, "tokenizer.json")).expect("one");
     let prompter = Prompter {
@@ -256,7 +256,7 @@ fn requests_leave_nothing_in_the_model() {
     let walk = Denoise::new(&decoder, drawing, embeddings, None, &options);
     read_sync(walk.expect("it fits").run()).expect("a picture");
     assert_eq!(there(), before);
-    // It would have been seen.
+    // Negative control: a materialized parameter is detected.
     drop(emu.lm.embed_tokens.weight.val());
     assert_ne!(there(), before);
 }

@@ -1,10 +1,10 @@
 import type { PackFiles } from "emu-webgpu";
 
-/** Version of this pack, and of the emu-webgpu that it was made beside. */
+/** Version of this pack, and of the emu-webgpu that it was made for. */
 export const version: string;
 
 /** The pack, for `Emu.load`. Works with and without a bundler. */
 export const pack: PackFiles;
 
-/** The address of the pack's folder, where the package is served as it was installed. */
+/** URL of the pack's folder, if the package is served as installed. */
 export const url: string;

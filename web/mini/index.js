@@ -1,10 +1,10 @@
 import { requireVersion } from "emu-webgpu";
 
-/** Version of this pack, and of the emu-webgpu that it was made beside. */
+/** Version of this pack, and of the emu-webgpu that it was made for. */
 export const version = "0.1.0";
 requireVersion("emu-webgpu-mini", version);
 
-/** Each file by itself, in the form in which bundlers find and rename it; made when asked for, since a bundle that is no ES module has no address. */
+/** One URL per file, in the form that bundlers find and rename. A getter, since only an ES module has `import.meta.url`. */
 export const pack = {
   url: "npm:emu-webgpu-mini",
   get files() {
@@ -18,5 +18,6 @@ export const pack = {
   },
 };
 
-/** The pack's folder, where the package is served as it was installed. Not in the form that bundlers look for: none knows folders. */
+/** URL of the pack's folder, if the package is served as installed. Not in the form that bundlers look for, which is for files.
+ * */
 export const url = import.meta.url?.replace(/[^/]*$/, "pack/");

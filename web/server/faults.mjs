@@ -1,4 +1,4 @@
-/** A server that misbehaves as it is told, and remembers what it sent: for tests of downloads. */
+/** A server with injected faults and a log of its responses, for tests of downloads. */
 
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,32 +6,33 @@ import { gzipSync } from "node:zlib";
 
 import { serve } from "./serve.mjs";
 
-/** Bytes that a slow server sends at once. */
+/** Chunk size in bytes of a rate-limited server. */
 const SIP = 16 << 10;
 
 /**
- * What may be done to requests whose path `match` (a part of it, or a regular expression) fits. The first fault that fits and
- * is not used up decides.
+ * A fault for requests whose path matches `match` (a substring, or a regular expression). The first fault that matches and is not
+ * used up applies.
  *
  * @typedef {object} Fault
  * @property {string | RegExp} match
- * @property {number} [times] How many requests it spoils before it heals; always where it is absent.
- * @property {number} [status] Answers with this status and nothing else.
+ * @property {number} [times] Number of requests that it affects; all if absent.
+ * @property {number} [status] Responds with this status and nothing else.
  * @property {number} [flip] Flips the lowest bit of the byte at this offset.
- * @property {number} [truncate] Pretends that the file ends here.
+ * @property {number} [truncate] Truncates the file at this offset.
  * @property {boolean} [noRange] Ignores `Range`.
- * @property {number} [cutAfter] Cuts the connection after so many bytes of the answer.
- * @property {"said" | "unsaid" | "whole"} [gzip] Sends the file compressed. Ranges are those of the compressed file, which its header says, or only that of
- * whole answers; or ranges are of the file itself.
- * @property {boolean} [page] Answers with a web page and 200, as servers of single pages do where a file is missing.
+ * @property {number} [cutAfter] Closes the connection after this many bytes of the response.
+ * @property {"said" | "unsaid" | "whole"} [gzip] Sends the file compressed. `said`: ranges are of the compressed file, and
+ * `Content-Encoding` is set. `unsaid`: the same, but the header is set on whole responses only. `whole`: ranges are of the file
+ * itself.
+ * @property {boolean} [page] Responds 200 with a web page, as servers of single-page apps do for a missing file.
  * @property {number} [rate] Bytes per second.
- * @property {number} [delay] Milliseconds before the answer.
+ * @property {number} [delay] Milliseconds before the response.
  */
 
 /**
  * @param {{ prefix: string, folder: string }[]} mounts
- * @returns what {@link serve} returns, with `faults` to be changed at any time and `log`: a `{ path, status, from, to }` for
- * every answer, where `to` is the offset after the last byte that was given to the network.
+ * @returns what {@link serve} returns, with `faults`, which can be changed at any time, and `log`: a `{ path, status, from, to }`
+ * per response, where `to` is the offset after the last byte that was passed to the network.
  */
 export async function serveWithFaults(mounts, options = {}) {
   const faults = [];
@@ -65,7 +66,7 @@ export async function serveWithFaults(mounts, options = {}) {
   return { ...(await serve(mounts, { ...options, interfere })), faults, log };
 }
 
-/** The fault for a request, counted as used. */
+/** The fault for a request; counts it as used. */
 function take(faults, path) {
   const fits = ({ match }) => (typeof match === "string" ? path.includes(match) : match.test(path));
   const fault = faults.find((fault) => fits(fault) && fault.times !== 0);
@@ -83,7 +84,7 @@ async function* spoil(stream, { flip, cutAfter = Infinity, rate }, entry, respon
       entry.to += piece.length;
       at += piece.length;
       if (left <= piece.length) {
-        // What was given to the socket arrives before it is closed.
+        // Bytes passed to the socket must arrive before it is closed.
         await new Promise((sent) => setTimeout(sent, 20));
         return void response.socket?.destroy();
       }

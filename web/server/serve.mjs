@@ -1,11 +1,11 @@
 /**
- * A static file server: correct types, byte ranges, entity tags, other origins allowed. Nothing but Node.
+ * A static file server: content types, byte ranges, entity tags, CORS. No dependencies but Node.
  *
  *     node web/server/serve.mjs [PREFIX=]DIR... [--port N] [--host H]
  *
- * A folder is served at `/`, or under its prefix; where several fit, the longest prefix wins, then the first that has the file. A folder's `_headers` names
- * headers that go with some of its files: see {@link parseHeaders}.
- * Tests import {@link serve} and make it misbehave: see `faults.mjs`.
+ * A folder is served at `/`, or under its prefix. If several match, the longest prefix wins, then the first that has the file.
+ * The `_headers` file of a folder sets headers for some of its files: see {@link parseHeaders}.
+ * Tests import {@link serve} and inject faults: see `faults.mjs`.
  */
 
 import { createReadStream } from "node:fs";
@@ -36,7 +36,7 @@ const TYPES = {
   ".webp": "image/webp",
 };
 
-/** Packs are read by pages of other origins, with ranges. */
+/** Pages of other origins read packs, with range requests. */
 const OPEN = {
   "Access-Control-Allow-Origin": "*",
   "Access-Control-Allow-Headers": "Range",
@@ -44,17 +44,18 @@ const OPEN = {
   "Cross-Origin-Resource-Policy": "cross-origin",
 };
 
-/** Serves whole and right: what {@link serve} does where nobody interferes. */
+/** The response without faults: what {@link serve} sends unless `interfere` changes it. */
 const FAITHFUL = { size: (file) => file.size, ranges: true, body: (stream) => stream };
 
 /**
  * Starts a server.
  *
- * `mounts` are `{ prefix, folder }`; `interfere(request, file, response)` may answer for a request with a changed {@link FAITHFUL}
- * (`status` instead of the file; `page`, a web page instead of the file; `encoded`, other bytes than the file's, of which ranges are then; `ranges`;
- * `size`, what the file's length is said to be; `body`, which may change the bytes of a stream that begins at offset `from`).
+ * `mounts` are `{ prefix, folder }`. `interfere(request, file, response)` may return changes to {@link FAITHFUL} for a request:
+ * `status` instead of the file; `page`, a web page instead of the file; `encoded`, an encoded body instead of the file's bytes,
+ * to which ranges then apply; `ranges`; `size`, the file length to report; `body`, which may change the bytes of a stream that
+ * starts at offset `from`.
  *
- * Pages of other origins may read what is served unless `open` is false. `headers` is as a folder's `_headers`, for paths as they are asked for.
+ * Pages of other origins may read the files unless `open` is false. `headers` has the syntax of `_headers`, for request paths.
  *
  * @returns {Promise<{ url: string, port: number, close(): Promise<void> }>}
  */
@@ -117,11 +118,11 @@ async function answer(mounts, more, interfere, request, response) {
   const stream = encoded
     ? Readable.from([encoded.subarray(from, to)])
     : createReadStream(file.path, { start: from, end: to - 1 });
-  // A client that goes away is its own business.
+  // A client that disconnects is no error.
   await pipeline(changes.body(stream, from), response).catch(() => stream.destroy());
 }
 
-/** The path of a request as it is looked for; `null` for one that is no path. */
+/** The decoded path of a request; `null` if it is not a valid path. */
 function pathOf(address) {
   try {
     const path = decodeURIComponent(new URL(address, "http://localhost").pathname);
@@ -131,7 +132,7 @@ function pathOf(address) {
   }
 }
 
-/** The file at a path; `redirect` for a folder whose address lacks its slash. */
+/** The file at a path; `redirect` for a folder whose URL lacks the trailing slash. */
 async function find(mounts, path) {
   const fitting = mounts
     .filter(({ prefix }) => path.startsWith(prefix))
@@ -139,7 +140,7 @@ async function find(mounts, path) {
   for (const { prefix, folder, headers } of fitting) {
     const root = resolve(folder);
     let file = resolve(join(root, path.slice(prefix.length)));
-    // Nothing outside of the folder, whatever the path says.
+    // Nothing outside of the folder, whatever the path is.
     if (file !== root && !file.startsWith(root + sep)) continue;
     let about = await stat(file).catch(() => null);
     if (about?.isDirectory()) {
@@ -160,7 +161,8 @@ async function headersOf(folder) {
 }
 
 /**
- * Reads a `_headers` file: lines with a path, in which `*` is anything, and below each, indented, the headers of what it fits.
+ * Parses a `_headers` file: lines with a path pattern, in which `*` matches anything, each followed by indented lines with the
+ * headers for the paths that match.
  *
  * @returns {{ pattern: RegExp, name: string, value: string }[]}
  */
@@ -176,7 +178,7 @@ export function parseHeaders(text) {
   return found;
 }
 
-/** One range of bytes, `to` excluded; `null` for the whole file, also where several ranges are asked for. */
+/** Parses a single byte range, `to` exclusive; `null` for the whole file, also if several ranges are requested. */
 export function parseRange(header, size) {
   const found = /^bytes=(\d*)-(\d*)$/.exec(header ?? "");
   if (!found || (found[1] === "" && found[2] === "")) return null;

@@ -1,4 +1,4 @@
-//! What the program can be asked.
+//! Command-line arguments.
 
 use std::path::PathBuf;
 
@@ -13,15 +13,15 @@ pub use crate::part::PartArgs;
 #[derive(Debug, Parser)]
 #[command(name = "emu", version, about)]
 pub struct Arguments {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// Threads that compute on the CPU; all that the machine has without it.
+    /// Number of CPU compute threads; default: all that the machine has.
     #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
 }
 
-/// More threads than any machine has processors are a mistake.
+/// Upper bound of `--threads`: a larger number is a mistake.
 const MAX_THREADS: usize = 1024;
 
 fn threads(text: &str) -> Result<usize, String> {
@@ -33,34 +33,34 @@ fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
-/// The commands.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Answer a prompt that may hold pictures; without a prompt, a conversation.
+    /// Answer a prompt that may contain pictures; without a prompt, start a conversation.
     Chat(ChatArgs),
-    /// Describe pictures, one line each.
+    /// Caption pictures, one line each.
     Caption(CaptionArgs),
-    /// Draw what a prompt of texts and pictures asks for.
+    /// Draw a picture from a prompt of text and pictures.
     Imagine(ImagineArgs),
-    /// Turn a published checkpoint into a pack.
+    /// Convert a published checkpoint into a pack.
     Convert(ConvertArgs),
-    /// Make a model that sees of a language model, an encoder and heads that name what it sees.
+    /// Assemble a model with vision from a language model, an encoder and classification heads.
     Assemble(AssembleArgs),
-    /// Keep the weights of a training run, in 16 bits and without what resuming needs: what `assemble` takes.
+    /// Export the weights of a training run in 16 bits, without optimizer state, as input of `assemble`.
     Part(PartArgs),
-    /// Say what a pack holds, what it needs, and whether this machine can run it.
+    /// Show what a pack contains, what it needs, and whether this machine can run it.
     Inspect(InspectArgs),
-    /// Compare with the original implementation's numbers, or a pack with its checkpoint.
+    /// Compare with the reference implementation's outputs, or a pack with its checkpoint.
     Parity(ParityArgs),
     /// Train a stage.
     Train(TrainArgs),
     /// Build training data.
     Data(DataArgs),
-    /// Measure a model on held-out data.
+    /// Evaluate a model on held-out data.
     Eval(EvalArgs),
-    /// Count and time what running a model costs here.
+    /// Benchmark a model on this machine: counts and times.
     Bench(BenchArgs),
-    /// List what this machine can compute on.
+    /// List the compute devices of this machine.
     Devices(DevicesArgs),
 }
 
@@ -80,22 +80,22 @@ pub struct BenchArgs {
     /// What to measure.
     #[arg(value_enum, default_value_t = BenchPart::Lm)]
     pub part: BenchPart,
-    /// For lm: tokens of a prompt.
+    /// For lm: prompt length in tokens.
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub prompt: usize,
-    /// For lm: tokens to decode at least.
+    /// For lm: minimum number of tokens to decode.
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub tokens: usize,
-    /// For lm: beams of a search that is measured beside; 0 for none.
+    /// For lm: beams of an additional beam search benchmark; 0 skips it.
     #[arg(long, default_value_t = 5)]
     pub beams: usize,
     /// For image: denoising steps.
     #[arg(long, default_value_t = 4, value_parser = positive)]
     pub steps: usize,
-    /// For kernels: within a minute on a software adapter, without the largest shapes.
+    /// For kernels: skip the largest shapes; takes under a minute on a software adapter.
     #[arg(long)]
     pub quick: bool,
-    /// For kernels: only those whose name holds this.
+    /// For kernels: only kernels whose name contains this.
     #[arg(long, value_name = "NAME", default_value = "")]
     pub kernel: String,
 }
@@ -103,14 +103,14 @@ pub struct BenchArgs {
 /// Parts of a model that `emu bench` measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchPart {
-    /// The language model: a prompt, then token after token.
+    /// The language model: prefill and decoding.
     Lm,
     /// Encoder and causal former, on one picture.
     Vision,
-    /// A denoising step.
+    /// One denoising step.
     Image,
-    /// Our GPU kernels one by one, beside the fastest copy and the fastest product of matrices. Takes no model, and any
-    /// adapter: a software one where there is no other.
+    /// The GPU kernels one by one, next to the fastest copy and the fastest matrix product. Takes no model. Runs on any
+    /// adapter, a software adapter if there is no other.
     Kernels,
 }
 
@@ -122,19 +122,19 @@ pub struct EvalArgs {
     /// What to measure.
     #[arg(value_enum)]
     pub task: EvalTask,
-    /// Folder of a split: scenes for caption and vqa, few-shot documents, requests to draw.
+    /// Folder of a data split: scenes (caption, vqa, agree), few-shot documents (fewshot) or drawing requests (follow, draw).
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Samples at most.
+    /// Maximum number of samples.
     #[arg(long, default_value_t = 500, value_parser = positive)]
     pub limit: usize,
-    /// For agree: the pack whose answers are taken as right.
+    /// For agree: the pack that serves as reference.
     #[arg(long, value_name = "PACK")]
     pub against: Option<PathBuf>,
-    /// For draw: the run of the judge.
+    /// For draw: the training run of the judge.
     #[arg(long, value_name = "RUN")]
     pub judge: Option<PathBuf>,
-    /// For draw: where a contact sheet of the drawings goes.
+    /// For draw: write a contact sheet of the drawings to this file.
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
 }
@@ -144,23 +144,23 @@ pub struct EvalArgs {
 pub enum EvalTask {
     /// Captions of scenes.
     Caption,
-    /// Questions about scenes, and captions.
+    /// Captions of scenes and answers to questions about them.
     Vqa,
-    /// Whether the most likely next token is that of another pack, over captions and questions of scenes.
+    /// Agreement of the top-1 next token with another pack, over captions and questions of scenes.
     Agree,
-    /// Completion of few-shot documents, against the last picture alone.
+    /// Few-shot completion, compared with zero-shot on the last picture alone.
     Fewshot,
-    /// Whether a picture begins, unprompted, after a request to draw.
+    /// Whether the model starts a picture on its own after a drawing request.
     Follow,
-    /// Drawings of requests, judged by a classifier.
+    /// Drawings for drawing requests, judged by a classifier.
     Draw,
 }
 
-/// What every command that runs a model takes.
+/// Arguments of every command that runs a model.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// Folder of the pack, or smol for the assembled emu-smol; the built-in emu-mini without it. `chat` also takes a language
-    /// model as a GGUF file.
+    /// Pack folder, or smol for the assembled emu-smol; default: the built-in emu-mini. `chat` also takes a language model as a
+    /// GGUF file.
     #[arg(long, value_name = "PACK")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -168,49 +168,49 @@ pub struct ModelArgs {
     /// Print one JSON object per line.
     #[arg(long)]
     pub json: bool,
-    /// Decides everything that is random.
+    /// Random seed.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 }
 
-/// Where to compute.
+/// Device selection.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// auto: a hardware GPU if there is one, else the CPU; gpu: any adapter, a software one too; cpu; or one of `emu devices`
-    /// by its number, as gpu:1, or by a part of its name.
+    /// auto: a hardware GPU if there is one, else the CPU; gpu: any adapter, including a software adapter; cpu; or an entry of
+    /// `emu devices`, by number (gpu:1) or by part of its name.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 }
 
 impl DeviceArgs {
-    /// What was asked for.
+    /// The requested device.
     pub fn choice(&self) -> DeviceChoice {
         self.device.clone()
     }
 }
 
-/// How tokens are chosen.
+/// Sampling and beam search.
 #[derive(Debug, Args)]
 pub struct TextArgs {
-    /// Beams of a search; 1 takes one token after the other.
+    /// Number of beams; 1 decodes token by token without beam search.
     #[arg(long, default_value_t = 1, value_parser = positive)]
     pub beams: usize,
-    /// Tokens at most.
+    /// Maximum number of new tokens.
     #[arg(long, default_value_t = 128, value_parser = positive)]
     pub max_new_tokens: usize,
-    /// 0 takes the most likely token; above it, chance.
+    /// Sampling temperature; 0 takes the most likely token.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
-    /// Only the most likely tokens that together have this probability.
+    /// Nucleus sampling: only the most likely tokens whose probabilities sum to this.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Only this many of the most likely tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
-    /// Above 1 makes tokens that were used before less likely; as the model wants it, or 1.
+    /// Penalty on tokens that already occurred, above 1; default: the model's, else 1.
     #[arg(long, allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
-    /// No sequence of so many tokens twice; 0 for no ban.
+    /// Forbid repeated n-grams of this many tokens; 0 disables this.
     #[arg(long, default_value_t = 0)]
     pub no_repeat_ngram: usize,
     /// Exponent of the length in a beam's score; below 0 favours short answers.
@@ -230,22 +230,22 @@ fn positive(text: &str) -> Result<usize, String> {
 pub struct ChatArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first. \<image> is no mark
-    /// but these letters.
+    /// A picture, repeatable. Pictures fill the <image> marks of the prompt in order; without marks they come before it.
+    /// \<image> is literal text, not a mark.
     #[arg(long, value_name = "P")]
     pub image: Vec<PathBuf>,
-    /// A video (MP4, GIF, WebP, or a folder of frames; others through an ffmpeg on the PATH); <video> marks likewise.
+    /// A video (MP4, GIF, WebP or a folder of frames; other formats need ffmpeg on the PATH); fills <video> marks likewise.
     #[arg(long, value_name = "P")]
     pub video: Vec<PathBuf>,
-    /// Put before everything, in place of the model's own.
+    /// System message; default: the model's own.
     #[arg(long)]
     pub system: Option<String>,
-    /// Where pictures that the model draws in its answer go; without it, it does not draw.
+    /// Folder for pictures that the model draws in its answer; without it, the model does not draw.
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub text: TextArgs,
-    /// What to say. Without it, a conversation: one line is one turn.
+    /// The prompt. Without it, a conversation: each input line is one turn.
     pub prompt: Option<String>,
 }
 
@@ -256,7 +256,7 @@ pub struct CaptionArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub text: TextArgs,
-    /// Pictures.
+    /// The pictures.
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
 }
@@ -269,27 +269,27 @@ pub struct ImagineArgs {
     /// The PNG to write.
     #[arg(short, long, value_name = "OUT.png")]
     pub out: PathBuf,
-    /// A picture; <image> marks in the prompt are filled in order, with none the pictures come first. \<image> is no mark
-    /// but these letters.
+    /// A picture, repeatable. Pictures fill the <image> marks of the prompt in order; without marks they come before it.
+    /// \<image> is literal text, not a mark.
     #[arg(long, value_name = "P")]
     pub image: Vec<PathBuf>,
-    /// Steps of the sampler.
+    /// Number of denoising steps.
     #[arg(long, value_parser = positive)]
     pub steps: Option<usize>,
     /// The sampler.
     #[arg(long, value_enum)]
     pub scheduler: Option<SchedulerName>,
-    /// How closely to follow the prompt; 1 follows it without contrast, at half the price.
+    /// Classifier-free guidance scale; 1 disables guidance and halves the cost.
     #[arg(long, allow_negative_numbers = true)]
     pub guidance: Option<f64>,
-    /// What the picture should not be.
+    /// Negative prompt: what the picture should not show.
     #[arg(long)]
     pub negative: Option<String>,
     /// Width and height in pixels, as 512x512.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<(usize, usize)>,
-    /// Also write the picture as it is after each step, into this folder; blurred where the pack has a safety checker, which
-    /// sees the finished picture only.
+    /// Also write a preview after each step into this folder. Previews are blurred if the pack has a safety checker, which only
+    /// checks the finished picture.
     #[arg(long, value_name = "DIR")]
     pub previews: Option<PathBuf>,
     /// What to draw.
@@ -306,11 +306,11 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 /// `--scheduler`
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SchedulerName {
-    /// The released one.
+    /// PNDM, the sampler of the released model.
     Pndm,
-    /// Deterministic, one evaluation a step.
+    /// DDIM: deterministic, one UNet evaluation per step.
     Ddim,
-    /// Second-order multistep; good in few steps.
+    /// DPM-Solver++: second-order multistep; good in few steps.
     #[value(name = "dpm++")]
     DpmSolver,
 }
@@ -328,44 +328,44 @@ impl From<SchedulerName> for SchedulerKind {
 /// `emu convert`
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A folder of published parts, a file of Emu's weights (PyTorch or safetensors), the folder of a training run, or
+    /// A folder of published components, a file of Emu's weights (PyTorch or safetensors), the folder of a training run, or
     /// another pack.
     pub source: PathBuf,
     /// The pack to write.
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// none, f16, q8, q4, or a TOML file with a precision for each tensor.
+    /// Precision: none, f16, q8, q4, or a TOML file with a precision per tensor.
     #[arg(long, default_value = "none")]
     pub quantize: String,
-    /// Bytes of a shard at most, as 32MiB.
+    /// Maximum size of a shard, e.g. 32MiB.
     #[arg(long, default_value = "32MiB", value_parser = bytes)]
     pub max_shard: u64,
-    /// Emu's configuration, where it is not beside the weights.
+    /// Emu's configuration, if it is not next to the weights.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The folder of LLaMA's configuration and tokenizer, where it is not beside the weights.
+    /// The folder of LLaMA's configuration and tokenizer, if it is not next to the weights.
     #[arg(long, value_name = "DIR")]
     pub llama: Option<PathBuf>,
-    /// The tokenizer.json of the training data, where the source is a run.
+    /// For a training run: the tokenizer.json of its training data.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// The folder with unet, vae and scheduler, where it is not the source; for a training run the run of the decoder, or a pack to
-    /// take the decoder from.
+    /// The folder with unet, vae and scheduler, if it is not the source. For a training run: the run of the decoder, or a pack
+    /// to take the decoder from.
     #[arg(long, value_name = "DIR")]
     pub decoder: Option<PathBuf>,
-    /// Leave out everything that draws.
+    /// Leave out the diffusion decoder and the safety checker.
     #[arg(long)]
     pub no_decoder: bool,
-    /// Name of the model; that of the source without it.
+    /// Name of the model; default: that of the source.
     #[arg(long)]
     pub name: Option<String>,
-    /// Licence of the weights; that of the source, if it is a pack, without it.
+    /// Licence of the weights; default: that of the source, if it is a pack.
     #[arg(long)]
     pub license: Option<String>,
-    /// Whom to credit; as the source says, if it is a pack, without it.
+    /// Attribution; default: that of the source, if it is a pack.
     #[arg(long)]
     pub attribution: Option<String>,
-    /// Where a table of every tensor's error goes, one JSON object per line.
+    /// Write the quantization error of every tensor to this file, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
     /// Print one JSON object per line.
@@ -399,11 +399,11 @@ fn bytes(text: &str) -> Result<u64, String> {
 /// `emu inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The pack, or smol; the built-in emu-mini without it.
+    /// The pack folder, or smol; default: the built-in emu-mini.
     pub pack: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Check every byte of it too.
+    /// Also verify the checksums of all files.
     #[arg(long)]
     pub verify: bool,
     /// Print one JSON object per line.
@@ -414,9 +414,9 @@ pub struct InspectArgs {
 /// `emu parity`
 #[derive(Debug, Args)]
 pub struct ParityArgs {
-    /// A folder laid out like the reference; with --against, a pack.
+    /// A folder in the layout of the reference fixtures; with --against, a pack.
     pub folder: PathBuf,
-    /// The checkpoint that the pack came from, or another pack of the same model.
+    /// The checkpoint that the pack was converted from, or another pack of the same model.
     #[arg(long, value_name = "SRC")]
     pub against: Option<PathBuf>,
     #[command(flatten)]
@@ -429,15 +429,15 @@ pub struct ParityArgs {
 /// `emu train`
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// The stage as a TOML file.
+    /// TOML file of the stage.
     pub config: PathBuf,
-    /// Go on from the newest checkpoint of the run's folder.
+    /// Resume from the newest checkpoint in the run's folder.
     #[arg(long)]
     pub resume: bool,
-    /// The run's folder, in place of the configuration's.
+    /// The run's folder; overrides the configuration.
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Lines in place of the dashboard.
+    /// Print lines instead of the dashboard.
     #[arg(long)]
     pub plain: bool,
     /// Print one JSON object per line.
@@ -448,17 +448,17 @@ pub struct TrainArgs {
 /// `emu data`
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// Which data set.
+    /// The data set.
     #[command(subcommand)]
     pub builder: Builder,
 }
 
-/// The data sets that can be built.
+/// Data sets that can be built.
 #[derive(Debug, Subcommand)]
 pub enum Builder {
     /// Scenes composed of emoji drawings, with captions, questions and documents.
     Emoji(EmojiArgs),
-    /// A checkpoint of random weights with the keys, shapes and types of the released model, for trying conversions.
+    /// A checkpoint of random weights with the keys, shapes and types of the released model, for testing conversions.
     #[command(hide = true)]
     Checkpoint(CheckpointArgs),
 }
@@ -472,13 +472,13 @@ pub struct CheckpointArgs {
     /// Folder with keys-emu-14b.json, keys-sd15-unet.json, keys-sd15-vae.json and keys-safety-checker.json.
     #[arg(long, value_name = "DIR", default_value = "tests/fixtures/reference")]
     pub keys: PathBuf,
-    /// Layers of encoder, causal former and language model at most.
+    /// Maximum number of layers of encoder, causal former and language model each.
     #[arg(long, value_parser = positive)]
     pub layers: Option<usize>,
-    /// Leave out everything that draws.
+    /// Leave out the diffusion decoder and the safety checker.
     #[arg(long)]
     pub no_decoder: bool,
-    /// The weights follow from this.
+    /// Random seed of the weights.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Print one JSON object per line.
@@ -489,19 +489,19 @@ pub struct CheckpointArgs {
 /// `emu data emoji`
 #[derive(Debug, Args)]
 pub struct EmojiArgs {
-    /// Where the data go.
+    /// Output folder.
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Where the drawings' packages are kept between builds.
+    /// Cache folder for the downloaded packages of drawings.
     #[arg(long, value_name = "DIR", default_value = "target/emoji-sources")]
     pub sources: PathBuf,
-    /// A TOML file with what differs from the default: sizes and counts.
+    /// A TOML file that overrides the default sizes and counts.
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
-    /// Another list of concepts than the shipped one.
+    /// A list of concepts to use instead of the shipped one.
     #[arg(long, value_name = "FILE")]
     pub concepts: Option<PathBuf>,
-    /// Everything that is random follows from this.
+    /// Random seed.
     #[arg(long)]
     pub seed: Option<u64>,
     /// Replace a finished data set.

@@ -1,4 +1,4 @@
-//! `emu bench`: what running costs, in counts that hold on any machine and in times of this one.
+//! `emu bench`: the cost of running a model, as counts that are the same on any machine and as times of this machine.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,12 +27,12 @@ use crate::runtime::Runtime;
 
 mod kernels;
 
-/// Bytes that the copy moves, each of them read and written.
+/// Bytes of the copied tensor. Each byte is read and written once.
 const COPY: usize = 1 << 27;
-/// Times a copy is taken, of which the fastest counts.
+/// Number of repeated copies; the fastest counts.
 const COPIES: usize = 5;
 
-/// Measures a part of a model, or the kernels.
+/// Benchmarks a part of a model, or the kernels.
 pub fn run(args: &BenchArgs) -> Result<()> {
     if args.part == BenchPart::Kernels {
         return kernels::run(args);
@@ -70,7 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Counts at one moment.
+/// Snapshot of the clock and the counters.
 struct Mark {
     time: Instant,
     launches: u64,
@@ -79,7 +79,7 @@ struct Mark {
     reads: (u64, u64),
 }
 
-/// What happened between two moments.
+/// Difference of two snapshots.
 #[derive(Default)]
 struct Spent {
     seconds: f64,
@@ -104,7 +104,7 @@ impl Spent {
 }
 
 impl Mark {
-    /// Once everything before is done.
+    /// Takes a snapshot after the device has finished all pending work.
     fn now(device: &Device, launches: &Launches) -> Result<Self> {
         if let Err(error) = device.sync() {
             bail!("The device failed: {error}. Try again, or use --device cpu.");
@@ -116,7 +116,7 @@ impl Mark {
         })
     }
 
-    /// What was asked of the device so far, done or not.
+    /// Takes a snapshot of the work requested so far, without waiting for the device.
     fn counts(launches: &Launches) -> Self {
         Self {
             submits: None,
@@ -127,7 +127,7 @@ impl Mark {
         }
     }
 
-    /// What happened from an earlier moment on.
+    /// Difference to an earlier snapshot.
     fn since(&self, earlier: &Self) -> Spent {
         let submits = self.submits.zip(earlier.submits);
         Spent {
@@ -141,7 +141,7 @@ impl Mark {
     }
 }
 
-/// Launches by the kernel's short name, over so many units.
+/// Number of launches since `before`, by the kernel's short name.
 fn kernels(launches: &Launches, before: &std::collections::BTreeMap<&'static str, u64>) -> Value {
     let mut list = serde_json::Map::new();
     for (name, count) in launches.by_kernel() {
@@ -156,7 +156,7 @@ fn kernels(launches: &Launches, before: &std::collections::BTreeMap<&'static str
     Value::Object(list)
 }
 
-/// Bytes a second of the fastest copy of a large tensor: those read and those written.
+/// Copy bandwidth in bytes per second: the fastest of several copies of a large tensor, read and written bytes counted.
 fn copy_bandwidth(device: &Device) -> Result<f64> {
     let x = Tensor::<1>::random([COPY / 4], Distribution::Default, device);
     let mut best = f64::INFINITY;
@@ -171,19 +171,19 @@ fn copy_bandwidth(device: &Device) -> Result<f64> {
     Ok(2.0 * COPY as f64 / best)
 }
 
-/// Bytes of tensors and of what the runtime reserves for them; absent where the device does not count.
+/// Bytes of tensors and of the runtime's memory pools; `None` where the device does not report them.
 #[derive(Default)]
 struct Memory {
-    /// Of what rests there between two runs.
+    /// In use between two runs.
     resting: Option<u64>,
-    /// Most at once in a run: what rests, and the largest set of results in between.
+    /// Peak use during a run: the resting bytes plus the largest set of intermediate results.
     live: Option<u64>,
-    /// Reserved, by the greatest of all runs so far.
+    /// Reserved by the pools, which is the peak over all runs so far.
     peak: Option<u64>,
 }
 
 impl Memory {
-    /// Of something that is run once more.
+    /// Memory of `again`, which is run once.
     fn of(device: &Device, again: impl FnOnce() -> Result<()>) -> Result<Self> {
         let Some(resting) = device.memory_pool_usage() else {
             return Ok(Self::default());
@@ -198,12 +198,12 @@ impl Memory {
     }
 }
 
-/// A language model, and how a generation of it is started.
+/// A language model, with functions that start generation and beam search.
 struct Speaker<'a> {
     lm: &'a Lm,
     config: &'a LmConfig,
     bos: u32,
-    /// Ids below this are text.
+    /// Number of text token ids: ids below this are text.
     text: u32,
     opened: &'a Opened,
     start: &'a dyn Fn(&Prompt, TextOptions) -> Result<TextMachine<'a>, GenerateError>,
@@ -256,7 +256,7 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         ids.extend((1..length).map(|_| token().max(3)));
         Prompt::text(ids)
     };
-    // Once for the pipelines.
+    // Warm-up: compiles the pipelines.
     let mut warm = (speaker.start)(&prompt(), options.clone())?;
     while !matches!(read_sync(warm.step())?, TextEvent::Done(_)) {}
     drop(warm);
@@ -266,18 +266,18 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
     let mut counted = Spent::default();
     let (mut prompts, mut tokens) = (0, 0);
     let mut by_kernel = Value::Null;
-    // A model may end early: as many prompts as it takes.
+    // A model may end early, so new prompts are started until enough tokens are decoded.
     while tokens < args.tokens && prompts < 50 {
         let start = Mark::now(device, &launches)?;
         let mut machine = (speaker.start)(&prompt(), options.clone())?;
         prefill.add(&Mark::now(device, &launches)?.since(&start));
-        // The first token needs no step of the model: it comes with the prompt.
+        // The first token comes from the prefill and needs no decoding step.
         read_sync(machine.step())?;
         let (first, before) = (Mark::now(device, &launches)?, launches.by_kernel());
         loop {
             let (counts, steps) = (Mark::counts(&launches), machine.cost().steps);
             let done = matches!(read_sync(machine.step())?, TextEvent::Done(_));
-            // The last token of a prompt needs no step: it would count for less than a token.
+            // The last token of a prompt needs no decoding step either, so it would count for less than a full token.
             if machine.cost().steps > steps {
                 counted.add(&Mark::counts(&launches).since(&counts));
                 tokens += 1;
@@ -296,7 +296,7 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
         );
     }
     let per = |count: f64| count / tokens as f64;
-    // Before the copies, which are larger than the model.
+    // Measured before the bandwidth copies, which are larger than the model.
     let memory = Memory::of(device, || {
         let mut machine = (speaker.start)(&prompt(), options.clone())?;
         while !matches!(read_sync(machine.step())?, TextEvent::Done(_)) {}
@@ -332,7 +332,7 @@ fn lm(speaker: &Speaker, args: &BenchArgs) -> Result<Value> {
     }))
 }
 
-/// Steps of beam search, over as many prompts as it takes.
+/// Benchmarks steps of beam search, over as many prompts as needed.
 fn search(
     speaker: &Speaker,
     launches: &Launches,
@@ -347,7 +347,7 @@ fn search(
     let (mut spent, mut steps, mut prompts) = (Spent::default(), 0, 0);
     while steps < wanted && prompts < 50 {
         let mut search = (speaker.search)(&prompt(), options.clone())?;
-        // The first needs no step of the model, the last of a search makes none; of the first search come the pipelines.
+        // Not counted: the first step of a search (from the prefill), its last call (no step), and the first search (warm-up).
         let mut counts = false;
         loop {
             let start = Mark::counts(launches);
@@ -377,7 +377,7 @@ fn search(
     }))
 }
 
-/// Bytes of a component's weights on the device.
+/// Bytes of a component's weights in device memory.
 fn resident(manifest: &Manifest, component: &str, device: &Device) -> u64 {
     let halves = keeps_halves(device);
     let here = { manifest.tensors.iter() }.filter(|t| t.component == component);

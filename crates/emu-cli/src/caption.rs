@@ -11,10 +11,10 @@ use crate::media;
 use crate::output::{bar, json_line, print_now};
 use crate::runtime::Runtime;
 
-/// Describes each picture in a line.
+/// Captions each picture in one line.
 pub fn run(args: &CaptionArgs) -> Result<()> {
     check(&args.text)?;
-    // A path that is wrong is said before the model is loaded.
+    // Reads the pictures first, so that a wrong path fails before the model is loaded.
     let pictures = args.images.iter().map(|path| media::picture(path));
     let pictures = pictures.collect::<Result<Vec<_>>>()?;
     let runtime = Runtime::open(&args.model)?;
@@ -28,7 +28,7 @@ pub fn run(args: &CaptionArgs) -> Result<()> {
                 let mut machine = TextMachine::new(emu, config, &prompt, options)?;
                 loop {
                     match read_sync(machine.step())? {
-                        // Where a picture would begin the caption is at its end.
+                        // A token that begins a picture ends the caption.
                         TextEvent::Token(id) if id == config.special.img => break,
                         TextEvent::Done(_) => break,
                         _ => {}
@@ -51,7 +51,7 @@ pub fn run(args: &CaptionArgs) -> Result<()> {
         let caption = caption.trim();
         bar.suspend(|| match args.model.json {
             true => json_line(&json!({"image": path, "caption": caption})),
-            // One line per picture, whatever the model says.
+            // One line per picture: line breaks in the caption become spaces.
             false => print_now(&format!("{}\n", caption.replace(['\n', '\r'], " "))),
         })?;
         bar.inc(1);

@@ -21,7 +21,7 @@ use crate::media;
 use crate::output::{json_line, print_now, spinner};
 use crate::runtime::Runtime;
 
-/// Answers one prompt, or holds a conversation.
+/// Answers one prompt, or runs a conversation.
 pub fn run(args: &ChatArgs) -> Result<()> {
     check(&args.text)?;
     if let Some(file) = args
@@ -46,22 +46,22 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         drawn: 0,
     };
     if args.out.is_some() {
-        // Better said now than in the midst of an answer.
+        // Loads the decoder now, so that an error does not interrupt an answer.
         runtime.decoder()?;
     }
     speak_with(&mut speaker, args)
 }
 
-/// Who answers.
+/// A model that answers in a conversation.
 trait Partner {
-    /// Answers what a user says, with files of pictures and of videos. What fails leaves no trace in the conversation.
+    /// Answers a user message with picture and video files. On error the conversation stays unchanged.
     fn hear(&mut self, text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<()>;
 
-    /// Forgets everything that was said.
+    /// Clears the conversation.
     fn forget(&mut self);
 }
 
-/// Says the prompt, or line after line of the input.
+/// Answers the prompt, or each line of stdin without one.
 fn speak_with(partner: &mut dyn Partner, args: &ChatArgs) -> Result<()> {
     match &args.prompt {
         Some(prompt) => partner.hear(prompt, &args.image, &args.video),
@@ -81,7 +81,7 @@ fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked
     media::marked(text, pictures, videos)
 }
 
-/// Line by line until the input ends. Pictures wait until something is said about them.
+/// Reads lines until the input ends. Pictures are queued until the next message.
 fn converse(
     partner: &mut dyn Partner,
     (mut pictures, mut videos): (Vec<PathBuf>, Vec<PathBuf>),
@@ -111,7 +111,7 @@ fn converse(
             _ => {
                 let taken = (std::mem::take(&mut pictures), std::mem::take(&mut videos));
                 let said = partner.hear(line.trim(), &taken.0, &taken.1);
-                // At a terminal a mistake costs a turn, not the conversation.
+                // At a terminal, an error ends the turn and not the conversation.
                 match said {
                     Err(error) if terminal => eprintln!("error: {}", crate::message(&error)),
                     other => other?,
@@ -121,7 +121,7 @@ fn converse(
     }
 }
 
-/// Prints a part of an answer.
+/// Prints a piece of an answer.
 fn print_part(text: &str, json: bool) -> Result<()> {
     match (text.is_empty(), json) {
         (true, _) => Ok(()),
@@ -130,7 +130,7 @@ fn print_part(text: &str, json: bool) -> Result<()> {
     }
 }
 
-/// How tokens are chosen, from the arguments.
+/// Logits processors from the arguments; the model's defaults fill the gaps.
 fn processors(args: &TextArgs, model: &GenerationConfig) -> Processors {
     let penalty = args.repetition_penalty.or(model.repetition_penalty);
     Processors {
@@ -140,17 +140,17 @@ fn processors(args: &TextArgs, model: &GenerationConfig) -> Processors {
     }
 }
 
-/// Says before a model is loaded which argument is out of range.
+/// Validates the text arguments before a model is loaded.
 ///
 /// # Errors
-/// Where one is.
+/// Where an argument is out of range.
 pub fn check(args: &TextArgs) -> Result<()> {
     let plain = GenerationConfig::default();
     text_options(args, &plain, 0, false).validate()?;
     Ok(beam_options(args, &plain).validate()?)
 }
 
-/// A search with the arguments' options, and the model's where they say nothing.
+/// Beam search options from the arguments; the model's defaults fill the gaps.
 pub fn beam_options(args: &TextArgs, model: &GenerationConfig) -> BeamOptions {
     BeamOptions {
         beams: args.beams,
@@ -161,7 +161,7 @@ pub fn beam_options(args: &TextArgs, model: &GenerationConfig) -> BeamOptions {
     }
 }
 
-/// A generation with the arguments' options, and the model's where they say nothing.
+/// Generation options from the arguments; the model's defaults fill the gaps.
 pub fn text_options(
     args: &TextArgs,
     model: &GenerationConfig,
@@ -178,7 +178,7 @@ pub fn text_options(
         },
         seed,
         images,
-        // Where a picture would begin the text is at its end.
+        // Image tokens are not banned: without drawing, the caller ends the text there.
         ban_images: false,
         ..Default::default()
     }
@@ -188,7 +188,7 @@ struct Speaker<'a> {
     runtime: &'a Runtime,
     args: &'a ChatArgs,
     conversation: Conversation,
-    /// Pictures drawn so far.
+    /// Number of pictures drawn so far.
     drawn: u64,
 }
 
@@ -219,7 +219,7 @@ impl Partner for Speaker<'_> {
 }
 
 impl Speaker<'_> {
-    /// Prints the answer as it comes. Returns its text.
+    /// Streams the answer to stdout. Returns its text.
     fn answer(&mut self) -> Result<String> {
         let clock = Instant::now();
         let prompt = self.runtime.prompter()?.conversation(&self.conversation)?;
@@ -247,7 +247,7 @@ impl Speaker<'_> {
         let config = runtime.emu_config();
         let (draws, image) = (self.args.out.is_some(), config.special.img);
         let seed = self.args.model.seed;
-        // A reader of requests is asked in any case, so that nobody is told in words what a picture was meant to say.
+        // A request reader runs even without --out, so that a drawing request is not answered in words.
         let asks = draws || config.requests.is_some();
         let options = text_options(&self.args.text, &config.generation, seed, asks);
         let mut machine = TextMachine::new(runtime.emu()?, config, prompt, options)?;
@@ -255,7 +255,7 @@ impl Speaker<'_> {
         let (mut text, mut tokens) = (String::new(), 0);
         loop {
             let piece = match read_sync(machine.step())? {
-                // A picture that nobody draws ends the answer.
+                // Without --out, an image token ends the answer.
                 TextEvent::Token(id) if id == image && !draws => {
                     let rest = decoder.finish();
                     self.say(&rest)?;
@@ -300,7 +300,7 @@ impl Speaker<'_> {
         Ok((text, best.len().saturating_sub(1)))
     }
 
-    /// Draws a picture in the midst of an answer.
+    /// Draws a picture that occurs in an answer.
     fn draw(&mut self, embeddings: Tensor<3>) -> Result<()> {
         let Some(folder) = &self.args.out else {
             return Ok(());

@@ -13,9 +13,9 @@ use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::renderer::{MetricState, MetricsRenderer, MetricsRendererTraining};
 use emu_train::{StopFlag, TrainEvent};
 
-/// Plots of every figure, and keys to stop. It takes over the terminal of stdout until it is dropped.
+/// Plots of all metrics, and keys to stop the run. Owns the terminal of stdout until it is dropped.
 pub struct Dashboard {
-    /// Gone once the user killed it.
+    /// `None` once the user killed the dashboard.
     renderer: Option<TuiMetricsRendererWrapper>,
     interrupter: Interrupter,
     stop: StopFlag,
@@ -24,7 +24,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Takes over the terminal. Its stop key raises `stop`.
+    /// Takes over the terminal. The stop key raises `stop`.
     pub fn open(stop: StopFlag) -> Self {
         let interrupter = Interrupter::new();
         let renderer = TuiMetricsRendererWrapper::new(interrupter.clone(), None);
@@ -113,7 +113,7 @@ impl Dashboard {
         });
     }
 
-    /// Burn's dashboard panics where the user chooses to kill the run: that becomes a wish to stop.
+    /// Burn's dashboard panics if the user chooses to kill the run. Turns that panic into a stop request.
     fn call(
         &mut self,
         f: impl FnOnce(&mut TuiMetricsRendererWrapper, &mut BTreeMap<String, MetricId>),

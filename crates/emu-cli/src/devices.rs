@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::args::DevicesArgs;
 use crate::output::{bytes, json_line, print_now};
 
-/// Lists adapters, and the CPU.
+/// Lists the GPU adapters and the CPU.
 pub fn run(args: &DevicesArgs) -> Result<()> {
     let (adapters, cpu) = (adapters::list(), adapters::cpu());
     let auto = auto(&adapters);
@@ -32,7 +32,7 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
     print_now(&text)
 }
 
-/// The adapter that `auto` takes, as far as wgpu's preference for powerful ones says; none for the CPU.
+/// The adapter that `auto` selects, predicted from wgpu's preference for powerful adapters; `None` for the CPU.
 fn auto(adapters: &[Adapter]) -> Option<usize> {
     use adapters::AdapterKind::{Discrete, Integrated, Virtual};
     let first = |kind| adapters.iter().position(|adapter| adapter.kind == kind);

@@ -1,19 +1,19 @@
-//! What the process is given before it computes: an environment that drivers do not complain about, and threads.
+//! Process setup before any computation: environment variables for graphics drivers, and the thread pool.
 
 use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Where programs of a session keep sockets. Mesa's Vulkan layer looks for a display there, and complains on the terminal
-/// where the variable is no absolute path.
+/// Folder for the sockets of a login session. Mesa's Vulkan layer looks for a display there and prints a complaint if the
+/// variable is not an absolute path.
 const RUNTIME_FOLDER: &str = "XDG_RUNTIME_DIR";
-/// Threads of Mesa's software adapter.
+/// Number of threads of Mesa's software adapter.
 const SOFTWARE_THREADS: &str = "LP_NUM_THREADS";
 
-/// Sets variables that graphics drivers read. Call it before anything starts a thread.
+/// Sets environment variables that graphics drivers read. Call it before any thread is started.
 ///
-/// `threads`: of a software adapter at most, where the user has not said otherwise to it.
+/// `threads`: upper bound for a software adapter, unless the user has set the variable.
 pub fn prepare(threads: Option<usize>) {
     let given = env::var_os(RUNTIME_FOLDER);
     if cfg!(unix) && !given.is_some_and(|folder| Path::new(&folder).is_absolute()) {
@@ -27,16 +27,15 @@ pub fn prepare(threads: Option<usize>) {
 }
 
 fn set(name: &str, value: &str) {
-    // SAFETY: called by `prepare` alone, at the start of `main`, when the process has one thread: nobody reads the
-    // environment meanwhile.
+    // SAFETY: only `prepare` calls this, at the start of `main`, while the process has a single thread, so no other thread
+    // reads the environment at the same time.
     unsafe { env::set_var(name, value) }
 }
 
-/// Bounds the threads that compute on the CPU: those of the shared pool, which matrix products and the kernels' own threads
-/// count too.
+/// Sets the size of the global thread pool. Matrix products and the kernels' own threads take their number from it.
 ///
 /// # Errors
-/// Where they cannot be started.
+/// Where the threads cannot be started.
 pub fn limit(threads: usize) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().with_context(|| {

@@ -14,10 +14,10 @@ use crate::args::{EvalArgs, EvalTask};
 use crate::output::{json_line, print_now};
 use crate::runtime::{Runtime, open_pack};
 
-/// Questions about each scene: one of every kind.
+/// Questions per scene: one of every kind.
 const QUESTIONS: usize = 5;
 
-/// Measures a model on a split of the data.
+/// Evaluates a model on a data split.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let runtime = Runtime::open(&args.model)?;
     let words = Words::from_bytes(&runtime.file(TOKENIZER)?, TOKENIZER)?;

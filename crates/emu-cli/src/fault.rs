@@ -1,11 +1,11 @@
-//! What a user sees of a fault of the program itself, or of a library below it.
+//! What the user sees of a panic in the program or in a library.
 
 use std::any::Any;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// From now on a panic is told in one line, and only the first: those that follow in other threads follow from it. Who sets
-/// RUST_BACKTRACE sees all of each.
+/// Installs a panic hook that prints the first panic in one line. Later panics in other threads are consequences of the
+/// first and stay silent. With RUST_BACKTRACE set, the default hook stays, with all messages and backtraces.
 pub fn told_in_a_line() {
     if std::env::var_os("RUST_BACKTRACE").is_some() {
         return;
@@ -36,7 +36,7 @@ fn what(payload: &dyn Any) -> &str {
     text.unwrap_or("it does not say which")
 }
 
-/// A file of a library without the folder that libraries lie in.
+/// Path of a library's source file, without the registry folder.
 fn shortened(file: &str) -> &str {
     let library = file.split_once("/registry/src/");
     library.map_or(file, |(_, rest)| {

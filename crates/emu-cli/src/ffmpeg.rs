@@ -1,7 +1,7 @@
-//! Videos that this program does not decode itself, through the `ffmpeg` on the PATH, where there is one.
+//! Decodes videos that this program does not decode itself with the `ffmpeg` on the PATH, if there is one.
 //!
-//! The program is started without a shell, reads the one file and nothing else (no network, no playlists), and writes
-//! frames into a pipe. What it may take is bounded: [`TIME_LIMIT`], [`OUTPUT_LIMIT`].
+//! ffmpeg is started without a shell, reads only the given file (no network, no playlists), and writes frames into a pipe.
+//! Its time and output are limited: [`TIME_LIMIT`], [`OUTPUT_LIMIT`].
 
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};
@@ -13,13 +13,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use emu_model::image::{Limits, RgbImage};
 use emu_model::video::{Container, VideoFrames, sample_offsets};
 
-/// For both runs together: one counts the frames, one writes those that are wanted.
+/// Limit for both passes together: the first counts the frames, the second writes the sampled ones.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
-/// Bytes of frames.
+/// Maximum bytes of frames.
 const OUTPUT_LIMIT: u64 = 1 << 30;
-/// Bytes of messages that are kept.
+/// Maximum bytes of ffmpeg's messages that are kept.
 const MESSAGE_LIMIT: u64 = 1 << 16;
-/// Frames are numbered anew, one a tick, so that none is repeated or left out to keep time.
+/// Renumbers the frames, one per tick, so that ffmpeg neither duplicates nor drops frames to keep a frame rate.
 const NUMBERED: &str = "settb=1/25,setpts=N";
 
 /// An `ffmpeg` program.
@@ -37,7 +37,7 @@ impl Default for Ffmpeg {
     }
 }
 
-/// ffmpeg's name of its reader. It is given and not guessed, so that no file is taken for a playlist.
+/// ffmpeg's name of the demuxer. It is passed explicitly so that ffmpeg never detects a file as a playlist.
 fn reader(container: Container) -> Option<&'static str> {
     Some(match container {
         Container::Mp4 => "mov",
@@ -53,10 +53,10 @@ fn reader(container: Container) -> Option<&'static str> {
 }
 
 impl Ffmpeg {
-    /// The frames of a video as [`emu_model::video::sample_frames`] picks them; `None` where there is no such program.
+    /// Samples the frames of a video as [`emu_model::video::sample_frames`] does; `None` if ffmpeg is not installed.
     ///
     /// # Errors
-    /// Where the program cannot read the video, or takes more than the limits.
+    /// Where ffmpeg cannot read the video or exceeds a limit.
     pub fn sample(
         &self,
         path: &Path,
@@ -88,7 +88,7 @@ impl Ffmpeg {
         .chain(["-map", "0:v:0"].map(OsStr::new))
         .collect();
 
-        // 1. how many frames there are
+        // 1. Count the frames.
         let count = [
             "-vf",
             NUMBERED,
@@ -108,7 +108,7 @@ impl Ffmpeg {
             bail!(emu_model::video::VideoError::NoFrames);
         }
 
-        // 2. those that are wanted
+        // 2. Write the sampled frames.
         let offsets = sample_offsets(total, wanted);
         let mut distinct = offsets.clone();
         distinct.dedup();
@@ -149,7 +149,7 @@ impl Ffmpeg {
         }))
     }
 
-    /// What the program writes; `None` where there is no such program.
+    /// Runs ffmpeg and returns its output; `None` if ffmpeg is not installed.
     fn run(
         &self,
         common: &[&OsStr],
@@ -172,7 +172,7 @@ impl Ffmpeg {
             }
         };
         let (out, messages) = (child.stdout.take(), child.stderr.take());
-        // The pipes are emptied while the program runs; where one is closed early, the program ends.
+        // Both pipes are drained while ffmpeg runs. Closing a pipe early at its limit makes ffmpeg exit.
         let (success, out, messages) = std::thread::scope(|scope| {
             let out = scope.spawn(|| read_up_to(out, output_limit));
             let messages = scope.spawn(|| read_up_to(messages, MESSAGE_LIMIT));
@@ -204,17 +204,17 @@ impl Ffmpeg {
     }
 }
 
-/// Reads a pipe to its end, but not more than a byte over the limit.
+/// Reads a pipe to its end, up to one byte over the limit.
 fn read_up_to(pipe: Option<impl Read>, limit: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What came before an error is judged by the program's status.
+        // On a read error, the exit status decides whether the bytes read so far are used.
         let _ = pipe.take(limit + 1).read_to_end(&mut bytes);
     }
     bytes
 }
 
-/// Whether the program succeeded; `None` where it was stopped at the deadline.
+/// Whether ffmpeg succeeded; `None` if it was killed at the deadline.
 fn wait(child: &mut Child, deadline: Instant) -> Result<Option<bool>> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -229,7 +229,7 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<bool>> {
     }
 }
 
-/// The last count of frames in a report of progress.
+/// The last frame count in ffmpeg's progress report.
 fn frames_of(progress: &[u8]) -> usize {
     let text = String::from_utf8_lossy(progress);
     let mut counts = text.lines().filter_map(|line| line.strip_prefix("frame="));
@@ -239,7 +239,7 @@ fn frames_of(progress: &[u8]) -> usize {
         .unwrap_or(0)
 }
 
-/// Takes a picture in the PPM format off the start of `bytes`.
+/// Reads a PPM picture from the start of `bytes` and advances `bytes`.
 fn read_frame(bytes: &mut &[u8], limits: &Limits) -> Result<RgbImage> {
     let broken = || {
         anyhow!("ffmpeg gave fewer frames than it counted. Check that the video plays to its end.")

@@ -68,7 +68,7 @@ pub fn run(args: &ImagineArgs) -> Result<()> {
     print_now(&format!("{}\n", args.out.display()))
 }
 
-/// The embeddings of the picture that a prompt asks for, `[1, Q, D]`.
+/// Regresses the visual embeddings of the requested picture, `[1, Q, D]`.
 fn regress(runtime: &Runtime, marked: &Marked, seed: u64, what: &str) -> Result<Tensor<3>> {
     let prompt = runtime.prompter()?.picture(marked)?;
     let waiting = spinner(what);
@@ -79,28 +79,28 @@ fn regress(runtime: &Runtime, marked: &Marked, seed: u64, what: &str) -> Result<
     Ok(embeddings)
 }
 
-/// What is drawn besides the condition.
+/// Parameters of a drawing, apart from the condition.
 pub struct Drawing {
     /// Size, steps, seed.
     pub options: DrawOptions,
-    /// What guidance leads away from; the empty prompt without it.
+    /// Embeddings of the negative prompt; `None` for the pack's empty prompt.
     pub negative: Option<Tensor<3>>,
-    /// A folder for the picture after each step.
+    /// Folder for a preview after each step.
     pub previews: Option<PathBuf>,
 }
 
 /// A finished picture.
 pub struct Drawn {
-    /// Black where it was flagged.
+    /// The picture; black if it was flagged.
     pub image: RgbImage,
-    /// What the checker said, if the pack has one.
+    /// Result of the safety checker, if the pack has one.
     pub flagged: Option<bool>,
 }
 
-/// Draws the picture of these embeddings.
+/// Draws a picture from these embeddings.
 ///
 /// # Errors
-/// Where the pack cannot draw, an option does not fit it, or the device fails.
+/// Where the pack has no decoder, an option is invalid, or the device fails.
 pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Result<Drawn> {
     let (decoder, config) = runtime.decoder()?;
     let mut walk = Denoise::new(
@@ -128,7 +128,7 @@ pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Resul
         let progress = read_sync(walk.step(preview))?;
         if let (Some(folder), Some(image)) = (&drawing.previews, progress.previews.first()) {
             let path = folder.join(format!("step-{:03}.png", progress.step));
-            // Nothing is shown clearly before it was checked.
+            // Previews have not been checked, so they are blurred.
             match runtime.config.safety {
                 Some(_) => save(&blur(image), &path)?,
                 None => save(image, &path)?,
@@ -145,7 +145,7 @@ pub fn draw(runtime: &Runtime, condition: Tensor<3>, drawing: &Drawing) -> Resul
     Ok(Drawn { image, flagged })
 }
 
-/// What the pack's checker says of a picture.
+/// Runs the pack's safety checker on a picture.
 fn checked(runtime: &Runtime, image: &RgbImage) -> Result<Option<bool>> {
     let Some((checker, config)) = runtime.safety()? else {
         return Ok(None);
@@ -154,7 +154,7 @@ fn checked(runtime: &Runtime, image: &RgbImage) -> Result<Option<bool>> {
     Ok(Some(read_sync(picture)?))
 }
 
-/// Says before the work, not after it, that the picture cannot be kept.
+/// Fails before any work is done if the output file cannot be written.
 fn writable(path: &Path) -> Result<()> {
     let folder = path
         .parent()

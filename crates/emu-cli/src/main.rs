@@ -1,4 +1,4 @@
-//! The `emu` program: pictures and text in, text and pictures out; training, converting, measuring.
+//! The `emu` program: runs, trains, converts and benchmarks the model.
 
 mod args;
 mod assemble;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     environment::prepare(arguments.threads);
     fault::told_in_a_line();
-    // Drivers that are missing or fail are told in one sentence, not by what their loader thinks of it.
+    // Missing or failing drivers are reported in one sentence by this program, so the driver loader's own messages are off.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu_hal=off"));
     tracing_subscriber::fmt()
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {}", message(&error));
             match error.downcast_ref() {
-                // As of any other argument that means nothing.
+                // Same exit code as for any other invalid argument.
                 Some(DeviceError::UnknownAdapter { .. } | DeviceError::AmbiguousAdapter { .. }) => {
                     ExitCode::from(USAGE)
                 }
@@ -61,10 +61,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code of arguments that mean nothing, which is clap's.
+/// Exit code for invalid arguments, the same as clap's.
 const USAGE: u8 = 2;
 
-/// The error with its causes, those left out that it already quotes, in one line: drivers and libraries write several.
+/// The error and its causes in one line. Skips causes that the error already quotes. Joins the lines of messages from
+/// drivers and libraries.
 fn message(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

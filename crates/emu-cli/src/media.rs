@@ -1,4 +1,4 @@
-//! Pictures and videos from files to the tensors that the encoder reads.
+//! Reads pictures and videos from files for the encoder.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,13 +16,13 @@ use crate::ffmpeg::Ffmpeg;
 /// Reads a picture.
 ///
 /// # Errors
-/// Where the file cannot be read or is no picture within the limits.
+/// Where the file cannot be read, is not a picture, or exceeds the limits.
 pub fn picture(path: &Path) -> Result<RgbImage> {
     let bytes = read(path)?;
     decode(&bytes, &Limits::default()).with_context(|| format!("picture {}", path.display()))
 }
 
-/// A text with its marks filled, as [`Marked::new`], whose complaint then names the options.
+/// [`Marked::new`], with error messages that name the command-line options.
 ///
 /// # Errors
 /// Where marks and pictures, or marks and videos, differ in number.
@@ -38,16 +38,16 @@ pub fn marked(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -
     })
 }
 
-/// Reads the frames of a video that the model sees: of a file, or of a folder of pictures in the order of their names.
-/// Files of other kinds than [`sample_frames`] reads go through an `ffmpeg` on the PATH, where there is one.
+/// Reads the frames of a video that the encoder gets. The video is a file, or a folder of pictures sorted by name. Formats
+/// that [`sample_frames`] cannot read go through an `ffmpeg` on the PATH, if there is one.
 ///
 /// # Errors
-/// Where there are none, or they cannot be read.
+/// Where there are no frames, or they cannot be read.
 pub fn video(path: &Path) -> Result<VideoFrames> {
     video_with(path, &Ffmpeg::default()).with_context(|| format!("video {}", path.display()))
 }
 
-/// [`video`] with a given program.
+/// [`video`] with a given `ffmpeg` program.
 pub(crate) fn video_with(path: &Path, ffmpeg: &Ffmpeg) -> Result<VideoFrames> {
     let limits = Limits::default();
     if path.is_dir() {
@@ -60,7 +60,7 @@ pub(crate) fn video_with(path: &Path, ffmpeg: &Ffmpeg) -> Result<VideoFrames> {
     let container = Container::of(&head(path)?);
     let other = container.filter(|c| *c != Container::Mp4);
     let error = match other {
-        // Not read here at all, so that it may be longer than what is read.
+        // ffmpeg reads this file, so the size limit of `read` does not apply.
         Some(other) => VideoError::UnsupportedContainer {
             container: other.name(),
         },
@@ -122,7 +122,7 @@ fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    // Asked before the bytes are: a huge file is refused without being read.
+    // The length is checked first, so that a huge file is rejected without being read.
     let limit = Limits::default().max_bytes as u64;
     let length = std::fs::metadata(path)
         .with_context(|| unreadable(path))?

@@ -1,4 +1,4 @@
-//! Models by name: those that lie in a checkout, a part of them still to be fetched.
+//! Models by name. They belong to a checkout; part of their weights may have to be fetched first.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use anyhow::{Result, bail};
 use emu_pack::convert::Elsewhere;
 use emu_pack::{MANIFEST_FILE, PackReader};
 
-/// What `--model` may say, and where it is below the root.
+/// Model names that `--model` accepts, and the folder of their pack below the root of the checkout.
 const NAMES: [&str; 2] = ["smol", "emu-smol"];
 const PACK: &str = "models/emu-smol/pack";
-/// The folder of a pack: a path as it is, a name as the folder that it stands for.
+/// Resolves `--model` to the folder of a pack: a model name to its pack's folder, a path to itself.
 ///
 /// # Errors
-/// Where there is no model of that name, or what is to be fetched for it is not there.
+/// Where a named model is not found, or weights that have to be fetched for the pack are missing.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
     let pack = located(model)?;
     match Elsewhere::read(&pack) {
@@ -25,7 +25,7 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Whether every shard is there; of what is no pack, whoever opens it will say so.
+/// Whether all shards exist. True for a folder that is no pack: opening it reports the error.
 fn whole(pack: &Path) -> bool {
     let shards = PackReader::open(pack).map(|reader| reader.manifest().shards.clone());
     shards.is_ok_and(|shards| shards.iter().all(|shard| pack.join(&shard.file).is_file()))
@@ -46,7 +46,7 @@ fn located(model: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The pack in the nearest folder above one of these that has it.
+/// The pack in the nearest ancestor folder of one of `places` that contains it.
 fn find<'a>(places: impl Iterator<Item = &'a Path>) -> Option<PathBuf> {
     let roots = places.flat_map(Path::ancestors);
     let mut packs = roots.map(|root| root.join(PACK));

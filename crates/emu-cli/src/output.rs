@@ -1,4 +1,4 @@
-//! Lines on stdout, bars on stderr.
+//! Output lines on stdout, progress bars on stderr.
 
 use std::io::{IsTerminal, Write};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-/// Prints one JSON object as one line.
+/// Prints one JSON object per line.
 ///
 /// # Errors
 /// Where stdout is closed.
@@ -14,7 +14,7 @@ pub fn json_line(value: &Value) -> Result<()> {
     print_now(&format!("{value}\n"))
 }
 
-/// Prints text at once, without a line's end.
+/// Prints text and flushes, without a trailing line break.
 ///
 /// # Errors
 /// Where stdout is closed.
@@ -25,7 +25,7 @@ pub fn print_now(text: &str) -> Result<()> {
         .context("Nothing can be printed: the output is closed. Redirect it to a file instead")
 }
 
-/// A bar of so many steps on stderr, if that is a terminal.
+/// A progress bar of this many steps on stderr, hidden if stderr is not a terminal.
 pub fn bar(steps: u64, what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -35,7 +35,7 @@ pub fn bar(steps: u64, what: &str) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A bar for work of unknown length.
+/// A spinner for work of unknown length.
 pub fn spinner(what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -45,7 +45,7 @@ pub fn spinner(what: &str) -> ProgressBar {
     spinner
 }
 
-/// Bytes for people.
+/// Human-readable size.
 pub fn bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()
 }

@@ -9,7 +9,7 @@ use crate::args::ParityArgs;
 use crate::convert::against;
 use crate::output::{json_line, print_now, spinner};
 
-/// Compares a folder of goldens with this implementation, or a pack with its checkpoint.
+/// Compares this implementation with a folder of golden outputs, or a pack with its checkpoint.
 pub fn run(args: &ParityArgs) -> Result<()> {
     let opened = open(args.device.choice())?;
     let waiting = spinner("");

@@ -12,7 +12,7 @@ use crate::output::{json_line, print_now};
 /// `emu part`
 #[derive(Debug, Args)]
 pub struct PartArgs {
-    /// The folder of a run, or a part.
+    /// The folder of a training run, or a part exported before.
     pub source: PathBuf,
     /// The folder to write.
     #[arg(short, long, value_name = "DIR")]
@@ -22,10 +22,10 @@ pub struct PartArgs {
     pub json: bool,
 }
 
-/// Keeps the weights of a run apart from it.
+/// Exports the weights of a training run.
 ///
 /// # Errors
-/// Where there is none, or the folder cannot be written.
+/// Where there is no run, or the folder cannot be written.
 pub fn run(args: &PartArgs) -> Result<()> {
     let part = Trained::open(&args.source)?;
     part.write(&args.out)?;

@@ -1,4 +1,4 @@
-//! A pack, opened on a device; its parts are loaded when they are first needed.
+//! A pack opened on a device. Its components are loaded on first use.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -21,13 +21,13 @@ use crate::output::spinner;
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// Name of the manifest among a pack's files.
+/// File name of the manifest in a pack.
 const MANIFEST: &str = "emu.json";
 
-/// Opens a pack: a folder, or the one inside this program.
+/// Opens a pack: from a folder, or the one embedded in this program.
 ///
 /// # Errors
-/// Where there is none, or its manifest is unusable.
+/// Where there is no pack, or its manifest is invalid.
 pub fn open_pack(model: Option<&Path>) -> Result<PackReader> {
     if let Some(model) = model {
         let folder = &models::resolve(model)?;
@@ -64,11 +64,11 @@ pub fn open_pack(model: Option<&Path>) -> Result<PackReader> {
 /// An opened model.
 pub struct Runtime {
     reader: PackReader,
-    /// Sizes and templates.
+    /// Sizes and prompt templates.
     pub config: ModelConfig,
-    /// Texts to ids and back.
+    /// Encodes text to token ids and decodes ids to text.
     pub tokenizer: EmuTokenizer,
-    /// Where it runs.
+    /// The device.
     pub opened: Opened,
     emu: OnceCell<Emu>,
     decoder: OnceCell<Decoder>,
@@ -76,15 +76,15 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Opens the pack that the arguments name. No weight is read yet.
+    /// Opens the pack that the arguments name. Does not load weights.
     ///
     /// # Errors
-    /// Where pack, tokenizer or device cannot be had.
+    /// Where the pack, the tokenizer or the device cannot be opened.
     pub fn open(args: &ModelArgs) -> Result<Self> {
         Self::from_reader(open_pack(args.model.as_deref())?, args.device.choice())
     }
 
-    /// The model of an opened pack.
+    /// Opens the model of an opened pack.
     ///
     /// # Errors
     /// As [`Runtime::open`].
@@ -109,20 +109,20 @@ impl Runtime {
         })
     }
 
-    /// Sizes of encoder and language model.
+    /// Configuration of encoder and language model.
     pub fn emu_config(&self) -> &EmuConfig {
         &self.config.emu
     }
 
-    /// What the pack says of itself.
+    /// The pack's manifest.
     pub fn manifest(&self) -> &Manifest {
         self.reader.manifest()
     }
 
-    /// A file of the pack.
+    /// Reads a file of the pack.
     ///
     /// # Errors
-    /// Where it is missing or damaged.
+    /// Where it is missing or corrupt.
     pub fn file(&self, name: &str) -> Result<Vec<u8>> {
         Ok(self.reader.file(name)?.to_vec())
     }
@@ -130,14 +130,14 @@ impl Runtime {
     /// Encoder and language model.
     ///
     /// # Errors
-    /// Where a tensor is missing, misshapen or damaged.
+    /// Where a tensor is missing, has the wrong shape or is corrupt.
     pub fn emu(&self) -> Result<&Emu> {
         filled(&self.emu, "loading the language model", || {
             pack::load_emu(&self.reader, &self.config.emu, &self.opened.device)
         })
     }
 
-    /// What makes prompts for it.
+    /// Builds prompts for encoder and language model.
     ///
     /// # Errors
     /// As [`Runtime::emu`].
@@ -150,20 +150,20 @@ impl Runtime {
         })
     }
 
-    /// Sizes of what draws.
+    /// Configuration of the diffusion decoder.
     ///
     /// # Errors
-    /// Where the pack cannot draw.
+    /// Where the pack has no decoder.
     pub fn decoder_config(&self) -> Result<&DecoderConfig> {
         self.config.decoder.as_ref().ok_or_else(|| {
             anyhow!("This pack has no decoder, so it cannot draw. Use a pack with one.")
         })
     }
 
-    /// What draws.
+    /// The diffusion decoder and its configuration.
     ///
     /// # Errors
-    /// Where the pack cannot draw, or as [`Runtime::emu`].
+    /// Where the pack has no decoder, or as [`Runtime::emu`].
     pub fn decoder(&self) -> Result<(&Decoder, &DecoderConfig)> {
         let config = self.decoder_config()?;
         let decoder = filled(&self.decoder, "loading the decoder", || {
@@ -172,7 +172,7 @@ impl Runtime {
         Ok((decoder, config))
     }
 
-    /// What checks drawn pictures, if the pack has it.
+    /// The safety checker for drawn pictures, if the pack has one.
     ///
     /// # Errors
     /// As [`Runtime::emu`].

@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use emu_train::StopFlag;
 
-/// The flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once, for a user who does not want
-/// to wait for the step: checkpoints stay intact whenever that happens.
+/// The stop flag that Ctrl-C, SIGTERM and SIGHUP raise. A second signal ends the process at once, for users who do not want
+/// to wait for the current step. Checkpoints stay intact in either case.
 ///
 /// # Errors
-/// Where the system refuses a handler, or another part of the program has installed one.
+/// Where the system rejects a handler, or another part of the program has installed one.
 pub fn stop_flag() -> Result<StopFlag> {
     static FLAG: OnceLock<StopFlag> = OnceLock::new();
     if let Some(flag) = FLAG.get() {

@@ -11,7 +11,7 @@ use crate::dashboard::Dashboard;
 use crate::output::{json_line, print_now};
 use crate::signals;
 
-/// Trains a stage as its configuration says. `threads`: in place of the configuration's.
+/// Trains the stage of a configuration. `threads` overrides the configuration's.
 pub fn run(args: &TrainArgs, threads: Option<usize>) -> Result<()> {
     let mut config = TrainConfig::read(&args.config)?;
     config.threads = threads.or(config.threads);
@@ -44,23 +44,23 @@ pub fn run(args: &TrainArgs, threads: Option<usize>) -> Result<()> {
     print_now(&format!("step {step}: {how}; {}\n", checkpoint.display()))
 }
 
-/// Samples left out that are told one by one; the others are in the list of the run's folder.
+/// Maximum number of skipped samples that are reported one by one. The run's folder has the full list.
 const TOLD: u64 = 10;
 
-/// What shows a run, and what is told of it on stderr.
+/// Shows the events of a run and prints warnings to stderr.
 struct Screen {
     view: View,
-    /// Samples left out, those of earlier runs in the folder among them.
+    /// Number of skipped samples, including those of earlier runs in the folder.
     bad: u64,
     told: u64,
-    /// Warnings that wait for the dashboard to give the terminal back.
+    /// Warnings held back until the dashboard releases the terminal.
     waiting: Vec<String>,
 }
 
-/// Where events go.
+/// Where events are shown.
 enum View {
     Json,
-    /// A line now and then.
+    /// A line at intervals.
     Lines,
     Dashboard(Box<Dashboard>),
 }
@@ -92,7 +92,7 @@ impl Screen {
             TrainEvent::Step(metrics) => self.bad = metrics.bad_samples,
             _ => {}
         }
-        // A closed output is no reason to end a run of hours: its metrics are in a file as well.
+        // A closed stdout must not end a run of hours. The metrics also go to a file.
         let _ = match &mut self.view {
             View::Dashboard(dashboard) => {
                 dashboard.show(event);
@@ -105,14 +105,14 @@ impl Screen {
 
     fn warn(&mut self, message: String) {
         match &self.view {
-            // As lines of JSON on stdout.
+            // Warnings are printed as JSON lines on stdout.
             View::Json => {}
             View::Lines => eprintln!("warning: {message}"),
             View::Dashboard(_) => self.waiting.push(message),
         }
     }
 
-    /// Gives the terminal back and says what is worth knowing after the run.
+    /// Releases the terminal and prints held-back warnings and the summary.
     fn close(self, config: &TrainConfig) {
         let json = matches!(self.view, View::Json);
         drop(self.view);

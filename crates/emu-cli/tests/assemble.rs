@@ -1,5 +1,5 @@
-//! `emu assemble`: a small language model, an EfficientNet-Lite2 of random weights and a head for three names become a model
-//! that sees.
+//! `emu assemble`: a small language model, an EfficientNet-Lite2 with random weights and a head for three names become a
+//! model with vision.
 
 mod common;
 
@@ -73,7 +73,7 @@ fn encoder(path: &Path) {
     write(path, &tensors);
 }
 
-/// The parts of a model and its recipe.
+/// Components of a model and its recipe.
 fn parts() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
@@ -115,7 +115,7 @@ fn said(lines: &[Value]) -> String {
     texts.filter_map(|line| line["text"].as_str()).collect()
 }
 
-/// Has a model caption a picture.
+/// Captions a picture with a pack.
 fn captions(pack: &str) {
     let base = ["caption", "--device", "cpu", "--json", "--model", pack];
     let captions = json_of(&[&base[..], &["--max-new-tokens", "6", &cat()]].concat());
@@ -133,7 +133,7 @@ fn parts_become_a_model_that_sees() {
     assert!(made["components"]["lm"].as_u64() > Some(10_000));
     assert!(folder.path().join("pack/CARD.md").is_file());
 
-    // Without what is fetched it says so; the same bytes come back from there.
+    // Without the fetched file the error says so. Fetching it restores the same bytes.
     let manifest = PackReader::open(&pack).expect("a pack").manifest().clone();
     let shard = folder
         .path()
@@ -158,7 +158,7 @@ fn parts_become_a_model_that_sees() {
     );
     assert_eq!(model["causal"], Value::Null);
 
-    // Words alone: what the language model says, with the pack's own penalty.
+    // Text only: the same answer as the language model alone, with the pack's repetition penalty.
     let lm = text(&folder.path().join("lm.gguf"));
     let ask = |model: &str, more: &[&str]| {
         let base = [
@@ -186,7 +186,7 @@ fn parts_become_a_model_that_sees() {
     );
     assert_eq!(said(&told), said(&alone));
 
-    // Pictures.
+    // With a picture.
     let (words, seen) = (ask(&pack, &["hi"]), ask(&pack, &["--image", &cat(), "hi"]));
     let tokens = |lines: &[Value]| {
         lines
@@ -205,7 +205,7 @@ fn parts_become_a_model_that_sees() {
     );
 }
 
-/// A trained part: its sizes, and weights that are drawn by chance.
+/// A trained component: its sizes and random weights.
 fn trained<M: Module>(folder: &Path, sizes: &Value, module: &M, more: Vec<TensorData>) {
     std::fs::create_dir(folder).expect("a folder");
     std::fs::write(folder.join("model.json"), sizes.to_string()).expect("written");
@@ -218,7 +218,7 @@ fn trained<M: Module>(folder: &Path, sizes: &Value, module: &M, more: Vec<Tensor
     write(&folder.join("weights.safetensors"), &tensors);
 }
 
-/// The parts of a model that draws, for a language model of `WIDTH`, added to a recipe.
+/// Adds the components that draw to a recipe, for a language model of `WIDTH`.
 fn drawing(folder: &Path, recipe: &Path) {
     let device = Device::flex();
     let lm = LmConfig {
@@ -248,7 +248,7 @@ fn drawing(folder: &Path, recipe: &Path) {
     };
     let trigger = TriggerConfig { tokens: vec![0] };
     let mut decides = vec![];
-    // It fires at everything.
+    // The trigger fires on every message.
     let width = WIDTH + reader.inputs(&lm);
     decides.push(TensorData::from_f32(
         "trigger.weight",
@@ -315,7 +315,7 @@ fn photographs_have_names_of_their_own() {
     let refused = |words: &[&str]| fails(&["assemble", &text(&recipe), "-o", &pack], words);
     refused(&["do not tell photographs", "leave `namer.photos` out"]);
 
-    // Everything is a photograph.
+    // The gate takes every picture for a photograph.
     let heads = folder.path().join("heads/heads.safetensors");
     let file = SafetensorsFile::open(&heads).expect("heads");
     let mut tensors: Vec<TensorData> = { file.tensors().iter() }
@@ -381,17 +381,17 @@ fn with_a_brush_it_draws() {
         ];
         json_of(&[&base[..], more].concat())
     };
-    // A picture is the answer, and words that say what it shows.
+    // The answer is a picture, and words that say what it shows.
     let lines = ask("chat", &["Some cat, please"]);
     assert_eq!(lines[0]["type"], "image", "{lines:?}");
     assert!(Path::new(lines[0]["image"].as_str().expect("a path")).is_file());
     assert!(said(&lines).starts_with("I drew a"), "{lines:?}");
-    // The soft prompt's five, the turn.
+    // The soft prompt adds five tokens.
     let tokens = lines.last().expect("usage")["prompt_tokens"].clone();
     let lines = ask("chat", &["--system", "", "Some cat, please"]);
     let bare = lines.last().expect("usage")["prompt_tokens"].as_u64();
     assert_eq!(tokens.as_u64(), bare.map(|n| n + 5));
-    // There is no place for pictures: that is said.
+    // Without --out the program says where pictures can go.
     let nowhere = emu(&[
         "chat",
         "--device",
@@ -405,13 +405,13 @@ fn with_a_brush_it_draws() {
     ask("imagine", &["--steps", "2", "a cat"]);
     assert!(folder.path().join("imagine").is_file());
 
-    // What a part of it is kept as is the same part.
+    // A part exported with `emu part` equals its run.
     json_of(&["part", &at("reader"), "-o", &at("reader2"), "--json"]);
     let whole = std::fs::read_to_string(&recipe).expect("a recipe");
     std::fs::write(&recipe, whole.replace(&at("reader"), &at("reader2"))).expect("written");
     json_of(&["assemble", &text(&recipe), "-o", &at("pack"), "--json"]);
 
-    // Parts that do not fit.
+    // Components that do not fit.
     let refused = |from: &str, to: &str, words: &[&str]| {
         std::fs::write(&recipe, whole.replace(from, to)).expect("written");
         fails(&["assemble", &text(&recipe), "-o", &at("pack")], words);
@@ -462,7 +462,7 @@ fn what_is_missing_or_does_not_fit_is_told() {
 #[test]
 fn a_model_that_is_not_there_is_told_how_to_get() {
     let folder = tempfile::tempdir().expect("a folder");
-    // From outside of the checkout, with the program outside of it too.
+    // Both the current directory and the program are outside the checkout.
     let program = folder.path().join("emu");
     std::fs::copy(env!("CARGO_BIN_EXE_emu"), &program).expect("copied");
     let output = std::process::Command::new(&program)

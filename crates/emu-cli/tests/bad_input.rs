@@ -1,4 +1,4 @@
-//! Whatever is wrong with what comes in: one sentence on what, one on what to do, exit code 1, nothing half done.
+//! Invalid input: one sentence says what is wrong, one says what to do; exit code 1, no partial output.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{cat, drawing_pack, emu, fails, fixtures, text, tiny_pack};
 use emu_pack::{SafetensorsFile, TensorData, TensorSource, write_safetensors};
 
-/// The fixtures' tiny model alone, to be damaged.
+/// A copy of the tiny model's fixtures, to be corrupted.
 fn source(folder: &Path) -> std::path::PathBuf {
     let to = folder.join("source");
     std::fs::create_dir_all(to.join("tiny-llama")).expect("a folder");
@@ -64,7 +64,7 @@ fn truncated_and_corrupt_checkpoints() {
         std::fs::write(&path, b"this is no checkpoint at all, and never was").expect("written");
         convert_fails(&path, folder.path(), &[file]);
     }
-    // One value of a PyTorch file: its archive has checksums.
+    // One flipped byte in a PyTorch file: its archive has checksums.
     let path = source(folder.path()).join("tiny-emu.pt");
     change(&path, |bytes| {
         let middle = bytes.len() / 2;
@@ -205,7 +205,7 @@ fn pictures_and_videos_that_cannot_be_read() {
     chat(&at("text.png"), &["text.png"]);
 }
 
-/// A PNG whose header announces 60000 x 60000 pixels.
+/// A PNG whose header claims 60000 x 60000 pixels.
 fn bomb() -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut header = b"IHDR".to_vec();
@@ -215,7 +215,7 @@ fn bomb() -> Vec<u8> {
     png.extend(13u32.to_be_bytes());
     png.extend(&header);
     png.extend(crc(&header).to_be_bytes());
-    // Some of the data follow; how many is seen only by those who read on.
+    // Only part of the pixel data follows, which shows only to a reader that decodes it.
     png.extend(1000u32.to_be_bytes());
     png.extend(b"IDAT");
     png.extend([0; 100]);
@@ -261,7 +261,7 @@ fn prompts_that_do_not_fit() {
         for value in values {
             let argument = format!("--{option}={value}");
             chat(&[&argument, "hi"], &[option]);
-            // Before a model is even looked for.
+            // Fails before a model is looked up.
             fails(&["chat", "--model", "none", &argument, "hi"], &[option]);
             fails(&["caption", "--model", "none", &argument, &cat], &[option]);
         }

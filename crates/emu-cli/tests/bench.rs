@@ -1,4 +1,4 @@
-//! `emu bench`, and the gate on what a token may cost: counts, which hold on any machine.
+//! `emu bench`, and the limits on the cost of a token: counts, which are the same on any machine.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn every_part_is_measured_on_the_cpu() {
         "bench", "image", "--device", "cpu", "--json", "--steps", "2",
     ]);
     assert_eq!(number(&image[0]["image"], "readbacks_per_step"), 0.0);
-    // For people.
+    // Human-readable output.
     let said = emu(&["bench", "--device", "cpu", "--tokens", "2"]);
     assert!(said.out.contains("decode tokens per s"), "{}", said.out);
     fails(&["bench", "--model", "/nowhere"], &["no pack"]);
@@ -51,7 +51,7 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emu-mini");
     let said = emu(&["convert", models, "-o", &pack, "--quantize", "q4"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
-    // Of f16 as of four bits.
+    // For f16 and for four-bit weights.
     let bench = |pack: &str, device: &str| {
         let line = json_of(&[
             "bench", "--model", pack, "--device", device, "--json", "--tokens", "16",
@@ -61,7 +61,7 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
     within_the_limits(&bench(&pack, "gpu"));
     let halves = bench(models, "gpu");
     within_the_limits(&halves);
-    // The CPU has f32; norms are f32 in both.
+    // The CPU keeps f32. Norms are f32 on both.
     let share = number(&halves, "weight_bytes") / number(&bench(models, "cpu"), "weight_bytes");
     assert!(share > 0.5 && share < 0.51, "{share} of the bytes of f32");
 
@@ -73,7 +73,7 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
         launches <= 230.0 && launches > 100.0,
         "{launches} launches a step"
     );
-    // A piece of 50 milliseconds after the other, of four launches at least.
+    // The step is submitted in pieces of about 50 milliseconds, each of at least four launches.
     let submits = number(&image[0]["image"], "submits_per_step");
     let seconds = number(&image[0]["image"], "seconds_per_step");
     assert!(
@@ -87,7 +87,7 @@ fn a_token_on_wgpu_costs_no_more_than_it_may() {
     within_its_memory(&vision[0]["vision"]);
 }
 
-/// What the runtime reserves, beside what is there at most: weights, cache and the largest set of results in between.
+/// Compares the runtime's reserved memory with the peak live bytes: weights, cache and the largest intermediate results.
 fn within_its_memory(part: &Value) {
     let [peak, live] = ["peak_bytes", "live_bytes"].map(|what| number(part, what));
     let (resting, weights) = (number(part, "resting_bytes"), number(part, "weight_bytes"));
@@ -101,7 +101,7 @@ fn within_its_memory(part: &Value) {
     );
 }
 
-/// The counts of a token.
+/// Limits on the counts per token.
 fn within_the_limits(lm: &Value) {
     let layers = number(lm, "layers");
     let launches = number(lm, "launches_per_token");
@@ -109,11 +109,11 @@ fn within_the_limits(lm: &Value) {
         launches <= 8.0 * layers + 12.0 && launches > layers,
         "{launches} launches a token"
     );
-    // While a token comes back, the next is asked for.
+    // The next token is requested while the previous one is read back.
     assert_eq!(number(lm, "readbacks_per_token"), 1.0);
     assert!(number(lm, "readback_bytes_per_token") <= 64.0);
     let submits = number(lm, "submits_per_token");
-    // One for the launches, one for the copy of the token.
+    // One submission for the launches, one for the copy of the token.
     assert!(submits <= 2.5, "{submits} submits a token");
     let moved = number(lm, "weight_bytes_per_token");
     let there = number(lm, "weight_bytes");
@@ -122,7 +122,7 @@ fn within_the_limits(lm: &Value) {
         "{moved} bytes of weights of {there}"
     );
     within_its_memory(lm);
-    // Of beam search, no logits: the best two continuations of each beam, eight bytes each.
+    // Beam search reads back no logits: the best two continuations of each beam, eight bytes each.
     let search = &lm["beam_search"];
     assert_eq!(number(search, "beams"), 5.0);
     assert!(number(search, "steps") >= 16.0, "{search}");
@@ -137,7 +137,7 @@ fn within_the_limits(lm: &Value) {
 
 #[test]
 fn every_kernel_is_timed_on_wgpu() {
-    // Without a GPU's kernels there is nothing to time.
+    // The CPU has no GPU kernels to time.
     fails(
         &["bench", "kernels", "--device", "cpu"],
         &["the kernels of GPUs", "--device"],
@@ -166,12 +166,12 @@ fn every_kernel_is_timed_on_wgpu() {
             let value = number(case, what);
             assert!(value.is_finite() && value > 0.0, "{what} of {case}");
         }
-        // What is timed is one launch, not copies around it.
+        // A case is a single launch without surrounding copies.
         assert_eq!(case["launches"], 1, "{case}");
         assert!(number(case, "batches") >= 3.0, "{case}");
         assert!(number(case, "seconds") < 60.0, "{case}");
     }
-    // Software adapters have one kernel for products of few rows and of many.
+    // Software adapters use one kernel for products of few rows and of many.
     let few = match found["software"].as_bool() {
         Some(true) => "packed_matrix",
         _ => "packed_vector",

@@ -1,4 +1,4 @@
-//! The commands, on packs that take milliseconds.
+//! The commands, on packs that run in milliseconds.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn captions_are_a_line_each() {
     let plain = run(&[&cat(), &panda]);
     assert_eq!(plain.code, Some(0), "{}", plain.err);
     assert_eq!(plain.out.lines().count(), 2, "{}", plain.out);
-    // The same again: nothing random without a temperature.
+    // A repeated run gives the same output: greedy decoding is deterministic.
     assert_eq!(run(&[&cat(), &panda]).out, plain.out);
 
     let mut json = vec!["caption", "--json"];
@@ -64,7 +64,7 @@ fn an_answer_comes_in_pieces_and_with_its_cost() {
     );
     assert!(pieces.iter().all(|line| line["type"] == "text"));
 
-    // Sampling follows the seed.
+    // Sampling depends on the seed.
     let sampled = |seed: &str| {
         let mut arguments = base.to_vec();
         arguments.extend(["--temperature", "2", "--seed", seed, "the dog"]);
@@ -111,7 +111,7 @@ fn lines_of_input_are_turns() {
         .filter_map(|line| line["prompt_tokens"].as_u64())
         .collect();
     assert_eq!(prompts.len(), 3, "{}", said.out);
-    // The second turn holds the first and a picture; the reset forgets both.
+    // The second turn includes the first and a picture. A reset clears both.
     assert!(
         prompts[1] > prompts[0] + 6 && prompts[2] == prompts[0],
         "{prompts:?}"
@@ -148,7 +148,7 @@ fn a_video_is_a_folder_of_frames_or_an_animation() {
         arguments.extend(["--video", &video, "what happens ?"]);
         let lines = json_of(&arguments);
         let usage = lines.last().expect("a line");
-        // Eight frames of four embeddings between two marks.
+        // Eight frames of four embeddings, each between two marks.
         assert!(
             usage["prompt_tokens"].as_u64().is_some_and(|n| n > 8 * 6),
             "{usage}"

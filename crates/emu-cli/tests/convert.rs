@@ -1,5 +1,4 @@
-//! Conversions: what they lose, what they leave when they are killed, what they make of a checkpoint of the released
-//! layout.
+//! Conversions: their rounding errors, resuming after a kill, and conversion of a checkpoint in the released layout.
 
 mod common;
 
@@ -12,7 +11,7 @@ use common::{drawing_pack, emu, fails, fixtures, json_of, text, tiny_pack};
 use emu_pack::{SafetensorsFile, TensorData, TensorSource, write_safetensors};
 use serde_json::Value;
 
-/// The released model's lists of keys with smaller sizes in the same places.
+/// The released model's key lists with smaller sizes in the same places.
 fn small_keys(folder: &Path) -> PathBuf {
     fn shrink(value: &mut Value) {
         const SIZES: [(u64, u64); 7] = [
@@ -121,7 +120,7 @@ fn a_killed_conversion_redoes_no_finished_shard() {
             .count()
     };
     let mut before = 0;
-    // Killed twice, the second time further on; then left alone.
+    // Killed twice, the second time at a later point; the third run finishes.
     for wanted in [shards / 4, shards / 2] {
         let mut child = convert(&out).spawn().expect("the program starts");
         let start = Instant::now();
@@ -137,7 +136,7 @@ fn a_killed_conversion_redoes_no_finished_shard() {
     }
     let last = report(&mut convert(&out));
     let kept = last["kept_shards"].as_u64().expect("a number") as usize;
-    // The last of them may have been half written, or not yet noted.
+    // The last shard may have been half written, or not yet recorded.
     assert!(kept + 1 >= before, "{kept} kept of {before}");
     assert_eq!(files(&out), files(&whole), "the same pack to the byte");
     assert_eq!(
@@ -166,7 +165,7 @@ fn a_checkpoint_of_the_released_layout_agrees_with_its_pack() {
         &table,
         "--json",
     ])[0];
-    // What the summary says is what the table adds up to, and within what the schemes can do.
+    // The summary equals the sum over the table, and is within the bounds of the schemes.
     let error = |component: &str, stored: &str| {
         let groups = line["errors"].as_array().expect("groups").iter();
         let group = { groups }.find(|g| g["component"] == component && g["stored"] == stored);
@@ -285,7 +284,7 @@ fn packs_convert_to_other_precisions_and_compare() {
             "{notes:?}"
         );
     }
-    // A convolution that is quantized is drawn with.
+    // Drawing works with a quantized convolution.
     let manifest = std::fs::read(Path::new(&q4).join("emu.json")).expect("a manifest");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     let tensors = manifest["tensors"].as_array().expect("tensors");
@@ -342,7 +341,7 @@ fn every_task_says_what_it_needs() {
     let plain = emu(&["inspect", &pack, "--device", "cpu"]);
     assert!(plain.out.contains("runs here"), "{}", plain.out);
 
-    // On a GPU matrices of f16 stay so.
+    // On a GPU, f16 matrices stay f16.
     if std::env::var("EMU_TEST_GPU").as_deref() == Ok("1") {
         let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emu-mini");
         let [cpu, gpu] = ["cpu", "gpu"].map(|device| {
@@ -353,7 +352,7 @@ fn every_task_says_what_it_needs() {
         assert!(share.is_some_and(|s| s > 0.5 && s < 0.51), "{share:?}");
     }
 
-    // The same model, quantized: less to download, and less in memory, as matrices stay packed.
+    // The same model, quantized: a smaller download and less memory, because matrices stay packed.
     let out = text(&folder.path().join("q8"));
     let said = emu(&["convert", &pack, "-o", &out, "--quantize", "q8"]);
     assert!(
@@ -375,7 +374,7 @@ fn every_task_says_what_it_needs() {
         );
     }
 
-    // Without a decoder there is nothing to say about drawing.
+    // A pack without a decoder reports nothing about drawing.
     let tiny = &json_of(&[
         "inspect",
         &tiny_pack(folder.path()),
@@ -426,7 +425,7 @@ fn wrong_arguments_of_conversions_are_explained() {
         &["convert", &pack, "-o", &at("out"), "--errors", &nowhere],
         &["table.jsonl", "finished"],
     );
-    // A damaged source pack.
+    // A corrupt source pack.
     let shard = folder.path().join("tiny/lm-00001-of-00001.safetensors");
     let mut bytes = std::fs::read(&shard).expect("a shard");
     bytes[5000] ^= 1;
@@ -456,7 +455,7 @@ fn wrong_arguments_of_conversions_are_explained() {
     );
 }
 
-/// The tiny model's folder, its weights left out.
+/// Copies the tiny model's folder without its weights.
 fn beside(folder: &Path) {
     let from = fixtures();
     std::fs::create_dir_all(folder.join("tiny-llama")).expect("a folder");
@@ -469,7 +468,7 @@ fn beside(folder: &Path) {
     }
 }
 
-/// The tensors of the tiny model.
+/// Tensors of the tiny model.
 fn tiny() -> Vec<TensorData> {
     let file = SafetensorsFile::open(fixtures().join("tiny-emu.safetensors")).expect("weights");
     let names = file.tensors().iter().map(|info| info.name.clone());
@@ -482,7 +481,7 @@ fn store(path: &Path, tensors: &[TensorData]) {
     write_safetensors(&mut out, tensors).expect("written");
 }
 
-/// Hashes of the shards that a folder is converted to.
+/// Converts a folder and returns the hashes of the shards.
 fn converted(source: &Path) -> Vec<Value> {
     let out = tempfile::tempdir().expect("a folder");
     let pack = out.path().join("pack");
@@ -531,7 +530,7 @@ fn shards_and_prefixes_make_the_same_pack() {
         wanted
     );
 
-    // What wrappers put before every key.
+    // Key prefixes that module wrappers add.
     for prefix in ["module.", "_orig_mod.module.", "state.model."] {
         let prefixed = at(prefix);
         let renamed: Vec<_> = { tensors.iter().cloned() }
@@ -569,7 +568,7 @@ fn files_that_are_no_weights_are_named() {
         std::fs::write(&path, bytes).expect("written");
         fails(&["convert", &source, "-o", &out], words);
     }
-    // Beside the weights: the tokenizer.
+    // Next to the weights: the tokenizer.
     store(&folder.path().join("tiny-emu.safetensors"), &tiny());
     let tokenizer = folder.path().join("tiny-llama/tokenizer.model");
     std::fs::write(tokenizer, b"version https://git-lfs.github.com/spec/v1\n").expect("written");

@@ -1,4 +1,4 @@
-//! What the program says of this machine's devices, and how one of them is chosen.
+//! How the program reports this machine's devices, and how `--device` selects one.
 
 mod common;
 
@@ -97,7 +97,7 @@ fn a_missing_device_is_told_in_one_line() {
         assert_eq!(said.err.lines().count(), 1, "{}", said.err);
         assert!(said.err.contains("cpu"), "{}", said.err);
     }
-    // And where nothing was asked for, nothing is said.
+    // With auto, no message is printed.
     let said = run("auto");
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
 }
@@ -154,8 +154,8 @@ fn threads_are_bounded() {
     }
 }
 
-/// A command computes on as many threads as it may: those of the pool, those that products of a token keep awake, and the
-/// main one.
+/// `--threads` bounds the threads of a command: those of the pool, those that a token's matrix products keep awake, and the
+/// main thread.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_command_starts_no_more_threads_than_it_may() {
@@ -188,7 +188,7 @@ fn a_command_starts_no_more_threads_than_it_may() {
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         let cat = common::cat();
         writeln!(input, "/image {cat}\nwhat is this ?").expect("written");
-        // After an answer every part of the model has run.
+        // Once there is an answer, every part of the model has run.
         let answered = output
             .lines()
             .map_while(Result::ok)

@@ -1,4 +1,4 @@
-//! `emu chat` with a language model alone: a small one of random weights, written here as GGUF.
+//! `emu chat` with a language model alone: a small one with random weights, written here as GGUF.
 
 mod common;
 
@@ -30,13 +30,13 @@ fn it_answers_and_tells_what_that_took() {
     let lines = ask(&["hi"]);
     let usage = lines.last().expect("a line");
     assert_eq!(usage["type"], "usage");
-    // Mark, "user", a line's end, "hi", mark, a line's end; mark, "assistant", a line's end.
+    // Mark, "user", line break, "hi", mark, line break; mark, "assistant", line break.
     assert_eq!(usage["prompt_tokens"], 1 + 5 + 2 + 2 + 1 + 10);
     assert!((1..=9).contains(&usage["tokens"].as_u64().expect("a number")));
     let (first, all) = (&usage["first_token_seconds"], &usage["seconds"]);
     assert!(first.as_f64() <= all.as_f64() && first.as_f64() > Some(0.0));
 
-    // The same answer streams to people; another word, system message or seed gives another.
+    // Human-readable output is the same answer. Another word, system message or seed changes the answer.
     let plain = emu(&[&base[..], &["--max-new-tokens", "9", "hi"]].concat());
     assert_eq!(plain.out, texts(&lines) + "\n", "{}", plain.err);
     assert_ne!(texts(&ask(&["ho"])), texts(&lines));
@@ -135,7 +135,7 @@ fn parts_are_read_together_or_named() {
     let path = path.to_str().expect("a path");
     let base = ["chat", "--device", "cpu", "--model", path, "hi"];
     fails(&base, &["part 1 of 2", "m-00002-of-00002.gguf"]);
-    // Both there: what they lack is no part.
+    // Both shards exist, so the error is what they lack.
     std::fs::write(at(1), part(1)).expect("written");
     fails(&base, &["general.architecture"]);
 }
@@ -201,7 +201,7 @@ fn damaged_files_are_told_apart() {
             &["1 missing (blk.1.ffn_up.weight)"],
         ),
         (replaced(find("llama"), b"gemma"), &["architecture gemma"]),
-        // More heads than width: the size of a head would be 0.
+        // More heads than width: the head size would be 0.
         (
             replaced(
                 find("head_count") + "head_count".len() + 4,

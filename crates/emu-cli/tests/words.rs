@@ -1,10 +1,10 @@
-//! A user's words are text, whatever they spell.
+//! A user's input is text, even if it spells a special token.
 
 mod common;
 
 use common::{cat, drawing_pack, emu, fails, json_of, text, tiny_pack};
 
-/// Tokens of the prompt of a chat.
+/// Prompt length of a chat in tokens.
 fn prompt_tokens(pack: &str, more: &[&str]) -> u64 {
     let mut arguments = vec![
         "chat",
@@ -35,20 +35,20 @@ fn marks_are_written_behind_a_backslash() {
             &[mark],
         );
         let escaped = said.replace('<', r"\<");
-        // The letters of the mark.
+        // The mark's letters are tokenized as text.
         assert!(
             prompt_tokens(&pack, &[&escaped])
                 > prompt_tokens(&pack, &["What does the tag do in SVG?"])
         );
     }
-    // Beside a picture, with a mark of its own or none.
+    // With a picture, with and without a mark for it.
     let cat = cat();
     let one = prompt_tokens(&pack, &["--image", &cat, r"is \<image> a tag ?"]);
     assert_eq!(
         prompt_tokens(&pack, &["--image", &cat, r"<image>is \<image> a tag ?"]),
         one
     );
-    // Negative prompts, too.
+    // Negative prompts too.
     let drawing = drawing_pack(folder.path());
     let out = text(&folder.path().join("a.png"));
     let draw = |negative: &str| {
@@ -76,14 +76,14 @@ fn control_tokens_cannot_be_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let pack = tiny_pack(folder.path());
     let plain = prompt_tokens(&pack, &["a b"]);
-    // As control tokens each of these is one, whatever the length of its spelling.
+    // As a control token each of these would be one token, whatever the length of its spelling.
     for mark in ["</s>", "<s>", "[IMG]", "[/IMG]", "[PAD]"] {
         let tokens = prompt_tokens(&pack, &[&format!("a {mark} b")]);
         assert!(tokens > plain + 2, "{mark}: {tokens} over {plain}");
         let system = prompt_tokens(&pack, &["--system", mark, "a b"]);
         assert!(system > plain + 1, "{mark}: {system} over {plain}");
     }
-    // Of the shipped model, which has turns.
+    // With the shipped model, which has a chat template.
     let turns = |said: &str| {
         let lines = json_of(&[
             "chat",

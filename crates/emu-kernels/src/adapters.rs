@@ -1,27 +1,27 @@
-//! What this machine can compute on: the adapters that wgpu lists, and the CPU.
+//! Compute devices of this machine: wgpu's adapters, and the CPU.
 
 use burn::tensor::DeviceKind;
 use burn::tensor::wgpu::{WgpuBackend, wgpu};
 
 use crate::device_error::DeviceError;
 
-/// What an adapter is.
+/// Kind of an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdapterKind {
-    /// A graphics card with memory of its own.
+    /// A GPU with its own memory.
     Discrete,
-    /// A GPU that shares the main memory.
+    /// A GPU that shares main memory.
     Integrated,
-    /// A GPU that a virtual machine passes through.
+    /// A GPU passed through to a virtual machine.
     Virtual,
-    /// A program that computes on the CPU what a GPU would.
+    /// A software implementation that runs on the CPU.
     Software,
-    /// The driver does not say.
+    /// Not reported by the driver.
     Other,
 }
 
 impl AdapterKind {
-    /// For people and programs.
+    /// Name for display and for programs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Discrete => "discrete",
@@ -32,7 +32,7 @@ impl AdapterKind {
         }
     }
 
-    /// Whether it is hardware of its own, as far as the driver says.
+    /// Whether it is hardware, according to the driver.
     pub const fn is_hardware(self) -> bool {
         matches!(self, Self::Discrete | Self::Integrated | Self::Virtual)
     }
@@ -54,32 +54,32 @@ impl From<wgpu::DeviceType> for AdapterKind {
     }
 }
 
-/// An adapter, as wgpu describes it.
+/// An adapter as reported by wgpu.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adapter {
-    /// As the driver spells it.
+    /// Name reported by the driver.
     pub name: String,
-    /// What it is.
+    /// Kind of adapter.
     pub kind: AdapterKind,
     /// The graphics API: `Vulkan`, `Metal`, `Dx12`.
     pub backend: String,
-    /// The driver and its version, as far as it says.
+    /// Driver name and version, as far as reported.
     pub driver: String,
     /// Bytes of the largest buffer.
     pub largest_buffer: u64,
-    /// Bytes of the largest part of a buffer that a kernel can be given.
+    /// Bytes of the largest storage buffer binding.
     pub largest_binding: u64,
-    /// Invocations of the largest workgroup.
+    /// Maximum invocations per workgroup.
     pub workgroup: u32,
-    /// Bytes that a workgroup can share.
+    /// Bytes of workgroup memory.
     pub shared_memory: u32,
-    /// Invocations of the smallest and the largest subgroup, where it has them.
+    /// Minimum and maximum subgroup size, if supported.
     pub subgroups: Option<(u32, u32)>,
     /// Whether kernels can compute in f16.
     pub f16: bool,
-    /// Bytes of memory: of its own, or of the machine where it shares that.
+    /// Bytes of memory: dedicated, or main memory if shared.
     pub memory: Option<u64>,
-    /// The nth of its kind on its API, which is how Burn selects adapters.
+    /// Index among adapters of the same kind and API, which is how Burn selects one.
     place: usize,
     api: WgpuBackend,
 }
@@ -112,12 +112,12 @@ impl Adapter {
         }
     }
 
-    /// Whether its memory is the machine's.
+    /// Whether it shares main memory.
     pub const fn shares_memory(&self) -> bool {
         self.kind.shares_memory()
     }
 
-    /// How Burn selects this adapter.
+    /// Burn's selector of this adapter.
     pub(crate) fn selector(&self) -> (DeviceKind, WgpuBackend) {
         let kind = match self.kind {
             AdapterKind::Discrete => DeviceKind::DiscreteGpu(self.place),
@@ -130,7 +130,7 @@ impl Adapter {
         (kind, self.api)
     }
 
-    /// Whether wgpu describes this adapter, or one that is just like it.
+    /// Whether `info` describes this adapter or an identical one.
     pub(crate) fn is(&self, info: &wgpu::AdapterInfo) -> bool {
         self.name == info.name && self.api == api(info.backend)
     }
@@ -147,14 +147,14 @@ fn api(backend: wgpu::Backend) -> WgpuBackend {
     }
 }
 
-/// The adapters of this machine, in the order of their numbers: the first is `gpu:0`.
+/// The adapters of this machine, by index: the first is `gpu:0`.
 pub fn list() -> Vec<Adapter> {
     numbered(enumerate().iter().map(Adapter::new).collect())
 }
 
-/// The same as wgpu has them, about which nothing was asked yet.
+/// The wgpu adapters in the same order, with nothing queried yet.
 pub(crate) fn enumerate() -> Vec<wgpu::Adapter> {
-    // Those that compute; asking OpenGL where there is no display prints complaints.
+    // Backends with compute shaders; probing OpenGL without a display prints warnings.
     let backends = wgpu::Backends::PRIMARY;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
@@ -163,7 +163,7 @@ pub(crate) fn enumerate() -> Vec<wgpu::Adapter> {
     burn::tensor::read_sync(instance.enumerate_adapters(backends))
 }
 
-/// Counts adapters of each kind on each API.
+/// Sets each adapter's index among those of its kind and API.
 fn numbered(mut adapters: Vec<Adapter>) -> Vec<Adapter> {
     for at in 0..adapters.len() {
         let (before, from) = adapters.split_at_mut(at);
@@ -175,10 +175,10 @@ fn numbered(mut adapters: Vec<Adapter>) -> Vec<Adapter> {
     adapters
 }
 
-/// The number of the adapter that a user names: `gpu:1`, or a part of a name in any case.
+/// Index of the adapter that the user selects: `gpu:1`, or a case-insensitive substring of a name.
 ///
 /// # Errors
-/// Where there are none, none of that name, or several.
+/// No adapter at all, no match, or several.
 pub fn find(wanted: &str, adapters: &[Adapter]) -> Result<usize, DeviceError> {
     let unknown = || DeviceError::UnknownAdapter {
         wanted: wanted.into(),
@@ -216,7 +216,7 @@ pub fn find(wanted: &str, adapters: &[Adapter]) -> Result<usize, DeviceError> {
     }
 }
 
-/// Why there is no adapter.
+/// Reason reported when there is no adapter.
 pub(crate) const NONE: &str = "the system lists none";
 
 fn listed<'a>(adapters: impl Iterator<Item = (usize, &'a Adapter)>) -> String {
@@ -227,20 +227,20 @@ fn listed<'a>(adapters: impl Iterator<Item = (usize, &'a Adapter)>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// The CPU.
+/// Properties of the CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// As it calls itself, where the system says.
+    /// Model name, if reported by the system.
     pub name: Option<String>,
-    /// Threads that compute on it here.
+    /// Size of the thread pool.
     pub threads: usize,
-    /// Instruction sets that products of matrices can use.
+    /// Instruction sets available to matrix products.
     pub features: Vec<&'static str>,
-    /// Bytes of main memory, where the system says.
+    /// Bytes of main memory, if reported by the system.
     pub memory: Option<u64>,
 }
 
-/// Looks at the CPU.
+/// Detects the CPU.
 pub fn cpu() -> Cpu {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = { text.lines() }
@@ -292,7 +292,7 @@ fn there(features: &[(&'static str, bool)]) -> Vec<&'static str> {
     found.map(|(name, _)| *name).collect()
 }
 
-/// Bytes of main memory, where the system says: all of it (`MemTotal`), or what programs can have (`MemAvailable`).
+/// Bytes of main memory, if reported by the system: total (`MemTotal`) or available to programs (`MemAvailable`).
 pub fn memory(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -302,13 +302,13 @@ pub fn memory(field: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Bytes of an adapter's own memory, which WebGPU does not tell but Vulkan does.
+/// Bytes of an adapter's dedicated memory, which Vulkan reports but WebGPU does not.
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 fn vulkan_memory(adapter: &wgpu::Adapter) -> Option<u64> {
-    // SAFETY: nothing of the adapter is destroyed or kept beyond this function.
+    // SAFETY: no handle of the adapter is destroyed or kept beyond this function.
     let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
     let instance = adapter.shared_instance().raw_instance();
-    // SAFETY: the device is of this instance, and both live as long as `adapter`.
+    // SAFETY: the device belongs to this instance, and both live as long as `adapter`.
     let properties =
         unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
     // VK_MEMORY_HEAP_DEVICE_LOCAL_BIT

@@ -1,4 +1,4 @@
-//! A step of beam search: the best continuations of all beams, found where the logits are.
+//! Beam search step: ranks the continuations of all beams on the device of the logits.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
@@ -6,36 +6,36 @@ use crate::count;
 use crate::ops::sampling;
 use crate::sample::Processors;
 
-/// What changes the scores of continuations, and how many of them are wanted.
+/// Parameters of the ranking: logit processors and number of continuations.
 #[derive(Clone, Debug)]
 pub struct Ranking {
-    /// They act on log-probabilities, which are not normalised again.
+    /// Applied to log-probabilities, which are not renormalised.
     pub processors: Processors,
-    /// The token that a minimum length bans.
+    /// The end token, which a minimum length bans.
     pub end: u32,
-    /// A token that may not come.
+    /// A banned token.
     pub banned: Option<u32>,
-    /// Continuations at most.
+    /// Maximum number of continuations.
     pub best: usize,
 }
 
-/// A beam with one token more.
+/// A beam extended by one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Continuation {
-    /// The beam that it continues.
+    /// The parent beam.
     pub beam: usize,
-    /// The token after it.
+    /// The appended token.
     pub token: u32,
-    /// The beam's sum and the token's score.
+    /// Cumulative score: the beam's plus the token's.
     pub sum: f32,
 }
 
 impl Ranking {
-    /// The best continuations of beams by `[B, 1, V]` logits, which may be written over: two numbers for each, the greatest
-    /// sum first, of equal sums the first beam and token. [`continuations`] reads them.
+    /// The best continuations of the beams, from `[B, 1, V]` logits, which may be overwritten. Two numbers per continuation,
+    /// greatest cumulative score first, of equal scores the lower beam and token. [`continuations`] decodes them.
     ///
     /// # Arguments
-    /// - `beams`: of each, the tokens made so far, as many as of the others, and its sum
+    /// - `beams`: tokens generated so far, equally many for each, and cumulative score
     pub fn rank(&self, logits: Tensor<3>, beams: &[(&[u32], f32)]) -> Tensor<1, Int> {
         let [b, _, vocab] = logits.dims();
         assert_eq!(b, beams.len(), "logits of each beam");
@@ -67,15 +67,14 @@ impl Ranking {
     }
 }
 
-/// What came back of [`Ranking::rank`] for so many beams and tokens; none where a logit is not a number, or a beam has no
-/// finite one.
+/// Decodes the read-back of [`Ranking::rank`]; `None` if a logit is NaN or a beam has no finite logit.
 pub fn continuations(numbers: &[i32], [beams, vocab]: [usize; 2]) -> Option<Vec<Continuation>> {
     let pairs = numbers.chunks_exact(2);
     let read = pairs.map(|pair| {
-        let (place, sum) = (pair[0] as u32 as usize, f32::from_bits(pair[1] as u32));
-        (!sum.is_nan() && place < beams * vocab).then(|| Continuation {
-            beam: place / vocab,
-            token: (place % vocab) as u32,
+        let (index, sum) = (pair[0] as u32 as usize, f32::from_bits(pair[1] as u32));
+        (!sum.is_nan() && index < beams * vocab).then(|| Continuation {
+            beam: index / vocab,
+            token: (index % vocab) as u32,
             sum,
         })
     });

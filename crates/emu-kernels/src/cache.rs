@@ -1,7 +1,7 @@
-//! The KV cache: fixed capacity, written in place, rolled back by resetting its length.
+//! KV cache: fixed capacity, written in append, rolled back by resetting its length.
 //!
-//! Beams do not move their keys and values. Each beam has a row of the cache, and a table says for every position
-//! which row wrote it; a beam that continues another one copies that beam's table row.
+//! Beams do not move their keys and values. Each beam owns a row of the cache, and the beam table gives for every position
+//! the row that holds it; a beam that continues another one copies that beam's table row.
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -10,7 +10,7 @@ use crate::count;
 use crate::ops::decode::DecodeBackend;
 use crate::rope::{Rope, RopeTables};
 
-/// Positions do not fit in a cache. Nothing was written.
+/// The cache has no room for the positions. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "The cache of {capacity} positions holds {length}, so that {steps} more do not fit. Make it larger, or give it fewer."
@@ -18,9 +18,9 @@ use crate::rope::{Rope, RopeTables};
 pub struct CacheFull {
     /// Positions written so far.
     pub length: usize,
-    /// Positions that were to be written.
+    /// Positions to be written.
     pub steps: usize,
-    /// Positions there is room for.
+    /// Capacity in positions.
     pub capacity: usize,
 }
 
@@ -37,29 +37,29 @@ impl CacheFull {
     }
 }
 
-/// Keys and values of one layer: `[B, G, C, E]` with C the capacity.
-// No `Clone`: kernels write in place, whoever else holds the buffers.
+/// Keys and values of one layer: `[B, G, C, E]`, C being the capacity.
+// No `Clone`: kernels write in append even if the buffers are shared.
 #[derive(Debug)]
 pub struct LayerCache {
     keys: Option<Tensor<4>>,
     values: Option<Tensor<4>>,
     length: usize,
     ancestry: Option<Tensor<2, Int>>,
-    place: Option<Place>,
+    appending: Option<Append>,
 }
 
-/// Where the positions that are being written go, here and on the device, where kernels read it.
+/// Where new positions are written: on the host, and in a device tensor that kernels read.
 #[derive(Clone, Debug)]
-struct Place {
-    /// Positions before them.
+struct Append {
+    /// Offset: positions before the new ones.
     length: usize,
-    /// How many they are.
+    /// Number of new positions.
     steps: usize,
-    /// `[2]`: both.
+    /// `[2]`: offset and number.
     on_device: Tensor<1, Int>,
 }
 
-impl Place {
+impl Append {
     fn new(length: usize, steps: usize, device: &Device) -> Self {
         count::flushed();
         let data = TensorData::new(vec![length as i32, steps as i32], [2]);
@@ -71,7 +71,7 @@ impl Place {
         }
     }
 
-    /// The place after a single position: counted on the device, so that nothing needs to go there.
+    /// The append after a single new position: incremented on the device, which saves an upload.
     fn next(self) -> Self {
         let on_device = Dispatch::emu_advance(self.on_device.into_dispatch());
         Self {
@@ -97,7 +97,7 @@ impl LayerCache {
             values: zeros(),
             length: 0,
             ancestry: None,
-            place: None,
+            appending: None,
         }
     }
 
@@ -106,47 +106,46 @@ impl LayerCache {
         self.keys.as_ref().map_or([0; 4], Tensor::dims)
     }
 
-    /// Positions there is room for.
+    /// Capacity in positions.
     fn capacity(&self) -> usize {
         let [_, _, capacity, _] = self.dims();
         capacity
     }
 
-    /// Lets a kernel write keys and values of `steps` positions into the buffers, which are there. Kernels do not check
-    /// positions themselves: on the CPU those beyond the capacity would be the next head's, on a GPU nothing would be made.
+    /// Passes the buffers to a kernel that writes the keys and values of `steps` positions. Kernels do not check positions:
+    /// beyond the capacity, the CPU would overwrite the next head and a GPU would write nothing.
     ///
     /// # Errors
-    /// Where there is no room for them; `write` is not called then.
+    /// No room for the positions; `write` is then not called.
     pub(crate) fn write<T>(
         &mut self,
         steps: usize,
         write: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<1, Int>) -> (T, Tensor<4>, Tensor<4>),
     ) -> Result<Option<T>, CacheFull> {
         CacheFull::check(self.length, steps, self.capacity())?;
-        // Taken out, so that the kernel sees a single owner and writes in place.
+        // Taken, so that the kernel is the only owner and writes in append.
         let (Some(keys), Some(values)) = (self.keys.take(), self.values.take()) else {
             return Ok(None);
         };
-        let place = match self.place.take() {
-            Some(place) if (place.length, place.steps) == (self.length, steps) => place,
-            _ => Place::new(self.length, steps, &keys.device()),
+        let append = match self.appending.take() {
+            Some(append) if (append.length, append.steps) == (self.length, steps) => append,
+            _ => Append::new(self.length, steps, &keys.device()),
         };
-        let (made, keys, values) = write(keys, values, place.on_device.clone());
+        let (made, keys, values) = write(keys, values, append.on_device.clone());
         (self.keys, self.values) = (Some(keys), Some(values));
-        self.place = Some(place);
+        self.appending = Some(append);
         self.length += steps;
         Ok(Some(made))
     }
 
-    /// Keys and values whole, the place of the newest position, which was [written](Self::write) alone, and the table of
-    /// beams.
+    /// The whole buffers, the append of the newest position, if that was [written](Self::write) alone, and the beam table.
     pub(crate) fn newest(&self) -> Option<Newest> {
-        let place = self.place.clone()?;
-        (place.length + 1 == self.length && place.steps == 1).then_some(())?;
+        let append = self.appending.clone()?;
+        (append.length + 1 == self.length && append.steps == 1).then_some(())?;
         Some(Newest {
             keys: self.keys.clone()?,
             values: self.values.clone()?,
-            place: place.on_device,
+            kv_len: append.on_device,
             table: self.ancestry.clone(),
         })
     }
@@ -161,20 +160,20 @@ impl LayerCache {
         self.length == 0
     }
 
-    /// Forgets everything after `length`.
+    /// Drops all positions from `length` on.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
 
-    /// Writes `[B, G, T, E]` at the end, in place where this is the only owner of the buffer.
+    /// Appends `[B, G, T, E]`, in append if this is the only owner of the buffers.
     ///
     /// # Errors
-    /// Where there is no room for them.
+    /// No room for the positions.
     pub fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> Result<(), CacheFull> {
         let [b, g, t, e] = k.dims();
         CacheFull::check(self.length, t, self.capacity())?;
         let at = [0..b, 0..g, self.length..self.length + t, 0..e];
-        // Taken out, so that the assignment sees a single owner and reuses the buffer.
+        // Taken, so that the assignment is the only owner and reuses the buffer.
         self.keys = self
             .keys
             .take()
@@ -184,13 +183,13 @@ impl LayerCache {
         Ok(())
     }
 
-    /// Keys and values with the room behind them, `[B, G, C, E]`, where every sequence sees its own row.
+    /// Keys and values up to the capacity, `[B, G, C, E]`; `None` with a beam table, where rows are shared.
     pub(crate) fn whole(&self) -> Option<(Tensor<4>, Tensor<4>)> {
         self.ancestry.is_none().then_some(())?;
         Some((self.keys.clone()?, self.values.clone()?))
     }
 
-    /// What every beam sees: `[B, G, length, E]` twice.
+    /// Keys and values visible to each sequence or beam, both `[B, G, length, E]`.
     pub fn visible(&self) -> (Tensor<4>, Tensor<4>) {
         let view = |x: &Option<Tensor<4>>| {
             let x = x
@@ -216,39 +215,39 @@ impl LayerCache {
             values: repeat(&self.values),
             length: self.length,
             ancestry: None,
-            place: None,
+            appending: None,
         }
     }
 }
 
-/// What attention of the newest position reads.
+/// Inputs of attention at the newest position.
 pub(crate) struct Newest {
     /// `[B, G, C, E]`
     pub keys: Tensor<4>,
     /// `[B, G, C, E]`
     pub values: Tensor<4>,
     /// `[2]`: positions before the newest, and 1.
-    pub place: Tensor<1, Int>,
+    pub kv_len: Tensor<1, Int>,
     /// `[B, positions]`
     pub table: Option<Tensor<2, Int>>,
 }
 
-/// The caches of all layers, and the table of beams.
+/// The caches of all layers, and the beam table.
 #[derive(Debug)]
 pub struct KvCache {
     /// One per layer.
     pub layers: Vec<LayerCache>,
-    /// Of all positions there is room for.
+    /// Rotary tables of all positions up to the capacity.
     pub rope: RopeTables,
-    place: Option<Place>,
+    appending: Option<Append>,
     capacity: usize,
-    /// `table[beam][position]`: the row that wrote it.
+    /// `table[beam][position]`: the row that holds it.
     table: Vec<Vec<i32>>,
     device: Device,
 }
 
 impl KvCache {
-    /// Empty caches for `layers` layers, and rotary tables of these frequencies.
+    /// Empty caches for `layers` layers, with rotary tables of these frequencies.
     pub fn new(
         layers: usize,
         [batch, heads, capacity, head_size]: [usize; 4],
@@ -259,7 +258,7 @@ impl KvCache {
         Self {
             layers: (0..layers).map(|_| layer()).collect(),
             rope: RopeTables::upto(capacity, head_size, rope, device),
-            place: None,
+            appending: None,
             capacity,
             table: vec![],
             device: device.clone(),
@@ -276,12 +275,12 @@ impl KvCache {
         self.len() == 0
     }
 
-    /// Positions there is room for.
+    /// Capacity in positions.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Forgets everything after `length`.
+    /// Drops all positions from `length` on.
     pub fn truncate(&mut self, length: usize) {
         self.layers
             .iter_mut()
@@ -289,26 +288,26 @@ impl KvCache {
         self.table.iter_mut().for_each(|row| row.truncate(length));
     }
 
-    /// A recorded step of one position ran: everything is one longer, here as on the device.
-    pub fn replayed(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.length += 1;
+    /// Notes the replay of a recorded one-position step: all lengths grow by one on the host, as they did on the device.
+    pub(crate) fn replayed(&mut self) {
+        if let Some(append) = &mut self.appending {
+            append.length += 1;
         }
         for layer in &mut self.layers {
             layer.length += 1;
-            layer.place = self.place.clone();
+            layer.appending = self.appending.clone();
         }
     }
 
-    /// A step of one position was recorded but did not run: nothing is longer, here as on the device.
-    pub fn unrecorded(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.length -= 1;
+    /// Undoes a one-position step that was recorded but did not run: lengths on the host match the device again.
+    pub(crate) fn unrecorded(&mut self) {
+        if let Some(append) = &mut self.appending {
+            append.length -= 1;
         }
         self.truncate(self.len().saturating_sub(1));
     }
 
-    /// The cache of one sequence turned into that of `beams` beams, which all see it.
+    /// Turns the cache of one sequence into that of `beams` beams which all share it.
     pub fn into_beams(self, beams: usize) -> Self {
         let table = (0..beams)
             .map(|beam| vec![beam as i32; self.len()])
@@ -324,7 +323,7 @@ impl KvCache {
         }
     }
 
-    /// Beam `i` continues what beam `parents[i]` has seen so far. Only the table changes.
+    /// Beam `i` continues beam `parents[i]`. Only the table changes.
     pub fn reorder(&mut self, parents: &[usize]) {
         self.table = parents
             .iter()
@@ -332,23 +331,25 @@ impl KvCache {
             .collect();
     }
 
-    /// Announces that `steps` positions are about to be appended by every beam, to its own row. What the kernels read of
-    /// it goes to the device once for all layers.
+    /// Announces `steps` new positions, which each beam appends to its own row. Uploads the append and the table once for all
+    /// layers.
     ///
     /// # Errors
-    /// Where there is no room for them.
+    /// No room for the positions.
     pub fn extend(&mut self, steps: usize) -> Result<(), CacheFull> {
         let length = self.len();
         CacheFull::check(length, steps, self.capacity)?;
-        let place = match self.place.take() {
-            Some(place) if (place.length, place.steps) == (length, steps) => place,
-            Some(place) if (place.length + 1, place.steps, steps) == (length, 1, 1) => place.next(),
-            _ => Place::new(length, steps, &self.device),
+        let append = match self.appending.take() {
+            Some(append) if (append.length, append.steps) == (length, steps) => append,
+            Some(append) if (append.length + 1, append.steps, steps) == (length, 1, 1) => {
+                append.next()
+            }
+            _ => Append::new(length, steps, &self.device),
         };
-        self.place = Some(place.clone());
+        self.appending = Some(append.clone());
         self.layers
             .iter_mut()
-            .for_each(|layer| layer.place = Some(place.clone()));
+            .for_each(|layer| layer.appending = Some(append.clone()));
         if self.table.is_empty() {
             return Ok(());
         }

@@ -8,14 +8,14 @@ use burn::tensor::{Device, Tensor};
 use crate::init::{Init, param};
 use crate::ops::{self, ConvExtras};
 
-/// A convolution of square kernels.
+/// Convolution with square kernels.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[out, in, k, k]`
     pub weight: Param<Tensor<4>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// Step of the kernel.
+    /// Stride of the kernel.
     pub stride: usize,
     /// Zero rows and columns added `(before, after)`, on both axes.
     pub padding: (usize, usize),
@@ -24,20 +24,20 @@ pub struct Conv2d {
 /// Sizes of a [`Conv2d`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dConfig {
-    /// Channels in.
+    /// Input channels.
     pub inputs: usize,
-    /// Channels out.
+    /// Output channels.
     pub outputs: usize,
     /// Side of the kernel.
     pub kernel: usize,
-    /// Step of the kernel.
+    /// Stride of the kernel.
     pub stride: usize,
     /// Zero rows and columns added `(before, after)`, on both axes.
     pub padding: (usize, usize),
 }
 
 impl Conv2dConfig {
-    /// Stride 1 and `kernel / 2` of padding on each side: the size stays.
+    /// Stride 1 and padding `kernel / 2` on each side, which for odd kernels keeps the size.
     pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Self {
         Self {
             inputs,
@@ -48,12 +48,12 @@ impl Conv2dConfig {
         }
     }
 
-    /// Another stride.
+    /// Sets the stride.
     pub fn with_stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
 
-    /// Other padding, `(before, after)`.
+    /// Sets the padding, `(before, after)`.
     pub fn with_padding(self, before: usize, after: usize) -> Self {
         Self {
             padding: (before, after),
@@ -90,7 +90,7 @@ impl Conv2d {
         self.forward_with(x, ConvExtras::default())
     }
 
-    /// As [`Conv2d::forward`], with what comes before and after it in the same pass.
+    /// Like [`Conv2d::forward`], with fused operations before and after.
     pub fn forward_with(&self, x: Tensor<4>, extras: ConvExtras) -> Tensor<4> {
         ops::conv2d_with(
             x,
@@ -103,14 +103,14 @@ impl Conv2d {
     }
 }
 
-/// A convolution of square kernels that keeps channels apart: each has a kernel of its own.
+/// Depthwise convolution with square kernels: one kernel per channel.
 #[derive(Module, Debug)]
 pub struct DepthwiseConv2d {
     /// `[channels, 1, k, k]`
     pub weight: Param<Tensor<4>>,
     /// `[channels]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// Step of the kernel.
+    /// Stride of the kernel.
     pub stride: usize,
     /// Zero rows and columns added `(before, after)`, on both axes.
     pub padding: (usize, usize),
@@ -139,7 +139,7 @@ impl DepthwiseConv2d {
 
     /// # Shapes
     /// - `x`: `[B, channels, H, W]`
-    /// - returns `[B, channels, H', W']` as [`Conv2d::forward`]
+    /// - returns `[B, channels, H', W']`, as [`Conv2d::forward`]
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
         let mut options = ConvOptions::new([self.stride; 2], [0; 2], [1; 2], weight.dims()[0]);

@@ -1,17 +1,16 @@
-//! What running costs, in counts that hold on any machine: launches of kernels, bytes of weights that were read, results
-//! that were asked for.
+//! Cost counters that do not depend on the machine: kernel launches, bytes of weights read, read-backs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 static WEIGHT_BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// Notes that a product reads this many bytes of weights.
+/// Adds the bytes of weights that a matrix product reads.
 pub(crate) fn weights_read(bytes: u64) {
     WEIGHT_BYTES.fetch_add(bytes, Ordering::Relaxed);
 }
 
-/// Bytes of weights that products have read so far, in this process.
+/// Bytes of weights read by matrix products so far, in this process.
 pub fn weight_bytes() -> u64 {
     WEIGHT_BYTES.load(Ordering::Relaxed)
 }
@@ -19,27 +18,27 @@ pub fn weight_bytes() -> u64 {
 static READS: AtomicU64 = AtomicU64::new(0);
 static READ_BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// Notes that a result of so many bytes was asked of the device.
+/// Counts a read-back of `bytes` bytes.
 pub fn read_back(bytes: usize) {
     batch(Batch::read);
     READS.fetch_add(1, Ordering::Relaxed);
     READ_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
-/// Results asked of devices so far, in this process, and their bytes.
+/// Read-backs so far, in this process, and their bytes.
 pub fn reads() -> (u64, u64) {
     let [reads, bytes] = [&READS, &READ_BYTES].map(|count| count.load(Ordering::Relaxed));
     (reads, bytes)
 }
 
-/// What goes to a GPU's queue at once.
+/// Model of the GPU's submission queue.
 ///
-/// Neither the runtime nor wgpu says how often it submits. So it is counted by what makes the runtime submit: launches come in
-/// batches of [`crate::device::LAUNCHES`], which end early where a recording or something else has to come behind them. `tests/submits.rs` compares
-/// this with the numbers that wgpu gives.
+/// Neither the runtime nor wgpu reports submissions, so they are derived from what triggers them: the runtime submits a batch
+/// of [`crate::device::LAUNCHES`] launches, or earlier where a recording, an upload or a read-back must follow them.
+/// `tests/submits.rs` compares this with wgpu's own numbers.
 #[derive(Debug)]
 struct Batch {
-    /// Launches that wait.
+    /// Launches not submitted yet.
     waiting: u64,
     submits: u64,
 }
@@ -51,13 +50,13 @@ impl Batch {
         self.waiting = all % LAUNCHES;
     }
 
-    /// What waits is submitted.
+    /// Submits the pending launches.
     fn flushed(&mut self) {
         self.submits += u64::from(self.waiting > 0);
         self.waiting = 0;
     }
 
-    /// What waits is submitted, then the copy of a result.
+    /// Submits the pending launches, then the copy of a read-back.
     fn read(&mut self) {
         self.flushed();
         self.submits += 1;
@@ -75,30 +74,29 @@ fn batch(change: impl FnOnce(&mut Batch)) {
     change(&mut BATCH.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-/// Notes that a GPU is given what was launched so far: it is waited for, or something is uploaded, which must not overtake
-/// what was launched.
+/// Notes that pending launches are submitted: the host waits for them, or uploads data that must not overtake them.
 pub fn flushed() {
     batch(Batch::flushed);
 }
 
-/// Submissions to GPUs so far, in this process, as far as a [`Launches`] watched.
+/// Submissions to GPUs so far, in this process. Only launches seen by a [`Launches`] count.
 pub fn submits() -> u64 {
     let mut submits = 0;
     batch(|batch| submits = batch.submits);
     submits
 }
 
-/// Launches of recordings that ran again.
+/// Launches made by replays of recordings.
 static REPLAYED: AtomicU64 = AtomicU64::new(0);
 
-/// What a recording costs each time it runs.
+/// Cost of one replay of a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     launches: u64,
     weight_bytes: u64,
 }
 
-/// Counts what is recorded while it lives.
+/// Counts the cost of a recording, from its creation on.
 pub(crate) struct Counting {
     #[cfg(feature = "wgpu")]
     launches: Launches,
@@ -125,12 +123,12 @@ impl Counting {
     }
 }
 
-/// Notes that a recording ran, for the first time (`fresh`) or again. What its products read was counted as they were
-/// recorded; launches were not, since none was made.
+/// Notes a replay of a recording: the first (`fresh`) or a later one. Weight bytes of the first replay were counted while
+/// recording; launches were not, since recording launches nothing.
 pub(crate) fn replayed(cost: &Cost, fresh: bool) {
     REPLAYED.fetch_add(cost.launches, Ordering::Relaxed);
     batch(|batch| {
-        // What waits is submitted before a recording runs.
+        // Pending launches are submitted before a replay.
         batch.flushed();
         batch.launched(cost.launches);
     });
@@ -155,7 +153,7 @@ mod launches {
     #[derive(Default)]
     struct Seen {
         launches: Mutex<BTreeMap<&'static str, u64>>,
-        /// Whether they are only recorded.
+        /// Whether these launches are only recorded.
         recorded: bool,
     }
 
@@ -170,7 +168,7 @@ mod launches {
         }
     }
 
-    /// Counts every launch of the process while it lives.
+    /// Counts every launch of the process until dropped.
     pub struct Launches {
         seen: Arc<Seen>,
         replayed: u64,
@@ -183,7 +181,7 @@ mod launches {
             Self::of(false)
         }
 
-        /// Starts counting what is only recorded. Whoever counts launches does not see it.
+        /// Starts counting recorded launches. An outer `Launches` does not see them: the runtime has one observer.
         pub(super) fn recorded() -> Self {
             Self::of(true)
         }
@@ -200,7 +198,7 @@ mod launches {
             }
         }
 
-        /// Launches so far, by the kernel's name. Those of a recording have one name.
+        /// Launches so far, by kernel name. Launches of replays are summed under one name.
         pub fn by_kernel(&self) -> BTreeMap<&'static str, u64> {
             let seen = self.seen.launches.lock();
             let mut seen = seen.unwrap_or_else(PoisonError::into_inner).clone();
@@ -236,15 +234,15 @@ mod launches {
         }
     }
 
-    /// The most bytes of tensors that a device holds at once, seen before each launch while it lives: those that rest there
-    /// and those in between. Launches of recordings that run again use the memory that they were recorded with.
+    /// Peak bytes of live tensors on a device, parameters and intermediates alike, sampled before each launch until dropped.
+    /// Replays reuse the memory that they were recorded with.
     pub struct LiveBytes {
         sampled: Arc<Sampled>,
         _observation: LaunchObservation,
     }
 
     impl LiveBytes {
-        /// Starts sampling, which costs every launch a question to the device's memory.
+        /// Starts sampling. Each launch then queries the device's memory usage.
         pub fn watch(device: &Device) -> Self {
             let sampled = Arc::new(Sampled {
                 device: device.clone(),
@@ -256,7 +254,7 @@ mod launches {
             }
         }
 
-        /// Most bytes so far; 0 where the device does not count them.
+        /// Peak bytes so far; 0 where the device does not report memory usage.
         pub fn most(&self) -> u64 {
             self.sampled.sample();
             self.sampled.most.load(Ordering::Relaxed)

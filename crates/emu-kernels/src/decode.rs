@@ -1,6 +1,6 @@
-//! A decoding step of a layer: attention over its KV cache, and what writes to that.
+//! Decoding step of a layer: attention over its KV cache, and the writes to the cache.
 //!
-//! B batch, H heads, G key/value heads (H is a multiple of G), T new positions (one while decoding), E head size.
+//! B batch, H query heads, G key/value heads (H is a multiple of G), T new positions (one while decoding), E head size.
 
 use burn::backend::Dispatch;
 use burn::tensor::{Bool, Device, Tensor};
@@ -27,13 +27,13 @@ pub fn decode_attention(
         let spec = step_spec(h, cache, cache.len() - 1, newest.table.is_some());
         let table = match newest.table {
             Some(table) => table.into_dispatch(),
-            None => newest.place.clone().into_dispatch(),
+            None => newest.kv_len.clone().into_dispatch(),
         };
         return Tensor::from_dispatch(Dispatch::emu_decode_attention(
             q.into_dispatch(),
             newest.keys.into_dispatch(),
             newest.values.into_dispatch(),
-            newest.place.into_dispatch(),
+            newest.kv_len.into_dispatch(),
             table,
             spec,
         ));
@@ -54,16 +54,16 @@ pub fn decode_attention(
     y.swap_dims(1, 2).reshape([b, t, h * e])
 }
 
-/// Splits queries, keys and values, rotates the first two, writes keys and values to the cache in place, returns the
+/// Splits a fused QKV projection, rotates queries and keys, writes keys and values to the cache in kv_len, and returns the
 /// rotated queries.
 ///
 /// # Shapes
 /// - `qkv`: `[B, T, (H + 2 G)·E]`; G and E are the cache's
-/// - `tables`: of the positions from 0 on, the cache's capacity at least
+/// - `tables`: positions from 0 up to at least the cache's capacity
 /// - returns `[B, H, T, E]`
 ///
 /// # Errors
-/// Where the cache has no room for them.
+/// The cache has no room for the positions.
 pub fn rope_append(
     qkv: Tensor<3>,
     tables: &RopeTables,
@@ -74,13 +74,13 @@ pub fn rope_append(
     let start = cache.len();
     if has_kernels(&qkv.device(), e) {
         let spec = step_spec(h, cache, start, false);
-        let written = cache.write(t, |keys, values, place| {
+        let written = cache.write(t, |keys, values, kv_len| {
             let (q, keys, values) = Dispatch::emu_rope_append(
                 qkv.clone().into_dispatch(),
                 tables.halves().into_dispatch(),
                 keys.into_dispatch(),
                 values.into_dispatch(),
-                place.into_dispatch(),
+                kv_len.into_dispatch(),
                 spec,
             );
             let [keys, values] = [keys, values].map(Tensor::<4>::from_dispatch);
@@ -98,7 +98,7 @@ pub fn rope_append(
     Ok(tables.rotate_at(start, part(0, h)))
 }
 
-/// Whether the kernels of a decoding step serve a device and heads of this size.
+/// Whether the kernels of a decoding step support this device and head size.
 fn has_kernels(device: &Device, head_size: usize) -> bool {
     !device.is_autodiff() && StepSpec::fits(head_size)
 }

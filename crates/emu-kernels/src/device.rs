@@ -12,17 +12,17 @@ use crate::adapters::{self, Adapter};
 
 pub use crate::device_error::DeviceError;
 
-/// What the user asked for: `auto`, `gpu`, `cpu`, or an adapter.
+/// The device that the user selects: `auto`, `gpu`, `cpu`, or an adapter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// A hardware GPU if there is one, else the CPU backend.
     #[default]
     Auto,
-    /// Whatever adapter there is, a software one too.
+    /// Any adapter, software ones included.
     Gpu,
     /// The CPU backend (Flex).
     Cpu,
-    /// An adapter by its number, as `gpu:1`, or by a part of its name; see [`crate::adapters::find`].
+    /// An adapter by index, as `gpu:1`, or by a substring of its name; see [`crate::adapters::find`].
     Called(String),
 }
 
@@ -51,20 +51,20 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// Whether tensors of this device are computed by Flex.
+/// Whether a device is the CPU backend (Flex).
 #[cfg(feature = "flex")]
 pub(crate) fn on_cpu(device: &Device) -> bool {
     *device == Device::flex()
 }
 
-/// Whether tensors of this device are computed by Flex, which is not there.
+/// Whether a device is the CPU backend (Flex), which this build lacks.
 #[cfg(not(feature = "flex"))]
 pub(crate) fn on_cpu(_device: &Device) -> bool {
     false
 }
 
 impl DeviceError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoAdapter { .. } => "no-adapter",
@@ -75,24 +75,24 @@ impl DeviceError {
     }
 }
 
-/// Launches of a submit at most: a token of a model with 14 layers is one submit, of one with 40 layers three. Where
-/// launches take long, [`crate::throttle`] makes it less.
+/// Maximum launches per submission: a token takes one submission in a model of 14 layers, three in one of 40. Where
+/// launches are slow, [`crate::throttle`] lowers the limit.
 pub const LAUNCHES: usize = 128;
 
 /// An opened device.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// For tensors.
+    /// Device for tensors.
     pub device: Device,
-    /// For people: the adapter's name and graphics API, or "CPU (Flex)".
+    /// Display name: the adapter's name and graphics API, or "CPU (Flex)".
     pub name: String,
-    /// Whether it is a GPU of its own hardware.
+    /// Whether it is a hardware GPU.
     pub hardware: bool,
-    /// Bytes of the largest buffer that a kernel can read or write, where there is such a limit.
+    /// Bytes of the largest storage buffer that a kernel can bind, if limited.
     pub binding: Option<u64>,
 }
 
-/// Bytes of the largest buffer that can be made and bound.
+/// Bytes of the largest buffer that can be allocated and bound.
 #[cfg(feature = "wgpu")]
 fn largest_binding(device: &burn::tensor::wgpu::wgpu::Device) -> u64 {
     let limits = device.limits();
@@ -110,30 +110,30 @@ fn cpu() -> Opened {
     }
 }
 
-/// Whether a device computes beside the program: what is asked of it is only queued.
+/// Whether a device runs asynchronously to the host: operations are only queued.
 pub fn runs_behind(device: &Device) -> bool {
     !on_cpu(device)
 }
 
-/// Runs `make`, whose tensors stay as long as a model: each has a buffer of its own size. Results share pages or have buffers
-/// of round sizes, which would hold weights with up to half as much again. What of it goes leaves its buffer to a tensor of
-/// the same size, or to [`Device::memory_cleanup`].
+/// Runs `make`, whose tensors live as long as a model: each gets a buffer of its exact size. Intermediate results share pages
+/// or have buffers of rounded sizes, which would waste up to half as much again on weights. The buffer of a dropped tensor is
+/// kept for a tensor of the same size, or until [`Device::memory_cleanup`].
 pub fn persistent<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
     device.memory_persistent_allocations(make, |make| make())
 }
 
-/// Opens a device natively, to run models on it: each result has a buffer of its own, as in a page, of a round size. Beside
-/// weights that is little, where pages that results share would be as large as the largest of them.
+/// Opens a native device for inference: each result has a buffer of its own, of a rounded size, as in a page. Next to weights
+/// the waste is small, whereas pages shared by results would each be as large as the largest result.
 ///
 /// # Errors
-/// [`DeviceError::NoAdapter`] where a GPU was asked for and none answers.
+/// [`DeviceError::NoAdapter`] if a GPU is requested and none is found.
 #[cfg(not(target_family = "wasm"))]
 pub fn open(choice: DeviceChoice) -> Result<Opened, DeviceError> {
     open_with(choice, MemoryConfiguration::ExclusivePages)
 }
 
-/// Opens a device natively, to train on it: results share pages, since they are most of what is there. Where the process has
-/// opened a GPU before, it is that one as it is.
+/// Opens a native device for training: results share pages, since they are most of the memory. A GPU that the process has
+/// already opened is returned as it is.
 ///
 /// # Errors
 /// As [`open`].
@@ -142,7 +142,7 @@ pub fn open_to_train(choice: DeviceChoice) -> Result<Opened, DeviceError> {
     open_with(choice, MemoryConfiguration::default())
 }
 
-/// Whether one of the adapters is a GPU of its own hardware, so that [`DeviceChoice::Auto`] takes it.
+/// Whether any adapter is a hardware GPU, so that [`DeviceChoice::Auto`] selects it.
 #[cfg(not(target_family = "wasm"))]
 pub fn has_hardware(adapters: &[Adapter]) -> bool {
     adapters.iter().any(|adapter| adapter.kind.is_hardware())
@@ -166,7 +166,7 @@ fn open_with(choice: DeviceChoice, memory: MemoryConfiguration) -> Result<Opened
 /// Opens the one device of a WASM module: the CPU, or the page's WebGPU.
 ///
 /// # Errors
-/// [`DeviceError::NoAdapter`] where the page has no WebGPU.
+/// [`DeviceError::NoAdapter`] if the page has no WebGPU.
 #[cfg(all(target_family = "wasm", feature = "flex"))]
 pub async fn open_async() -> Result<Opened, DeviceError> {
     Ok(cpu())
@@ -175,7 +175,7 @@ pub async fn open_async() -> Result<Opened, DeviceError> {
 /// Opens the one device of a WASM module: the CPU, or the page's WebGPU.
 ///
 /// # Errors
-/// [`DeviceError::NoAdapter`] where the page has no WebGPU.
+/// [`DeviceError::NoAdapter`] if the page has no WebGPU.
 #[cfg(all(target_family = "wasm", feature = "wgpu"))]
 pub async fn open_async() -> Result<Opened, DeviceError> {
     let options = Device::wgpu_options().tasks_max(LAUNCHES);
@@ -203,10 +203,10 @@ mod gpu {
     use super::{DeviceError, Opened};
     use crate::adapters::{self, Adapter};
 
-    /// One wgpu device per process: Burn registers it once.
+    /// One wgpu device per process: Burn registers only one.
     static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
-    /// Opens an adapter, or the one that wgpu prefers. Where one is open, the process keeps that.
+    /// Opens an adapter, or wgpu's default one. A device that is already open is returned instead.
     pub fn open(
         wanted: Option<&Adapter>,
         memory: MemoryConfiguration,

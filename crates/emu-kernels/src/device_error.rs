@@ -1,42 +1,42 @@
-//! Why a device could not be had.
+//! Errors of opening a device.
 
-/// Why a device could not be had.
+/// Error of opening a device.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// No adapter answers.
+    /// No adapter was found.
     #[error(
         "No GPU adapter was found: {reason}. Use --device cpu, or install a Vulkan driver (mesa-vulkan-drivers has a software one)."
     )]
     NoAdapter {
-        /// What the graphics API said.
+        /// The graphics API's error.
         reason: String,
     },
-    /// No adapter has this number or name.
+    /// No adapter has this index or name.
     #[error(
         "No adapter is called {wanted} ({listed}). Choose auto, gpu, cpu, or one of `emu devices`."
     )]
     UnknownAdapter {
-        /// What was asked for.
+        /// The requested adapter.
         wanted: String,
-        /// Those that there are.
+        /// The available adapters.
         listed: String,
     },
-    /// Several adapters have a name like this.
+    /// The name matches several adapters.
     #[error("Several adapters are called {wanted}: {listed}. Choose one by its number.")]
     AmbiguousAdapter {
-        /// What was asked for.
+        /// The requested adapter.
         wanted: String,
-        /// Those that fit.
+        /// The matching adapters.
         listed: String,
     },
-    /// Another adapter came than was asked for.
+    /// The requested adapter could not be opened, or another one was opened instead.
     #[error(
         "The adapter {wanted} cannot be opened: {reason}. Choose another one of `emu devices`, or use --device cpu."
     )]
     NotOpened {
-        /// What was asked for.
+        /// The requested adapter.
         wanted: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }

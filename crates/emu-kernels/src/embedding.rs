@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::init::{Init, param};
 use crate::{ops, packed};
 
-/// A table of one row per token.
+/// Embedding table with one row per token.
 #[derive(Module, Debug)]
 pub struct QEmbedding {
     /// `[rows, width]`, dense or [`packed`].
@@ -14,14 +14,14 @@ pub struct QEmbedding {
 }
 
 impl QEmbedding {
-    /// A table of normal rows with this standard deviation.
+    /// A table of normally distributed rows with this standard deviation.
     pub fn new(rows: usize, width: usize, std: f32, device: &Device) -> Self {
         Self {
             weight: param([rows, width], Init::Normal(std), device),
         }
     }
 
-    /// Whether its rows are packed.
+    /// Whether the table is packed.
     pub fn is_packed(&self) -> bool {
         self.weight.reparameterization::<packed::Packed>().is_some()
     }
@@ -37,7 +37,7 @@ impl QEmbedding {
         packed.rows(ids.reshape([b * t])).reshape([b, t, width])
     }
 
-    /// The products of `[.., width]` with every row: `[.., rows]`, the logits of a head that shares the table.
+    /// Dot products of `[.., width]` with every row: `[.., rows]`, the logits of an output head tied to the table.
     pub fn project<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match packed::of(&self.weight, &x) {
             Some(packed) => packed.linear(x, None),

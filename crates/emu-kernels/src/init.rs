@@ -1,4 +1,4 @@
-//! Parameters that exist as shapes until they are needed, and initial values that are the same on every device.
+//! Lazily initialized parameters, with initial values that are the same on every device.
 
 use core::cell::Cell;
 
@@ -7,7 +7,7 @@ use burn::tensor::{Device, Shape, Tensor, TensorData};
 
 use crate::random::{Philox, Stream};
 
-/// How a parameter starts.
+/// Initialization of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All zeros.
@@ -26,12 +26,12 @@ thread_local! {
     static SEQUENCE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
-/// Starts a new sequence of initial values: modules built after this call on this thread depend on `seed` alone.
+/// Restarts the sequence of initial values: modules built after this call on this thread depend on `seed` alone.
 pub fn seed(seed: u64) {
     SEQUENCE.set((seed, 0));
 }
 
-/// Builds two modules of equal sizes that start with equal values.
+/// Builds two modules of equal sizes with equal initial values.
 pub fn twins<T>(make: impl Fn() -> T) -> (T, T) {
     let start = SEQUENCE.get();
     let first = make();
@@ -39,8 +39,8 @@ pub fn twins<T>(make: impl Fn() -> T) -> (T, T) {
     (first, make())
 }
 
-/// A parameter of this shape. Nothing is allocated before its first use, so that a model of any size can be built to
-/// ask for its names and shapes.
+/// A parameter of this shape. Nothing is allocated before its first use, so that a model of any size can be built just to
+/// query its names and shapes.
 pub fn param<const D: usize>(shape: [usize; D], init: Init, device: &Device) -> Param<Tensor<D>> {
     let (seed, number) = SEQUENCE.get();
     SEQUENCE.set((seed, number + 1));

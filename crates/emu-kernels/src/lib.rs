@@ -1,15 +1,16 @@
-//! The operations that Emu's networks are made of.
+//! Operations, layers and GPU/CPU kernels of Emu's networks.
 //!
-//! Networks call the functions of [`ops`] and the layers built on them; they never name a backend. Where to look:
+//! Networks call the functions of [`ops`] and the layers built on them; they never name a backend. Modules:
 //!
-//! - [`ops`]: the functions, a file for each topic, with shapes and formulas, and the trait of what a backend does itself.
-//! - `cpu` and `gpu`: the implementations beside their kernels; `autodiff`: the nodes of Burn's graph. [`spec`]: what kernels
-//!   are made for; it imports nothing.
+//! - [`ops`]: the functions, one file per topic, with shapes and formulas, and the traits that backends implement.
+//! - `cpu` and `gpu`: the backend implementations with their kernels; `autodiff`: the nodes of Burn's autodiff graph. [`spec`]:
+//!   the parameters that kernels are specialized for; it imports nothing.
 //! - [`QLinear`], [`QEmbedding`], [`LayerNorm`], [`RmsNorm`], [`GroupNorm`], [`Conv2d`]: layers that own weights.
-//! - [`packed`]: weights that stay packed.
+//! - [`packed`]: quantized and f16 weights that stay packed on the device.
 //! - [`cache`]: the KV cache of fixed capacity. [`rope`]: rotary position tables.
-//! - `variants`: which variants of the GPU kernels are used.
-//! - [`random`]: Philox, the same bits on every device. [`sample`]: what happens to logits.
+//! - [`decode_session`]: decode steps that are recorded and replayed, tokens in flight. [`throttle`]: limits GPU submissions.
+//! - `variants`: selection of GPU kernel variants.
+//! - [`random`]: Philox, the same bits on every device. [`sample`]: logit processors and sampling.
 
 #[cfg(not(any(
     all(feature = "wgpu", feature = "flex", not(target_family = "wasm")),
@@ -28,15 +29,16 @@ pub mod beams;
 pub mod cache;
 pub mod conv;
 pub mod count;
-// Only `autodiff` asks for backward passes, and no WASM module has it.
+// Only `autodiff` calls backward passes, and WASM modules are built without it.
 #[cfg_attr(target_family = "wasm", allow(dead_code))]
 #[cfg(feature = "flex")]
 mod cpu;
 mod decode;
+pub mod decode_session;
 pub mod device;
 mod device_error;
 pub mod embedding;
-// Only `autodiff` asks for backward passes, and no WASM module has it.
+// Only `autodiff` calls backward passes, and WASM modules are built without it.
 #[cfg_attr(target_family = "wasm", allow(dead_code))]
 #[cfg(feature = "wgpu")]
 mod gpu;

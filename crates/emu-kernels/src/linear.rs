@@ -1,4 +1,4 @@
-//! Linear layer with an optional low-rank adapter.
+//! Linear layer with optional LoRA adapter.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Shape, Tensor};
@@ -7,19 +7,19 @@ use crate::init::{Init, param};
 use crate::packed::Packed;
 use crate::{ops, packed};
 
-/// `y = x Wᵀ + b`, with `W` stored `[out, in]` as checkpoints and packs have it, plus `scale · (x Aᵀ) Bᵀ` where an
-/// adapter is attached (Hu et al., "LoRA", 2021).
+/// `y = x Wᵀ + b`, with `W` stored `[out, in]` as in checkpoints and packs, plus `scale · (x Aᵀ) Bᵀ` if a LoRA adapter is
+/// attached (Hu et al., "LoRA", 2021).
 #[derive(Module, Debug)]
 pub struct QLinear {
     /// `[out, in]`, dense or [`packed`].
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// The low-rank adapter, if one is attached.
+    /// LoRA adapter, if attached.
     pub lora: Option<Lora>,
 }
 
-/// A low-rank adapter of a [`QLinear`].
+/// LoRA adapter of a [`QLinear`].
 #[derive(Module, Debug)]
 pub struct Lora {
     /// `[rank, in]`
@@ -28,11 +28,11 @@ pub struct Lora {
     pub b: Param<Tensor<2>>,
     /// alpha / rank
     pub scale: f64,
-    /// Probability with which an input of `a` is dropped while training, which is where the device differentiates.
+    /// Dropout probability of the inputs of `a`, applied only with autodiff, which means training.
     pub dropout: f64,
 }
 
-/// Sizes of the adapters of a model.
+/// Sizes of a model's LoRA adapters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoraConfig {
     /// Rank of the update.
@@ -53,7 +53,7 @@ impl QLinear {
         )
     }
 
-    /// A layer whose weights start as `init` and whose bias starts at zero.
+    /// A layer with weights initialized by `init` and a zero bias.
     pub fn with_init(
         inputs: usize,
         outputs: usize,
@@ -68,7 +68,7 @@ impl QLinear {
         }
     }
 
-    /// Attaches an adapter whose update is zero until it is trained.
+    /// Attaches an adapter whose initial update is zero.
     pub fn with_lora(mut self, config: &LoraConfig, device: &Device) -> Self {
         let [outputs, inputs] = self.weight.lazy_shape().dims();
         self.lora = Some(Lora {
@@ -107,7 +107,7 @@ impl QLinear {
         }
     }
 
-    /// `residual + forward(x)`, one pass where the weight is packed.
+    /// `residual + forward(x)`, fused if the weight is packed.
     ///
     /// # Shapes
     /// - `x`: `[.., in]`, `residual`: `[.., out]`
@@ -120,7 +120,7 @@ impl QLinear {
         }
     }
 
-    /// Bytes of the weight on the device; 0 where it is not there, as in a [stack](Self::stack).
+    /// Bytes of the weight on the device; 0 if it is not there, as in a [stack](Self::stack).
     pub fn bytes(&self) -> u64 {
         packed::bytes(&self.weight)
     }
@@ -135,28 +135,28 @@ impl QLinear {
         }
     }
 
-    /// Stacks the packed weights of layers, where all of them have one and nothing else. Their parameters keep their names and
-    /// shapes, and unpack their part once they are asked for their values.
-    pub fn stack<const N: usize>(layers: [&mut Self; N]) -> Option<Packed> {
+    /// Stacks the packed weights of layers; `None` unless all are packed, without bias or adapter. Their parameters keep names
+    /// and shapes, and dequantize their part of the stack on demand.
+    pub fn fuse<const N: usize>(layers: [&mut Self; N]) -> Option<Packed> {
         let plain = |layer: &Self| layer.bias.is_none() && layer.lora.is_none();
         layers.iter().all(|layer| plain(layer)).then_some(())?;
         let parts: Option<Vec<&Packed>> = { layers.iter() }
             .map(|layer| layer.weight.reparameterization::<Packed>())
             .collect();
-        let stacked = Packed::stacked(&parts?)?;
+        let fused = Packed::concat_rows(&parts?)?;
         let mut from = 0;
         for layer in layers {
             let shape @ [out, _] = layer.weight.lazy_shape().dims();
-            let (source, rows) = (stacked.clone(), from..from + out);
+            let (source, rows) = (fused.clone(), from..from + out);
             from += out;
             layer.weight = Param::uninitialized(
                 layer.weight.id,
                 move |_: &Device, _| source.part(rows),
-                stacked.device(),
+                fused.device(),
                 false,
                 Shape::from(shape),
             );
         }
-        Some(stacked)
+        Some(fused)
     }
 }

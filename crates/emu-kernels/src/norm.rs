@@ -1,4 +1,4 @@
-//! Normalisations that own their weights.
+//! Normalization layers, which own their weights.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -59,14 +59,14 @@ impl RmsNorm {
     }
 }
 
-/// Group normalisation over `[B, C, H, W]` (Wu and He, 2018).
+/// Group norm over `[B, C, H, W]` (Wu and He, 2018).
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     /// `[channels]`
     pub weight: Param<Tensor<1>>,
     /// `[channels]`
     pub bias: Param<Tensor<1>>,
-    /// Groups that the channels are divided into.
+    /// Number of groups.
     pub groups: usize,
     /// Added to the variance: 1e-5 in UNet resnets, 1e-6 in its transformers and in the VAE.
     pub eps: f64,
@@ -89,12 +89,12 @@ impl GroupNorm {
         ops::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps)
     }
 
-    /// The norm followed by SiLU, one operation to the kernels.
+    /// Group norm and SiLU, fused in the kernels.
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
         self.forward_silu_with_skip(x, None)
     }
 
-    /// As [`GroupNorm::forward_silu`], of the channels of `x` and then those of `skip`.
+    /// Like [`GroupNorm::forward_silu`], over the concatenated channels of `x` and `skip`.
     pub fn forward_silu_with_skip(&self, x: Tensor<4>, skip: Option<Tensor<4>>) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         ops::group_norm_silu(x, weight, bias, skip, self.groups, self.eps)

@@ -1,7 +1,8 @@
-//! Weights that stay packed on the device: the pack's own blocks of 32, or its halves, multiplied as they are.
+//! Weights that stay packed on the device: the pack's own quantized blocks of 32, or f16, multiplied without dequantizing
+//! the whole matrix.
 //!
-//! A packed weight hangs on its parameter: [`attach`] puts it there, [`of`] finds it. Whatever asks the parameter for its
-//! dense value still gets it, unpacked at that moment; the layers of this crate never ask.
+//! A packed weight is attached to its parameter: [`attach`] sets it, [`of`] gets it. Reading the parameter's dense value
+//! dequantizes it at that moment; the layers of this crate never do.
 
 use burn::backend::Dispatch;
 use burn::module::{Module, Param, ParamId, Reparameterization, Reparameterizer};
@@ -16,7 +17,7 @@ pub use crate::spec::{Activations, BLOCK, PackedSpec, Scheme};
 #[cfg(feature = "wgpu")]
 pub use crate::gpu::matmul::is_gemv;
 
-/// Bytes of a buffer that every WebGPU adapter binds as a whole. Larger matrices are split by rows.
+/// Buffer size in bytes that every WebGPU adapter can bind whole. Larger matrices are split by rows.
 const BINDING: usize = 1 << 27;
 
 /// Whether a matrix of this shape can be packed.
@@ -27,12 +28,12 @@ pub const fn fits([out, width]: [usize; 2]) -> bool {
 /// A matrix `[out, in]` in blocks of [`BLOCK`] along `in`, on a device.
 #[derive(Module, Debug)]
 pub struct Packed {
-    /// One above the other; mostly one.
+    /// Stacked by rows; usually one.
     #[module(skip)]
     parts: Vec<Rows>,
 }
 
-/// Rows of a matrix that lie in buffers of their own.
+/// Rows of a matrix with their own buffers.
 #[derive(Clone, Debug)]
 struct Rows {
     words: Tensor<1, Int>,
@@ -41,7 +42,7 @@ struct Rows {
     spec: PackedSpec,
 }
 
-/// The parts of a packed matrix do not fit each other.
+/// The parts of a packed matrix have inconsistent lengths.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "A packed matrix of {out} x {width} wants {expected} {what}, but there are {found}. Convert the checkpoint again."
@@ -51,23 +52,23 @@ pub struct PackedError {
     pub out: usize,
     /// Columns.
     pub width: usize,
-    /// Which part.
+    /// The part.
     pub what: &'static str,
-    /// How many it should have.
+    /// Expected length.
     pub expected: usize,
-    /// How many it has.
+    /// Actual length.
     pub found: usize,
 }
 
 impl Packed {
-    /// Puts a packed matrix on a device.
+    /// Uploads a packed matrix to a device.
     ///
     /// # Arguments
-    /// - `words`: element 0 of a row in the lowest bits of its first word
-    /// - `scales`, `mins`: the bits of f16, one of a block; no scales where the scheme has none
+    /// - `words`: element 0 of a row is in the lowest bits of its first word
+    /// - `scales`, `mins`: f16 bits, one per block; no scales if the scheme has none
     ///
     /// # Errors
-    /// Where a part has another length than `[out, width]` asks for.
+    /// A part's length does not match `[out, width]`.
     pub fn new(
         scheme: Scheme,
         [out, width]: [usize; 2],
@@ -79,7 +80,7 @@ impl Packed {
         Self::split(scheme, [out, width], words, scales, mins, BINDING, device)
     }
 
-    /// The same in buffers of at most so many bytes.
+    /// Same, with buffers of at most `binding` bytes.
     fn split(
         scheme: Scheme,
         [out, width]: [usize; 2],
@@ -107,7 +108,7 @@ impl Packed {
         let found = mins.map_or(0, <[u16]>::len);
         check("minimums", wanted(scheme.has_mins()), found)?;
 
-        // An even number, so that no pair of scales is torn.
+        // Even, so that no pair of scales is split.
         let per_part = (binding / (width / BLOCK * scheme.words() * 4).max(1)).max(2) / 2 * 2;
         let row = width / BLOCK;
         let parts = (0..out).step_by(per_part).map(|first| {
@@ -127,8 +128,8 @@ impl Packed {
         })
     }
 
-    /// These matrices above each other, where their blocks are of one kind and fit one buffer.
-    pub fn stacked(parts: &[&Self]) -> Option<Self> {
+    /// Stacks matrices by rows; `None` unless their blocks are of one kind and fit one buffer.
+    pub fn concat_rows(parts: &[&Self]) -> Option<Self> {
         let whole: Option<Vec<&Rows>> = { parts.iter() }
             .map(|part| match part.parts.as_slice() {
                 [only] => Some(only),
@@ -139,27 +140,27 @@ impl Packed {
         let first = parts.first()?;
         let alike = |part: &&Rows| {
             let (a, b) = (part.spec, first.spec);
-            // Scales lie in pairs, so that an odd number of them cannot be continued.
+            // Scales are stored in pairs, so nothing can follow an odd number of them.
             (a.scheme, a.width) == (b.scheme, b.width)
                 && (!a.scheme.has_scales() || (a.out * a.width / BLOCK).is_multiple_of(2))
         };
         let words: usize = parts.iter().map(|part| part.words.dims()[0]).sum();
         (parts.iter().all(alike) && 4 * words <= BINDING).then_some(())?;
-        let stack = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
+        let concat = |of: fn(&Rows) -> Option<Tensor<1, Int>>| {
             let all: Option<Vec<_>> = parts.iter().map(|part| of(part)).collect();
             all.map(|all| persistent(&all[0].device(), || Tensor::cat(all, 0)))
         };
         let out = parts.iter().map(|part| part.spec.out).sum();
         let rows = Rows {
-            words: stack(|part| Some(part.words.clone()))?,
-            scales: stack(|part| part.scales.clone()),
-            mins: stack(|part| part.mins.clone()),
+            words: concat(|part| Some(part.words.clone()))?,
+            scales: concat(|part| part.scales.clone()),
+            mins: concat(|part| part.mins.clone()),
             spec: PackedSpec { out, ..first.spec },
         };
         Some(Self { parts: vec![rows] })
     }
 
-    /// The same matrix, whose products may do this with their inputs.
+    /// Sets the precision of activations in products.
     pub fn with_activations(mut self, activations: Activations) -> Self {
         for part in &mut self.parts {
             part.spec.activations = activations;
@@ -167,7 +168,7 @@ impl Packed {
         self
     }
 
-    /// The same matrix, whose products may do with their inputs what `choose` says for its scheme.
+    /// Sets the precision of activations in products as `choose` decides for the scheme.
     pub fn with_activations_by(self, choose: fn(Scheme) -> Activations) -> Self {
         match self.parts.first().map(|part| part.spec.scheme) {
             Some(scheme) => self.with_activations(choose(scheme)),
@@ -187,7 +188,7 @@ impl Packed {
         self.parts.iter().map(|part| bytes(part.spec)).sum()
     }
 
-    /// Where it lies.
+    /// Device of the matrix.
     pub fn device(&self) -> Device {
         self.parts[0].words.device()
     }
@@ -224,7 +225,7 @@ impl Packed {
         self.product(x, None, None, true)
     }
 
-    /// The product of any rank, its leading axes folded into rows.
+    /// Matrix product for any rank: leading axes are folded into rows.
     fn product<const D: usize>(
         &self,
         x: Tensor<D>,
@@ -262,7 +263,7 @@ impl Packed {
         }
     }
 
-    /// Rows of the matrix, unpacked: `[n]` ids, each below `out`, to `[n, in]`.
+    /// Rows of the matrix, dequantized: `[n]` ids, each below `out`, to `[n, in]`.
     pub fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         if let [rows] = self.parts.as_slice() {
             return rows.rows(ids);
@@ -284,7 +285,7 @@ impl Packed {
             .expect("a matrix has at least one part")
     }
 
-    /// The rows of one of the parts that were [`stacked`](Self::stacked), unpacked.
+    /// A range of rows, dequantized, such as one of the [`stacked`](Self::stacked) parts.
     pub fn part(&self, rows: core::ops::Range<usize>) -> Tensor<2> {
         self.rows(Tensor::arange(
             rows.start as i64..rows.end as i64,
@@ -292,7 +293,7 @@ impl Packed {
         ))
     }
 
-    /// The whole matrix, unpacked: `[out, in]`.
+    /// The whole matrix, dequantized: `[out, in]`.
     pub fn dense(&self) -> Tensor<2> {
         self.part(0..self.shape()[0])
     }
@@ -303,7 +304,7 @@ fn int(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::I32))
 }
 
-/// Pairs of f16 in words.
+/// Packs f16 bits in pairs into words.
 fn halves(values: &[u16], device: &Device) -> Tensor<1, Int> {
     let pairs = values.chunks(2).map(|pair| {
         let high = pair.get(1).copied().unwrap_or(0);
@@ -313,7 +314,7 @@ fn halves(values: &[u16], device: &Device) -> Tensor<1, Int> {
 }
 
 impl Rows {
-    /// Words, scales and minimums, or placeholders.
+    /// Words, scales and minimums; placeholders where absent.
     fn tensors(&self) -> [Tensor<1, Int>; 3] {
         let or_words = |half: &Option<_>| half.clone().unwrap_or_else(|| self.words.clone());
         let (scales, mins) = (or_words(&self.scales), or_words(&self.mins));
@@ -360,12 +361,12 @@ impl Rows {
     }
 }
 
-/// Whether packed weights can be used on a device: not where it differentiates.
+/// Whether packed weights can be used on a device: not with autodiff.
 pub fn supported(device: &Device) -> bool {
     !device.is_autodiff()
 }
 
-/// Whether a device had better keep matrices of f16 packed: a GPU. The CPU is faster with f32.
+/// Whether f16 matrices should stay packed on a device: on GPUs only. The CPU is faster with f32.
 pub fn keeps_halves(device: &Device) -> bool {
     supported(device) && !on_cpu(device)
 }
@@ -378,7 +379,7 @@ impl Reparameterization for Packed {
     }
 }
 
-/// Hands one packed weight to one parameter.
+/// Attaches one packed weight to one parameter.
 struct Attach(Option<Packed>);
 
 impl Reparameterizer for Attach {
@@ -393,10 +394,10 @@ impl Reparameterizer for Attach {
     }
 }
 
-/// A parameter that holds this packed weight. Its dense value exists only once somebody asks for it.
+/// A parameter backed by this packed weight. Its dense value is computed only on demand.
 ///
 /// # Panics
-/// Where D is not 2; generic for the sake of callers that are.
+/// If D is not 2; generic for callers that are generic themselves.
 pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
     let ([out, width], device) = (packed.shape(), packed.device());
     let mut shape = [0; D];
@@ -407,14 +408,14 @@ pub fn attach<const D: usize>(id: ParamId, packed: Packed) -> Param<Tensor<D>> {
         .apply_reparameterization(Attach(Some(packed)))
 }
 
-/// Lets products with a parameter, where it is packed, do with their inputs what `choose` says for its scheme.
+/// Sets the precision of activations for a packed parameter as `choose` decides for its scheme; no effect on a dense one.
 pub fn set_activations(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Activations) {
     if let Some(packed) = param.reparameterization::<Packed>() {
         *param = attach(param.id, packed.clone().with_activations_by(choose));
     }
 }
 
-/// Bytes of a matrix on its device: packed, dense, or 0 where nothing is there yet.
+/// Bytes of a matrix on its device, packed or dense; 0 if not initialized.
 pub fn bytes(param: &Param<Tensor<2>>) -> u64 {
     match param.reparameterization::<Packed>() {
         Some(packed) => packed.bytes(),
@@ -423,7 +424,7 @@ pub fn bytes(param: &Param<Tensor<2>>) -> u64 {
     }
 }
 
-/// The packed weight of a parameter, if it has one and `x` lies where it can be used.
+/// The packed weight of a parameter, if it has one and the device of `x` supports it.
 pub(crate) fn of<'a, const D: usize, K: Basic>(
     param: &'a Param<Tensor<2>>,
     x: &Tensor<D, K>,

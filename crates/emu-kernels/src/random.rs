@@ -2,8 +2,8 @@
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011); constants of Random123.
 
-/// A stream of random numbers keyed by `(seed, stream, step)`; the position in it is a counter, so any element can be
-/// had without the ones before it, and nothing has to be saved to resume.
+/// A stream of random numbers keyed by `(seed, stream, step)`. The position in it is a counter, so any element can be
+/// computed without its predecessors, and nothing has to be saved to resume.
 #[derive(Clone, Debug)]
 pub struct Philox {
     key: [u32; 2],
@@ -14,23 +14,23 @@ pub struct Philox {
     used: usize,
 }
 
-/// What a stream is for. Each use has its own, so that adding draws to one never changes another.
+/// Purpose of a stream. Each use has its own, so that adding draws to one never changes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
     /// Initial weights.
     Init = 1,
-    /// Initial latents of a picture.
+    /// Initial latents of an image.
     Latents = 2,
-    /// Noise that a sampler adds while it denoises.
+    /// Noise added by a stochastic sampler while denoising.
     SamplerNoise = 3,
-    /// Choosing tokens.
+    /// Token sampling.
     Tokens = 4,
-    /// Order and mixture of training data.
+    /// Order and mixture of the training data.
     Data = 5,
-    /// Choices inside a training step: timesteps, condition drop, dropout.
+    /// Random choices inside a training step: timesteps, condition drop, dropout.
     Training = 6,
-    /// The noise that the denoising loss adds.
+    /// Noise of the denoising loss.
     TrainingNoise = 7,
 }
 
@@ -60,12 +60,12 @@ pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 }
 
 impl Philox {
-    /// The stream of `(seed, stream, step)`, from its beginning.
+    /// The stream `(seed, stream, step)`, from its start.
     pub fn new(seed: u64, stream: Stream, step: u64) -> Self {
         Self::with_stream(seed, stream as u32, step)
     }
 
-    /// As [`Philox::new`] with a stream number of one's own (16 and above are free).
+    /// Like [`Philox::new`], with a custom stream number (16 and above are free).
     pub fn with_stream(seed: u64, stream: u32, step: u64) -> Self {
         let key = [seed as u32, (seed >> 32) as u32];
         // Steps beyond 2^32 fold into the stream word, whose upper half no `Stream` uses.
@@ -112,7 +112,7 @@ impl Philox {
     pub fn normals(&mut self, n: usize) -> Vec<f32> {
         let mut out = Vec::with_capacity(n + 1);
         while out.len() < n {
-            // (0, 1]: the logarithm of zero never happens.
+            // (0, 1], so that the logarithm is finite.
             let u = (f64::from(self.next_u32()) + 1.0) / 4_294_967_296.0;
             let v = f64::from(self.next_u32()) / 4_294_967_296.0;
             let r = libm::sqrt(-2.0 * libm::log(u));

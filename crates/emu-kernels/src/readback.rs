@@ -1,4 +1,4 @@
-//! Running without waiting: results that come back while the device goes on, and launches that are recorded once.
+//! Asynchronous execution: read-backs that do not block the device, and launches that are recorded once and replayed.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -10,10 +10,10 @@ use burn::tensor::{Device, ExecutionError, Int, Tensor};
 
 use crate::count::{self, Cost, Counting};
 
-/// Numbers on their way back from a device, or what it said went wrong.
+/// A pending read-back of integers; resolves to the device's error message on failure.
 ///
-/// The buffer that they come back in is used again as soon as nobody holds it, arrived or not, and a device refuses to
-/// write what is on its way. So what nobody waits for any more is waited for here: natively at once, in a page later.
+/// The staging buffer is reused as soon as it is released, whether or not the copy has finished, and a device refuses to
+/// write to a buffer with a pending copy. So a dropped read-back is still waited for: natively on drop, in a page later.
 pub struct Readback(Option<Pending>);
 
 type Pending = Pin<Box<dyn Future<Output = Result<Vec<i32>, String>>>>;
@@ -47,11 +47,11 @@ impl Drop for Readback {
 
 #[cfg(target_family = "wasm")]
 thread_local! {
-    /// What nobody waits for, until it has arrived: looked after whenever something is asked for.
+    /// Dropped read-backs that are still pending; polled whenever a new one starts.
     static ABANDONED: core::cell::RefCell<Vec<Pending>> = const { core::cell::RefCell::new(vec![]) };
 }
 
-/// Lets go of what nobody waited for and has arrived since.
+/// Releases the dropped read-backs that have completed.
 fn look_after_the_abandoned() {
     #[cfg(target_family = "wasm")]
     ABANDONED.with_borrow_mut(|abandoned| {
@@ -60,12 +60,11 @@ fn look_after_the_abandoned() {
     });
 }
 
-/// Asks a device for numbers: the copy is queued behind what was launched so far, and before what is launched from here
-/// on, which may write the same tensor again. `into_data_async` of a tensor would copy when it is awaited, natively even
-/// later.
+/// Starts a read-back: the copy is queued behind the launches so far and before later ones, which may overwrite the same
+/// tensor. `into_data_async` of a tensor would copy only when awaited, natively even later.
 pub fn start(numbers: Tensor<1, Int>) -> Readback {
     look_after_the_abandoned();
-    // Now, since it may have arrived at once or only when it is waited for.
+    // Counted now: the copy may complete at once, or only when awaited.
     count::read_back(size_of::<i32>() * numbers.dims()[0]);
     #[cfg(feature = "wgpu")]
     if let DispatchTensorKind::Cube(BackendTensor::Int(tensor)) =
@@ -94,10 +93,10 @@ pub fn start(numbers: Tensor<1, Int>) -> Readback {
     })
 }
 
-/// The end of something on a device, or what it said went wrong.
+/// Completion of device work, or the device's error message.
 pub type Done = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
-/// The end of everything that was launched so far on a tensor's device; nothing comes back. It is submitted at once.
+/// Completion of everything launched so far on a tensor's device, without a read-back. Submits at once.
 pub fn done<const D: usize>(tensor: &Tensor<D>) -> Done {
     #[cfg(feature = "wgpu")]
     if let DispatchTensorKind::Cube(BackendTensor::Float(tensor)) =
@@ -105,18 +104,18 @@ pub fn done<const D: usize>(tensor: &Tensor<D>) -> Done {
     {
         count::flushed();
         let mut done = Box::pin(tensor.client.sync());
-        // It begins to listen when it is asked first.
+        // The future registers its callback on the first poll.
         return match done.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => Box::pin(core::future::ready(done.map_err(|e| format!("{e:?}")))),
             Poll::Pending => Box::pin(async { done.await.map_err(|e| format!("{e:?}")) }),
         };
     }
-    // What computes at once is done.
+    // A device that computes synchronously has completed already.
     let _ = tensor;
     Box::pin(core::future::ready(Ok(())))
 }
 
-/// A future that has done what it does before it waits.
+/// Polls a future once, so that everything before its first wait has run.
 fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> Readback {
     let mut future = Box::pin(future);
     match future
@@ -128,31 +127,31 @@ fn started(future: impl Future<Output = Result<Vec<i32>, String>> + 'static) -> 
     }
 }
 
-/// Launches that were recorded, to be made again without what led to them.
+/// Recorded launches that can be replayed without the host code that made them.
 ///
-/// They read and write the buffers that they were recorded with. Whoever holds the recording keeps alive what it does not
-/// hold itself: weights, caches, and everything that was made before it.
+/// They read and write the buffers they were recorded with. The owner of the recording must keep alive what it does not
+/// hold itself: weights, caches, and all tensors made before it.
 pub struct Recorded {
     graph: <Dispatch as BackendTypes>::GraphPrimitive,
     device: Device,
     cost: Cost,
-    /// Whether it never ran.
+    /// Whether it has not been replayed yet.
     fresh: bool,
 }
 
-/// Why launches were not recorded.
+/// Why a recording failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The device does not record, or not now. The work did not run.
+    /// The device does not support recording, or cannot record now. The work did not run.
     #[error("the device does not record launches: {0:?}")]
     Refused(ExecutionError),
-    /// The device does not record this. The work ran, but nothing of what it launched did or will. What it did beside
-    /// launching remains done.
+    /// The device cannot record this work. The work ran on the host, but its launches were discarded. Its host side effects
+    /// remain.
     #[error("the device discarded what it recorded: {0:?}")]
     Discarded(ExecutionError),
 }
 
-/// What records the launches between its start and its stop.
+/// A device that records the launches between `start` and `stop`.
 trait Capture {
     type Graph;
     fn prepare(&self) -> Result<(), ExecutionError>;
@@ -177,7 +176,7 @@ impl Capture for Device {
     }
 }
 
-/// A capture that is prepared, or open. It is stopped however it is left: a device would refuse every other one until then.
+/// A capture that is prepared or open. Stopped on drop: until then the device refuses any other capture.
 struct Prepared<'a, C: Capture>(Option<&'a C>);
 
 impl<C: Capture> Drop for Prepared<'_, C> {
@@ -192,7 +191,7 @@ fn capture<C: Capture, T>(
     device: &C,
     work: impl FnOnce() -> T,
 ) -> Result<(C::Graph, T), RecordError> {
-    // One that is refused here may be another's, which is not ours to stop.
+    // A refusal here may be due to another open capture, which must not be stopped.
     device.prepare().map_err(RecordError::Refused)?;
     let mut prepared = Prepared(Some(device));
     device.start().map_err(RecordError::Refused)?;
@@ -203,11 +202,11 @@ fn capture<C: Capture, T>(
 }
 
 impl Recorded {
-    /// Records what `work` launches, which does not run. It must neither send anything to the device nor read from it, and
+    /// Records the launches of `work` without running them. `work` must neither upload to the device nor read from it, and
     /// its kernels must have run before.
     ///
     /// # Errors
-    /// Where the device does not record, or not this: the error says whether `work` ran.
+    /// The device does not record at all, or not this work: the error says whether `work` ran.
     pub fn record<T>(device: &Device, work: impl FnOnce() -> T) -> Result<(Self, T), RecordError> {
         let cost = Counting::start();
         let (graph, made) = capture(device, work)?;
@@ -220,15 +219,15 @@ impl Recorded {
         Ok((recorded, made))
     }
 
-    /// Makes the launches again.
+    /// Replays the launches.
     ///
     /// # Safety
-    /// Every tensor that the recorded work read or wrote and does not return still exists.
+    /// Every tensor that the recorded work read or wrote and does not return must still exist.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// The device fails.
     pub unsafe fn replay(&mut self) -> Result<(), ExecutionError> {
-        // Safety: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { Dispatch::graph_replay(self.device.as_dispatch(), &self.graph) }?;
         count::replayed(&self.cost, core::mem::replace(&mut self.fresh, false));
         Ok(())
@@ -241,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    /// A device that fails at one of the calls, and remembers all.
+    /// A device that fails at one of the calls and logs all of them.
     struct Failing {
         at: &'static str,
         calls: RefCell<Vec<&'static str>>,
@@ -303,7 +302,7 @@ mod tests {
                 Err(RecordError::Discarded(_)) => assert!(ran, "{at}"),
             }
         }
-        // As where the work panics.
+        // Same if the work panics.
         let device = Failing::at("");
         let work = || panic!("injected");
         let panicked = std::panic::AssertUnwindSafe(|| capture(&device, work).map(|(_, ())| ()));

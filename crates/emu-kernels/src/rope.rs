@@ -1,4 +1,4 @@
-//! Rotary position embedding (Su et al., "RoFormer", 2021), in LLaMA's layout: halves, not pairs.
+//! Rotary position embedding (Su et al., "RoFormer", 2021), in LLaMA's layout: rotates halves, not adjacent pairs.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub struct Rope {
     /// The base.
     pub base: f64,
-    /// `E / 2` of them, or none for 1: LLaMA 3 slows the low frequencies down, stretched models all of them.
+    /// `E / 2` divisors, or none for all 1: LLaMA 3 scales down the low frequencies, models with linear scaling all of them.
     pub divisors: Vec<f64>,
 }
 
@@ -22,28 +22,27 @@ impl From<f64> for Rope {
     }
 }
 
-/// Cosines and sines of one forward, shared by all layers. They go to the device once they are needed, in the form in
-/// which they are.
+/// Cosines and sines for one forward pass, shared by all layers. Each layout is uploaded when first needed.
 #[derive(Clone, Debug)]
 pub struct RopeTables {
-    /// Of every row and position: `E / 2` cosines, then as many sines.
+    /// For every row and position: `E / 2` cosines, then as many sines.
     cos_sin: Vec<f32>,
     rows: usize,
     steps: usize,
     head_size: usize,
     device: Device,
-    /// `[rows, 1, T, E]`, cosines and sines, each half twice.
+    /// Cosines and sines, each `[rows, 1, T, E]`, with the half repeated to the width E.
     whole: OnceLock<[Tensor<4>; 2]>,
     /// `[T, E]`
     halves: OnceLock<Tensor<2>>,
 }
 
 impl RopeTables {
-    /// Tables for the given positions; frequencies `base^(-2i/E)` are computed, never read from a checkpoint (the
-    /// released file has them rounded to bf16).
+    /// Tables for the given positions. Frequencies `base^(-2i/E)` are computed, never read from a checkpoint (the released
+    /// file has them rounded to bf16).
     ///
     /// # Shapes
-    /// - `positions`: B rows of T; one row serves any batch
+    /// - `positions`: B rows of T positions; a single row serves any batch
     pub fn new(
         positions: &[Vec<usize>],
         head_size: usize,
@@ -77,7 +76,7 @@ impl RopeTables {
         }
     }
 
-    /// Tables for positions `0 .. count` of any batch.
+    /// Tables for positions `0 .. count`, for any batch.
     pub fn upto(count: usize, head_size: usize, rope: impl Into<Rope>, device: &Device) -> Self {
         Self::new(&[(0..count).collect()], head_size, rope, device)
     }
@@ -105,12 +104,12 @@ impl RopeTables {
         self.halves.get_or_init(make).clone()
     }
 
-    /// Rotates `[B, H, T, E]`, whose positions are those of the tables.
+    /// Rotates `[B, H, T, E]` at the positions of the tables.
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         self.rotate_at(0, x)
     }
 
-    /// Rotates `[B, H, T, E]`, whose positions are the T of the tables from the `first` on.
+    /// Rotates `[B, H, T, E]` at T positions of the tables, starting with index `first`.
     pub fn rotate_at(&self, first: usize, x: Tensor<4>) -> Tensor<4> {
         let steps = x.dims()[2];
         let part = |table: &Tensor<4>| match steps == self.steps {

@@ -1,4 +1,4 @@
-//! From logits to a token: the processors of generation, on one row of logits.
+//! Logit processors and token sampling, on one row of logits.
 //!
 //! Order as in transformers 4.31: repetition penalty, n-gram ban, minimum length; then temperature, top-k, top-p.
 
@@ -9,14 +9,14 @@ use crate::ops::sampling;
 use crate::random::Philox;
 use crate::spec::SampleSpec;
 
-/// What changes logits before a token is chosen from them.
+/// Logit processors, applied before a token is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Processors {
     /// Logits of tokens seen before are divided by this (multiplied where negative); 1 changes nothing.
     pub repetition_penalty: f32,
-    /// No n-gram of this size occurs twice; 0 bans nothing.
+    /// No n-gram of this size may repeat; 0 disables the ban.
     pub no_repeat_ngram: usize,
-    /// The end token is banned while fewer tokens than this were made, `<s>` counted.
+    /// The end token is banned while there are fewer tokens than this, `<s>` included.
     pub min_length: usize,
 }
 
@@ -30,14 +30,14 @@ impl Default for Processors {
     }
 }
 
-/// How a token is drawn.
+/// Sampling parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the most likely token. On a device, the least that is not 0 is [`f32::MIN_POSITIVE`].
+    /// 0 is greedy. On a device, the least non-zero value is [`f32::MIN_POSITIVE`].
     pub temperature: f32,
     /// Only this many of the most likely tokens; 0 for all.
     pub top_k: usize,
-    /// Only the most likely tokens that together have this probability; 1 for all.
+    /// Nucleus: only the most likely tokens whose probabilities together reach this; 1 for all.
     pub top_p: f32,
 }
 
@@ -52,13 +52,13 @@ impl Default for Sampling {
 }
 
 impl Processors {
-    /// Whether [`Processors::apply`] would change nothing after so many tokens.
+    /// Whether [`Processors::apply`] changes nothing once there are `tokens` tokens.
     pub fn are_idle(&self, tokens: usize) -> bool {
         self.repetition_penalty == 1.0 && self.no_repeat_ngram == 0 && tokens >= self.min_length
     }
 
-    /// Changes `scores` (logits, or log-probabilities in beam search) given the tokens made so far, which start with
-    /// `<s>` and do not hold the prompt.
+    /// Processes `scores` (logits, or log-probabilities in beam search), given the tokens generated so far: they start with
+    /// `<s>` and exclude the prompt.
     pub fn apply(&self, history: &[u32], end: u32, scores: &mut [f32]) {
         if self.repetition_penalty != 1.0 {
             let mut seen = history.to_vec();
@@ -93,7 +93,7 @@ impl Processors {
     }
 }
 
-/// `log softmax`, in f64 inside.
+/// In-place log-softmax, accumulated in f64.
 pub fn log_softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = scores.iter().map(|&s| f64::from(s - max).exp()).sum();
@@ -101,7 +101,7 @@ pub fn log_softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|s| *s = (*s - max) - log_sum);
 }
 
-/// The index of the greatest score, the first one of several; NaN never wins.
+/// Index of the greatest score, the lowest of equals; NaN never wins.
 pub fn argmax(scores: &[f32]) -> u32 {
     let mut best = (f32::NEG_INFINITY, 0);
     for (i, &score) in scores.iter().enumerate() {
@@ -113,8 +113,8 @@ pub fn argmax(scores: &[f32]) -> u32 {
 }
 
 impl Sampling {
-    /// Draws a token with a uniform number of [0, 1). What may be drawn is taken from the most likely on, of equals the
-    /// lower token first; it is drawn in the order of the vocabulary.
+    /// Draws a token, given a uniform number in [0, 1). Top-k and top-p keep the most likely tokens, the lower token first among
+    /// equals; the cumulative sum that the draw inverts runs in vocabulary order.
     pub fn sample(&self, logits: &[f32], uniform: f32) -> u32 {
         if self.temperature <= 0.0 {
             return argmax(logits);
@@ -133,7 +133,7 @@ impl Sampling {
                 kept.truncate(self.top_k);
             }
             let wanted = f64::from(self.top_p) * kept.iter().map(|&t| weight(t)).sum::<f64>();
-            // The shortest head whose probability reaches top_p.
+            // The shortest prefix whose probability reaches top_p.
             let mut sum = 0.0;
             let reached = kept.iter().position(|&token| {
                 sum += weight(token);
@@ -152,29 +152,29 @@ impl Sampling {
         kept.last().copied().unwrap_or(0)
     }
 
-    /// Whether some tokens may not be drawn.
+    /// Whether top-k or top-p excludes tokens.
     fn is_narrow(&self) -> bool {
         self.top_k > 0 || self.top_p < 1.0
     }
 }
 
-/// Chooses the tokens of one sequence on its device. What it needs goes there once; only tokens come back.
+/// Samples the tokens of one sequence on its device. Its inputs are uploaded once; only tokens are read back.
 #[derive(Debug)]
 pub struct Sampler {
     processors: Processors,
     sampling: Sampling,
     end: u32,
     device: Device,
-    /// `[3 + tokens]`: temperature, top-p, penalty; then a uniform number for each token, `<s>` included.
+    /// `[3 + tokens]`: temperature, top-p, repetition penalty; then one uniform number per token, `<s>` included.
     numbers: Tensor<1>,
-    /// `[1 + tokens]`: how many tokens there are, then the tokens.
+    /// `[1 + tokens]`: number of tokens, then the tokens.
     history: Tensor<1, Int>,
     /// `[1]`
     token: Tensor<1, Int>,
     capacity: usize,
 }
 
-/// `[1 + capacity]`: how many, then the tokens.
+/// `[1 + capacity]`: number of tokens, then the tokens.
 fn upload(history: &[u32], capacity: usize, device: &Device) -> Tensor<1, Int> {
     let mut all = vec![history.len() as i32];
     all.extend(history.iter().map(|&token| token as i32));
@@ -184,7 +184,7 @@ fn upload(history: &[u32], capacity: usize, device: &Device) -> Tensor<1, Int> {
 }
 
 impl Sampler {
-    /// For a sequence that begins with `history` and has `capacity` tokens at most.
+    /// A sampler for a sequence that starts with `history` and has at most `capacity` tokens.
     pub fn new(
         processors: Processors,
         sampling: Sampling,
@@ -196,7 +196,7 @@ impl Sampler {
     ) -> Self {
         let capacity = capacity.max(history.len()) + 1;
         let mut numbers = vec![
-            // Kernels multiply by its inverse, which of a subnormal number is infinite.
+            // Kernels multiply by the reciprocal, which is infinite for a subnormal number.
             sampling.temperature.max(f32::MIN_POSITIVE),
             sampling.top_p,
             processors.repetition_penalty,
@@ -216,13 +216,13 @@ impl Sampler {
         }
     }
 
-    /// Goes on after these tokens.
+    /// Resets the history to these tokens.
     pub fn rewind(&mut self, history: &[u32]) {
         self.history = upload(history, self.capacity, &self.device);
     }
 
-    /// The next token, from the logits of the last: `[1, 1, V]` to `[1]`; -1 where one is not a number. On a GPU it is the
-    /// same tensor each time, written again.
+    /// The next token, from the logits of the last position: `[1, 1, V]` to `[1]`; -1 if a logit is NaN. On a GPU, each call
+    /// returns the same tensor, overwritten.
     pub fn sample(&mut self, logits: Tensor<3>, banned: Option<usize>) -> Tensor<1, Int> {
         let [_, _, vocab] = logits.dims();
         let spec = SampleSpec {
@@ -242,7 +242,7 @@ impl Sampler {
         self.token.clone()
     }
 
-    /// The token that was chosen last, `[1]`.
+    /// The token sampled last, `[1]`.
     pub fn token(&self) -> Tensor<1, Int> {
         self.token.clone()
     }
@@ -262,7 +262,7 @@ mod tests {
         };
         let mut scores = vec![1.0, -1.0, 4.0, 0.5];
         p.apply(&[1, 3, 1], 2, &mut scores);
-        // 1 and 3 penalised, (1, 3) was seen so 3 is banned, the end token 2 comes too early.
+        // 1 and 3 are penalised; 3 is banned since (1, 3) occurred; the end token 2 comes before the minimum length.
         assert_eq!(scores, [1.0, -2.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let share = seen[1] as f64 / 2000.0;
         assert!((share - 0.731).abs() < 0.04, "{share}");
         assert_eq!(Sampling::default().sample(&[f32::NAN, 1.0, 1.0], 0.0), 1);
-        // In the order of the vocabulary, of equals the lower ones only.
+        // Draws run in vocabulary order; of equal logits, top-k keeps the lower tokens.
         let ties = Sampling {
             temperature: 1.0,
             top_k: 2,

@@ -1,5 +1,5 @@
-//! What a device must get right before a model runs on it: every kind of kernel on small known input, against plain
-//! loops in f64. A browser logs a shader that does not compile and goes on with stale data; this finds it.
+//! Self-test of a device before a model runs on it: every kind of kernel on small known inputs, compared with a naive f64
+//! reference. A browser logs a shader that fails to compile and continues with stale data; this test detects it.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use half::f16;
@@ -12,7 +12,7 @@ use crate::random::{Philox, Stream};
 use crate::rope::RopeTables;
 use crate::sample::{Processors, Sampler, Sampling};
 
-/// An operation that a device gets wrong, or cannot compute.
+/// An operation that a device computes wrongly, or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {
     /// Wrong values.
@@ -20,41 +20,41 @@ pub enum SelfTestError {
         "This device computes {operation} wrongly: off by {error:e}, where {bound:e} is allowed. Update the browser and the graphics driver, or use the CPU."
     )]
     Wrong {
-        /// What was computed.
+        /// The operation.
         operation: &'static str,
-        /// Largest difference.
+        /// Largest absolute difference.
         error: f64,
-        /// What is allowed.
+        /// Largest allowed difference.
         bound: f64,
     },
-    /// No values at all.
+    /// No values.
     #[error(
         "This device fails at {operation}: {reason}. Update the browser and the graphics driver, or use the CPU."
     )]
     Failed {
-        /// What was computed.
+        /// The operation.
         operation: &'static str,
-        /// What the device said.
+        /// The device's error.
         reason: String,
     },
 }
 
 impl SelfTestError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         "self-test"
     }
 }
 
-/// One kind of kernel.
+/// Test case of one kind of kernel.
 #[derive(Debug)]
 pub struct Case {
-    /// What it computes.
+    /// The operation.
     pub operation: &'static str,
     compute: fn(&mut Input) -> (Tensor<1>, Vec<f64>),
 }
 
-/// All of them.
+/// All test cases.
 pub const CASES: &[Case] = &[
     Case {
         operation: "a linear layer",
@@ -114,14 +114,14 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Largest difference allowed; values are of the order of one.
+/// Largest allowed absolute difference; values are of the order of one.
 const BOUND: f64 = 2e-4;
 
 impl Case {
-    /// Computes it on a device and compares.
+    /// Runs the case on a device and compares.
     ///
     /// # Errors
-    /// Where the values are wrong, or none come.
+    /// The values are wrong, or the device fails.
     pub async fn run(&self, device: &Device) -> Result<(), SelfTestError> {
         let mut input = Input {
             device: device.clone(),
@@ -162,12 +162,12 @@ fn compare(operation: &'static str, got: &[f32], want: &[f64]) -> Result<(), Sel
     }
 }
 
-/// The greater, and NaN where one is.
+/// The greater of both; NaN if either is.
 fn worse(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// Where input comes from.
+/// Source of inputs.
 struct Input {
     device: Device,
     random: Philox,
@@ -212,10 +212,10 @@ fn linear(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::linear(x, w, Some(b))), want)
 }
 
-/// Products of one row and of many with packed matrices, and rows of them.
+/// Matrix products of one row and of many with packed matrices, and lookups of their rows.
 fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (mut got, mut want) = (vec![], vec![]);
-    // The last is wide: where a device has subgroups, another kernel may multiply such rows.
+    // The last is wide: with subgroups, a separate gemv kernel may be selected for such rows.
     for (scheme, out, width) in [
         (Scheme::F16, 70, 96),
         (Scheme::Q8, 70, 96),
@@ -235,7 +235,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         };
         let mut words = bits(blocks * scheme.words());
         if scheme == Scheme::F16 {
-            // From 1 / 64 to 1 / 32, of either sign.
+            // Magnitudes from 1 / 64 to 1 / 32, either sign.
             words
                 .iter_mut()
                 .for_each(|word| *word = *word & 0x83ff_83ff | 0x2400_2400);
@@ -266,7 +266,7 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
                 terms.sum::<f64>()
             }));
         }
-        // With a bias and what is added, and as a gate above itself.
+        // With bias and residual, and as a gate stacked on itself.
         for rows in [1, 35].into_iter().filter(few) {
             let (x, xs) = input.random([rows, width]);
             let ((bias, bs), (r, rs)) = (input.random([out]), input.random([rows, out]));
@@ -278,11 +278,11 @@ fn packed_layers(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
                 .collect();
             got.push(flat(packed.linear_add(x.clone(), Some(bias), r)));
             want.extend((0..rows * out).map(|i| products[i] + bs[i % out] + rs[i]));
-            let twice = Packed::stacked(&[&packed, &packed]).expect("blocks of one kind");
+            let twice = Packed::concat_rows(&[&packed, &packed]).expect("blocks of one kind");
             got.push(flat(twice.gated(x)));
             want.extend(products.iter().map(|p| silu(*p) * p));
         }
-        // Activations as bytes: multiples of 1 / 128 with 127 of them in each block, which rounding leaves as they are.
+        // Quantized activations: multiples of 1 / 128 with 127 of them in each block, which quantization leaves unchanged.
         for rows in [1, 11].into_iter().filter(|_| cfg!(feature = "flex")) {
             let mut xs: Vec<f32> = (0..rows * width)
                 .map(|_| ((input.random.uniform() * 255.0).floor() - 127.0) / 128.0)
@@ -322,7 +322,7 @@ fn embedding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::embedding(table, index)), want)
 }
 
-/// `softmax(q kᵀ / √e) v` of one head; the last `t` of `s` positions ask, each for those up to its own.
+/// `softmax(q kᵀ / √e) v` of one head, causal; the queries are the last `t` of `s` positions.
 fn attend(q: &[f64], k: &[f64], v: &[f64], e: usize) -> Vec<f64> {
     let (t, s) = (q.len() / e, k.len() / e);
     let mut out = vec![];
@@ -337,7 +337,7 @@ fn attend(q: &[f64], k: &[f64], v: &[f64], e: usize) -> Vec<f64> {
     out
 }
 
-/// Causal attention, and attention with a bias, masked keys and shared heads.
+/// Causal attention, then attention with a bias, masked keys and shared key/value heads.
 fn attention(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (h, t, e) = (2, 7, 8);
     let (q, qs) = input.random([1, h, t, e]);
@@ -354,7 +354,7 @@ fn attention(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     };
     let causal = ops::attention(q.clone(), k.clone(), v.clone(), options);
 
-    // Both heads of queries with the first head of keys, of which the second is masked.
+    // Both query heads share the first key/value head, whose second key is masked.
     let (bias, bs) = input.random([1, h, t, t]);
     let flags: Vec<bool> = (0..t).map(|i| i == 1).collect();
     let options = AttentionOptions {
@@ -388,7 +388,7 @@ fn decoding(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (q, qs) = input.random([1, 1, t, e]);
     let (k, ks) = input.random([1, 1, t, e]);
     let (v, vs) = input.random([1, 1, t, e]);
-    // Three positions at once, then one: both asked for as decoding asks.
+    // A prefill of three positions, then a decoding step, through the same functions.
     let mut cache = LayerCache::new(1, 1, t + 1, e, &input.device);
     let tables = RopeTables::upto(t + 1, e, base, &input.device);
     let mut step = |from: usize, to: usize| {
@@ -443,7 +443,7 @@ fn rms_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::rms_norm(x, w, eps)), want)
 }
 
-/// Each run of `d` values over its deviation, or over its root mean square.
+/// Normalizes each run of `d` values by its standard deviation (`centred`) or its root mean square.
 fn normed(values: &[f64], d: usize, eps: f64, centred: bool) -> Vec<f64> {
     let norm = |row: &[f64]| {
         let mean = if centred {
@@ -463,7 +463,7 @@ fn silu(v: f64) -> f64 {
     v / (1.0 + (-v).exp())
 }
 
-/// Of one tensor's channels, and of those of two.
+/// Without and with a skip connection.
 fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (c, other, side, groups, eps) = (6, 3, 5, 3, 1e-5);
     let area = side * side;
@@ -488,8 +488,7 @@ fn group_norm(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (Tensor::cat(got, 0), want)
 }
 
-/// Convolutions as the decoder has them: of a upsampled input, with a shift and a residual; of the channels of two tensors,
-/// its output with channels last.
+/// Convolutions of the decoder: an upsampled input, with shift and residual; then a skip connection with NHWC output.
 fn fused_convolution(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (c, o, side) = (20, 9, 3);
     let twice = 2 * side;
@@ -577,7 +576,7 @@ fn upsampling(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::upsample_nearest2(x)), want)
 }
 
-/// The most likely token that is not banned, and one drawn from the few most likely.
+/// Greedy choice with a banned token, then a draw with top-k and top-p.
 fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (width, banned) = (700, 5);
     let (_, mut xs) = input.random([width]);
@@ -595,7 +594,7 @@ fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         let random = &mut Philox::new(2, Stream::Tokens, 0);
         let none = Processors::default();
         let mut sampler = Sampler::new(none, sampling, 0, &[1], 3, random, &input.device);
-        // Each writes over the last, which was copied before.
+        // Each call overwrites the token tensor, so it is copied first.
         for _ in 0..2 {
             let token = sampler.sample(logits.clone().add_scalar(0.0), Some(banned));
             got.push(token.float().mul_scalar(1.0));
@@ -606,12 +605,12 @@ fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (Tensor::cat(got, 0), vec![9.0, 9.0, drawn(), drawn()])
 }
 
-/// Places of the best continuations of two beams, with something seen, a pair that may not repeat, and a ban.
+/// Indices of the best continuations of two beams, with repetition penalty, n-gram ban and a banned token.
 fn beams(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (width, best, banned) = (300, 6, 5);
     let (_, mut xs) = input.random([2 * width]);
     for beam in [0, width] {
-        // 7 was seen, 8 follows 7 already, 9 and 290 are alike.
+        // 7 is in the history, 8 already followed 7, 9 and 290 tie.
         for (token, logit) in [(banned, 9.0), (7, 8.0), (8, 7.0), (9, 6.0), (290, 6.0)] {
             xs[beam + token] = logit;
         }

@@ -1,5 +1,5 @@
-//! What kernels are made for: sizes, schemes and switches of each operation. Everything may import this module; it imports
-//! none of the crate.
+//! Compile-time parameters of kernels: sizes, quantization schemes and switches of each operation. Any module may import
+//! this one; it imports none of the crate.
 
 #[cfg(not(target_family = "wasm"))]
 use burn::backend::ops::ConvOptions;
@@ -7,36 +7,36 @@ use burn::backend::ops::ConvOptions;
 /// Stride and padding `(before, after)` of a convolution with square kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvSpec {
-    /// Step of the kernel.
+    /// Stride of the kernel.
     pub stride: usize,
-    /// Zero rows and columns added.
+    /// Zero rows and columns added, `(before, after)`.
     pub padding: (usize, usize),
 }
 
-/// What is fused with a convolution.
+/// Operations fused with a convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConvFusion {
-    /// The input is upsampled by repeating pixels, then cut to this height and width.
+    /// Nearest-neighbour upsampling of the input, cropped to this height and width.
     pub upsampled: Option<(usize, usize)>,
-    /// Whether the channels of `skip` follow those of the input, which then is not upsampled; where not, the tensor is a
-    /// placeholder, as the others.
+    /// Skip connection: the channels of `skip` are concatenated to those of the input, which is then not upsampled. If false,
+    /// the tensor is a placeholder, as are the others.
     pub skip: bool,
-    /// Whether `shift`, `[B or 1, out]`, is added to the channels.
+    /// Whether `shift`, `[B or 1, out]`, is added per channel.
     pub shift: bool,
     /// Whether `residual`, of the output's shape, is added.
     pub residual: bool,
-    /// Whether the output had better lie in memory with its channels last. Its shape stays; backends may ignore this.
+    /// Prefer NHWC memory layout for the output. The shape is unchanged; backends may ignore this.
     pub channels_last: bool,
 }
 
 impl ConvSpec {
-    /// The output's size along an axis of size `n`.
+    /// Output size along an axis of size `n`.
     #[cfg(feature = "wgpu")]
     pub(crate) fn out(&self, n: usize, kernel: usize) -> usize {
         (n + self.padding.0 + self.padding.1 - kernel) / self.stride + 1
     }
 
-    /// The same for Burn's own convolution.
+    /// As options of Burn's own convolution.
     #[cfg(not(target_family = "wasm"))]
     pub(crate) fn options(&self) -> ConvOptions<2> {
         let mut options = ConvOptions::new([self.stride; 2], [self.padding.0; 2], [1; 2], 1);
@@ -45,10 +45,10 @@ impl ConvSpec {
     }
 }
 
-/// Groups, eps and the activation of a group norm.
+/// Groups, eps and activation of a group norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupNormSpec {
-    /// Groups that the channels are divided into.
+    /// Number of groups.
     pub groups: usize,
     /// Added to the variance.
     pub eps: f64,
@@ -56,71 +56,72 @@ pub struct GroupNormSpec {
     pub silu: bool,
 }
 
-/// What attention does to its scores.
+/// Parameters of attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionSpec {
-    /// Query `t` of the last T positions sees keys up to its own position.
+    /// Causal mask: the queries are the last T positions, and each sees keys up to its own.
     pub causal: bool,
-    /// Factor of the scores.
+    /// Scale of the scores.
     pub scale: f64,
-    /// Keys that count, from the first on: all, except that [a GPU's kernel](crate::ops::attention::runs_in_kernel) takes buffers with room for more.
+    /// Number of valid keys, from the first: all, except that the [GPU kernel](crate::ops::attention::runs_in_kernel) takes
+    /// buffers with spare capacity.
     pub kv_len: usize,
-    /// Whether the tensor `mask` counts; where not, it is a placeholder.
+    /// Whether the tensor `mask` is used; if not, it is a placeholder.
     pub mask: bool,
-    /// Whether the tensor `bias` counts; where not, it is a placeholder.
+    /// Whether the tensor `bias` is used; if not, it is a placeholder.
     pub bias: bool,
-    /// Whether the backward pass returns the gradient at the scores, for a bias that learns.
+    /// Whether the backward pass returns the gradient of the scores, for a trainable bias.
     pub score_gradient: bool,
 }
 
 impl AttentionSpec {
-    /// Widest heads of the kernel.
+    /// Largest head size of the kernel.
     pub(crate) const WIDEST: usize = 512;
-    /// Widest heads of its backward pass. An invocation holds sums for keys and for values, which leave the registers of
-    /// wider ones: heads of 160 took 1.7 times as long as Burn's own operations. Those keep matrices of scores; networks
-    /// have such heads where they have few positions.
+    /// Largest head size of its backward pass. An invocation accumulates gradients of keys and of values in registers, which
+    /// spill for wider heads: head size 160 took 1.7 times as long as Burn's own operations. Those materialize the score
+    /// matrix; networks have such heads where they have few positions.
     pub(crate) const WIDEST_BACKWARD: usize = 128;
 
-    /// Whether the kernel serves heads of this size.
+    /// Whether the kernel supports this head size.
     pub(crate) const fn fits(head_size: usize) -> bool {
         head_size.is_multiple_of(4) && head_size > 0 && head_size <= Self::WIDEST
     }
 
-    /// Whether the kernel of the backward pass does.
+    /// Whether the backward kernel supports this head size.
     pub(crate) const fn fits_backward(head_size: usize) -> bool {
         Self::fits(head_size) && head_size <= Self::WIDEST_BACKWARD
     }
 }
 
-/// Sizes of a step's attention.
+/// Sizes of attention in a decoding step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepSpec {
-    /// H
+    /// H, query heads
     pub heads: usize,
-    /// G
+    /// G, key/value heads
     pub kv_heads: usize,
-    /// E
+    /// E, head size
     pub head_size: usize,
     /// Positions in the cache before this step.
     pub start: usize,
-    /// Whether a table says which beam wrote each position; where not, the tensor is a placeholder.
+    /// Whether a beam table gives the cache row of each position; if not, the tensor is a placeholder.
     pub beams: bool,
 }
 
 impl StepSpec {
-    /// Whether the kernels of a decoding step serve heads of this size.
+    /// Whether the kernels of a decoding step support this head size.
     pub(crate) const fn fits(head_size: usize) -> bool {
         head_size.is_multiple_of(4) && head_size <= 256
     }
 }
 
-/// Elements along `in` that share a scale, where there are scales; rows are whole blocks of them.
+/// Elements along `in` that share a scale, in schemes with scales; a row is a whole number of blocks.
 pub const BLOCK: usize = 32;
 
-/// How the values of a block are stored.
+/// Storage format of a block's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// f16, without a scale.
+    /// f16, no scale.
     F16,
     /// 8 bits, two's complement, times the scale.
     Q8,
@@ -131,7 +132,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// Bits of an element.
+    /// Bits per element.
     pub const fn bits(self) -> usize {
         match self {
             Self::F16 => 16,
@@ -140,7 +141,7 @@ impl Scheme {
         }
     }
 
-    /// 32-bit words of a block.
+    /// 32-bit words per block.
     pub const fn words(self) -> usize {
         self.bits()
     }
@@ -150,12 +151,12 @@ impl Scheme {
         !matches!(self, Self::F16)
     }
 
-    /// Bytes of a matrix of this shape, whose width is whole blocks. More than 32 bits count in sum, even where memory has
-    /// no more.
+    /// Bytes of a matrix of this shape, whose width is a multiple of [`BLOCK`]. 64 bits, since sums exceed 32 bits even where
+    /// memory does not.
     pub const fn bytes(self, [out, width]: [usize; 2]) -> u64 {
         let blocks = out as u64 * (width / BLOCK) as u64;
         let parts = self.has_scales() as u64 + self.has_mins() as u64;
-        // Scales lie in pairs.
+        // Scales are stored in pairs.
         4 * (blocks * self.words() as u64 + parts * blocks.div_ceil(2))
     }
 
@@ -165,21 +166,21 @@ impl Scheme {
     }
 }
 
-/// What products with a packed matrix may do with their activations.
+/// Precision of activations in products with a packed matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Take them as they are.
+    /// Unquantized.
     #[default]
     F32,
-    /// Round them to 8 bits, in blocks of [`BLOCK`] with a scale each, where that is faster: on the CPU, with weights of at
-    /// most 8 bits. No element moves by more than 1/254 of the greatest of its block. Language models bear it; GPUs take
-    /// inputs as they are.
+    /// Quantized to 8 bits, in blocks of [`BLOCK`] with one scale each, where that is faster: on the CPU, with weights of at
+    /// most 8 bits. No element changes by more than 1/254 of the greatest of its block. Language models tolerate it; GPUs do
+    /// not quantize activations.
     Int8,
 }
 
 impl Activations {
-    /// Rounded where the weights have four bits, which moves them by 8% already; exact where they have eight, since rounding
-    /// moves products by 0.5%, as much again as such weights do.
+    /// `Int8` for 4-bit weights, whose own error is already 8%. `F32` for 8-bit weights: quantized activations change
+    /// products by 0.5%, as much again as such weights do.
     pub const fn by_weight(scheme: Scheme) -> Self {
         match scheme {
             Scheme::F16 | Scheme::Q8 => Self::F32,
@@ -188,28 +189,28 @@ impl Activations {
     }
 }
 
-/// A packed matrix, and what is done with its product.
+/// A packed matrix and the operations fused with its product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PackedSpec {
-    /// How its values are stored.
+    /// Storage format of the values.
     pub scheme: Scheme,
-    /// Rows.
+    /// Rows, `out`.
     pub out: usize,
-    /// Columns.
+    /// Columns, `in`.
     pub width: usize,
-    /// Whether the tensor `bias` counts; where not, it is a placeholder.
+    /// Whether the tensor `bias` is used; if not, it is a placeholder.
     pub bias: bool,
-    /// Whether the tensor `residual`, `[rows, out]`, is added; where not, it is a placeholder.
+    /// Whether the tensor `residual`, `[rows, out]`, is added; if not, it is a placeholder.
     pub residual: bool,
-    /// Whether the matrix is a gate above what it gates: `silu(x Gᵀ) * x Uᵀ`, of half as many rows. Without bias and
-    /// residual.
+    /// Gated: the matrix is the gate G stacked on U, and the output `silu(x Gᵀ) * x Uᵀ` has `out / 2` columns. Without bias
+    /// and residual.
     pub pair: bool,
-    /// What products may do with their activations.
+    /// Precision of the activations.
     pub activations: Activations,
 }
 
 impl PackedSpec {
-    /// A matrix `[out, width]` and nothing besides.
+    /// A matrix `[out, width]` with nothing fused.
     pub fn plain(scheme: Scheme, [out, width]: [usize; 2]) -> Self {
         Self {
             scheme,
@@ -223,12 +224,12 @@ impl PackedSpec {
     }
 }
 
-/// What a kernel that chooses a token is made for. What changes often is in its tensors instead.
+/// Compile-time parameters of the sampling kernel. Values that change often are in its tensors instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleSpec {
-    /// A token that may not be chosen.
+    /// A banned token.
     pub banned: Option<usize>,
-    /// The token that `min_length` bans.
+    /// The end token, which `min_length` bans.
     pub end: usize,
     /// As in [`crate::sample::Processors`].
     pub min_length: usize,
@@ -236,7 +237,7 @@ pub struct SampleSpec {
     pub ngram: usize,
     /// Whether there is a repetition penalty.
     pub penalty: bool,
-    /// Whether a token is drawn; else the most likely one is taken.
+    /// Whether a token is sampled; else decoding is greedy.
     pub sample: bool,
     /// As in [`crate::sample::Sampling`]; 0 for all.
     pub top_k: usize,
@@ -244,8 +245,8 @@ pub struct SampleSpec {
     pub top_p: bool,
 }
 
-/// Words before the sums in what goes to the device.
+/// Number of words before the beams' scores in the buffer that the host uploads.
 ///
-/// They are the bits of the repetition penalty, the size of n-grams that may not repeat, how many tokens each history has,
-/// and two tokens that may not come, -1 for none. The bits of each beam's sum follow, then the histories.
+/// They are the bits of the repetition penalty, the size of n-grams that may not repeat, the number of tokens in each history,
+/// and two banned tokens, -1 for none. The bits of each beam's cumulative score follow, then the histories.
 pub(crate) const BEAM_HEADER: usize = 5;

@@ -1,60 +1,54 @@
-//! How much a GPU is given at once: about 50 milliseconds of work, as far as what ran before tells. Systems end what takes a
-//! GPU seconds, and a page that shares it stands still meanwhile.
+//! Throttle of GPU submissions: limits each to about 50 ms of work, estimated from the time of earlier launches. Operating
+//! systems reset a GPU that is busy for seconds, and a page that shares it freezes meanwhile.
 //!
-//! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches were found to take long, a
-//! [`Throttle`] submits earlier. Times are by the clock, from one end that was waited for to the next.
+//! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches are slow, a [`ThrottleScope`]
+//! submits earlier. Times are wall-clock, from one awaited completion to the next.
+//!
+//! Estimates belong to a model and a kind of work: each [`Throttle`] has its own. What is thread-local is the open scope, which
+//! the launches of the thread count against.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 #[cfg(feature = "wgpu")]
 use core::time::Duration;
+use std::sync::Arc;
 
 #[cfg(feature = "wgpu")]
 use cubecl::profile::Instant;
 
-/// Microseconds that a submission is to take.
-const WANTED: u32 = 50_000;
-/// Launches of a submission at least: each costs the program and the driver about as much as ten launches.
-const LEAST: u32 = 4;
+/// Target duration of a submission, in microseconds.
+const TARGET: u32 = 50_000;
+/// Minimum launches of a submission: a submission costs the host and the driver about as much as ten launches.
+const MIN_LAUNCHES: u32 = 4;
 
-/// What a kind of work is known to take.
-#[derive(Debug)]
-pub struct Pace {
-    /// Microseconds of a launch, 0 while nothing is known.
-    launch: AtomicU32,
+/// Estimated launch time, for one kind of work of one model. Clones share the estimate.
+#[derive(Clone, Debug, Default)]
+pub struct Throttle {
+    /// Microseconds per launch; 0 while unknown.
+    launch: Arc<AtomicU32>,
 }
 
-/// Steps of a drawing.
-pub static DRAWING: Pace = Pace::unknown();
-/// Prompts.
-pub static READING: Pace = Pace::unknown();
-
 thread_local! {
-    /// Launches of this thread, ever.
+    /// Launches of this thread so far.
     static LAUNCHED: Cell<u64> = const { Cell::new(0) };
-    /// When this thread was last told of an end.
+    /// Time of the last known completion of work launched by this thread.
     #[cfg(feature = "wgpu")]
-    static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Launches of a submission, and those since the last one; 0 where nothing is cut.
+    static COMPLETED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Launches per submission in the open scope; 0 disables the throttle.
     static BOUND: Cell<u32> = const { Cell::new(0) };
+    /// Launches since the last submission.
     static SINCE: Cell<u32> = const { Cell::new(0) };
 }
 
-impl Pace {
-    const fn unknown() -> Self {
-        Self {
-            launch: AtomicU32::new(0),
-        }
-    }
-
-    /// Submits what this thread launches in pieces, until the result is dropped or ended.
-    pub fn throttle(&self) -> Throttle {
+impl Throttle {
+    /// Opens a scope: until it is dropped or ended, what this thread launches is submitted in pieces.
+    pub fn scope(&self) -> ThrottleScope {
         let bound = match self.launch.load(Ordering::Relaxed) {
             0 => 0,
-            launch => (WANTED / launch).max(LEAST),
+            launch => (TARGET / launch).max(MIN_LAUNCHES),
         };
         SINCE.set(0);
-        Throttle {
+        ThrottleScope {
             outer: BOUND.replace(bound),
             work: Work {
                 launches: LAUNCHED.get(),
@@ -64,11 +58,11 @@ impl Pace {
         }
     }
 
-    /// Learns that this has come to its end now, and nothing else since the end before.
-    pub fn ended(&self, work: Work) {
+    /// Updates the estimate: this work has completed now, and nothing else since the previous completion.
+    pub fn completed(&self, work: Work) {
         #[cfg(feature = "wgpu")]
         {
-            let before = ENDED.replace(Some(Instant::now()));
+            let before = COMPLETED.replace(Some(Instant::now()));
             let began = before.map_or(work.began, |before| before.max(work.began));
             self.took(work.launches, began.elapsed());
         }
@@ -86,7 +80,7 @@ impl Pace {
     }
 }
 
-/// What was launched, and when that began.
+/// Launches of a scope, and when it began.
 #[derive(Debug)]
 pub struct Work {
     launches: u64,
@@ -94,16 +88,17 @@ pub struct Work {
     began: Instant,
 }
 
-/// Cuts what is launched while it lives.
+/// While it lives, launches of this thread are split into submissions of bounded size.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct ThrottleScope {
+    /// The bound of the enclosing scope.
     outer: u32,
-    /// With the launches before it.
+    /// `launches` is the thread's count at the start of the scope.
     work: Work,
 }
 
-impl Throttle {
-    /// What was launched since it began; of that, only kernels of our own count.
+impl ThrottleScope {
+    /// Closes the scope and returns its launches. Only this crate's kernels are counted.
     pub fn end(self) -> Work {
         Work {
             launches: LAUNCHED.get() - self.work.launches,
@@ -113,13 +108,13 @@ impl Throttle {
     }
 }
 
-impl Drop for Throttle {
+impl Drop for ThrottleScope {
     fn drop(&mut self) {
         BOUND.set(self.outer);
     }
 }
 
-/// Notes a launch. Whether what was launched so far is to be submitted.
+/// Counts a launch. Returns whether the pending launches must be submitted now.
 #[cfg(feature = "wgpu")]
 pub(crate) fn launched() -> bool {
     LAUNCHED.set(LAUNCHED.get() + 1);
@@ -139,51 +134,63 @@ mod tests {
 
     #[test]
     fn slow_launches_are_submitted_in_pieces() {
-        let pace = Pace::unknown();
-        let cut = pace.throttle();
+        let throttle = Throttle::default();
+        let scope = throttle.scope();
         assert_eq!(submissions(1000), 0);
-        assert_eq!(cut.end().launches, 1000);
+        assert_eq!(scope.end().launches, 1000);
 
         // Five milliseconds each.
-        pace.took(100, Duration::from_millis(500));
+        throttle.took(100, Duration::from_millis(500));
         {
-            let cut = pace.throttle();
+            let scope = throttle.scope();
             assert_eq!(submissions(95), 9);
-            assert_eq!(cut.end().launches, 95);
+            assert_eq!(scope.end().launches, 95);
         }
-        assert_eq!(submissions(1000), 0, "what is cut ends");
+        assert_eq!(submissions(1000), 0, "the scope is closed");
 
-        // However slow, a submission is worth its price.
-        pace.took(1, Duration::from_secs(3));
-        let cut = pace.throttle();
+        // A submission has a minimum size, however slow the launches.
+        throttle.took(1, Duration::from_secs(3));
+        let scope = throttle.scope();
         assert_eq!(submissions(40), 10);
-        drop(cut);
-        // Nothing is learnt of nothing.
-        pace.took(0, Duration::ZERO);
-        let cut = pace.throttle();
+        drop(scope);
+        // Zero launches leave the estimate unchanged.
+        throttle.took(0, Duration::ZERO);
+        let scope = throttle.scope();
         assert_eq!(submissions(40), 10);
-        drop(cut);
-        pace.took(1000, Duration::from_micros(10));
-        let cut = pace.throttle();
+        drop(scope);
+        throttle.took(1000, Duration::from_micros(10));
+        let scope = throttle.scope();
         assert_eq!(submissions(1000), 0);
-        drop(cut);
+        drop(scope);
     }
 
     #[test]
-    fn time_counts_from_the_end_before() {
-        let pace = Pace::unknown();
-        let mut first = pace.throttle().end();
+    fn models_share_no_estimate() {
+        let (slow, other) = (Throttle::default(), Throttle::default());
+        slow.took(1, Duration::from_secs(1));
+        {
+            let _scope = other.scope();
+            assert_eq!(submissions(40), 0);
+        }
+        let _scope = slow.clone().scope();
+        assert_eq!(submissions(40), 10, "clones share it");
+    }
+
+    #[test]
+    fn time_counts_from_the_completion_before() {
+        let throttle = Throttle::default();
+        let mut first = throttle.scope().end();
         first.launches = 1;
         first.began = Instant::now() - Duration::from_secs(10);
-        pace.ended(first);
-        let known = pace.launch.load(Ordering::Relaxed);
+        throttle.completed(first);
+        let known = throttle.launch.load(Ordering::Relaxed);
         assert!((10_000_000..20_000_000).contains(&known), "{known} us");
-        // The second was launched with the first, and ends at once after it.
-        let mut second = pace.throttle().end();
+        // The second was launched with the first, and completes right after it.
+        let mut second = throttle.scope().end();
         second.launches = 1;
         second.began = Instant::now() - Duration::from_secs(10);
-        pace.ended(second);
-        let known = pace.launch.load(Ordering::Relaxed);
+        throttle.completed(second);
+        let known = throttle.launch.load(Ordering::Relaxed);
         assert!(known < 5_000_000, "{known} us");
     }
 }

@@ -1,32 +1,32 @@
-//! Which variants of the GPU kernels are used: those with subgroups only where the opened device has them, those for
-//! software adapters where the opened device is one.
+//! Selection of GPU kernel variants: subgroup variants only where the opened device has subgroups, software variants where
+//! the opened device is a software adapter.
 //!
-//! The kernels assume nothing of how many invocations a subgroup has, nor of which.
+//! The kernels assume neither a subgroup size nor a mapping of invocations to subgroups.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use burn::tensor::wgpu::wgpu;
 
-/// Invocations of the smallest subgroup of the opened device; 0 where it has none.
+/// Minimum subgroup size of the opened device; 0 without subgroups.
 static LANES: AtomicU32 = AtomicU32::new(0);
-/// Whether the opened device computes on the processor.
+/// Whether the opened device is a software adapter.
 static SOFTWARE: AtomicBool = AtomicBool::new(false);
-/// What the variable EMU_SUBGROUPS says: one more than 0 or 1, or 0 for nothing.
+/// The environment variable EMU_SUBGROUPS: 1 for "0", 2 for "1", 0 otherwise.
 static SAID: AtomicU32 = AtomicU32::new(0);
 
-/// From so many invocations on, sums that are made often or of much pay with subgroups. Measured with 8 (lavapipe): norms
-/// and attention of a step are as fast or faster, the sampler takes a fifth longer, products a tenth.
+/// Minimum subgroup size from which frequent or large reductions gain by subgroups. Measured with 8 (lavapipe): norms and
+/// attention of a step are as fast or faster, the sampler is slower by a fifth, matrix products by a tenth.
 const WIDE: u32 = 16;
 
 thread_local! {
-    /// What this thread asked for.
+    /// Subgroup override of this thread.
     static ASKED: Cell<Option<bool>> = const { Cell::new(None) };
-    /// Likewise of the variants for software adapters.
+    /// Software-variant override of this thread.
     static SOFTWARE_ASKED: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Takes note of what the opened device can do.
+/// Records the features of the opened device.
 pub(crate) fn opened(features: wgpu::Features, info: &wgpu::AdapterInfo) {
     let lanes = match features.contains(wgpu::Features::SUBGROUP) {
         true => info.subgroup_min_size.max(1),
@@ -47,13 +47,13 @@ pub(crate) fn opened(features: wgpu::Features, info: &wgpu::AdapterInfo) {
     SAID.store(said, Ordering::Relaxed);
 }
 
-/// Takes note of the smallest subgroup of a device that was opened with subgroups without wgpu knowing: its WebGPU neither
-/// asks for them nor tells of them.
+/// Records the minimum subgroup size of a device whose subgroups wgpu does not know of: its WebGPU neither requests nor
+/// reports them.
 pub fn opened_with_subgroups(invocations: u32) {
     LANES.store(invocations, Ordering::Relaxed);
 }
 
-/// Whether a kernel uses subgroups that have so many invocations at least.
+/// Whether a kernel uses subgroups, given that it wants at least `least` invocations in each.
 fn decide(lanes: u32, asked: Option<bool>, least: u32) -> bool {
     lanes > 0 && asked.unwrap_or(lanes >= least)
 }
@@ -69,28 +69,28 @@ pub fn has_subgroups() -> bool {
     LANES.load(Ordering::Relaxed) > 0
 }
 
-/// Whether kernels that this thread launches use subgroups: those that gain by any.
+/// Whether kernels launched by this thread use subgroups: kernels that gain by any size.
 pub fn subgroups() -> bool {
     chosen(1)
 }
 
-/// Whether kernels that this thread launches use subgroups: those that gain by wide ones only.
+/// Whether kernels launched by this thread use subgroups: kernels that gain only by wide ones.
 pub fn wide_subgroups() -> bool {
     chosen(WIDE)
 }
 
-/// Whether kernels that this thread launches exchange numbers within quads of a subgroup.
+/// Whether kernels launched by this thread use quad operations of a subgroup.
 pub fn quads() -> bool {
     LANES.load(Ordering::Relaxed) >= 4 && chosen(4)
 }
 
-/// Whether kernels that this thread launches are those for software adapters.
+/// Whether kernels launched by this thread are the variants for software adapters.
 pub fn software() -> bool {
     let asked = SOFTWARE_ASKED.get();
     asked.unwrap_or_else(|| SOFTWARE.load(Ordering::Relaxed))
 }
 
-/// Runs `f` with subgroups, where the opened device has them, and without.
+/// Runs `f` without subgroups, then with them where the opened device has them.
 pub fn each(mut f: impl FnMut()) {
     with_subgroups(false, &mut f);
     if has_subgroups() {
@@ -98,14 +98,14 @@ pub fn each(mut f: impl FnMut()) {
     }
 }
 
-/// Runs `f` with each of the variants for hardware and of those for software adapters.
+/// Runs `f` with each of the hardware variants, then with each of the software variants.
 pub fn each_of_all(mut f: impl FnMut()) {
     for software in [false, true] {
         with_software(software, || each(&mut f));
     }
 }
 
-/// Puts a thread's wish back when it goes.
+/// Restores the override on drop.
 struct Restore(Wish, Option<bool>);
 
 type Wish = &'static std::thread::LocalKey<Cell<Option<bool>>>;
@@ -121,14 +121,14 @@ fn with<T>(wish: Wish, on: bool, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Runs `f`, whose launches on this thread use subgroups or not; never where the device has none. For tests and
-/// measurements; programs can be told by the environment: `EMU_SUBGROUPS=0` or `1`.
+/// Runs `f` with subgroups on or off for launches on this thread; always off where the device has none. For tests and
+/// measurements; programs are controlled by the environment: `EMU_SUBGROUPS=0` or `1`.
 pub fn with_subgroups<T>(on: bool, f: impl FnOnce() -> T) -> T {
     with(&ASKED, on, f)
 }
 
-/// Runs `f`, whose launches on this thread are those for software adapters or not: every device can run both. For tests
-/// and measurements; programs can be told by the environment: `EMU_SOFTWARE=0` or `1`.
+/// Runs `f` with software variants on or off for launches on this thread; every device runs both. For tests and
+/// measurements; programs are controlled by the environment: `EMU_SOFTWARE=0` or `1`.
 pub fn with_software<T>(on: bool, f: impl FnOnce() -> T) -> T {
     with(&SOFTWARE_ASKED, on, f)
 }
@@ -149,7 +149,7 @@ mod tests {
         assert!(decide(4, Some(true), WIDE) && !decide(32, Some(false), 1));
     }
 
-    /// Subgroups of every size, of neighbours and of invocations that lie apart, made of shared memory.
+    /// Emulates subgroups in shared memory: every size, with contiguous invocations and with strided ones.
     #[test]
     fn subgroups_of_any_size_on_wgpu() {
         if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {

@@ -1,5 +1,5 @@
-//! Attention of many queries against plain loops in f64, on the CPU and on a GPU: odd sizes, every kind of mask, shared
-//! keys, views, caches with room behind them.
+//! Attention of many queries against a naive f64 reference, on the CPU and on a GPU: odd sizes, every kind of mask,
+//! grouped-query heads, strided views, caches with spare capacity.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use emu_kernels::burn;
@@ -25,7 +25,7 @@ fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// What attention is asked: sizes, and which of its options.
+/// Test case: sizes and options of attention.
 #[derive(Clone, Copy, Debug)]
 struct Question {
     b: usize,
@@ -37,7 +37,7 @@ struct Question {
     causal: bool,
     /// Rows of the mask: 0, 1 or T.
     mask: usize,
-    /// Whether there is a bias, and whether it is one for all heads.
+    /// Whether there is a bias, and whether all heads share it.
     bias: Option<bool>,
 }
 
@@ -53,7 +53,7 @@ const PLAIN: Question = Question {
     bias: None,
 };
 
-/// Numbers of one question, all of them in `[B, heads, positions, E]`.
+/// Inputs of a test case, each in `[B, heads, positions, E]`.
 struct Numbers {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -72,7 +72,7 @@ impl Question {
             q: values(1, b * h * t * e),
             k: values(2, b * g * s * e),
             v: values(3, b * g * s * e),
-            // The first sequence's first row sees nothing.
+            // The first row of the first sequence is fully masked.
             mask: (0..rows).map(|i| i < s || i % 3 == 1).collect(),
             bias: self
                 .bias
@@ -80,7 +80,7 @@ impl Question {
         }
     }
 
-    /// The twin: `[B, H, T, E]`.
+    /// Reference output: `[B, H, T, E]`.
     fn answer(&self, n: &Numbers, scale: f64) -> Vec<f64> {
         let Self {
             b, h, g, t, s, e, ..
@@ -127,7 +127,7 @@ impl Question {
             }),
             bias: self.bias.map(|one| {
                 let heads = if one { 1 } else { h };
-                // Heads innermost, as a table of distances gives them.
+                // Heads innermost, as in a relative position bias table.
                 let turned = tensor(&n.bias, [1, heads, t, s], device).permute([0, 2, 3, 1]);
                 let rows = turned.reshape([1, t, s * heads]).add_scalar(0.0);
                 rows.reshape([1, t, s, heads]).permute([0, 3, 1, 2])
@@ -135,7 +135,7 @@ impl Question {
         }
     }
 
-    /// Asks with tensors that lie as they come, and as views of rows `[B, positions, heads, E]`.
+    /// Runs with contiguous tensors, and with views of rows `[B, positions, heads, E]`.
     fn check(&self, device: &Device) {
         let Self {
             b, h, g, t, s, e, ..
@@ -143,7 +143,7 @@ impl Question {
         let (n, scale) = (self.numbers(), 0.7 / (e as f64).sqrt());
         let want = self.answer(&n, scale);
         let ask = |q, k, v| {
-            // What the result's memory may hold before: nothing that may be left there.
+            // Fills reusable memory with NaN, so that unwritten output shows.
             drop(Tensor::<4>::full([b, t, h, e], f32::NAN, device));
             ops::attention(q, k, v, self.options(&n, scale, device))
         };
@@ -217,7 +217,7 @@ fn questions() -> Vec<Question> {
     questions
 }
 
-/// Parts of one tensor that lie beside each other: a product that makes queries, keys and values at once.
+/// Views of one tensor: a fused QKV projection.
 fn of_one_buffer(device: &Device) {
     let (t, h, e) = (37, 4, 16);
     let question = Question {
@@ -252,7 +252,7 @@ fn of_one_buffer(device: &Device) {
     let error = difference(got, &question.answer(&n, 0.25));
     assert!(error < 2e-5, "parts of a buffer: {error:e}");
 
-    // Keys and values alone beside each other, queries and values, and all of them the same.
+    // Only keys and values in one buffer, only queries and values, and all three the same.
     let whole = |x: &[f32]| tensor(x, [1, h, t, e], device);
     let got = ops::attention(whole(&n.q), view(1), view(2), options());
     let error = difference(got, &question.answer(&n, 0.25));

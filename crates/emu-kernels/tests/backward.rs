@@ -1,5 +1,5 @@
-//! The gradients of attention against loops in f64, which themselves are compared with finite differences: on the CPU and on
-//! a GPU, at odd sizes, under every kind of mask, with shared keys, views, and a bias that learns.
+//! Gradients of attention against an f64 reference, which itself is compared with finite differences: on the CPU and on a GPU,
+//! with odd sizes, every kind of mask, grouped-query heads, strided views, and a trainable bias.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use emu_kernels::burn;
@@ -15,7 +15,7 @@ fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) ->
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
-/// The greatest difference; infinite where there is no result, sizes differ, or a number is missing.
+/// Largest absolute difference; infinite if there is no result, the lengths differ, or a value is not finite.
 fn difference<const D: usize>(got: Option<Tensor<D>>, want: &[f64]) -> f64 {
     let got = got.map_or(vec![], |got| {
         got.into_data().iter::<f64>().collect::<Vec<_>>()
@@ -27,7 +27,7 @@ fn difference<const D: usize>(got: Option<Tensor<D>>, want: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// Sizes of an attention, and which of its options it has.
+/// Test case: sizes and options of attention.
 #[derive(Clone, Copy, Debug)]
 struct Question {
     /// B, H, G, T, S, E
@@ -35,11 +35,11 @@ struct Question {
     causal: bool,
     /// Rows of the mask: 0, 1 or T.
     mask: usize,
-    /// Sequences and heads of the bias, 0 where there is none.
+    /// Batch size and heads of the bias, 0 if there is none.
     bias: [usize; 2],
 }
 
-/// Queries, keys, contents, the bias, and what the result is multiplied with before it is summed.
+/// Queries, keys, values, the bias, and the weights `mix` of the outputs in the loss.
 #[derive(Clone)]
 struct Numbers {
     parts: [Vec<f64>; 4],
@@ -62,14 +62,14 @@ impl Question {
                 wide(4, bias),
             ],
             mix: wide(5, b * h * t * e),
-            // The first sequence's first row sees nothing.
+            // The first row of the first sequence is fully masked.
             mask: (0..b * self.mask * s)
                 .map(|i| i < s || i % 3 == 1)
                 .collect(),
         }
     }
 
-    /// Where a score's bias lies.
+    /// Index of a score's bias.
     fn bias_at(&self, batch: usize, head: usize, row: usize, key: usize) -> usize {
         let [_, _, _, t, s, _] = self.sizes;
         let [batches, heads] = self.bias;
@@ -77,7 +77,7 @@ impl Question {
         ((first + if heads == 1 { 0 } else { head }) * t + row) * s + key
     }
 
-    /// The sum of the results times `mix`, and its gradients: the twin.
+    /// Reference: the sum of the outputs times `mix`, and its gradients.
     fn answer(&self, n: &Numbers) -> (f64, [Vec<f64>; 4]) {
         let [b, h, g, t, s, e] = self.sizes;
         let [q, k, v, bias] = &n.parts;
@@ -132,7 +132,7 @@ impl Question {
         (loss, grads)
     }
 
-    /// The gradients that a device gives, from tensors that lie as they come or as views of rows `[B, positions, heads, E]`.
+    /// Gradients computed on a device, from contiguous tensors or from views of rows `[B, positions, heads, E]`.
     fn ask(&self, n: &Numbers, views: bool, device: &Device) -> [Option<Tensor<4>>; 4] {
         let [b, h, g, t, s, e] = self.sizes;
         let shapes = [[b, h, t, e], [b, g, s, e], [b, g, s, e]];
@@ -166,7 +166,7 @@ impl Question {
             }),
             bias: bias.clone(),
         };
-        // What the results' memory may hold before: nothing that may be left there.
+        // Fills reusable memory with NaN, so that unwritten gradients show.
         for x in &leaves {
             drop(Tensor::<4>::full(x.dims(), f32::NAN, &device.clone().inner()).into_data());
         }
@@ -210,7 +210,7 @@ fn questions() -> Vec<Question> {
         [3, 2, 1, 40, 41, 92],
         [2, 2, 2, 3, 37, 128],
         [1, 2, 2, 70, 3, 32],
-        // Without a kernel.
+        // Head sizes without a kernel.
         [1, 2, 1, 5, 6, 10],
         [1, 1, 1, 9, 11, 164],
     ];
@@ -224,7 +224,7 @@ fn questions() -> Vec<Question> {
             bias: [0, 0],
         };
         let mask = [1, t][i % 2];
-        // Each costs a GPU's driver some compiling.
+        // Each case costs shader compilation on a GPU, so each size runs with only some of the options.
         questions.extend(match i % 3 {
             0 => [
                 plain,
@@ -261,7 +261,7 @@ fn questions() -> Vec<Question> {
     questions
 }
 
-/// Parts of one tensor beside each other, and a tensor with itself: their gradients add up.
+/// Views of one tensor, and one tensor used as several inputs: gradients accumulate.
 fn of_one_buffer(device: &Device) {
     let (t, h, e) = (37, 3, 16);
     let question = Question {
@@ -326,7 +326,7 @@ fn everything(device: &Device) {
 }
 
 #[test]
-fn the_twin_has_the_slopes_of_finite_differences() {
+fn the_reference_has_the_slopes_of_finite_differences() {
     for question in questions() {
         let [b, h, _, t, s, e] = question.sizes;
         if b * h * t * s * e > 4000 {
@@ -393,7 +393,7 @@ fn the_comparison_sees_a_wrong_result() {
     }
 }
 
-/// Seconds of processor time of this process, in which a software GPU computes: other work on the machine does not count.
+/// CPU seconds of this process, where a software GPU runs: other load on the machine does not count.
 fn processor_seconds() -> f64 {
     #[repr(C)]
     struct Time(i64, i64);
@@ -405,8 +405,8 @@ fn processor_seconds() -> f64 {
     time.0 as f64 + time.1 as f64 * 1e-9
 }
 
-/// Launches, the greatest memory and the least time of a result with its gradients, ours beside Burn's. Run with `--ignored
-/// --nocapture`, alone; ONLY=name takes the shapes with that in their names.
+/// Launches, peak memory and minimum time of forward and backward, our kernels next to Burn's. Run alone with `--ignored
+/// --nocapture`; ONLY=name selects the shapes whose name contains it.
 #[test]
 #[ignore = "a measurement"]
 fn costs_on_wgpu() {

@@ -1,5 +1,5 @@
-//! The gradients of a convolution at its weights, its bias and its input against loops in f64, on the CPU and on a GPU: odd
-//! sizes, strides, padding on one side, many pixels, channels last. `diffusion_kernels.rs` has finite differences.
+//! Gradients of a convolution's weights, bias and input against an f64 reference, on the CPU and on a GPU: odd sizes, strides,
+//! one-sided padding, many pixels, NHWC. `diffusion_kernels.rs` has finite differences.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::burn;
@@ -15,8 +15,8 @@ fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) ->
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
-/// The greatest difference over the greatest wanted number; infinite where there is no result, sizes differ, or a number is
-/// missing.
+/// Largest absolute difference relative to the greatest expected value; infinite if there is no result, the lengths differ, or
+/// a value is not finite.
 fn difference<const D: usize>(got: Option<Tensor<D>>, want: &[f64]) -> f64 {
     let got = got.map_or(vec![], |got| {
         got.into_data().iter::<f64>().collect::<Vec<_>>()
@@ -39,7 +39,7 @@ struct Case {
     padding: (usize, usize),
 }
 
-/// As the fields of [`Case`].
+/// The fields of [`Case`].
 type Row = ([usize; 4], usize, usize, usize, (usize, usize));
 
 const CASES: [Row; 9] = [
@@ -49,7 +49,7 @@ const CASES: [Row; 9] = [
     ([2, 33, 4, 5], 65, 1, 1, (0, 0)),
     ([1, 9, 8, 8], 32, 3, 2, (1, 1)),
     ([2, 3, 28, 28], 6, 14, 14, (0, 0)),
-    // Many pixels: in parts.
+    // Many pixels: split into parts.
     ([3, 2, 41, 37], 3, 3, 1, (1, 1)),
     ([5, 5, 33, 32], 37, 3, 1, (2, 2)),
     ([2, 2, 2, 2], 2, 3, 2, (1, 1)),
@@ -61,7 +61,7 @@ impl Case {
         [h, w].map(|n| (n + self.padding.0 + self.padding.1 - self.kernel) / self.stride + 1)
     }
 
-    /// The twin: gradients at x, weight and bias of the sum of the outputs times `mix`.
+    /// Reference: gradients of x, weight and bias for the sum of the outputs times `mix`.
     fn answer(&self, x: &[f32], weight: &[f32], mix: &[f32]) -> [Vec<f64>; 3] {
         let ([b, c, h, w], [rows, columns], k) = (self.x, self.out_size(), self.kernel);
         let mut at_x = vec![0.0; x.len()];
@@ -90,7 +90,7 @@ impl Case {
         [at_x, at_weight, at_bias]
     }
 
-    /// The greatest of the three differences; with `turned` from an input and a gradient with their channels last.
+    /// The greatest of the three differences; with `turned`, input and gradient are NHWC.
     fn error(&self, turned: bool, wrong: bool, device: &Device) -> f64 {
         let ([b, c, _, _], [rows, columns], k) = (self.x, self.out_size(), self.kernel);
         let shape = [self.out, c, k, k];
@@ -109,7 +109,7 @@ impl Case {
         let x = if turned { last(x) } else { x }.require_grad();
         let weight = tensor(&ws, shape, device).require_grad();
         let bias = tensor(&values(4, self.out), [self.out], device).require_grad();
-        // What the results' memory may hold before: nothing that may be left there.
+        // Fills reusable memory with NaN, so that unwritten gradients show.
         for n in [xs.len(), ws.len(), self.out, 4 * ws.len()] {
             drop(Tensor::<1>::full([n], f32::NAN, &device.clone().inner()).into_data());
         }
@@ -122,7 +122,7 @@ impl Case {
         );
         let mix = tensor(&ms, [b, self.out, rows, columns], device);
         let grads = match turned {
-            // The gradient of a permuted result lies as the result.
+            // The gradient of a permuted result has the strides of the result.
             true => (y.permute([0, 2, 3, 1]) * mix.permute([0, 2, 3, 1]).mul_scalar(1.0)).sum(),
             false => (y * mix).sum(),
         }
@@ -181,7 +181,7 @@ fn the_comparison_sees_a_wrong_result() {
     assert_eq!(difference::<1>(None, &[0.0]), f64::INFINITY);
 }
 
-/// Seconds of processor time of this process, in which a software GPU computes: other work on the machine does not count.
+/// CPU seconds of this process, where a software GPU runs: other load on the machine does not count.
 fn processor_seconds() -> f64 {
     #[repr(C)]
     struct Time(i64, i64);
@@ -193,8 +193,8 @@ fn processor_seconds() -> f64 {
     time.0 as f64 + time.1 as f64 * 1e-9
 }
 
-/// Launches, the greatest memory and the least time of the gradients at weights and bias, ours beside Burn's. Run with
-/// `--ignored --nocapture` and EMU_TEST_GPU=1, alone.
+/// Launches, peak memory and minimum time of the gradients of weights and bias, our kernels next to Burn's. Run alone with
+/// `--ignored --nocapture` and EMU_TEST_GPU=1.
 #[test]
 #[ignore = "a measurement"]
 fn costs_on_wgpu() {

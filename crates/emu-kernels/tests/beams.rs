@@ -1,4 +1,4 @@
-//! The best continuations of beams against plain loops in f64: odd vocabularies, ties, bans, and rows that are none.
+//! Best continuations of beams against a naive f64 reference: odd vocabularies, ties, bans, and rows without a distribution.
 
 use emu_kernels::beams::{Continuation, Ranking, continuations};
 use emu_kernels::burn::tensor::{Device, Tensor, TensorData, read_sync};
@@ -8,7 +8,7 @@ use emu_kernels::sample::Processors;
 
 const END: u32 = 2;
 
-/// Beams before a step.
+/// Beams before a search step.
 struct Step {
     vocab: usize,
     /// `[B, V]`
@@ -18,7 +18,7 @@ struct Step {
 }
 
 impl Step {
-    /// Logits of few levels, so that there are ties, of which some are favoured so that histories matter.
+    /// Logits with few levels, so that there are ties; a few tokens are favoured, so that histories matter.
     fn new(seed: u32, beams: usize, vocab: usize, made: usize) -> Self {
         let mut random = Philox::with_stream(19, seed, 0);
         let values = random.normals(beams * vocab);
@@ -26,7 +26,7 @@ impl Step {
         let mut below = |n: usize| (random.uniform() * n as f32) as usize;
         let mut histories = vec![vec![1]; beams];
         for (history, row) in histories.iter_mut().zip(logits.chunks_mut(vocab)) {
-            // From few tokens, so that they repeat.
+            // Drawn from a few tokens, so that they repeat.
             let few: Vec<usize> = (0..3).map(|_| below(vocab)).collect();
             history.extend((1..made).map(|_| few[below(3)] as u32));
             few.iter().for_each(|token| row[*token] += 6.0);
@@ -61,7 +61,7 @@ impl Step {
         continuations(&numbers, [self.sums.len(), self.vocab])
     }
 
-    /// All continuations in order, by beam, token and score.
+    /// Reference: all continuations in order, with beam, token and score.
     fn want(&self, ranking: &Ranking) -> Vec<(usize, u32, f64)> {
         let p = &ranking.processors;
         let mut all = vec![];
@@ -87,18 +87,18 @@ impl Step {
                 {
                     score = f64::NEG_INFINITY;
                 }
-                // What is smaller than a step of f32 is a tie.
+                // Rounded to f32, so that smaller differences are ties.
                 let score = f64::from((score + f64::from(self.sums[beam])) as f32);
                 all.push((beam, token, score));
             }
         }
-        // Stable: ties stay in order of beam and token.
+        // Stable sort: ties stay in order of beam and token.
         all.sort_by(|a, b| b.2.total_cmp(&a.2));
         all
     }
 }
 
-/// What is wrong with an answer.
+/// Describes the first difference between result and reference.
 fn difference(
     got: Option<Vec<Continuation>>,
     want: &[(usize, u32, f64)],
@@ -141,7 +141,7 @@ fn strict(best: usize, penalty: f32, ngram: usize, min_length: usize) -> Ranking
 
 fn check(what: &str, step: &Step, ranking: &Ranking, device: &Device) {
     let want = step.want(ranking);
-    // Where scores differ by rounding, either may come first: no case has such.
+    // Where scores differ only by rounding the order is undefined; no case contains such scores.
     let compared = &want[..want.len().min(ranking.best + 1)];
     for pair in compared.windows(2) {
         let gap = pair[0].2 - pair[1].2;
@@ -155,7 +155,7 @@ fn check(what: &str, step: &Step, ranking: &Ranking, device: &Device) {
 }
 
 fn everything(device: &Device) {
-    // 1. sizes: fewer tokens than invocations, one more than they are, many; up to all continuations
+    // 1. sizes: fewer tokens than invocations, one more, many; up to all continuations
     for (seed, beams, vocab, best) in [
         (1, 1, 3, 3),
         (2, 2, 3, 6),
@@ -191,7 +191,7 @@ fn everything(device: &Device) {
         }
     }
 
-    // 2. ties of beams that are alike, and of everything
+    // 2. ties between identical beams, and between all tokens
     let mut step = Step::new(100, 3, 300, 4);
     let row = step.row(2).to_vec();
     step.row(0).copy_from_slice(&row);
@@ -203,13 +203,13 @@ fn everything(device: &Device) {
     step.sums.fill(0.0);
     check("everything alike", &step, &plain(301), device);
 
-    // 3. a search at its start: only the first beam counts, unless too little is left of it
+    // 3. start of a search: only the first beam counts, unless it has too few continuations
     let mut step = Step::new(101, 3, 6, 1);
     step.sums = vec![0.0, -1e9, -1e9];
     check("a start", &step, &plain(6), device);
     check("a start with a ban", &step, &strict(6, 1.0, 0, 0), device);
 
-    // 4. what is impossible comes last, in order
+    // 4. impossible continuations come last, in order
     let mut step = Step::new(102, 2, 7, 2);
     step.row(0)[1..5].fill(f32::NEG_INFINITY);
     step.row(1)[2..].fill(f32::NEG_INFINITY);
@@ -222,7 +222,7 @@ fn everything(device: &Device) {
     far.row(1)[600] = f32::MIN;
     check("large logits", &far, &plain(9), device);
 
-    // 5. rows that are no distribution are told, wherever they are
+    // 5. rows without a distribution are reported, wherever they are
     for strange in [f32::NAN, -f32::NAN, f32::INFINITY] {
         for (beam, token) in [(0, 0), (1, 299), (2, 256)] {
             for ranking in [plain(6), strict(6, 1.2, 2, 9)] {
@@ -271,13 +271,13 @@ fn the_comparison_sees_a_wrong_result() {
     assert!(wrong(&|got| got[0].beam ^= 1).is_err());
     assert!(wrong(&|got| got[5].sum += 1e-4).is_err());
     assert!(wrong(&|got| got[5].sum = f32::NEG_INFINITY).is_err());
-    // What a device makes up is no continuation.
+    // An out-of-range index from a device is no continuation.
     assert!(continuations(&[59, 0], [1, 60]).is_some());
     assert!(continuations(&[60, 0], [1, 60]).is_none());
     assert!(continuations(&[-1, 0], [1, 60]).is_none());
 }
 
-/// Times of a step with nothing to change and with all: `--ignored --nocapture`.
+/// Times of a step without processors and with all of them: `--ignored --nocapture`.
 #[test]
 #[ignore = "takes seconds, for people"]
 fn costs_on_wgpu() {

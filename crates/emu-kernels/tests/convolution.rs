@@ -1,4 +1,4 @@
-//! The CPU's convolution and group norm against Burn's own operations, values and gradients, on odd shapes.
+//! CPU convolution and group norm against Burn's own operations: values and gradients, on odd shapes.
 
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
@@ -15,7 +15,7 @@ fn greatest_difference<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> f32 {
     (a.clone() - b.clone()).abs().max().into_scalar::<f32>()
 }
 
-/// Runs both, with the same weights on every output, and compares values and the three gradients.
+/// Runs both, with the same output weights, and compares values and the three gradients.
 fn compare(
     shape: [usize; 4],
     weight: Vec<usize>,

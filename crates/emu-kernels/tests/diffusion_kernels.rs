@@ -1,5 +1,5 @@
-//! The kernels of the diffusion decoder against loops in f64, on odd shapes: convolution with what is fused with it, group
-//! norm, GELU. And their gradients on a GPU against the CPU's, which have tests of their own.
+//! Kernels of the diffusion decoder against an f64 reference, on odd shapes: convolution with fused operations, group norm,
+//! GELU. Their gradients on a GPU are compared with those of the CPU, which have tests of their own.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::device::{DeviceChoice, open};
@@ -15,7 +15,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> (Ten
     )
 }
 
-/// The greatest difference; infinite where sizes differ or a value is missing.
+/// Largest absolute difference; infinite if the lengths differ or a value is not finite.
 fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
     let got: Vec<f64> = got.into_data().iter::<f64>().collect();
     if got.len() != want.len() || got.iter().any(|g| !g.is_finite()) {
@@ -25,7 +25,7 @@ fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
     pairs.map(|(g, w)| (g - w).abs()).fold(0.0, f64::max)
 }
 
-/// Buffers of this size are full of NaN, so that what is read or left unwritten in a reused one shows.
+/// Fills freed buffers of this size with NaN, so that uninitialized reads and unwritten outputs show.
 fn soil(elements: usize, device: &Device) {
     for _ in 0..3 {
         let dirt = Tensor::<1>::full([elements], f32::NAN, device);
@@ -33,7 +33,7 @@ fn soil(elements: usize, device: &Device) {
     }
 }
 
-/// A convolution and everything that can be fused with it.
+/// Test case: a convolution with all its fused operations.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     /// B, C, H, W
@@ -42,15 +42,15 @@ struct Case {
     kernel: usize,
     stride: usize,
     padding: (usize, usize),
-    /// Columns and rows that the upsampled input loses.
+    /// Rows and columns cropped from the upsampled input.
     cut: Option<(usize, usize)>,
-    /// Channels of a second tensor.
+    /// Channels of the skip connection.
     skip: usize,
     /// Rows of the shift; 0 for none.
     shift: usize,
     residual: bool,
     channels_last: bool,
-    /// Whether x lies with its channels last.
+    /// Whether x is NHWC in memory.
     strided: bool,
 }
 
@@ -96,7 +96,7 @@ fn cases() -> Vec<Case> {
             padding: (0, 0),
             ..PLAIN
         },
-        // Sums of slices that need more memory than what they load.
+        // Partial sums of slices that need more workgroup memory than the loads.
         Case {
             x: [2, 3, 8, 15],
             out: 30,
@@ -112,13 +112,13 @@ fn cases() -> Vec<Case> {
             padding: (2, 1),
             ..PLAIN
         },
-        // As many tiles as take the large ones.
+        // Enough tiles to select the large ones.
         Case {
             x: [1, 3, 65, 64],
             out: 67,
             ..PLAIN
         },
-        // A depth that is divided among slices, few and many tiles.
+        // Depth split among slices, with few and many tiles.
         Case {
             x: [1, 33, 5, 7],
             out: 20,
@@ -178,7 +178,7 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    /// Height and width that the kernel sees, and those of the output.
+    /// Height and width as seen by the kernel, and those of the output.
     fn sizes(&self) -> ([usize; 2], [usize; 2]) {
         let [_, _, h, w] = self.x;
         let seen = match self.cut {
@@ -193,7 +193,7 @@ impl Case {
     }
 }
 
-/// The convolution of a case in f64, of all channels of the input.
+/// Reference convolution of a case in f64, over all input channels.
 fn convolved(case: &Case, xs: &[f64], ws: &[f64], bs: &[f64]) -> Vec<f64> {
     let [b, c, h, w] = case.x;
     let (c, k, out) = (c + case.skip, case.kernel, case.out);
@@ -218,12 +218,12 @@ fn convolved(case: &Case, xs: &[f64], ws: &[f64], bs: &[f64]) -> Vec<f64> {
     (0..b * out * ho * wo).map(sum).collect()
 }
 
-/// Runs a case; the greatest difference from loops in f64.
+/// Runs a case; returns the largest difference from the f64 reference.
 fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
     let [b, c, h, w] = case.x;
     let (mut x, xs) = random(case.x, 1, device);
     if case.strided {
-        // The same values, in memory with their channels last.
+        // Same values, NHWC in memory.
         let other = x.permute([0, 2, 3, 1]).reshape([b, h * w * c]);
         x = other.reshape([b, h, w, c]).permute([0, 3, 1, 2]);
     }
@@ -270,7 +270,7 @@ fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
     };
     let y = ops::conv2d_with(x, weight, Some(bias), case.stride, case.padding, extras);
     assert_eq!(y.dims(), [b, case.out, ho, wo], "{case:?}");
-    // As the transformers take it, and as the convolutions do.
+    // In the layouts that transformers and convolutions read.
     let rows = y
         .clone()
         .permute([0, 2, 3, 1])
@@ -280,7 +280,7 @@ fn convolve(case: &Case, device: &Device, wrong: bool) -> f64 {
     difference(y, &want).max(again)
 }
 
-/// A tensor that is input and residual at once, and one that is expanded.
+/// One tensor as both input and residual, and an expanded tensor.
 fn shared(device: &Device) {
     let (x, xs) = random([1, 20, 5, 7], 1, device);
     let (weight, ws) = random([20, 20, 1, 1], 2, device);
@@ -316,7 +316,7 @@ fn silu(z: f64) -> f64 {
     z / (1.0 + (-z).exp())
 }
 
-/// The group norm in f64.
+/// Reference group norm in f64.
 fn normalised(
     xs: &[f64],
     ws: &[f64],
@@ -339,7 +339,7 @@ fn normalised(
 }
 
 fn group_norms(device: &Device) {
-    // The CPU multiplies before it subtracts the mean, and a group of one value is multiplied by 300.
+    // The CPU multiplies before it subtracts the mean, and a group with a single value is multiplied by 300.
     let bound = if *device == Device::flex() {
         1e-3
     } else {
@@ -353,13 +353,13 @@ fn group_norms(device: &Device) {
         ([2, 3, 5, 7], 6, 3, 1e-5),
         ([3, 20, 8, 8], 33, 1, 1e-5),
         ([1, 33, 17, 1], 3, 4, 1e-6),
-        // Whose inverses are no whole numbers.
+        // The reciprocals of these eps are no integers.
         ([2, 4, 5, 7], 0, 2, 0.7),
         ([2, 4, 5, 7], 4, 2, 2.3),
     ] {
         let [b, c, h, w] = shape;
         let (area, channels) = (h * w, c + skip);
-        // Far from zero: what a variance of squares minus the square would lose.
+        // Far from zero, where a one-pass variance would cancel.
         let (x, xs) = random(shape, 1, device);
         let (x, xs): (_, Vec<f64>) = (
             x.add_scalar(50.0),
@@ -405,7 +405,7 @@ fn gelus(device: &Device) {
     let exact = |x: f64| x * 0.5 * libm::erfc(-x / core::f64::consts::SQRT_2);
     for (rows, d) in [(1, 1), (2, 33), (3, 64), (5, 577)] {
         let (x, xs) = random([1, rows, 2 * d], 1, device);
-        // Over the whole range: tails too.
+        // Over the whole range, tails included.
         let (x, xs): (_, Vec<f64>) = (x.mul_scalar(4.0), xs.iter().map(|x| x * 4.0).collect());
         soil(2 * rows * d, device);
         let want: Vec<f64> = xs.iter().map(|x| exact(*x)).collect();
@@ -420,7 +420,7 @@ fn gelus(device: &Device) {
     }
 }
 
-/// The greatest difference between gradients and differences of a sum in f64, at some of the elements of each input.
+/// Largest difference between gradients and finite differences of a sum in f64, at some of the elements of each input.
 fn slopes(inputs: &[Vec<f64>], grads: &[Vec<f64>], sum: impl Fn(&[Vec<f64>]) -> f64) -> f64 {
     const STEP: f64 = 1e-4;
     let mut worst = 0.0;
@@ -448,7 +448,7 @@ fn values<const D: usize>(x: Option<Tensor<D>>) -> Vec<f64> {
     x.expect("a gradient").into_data().iter::<f64>().collect()
 }
 
-/// Gradients of convolutions and group norms against differences in f64.
+/// Gradients of convolutions and group norms against finite differences in f64.
 fn gradients(device: &Device) {
     let device = &device.clone().autodiff();
     let weighted = |ys: Vec<f64>, mix: &[f64]| ys.iter().zip(mix).map(|(y, m)| y * m).sum::<f64>();

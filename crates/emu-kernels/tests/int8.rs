@@ -1,4 +1,4 @@
-//! Products whose inputs may be rounded to bytes, beside those that take them as they are.
+//! Products with activations quantized to 8 bits, against those with unquantized activations.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ fn random(seed: u64, scheme: Scheme, [out, width]: [usize; 2]) -> Packed {
     let words: Vec<u32> = (0..blocks * scheme.words())
         .map(|_| half() | half() << 16)
         .collect();
-    // 1 / 1024 and 1 / 64, of either sign; -1 / 8
+    // 1 / 1024 and 1 / 64, either sign; -1 / 8
     let scale = if scheme == Scheme::Q8 { 0x1400 } else { 0x2400 };
     let scales: Vec<u16> = (0..blocks)
         .map(|i| scale | ((i & 1) << 15) as u16)
@@ -34,23 +34,24 @@ fn values(seed: u64, rows: usize, width: usize) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [rows, width]), &Device::flex())
 }
 
-/// The length of the difference over that of what is right.
+/// Relative error: norm of the difference over norm of the reference.
 fn relative(got: Tensor<2>, want: Tensor<2>) -> f32 {
     let length = |x: Tensor<2>| x.square().sum().sqrt().into_scalar::<f32>();
     length(got - want.clone()) / length(want)
 }
 
-/// Rounding moves an element by up to 1/254 of the greatest of its block, evenly: of 32 normal values the greatest is about
-/// 2.1 of their root mean square, so that products are off by 2.1 / 127 / sqrt(12) = 0.5% of what they are on the average. A
-/// single row may have smaller products than that. A wrong sign, block or scale is off by far more.
+/// Quantization changes an element by up to 1/254 of the greatest of its block, uniformly: of 32 normal values the greatest is
+/// about 2.1 of their root mean square, so that the relative error of products is 2.1 / 127 / sqrt(12) = 0.5% on average. A
+/// single row may have smaller products than that. A wrong sign, block or scale gives a far greater error.
 #[test]
 fn rounded_inputs_move_products_by_half_a_percent() {
     for scheme in SCHEMES {
         for (out, width) in [(70, 96), (6, 1504), (260, 288)] {
             let exact = random(1, scheme, [out, width]);
-            let stacked = Packed::stacked(&[&exact, &exact]).expect("blocks of one kind");
+            let fused = Packed::concat_rows(&[&exact, &exact]).expect("blocks of one kind");
             let rounded = exact.clone().with_activations(Activations::Int8);
-            let rounded_stack = Packed::stacked(&[&rounded, &rounded]).expect("blocks of one kind");
+            let rounded_fused =
+                Packed::concat_rows(&[&rounded, &rounded]).expect("blocks of one kind");
             for rows in [1, 3, 8, 40] {
                 let (x, r) = (values(2, rows, width), values(3, rows, out));
                 let plain = relative(
@@ -61,8 +62,8 @@ fn rounded_inputs_move_products_by_half_a_percent() {
                     rounded.linear_add(x.clone(), None, r.clone()),
                     exact.linear_add(x.clone(), None, r),
                 );
-                let gated = relative(rounded_stack.gated(x.clone()), stacked.gated(x));
-                // A gate has two factors that are off.
+                let gated = relative(rounded_fused.gated(x.clone()), fused.gated(x));
+                // A gate has two factors with an error.
                 let errors = [
                     ("plain", plain, 0.03),
                     ("added", added, 0.03),
@@ -72,7 +73,7 @@ fn rounded_inputs_move_products_by_half_a_percent() {
                     let context =
                         format!("{scheme:?} {out} x {width}, {rows} rows, {what}: {error}");
                     assert!(error < bound, "{context}");
-                    // They are rounded at all: both ways give the same where nobody looks at what they may do.
+                    // A lower bound, too: if the setting were ignored, both would be equal.
                     assert!(error > 0.0005, "{context}");
                 }
             }
@@ -93,7 +94,7 @@ fn the_comparison_sees_a_wrong_result() {
     assert!(relative(x.clone().mul_scalar(1.06), x) > 0.05);
 }
 
-/// The best of many products, in microseconds.
+/// Minimum time of many products, in microseconds.
 fn best(rows: usize, width: usize, product: impl Fn(Tensor<2>) -> Tensor<2>) -> f64 {
     let x = values(5, rows, width);
     let times = (0..if rows > 10 { 8 } else { 200 }).map(|_| {
@@ -104,7 +105,7 @@ fn best(rows: usize, width: usize, product: impl Fn(Tensor<2>) -> Tensor<2>) -> 
     times.fold(f64::INFINITY, f64::min)
 }
 
-/// Products with halves and with the same values in f32; for whoever wants the CPU to keep halves packed.
+/// Times of products with f16 weights and with the same values in f32; to decide whether the CPU should keep f16 packed.
 #[test]
 #[ignore = "prints times"]
 fn times_of_halves() {
@@ -131,7 +132,7 @@ fn times_of_halves() {
     }
 }
 
-/// The same of both kinds of inputs; for whoever changes them.
+/// Times of products with both precisions of activations; for changes to these.
 #[test]
 #[ignore = "prints times"]
 fn times() {

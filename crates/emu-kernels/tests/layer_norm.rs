@@ -1,4 +1,4 @@
-//! Layer norm of rows against plain loops in f64, on the CPU and on a GPU: odd sizes, views, rows far from zero.
+//! Layer norm of rows against a naive f64 reference, on the CPU and on a GPU: odd sizes, strided views, rows far from zero.
 
 use emu_kernels::burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::device::{self, DeviceChoice};
@@ -21,8 +21,8 @@ fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// Rows of `d`, normed.
-fn twin(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
+/// Reference layer norm of rows of `d`.
+fn reference(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
     let d = weight.len();
     let norm = |row: &[f64]| -> Vec<f64> {
         let mean = row.iter().sum::<f64>() / d as f64;
@@ -46,19 +46,19 @@ fn everything(device: &Device) {
     ] {
         let (x, xs) = random(1, [b, t, d], device);
         let ((w, ws), (c, cs)) = (random(2, [d], device), random(3, [d], device));
-        let want = twin(&xs, &ws, &cs, 1e-5);
+        let want = reference(&xs, &ws, &cs, 1e-5);
         let error = difference(ops::layer_norm(x, w.clone(), c.clone(), 1e-5), &want);
-        // Two values near each other have a small variance, and what is left of it few digits.
+        // Two values close to each other have a small variance with few significant digits.
         let bound = if d == 2 { 1e-3 } else { 1e-5 };
         assert!(error < bound, "{b} x {t} x {d}: {error:e}");
 
-        // Channels first, as pixels lie, and rows that are a part of wider ones.
+        // NCHW pixels, and rows that are a slice of wider ones.
         let (x, xs) = random(4, [b, d, t], device);
         let turned: Vec<f64> = (0..b * t * d)
             .map(|i| (i / (t * d), i / d % t, i % d))
             .map(|(b, row, i)| xs[(b * d + i) * t + row])
             .collect();
-        let want = twin(&turned, &ws, &cs, 1e-6);
+        let want = reference(&turned, &ws, &cs, 1e-6);
         let error = difference(
             ops::layer_norm(x.swap_dims(1, 2), w.clone(), c.clone(), 1e-6),
             &want,
@@ -69,16 +69,16 @@ fn everything(device: &Device) {
             .chunks(3 * d)
             .flat_map(|row| row[d..2 * d].to_vec())
             .collect();
-        let want = twin(&part, &ws, &cs, 1e-6);
+        let want = reference(&part, &ws, &cs, 1e-6);
         let error = difference(ops::layer_norm(x.narrow(2, d, d), w, c, 1e-6), &want);
         assert!(error < bound, "part of {b} x {t} x {d}: {error:e}");
     }
-    // Far from zero a sum of squares would have no digit left.
+    // Far from zero a one-pass variance would have no significant digit left.
     let (x, _) = random(6, [1, 5, 192], device);
     let x = x.add_scalar(1000.0);
     let xs: Vec<f64> = x.to_data().iter::<f64>().collect();
     let (w, c) = (Tensor::ones([192], device), Tensor::zeros([192], device));
-    let want = twin(&xs, &[1.0; 192], &[0.0; 192], 1e-5);
+    let want = reference(&xs, &[1.0; 192], &[0.0; 192], 1e-5);
     let error = difference(ops::layer_norm(x, w, c, 1e-5), &want);
     assert!(error < 1e-3, "far from zero: {error:e}");
 }
@@ -106,7 +106,7 @@ fn the_comparison_sees_a_wrong_result() {
         let (w, c) = (Tensor::ones([9], &device), Tensor::zeros([9], &device));
         ops::layer_norm(x.clone(), w, c, eps)
     };
-    let want = twin(&xs, &[1.0; 9], &[0.0; 9], 1e-5);
+    let want = reference(&xs, &[1.0; 9], &[0.0; 9], 1e-5);
     assert!(difference(norm(1e-5), &want) < 1e-5);
     assert!(difference(norm(1e-2), &want) > 1e-4);
     assert_eq!(difference(norm(f64::NAN), &want), f64::INFINITY);

@@ -1,4 +1,4 @@
-//! Results that come back while the device goes on: each is what it was when it was asked for, waited for or not.
+//! Asynchronous read-backs: each has the values at the time of its start, awaited or not.
 
 use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
 use emu_kernels::device::{self, DeviceChoice};
@@ -21,7 +21,7 @@ fn everything(device: &Device) {
         readback::start(start.clone() * 4),
     );
     drop(forgotten);
-    // The buffers of what nobody waited for are used again, while others are still on their way.
+    // Buffers of dropped read-backs are reused while others are still pending.
     for round in 1..20 {
         drop(readback::start(start.clone() * round));
         let kept = readback::start(start.clone() + round);

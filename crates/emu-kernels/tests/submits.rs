@@ -1,4 +1,4 @@
-//! Submissions are counted by what leads to them: beside what wgpu numbers, they are right.
+//! Counted submissions, which are derived from their triggers, match wgpu's own numbers.
 
 #![cfg(feature = "wgpu")]
 
@@ -9,8 +9,8 @@ use emu_kernels::device::LAUNCHES;
 use emu_kernels::ops;
 use emu_kernels::readback::{self, Recorded};
 
-/// The number that the queue gives to an empty submission. wgpu shows it in its `Debug` text only: should that text change,
-/// this test fails, and nothing else.
+/// The index of an empty submission to the queue. wgpu shows it only in its `Debug` text: should that text change, only this
+/// test fails.
 fn number(queue: &Queue) -> u64 {
     let shown = format!("{:?}", queue.submit([]));
     let digits: String = shown.chars().filter(char::is_ascii_digit).collect();
@@ -19,7 +19,7 @@ fn number(queue: &Queue) -> u64 {
         .expect("a number in the text of a submission")
 }
 
-/// What a piece of work submits: as we count, and as wgpu does. It waits for the device so many times, and once more at its end.
+/// Submissions of `work`: our count, and wgpu's. `waits` is how often `work` waits for the device, besides once at its end.
 fn submitted(device: &Device, queue: &Queue, waits: u64, work: impl FnOnce()) -> (u64, u64) {
     device.sync().expect("a device that works");
     count::flushed();
@@ -27,7 +27,7 @@ fn submitted(device: &Device, queue: &Queue, waits: u64, work: impl FnOnce()) ->
     work();
     device.sync().expect("a device that works");
     count::flushed();
-    // wgpu gives numbers also to waits, to the question for the last one, and to each buffer that is read.
+    // wgpu also numbers waits, the submission that queries the number, and each mapped read-back buffer.
     let others = waits + 2 + count::reads().0 - reads;
     (count::submits() - ours, number(queue) - theirs - others)
 }
@@ -38,7 +38,7 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
         println!("SKIP submits-wgpu: EMU_TEST_GPU is not 1");
         return;
     }
-    // A process has one such device; this one's queue is at hand.
+    // A process has one such device; its queue is accessible here.
     let options = Device::wgpu_options().tasks_max(LAUNCHES);
     let (device, setup) = options.init_with_setup().expect("an adapter");
     let queue = &setup.queue;
@@ -79,14 +79,14 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
     };
     same("an upload between launches", &upload, 2);
 
-    // Recorded, a launch is none until it is replayed.
+    // A recorded launch does not count until it is replayed.
     let record = || Recorded::record(&device, || ops::silu_pair(x.clone())).expect("a recording");
     let before = watching.total();
     let (mut turn, _kept) = record();
     assert_eq!(watching.total(), before);
     let replays = std::cell::RefCell::new(|n: usize| {
         for _ in 0..n {
-            // Safety: `x` and what the recording returned are still here.
+            // SAFETY: `x` and the results of the recording still exist.
             unsafe { turn.replay() }.expect("a replay");
         }
     });

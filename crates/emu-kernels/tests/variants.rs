@@ -1,4 +1,4 @@
-//! Kernels with subgroups and without them, against plain loops in f64: sizes at which the two differ most.
+//! Kernels with and without subgroups against a naive f64 reference, at sizes where the variants differ most.
 
 use emu_kernels::burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::device::{self, DeviceChoice};
@@ -36,7 +36,7 @@ fn matrix(
     let mut bits = || (random.uniform() * 65_536.0) as u32;
     let words: Vec<u32> = (0..blocks * scheme.words())
         .map(|_| bits() | bits() << 16)
-        // Halves from 1 / 64 to 1 / 32, of either sign.
+        // f16 magnitudes from 1 / 64 to 1 / 32, either sign.
         .map(|word| match scheme {
             Scheme::F16 => word & 0x83ff_83ff | 0x2400_2400,
             _ => word,
@@ -65,7 +65,7 @@ fn matrix(
     (packed.expect("parts that fit"), values)
 }
 
-/// Products with rows wide enough for a workgroup, most of few rows of `x`.
+/// Products with rows wide enough for a workgroup each, mostly with few rows of `x`.
 fn wide_products(device: &Device) {
     let mut bits = Philox::new(1, Stream::Init, 0);
     for (scheme, out, width, rows) in [
@@ -92,7 +92,7 @@ fn wide_products(device: &Device) {
             .map(|i| product(i / out, i % out) + bs[i % out] + rs[i])
             .collect();
         let got = packed.linear_add(x.clone(), Some(bias), residual);
-        // Sums of thousands of terms of the order of one tenth.
+        // Sums of thousands of terms of about one tenth.
         let error = difference(got, &want);
         assert!(error < 1e-4, "{what}: {error:e}");
         if out.is_multiple_of(2) {
@@ -110,7 +110,7 @@ fn wide_products(device: &Device) {
     }
 }
 
-/// Norms of rows shorter than a workgroup, of one more than it, and far from zero.
+/// Norms of rows shorter than a workgroup, longer by one, and far from zero.
 fn norms(device: &Device) {
     for (rows, d) in [(1, 1), (2, 63), (3, 65), (1, 4099)] {
         let (x, xs) = random(5, [rows, d], device);
@@ -139,7 +139,7 @@ fn norms(device: &Device) {
         let error = difference(ops::rms_norm(x, w, 1e-5), &want);
         assert!(error < 2e-5, "norm of {rows} x {d}: {error:e}");
     }
-    // Groups of a workgroup of 64 and of one of 256 invocations.
+    // Groups with workgroups of 64 and of 256 invocations.
     for (c, groups, side) in [(6, 3, 5), (4, 2, 31)] {
         let (x, xs) = random(8, [2, c, side, side], device);
         let ((w, ws), (b, bs)) = (random(9, [c], device), random(10, [c], device));
@@ -159,7 +159,7 @@ fn norms(device: &Device) {
     }
 }
 
-/// Tokens of a vocabulary of many for each invocation, and of one too small for all of them.
+/// Tokens of vocabularies with many tokens per invocation, and with fewer tokens than invocations.
 fn tokens(device: &Device) {
     for vocab in [5, 255, 40_001] {
         let (logits, values) = random(11, [1, 1, vocab], device);
@@ -184,11 +184,11 @@ fn tokens(device: &Device) {
                 device,
             );
             for step in 0..8 {
-                // The first number belongs to the token that stands there already.
+                // The first uniform number belongs to the token already in the history.
                 let uniform = numbers.uniform();
                 let got = sampler.sample(logits.clone(), None).into_data();
                 let got = got.iter::<i64>().next().expect("a token") as u32;
-                // A draw at the edge of two tokens may fall on either side.
+                // A draw at the boundary of two tokens may fall on either side.
                 let near = [-2e-5, 0.0, 2e-5].map(|e| sampling.sample(&narrow, uniform + e));
                 assert!(
                     near.contains(&got),
@@ -212,7 +212,7 @@ fn variants_on_wgpu() {
     });
     variants::each_of_all(|| wide_products(&device));
 
-    // They are kernels of their own: sums in another order differ in the last bits.
+    // The variants are distinct kernels: another summation order differs in the last bits.
     if variants::has_subgroups() {
         let (x, _) = random(12, [64, 4099], &device);
         let norm = || ops::rms_norm(x.clone(), Tensor::ones([4099], &device), 1e-5).into_data();
@@ -222,7 +222,7 @@ fn variants_on_wgpu() {
         assert_eq!(trees, variants::with_subgroups(false, norm));
     }
 
-    // Likewise those for software adapters.
+    // Same for the variants for software adapters.
     let (x, _) = random(13, [1, 4, 40, 64], &device);
     let attention = || {
         let x = x.clone();
@@ -233,13 +233,13 @@ fn variants_on_wgpu() {
     assert_eq!(hardware, variants::with_software(false, attention));
 }
 
-/// Waits for a tensor: data is fetched when it is looked at.
+/// Waits for a tensor by reading it back.
 fn ended<const D: usize>(x: Tensor<D>) {
     let data = x.into_data();
     assert!(data.iter::<f32>().all(f32::is_finite));
 }
 
-/// Times of both kinds in turn, the least of five: `--ignored`.
+/// Times of all variants in alternation, minimum of six runs: `--ignored`.
 #[test]
 #[ignore = "a measurement"]
 fn costs_on_wgpu() {
@@ -280,7 +280,7 @@ fn costs_on_wgpu() {
 
 #[test]
 fn variants_are_asked_for_within_a_scope() {
-    // Another test may open the device meanwhile, and from then on it counts what that can do.
+    // Opened first: another test may open the device concurrently, which changes the default variants.
     if std::env::var("EMU_TEST_GPU").as_deref() == Ok("1") {
         device::open(DeviceChoice::Gpu).expect("an adapter");
     }

@@ -1,4 +1,4 @@
-//! The causal transformer: the decoder of a T5 whose learned queries read the encoder's tokens one after the other.
+//! Causal former: the decoder of a T5 whose learned queries read the encoder's tokens one after the other.
 //!
 //! B batch, Q queries, N encoder tokens, D width, V encoder width, H heads, E head size.
 
@@ -12,12 +12,12 @@ use emu_kernels::{QEmbedding, QLinear, RmsNorm};
 use crate::config::CausalConfig;
 use crate::probe::Probe;
 
-/// The causal transformer and its projection to the LM's width.
+/// The causal former and its projection to the LM's width.
 #[derive(Module, Debug)]
 pub struct CausalFormer {
-    /// `[1, Q, D]`
+    /// Learned queries, `[1, Q, D]`.
     pub causal_tokens: Param<Tensor<3>>,
-    /// Encoder tokens added to the queries of their raster positions, in small models.
+    /// Projection of the encoder tokens that are added to the queries at their raster positions, in small models.
     pub raster: Option<QLinear>,
     /// `[buckets, H]`: one table, shared by all blocks.
     pub relative_bias: QEmbedding,
@@ -29,20 +29,20 @@ pub struct CausalFormer {
     pub projection: QLinear,
     /// Buckets of the bias.
     pub buckets: usize,
-    /// Distance of the last bucket.
+    /// Distance from which all positions share the last bucket.
     pub max_distance: usize,
 }
 
-/// Self-attention, cross-attention and feed-forward, each normed before and added to the stream.
+/// Self-attention, cross-attention and feed-forward, pre-norm, with residual connections.
 #[derive(Module, Debug)]
 pub struct CausalBlock {
     /// Before self-attention.
     pub self_norm: RmsNorm,
-    /// Among the queries, causal.
+    /// Causal self-attention of the queries.
     pub self_attn: T5Attention,
     /// Before cross-attention.
     pub cross_norm: RmsNorm,
-    /// To the encoder's tokens.
+    /// Cross-attention to the encoder's tokens.
     pub cross_attn: T5Attention,
     /// Before the feed-forward layer.
     pub ff_norm: RmsNorm,
@@ -68,11 +68,11 @@ pub struct T5Attention {
 }
 
 impl CausalConfig {
-    /// A new causal transformer between an encoder and an LM of these widths.
+    /// Creates a causal former between an encoder and an LM of these widths.
     ///
-    /// With a raster it starts near the identity, so that what a short warm-up taught the encoder reaches the LM: an
-    /// embedding begins as the encoder's token of its raster position, the layers add nothing yet, and the embeddings of
-    /// different positions are a third of their size apart, so that the LM can tell places from the first step.
+    /// With `raster` it starts near the identity, so that what a short warm-up taught the encoder reaches the LM. An
+    /// embedding starts as the encoder's token at its raster position, and the layers add nothing yet. The embeddings
+    /// of different positions differ by a third of their size, so that the LM can tell positions from the first step.
     pub fn init(&self, encoder_width: usize, lm_width: usize, device: &Device) -> CausalFormer {
         let block = |_| CausalBlock {
             self_norm: RmsNorm::new(self.d_model, self.norm_eps, device),
@@ -108,7 +108,7 @@ impl CausalConfig {
         }
     }
 
-    /// How the last linear of a residual branch starts.
+    /// Initialisation of the last linear layer of a residual branch.
     fn last(&self) -> Init {
         if self.raster {
             Init::Zeros
@@ -119,7 +119,7 @@ impl CausalConfig {
 
     fn init_attention(&self, kv_width: usize, device: &Device) -> T5Attention {
         let inner = self.heads * self.d_kv;
-        // T5's initialisation: the missing scale of the scores is in q.
+        // T5's initialisation: the missing scale of the attention scores is in the query weights.
         let q = Init::Normal(1.0 / ((self.d_model * self.d_kv) as f32).sqrt());
         T5Attention {
             q: QLinear::with_init(self.d_model, inner, false, q, device),
@@ -131,8 +131,8 @@ impl CausalConfig {
     }
 }
 
-/// T5's bucket of a distance `query - key`, unidirectional: exact up to half of the buckets, then logarithmic.
-/// The arithmetic is f32 as in the original, where it decides ties at the edges of buckets.
+/// T5's unidirectional bucket of a distance `query - key`: exact up to half of the buckets, then logarithmic. Computed
+/// in f32 as in the original, which decides ties at bucket edges.
 pub fn bucket(distance: usize, buckets: usize, max_distance: usize) -> usize {
     let exact = buckets / 2;
     if distance < exact {
@@ -145,7 +145,7 @@ pub fn bucket(distance: usize, buckets: usize, max_distance: usize) -> usize {
 }
 
 impl CausalFormer {
-    /// The picture's embeddings for the LM.
+    /// Visual embeddings of an image for the LM.
     ///
     /// # Shapes
     /// - `tokens`: `[B, N, V]`, the encoder's normed output
@@ -154,7 +154,7 @@ impl CausalFormer {
         self.forward_probed(tokens, self.causal_tokens.val(), &mut Probe::off())
     }
 
-    /// As [`CausalFormer::forward`] with these queries `[1, Q, D]`, showing its stages.
+    /// As [`CausalFormer::forward`] with these queries `[1, Q, D]`, reporting intermediate tensors to the probe.
     pub fn forward_probed(
         &self,
         tokens: Tensor<3>,
@@ -164,7 +164,7 @@ impl CausalFormer {
         let [b, n, _] = tokens.dims();
         let [_, q, d] = queries.dims();
 
-        // 1. queries, alone or with the encoder's token of the same raster position
+        // 1. queries, plus the encoder token of the same raster position in small models
         let mut x = queries.expand([b, q, d]);
         if let Some(raster) = &self.raster {
             x = x + raster.forward(tokens.clone().narrow(1, n - q, q));
@@ -186,7 +186,7 @@ impl CausalFormer {
             probe.see(format_args!("cformer.block{i}.ff"), &x);
         }
 
-        // 3. norm and projection; no d_model^-0.5 between them
+        // 3. norm and projection, without T5's d_model^-0.5 between them
         let x = self.final_norm.forward(x);
         probe.see(format_args!("cformer.final"), &x);
         let x = self.projection.forward(x);
@@ -194,7 +194,7 @@ impl CausalFormer {
         x
     }
 
-    /// The relative bias of `n` queries, without the causal mask: `[1, H, n, n]`.
+    /// Relative position bias of `n` queries, without the causal mask: `[1, H, n, n]`.
     pub fn position_bias(&self, n: usize) -> Tensor<4> {
         let index: Vec<i32> = (0..n * n)
             .map(|i| {
@@ -217,7 +217,7 @@ impl CausalFormer {
 }
 
 impl T5Attention {
-    /// `x`: `[B, Q, D]`, `source`: what keys and values are made of. A bias means causal self-attention.
+    /// `x`: `[B, Q, D]`, `source`: input of keys and values. With a bias it is causal self-attention.
     fn forward(&self, x: Tensor<3>, source: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let [b, n, _] = x.dims();
         let [inner, _] = self.q.weight.lazy_shape().dims();

@@ -1,6 +1,6 @@
-//! CLIP's vision tower, as transformers publishes it: ViT-B/32, B/16, L/14 and whatever else has its layout.
+//! CLIP's vision tower as published by transformers: ViT-B/32, B/16, L/14 and others of the same layout.
 //!
-//! B batch, N tokens (class token first), D width, H heads, S side of a picture.
+//! B batch, N tokens (class token first), D width, H heads, S side of the image.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -13,12 +13,12 @@ use serde_json::Value;
 use crate::config::ConfigError;
 use crate::probe::Probe;
 
-/// Sizes of a tower.
+/// Sizes of a CLIP vision tower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipConfig {
-    /// Side of the square picture, pixels.
+    /// Side of the square input image in pixels.
     pub image_size: usize,
-    /// Side of a patch, pixels.
+    /// Side of a patch in pixels.
     pub patch_size: usize,
     /// Width of a token.
     pub width: usize,
@@ -32,10 +32,10 @@ pub struct ClipConfig {
     pub norm_eps: f64,
 }
 
-/// Most of any size.
+/// Largest accepted size.
 pub(crate) const MOST: usize = 1 << 20;
 
-/// A size in a `config.json`; of those that transformers leaves out because they are its defaults, that.
+/// Reads a size from a `config.json`; `default` if it is absent, since transformers omits defaults.
 fn usual(from: &Value, key: &str, default: usize) -> Result<usize, ConfigError> {
     match from.get(key) {
         None => Ok(default),
@@ -43,17 +43,17 @@ fn usual(from: &Value, key: &str, default: usize) -> Result<usize, ConfigError> 
     }
 }
 
-/// A size in a `config.json`.
+/// Reads a size from a `config.json`.
 pub(crate) fn size(from: &Value, key: &str) -> Result<usize, ConfigError> {
     let number = { from.get(key).and_then(Value::as_u64) }.and_then(|n| usize::try_from(n).ok());
     number.ok_or_else(|| ConfigError(format!("`{key}` is missing or no whole number")))
 }
 
 impl ClipConfig {
-    /// Reads the `vision_config` of transformers' CLIP. What it does not say is as in ViT-B/32.
+    /// Reads the `vision_config` of transformers' CLIP. Absent fields have the values of ViT-B/32.
     ///
     /// # Errors
-    /// Names the first field that is missing, of another kind than expected, or not supported.
+    /// Names the first field that is missing, has an unexpected type or is not supported.
     pub fn from_transformers(vision: &Value) -> Result<Self, ConfigError> {
         let wrong = |what: String| Err(ConfigError(what));
         let activation = vision.get("hidden_act").and_then(Value::as_str);
@@ -79,10 +79,10 @@ impl ClipConfig {
         Ok(config)
     }
 
-    /// Checks what the network relies on.
+    /// Checks the invariants of the network.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |what: String| Err(ConfigError(what));
         let sizes = [
@@ -114,7 +114,7 @@ impl ClipConfig {
         Ok(())
     }
 
-    /// A new tower, its weights not yet allocated.
+    /// Creates the tower; weights are allocated lazily.
     pub fn init(&self, device: &Device) -> ClipVision {
         let (d, eps, patch) = (self.width, self.norm_eps, self.patch_size);
         let tokens = (self.image_size / patch).pow(2) + 1;
@@ -150,10 +150,10 @@ impl ClipConfig {
     }
 }
 
-/// Names of a tower's parameters in a folder of transformers' CLIP: of the whole model or of the tower alone.
+/// Key map of a tower in a transformers CLIP checkpoint: the whole model or the vision tower alone.
 ///
 /// # Errors
-/// None, unless a rule below is written wrongly.
+/// If a rule below is malformed; otherwise never.
 pub fn clip_vision() -> Result<KeyMap, PackError> {
     KeyMap::new(
         [
@@ -166,7 +166,7 @@ pub fn clip_vision() -> Result<KeyMap, PackError> {
             Rule::new("vision_model.{rest..}", "{rest..}"),
         ],
         [
-            // A buffer of 0, 1, 2, .. that older versions save.
+            // Buffer with the position ids 0, 1, 2, .. that older versions of transformers save.
             "vision_model.embeddings.position_ids",
             "text_model.{rest..}",
             "visual_projection.weight",
@@ -181,15 +181,15 @@ pub fn clip_vision() -> Result<KeyMap, PackError> {
 pub struct ClipVision {
     /// `[D]`
     pub class_embedding: Param<Tensor<1>>,
-    /// A convolution whose stride is its kernel, without bias.
+    /// Patch embedding without bias: a convolution whose stride equals its kernel size.
     pub patch_embedding: Conv2d,
     /// `[N, D]`
     pub position_embedding: QEmbedding,
-    /// Before the layers. (The checkpoints' spelling.)
+    /// Norm before the layers (spelled as in the checkpoints).
     pub pre_layrnorm: LayerNorm,
-    /// The transformer.
+    /// Transformer layers.
     pub layers: Vec<ClipLayer>,
-    /// On the class token of the last layer.
+    /// Norm of the last layer's output.
     pub post_layernorm: LayerNorm,
 }
 
@@ -221,7 +221,7 @@ pub struct ClipAttention {
     pub heads: usize,
 }
 
-/// Two layers with CLIP's GELU between them.
+/// MLP with CLIP's GELU (quick GELU).
 #[derive(Module, Debug)]
 pub struct ClipMlp {
     /// Up.
@@ -231,7 +231,7 @@ pub struct ClipMlp {
 }
 
 impl ClipVision {
-    /// The normed class token of the last layer: `[B, 3, S, S]` to `[B, D]`.
+    /// Normed class token of the last layer: `[B, 3, S, S]` to `[B, D]`.
     pub fn pooled(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<2> {
         let hidden = self.hidden(images, probe);
         let [b, _, d] = hidden.dims();
@@ -239,13 +239,13 @@ impl ClipVision {
             .forward(hidden.narrow(1, 0, 1).reshape([b, d]))
     }
 
-    /// All tokens of the last layer, normed as the class token is: `[B, 3, S, S]` to `[B, N, D]`.
+    /// All tokens of the last layer, with the class token's norm: `[B, 3, S, S]` to `[B, N, D]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
         self.post_layernorm
             .forward(self.hidden(images, &mut Probe::off()))
     }
 
-    /// The output of the last layer.
+    /// Output of the last layer, before the norm.
     fn hidden(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
         // 1. pixels to tokens
         let grid = self.patch_embedding.forward(images);

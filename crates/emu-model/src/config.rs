@@ -1,4 +1,4 @@
-//! Every size of the model. Networks take their numbers from here and from nowhere else.
+//! Model configuration: the only source of the sizes of all networks.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,47 +43,47 @@ pub struct SpecialTokens {
     pub assistant: Option<u32>,
 }
 
-/// The whole model but the decoder of pictures, which has a file of its own ([`crate::diffusion`]).
+/// Configuration of the whole model except the image decoder, which has its own ([`crate::diffusion::DecoderConfig`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmuConfig {
-    /// The visual encoder.
+    /// The vision encoder.
     pub vision: VisionConfig,
-    /// The causal transformer between encoder and LM. A model has either this or a namer.
+    /// The causal former between encoder and LM. A model has either this or a namer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causal: Option<CausalConfig>,
-    /// What names the picture in the LM's own words, in its place.
+    /// The namer, which replaces visual embeddings by words of the LM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namer: Option<NamerConfig>,
     /// The language model.
     pub lm: LmConfig,
-    /// Adapters on the LM, where the model has them.
+    /// LoRA adapters on the LM, if the model has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterConfig>,
-    /// Embeddings of a soft prompt that stands in the place of the system message where the user gives none.
+    /// Length of the soft prompt that replaces the default system message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persona: Option<usize>,
-    /// What reads requests for pictures from an LM that regresses no embeddings.
+    /// Request reader of a model whose LM regresses no embeddings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestsConfig>,
     /// Special tokens.
     pub special: SpecialTokens,
-    /// Further tokens that end an answer.
+    /// Further end tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<u32>,
-    /// Preprocessing.
+    /// Image normalisation.
     #[serde(default)]
     pub image: ImageConfig,
-    /// Templates.
+    /// Prompt templates.
     #[serde(default)]
     pub prompts: PromptConfig,
-    /// What generation does where it is not told otherwise.
+    /// Generation defaults.
     #[serde(default, skip_serializing_if = "GenerationConfig::is_plain")]
     pub generation: GenerationConfig,
 }
 
 impl EmuConfig {
-    /// Embeddings of a picture that the LM reads.
+    /// Embeddings per image that the LM reads.
     pub fn queries(&self) -> usize {
         match (&self.causal, &self.namer) {
             (Some(causal), _) => causal.queries,
@@ -92,7 +92,7 @@ impl EmuConfig {
         }
     }
 
-    /// Embeddings of a picture that a decoder draws from: those that are read, or all slots of a spelled one.
+    /// Embeddings per image that condition the decoder: those that the LM reads, or all slots of a spelling.
     pub fn drawn(&self) -> usize {
         match (&self.requests, &self.namer) {
             (Some(requests), _) => requests.reader.spelling.slots(),
@@ -101,10 +101,10 @@ impl EmuConfig {
         }
     }
 
-    /// Checks what the networks rely on.
+    /// Checks the invariants of the networks.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (v, l) = (&self.vision, &self.lm);
         let wrong = |what: String| Err(ConfigError(what));

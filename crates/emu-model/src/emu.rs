@@ -1,4 +1,4 @@
-//! Encoder, causal transformer and language model put together.
+//! Vision encoder, causal former and language model as one module.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -17,30 +17,30 @@ use crate::vision::Vision;
 
 pub use crate::splice::SpliceError;
 
-/// The model but its picture decoder.
+/// The model without its image decoder.
 #[derive(Module, Debug)]
 pub struct Emu {
-    /// The visual encoder.
+    /// The vision encoder.
     pub visual: Vision,
-    /// Between encoder and causal transformer.
+    /// Norm between encoder and causal former.
     pub ln_visual: Option<LayerNorm>,
-    /// From encoder tokens to visual embeddings.
+    /// Encoder tokens to visual embeddings.
     pub cformer: Option<CausalFormer>,
-    /// In the place of both, in models that spell what they see.
+    /// Namer, instead of both.
     pub namer: Option<Namer>,
     /// The language model.
     pub lm: Lm,
-    /// In the place of its system message.
+    /// Soft prompt that replaces the default system message.
     pub persona: Option<SoftPrompt>,
-    /// What reads which pictures it is asked for, where it regresses none.
+    /// Request reader, if the LM regresses no embeddings.
     pub requests: Option<Requests>,
 }
 
 impl EmuConfig {
-    /// A new model, its weights not yet allocated.
+    /// Creates the model; weights are allocated lazily.
     ///
     /// # Errors
-    /// Where [`EmuConfig::validate`] finds one.
+    /// As [`EmuConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<Emu, ConfigError> {
         self.validate()?;
         let (features, width) = (self.vision.width, self.lm.width);
@@ -49,11 +49,10 @@ impl EmuConfig {
         let lm = || self.lm.init(self.adapter.as_ref(), device);
         Ok(Emu {
             visual: self.vision.init(device),
-            // PyTorch's default eps: this norm is not one of the encoder's.
             ln_visual: causal.map(|_| LayerNorm::new(features, LN_VISUAL_EPS, device)),
             cformer: causal.map(|causal| causal.init(features, width, device)),
             namer: namer.map(|namer| namer.init(features, width, &self.image, device)),
-            // One that reads words regresses none.
+            // With a namer, the LM regresses no embeddings.
             lm: match causal {
                 Some(_) => lm(),
                 None => lm().alone(),
@@ -63,8 +62,8 @@ impl EmuConfig {
         })
     }
 
-    /// What products with the LM's packed weights may do with their inputs: in a model that reads words, as where its LM
-    /// runs alone ([`crate::TextModel`]).
+    /// How matmuls with the LM's packed weights treat their activations: with a namer, int8 as in a text-only model
+    /// ([`crate::TextModel`]).
     pub fn lm_activations(&self) -> fn(Scheme) -> Activations {
         match self.namer {
             Some(_) => |_| Activations::Int8,
@@ -73,11 +72,11 @@ impl EmuConfig {
     }
 }
 
-/// The reference builds `ln_visual` with the encoder's eps.
+/// The reference implementation builds `ln_visual` with the encoder's eps, not PyTorch's default.
 const LN_VISUAL_EPS: f64 = 1e-6;
 
 impl Emu {
-    /// The tokens of the encoder, normed where a causal former reads them: `[B, 3, S, S]` to `[B, N, V]`.
+    /// Encoder tokens, normed if a causal former reads them: `[B, 3, S, S]` to `[B, N, V]`.
     pub fn encode(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
         let tokens = self.visual.forward_probed(images, probe);
         let Some(norm) = &self.ln_visual else {
@@ -88,7 +87,7 @@ impl Emu {
         tokens
     }
 
-    /// The visual embeddings of pictures: `[B, 3, S, S]` to `[B, Q, D]`.
+    /// Visual embeddings of images: `[B, 3, S, S]` to `[B, Q, D]`.
     pub fn embed_images(&self, images: Tensor<4>) -> Tensor<3> {
         let tokens = self.encode(images.clone(), &mut Probe::off());
         match (&self.cformer, &self.namer) {
@@ -98,14 +97,14 @@ impl Emu {
         }
     }
 
-    /// Embeddings of a batch of sequences, with the visual embeddings in the places of the `<image>` tokens, in order.
+    /// Embeddings of a batch of sequences; visual embeddings replace the `<image>` tokens in order.
     ///
     /// # Shapes
     /// - `ids`: B rows of T; `visual`: `[images, Q, D]`, where images · Q is the number of `<image>` tokens
     /// - returns `[B, T, D]`
     ///
     /// # Errors
-    /// Where marks and embeddings do not match in number, or the rows differ in length.
+    /// If marks and embeddings differ in number, or rows differ in length.
     pub fn splice(
         &self,
         ids: &[Vec<u32>],

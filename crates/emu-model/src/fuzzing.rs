@@ -1,4 +1,4 @@
-//! Bodies of the fuzz targets: each takes any bytes and must return.
+//! Fuzz targets: each takes arbitrary bytes and must return.
 
 use std::sync::OnceLock;
 
@@ -9,8 +9,8 @@ use crate::text;
 use crate::tokenizer::{EmuTokenizer, PlainTokenizer, Roles, expand_pictures};
 use crate::video;
 
-/// The first byte says what the rest is: 0 a SentencePiece model, 1 a `tokenizer.json`, 255 the metadata of a GGUF file as
-/// JSON, else a text.
+/// The first byte selects the kind of input: 0 a SentencePiece model, 1 a `tokenizer.json`, 255 the metadata of a GGUF
+/// file as JSON, else a text.
 pub fn tokenizer(data: &[u8]) {
     match data.split_first() {
         Some((0, file)) => {
@@ -47,7 +47,7 @@ pub fn tokenizer(data: &[u8]) {
     }
 }
 
-/// Encodes a text, decodes it in both ways, and token by token, which must agree.
+/// Encodes a text, then decodes it as a whole and token by token, which must agree.
 fn round_trip(tokenizer: &EmuTokenizer, text: &str) {
     let Ok(ids) = tokenizer.encode(text) else {
         return;
@@ -59,7 +59,7 @@ fn round_trip(tokenizer: &EmuTokenizer, text: &str) {
         assert_eq!(parts.concat() + &stream.finish(), whole);
     }
     let _ = tokenizer.decode(&ids, false);
-    // What people write is text, whatever it spells.
+    // User text never becomes special tokens, whatever it spells.
     if let Ok(ids) = tokenizer.encode_plain(text) {
         let specials = tokenizer.specials();
         let control = |id: &u32| *id != specials.unk && specials.contains(*id);
@@ -67,7 +67,7 @@ fn round_trip(tokenizer: &EmuTokenizer, text: &str) {
     }
 }
 
-/// The same with the tokenizer of a language model alone.
+/// As [`round_trip`], with the tokenizer of a text-only language model.
 fn round_trip_plain(tokenizer: &PlainTokenizer, text: &str) {
     for ids in [tokenizer.encode(text), tokenizer.encode_marked(text)] {
         let Ok(ids) = ids else {
@@ -82,7 +82,7 @@ fn round_trip_plain(tokenizer: &PlainTokenizer, text: &str) {
     }
 }
 
-/// A tokenizer of LLaMA's kind with few pieces.
+/// A LLaMA-style tokenizer with few pieces.
 fn sample() -> &'static EmuTokenizer {
     static SAMPLE: OnceLock<EmuTokenizer> = OnceLock::new();
     SAMPLE.get_or_init(|| {
@@ -116,7 +116,7 @@ const SMALL: Limits = Limits {
     max_bytes: 1 << 20,
 };
 
-/// A picture file.
+/// Decodes and preprocesses an image file.
 pub fn image(data: &[u8]) {
     let size = image::dimensions(data, &SMALL);
     if let Ok(picture) = image::decode(data, &SMALL) {
@@ -125,7 +125,7 @@ pub fn image(data: &[u8]) {
     }
 }
 
-/// A video file.
+/// Samples the frames of a video file.
 pub fn video(data: &[u8]) {
     if let Ok(video) = video::sample_frames(data, 8, &SMALL) {
         assert_eq!((video.frames.len(), video.offsets.len()), (8, 8));
@@ -146,7 +146,7 @@ mod tests {
         read.collect()
     }
 
-    /// Every seed, with single bytes changed at about `places` places.
+    /// Runs every seed, and copies with single bytes changed or cut off at about `places` positions.
     fn mutate(target: &str, places: usize, body: impl Fn(&[u8])) {
         let mut seen = 0;
         for seed in seeds(target) {

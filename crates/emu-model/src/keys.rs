@@ -1,20 +1,19 @@
-//! Names of checkpoint tensors beside the names of this crate's parameters.
+//! Key maps of checkpoints: names of checkpoint tensors to names of this crate's parameters.
 //!
-//! A model parameter is named by the path of fields that leads to it. The tables here are data: rules of
-//! [`emu_pack::KeyMap`], the first that matches wins.
+//! A parameter is named by its field path. The rules of [`emu_pack::KeyMap`] below are data; the first match wins.
 
 use emu_pack::{KeyMap, PackError, Rule};
 
-/// Where peft puts a projection of the LM's attention.
+/// peft's name of a projection of the LM's attention.
 const PEFT: &str = "decoder.lm.base_model.model.model.layers.{i}.self_attn.{p}";
 
-/// The released Emu checkpoints: pretrained, and instruct with the names that peft gives (0.4 and newer).
+/// Key map of the released Emu checkpoints: pretrained, and instruct with peft's names (0.4 and newer).
 ///
 /// # Errors
 /// Never: the rules are constant and tested.
 pub fn emu() -> Result<KeyMap, PackError> {
     let rules = [
-        // causal transformer: the decoder of a T5
+        // causal former: the decoder of a T5
         Rule::new("cformer.causal_tokens", "cformer.causal_tokens"),
         Rule::new("cformer.projection.{rest..}", "cformer.projection.{rest..}"),
         Rule::new(
@@ -41,7 +40,7 @@ pub fn emu() -> Result<KeyMap, PackError> {
             "cformer.cformer.block.{i}.layer.1.layer_norm.weight",
             "cformer.blocks.{i}.cross_norm.weight",
         ),
-        // Each by its name: a placeholder would claim the norms of a block when names are written back.
+        // Listed individually: with a placeholder, the reverse mapping would also match the norms of a block.
         Rule::new(
             "cformer.cformer.block.{i}.layer.2.DenseReluDense.wi.weight",
             "cformer.blocks.{i}.wi.weight",
@@ -54,7 +53,7 @@ pub fn emu() -> Result<KeyMap, PackError> {
             "cformer.cformer.block.{i}.layer.2.layer_norm.weight",
             "cformer.blocks.{i}.ff_norm.weight",
         ),
-        // language model with adapters
+        // language model with LoRA adapters
         Rule::new(
             format!("{PEFT}.lora_A.default.weight"),
             "lm.layers.{i}.self_attn.{p}.lora.a",
@@ -83,7 +82,7 @@ pub fn emu() -> Result<KeyMap, PackError> {
         ),
         Rule::new("decoder.lm.lm_head.weight", "lm.lm_head.weight"),
         Rule::new("decoder.lm.model.{rest..}", "lm.{rest..}"),
-        // encoder
+        // vision encoder
         Rule::new("visual.{rest..}", "visual.{rest..}"),
         Rule::new("ln_visual.{rest..}", "ln_visual.{rest..}"),
     ];
@@ -97,7 +96,7 @@ pub fn emu() -> Result<KeyMap, PackError> {
     KeyMap::new(rules, ignored)
 }
 
-/// The instruct checkpoint: as [`emu`], and written back with peft's names.
+/// Key map of the instruct checkpoint: as [`emu`], but the reverse mapping uses peft's names.
 ///
 /// # Errors
 /// Never: the rules are constant and tested.

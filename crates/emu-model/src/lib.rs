@@ -1,6 +1,8 @@
 //! Emu: the networks, the tokenizer, preprocessing, and generation as step machines.
 //!
-//! Nothing here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
+//! No module here touches files, the network, clocks, threads or JavaScript: bytes go in, tensors and events come out.
+
+#![forbid(unsafe_code)]
 
 pub mod causal;
 pub mod clip;

@@ -1,14 +1,16 @@
-//! The multimodal language model, a LLaMA with a second head that regresses the next visual embedding.
+//! The multimodal language model: a LLaMA with a second head that regresses the next visual embedding.
 //!
-//! B batch, T tokens, D width, H heads, G key/value heads, E head size.
+//! B batch, T tokens, D width, H query heads, G key/value heads, E head size.
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use emu_kernels::cache::{CacheFull, KvCache, LayerCache};
+use emu_kernels::decode_session::DecodeModel;
 use emu_kernels::init::{Init, twins};
 use emu_kernels::ops::{self, AttentionOptions};
 use emu_kernels::packed::{self, Activations, Packed, Scheme};
 use emu_kernels::rope::{Rope, RopeTables};
+use emu_kernels::throttle::Throttle;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
 use crate::config::{AdapterConfig, LmConfig};
@@ -19,24 +21,27 @@ use crate::probe::Probe;
 pub struct Lm {
     /// Token embeddings.
     pub embed_tokens: QEmbedding,
-    /// The transformer.
+    /// Transformer layers.
     pub layers: Vec<Layer>,
-    /// After the last layer.
+    /// Final norm.
     pub norm: RmsNorm,
-    /// Next token; absent where the head shares the embedding table.
+    /// Next-token head; `None` if it shares the embedding table.
     pub lm_head: Option<QLinear>,
-    /// Next visual embedding; absent in a language model alone.
+    /// Regression head of the next visual embedding; `None` in a text-only model.
     pub stu_regress_head: Option<QLinear>,
-    /// Base of the rotary embedding, and what its frequencies are divided by.
+    /// RoPE base and divisors of its frequencies.
     #[module(skip)]
     pub rope: Rope,
     /// E
     pub head_size: usize,
     /// G
     pub kv_heads: usize,
+    /// Throttle of prefills.
+    #[module(skip)]
+    pub throttle: Throttle,
 }
 
-/// A layer.
+/// A transformer layer.
 #[derive(Module, Debug)]
 pub struct Layer {
     /// Before attention.
@@ -49,7 +54,7 @@ pub struct Layer {
     pub mlp: Mlp,
 }
 
-/// Causal self-attention with rotary positions.
+/// Causal self-attention with RoPE.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `[H·E, D]`
@@ -60,9 +65,9 @@ pub struct Attention {
     pub v_proj: QLinear,
     /// `[D, H·E]`
     pub o_proj: QLinear,
-    /// The first three above each other, `[(H + 2 G)·E, D]`, where [`Lm::stack`] made them so.
+    /// Fused QKV weights, `[(H + 2 G)·E, D]`, if [`Lm::fuse`] fused them.
     #[module(skip)]
-    pub stacked: Option<Packed>,
+    pub fused_qkv: Option<Packed>,
     /// H
     pub heads: usize,
     /// G
@@ -78,28 +83,35 @@ pub struct Mlp {
     pub up_proj: QLinear,
     /// `[D, F]`
     pub down_proj: QLinear,
-    /// The first two above each other, `[2 F, D]`, where [`Lm::stack`] made them so.
+    /// Fused gate and up weights, `[2 F, D]`, if [`Lm::fuse`] fused them.
     #[module(skip)]
-    pub stacked: Option<Packed>,
+    pub fused_gate_up: Option<Packed>,
 }
 
-/// What a position may see beyond the causal order.
+/// Attention mask in addition to the causal mask.
 #[derive(Clone, Debug, Default)]
 pub enum Visibility {
-    /// Everything before it.
+    /// No further mask.
     #[default]
     All,
-    /// Not the keys that are true here, `[B, 1, 1, T]`: padding.
+    /// Masks the keys that are true, `[B, 1, 1, T]`: padding.
     Padding(Tensor<4, Bool>),
-    /// Not the keys that are true here, `[B, 1, T, T]`: segments that must not see each other.
+    /// Masks the keys that are true, `[B, 1, T, T]`: segments that must not attend to each other.
     Blocks(Tensor<4, Bool>),
 }
 
+/// The language model has no head that regresses visual embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "This language model regresses no visual embeddings. Use a model with a regression head (stu_regress_head)."
+)]
+pub struct NoRegressionHead;
+
 impl LmConfig {
-    /// A new language model.
+    /// Creates a language model.
     pub fn init(&self, adapter: Option<&AdapterConfig>, device: &Device) -> Lm {
         let d = self.width;
-        // Residual outputs start small, as in GPT-2.
+        // The last linear layers of residual branches start small, as in GPT-2.
         let out = Init::Normal(0.02 / (2.0 * self.layers as f32).sqrt());
         let lora = adapter.map(|a| LoraConfig {
             rank: a.rank,
@@ -111,8 +123,8 @@ impl LmConfig {
         };
         let linear = |heads: usize| QLinear::new(d, heads * self.head_size, false, device);
         let layer = |i: usize| {
-            // Queries that equal keys at the start: the first layer attends to what is alike, a word to the visual
-            // embeddings that show it. Questions of yes and no are learned from there, and hardly otherwise.
+            // Equal query and key weights at the start: the first layer attends to similar positions, a word to the
+            // visual embeddings that show it. Yes/no questions are learned from there, and hardly otherwise.
             let (q_proj, k_proj) = if i == 0 && self.heads == self.kv_heads {
                 let sharp = Init::Normal(4.0 / (d as f32).sqrt());
                 let outputs = self.heads * self.head_size;
@@ -133,7 +145,7 @@ impl LmConfig {
                         out,
                         device,
                     )),
-                    stacked: None,
+                    fused_qkv: None,
                     heads: self.heads,
                     kv_heads: self.kv_heads,
                 },
@@ -142,12 +154,12 @@ impl LmConfig {
                     gate_proj: QLinear::new(d, self.ffn, false, device),
                     up_proj: QLinear::new(d, self.ffn, false, device),
                     down_proj: QLinear::with_init(self.ffn, d, false, out, device),
-                    stacked: None,
+                    fused_gate_up: None,
                 },
             }
         };
         Lm {
-            // Rows of about unit norm: the model reads normalised states against them.
+            // Rows of about unit norm, since a tied head multiplies normalised hidden states with them.
             embed_tokens: QEmbedding::new(self.vocab, d, (d as f32).powf(-0.5), device),
             layers: (0..self.layers).map(layer).collect(),
             norm: RmsNorm::new(d, self.norm_eps, device),
@@ -156,12 +168,28 @@ impl LmConfig {
             rope: self.rope_base.into(),
             head_size: self.head_size,
             kv_heads: self.kv_heads,
+            throttle: Throttle::default(),
         }
     }
 }
 
+impl DecodeModel for Lm {
+    fn decode(&self, token: Tensor<1, Int>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
+        // For non-finite logits the sampler writes -1 as the token, which is reported at its read-back.
+        let token = match self.embed_tokens.is_packed() {
+            true => token,
+            false => token.clamp_min(0),
+        };
+        self.step_tokens(token.reshape([1, 1]), cache)
+    }
+
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        Lm::logits(self, hidden)
+    }
+}
+
 impl Lm {
-    /// Drops inputs of the adapters with this probability while training.
+    /// Sets the dropout probability of the LoRA adapters' inputs in training.
     pub fn with_lora_dropout(mut self, probability: f64) -> Self {
         for layer in &mut self.layers {
             let attention = &mut layer.self_attn;
@@ -178,9 +206,9 @@ impl Lm {
         self
     }
 
-    /// Puts packed weights that read the same input above each other, so that they are one product. Where nothing else
-    /// holds the model, the device needs room for one layer more.
-    pub fn stack(mut self) -> Self {
+    /// Fuses packed weights that share an input (QKV; gate and up), so that they take one matmul. If no other clone of
+    /// the model exists, this needs device memory for one additional layer.
+    pub fn fuse(mut self) -> Self {
         let device = self.norm.weight.lazy_device();
         for Layer { self_attn, mlp, .. } in &mut self.layers {
             let Attention {
@@ -189,23 +217,23 @@ impl Lm {
                 v_proj,
                 ..
             } = self_attn;
-            self_attn.stacked =
-                QLinear::stack([q_proj, k_proj, v_proj]).or(self_attn.stacked.take());
+            self_attn.fused_qkv =
+                QLinear::fuse([q_proj, k_proj, v_proj]).or(self_attn.fused_qkv.take());
             let Mlp {
                 gate_proj, up_proj, ..
             } = mlp;
-            mlp.stacked = QLinear::stack([gate_proj, up_proj]).or(mlp.stacked.take());
-            // The parts went, and no tensor to come has their sizes.
+            mlp.fused_gate_up = QLinear::fuse([gate_proj, up_proj]).or(mlp.fused_gate_up.take());
+            // The parts are freed, and no later tensor has their sizes.
             device.memory_cleanup();
         }
         self
     }
 
-    /// What products with packed weights may do with their inputs, by the scheme of the weights: those of the layers and the
-    /// logits. The head that regresses visual embeddings takes them as they are, since pictures are drawn from what it gives.
+    /// Sets how matmuls with packed weights treat their activations, by the scheme of the weights: for the layers and
+    /// the logits. The regression head's activations stay unquantized, since its outputs condition the image decoder.
     pub fn with_activations(mut self, choose: fn(Scheme) -> Activations) -> Self {
-        let stacked = |stack: &mut Option<Packed>| {
-            *stack = stack
+        let fused = |packed: &mut Option<Packed>| {
+            *packed = packed
                 .take()
                 .map(|packed| packed.with_activations_by(choose));
         };
@@ -222,8 +250,8 @@ impl Lm {
             for linear in linears {
                 packed::set_activations(&mut linear.weight, choose);
             }
-            stacked(&mut self_attn.stacked);
-            stacked(&mut mlp.stacked);
+            fused(&mut self_attn.fused_qkv);
+            fused(&mut mlp.fused_gate_up);
         }
         if let Some(head) = &mut self.lm_head {
             packed::set_activations(&mut head.weight, choose);
@@ -232,7 +260,7 @@ impl Lm {
         self
     }
 
-    /// Bytes of the weights that a token reads: every layer, the last norm, the head.
+    /// Bytes of weights that one token reads: all layers, the final norm, the head.
     pub fn weight_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(
             |Layer {
@@ -249,9 +277,9 @@ impl Lm {
                     &m.up_proj,
                     &m.down_proj,
                 ];
-                let stacks = [&a.stacked, &m.stacked].into_iter().flatten();
+                let fused = [&a.fused_qkv, &m.fused_gate_up].into_iter().flatten();
                 linears.map(QLinear::bytes).iter().sum::<u64>()
-                    + stacks.map(Packed::bytes).sum::<u64>()
+                    + fused.map(Packed::bytes).sum::<u64>()
             },
         );
         let head = match &self.lm_head {
@@ -262,7 +290,7 @@ impl Lm {
         layers.sum::<u64>() + head + 4 * (width * (2 * self.layers.len() + 1)) as u64
     }
 
-    /// Embeddings of token ids, `[B, T]` to `[B, T, D]`.
+    /// Token embeddings, `[B, T]` to `[B, T, D]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.embed_tokens.forward(ids)
     }
@@ -275,37 +303,35 @@ impl Lm {
         }
     }
 
-    /// The same without the head that regresses visual embeddings: a language model that knows no pictures.
+    /// Removes the regression head: a text-only language model.
     pub fn alone(mut self) -> Self {
         self.stu_regress_head = None;
         self
     }
 
-    /// The same with other frequencies of the rotary embedding: one divisor for each, or none.
+    /// Sets the divisors of the RoPE frequencies: one for each, or none.
     pub fn with_rope_divisors(mut self, divisors: Vec<f64>) -> Self {
         self.rope.divisors = divisors;
         self
     }
 
-    /// Next visual embeddings of final hidden states, `[B, T, D]`.
+    /// Regresses the next visual embeddings from final hidden states, `[B, T, D]`.
     ///
-    /// # Panics
-    /// Where the model knows no pictures: nothing that generates text from one asks for this.
-    pub fn regress(&self, hidden: Tensor<3>) -> Tensor<3> {
-        match &self.stu_regress_head {
-            Some(head) => head.forward(hidden),
-            None => panic!("a language model alone regresses no visual embeddings"),
-        }
+    /// # Errors
+    /// If the model has no regression head.
+    pub fn regress(&self, hidden: Tensor<3>) -> Result<Tensor<3>, NoRegressionHead> {
+        let head = self.stu_regress_head.as_ref().ok_or(NoRegressionHead)?;
+        Ok(head.forward(hidden))
     }
 
-    /// An empty cache.
+    /// An empty KV cache.
     pub fn cache(&self, batch: usize, capacity: usize) -> KvCache {
         let device = self.embed_tokens.weight.lazy_device();
         let dims = [batch, self.kv_heads, capacity, self.head_size];
         KvCache::new(self.layers.len(), dims, self.rope.clone(), &device)
     }
 
-    /// Final hidden states of whole sequences.
+    /// Final hidden states of whole sequences, without a cache.
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`; `positions`: B rows (or one for all) of T
@@ -319,7 +345,7 @@ impl Lm {
         self.forward_probed(x, positions, visibility, &mut Probe::off())
     }
 
-    /// As [`Lm::forward`], showing its stages.
+    /// As [`Lm::forward`], reporting intermediate tensors to the probe.
     pub fn forward_probed(
         &self,
         mut x: Tensor<3>,
@@ -348,24 +374,25 @@ impl Lm {
         x
     }
 
-    /// Appends T positions to the cache and returns their final hidden states. Positions continue the cache's length.
+    /// Appends T positions to the KV cache and returns their final hidden states. Positions continue from the cache's
+    /// length.
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]`, returned in the same shape
     ///
     /// # Errors
-    /// Where the cache has no room for them.
+    /// If the cache is full.
     pub fn step(&self, x: Tensor<3>, cache: &mut KvCache) -> Result<Tensor<3>, CacheFull> {
         let [_, t, _] = x.dims();
         cache.extend(t)?;
         self.layers(x, cache)
     }
 
-    /// The same for token ids, `[B, T]` to `[B, T, D]`. While single tokens follow each other, nothing needs to go to the
-    /// device: where the ids are there too, all of it is one submit.
+    /// As [`Lm::step`], for token ids, `[B, T]` to `[B, T, D]`. Consecutive single-token steps upload nothing: with the
+    /// ids on the device, a step is one submission.
     ///
     /// # Errors
-    /// Where the cache has no room for them.
+    /// If the cache is full.
     pub fn step_tokens(
         &self,
         ids: Tensor<2, Int>,
@@ -388,7 +415,7 @@ impl Layer {
     /// Appends positions to this layer's cache: `[B, T, D]` in and out.
     ///
     /// # Errors
-    /// Where the cache has no room for them.
+    /// If the cache is full.
     pub fn step(
         &self,
         x: Tensor<3>,
@@ -407,10 +434,10 @@ impl Layer {
 }
 
 impl Attention {
-    /// Queries, keys and values beside each other, `[B, T, (H + 2 G)·E]`.
+    /// Fused QKV projection, `[B, T, (H + 2 G)·E]`.
     fn qkv(&self, x: Tensor<3>) -> Tensor<3> {
-        match &self.stacked {
-            Some(stacked) => stacked.linear(x, None),
+        match &self.fused_qkv {
+            Some(fused) => fused.linear(x, None),
             None => {
                 let parts = [&self.q_proj, &self.k_proj, &self.v_proj];
                 Tensor::cat(parts.map(|part| part.forward(x.clone())).to_vec(), 2)
@@ -420,7 +447,7 @@ impl Attention {
 
     fn project(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [b, t, _] = x.dims();
-        if self.stacked.is_some() {
+        if self.fused_qkv.is_some() {
             let qkv = self.qkv(x);
             let e = qkv.dims()[2] / (self.heads + 2 * self.kv_heads);
             let part = |from: usize, heads: usize| {
@@ -449,13 +476,13 @@ impl Attention {
 
     fn forward(&self, x: Tensor<3>, tables: &RopeTables, visibility: &Visibility) -> Tensor<3> {
         let (q, k, v) = self.project(x);
-        let hidden = match visibility {
+        let mask = match visibility {
             Visibility::All => None,
-            Visibility::Padding(hidden) | Visibility::Blocks(hidden) => Some(hidden.clone()),
+            Visibility::Padding(mask) | Visibility::Blocks(mask) => Some(mask.clone()),
         };
         let options = AttentionOptions {
             causal: true,
-            mask: hidden,
+            mask,
             ..Default::default()
         };
         self.merge(ops::attention(
@@ -474,8 +501,8 @@ impl Mlp {
 
     /// `silu(gate(x)) * up(x)`
     fn gate(&self, x: Tensor<3>) -> Tensor<3> {
-        match &self.stacked {
-            Some(stacked) => stacked.gated(x),
+        match &self.fused_gate_up {
+            Some(fused) => fused.gated(x),
             None => ops::silu_gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)),
         }
     }

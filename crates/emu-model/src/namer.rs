@@ -1,10 +1,10 @@
-//! From an encoder's features to words of the language model: what a picture shows, spelled in the place of its embeddings.
+//! Namer: converts features of the vision encoder to words of the language model, which replace visual embeddings.
 //!
-//! A linear head names the picture, and the embeddings of the names' tokens ([`crate::spelling`]) are mixed by how likely each
-//! is. They lie where the language model's own words lie, so that it reads them without training. The colour of the picture's
-//! border is named likewise, by its distance to reference colours.
+//! A linear head scores the names; the token embeddings of all names ([`crate::spelling`]) are averaged with their
+//! probabilities. The result lies in the space of the language model's own token embeddings, so it needs no training to
+//! read them. The colour of the image's border is named likewise, by its distance to reference colours.
 //!
-//! B batch, S side of the picture, F features, N names, T tokens of a name, C colours, D width of the language model.
+//! B batch, S side of the image, F features, N names, T tokens per name, C colours, D width of the language model.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
@@ -17,25 +17,25 @@ use crate::config::{ConfigError, ImageConfig};
 use crate::photos::{Photos, PhotosConfig};
 use crate::spelling::SpellingConfig;
 
-/// Names and colours that a model knows.
+/// Configuration of the namer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NamerConfig {
-    /// Names.
+    /// Number of names.
     pub names: usize,
-    /// How they are spelled. Of the objects, the first is read; all of them are drawn.
+    /// Their spelling. The LM reads the first object; the decoder draws from all of them.
     pub spelling: SpellingConfig,
-    /// Logits of names are divided by this: below 1, the likely ones stand out.
+    /// Temperature of the logits: below 1 sharpens the distribution.
     pub temperature: f64,
-    /// Colours of the border.
+    /// Number of border colours.
     pub colours: usize,
-    /// How far a border may be from its colour, as a standard deviation of RGB in 0..1.
+    /// Spread of a border's colour, as a standard deviation of RGB in 0..1.
     pub colour_spread: f64,
-    /// Names are told apart by the square roots of features, which an EfficientNet's call for; CLIP's, which have signs, are
-    /// taken as they are.
+    /// Classify the square roots of features, which suits an EfficientNet; CLIP's features have signs and are used as
+    /// they are.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub roots: bool,
-    /// What names photographs; without it they are named as drawings are.
+    /// Namer of photographs; without it they are named like drawings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub photos: Option<PhotosConfig>,
 }
@@ -44,29 +44,29 @@ fn yes() -> bool {
     true
 }
 
-// serde hands over a reference.
+// serde passes a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_yes(value: &bool) -> bool {
     *value
 }
 
-/// Most names and most colours.
+/// Largest number of names and of colours.
 const MOST: usize = 1 << 16;
-/// The border of a picture is this part of its side.
+/// The border's width is this fraction of the side.
 const BORDER: usize = 16;
-/// A token of a name is there where names that have one are more likely than those that do not.
+/// Minimum total probability of the names that fill a token position, for it to count as filled.
 const THERE: f64 = 0.5;
 
 impl NamerConfig {
-    /// Embeddings that a picture becomes: one for each token of its name, one for its colour.
+    /// Embeddings per image: one for each token of its name, one for its colour.
     pub fn embeddings(&self) -> usize {
         self.spelling.tokens + 1
     }
 
-    /// Checks the numbers.
+    /// Validates the sizes.
     ///
     /// # Errors
-    /// Names the first that does not fit.
+    /// Names the first invalid value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.spelling.validate()?;
         for (name, n) in [("names", self.names), ("colours", self.colours)] {
@@ -89,7 +89,7 @@ impl NamerConfig {
         }
     }
 
-    /// A new namer of features of this width for a language model of width D.
+    /// Creates a namer of features of this width for a language model of width D.
     pub fn init(
         &self,
         features: usize,
@@ -117,37 +117,37 @@ impl NamerConfig {
 /// Red, green, blue.
 const CHANNELS: usize = 3;
 
-/// Names pictures.
+/// Converts image features to words.
 #[derive(Module, Debug)]
 pub struct Namer {
-    /// From the (square roots of the) mean features to the names, `[N, F]`.
+    /// Mean features (or their square roots) to name logits, `[N, F]`.
     pub head: QLinear,
-    /// The names' tokens, as the language model embeds them, `[N, T·D]`; zeros where a name is shorter.
+    /// Token embeddings of the names, `[N, T·D]`; zeros where a name is shorter.
     pub words: Param<Tensor<2>>,
-    /// Colours of the border, RGB in 0..1, `[C, 3]`.
+    /// Border colours, RGB in 0..1, `[C, 3]`.
     pub colours: Param<Tensor<2>>,
-    /// Their words, `[C, D]`.
+    /// Token embeddings of the colours, `[C, D]`.
     pub colour_words: Param<Tensor<2>>,
     /// T
     pub tokens: usize,
-    /// Divides the logits.
+    /// Temperature of the logits.
     pub temperature: f64,
-    /// Standard deviation of a colour.
+    /// See [`NamerConfig::colour_spread`].
     pub colour_spread: f64,
     /// See [`NamerConfig::roots`].
     pub roots: bool,
-    /// Names photographs.
+    /// Namer of photographs.
     pub photos: Option<Photos>,
-    /// What was done to the pictures.
+    /// Normalisation of the input images.
     #[module(skip)]
     pub image: ImageConfig,
 }
 
 impl Namer {
-    /// How well each name fits.
+    /// Logits of the names.
     ///
     /// # Shapes
-    /// - `features`: `[B, 1 + P, F]`, their mean in the first place
+    /// - `features`: `[B, 1 + P, F]`, their mean first
     /// - returns `[B, N]`
     pub fn logits(&self, features: Tensor<3>) -> Tensor<2> {
         let [b, _, f] = features.dims();
@@ -158,12 +158,12 @@ impl Namer {
         })
     }
 
-    /// The embeddings of pictures for the language model. Zeros where most of the likely names have no further token: to leave
-    /// them out, a prompt would have to wait until the device has told how many there are. A language model passes over zeros
-    /// (SmolLM2 repeats 48 of 49 names that are spelled with them, 49 without).
+    /// Embeddings of images for the language model. Token positions that most of the probability leaves empty are
+    /// zeros: leaving them out would make the prompt wait for a read-back of their number. A language model ignores
+    /// zeros (SmolLM2 repeats 48 of 49 names that are spelled with them, 49 without).
     ///
     /// # Shapes
-    /// - `images`: `[B, 3, S, S]`, normalised; `features`: `[B, 1 + P, F]`, their mean in the first place
+    /// - `images`: `[B, 3, S, S]`, normalised; `features`: `[B, 1 + P, F]`, their mean first
     /// - `table`: the language model's token embeddings
     /// - returns `[B, T + 1, D]`
     pub fn forward(&self, images: Tensor<4>, features: Tensor<3>, table: &QEmbedding) -> Tensor<3> {
@@ -173,11 +173,11 @@ impl Namer {
         let [n, spelled] = words.dims();
         let (t, d) = (self.tokens, spelled / self.tokens.max(1));
 
-        // 1. how likely each name is
+        // 1. probability of each name
         let logits = self.logits(features) / self.temperature;
         let likely = softmax(logits, 1); // [B, N]
 
-        // 2. their tokens, mixed; of a place that only some names fill, those of these names
+        // 2. expected token embeddings; at each position, averaged over the names that fill it
         let there = words.clone().reshape([n, t, d]).abs().sum_dim(2); // [N, T, 1]
         let there = there.greater_elem(0.0).float().reshape([n, t]);
         let share = likely.clone().matmul(there); // [B, T]
@@ -185,11 +185,11 @@ impl Namer {
         let scale = filled / share.clamp_min(THERE);
         let name = likely.matmul(words).reshape([b, t, d]) * scale.reshape([b, t, 1]);
 
-        // 3. the word of the border's colour
+        // 3. embedding of the border's colour
         let colour = self.colour(border(images)).reshape([b, 1, d]);
         let drawing = Tensor::cat(vec![name, colour], 1);
 
-        // 4. or all of it as a photograph's
+        // 4. photographs: replace all of it
         let Some(photos) = &self.photos else {
             return drawing;
         };
@@ -200,7 +200,7 @@ impl Namer {
         drawing.clone() + (seen - drawing) * photo
     }
 
-    /// The words of colours, `[B, 3]` as pictures are normalised, to `[B, D]`.
+    /// Embeddings of colours: `[B, 3]`, normalised like the images, to `[B, D]`.
     fn colour(&self, normalised: Tensor<2>) -> Tensor<2> {
         let [b, _] = normalised.dims();
         let colours = self.colours.val();
@@ -217,7 +217,7 @@ impl Namer {
     }
 }
 
-/// The mean of the pixels along the border, `[B, 3, H, W]` to `[B, 3]`.
+/// Mean of the border's pixels, `[B, 3, H, W]` to `[B, 3]`.
 fn border(images: Tensor<4>) -> Tensor<2> {
     let [b, c, h, w] = images.dims();
     let ring = (h.min(w) / BORDER).max(1);
@@ -284,10 +284,10 @@ mod tests {
         namer
     }
 
-    /// The embeddings of a picture of one colour with these mean features.
+    /// Embeddings of a single-coloured image with these mean features.
     fn named(features: [f32; 3], rgb: [f32; 3]) -> Vec<f32> {
         let pixels = rgb.map(|v| [(v - 0.5) / 0.25; 16]).concat();
-        // Rows behind the mean mean nothing here.
+        // Rows after the mean are ignored.
         let features = [features, [9.0; 3]].concat();
         let images = tensor(&pixels, [1, 3, 4, 4]);
         let found = namer().forward(images, tensor(&features, [1, 2, 3]), &table());
@@ -295,7 +295,7 @@ mod tests {
         found.into_data().iter::<f32>().collect()
     }
 
-    /// Only photographs are looked up in it.
+    /// Used for photographs only.
     fn table() -> QEmbedding {
         QEmbedding {
             weight: Param::initialized(burn::module::ParamId::new(), tensor(&[0.0; 2], [1, 2])),
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn likely_names_are_mixed_and_short_ones_leave_places_empty() {
-        // sqrt(100) / 0.5 = 20 ahead: certain.
+        // Logit margin sqrt(100) / 0.5 = 20: certain.
         close(
             &named([100.0, 0.0, 0.0], [0.5; 3]),
             &[1.0, 0.0, 0.0, 0.0, 0.0, 1.0],
@@ -324,12 +324,12 @@ mod tests {
             &named([0.0, 100.0, 0.0], [0.5; 3]),
             &[0.0, 1.0, 2.0, 0.0, 0.0, 1.0],
         );
-        // Two names at odds share the first token; the second is between theirs.
+        // Two equally likely names share the first token; the second is the mean of theirs.
         close(
             &named([0.0, 100.0, 100.0], [0.5; 3]),
             &[0.0, 1.0, 3.0, 0.0, 0.0, 1.0],
         );
-        // One third has no second token: the second is that of those that have, as long as it was.
+        // One third of the probability has no second token: the second is the mean over the names that have one.
         close(
             &named([1.0, 1.0, 1.0], [0.5; 3]),
             &[1.0 / 3.0, 2.0 / 3.0, 3.0, 0.0, 0.0, 1.0],
@@ -343,7 +343,7 @@ mod tests {
         // Halfway between both.
         let found = named([100.0, 0.0, 0.0], [0.75, 0.25, 0.25]);
         close(&found[4..], &[0.5, 0.5]);
-        // What is inside does not count.
+        // The interior is ignored.
         let mut pixels = vec![0.0; 48 * 48];
         for y in 4..44 {
             pixels[y * 48 + 4..y * 48 + 44].fill(1e3);

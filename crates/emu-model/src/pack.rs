@@ -1,7 +1,8 @@
-//! What a pack of this model holds: its configuration, which component a tensor belongs to, and loading.
+//! Contents of a pack of this model: its configuration, the component of each tensor, and loading.
 //!
-//! Tensors have the names of the modules' parameters: `visual..`, `ln_visual..` and `cformer..`, or `namer..`, in [`VISION`], `lm..` in
-//! [`LM`] with `persona..` and `requests..`, `unet..`, `vae..` and `null_prompt` in [`DECODER`], `safety..` in [`SAFETY`].
+//! Tensors have the names of the modules' parameters: `visual..`, `ln_visual..` and `cformer..`, or `namer..`, in
+//! [`VISION`]; `lm..` in [`LM`], with `persona..` and `requests..`; `unet..`, `vae..` and `null_prompt` in [`DECODER`];
+//! `safety..` in [`SAFETY`].
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -15,27 +16,27 @@ use crate::diffusion::{Decoder, DecoderConfig};
 use crate::safety::{SafetyChecker, SafetyConfig};
 use crate::weights;
 
-/// Encoder and causal former, or namer.
+/// Vision encoder and causal former, or namer.
 pub const VISION: &str = "vision";
-/// Language model and regression head, or soft prompt and reader of requests.
+/// Language model with regression head, or with soft prompt and request reader.
 pub const LM: &str = "lm";
-/// UNet, autoencoder, null prompt.
+/// UNet, VAE, null prompt.
 pub const DECODER: &str = "decoder";
 /// Safety checker.
 pub const SAFETY: &str = "safety";
-/// Name of the tokenizer's file.
+/// File name of the tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
 
 /// `config` of a pack's manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Encoder, causal former, language model.
+    /// Vision encoder, causal former, language model.
     pub emu: EmuConfig,
-    /// What draws, where the pack can draw.
+    /// Diffusion decoder, if the pack has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<DecoderConfig>,
-    /// What checks drawn pictures, where the pack has a checker.
+    /// Safety checker, if the pack has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety: Option<SafetyConfig>,
 }
@@ -44,7 +45,7 @@ impl ModelConfig {
     /// Reads and validates the configuration of a manifest.
     ///
     /// # Errors
-    /// Where an entry is absent, unknown or wrong, or parts do not fit each other.
+    /// If an entry is absent, unknown or invalid, or parts are inconsistent with each other.
     pub fn from_value(value: &Value) -> Result<Self, ConfigError> {
         let config: Self =
             serde_json::from_value(value.clone()).map_err(|e| ConfigError(e.to_string()))?;
@@ -52,10 +53,10 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Checks every part, and that the parts fit each other.
+    /// Validates all parts and their consistency.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.emu.validate()?;
         if let Some(decoder) = &self.decoder {
@@ -75,7 +76,7 @@ impl ModelConfig {
     }
 }
 
-/// The component of a tensor, by its name.
+/// Component of a tensor, by its name.
 pub fn component(name: &str) -> &'static str {
     match name.split('.').next() {
         Some("lm" | "persona" | "requests") => LM,
@@ -85,7 +86,7 @@ pub fn component(name: &str) -> &'static str {
     }
 }
 
-/// Encoder, causal former and language model.
+/// Loads vision encoder, causal former and language model.
 ///
 /// # Errors
 /// A missing, misshapen or damaged tensor.
@@ -95,11 +96,11 @@ pub fn load_emu(
     device: &Device,
 ) -> Result<Emu, LoadError> {
     let mut emu: Emu = load(config.init(device)?, "", reader, device)?;
-    emu.lm = emu.lm.stack().with_activations(config.lm_activations());
+    emu.lm = emu.lm.fuse().with_activations(config.lm_activations());
     Ok(emu)
 }
 
-/// What draws.
+/// Loads the diffusion decoder.
 ///
 /// # Errors
 /// As [`load_emu`].
@@ -111,7 +112,7 @@ pub fn load_decoder(
     load(config.init(device)?, "", reader, device)
 }
 
-/// What checks drawn pictures.
+/// Loads the safety checker.
 ///
 /// # Errors
 /// As [`load_emu`].
@@ -137,19 +138,19 @@ fn load<M: Module>(
 /// Why a pack cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Its configuration is wrong.
+    /// Its configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A tensor or file of it.
+    /// A tensor or file is invalid.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// The pack has no such part.
+    /// The pack has no such component.
     #[error("This pack has no component {component}, which this needs. Use a pack that has one.")]
     NoComponent {
         /// Its name.
         component: String,
     },
-    /// A part is needed whose weights are not here.
+    /// A required component is not loaded.
     #[error("The component {component} is not loaded. Load it first.")]
     NotLoaded {
         /// Its name.
@@ -158,7 +159,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Config(_) => "config",

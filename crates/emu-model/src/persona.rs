@@ -1,5 +1,4 @@
-//! A soft prompt: learned embeddings that stand where a conversation's system message would, and tell a frozen language
-//! model who it is.
+//! Soft prompt: learned embeddings that replace the system message and tell a frozen language model who it is.
 //!
 //! B batch, N embeddings, D width.
 
@@ -8,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_kernels::QEmbedding;
 use emu_kernels::init::{Init, param};
 
-/// The embeddings.
+/// A learned soft prompt.
 #[derive(Module, Debug)]
 pub struct SoftPrompt {
     /// `[N, D]`
@@ -16,21 +15,21 @@ pub struct SoftPrompt {
 }
 
 impl SoftPrompt {
-    /// One to load into.
+    /// Creates a soft prompt of zeros to load weights into.
     pub fn new(length: usize, width: usize, device: &Device) -> Self {
         Self {
             embeddings: param([length, width], Init::Zeros, device),
         }
     }
 
-    /// One that says what a system turn says. A longer turn is cut before its last two tokens, its end mark and the line's
-    /// end; a shorter one has its last token repeated.
+    /// Initializes a soft prompt from a system turn. A longer turn is cut before its last two tokens, its end token and
+    /// the newline; of a shorter one, the last token is repeated.
     ///
     /// # Panics
-    /// Where `turn` is empty.
+    /// If `turn` is empty.
     pub fn of_turn(table: &QEmbedding, turn: &[u32], length: usize, device: &Device) -> Self {
         let last = turn.len() - 1;
-        // Tokens left out, in front of the last two.
+        // Number of tokens cut before the last two.
         let cut = turn.len().saturating_sub(length);
         let token = |i: usize| match i + length.min(2) < length {
             true => turn[i.min(last)],
@@ -44,7 +43,7 @@ impl SoftPrompt {
         }
     }
 
-    /// As the first N positions of B sequences, `[B, N, D]`.
+    /// The first N positions of B sequences, `[B, N, D]`.
     pub fn begin(&self, batch: usize) -> Tensor<3> {
         let [n, d] = self.embeddings.dims();
         self.embeddings

@@ -1,10 +1,10 @@
-//! Names for photographs: a classifier's classes where it is sure of one, else the most specific kind of thing that it is sure
-//! of, else what stands for the unknown.
+//! Namer of photographs: the classifier's class if it is sure of one, else the most specific kind that it is sure of,
+//! else a name for the unknown.
 //!
-//! Probabilities of classes are added up over the kinds that hold them, as WordNet's nouns hold each other. The most specific
-//! class or kind with at least the threshold is spelled; nothing is said that the classifier does not give that much.
+//! The probability of a kind is the sum over its classes; kinds contain each other like WordNet's hypernyms. The most
+//! specific class or kind whose probability reaches the threshold is spelled, and nothing else.
 //!
-//! B batch, F features, C classes, K kinds, T tokens of a name, D width of the language model.
+//! B batch, F features, C classes, K kinds, T tokens per name, D width of the language model.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{relu, softmax};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
-/// How photographs are named.
+/// Configuration of the namer of photographs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhotosConfig {
@@ -23,20 +23,21 @@ pub struct PhotosConfig {
     pub classes: usize,
     /// K
     pub kinds: usize,
-    /// Probability from which a class or kind is spelled.
+    /// Minimum probability of a class or kind to be spelled.
     pub threshold: f64,
-    /// What a classifier that was trained on smoothed labels leaves for every class: taken off before probabilities are added.
+    /// Probability that a classifier trained with label smoothing leaves for every class: subtracted before
+    /// probabilities are summed.
     pub floor: f64,
 }
 
-/// Most classes and most kinds.
+/// Largest number of classes and of kinds.
 const MOST: usize = 1 << 16;
 
 impl PhotosConfig {
-    /// Checks the numbers.
+    /// Validates the values.
     ///
     /// # Errors
-    /// Names the first that does not fit.
+    /// Names the first invalid value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for (name, n) in [("classes", self.classes), ("kinds", self.kinds)] {
             if n == 0 || n > MOST {
@@ -44,7 +45,7 @@ impl PhotosConfig {
                 return Err(ConfigError(what));
             }
         }
-        // At half or less, two classes could be sure at once.
+        // At 0.5 or less, two classes could reach the threshold at once.
         if !(self.threshold > 0.5 && self.threshold <= 1.0) {
             let threshold = self.threshold;
             let what = format!("namer.photos.threshold is {threshold}, not above 0.5 to 1");
@@ -60,7 +61,7 @@ impl PhotosConfig {
         Ok(())
     }
 
-    /// New networks for names of so many tokens.
+    /// Creates the networks for names of `tokens` tokens.
     pub fn init(&self, features: usize, tokens: usize, device: &Device) -> Photos {
         let all = self.classes + self.kinds;
         Photos {
@@ -75,39 +76,38 @@ impl PhotosConfig {
     }
 }
 
-/// Names photographs.
+/// Namer of photographs.
 #[derive(Module, Debug)]
 pub struct Photos {
-    /// From the square roots of the mean features to a number that is above 0 for photographs, `[1, F]`.
+    /// Gate on the square roots of the mean features, `[1, F]`: above 0 for photographs.
     pub gate: QLinear,
-    /// From the mean features to the classes, `[C, F]`.
+    /// Mean features to class logits, `[C, F]`.
     pub classifier: QLinear,
-    /// 1 where a class belongs to a kind, else 0: `[C, K]`, the most general kind first.
+    /// Class membership, `[C, K]`: 1 if a class belongs to a kind, else 0; the most general kind first.
     pub members: Param<Tensor<2>>,
-    /// Tokens of the unknown, of the kinds and of the classes: `[1 + K + C, T]`, -1 where a name is shorter.
+    /// Token ids of the names of the unknown, the kinds and the classes: `[1 + K + C, T]`, -1 where a name is shorter.
     pub names: Param<Tensor<2>>,
-    /// The token that stands for a photograph's background, `[1, 1]`.
+    /// Id of the token for a photograph's background, `[1, 1]`.
     pub natural: Param<Tensor<2>>,
-    /// Probability from which a name is spelled.
+    /// See [`PhotosConfig::threshold`].
     pub threshold: f64,
-    /// Taken off every probability.
+    /// See [`PhotosConfig::floor`].
     pub floor: f64,
 }
 
-/// What a photograph is read as.
+/// Result of reading a photograph.
 #[derive(Debug)]
 pub struct Read {
-    /// 1 for photographs, 0 for others, `[B, 1]`.
+    /// 1 for photographs, 0 for other images, `[B, 1]`.
     pub photo: Tensor<2>,
-    /// The name's tokens, `[B, T, D]`; zeros where it is shorter.
+    /// Token embeddings of the name, `[B, T, D]`; zeros where it is shorter.
     pub name: Tensor<3>,
-    /// In the place of the colour, `[1, D]`.
+    /// Embedding that replaces the colour's, `[1, D]`.
     pub background: Tensor<2>,
 }
 
 impl Photos {
-    /// The row of [`Photos::names`] for each picture: 0 for what is unknown, then kinds, then classes, `[B, 1 + K + C]`, 1 for
-    /// that row and 0 for the others.
+    /// One-hot row of [`Photos::names`] for each image: 0 for the unknown, then kinds, then classes, `[B, 1 + K + C]`.
     fn choose(&self, mean: Tensor<2>) -> Tensor<2> {
         let likely = softmax(self.classifier.forward(mean), 1);
         let likely = relu(likely - self.floor);
@@ -116,7 +116,7 @@ impl Photos {
         let [b, _] = likely.dims();
         let unknown = Tensor::ones([b, 1], &likely.device());
         let all = Tensor::cat(vec![unknown, likely.clone().matmul(members), likely], 1);
-        // Where more than one is sure, the last is the most specific.
+        // If several reach the threshold, the last one is the most specific.
         let sure = all.greater_equal_elem(self.threshold).float();
         let [_, n] = sure.dims();
         let order = Tensor::<1, burn::tensor::Int>::arange(1..n as i64 + 1, &sure.device());
@@ -125,7 +125,7 @@ impl Photos {
         order.equal(best.expand([b, n])).float()
     }
 
-    /// Reads pictures.
+    /// Reads images.
     ///
     /// # Shapes
     /// - `mean`: `[B, F]`, the encoder's mean features
@@ -192,12 +192,12 @@ mod tests {
             let read = photos.read(tensor(&logits, [1, 3]), &table());
             read.name.into_data().iter::<f32>().collect()
         };
-        // A class; two that share a kind; two that share only the most general one.
+        // A class; two classes of a common kind; two classes that share only the most general kind.
         assert_eq!(named([9.0, 1.0, 1.0]), [14.0, 13.0]);
         assert_eq!(named([1.0, 1.0, 9.0]), [16.0, 0.0]);
         assert_eq!(named([9.0, 9.0, 1.0]), [13.0, 0.0]);
         assert_eq!(named([9.0, 1.0, 9.0]), [12.0, 0.0]);
-        // Nobody holds all classes: unknown.
+        // No kind contains all classes: unknown.
         let mut photos = photos;
         photos.members = Param::initialized(ParamId::new(), tensor(&[0.0; 6], [3, 2]));
         let read = photos.read(tensor(&[9.0, 1.0, 9.0, 1.0, 9.0, 1.0], [2, 3]), &table());
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_everybody_is_given_counts_for_nothing() {
         let mut photos = photos();
-        // Softmax of these: 0.58, 0.21, 0.21; less 0.2 of each, 0.95, 0.02, 0.02.
+        // Softmax: 0.58, 0.21, 0.21. Less 0.2 each and normalised: 0.95, 0.02, 0.02.
         let logits = [1.0, 0.0, 0.0];
         let first = |photos: &Photos| -> f32 {
             let chosen = photos.choose(tensor(&logits, [1, 3]));

@@ -1,11 +1,11 @@
-//! Looking at the tensors inside a forward pass, for comparison with another implementation.
+//! Captures intermediate tensors of a forward pass, for comparison with another implementation.
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
 
 use burn::tensor::{Tensor, TensorData};
 
-/// Collects named tensors while a network runs, or ignores them at no cost.
+/// Collects named tensors during a forward pass, or ignores them at no cost.
 #[derive(Debug, Default)]
 pub struct Probe {
     seen: Option<BTreeMap<String, TensorData>>,
@@ -26,23 +26,23 @@ impl Probe {
         }
     }
 
-    /// Whether anything is kept.
+    /// Whether tensors are kept.
     pub fn is_on(&self) -> bool {
         self.seen.is_some()
     }
 
-    /// Remembers a tensor.
+    /// Keeps a tensor.
     pub fn see<const D: usize>(&mut self, name: Arguments<'_>, tensor: &Tensor<D>) {
         if let Some(seen) = &mut self.seen {
-            // Copied at once: what a GPU in the CPU's memory gives back can be the tensor's own buffer, which a later
-            // operation may write its result to.
+            // Copied at once: the read-back of a GPU that shares the CPU's memory may alias the tensor's buffer, which
+            // a later operation may overwrite.
             let values: Vec<f32> = tensor.to_data().iter::<f32>().collect();
             let data = TensorData::new(values, tensor.dims());
             seen.insert(format!("{}{name}", self.prefix), data);
         }
     }
 
-    /// What was seen, by name.
+    /// The captured tensors, by name.
     pub fn into_seen(self) -> BTreeMap<String, TensorData> {
         self.seen.unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! From what a user gave to the model's prompt: marks, templates, token ids, visual embeddings.
+//! Builds prompts from user input: image marks, templates, token ids, visual embeddings.
 
 use std::borrow::Cow;
 
@@ -12,45 +12,45 @@ use crate::tokenizer::{
     EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, TokenizerError, names,
 };
 
-/// Pictures that the encoder reads at once.
+/// Batch size of the vision encoder.
 const BATCH: usize = 8;
 
-/// The mark for a video.
+/// Mark of a video.
 pub const VIDEO_MARK: &str = "<video>";
-/// Before a mark that is meant as text.
+/// Escapes a mark that is meant as text.
 pub const ESCAPE: char = '\\';
-/// Where a template wants what was said.
+/// Placeholder of the user's text in a template.
 const SAID: &str = "{}";
-/// Where a template wants pictures.
+/// Placeholder of images in a template.
 const PICTURES: &str = "{pictures}";
 
-/// What a user said: words, and pictures among them or before them.
+/// User input: text, with images before it or in it.
 ///
-/// Words are text, whatever they spell. Only [`Marked::new`] knows marks.
+/// Text is never parsed for marks or special tokens, except by [`Marked::new`].
 #[derive(Clone, Debug, Default)]
 pub struct Marked {
-    /// Words, and places of pictures that are not in front of everything.
+    /// The text, with the positions of all images that are not leading.
     said: PromptText,
-    /// Pictures, frames of videos among them: first those in front, then in the order of their places.
+    /// Images, including video frames: the leading ones, then in order of their positions.
     pub pictures: Vec<RgbImage>,
-    /// Pictures in front, which the model's template may put elsewhere.
+    /// Number of leading images, which the model's template may place elsewhere.
     pub leading: usize,
 }
 
 impl Marked {
-    /// Words alone.
+    /// Text without images.
     pub fn words(text: &str) -> Self {
         let mut marked = Self::default();
         marked.say(text);
         marked
     }
 
-    /// Adds words.
+    /// Appends text.
     pub fn say(&mut self, text: &str) {
         self.said.plain(text);
     }
 
-    /// Adds a picture: in front, where no words came before it.
+    /// Appends an image; before any text it is a leading one.
     pub fn show(&mut self, picture: RgbImage) {
         match self.said.is_empty() {
             true => self.leading += 1,
@@ -59,12 +59,12 @@ impl Marked {
         self.pictures.push(picture);
     }
 
-    /// Fills the marks of a text, as the command line has them: `<image>` stands for one picture, `<video>` for the frames of
-    /// one video. Pictures or videos that no mark names come first, videos before pictures. A mark behind a backslash is
-    /// text.
+    /// Parses a text with marks, as the command line passes them: `<image>` stands for one image, `<video>` for the
+    /// frames of one video. If the text has no marks for them, images or videos are leading, videos before images. A
+    /// mark after a backslash is text.
     ///
     /// # Errors
-    /// Where marks and pictures, or marks and videos, differ in number.
+    /// If there are marks, but not as many as images or videos.
     pub fn new(
         text: &str,
         pictures: Vec<RgbImage>,
@@ -105,7 +105,7 @@ impl Marked {
         Ok(filled)
     }
 
-    /// Adds pictures at this place.
+    /// Inserts images at this position.
     fn place(&mut self, pictures: impl IntoIterator<Item = RgbImage>) {
         for picture in pictures {
             self.said.pictures(1);
@@ -113,7 +113,7 @@ impl Marked {
         }
     }
 
-    /// As a user's turn that asks for an answer.
+    /// Formats a user turn that requests an answer.
     pub fn turn(&self, templates: &PromptConfig) -> PromptText {
         if self.pictures.len() > self.leading
             && let Some(template) = &templates.marked
@@ -125,7 +125,7 @@ impl Marked {
         asked
     }
 
-    /// As a request to draw.
+    /// Formats a request to draw.
     pub fn request(&self, templates: &PromptConfig) -> PromptText {
         let template = match (&templates.blend, self.pictures.is_empty()) {
             (Some(blend), false) => blend,
@@ -134,7 +134,7 @@ impl Marked {
         self.fill(template)
     }
 
-    /// A template with what was said in its place, and the pictures in front in theirs, or else before what was said.
+    /// Fills a template with the text and the leading images; without a placeholder, the images precede the text.
     fn fill(&self, template: &str) -> PromptText {
         let mut filled = PromptText::default();
         let apart = template.contains(PICTURES);
@@ -162,7 +162,7 @@ impl Marked {
     }
 }
 
-/// What a text has a mark for.
+/// Kind of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Image,
@@ -170,7 +170,7 @@ enum Mark {
 }
 
 impl Mark {
-    /// How marks are spelled.
+    /// Spellings of the marks.
     const SPELLINGS: [(&str, Self); 3] = [
         (IMAGE_MARK, Self::Image),
         (RELEASED_MARK, Self::Image),
@@ -185,14 +185,14 @@ impl Mark {
     }
 }
 
-/// A piece of a text with marks.
+/// A segment of a text with marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece<'a> {
     Words(&'a str),
     Mark(Mark),
 }
 
-/// Cuts a text at its marks. Of a mark behind [`ESCAPE`], that is left out.
+/// Splits a text at its marks. The [`ESCAPE`] before a mark is removed.
 fn cut(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = vec![];
     let (mut rest, mut from) = (text, 0);
@@ -201,7 +201,7 @@ fn cut(text: &str) -> Vec<Piece<'_>> {
         match before.strip_suffix(ESCAPE) {
             Some(before) => {
                 pieces.push(Piece::Words(before));
-                // The mark is the start of what follows.
+                // The mark is the start of the following text.
                 (rest, from) = (marked, length);
             }
             None => {
@@ -214,7 +214,7 @@ fn cut(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Where the first mark from a place on is, how long, and which.
+/// Position, length and kind of the first mark at or after `from`.
 fn first_mark(text: &str, from: usize) -> Option<(usize, usize, Mark)> {
     let searched = text.get(from..)?;
     Mark::SPELLINGS
@@ -225,18 +225,19 @@ fn first_mark(text: &str, from: usize) -> Option<(usize, usize, Mark)> {
         .min_by_key(|(at, ..)| *at)
 }
 
-/// A conversation: what was said by turns, and the pictures in it.
+/// A conversation: its turns and their images.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
-    /// Said before everything; the model's own words where there are none.
+    /// System message; `None` for the model's default.
     pub system: Option<String>,
-    /// What was said, the last answer still to come.
+    /// Turns; the answer of the last one is still to be generated.
     pub turns: Vec<Turn>,
 }
 
 impl Conversation {
-    /// The last turns, of which there are `most`; the latest pictures of those before go along where there are no others.
-    /// Where not all turns are followed, one with pictures of its own is read by itself: what was said of others misleads.
+    /// The last `most` turns. If none of them has images, the latest images of the dropped turns are moved to the
+    /// first. If `most` is limited, a last turn with its own images is used alone: text about other images is
+    /// misleading.
     fn followed(&self, most: Option<usize>) -> Cow<'_, [Turn]> {
         let has_pictures = |turn: &&Turn| !turn.user.pictures.is_empty();
         let most = match self.turns.last() {
@@ -260,56 +261,56 @@ impl Conversation {
     }
 }
 
-/// What a user said, and the answer.
+/// User input and the model's answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    /// The user's words and pictures.
+    /// The user's text and images.
     pub user: Marked,
-    /// What the model answered.
+    /// The model's answer.
     pub answer: String,
 }
 
-/// How a picture is read.
+/// How an image is read.
 struct Seen<'a> {
-    /// What stands for it.
+    /// Template of the image.
     template: Option<&'a str>,
-    /// Where the things are that are read one by one; none where it is read as a whole.
+    /// Areas of the objects that are read one by one; empty if the image is read as a whole.
     things: Vec<scene::Area>,
 }
 
-/// What stands in front of a conversation.
+/// What precedes the first turn.
 enum Opening {
-    /// What the model has for that.
+    /// The model's default.
     Own,
-    /// What a user said.
+    /// The user's system message.
     Given(PromptText),
 }
 
-/// What is wrong with a prompt.
+/// Why a prompt cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// Marks and pictures, or marks and videos, differ in number.
+    /// Number of marks and number of images or videos differ.
     #[error(
         "The prompt has {marks} {mark} marks for {given} given. Give one for each mark, leave the marks out, or write \\{mark} where these very letters are meant."
     )]
     Marks {
-        /// Which mark.
+        /// The mark.
         mark: &'static str,
-        /// How often it is in the text.
+        /// Number of marks in the text.
         marks: usize,
-        /// Pictures or videos.
+        /// Number of images or videos.
         given: usize,
     },
-    /// The text cannot be encoded, or is too long.
+    /// The text cannot be encoded or is too long.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A picture cannot be resized.
+    /// An image cannot be resized.
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
 impl PromptError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Marks { .. } => "image-marks",
@@ -320,24 +321,24 @@ impl PromptError {
     }
 }
 
-/// Makes prompts for a model.
+/// Builds prompts for a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Prompter<'a> {
-    /// Encoder and causal former, or namer.
+    /// Vision encoder and causal former, or namer.
     pub emu: &'a Emu,
-    /// Its sizes and templates.
+    /// Its configuration.
     pub config: &'a EmuConfig,
     /// Its tokenizer.
     pub tokenizer: &'a EmuTokenizer,
-    /// Where it runs.
+    /// Its device.
     pub device: &'a Device,
 }
 
 impl Prompter<'_> {
-    /// A conversation as one prompt that asks for the next answer.
+    /// Builds the prompt of a conversation, up to the start of the next answer.
     ///
     /// # Errors
-    /// Where it does not fit the context.
+    /// If it exceeds the context.
     pub fn conversation(&self, conversation: &Conversation) -> Result<Prompt, PromptError> {
         let templates = &self.config.prompts;
         let (mut text, mut pictures) = (PromptText::default(), vec![]);
@@ -349,7 +350,7 @@ impl Prompter<'_> {
                     words.plain(said);
                     words
                 }
-                // An empty message asks for none.
+                // An empty message requests no system message.
                 Some(_) if said.is_empty() => PromptText::default(),
                 Some(template) => Marked::words(said).fill(template),
             });
@@ -366,7 +367,8 @@ impl Prompter<'_> {
         self.behind(opening, text, &pictures)
     }
 
-    /// A conversation's turns behind what opens it: a system message, or the soft prompt that the model has in its place.
+    /// Builds the prompt of turns after their opening: a system message, or the soft prompt that replaces the default
+    /// one.
     fn behind(
         &self,
         opening: Opening,
@@ -380,7 +382,7 @@ impl Prompter<'_> {
         let mut text = PromptText::default();
         let (opening, persona) = match (opening, &self.emu.persona) {
             (Opening::Own, Some(persona)) => {
-                // Rows among the visual ones take the places of its tokens.
+                // `<image>` tokens that the rows of the soft prompt will replace.
                 let [length, _] = persona.embeddings.dims();
                 text.template(&names::IMAGE.repeat(length));
                 (length, Some(persona))
@@ -422,7 +424,7 @@ impl Prompter<'_> {
         Ok(prompt)
     }
 
-    /// A caption's prompt: the picture alone, or asked for in the words of the model's template.
+    /// Builds a caption prompt: the image alone, or with the model's caption prompt.
     ///
     /// # Errors
     /// As [`Prompter::conversation`].
@@ -443,14 +445,14 @@ impl Prompter<'_> {
         self.ask(&text, &[picture])
     }
 
-    /// A prompt whose continuation is a picture. Without its final [IMG], before which white space is dropped.
+    /// Builds a prompt that continues with an image, without the final [IMG]. White space before [IMG] is dropped.
     ///
     /// # Errors
     /// As [`Prompter::conversation`].
     pub fn picture(&self, marked: &Marked) -> Result<Prompt, PromptError> {
         let mut request = marked.request(&self.config.prompts);
         if self.config.requests.is_some() {
-            // A turn of a conversation: its reader learnt from these.
+            // A conversation turn: the request reader was trained on these.
             return self.behind(Opening::Own, request, &marked.pictures);
         }
         request.template(names::IMG);
@@ -459,7 +461,7 @@ impl Prompter<'_> {
         Ok(prompt)
     }
 
-    /// A text with its pictures as the model reads it.
+    /// Builds the prompt of a text with images.
     ///
     /// # Errors
     /// As [`Prompter::conversation`].
@@ -481,7 +483,7 @@ impl Prompter<'_> {
         })
     }
 
-    /// How a picture is read.
+    /// How an image is read.
     fn see(&self, picture: &RgbImage) -> Seen<'_> {
         let templates = &self.config.prompts;
         let whole = Seen {
@@ -493,7 +495,7 @@ impl Prompter<'_> {
         };
         let things = scene::objects(picture);
         let template = match things.len() {
-            // Also what is alone is seen better from near.
+            // A single object is also recognised better when cropped.
             1 => {
                 return Seen { things, ..whole };
             }
@@ -509,8 +511,8 @@ impl Prompter<'_> {
         }
     }
 
-    /// The embeddings of pictures of which some are read thing by thing, `[1, N, D]`: of each thing those of its name, of each
-    /// picture that of its background behind them.
+    /// Embeddings of images of which some are read object by object, `[1, N, D]`: for each image the name embeddings of
+    /// each object, then the background embedding.
     fn embed_things(
         &self,
         pictures: &[RgbImage],
@@ -537,10 +539,10 @@ impl Prompter<'_> {
         Ok(Some(Tensor::cat(rows, 1)))
     }
 
-    /// The visual embeddings of pictures, `[N, Q, D]`; none for no pictures.
+    /// Visual embeddings of images, `[N, Q, D]`; `None` without images.
     ///
     /// # Errors
-    /// Where a picture cannot be resized.
+    /// If an image cannot be resized.
     pub fn embed(&self, pictures: &[RgbImage]) -> Result<Option<Tensor<3>>, PromptError> {
         if pictures.is_empty() {
             return Ok(None);
@@ -577,7 +579,7 @@ mod tests {
         marked.pictures.iter().map(|p| p.as_raw()[0]).collect()
     }
 
-    /// Words of people in quotes, pictures as `*`.
+    /// User text in quotes, images as `*`.
     fn shown(text: &PromptText) -> String {
         let show = |span: &Span| match span {
             Span::Template(text) => text.clone(),
@@ -683,7 +685,7 @@ mod tests {
         let request = |marked: &Marked| shown(&marked.request(&mini));
         assert_eq!(request(&words), "[USER]'a dog'[ASSISTANT]");
         assert_eq!(request(&one("<image>")), "*");
-        // Braces of people are no places of a template.
+        // Braces in user text are not placeholders.
         let braces = Marked::words("{} {pictures} {0}");
         assert_eq!(turn(&braces), "[USER]'{} {pictures} {0}'[ASSISTANT]");
     }
@@ -713,7 +715,7 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
 
-        /// Any text can be written on the command line: with a backslash before each mark.
+        /// Any text can be passed on the command line with a backslash before each mark.
         #[test]
         fn any_text_can_be_written(text in r"(a|\\|<|>|<image>|<video>|\[<IMG_PLH>\]|\PC){0,12}") {
             let escaped = Mark::SPELLINGS.iter().fold(text.clone(), |text, (spelling, _)| {

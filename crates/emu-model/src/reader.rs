@@ -1,9 +1,10 @@
-//! A reader of requests: learned queries that attend to the attention values of a frozen language model at the tokens of a
-//! conversation, and give the embeddings of the picture that is asked for ([`crate::spelling`]).
+//! Request reader: learned queries that cross-attend to the attention values of a frozen language model at the tokens
+//! of a conversation, and output the embeddings of the requested image ([`crate::spelling`]).
 //!
-//! Beside it, what tells a request from other talk: a linear classifier of the last hidden state.
+//! A trigger detects requests: a linear classifier of the last hidden state and some attention values.
 //!
-//! B batch, T tokens read, F values of a token, D width of the language model, W width of the reader, Q queries.
+//! B batch, T tokens read, F attention values per token, D width of the language model, W width of the reader, Q
+//! queries.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -18,31 +19,31 @@ use crate::diffusion::decoder::Normalisation;
 use crate::lm::Lm;
 use crate::spelling::SpellingConfig;
 
-/// Sizes of a reader, and what its inputs and outputs are measured in.
+/// Sizes of a reader, and the normalisation of its inputs and outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReaderConfig {
-    /// Layers of the language model whose values are read, counted from 0.
+    /// Layers of the language model whose values are read, from 0.
     pub layers: Vec<usize>,
-    /// Tokens that are read, the last ones of the prompt; what goes before the conversation is never among them.
+    /// Number of tokens read, at the end of the prompt; those before the conversation are never read.
     pub window: usize,
     /// W
     pub width: usize,
-    /// Heads of its attention.
+    /// Attention heads.
     pub heads: usize,
-    /// Its own layers.
+    /// Number of layers.
     pub depth: usize,
-    /// How pictures are spelled: Q is its number of slots.
+    /// Spelling of images; Q is its number of slots.
     pub spelling: SpellingConfig,
-    /// What values are shifted and scaled by before they are read: F numbers.
+    /// Normalisation of the input values: F numbers each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Normalisation>,
-    /// What the table of token embeddings was shifted and scaled by: D numbers.
+    /// Normalisation of the embedding table that the outputs are in: D numbers each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Normalisation>,
 }
 
-/// Most of any size.
+/// Largest accepted size.
 const MOST: usize = 4096;
 
 impl ReaderConfig {
@@ -51,10 +52,10 @@ impl ReaderConfig {
         self.layers.len() * lm.kv_heads * lm.head_size
     }
 
-    /// Checks the numbers.
+    /// Validates the sizes.
     ///
     /// # Errors
-    /// Names the one that does not fit the language model or the others.
+    /// Names the first value that does not fit the language model or the others.
     pub fn validate(&self, lm: &LmConfig) -> Result<(), ConfigError> {
         self.spelling.validate()?;
         let wrong = |what: String| Err(ConfigError(format!("reader.{what}")));
@@ -91,7 +92,7 @@ impl ReaderConfig {
         Ok(())
     }
 
-    /// A new reader for a language model of these sizes.
+    /// Creates a reader for a language model of these sizes.
     pub fn init(&self, lm: &LmConfig, device: &Device) -> Reader {
         let w = self.width;
         let layer = |_| ReaderLayer {
@@ -117,7 +118,7 @@ impl ReaderConfig {
         }
     }
 
-    /// Values as the network wants them, `[B, T, F]` in and out.
+    /// Normalises input values, `[B, T, F]` in and out.
     pub fn normalise(&self, values: Tensor<3>) -> Tensor<3> {
         match &self.inputs {
             Some(normalisation) => normalisation.apply(values),
@@ -125,8 +126,8 @@ impl ReaderConfig {
         }
     }
 
-    /// From what the network gives to embeddings in the language model's own units, `[B, Q, D]` in and out: what a decoder
-    /// that was trained on spelled words takes as its condition.
+    /// Converts the network's output to embeddings in the language model's own units, `[B, Q, D]` in and out: the
+    /// condition of a decoder that was trained on spellings.
     pub fn embeddings(&self, read: Tensor<3>) -> Tensor<3> {
         let Some(Normalisation { mean, std }) = &self.outputs else {
             return read;
@@ -141,14 +142,14 @@ impl ReaderConfig {
 }
 
 impl Lm {
-    /// What attention of some layers holds of positions in a cache: their values beside each other, whatever wrote them. They
-    /// are copies, which later steps leave alone.
+    /// Attention values of some layers at some positions of a KV cache, concatenated over layers, for any kind of
+    /// input. They are copies, unaffected by later steps.
     ///
     /// # Shapes
     /// - returns `[B, T, layers·G·E]` for T positions
     ///
     /// # Panics
-    /// Where there is no such layer, no layer at all, or positions were not written.
+    /// If a layer does not exist, `layers` is empty, or a position was not written.
     pub fn values(
         &self,
         cache: &KvCache,
@@ -159,7 +160,7 @@ impl Lm {
             let (_, values) = cache.layers[layer].visible();
             let values = values.narrow(2, positions.start, positions.len());
             let [b, g, t, e] = values.dims();
-            // Steps write caches in place, whoever holds a view of them.
+            // Copies the values: steps write the cache in place, even under a view.
             values
                 .swap_dims(1, 2)
                 .reshape([b, t, g * e])
@@ -169,18 +170,18 @@ impl Lm {
     }
 }
 
-/// The network.
+/// The reader network.
 #[derive(Module, Debug)]
 pub struct Reader {
     /// `[1, Q, W]`
     pub queries: Param<Tensor<3>>,
-    /// `[1, window, W]`, added to tokens by their distance from the end, the last token first.
+    /// `[1, window, W]`: position embeddings by distance from the end, the last token first.
     pub places: Param<Tensor<3>>,
     /// `[W, F]`
     pub input: QLinear,
-    /// After it.
+    /// After the input projection.
     pub input_norm: LayerNorm,
-    /// Cross-attention.
+    /// Cross-attention layers.
     pub layers: Vec<ReaderLayer>,
     /// After the last layer.
     pub output_norm: LayerNorm,
@@ -188,7 +189,7 @@ pub struct Reader {
     pub output: QLinear,
 }
 
-/// Cross-attention and feed-forward, each normed before and added to the queries.
+/// Cross-attention and feed-forward, pre-norm, with residual connections on the queries.
 #[derive(Module, Debug)]
 pub struct ReaderLayer {
     /// Before attention.
@@ -212,12 +213,12 @@ pub struct ReaderLayer {
 }
 
 impl Reader {
-    /// The embeddings of what is asked for, in units of the table's own spread ([`ReaderConfig::embeddings`]).
+    /// The embeddings of the requested image, normalised like the embedding table ([`ReaderConfig::embeddings`]).
     ///
     /// # Shapes
-    /// - `values`: `[B, T, F]`, [normalised](ReaderConfig::normalise), T at most the window; shorter sequences are padded in
-    ///   front, so that the last token is always the last
-    /// - `padding`: `[B, 1, 1, T]`, true where nothing is
+    /// - `values`: `[B, T, F]`, [normalised](ReaderConfig::normalise), T at most the window; shorter sequences are
+    ///   left-padded, so that the last token is always the last
+    /// - `padding`: `[B, 1, 1, T]`, true at padding
     /// - returns `[B, Q, D]`
     pub fn forward(&self, values: Tensor<3>, padding: Option<Tensor<4, Bool>>) -> Tensor<3> {
         let [b, t, _] = values.dims();
@@ -263,16 +264,16 @@ impl ReaderLayer {
     }
 }
 
-/// What a trigger looks at beside the final hidden state.
+/// Inputs of a trigger beside the final hidden state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerConfig {
-    /// Tokens whose values it sees, counted from the last one.
+    /// Tokens whose attention values it sees, counted from the last one.
     pub tokens: Vec<usize>,
 }
 
-/// Whether a conversation asks for a picture, from the position that asks for the answer: its final hidden state, and
-/// attention values of some tokens up to it.
+/// Linear classifier of whether a conversation requests an image. Its input is the final hidden state at the position
+/// before the answer, and attention values of some tokens up to it.
 #[derive(Module, Debug)]
 pub struct Trigger {
     /// `[1, D + tokens·F]`
@@ -282,7 +283,7 @@ pub struct Trigger {
 }
 
 impl TriggerConfig {
-    /// One that never fires, beside this reader of a language model.
+    /// Creates a trigger that never fires, for this reader and language model.
     pub fn init(&self, reader: &ReaderConfig, lm: &LmConfig, device: &Device) -> Trigger {
         let width = lm.width + self.tokens.len() * reader.inputs(lm);
         Trigger {
@@ -291,11 +292,11 @@ impl TriggerConfig {
         }
     }
 
-    /// What a trigger sees of a conversation; zeros for tokens that it has not.
+    /// Input features of a trigger; zeros for tokens before the start.
     ///
     /// # Shapes
     /// - `hidden`: `[B, D]`, after the final norm
-    /// - `values`: `[B, T, F]`, the last tokens, not normalised
+    /// - `values`: `[B, T, F]`, of the last tokens, not normalised
     /// - returns `[B, D + tokens·F]`
     pub fn features(&self, hidden: Tensor<2>, values: &Tensor<3>) -> Tensor<2> {
         let [_, t, _] = values.dims();
@@ -313,7 +314,7 @@ impl TriggerConfig {
 }
 
 impl Trigger {
-    /// A picture is asked for where this is above 0: `[B, 1]` of [features](TriggerConfig::features).
+    /// Score of [features](TriggerConfig::features), `[B, 1]`: an image is requested if it is above 0.
     pub fn score(&self, features: Tensor<2>) -> Tensor<2> {
         ops::linear(features, self.weight.val(), Some(self.bias.val()))
     }
@@ -382,7 +383,7 @@ mod tests {
         };
         assert!(off(&masked) < 1e-5, "{}", off(&masked));
         assert!(off(&numbers(reader.forward(padded, None))) > 1e-3);
-        // Tokens have an order.
+        // Token order matters.
         let turned = numbers(reader.forward(x.flip([1]), None));
         assert!(off(&turned) > 1e-3);
     }
@@ -400,7 +401,7 @@ mod tests {
         lm.step_tokens(ids(&[8]), &mut cache).expect("room");
         let found = lm.values(&cache, &[1, 0], 1..4);
         assert_eq!(found.dims(), [1, 3, 128]);
-        // A later step writes where the cache was set back to, and what was read stays.
+        // A later step overwrites the truncated positions; the values already read are unchanged.
         cache.truncate(1);
         lm.step_tokens(ids(&[9, 9, 9]), &mut cache).expect("room");
 

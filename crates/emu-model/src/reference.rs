@@ -1,5 +1,5 @@
-//! Configurations as the original's files state them (`Emu-14B.json`, the LLaMA folder's `config.json`) turned into
-//! [`EmuConfig`]. Sizes come from there and from the weights' shapes, never from here.
+//! Converts the configuration files of the original implementation (`Emu-14B.json`, the LLaMA folder's `config.json`)
+//! to [`EmuConfig`]. Sizes come from these files and from the weights' shapes.
 
 use emu_pack::{TensorInfo, TensorSource};
 use serde_json::Value;
@@ -9,15 +9,15 @@ use crate::config::{
     PromptConfig, SpecialTokens, VisionConfig,
 };
 
-/// How peft names the first of an adapter's two matrices.
+/// Suffix of an adapter's first matrix in peft.
 const LORA_A: &str = ".lora_A.default.weight";
 
-/// The pretrained model of these two files; [`EmuConfig::instruct`] makes the other variant of it.
+/// The pretrained model of these two files; [`EmuConfig::instruct`] converts it to the other variant.
 ///
-/// Without a `t5_config`, which the released file lacks, the causal transformer is that of t5-base.
+/// Without a `t5_config`, which the released file lacks, the causal former is that of t5-base.
 ///
 /// # Errors
-/// Names the first entry that is absent, of the wrong type, or that this implementation cannot honour.
+/// Names the first entry that is absent, of the wrong type, or not supported.
 pub fn emu_config(emu: &Value, llama: &Value) -> Result<EmuConfig, ConfigError> {
     let vision = Section::of(emu, "vision_cfg")?;
     let adapter = Section::of(emu, "vladapter_cfg")?;
@@ -132,11 +132,11 @@ fn causal_config(t5: Option<&Value>, queries: usize) -> Result<CausalConfig, Con
     })
 }
 
-/// The adapter in a checkpoint, its rank from the weights; `lora` is peft's configuration where there is one, and
-/// without it alpha is the rank, as in the released model.
+/// The LoRA adapter of a checkpoint, with its rank from the weights. `lora` is peft's configuration, if there is one;
+/// without it alpha equals the rank, as in the released model.
 ///
 /// # Errors
-/// Where the configuration contradicts the weights or adapts what this implementation does not.
+/// If the configuration contradicts the weights or requests an unsupported feature.
 pub fn adapter(
     source: &dyn TensorSource,
     lora: Option<&Value>,
@@ -163,7 +163,7 @@ pub fn adapter(
     Ok(Some(AdapterConfig { rank, alpha }))
 }
 
-/// An object of a JSON file, with a name for messages.
+/// An object of a JSON file, with its name for error messages.
 struct Section<'a> {
     name: &'static str,
     value: &'a Value,
@@ -191,7 +191,7 @@ impl<'a> Section<'a> {
 
     fn size(&self, key: &str) -> Result<usize, ConfigError> {
         let value = self.value.get(key).and_then(Value::as_u64);
-        // The limit keeps every product of two sizes far from overflow.
+        // The limit prevents overflow in products of two sizes.
         let value = value.filter(|&n| n <= 1 << 24).map(|n| n as usize);
         value.ok_or_else(|| self.wrong(key, "a whole number of reasonable size"))
     }
@@ -217,7 +217,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Refuses a value other than these; an absent one passes.
+    /// Rejects any other value; an absent one is accepted.
     fn only(&self, key: &str, supported: &[&str]) -> Result<(), ConfigError> {
         match self.value.get(key) {
             None => Ok(()),
@@ -320,7 +320,7 @@ mod tests {
         );
     }
 
-    /// Both published key sets against the full-size model, each tensor in both directions, nothing allocated.
+    /// Checks both published key sets against the full-size model, each tensor in both directions, without allocating.
     #[test]
     fn every_key_of_the_full_size_model_maps_in_both_directions() {
         let keys = json(KEYS);
@@ -333,7 +333,7 @@ mod tests {
             &instruct,
             &keys::emu_instruct().expect("rules"),
         );
-        // What newer peft calls the adapted weight.
+        // Name of the adapted weight in newer versions of peft.
         let newer: serde_json::Map<String, Value> = keys["instruct"]
             .as_object()
             .expect("keys")

@@ -1,8 +1,8 @@
-//! Drawing on request over a language model that knows no pictures: whether a conversation asks for one, and which
-//! ([`crate::reader`]), in the words that a decoder draws from ([`crate::spelling`]).
+//! Image requests over a text-only language model: whether a conversation requests an image, and which one
+//! ([`crate::reader`]), as the spelling that conditions the decoder ([`crate::spelling`]).
 //!
-//! What the reader gives is not drawn as it is: the nearest names, layout and colour are, so that the model can also say what
-//! it drew. That sentence is its answer, and what it reads of the picture in later turns.
+//! The reader's embeddings are snapped to the nearest names, layout and colour, so that the model can also say what it
+//! drew. That sentence is its answer, and represents the image in later turns.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -17,53 +17,53 @@ use crate::lm::Lm;
 use crate::reader::{Reader, ReaderConfig, Trigger, TriggerConfig};
 use crate::spelling::{Spelled, SpellingConfig, describe, distances, drawn};
 
-/// A word that pictures are spelled with.
+/// A word of the spellings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Word {
-    /// As people write it.
+    /// Its text.
     pub word: String,
-    /// As the language model reads it within a sentence.
+    /// Its tokens within a sentence.
     pub tokens: Vec<u32>,
 }
 
-/// What can be drawn.
+/// Everything that can be drawn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vocabulary {
-    /// Objects.
+    /// Names of objects.
     pub names: Vec<Word>,
-    /// How two of them lie.
+    /// Layouts of two objects.
     pub layouts: Vec<Word>,
-    /// Colours behind them.
+    /// Background colours.
     pub colours: Vec<Word>,
 }
 
-/// What reads requests.
+/// Configuration of the request reader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestsConfig {
-    /// Which picture is asked for.
+    /// Which image is requested.
     pub reader: ReaderConfig,
-    /// Whether one is.
+    /// Whether an image is requested.
     pub trigger: TriggerConfig,
-    /// Whether the language model answers alone, without its soft prompt; it never does without.
+    /// Whether the language model answers without its soft prompt; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone: Option<TriggerConfig>,
-    /// What there is to ask for.
+    /// Vocabulary of the spellings.
     pub vocabulary: Vocabulary,
 }
 
-/// Most words of a kind.
+/// Largest number of words per kind.
 const MOST: usize = 1 << 14;
-/// Furthest token behind the end that a trigger may look at.
+/// Largest distance from the end of a token that a trigger may look at.
 const FURTHEST: usize = 64;
 
 impl RequestsConfig {
-    /// Checks the numbers.
+    /// Validates the sizes.
     ///
     /// # Errors
-    /// Names the first that does not fit the language model or the others.
+    /// Names the first value that does not fit the language model or the others.
     pub fn validate(&self, lm: &LmConfig) -> Result<(), ConfigError> {
         self.reader.validate(lm)?;
         let wrong = |what: String| Err(ConfigError(format!("requests.{what}")));
@@ -103,7 +103,7 @@ impl RequestsConfig {
         Ok(())
     }
 
-    /// New networks for a language model of these sizes.
+    /// Creates the networks for a language model of these sizes.
     pub fn init(&self, lm: &LmConfig, device: &Device) -> Requests {
         Requests {
             reader: self.reader.init(lm, device),
@@ -113,56 +113,56 @@ impl RequestsConfig {
     }
 }
 
-/// The networks.
+/// The networks of the request reader.
 #[derive(Module, Debug)]
 pub struct Requests {
-    /// Which picture is asked for.
+    /// Which image is requested.
     pub reader: Reader,
-    /// Whether one is.
+    /// Whether an image is requested.
     pub trigger: Trigger,
-    /// Whether the language model answers alone.
+    /// Whether the language model answers without its soft prompt.
     pub alone: Option<Trigger>,
 }
 
-/// Who answers a conversation.
+/// Route of a conversation: who generates the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// A picture is asked for.
+    /// An image is requested.
     Picture,
-    /// The language model alone: it is not about pictures, nor about the model.
+    /// The language model without its soft prompt: the conversation is about neither images nor the model.
     Alone,
-    /// The language model behind what stands in front of conversations.
+    /// The language model with its soft prompt.
     Persona,
 }
 
-/// A conversation that a language model has read, up to where its answer begins.
+/// A prefilled conversation, up to the start of the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard<'a> {
     /// The language model.
     pub lm: &'a Lm,
-    /// What it keeps of it, one sequence.
+    /// Its KV cache, with one sequence.
     pub cache: &'a KvCache,
-    /// Positions in front of the first turn: a system message, or a soft prompt.
+    /// Positions before the first turn: a system message or a soft prompt.
     pub opening: usize,
 }
 
-/// A picture that is asked for.
+/// A requested image.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// What a decoder draws it from, `[1, slots, D]`.
+    /// Condition of the decoder, `[1, slots, D]`.
     pub condition: Tensor<3>,
-    /// What is said of it: "I drew a dog on a red background."
+    /// Description: "I drew a dog on a red background."
     pub said: String,
 }
 
 impl Requests {
-    /// Who answers.
+    /// Chooses the [`Route`] of a conversation.
     ///
     /// # Arguments
-    /// - `hidden`: of the last position after the final norm, `[1, 1, D]`
+    /// - `hidden`: final hidden state of the last position, after the final norm, `[1, 1, D]`
     ///
     /// # Errors
-    /// Where the device fails, or computes what is not a number.
+    /// If the device fails or computes NaN.
     pub async fn route(
         &self,
         config: &RequestsConfig,
@@ -177,7 +177,7 @@ impl Requests {
         let picture = score(&self.trigger, &config.trigger);
         let alone = self.alone.as_ref().zip(config.alone.as_ref());
         let alone = alone.map(|(trigger, config)| score(trigger, config));
-        // Both come back at once.
+        // One read-back for both.
         let scores = read(Tensor::cat([picture].into_iter().chain(alone).collect(), 1)).await?;
         if scores.is_empty() || scores.iter().any(|score| score.is_nan()) {
             return Err(GenerateError::NotFinite);
@@ -190,10 +190,10 @@ impl Requests {
         })
     }
 
-    /// Which picture is asked for, whether or not one is.
+    /// Reads which image is requested, whether or not one is.
     ///
     /// # Arguments
-    /// - `seed`: decides the background where none is asked for
+    /// - `seed`: chooses the background colour if none is requested
     ///
     /// # Errors
     /// As [`Requests::route`].
@@ -222,7 +222,7 @@ impl Requests {
         };
         let picture = nearest.picture(vocabulary);
         let mut spelled = picture.spelled();
-        // A decoder that never saw a picture without a background draws none.
+        // The decoder was never trained on images without a background.
         let free = Philox::new(seed, Stream::Tokens, 0).below(vocabulary.colours.len());
         let any = vocabulary.colours.get(free).and_then(first);
         spelled.colour = spelled.colour.or(any);
@@ -235,10 +235,10 @@ impl Requests {
 }
 
 impl Heard<'_> {
-    /// The attention values of the last tokens, `[1, T, F]`; never those of the opening.
+    /// Attention values of the last tokens, `[1, T, F]`, without those of the opening.
     fn values(&self, config: &ReaderConfig) -> Tensor<3> {
         let end = self.cache.len();
-        // At least one: a conversation without a token has nothing to ask for.
+        // At least one token: an empty conversation requests nothing.
         let opening = self.opening.min(end.saturating_sub(1));
         let from = opening.max(end.saturating_sub(config.window));
         self.lm.values(self.cache, &config.layers, from..end)
@@ -246,7 +246,8 @@ impl Heard<'_> {
 }
 
 impl ReaderConfig {
-    /// Rows of the table in the units of the network's outputs, `[1 + tokens, D]`: first what stands in an empty slot.
+    /// Rows of the embedding table in the units of the network's output, `[1 + tokens, D]`; the first one is that of an
+    /// empty slot.
     fn rows(&self, table: &QEmbedding, tokens: &[u32]) -> Tensor<2> {
         let device = table.weight.lazy_device();
         let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
@@ -264,7 +265,7 @@ impl ReaderConfig {
 }
 
 impl Vocabulary {
-    /// Every token that a picture may be spelled with, once.
+    /// All distinct tokens of the vocabulary's words.
     fn tokens(&self) -> Vec<u32> {
         let words = [&self.names, &self.layouts, &self.colours];
         let all = words.into_iter().flatten().flat_map(|word| &word.tokens);
@@ -279,16 +280,16 @@ fn first(word: &Word) -> Option<u32> {
     word.tokens.first().copied()
 }
 
-/// How far each slot is from each row.
+/// Distance of each slot from each row.
 struct Nearest {
     spelling: SpellingConfig,
-    /// Of the rows but the first, which is that of an empty slot; in order.
+    /// Tokens of the rows after the first, which is that of an empty slot; sorted.
     tokens: Vec<u32>,
     /// `[slots, 1 + tokens]`
     distances: Vec<f32>,
 }
 
-/// What a picture shows, in words.
+/// Image content in words.
 #[derive(Debug, PartialEq)]
 struct Picture<'a> {
     names: Vec<&'a Word>,
@@ -306,7 +307,7 @@ impl Nearest {
         found.copied().unwrap_or(f32::INFINITY)
     }
 
-    /// The word whose tokens are nearest to these slots; none where empty slots are nearer and may be.
+    /// The word whose tokens are nearest to these slots; `None` if `empty` is allowed and empty slots are nearer.
     fn word<'a>(
         &self,
         slots: core::ops::Range<usize>,
@@ -332,7 +333,8 @@ impl Nearest {
         nearest.and_then(|(_, word)| word)
     }
 
-    /// The picture: at least one object, its neighbours where they are, how they lie where there are several.
+    /// Decodes the image content: at least one object, further ones if their slots are filled, a layout if there are
+    /// several.
     fn picture<'a>(&self, vocabulary: &'a Vocabulary) -> Picture<'a> {
         let SpellingConfig { objects, tokens } = self.spelling;
         let object = |i: usize| self.word(i * tokens..(i + 1) * tokens, &vocabulary.names, i > 0);

@@ -1,4 +1,4 @@
-//! The safety checker of Stable Diffusion: a CLIP vision tower whose embedding is held against fixed concepts.
+//! The safety checker of Stable Diffusion: a CLIP vision tower whose embedding is compared with fixed concepts.
 //!
 //! B batch, D width, E width of the joint space, K concepts.
 
@@ -20,9 +20,9 @@ use crate::probe::Probe;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SafetyConfig {
-    /// Side of the square picture, pixels.
+    /// Side of the square input image in pixels.
     pub image_size: usize,
-    /// Side of a patch, pixels.
+    /// Side of a patch in pixels.
     pub patch_size: usize,
     /// Width of a token.
     pub width: usize,
@@ -32,14 +32,14 @@ pub struct SafetyConfig {
     pub layers: usize,
     /// Number of heads.
     pub heads: usize,
-    /// Width of the space in which pictures and concepts are compared.
+    /// Width of the joint embedding space of images and concepts.
     pub joint_width: usize,
     /// Eps of its norms.
     pub norm_eps: f64,
-    /// Concepts that flag a picture.
+    /// Number of concepts that flag an image.
     #[serde(default = "concepts")]
     pub concepts: usize,
-    /// Concepts that only make the others stricter.
+    /// Number of special-care concepts, which only make the others stricter.
     #[serde(default = "special_care")]
     pub special_care: usize,
 }
@@ -72,7 +72,7 @@ impl SafetyConfig {
     /// Reads the `config.json` of a StableDiffusionSafetyChecker.
     ///
     /// # Errors
-    /// Names the first field that is missing, of another kind than expected, or not supported.
+    /// Names the first field that is missing, has an unexpected type or is not supported.
     pub fn from_transformers(value: &Value) -> Result<Self, ConfigError> {
         let told = |ConfigError(what): ConfigError| {
             ConfigError(format!("the safety checker's config.json: {what}"))
@@ -105,10 +105,10 @@ impl SafetyConfig {
         Ok(config)
     }
 
-    /// Checks what the network relies on.
+    /// Checks the invariants of the network.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |what: String| ConfigError(format!("safety: {what}"));
         let sizes = [self.joint_width, self.concepts, self.special_care];
@@ -120,7 +120,7 @@ impl SafetyConfig {
             .map_err(|ConfigError(what)| wrong(what))
     }
 
-    /// The tower's sizes.
+    /// Configuration of the vision tower.
     fn tower(&self) -> ClipConfig {
         ClipConfig {
             image_size: self.image_size,
@@ -133,10 +133,10 @@ impl SafetyConfig {
         }
     }
 
-    /// A new checker, its weights not yet allocated.
+    /// Creates the checker; weights are allocated lazily.
     ///
     /// # Errors
-    /// Where [`SafetyConfig::validate`] finds one.
+    /// As [`SafetyConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<SafetyChecker, ConfigError> {
         self.validate()?;
         let (d, joint) = (self.width, self.joint_width);
@@ -151,24 +151,24 @@ impl SafetyConfig {
     }
 }
 
-/// The checker.
+/// The safety checker.
 #[derive(Module, Debug)]
 pub struct SafetyChecker {
-    /// The tower.
+    /// The vision tower.
     pub vision_model: ClipVision,
     /// `[E, D]`
     pub visual_projection: QLinear,
     /// `[K, E]`
     pub concept_embeds: Param<Tensor<2>>,
-    /// Concepts that make the others stricter, `[K', E]`
+    /// Special-care concepts, `[K', E]`
     pub special_care_embeds: Param<Tensor<2>>,
     /// Threshold of each concept, `[K]`
     pub concept_embeds_weights: Param<Tensor<1>>,
-    /// Threshold of each, `[K']`
+    /// Threshold of each special-care concept, `[K']`
     pub special_care_embeds_weights: Param<Tensor<1>>,
 }
 
-/// Cosines of pictures with the concepts.
+/// Cosine similarities of images and concepts.
 #[derive(Clone, Debug)]
 pub struct Cosines {
     /// `[B, K]`
@@ -179,12 +179,12 @@ pub struct Cosines {
 
 impl SafetyChecker {
     /// # Shapes
-    /// - `images`: `[B, 3, S, S]`, as CLIP's feature extractor makes them
+    /// - `images`: `[B, 3, S, S]`, from CLIP's feature extractor
     pub fn cosines(&self, images: Tensor<4>) -> Cosines {
         self.cosines_probed(images, &mut Probe::off())
     }
 
-    /// As [`SafetyChecker::cosines`], showing its stages.
+    /// As [`SafetyChecker::cosines`], reporting intermediate tensors to the probe.
     pub fn cosines_probed(&self, images: Tensor<4>, probe: &mut Probe) -> Cosines {
         let pooled = self.vision_model.pooled(images, probe); // [B, D]
         probe.see(format_args!("safety.pooled"), &pooled);
@@ -200,15 +200,15 @@ impl SafetyChecker {
         }
     }
 
-    /// Unpacks what is asked for as dense values, where it is packed, so that no request is the first to do it: parameters
-    /// keep what they unpack, and a page rehearses requests on a GPU that computes nothing then.
-    pub fn settle(&self) {
+    /// Dequantizes the tables that are used as dense tensors, so that no request is the first to do it. Parameters
+    /// cache the dense values, and during a page's warm-up the GPU computes nothing.
+    pub fn dequantize_once(&self) {
         for table in self.tables() {
             drop(table.val());
         }
     }
 
-    /// What is asked for as dense values.
+    /// Tables that are used as dense tensors.
     fn tables(&self) -> [&Param<Tensor<2>>; 3] {
         [
             &self.concept_embeds,
@@ -217,10 +217,10 @@ impl SafetyChecker {
         ]
     }
 
-    /// Whether each picture is flagged, shapes as in [`SafetyChecker::cosines`].
+    /// Whether each image is flagged; shapes as in [`SafetyChecker::cosines`].
     ///
     /// # Errors
-    /// Where the device fails to give back the cosines, or one of them is not finite: then nothing is known of the picture.
+    /// If the read-back of the cosines fails, or one of them is not finite: nothing is then known about the image.
     pub async fn flagged(&self, images: Tensor<4>) -> Result<Vec<bool>, GenerateError> {
         let Cosines {
             concepts,
@@ -242,10 +242,10 @@ impl SafetyChecker {
             .collect())
     }
 
-    /// Whether a drawn picture is flagged.
+    /// Whether a generated image is flagged.
     ///
     /// # Errors
-    /// Where it cannot be resized, or the device fails.
+    /// If it cannot be resized, or the device fails.
     pub async fn check(
         &self,
         picture: &RgbImage,
@@ -265,7 +265,7 @@ impl SafetyChecker {
     }
 }
 
-/// Why a drawn picture could not be checked.
+/// Why a generated image could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// It cannot be resized.
@@ -276,14 +276,15 @@ pub enum CheckError {
     Device(#[from] GenerateError),
 }
 
-/// Pixels that a side of a blurred preview is drawn from.
+/// Resolution of a blurred preview, pixels along a side.
 const BLURRED: u32 = 6;
 
-/// What every further score is raised by once a concept of special care was met.
+/// Added to all further scores once a special-care concept matched.
 const SPECIAL_CARE: f64 = 0.01;
 
-/// The rule of the reference: scores are cosine minus threshold, rounded to three digits before they are held against
-/// zero; a concept of special care raises all scores after it. A score that is not finite flags: it clears nothing.
+/// The rule of the reference implementation: a score is the cosine minus the threshold, rounded to three digits before
+/// it is compared with zero; a matching special-care concept raises all scores after it. A non-finite score flags the
+/// image.
 pub fn is_flagged(
     concepts: &[f32],
     thresholds: &[f32],
@@ -306,7 +307,7 @@ pub fn is_flagged(
         .any(|(cosine, threshold)| positive(*cosine, *threshold, adjustment))
 }
 
-/// Blurs a preview beyond recognition: what a picture shows before it was checked. Its colours and their places remain.
+/// Blurs a preview beyond recognition, for display before an image was checked. Its colours and their positions remain.
 pub fn blur(preview: &RgbImage) -> RgbImage {
     let (width, height) = preview.dimensions();
     let cells = |side: u32| side.clamp(1, BLURRED);
@@ -319,7 +320,7 @@ pub fn blur(preview: &RgbImage) -> RgbImage {
     imageops::resize(&small, width, height, imageops::FilterType::Triangle)
 }
 
-/// Blacks out the flagged ones of a list of pictures of 8-bit values.
+/// Blacks out the flagged images of a list of 8-bit images.
 pub fn black_out<'a>(pictures: impl IntoIterator<Item = &'a mut [u8]>, flagged: &[bool]) {
     pictures
         .into_iter()
@@ -328,7 +329,7 @@ pub fn black_out<'a>(pictures: impl IntoIterator<Item = &'a mut [u8]>, flagged: 
         .for_each(|(picture, _)| picture.fill(0));
 }
 
-/// Cosine of every row of `x` with every row of `y`: `[B, E]`, `[K, E]` to `[B, K]`.
+/// Cosine similarity of every row of `x` with every row of `y`: `[B, E]`, `[K, E]` to `[B, K]`.
 fn cosine(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
     let normed = |x: Tensor<2>| {
         let norm = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
@@ -345,13 +346,13 @@ mod tests {
 
     #[test]
     fn scores_round_to_three_digits() {
-        // A score of 0.0003 rounds to 0 and passes, one of 0.0006 flags.
+        // A score of 0.0003 rounds to 0 and passes; 0.0006 rounds up and flags.
         assert!(!is_flagged(&[0.2003], &[0.2], &[0.0], &[1.0]));
         assert!(is_flagged(&[0.2006], &[0.2], &[0.0], &[1.0]));
         assert!(!is_flagged(&[0.195], &[0.2], &[0.0], &[1.0]));
-        // The same below the threshold, with special care.
+        // Below the threshold, but flagged with special care.
         assert!(is_flagged(&[0.195], &[0.2], &[0.5], &[0.3]));
-        // Special care raises the scores of special care that follow, and is raised once only.
+        // Special care raises the scores of later special-care concepts, but is added only once.
         assert!(!is_flagged(&[0.1895], &[0.2], &[0.5, 0.5], &[0.3, 0.3]));
     }
 
@@ -361,7 +362,7 @@ mod tests {
             assert!(is_flagged(&[odd], &[0.2], &[], &[]), "{odd}");
             assert!(is_flagged(&[0.0, odd, 0.0], &[0.2; 3], &[0.0], &[1.0]));
             assert!(is_flagged(&[0.0], &[odd], &[], &[]), "{odd}");
-            // Of special care, it makes the others stricter.
+            // In a special-care concept it makes the others stricter.
             assert!(is_flagged(&[0.195], &[0.2], &[odd], &[0.3]), "{odd}");
         }
     }
@@ -389,7 +390,7 @@ mod tests {
 
     #[test]
     fn blurred_previews_show_no_details() {
-        // Stripes of two pixels are gone, two halves are not.
+        // Stripes of two pixels disappear, two halves do not.
         let striped = RgbImage::from_fn(96, 64, |x, y| {
             let shade = if x / 2 % 2 == 0 { 255 } else { 0 };
             [shade, if y < 32 { 200 } else { 20 }, shade].into()
@@ -400,7 +401,7 @@ mod tests {
         let (least, most) = (reds.iter().min().unwrap(), reds.iter().max().unwrap());
         assert!(most - least < 24, "{least} to {most}");
         assert!(blurred.get_pixel(48, 4).0[1] > 150 && blurred.get_pixel(48, 60).0[1] < 70);
-        // As of the rough previews of small pictures.
+        // Size of a rough preview of a small image.
         assert_eq!(blur(&RgbImage::new(1, 3)).dimensions(), (1, 3));
     }
 
@@ -429,8 +430,8 @@ mod tests {
         pack(&mut checker.vision_model.position_embedding.weight);
         let there = |checker: &SafetyChecker| checker.tables().map(|table| table.is_initialized());
         assert_eq!(there(&checker), [false; 3]);
-        // A request has a clone.
-        checker.clone().settle();
+        // A request holds a clone.
+        checker.clone().dequantize_once();
         assert_eq!(there(&checker), [true; 3]);
     }
 

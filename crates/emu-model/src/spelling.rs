@@ -1,8 +1,8 @@
-//! What a picture shows, as words of a language model: a fixed number of its token embeddings for each name, one for how
-//! the objects lie and one for the colour behind them.
+//! Spelling: image content as token embeddings of a language model, a fixed number for each object name, one for the
+//! layout and one for the background colour.
 //!
-//! One table of names is then all that reading, drawing and the language model share: what an encoder sees, what is asked
-//! for and what a decoder draws from lie in the same space.
+//! Encoder, decoder and language model thus share one embedding space: what the encoder sees, what a user requests and
+//! what the decoder draws from.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_kernels::QEmbedding;
@@ -10,40 +10,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
-/// How a picture is spelled.
+/// Size of a spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpellingConfig {
-    /// Objects that have a place.
+    /// Maximum number of objects.
     pub objects: usize,
-    /// Tokens of each name; of a longer name the first ones and the last.
+    /// Tokens per name; of a longer name the first ones and the last.
     pub tokens: usize,
 }
 
-/// What a picture shows, in tokens.
+/// Image content in tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spelled {
-    /// Of each object's name, in reading order.
+    /// Tokens of each object's name, in reading order.
     pub names: Vec<Vec<u32>>,
-    /// How several objects lie.
+    /// Layout of several objects.
     pub layout: Option<u32>,
-    /// What is behind them.
+    /// Background colour.
     pub colour: Option<u32>,
 }
 
-/// Most of either number: more than any picture here needs.
+/// Upper bound of both sizes.
 const MOST: usize = 64;
 
 impl SpellingConfig {
-    /// Embeddings of a picture.
+    /// Number of embeddings of an image.
     pub fn slots(&self) -> usize {
         self.objects * self.tokens + 2
     }
 
-    /// Checks the numbers.
+    /// Validates the sizes.
     ///
     /// # Errors
-    /// Names the one that does not fit.
+    /// Names the first invalid size.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let sizes = [("objects", self.objects), ("tokens", self.tokens)];
         match sizes.iter().find(|(_, n)| *n == 0 || *n > MOST) {
@@ -54,13 +54,13 @@ impl SpellingConfig {
         }
     }
 
-    /// The token of each slot; none where a name is shorter or nothing is there.
+    /// Token of each slot; `None` where a name is shorter or nothing is there.
     pub fn fill(&self, picture: &Spelled) -> Vec<Option<u32>> {
         let mut slots = Vec::with_capacity(self.slots());
         for object in 0..self.objects {
             let name = picture.names.get(object).map_or(&[][..], Vec::as_slice);
             slots.extend((0..self.tokens).map(|i| {
-                // The end of a long name tells it from its siblings: "bell pepper", "chili pepper".
+                // The last token distinguishes long names: "bell pepper", "chili pepper".
                 let last = i + 1 == self.tokens && name.len() > self.tokens;
                 if last { name.last() } else { name.get(i) }.copied()
             }));
@@ -69,7 +69,7 @@ impl SpellingConfig {
         slots
     }
 
-    /// The embeddings of pictures; zeros where a slot has no token.
+    /// Embeddings of spellings; zeros for slots without a token.
     ///
     /// # Shapes
     /// - `table`: `[vocabulary, D]`
@@ -85,13 +85,13 @@ impl SpellingConfig {
     }
 }
 
-/// How far each of N embeddings is from each of M rows: squared distances less the embedding's own square, `[N, M]`.
+/// Squared distances of N embeddings to M rows, less the embedding's own square, `[N, M]`.
 pub fn distances(embeddings: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     let squares = rows.clone().square().sum_dim(1).transpose(); // [1, M]
     squares - embeddings.matmul(rows.transpose()).mul_scalar(2.0)
 }
 
-/// The indefinite article by the first letter; words where spelling and sound differ get theirs by name.
+/// The indefinite article by the first letter, with a list of exceptions whose sound differs.
 pub fn article(word: &str) -> &'static str {
     let consonant_sound = ["unicorn", "ufo", "ukulele", "uniform"].contains(&word);
     let vowel_sound = ["hourglass", "hour"].contains(&word);
@@ -103,9 +103,9 @@ pub fn article(word: &str) -> &'static str {
     }
 }
 
-/// What a picture shows, in words: "a dog to the left of a rocket on a yellow background".
+/// Image content in words: "a dog to the left of a rocket on a yellow background".
 ///
-/// `layout`: the word of its slot, "left" or "above"; anything else puts objects side by side.
+/// `layout`: the word of the layout slot, "left" or "above"; anything else puts objects side by side.
 pub fn describe(names: &[&str], layout: Option<&str>, colour: Option<&str>) -> String {
     let between = match layout {
         Some("above") => " above ",
@@ -119,8 +119,8 @@ pub fn describe(names: &[&str], layout: Option<&str>, colour: Option<&str>) -> S
     text
 }
 
-/// What stands in a conversation's history in the place of a picture that was drawn, so that a language model that knows no
-/// pictures can read of it, and what is asked for next can refer to it.
+/// Sentence that represents a drawn image in the conversation history, so that a text-only language model knows of it
+/// and later requests can refer to it.
 pub fn drawn(description: &str) -> String {
     format!("I drew {description}.")
 }
@@ -146,7 +146,7 @@ mod tests {
         let expected = [Some(7), None, Some(1), Some(3), Some(9), None];
         assert_eq!(TWO.fill(&picture), expected);
         assert_eq!(TWO.fill(&Spelled::default()), [None; 6]);
-        // More objects than there are places for.
+        // More objects than slots.
         let crowd = Spelled {
             names: vec![vec![1], vec![2], vec![3]],
             ..Spelled::default()

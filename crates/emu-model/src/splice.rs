@@ -1,22 +1,22 @@
-//! Visual embeddings in the places of `<image>` tokens.
+//! Splices visual embeddings into token embeddings, at the `<image>` tokens.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::QEmbedding;
 
-/// Pictures and their marks in the text do not match.
+/// Image marks and visual embeddings do not match.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpliceError {
-    /// Another number of marks than of embeddings.
+    /// Numbers of marks and embeddings differ.
     #[error(
         "The prompt has {marks} <image> positions but {embeddings} visual embeddings were given. Put one <image> mark for each picture."
     )]
     Count {
-        /// `<image>` tokens.
+        /// Number of `<image>` tokens.
         marks: usize,
-        /// Visual embeddings.
+        /// Number of visual embeddings.
         embeddings: usize,
     },
-    /// Rows of different length.
+    /// Rows differ in length.
     #[error("The sequences of a batch differ in length. Pad them first.")]
     Ragged,
 }
@@ -51,7 +51,7 @@ pub fn splice(
         return Ok(text);
     };
 
-    // One gather over [text rows; visual rows]: position i takes its own row, or the next visual one.
+    // One gather over [text rows; visual rows]: position i takes its own row, or the next visual row.
     let [_, _, d] = text.dims();
     let mut next = b * t;
     let source: Vec<i32> = flat

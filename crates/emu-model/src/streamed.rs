@@ -1,4 +1,4 @@
-//! Loading a pack shard by shard, in any order: what a page does, where no file system hands over tensors by name.
+//! Loads a pack shard by shard, in any order, as a web page does, which has no file system to read tensors by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::pack::{self, LoadError, ModelConfig};
 use crate::safety::{SafetyChecker, SafetyConfig};
 use crate::weights;
 
-/// A model whose weights come shard by shard. A component can be used once [`Streamed::finish`] has found it whole.
+/// A model whose weights arrive shard by shard. A component can be used after [`Streamed::finish`] found it complete.
 #[derive(Debug)]
 pub struct Streamed {
     manifest: Manifest,
@@ -22,18 +22,18 @@ pub struct Streamed {
     emu: Emu,
     decoder: Option<Decoder>,
     safety: Option<SafetyChecker>,
-    /// Stored tensors of which something is still to come, or that wait for their scales.
+    /// Tensors that are incomplete, or wait for their scales.
     waiting: HashMap<String, Stored>,
-    /// Parameters that have their values.
+    /// Parameters with loaded values.
     filled: HashSet<String>,
     finished: BTreeSet<String>,
 }
 
-/// A stored tensor, as far as it has come.
+/// A partly received tensor.
 #[derive(Debug)]
 struct Stored {
     tensor: TensorData,
-    /// The rows that have come; none of them twice.
+    /// Received row ranges, disjoint.
     rows: Vec<Range<usize>>,
 }
 
@@ -50,10 +50,10 @@ impl Stored {
 }
 
 impl Streamed {
-    /// A model without weights, from the bytes of an `emu.json`.
+    /// Creates a model without weights from the bytes of an `emu.json`.
     ///
     /// # Errors
-    /// Where the manifest or its configuration is wrong.
+    /// If the manifest or its configuration is invalid.
     pub fn new(manifest: &[u8], device: &Device) -> Result<Self, LoadError> {
         let manifest = Manifest::parse(MANIFEST_FILE, manifest)?;
         let config = ModelConfig::from_value(&manifest.config)?;
@@ -74,25 +74,26 @@ impl Streamed {
         })
     }
 
-    /// What the pack says of itself.
+    /// Manifest of the pack.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Sizes and templates.
+    /// Configuration of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Verifies a shard and uploads the tensors that it completes. What it holds of others is kept until the rest comes.
+    /// Verifies a shard and uploads the tensors that it completes. Parts of incomplete tensors are kept until the rest
+    /// arrives.
     ///
     /// # Errors
-    /// A wrong hash or length, after which the right bytes may follow. Rows that came before, which stay as they were. A
-    /// damaged, misshapen or unknown tensor, after which the component is to be unloaded.
+    /// A wrong hash or length; the shard can be retried. Rows that were received before; these stay unchanged. A
+    /// damaged, misshapen or unknown tensor; the component must then be unloaded.
     pub fn shard(&mut self, file: &str, bytes: &[u8]) -> Result<(), LoadError> {
         let mut touched = BTreeSet::new();
         let parts = self.manifest.open_shard(file, bytes)?;
-        // Before anything of it is kept.
+        // Checked before any part of it is kept.
         for part in &parts {
             let waiting = self.waiting.get(&part.tensor.name);
             if self.filled.contains(logical(&part.tensor.name))
@@ -114,7 +115,7 @@ impl Streamed {
         self.fill(ready)
     }
 
-    /// The stored tensors of a parameter, once all of them are whole: words, scales, minimums.
+    /// Takes the stored tensors of a parameter once all of them are complete: words, scales, minimums.
     fn take(&mut self, name: &str) -> Option<Vec<TensorData>> {
         let mut names = vec![name.to_owned()];
         if let Some(scheme) = self.manifest.quantization.get(name) {
@@ -166,33 +167,34 @@ impl Streamed {
         }
     }
 
-    /// Finds a component whole. Whatever it keeps beside its weights is computed here: no request is the first to ask for it.
+    /// Checks that a component is complete, and precomputes what it derives from its weights, so that no request is the
+    /// first to do so.
     ///
     /// # Errors
-    /// Names the first parameter without a value, or says that the pack has no such component.
+    /// Names the first parameter without a value, or reports that the pack has no such component.
     pub fn finish(&mut self, component: &str) -> Result<(), LoadError> {
         let wanted = self.parameters(component)?;
         if let Some(name) = wanted.iter().find(|name| !self.filled.contains(*name)) {
             return Err(LoadError::Pack(missing(name)));
         }
         if component == pack::LM {
-            // Taken out, so that each layer's parts go when they are stacked.
+            // Moved out, so that each layer's parts are freed when they are fused.
             let config = &self.config.emu;
             let empty = config.init(&self.device)?.lm;
             let lm = std::mem::replace(&mut self.emu.lm, empty);
-            self.emu.lm = lm.stack().with_activations(config.lm_activations());
+            self.emu.lm = lm.fuse().with_activations(config.lm_activations());
         }
         if let Some(safety) = self.safety.as_ref().filter(|_| component == pack::SAFETY) {
-            safety.settle();
+            safety.dequantize_once();
         }
         self.finished.insert(component.to_owned());
         Ok(())
     }
 
-    /// Drops the weights of a component.
+    /// Unloads the weights of a component.
     ///
     /// # Errors
-    /// Where the pack has no such component.
+    /// If the pack has no such component.
     pub fn unload(&mut self, component: &str) -> Result<(), LoadError> {
         let names = self.parameters(component)?;
         self.finished.remove(component);
@@ -227,12 +229,12 @@ impl Streamed {
         Ok(())
     }
 
-    /// Whether a component can be used.
+    /// Whether a component is ready for use.
     pub fn is_loaded(&self, component: &str) -> bool {
         self.finished.contains(component)
     }
 
-    /// The parameters of a component.
+    /// Parameter names of a component.
     fn parameters(&self, component: &str) -> Result<BTreeSet<String>, LoadError> {
         let names =
             |list: Vec<(String, _)>| list.into_iter().map(|(name, _): (String, Vec<usize>)| name);
@@ -261,29 +263,29 @@ impl Streamed {
         Ok(found)
     }
 
-    /// Encoder and language model.
+    /// Vision encoder and language model.
     ///
     /// # Errors
-    /// Where one of them is not loaded.
+    /// If one of them is not loaded.
     pub fn emu(&self) -> Result<(&Emu, &EmuConfig), LoadError> {
         self.loaded(pack::VISION)?;
         self.loaded(pack::LM)?;
         Ok((&self.emu, &self.config.emu))
     }
 
-    /// Encoder and causal former; the language model need not be there.
+    /// Vision encoder and causal former; the language model need not be loaded.
     ///
     /// # Errors
-    /// Where they are not loaded.
+    /// If they are not loaded.
     pub fn vision(&self) -> Result<(&Emu, &EmuConfig), LoadError> {
         self.loaded(pack::VISION)?;
         Ok((&self.emu, &self.config.emu))
     }
 
-    /// What draws.
+    /// The diffusion decoder.
     ///
     /// # Errors
-    /// Where it is not loaded.
+    /// If it is not loaded.
     pub fn decoder(&self) -> Result<(&Decoder, &DecoderConfig), LoadError> {
         self.loaded(pack::DECODER)?;
         let both = self.decoder.as_ref().zip(self.config.decoder.as_ref());
@@ -292,10 +294,10 @@ impl Streamed {
         })
     }
 
-    /// What checks drawn pictures, where the pack has it.
+    /// The safety checker, if the pack has one.
     ///
     /// # Errors
-    /// Where the pack has one that is not loaded.
+    /// If the pack has one that is not loaded.
     pub fn safety(&self) -> Result<Option<(&SafetyChecker, &SafetyConfig)>, LoadError> {
         if self.config.safety.is_some() {
             self.loaded(pack::SAFETY)?;
@@ -313,14 +315,14 @@ impl Streamed {
     }
 }
 
-/// The parameter that a stored tensor belongs to.
+/// Name of the parameter that a stored tensor belongs to.
 fn logical(stored: &str) -> &str {
     let base = stored.strip_suffix(".scales");
     base.or_else(|| stored.strip_suffix(".mins"))
         .unwrap_or(stored)
 }
 
-/// Copies a part to its rows.
+/// Copies a part to its rows of the tensor.
 fn keep(
     waiting: &mut HashMap<String, Stored>,
     file: &str,

@@ -1,4 +1,5 @@
-//! The visual encoder, EVA-01-CLIP: a pre-norm ViT whose class token stays. Or an EfficientNet or CLIP's tower in its place.
+//! The vision encoder, EVA-01-CLIP: a pre-norm ViT that keeps its class token. An EfficientNet or CLIP's tower can
+//! replace it.
 //!
 //! B batch, N tokens (class token first), D width, H heads, E head size, P patches along a side.
 
@@ -13,51 +14,51 @@ use crate::config::{StemConfig, VisionConfig};
 use crate::efficientnet::EfficientNet;
 use crate::probe::Probe;
 
-/// The encoder.
+/// The vision encoder.
 #[derive(Module, Debug)]
 pub struct Vision {
-    /// `[1, 1, D]`
+    /// Class token, `[1, 1, D]`.
     pub cls_token: Option<Param<Tensor<3>>>,
-    /// `[1, N, D]`
+    /// Position embeddings, `[1, N, D]`.
     pub pos_embed: Option<Param<Tensor<3>>>,
-    /// Patches to tokens, in models without a stem.
+    /// Patch embedding, in models without a stem.
     pub patch_embed: Option<PatchEmbed>,
-    /// Pixels to tokens through convolutions, in small models.
+    /// Convolutional stem, in small models.
     pub stem: Option<Stem>,
-    /// The transformer.
+    /// Transformer blocks.
     pub blocks: Vec<Block>,
-    /// What stands in place of all of these.
+    /// EfficientNet, instead of all of these.
     pub efficientnet: Option<EfficientNet>,
-    /// The same.
+    /// CLIP's tower, instead of all of these.
     pub clip: Option<ClipVision>,
 }
 
-/// A convolution whose stride is its kernel.
+/// Patch embedding: a convolution whose stride equals its kernel size.
 #[derive(Module, Debug)]
 pub struct PatchEmbed {
     /// `[D, 3, patch, patch]`
     pub proj: Conv2d,
 }
 
-/// Stages of stride 2 with residual blocks.
+/// Convolutional stem: stages of stride 2 with residual blocks.
 #[derive(Module, Debug)]
 pub struct Stem {
-    /// One per halving.
+    /// One stage per halving.
     pub stages: Vec<StemStage>,
 }
 
-/// A halving, normed and through SiLU, and its residual blocks.
+/// Downsampling convolution, norm, SiLU, then residual blocks.
 #[derive(Module, Debug)]
 pub struct StemStage {
     /// Stride 2.
     pub down: Conv2d,
-    /// After the halving.
+    /// Norm after the downsampling.
     pub norm: GroupNorm,
-    /// At the stage's size.
+    /// Residual blocks at the stage's resolution.
     pub blocks: Vec<StemBlock>,
 }
 
-/// Norm, SiLU, convolution, twice, added to the input.
+/// Residual block: (norm, SiLU, convolution) twice, plus the input.
 #[derive(Module, Debug)]
 pub struct StemBlock {
     /// Before the first convolution.
@@ -83,7 +84,7 @@ pub struct Block {
     pub mlp: Mlp,
 }
 
-/// Self-attention; queries and values have biases, keys have none.
+/// Self-attention with biases on queries and values, none on keys.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `[3D, D]`: rows are q, k, v, each head-major.
@@ -98,7 +99,7 @@ pub struct Attention {
     pub heads: usize,
 }
 
-/// Two layers with the exact GELU between them.
+/// MLP with the exact GELU.
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// Up.
@@ -107,11 +108,11 @@ pub struct Mlp {
     pub fc2: QLinear,
 }
 
-/// EVA's eps.
+/// Eps of EVA's norms.
 const NORM_EPS: f64 = 1e-6;
 
 impl VisionConfig {
-    /// A new encoder.
+    /// Creates the encoder.
     pub fn init(&self, device: &Device) -> Vision {
         let d = self.width;
         let patch_embed = Conv2dConfig {
@@ -150,7 +151,7 @@ impl VisionConfig {
 
     fn init_block(&self, device: &Device) -> Block {
         let d = self.width;
-        // Over a stem that has been warmed up alone, a block begins as the identity.
+        // After a stem that was warmed up alone, a block starts as the identity.
         let last = if self.stem.is_some() {
             Init::Zeros
         } else {
@@ -175,7 +176,7 @@ impl VisionConfig {
 }
 
 impl StemConfig {
-    /// A new stem over RGB pictures.
+    /// Creates a stem for RGB images.
     pub fn init(&self, device: &Device) -> Stem {
         let mut inputs = 3;
         let stages = self.channels.iter().zip(&self.blocks).map(|(&c, &blocks)| {
@@ -200,7 +201,7 @@ impl StemConfig {
 }
 
 impl Vision {
-    /// The raw output of the last block, class token included.
+    /// Raw output of the last block, including the class token.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, S, S]`, normalised
@@ -209,7 +210,7 @@ impl Vision {
         self.forward_probed(images, &mut Probe::off())
     }
 
-    /// As [`Vision::forward`], showing its stages.
+    /// As [`Vision::forward`], reporting intermediate tensors to the probe.
     pub fn forward_probed(&self, images: Tensor<4>, probe: &mut Probe) -> Tensor<3> {
         if let Some(clip) = &self.clip {
             return clip.forward(images);
@@ -227,7 +228,7 @@ impl Vision {
         let patches = grid.reshape([b as i64, d as i64, -1]).swap_dims(1, 2); // [B, P², D]
         probe.see(format_args!("eva.patch_embed"), &patches);
 
-        // 2. class token, or the mean in its place, and positions
+        // 2. class token (or the mean of the tokens) and positions
         let first = match &self.cls_token {
             Some(token) => token.val().expand([b, 1, d]),
             None => patches.clone().mean_dim(1),

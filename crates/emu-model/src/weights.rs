@@ -1,4 +1,4 @@
-//! Between modules and named tensors: names and shapes without allocation, loading, saving.
+//! Module parameters as named tensors: names and shapes without allocation, loading, saving.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl ModuleVisitor for List {
 /// Calls `f` with every parameter's name and value as f32, one at a time.
 ///
 /// # Errors
-/// The first that `f` returns.
+/// The first error of `f`.
 pub fn export<M: Module, E>(
     module: &M,
     f: impl FnMut(TensorData) -> Result<(), E>,
@@ -90,7 +90,7 @@ impl<F: FnMut(TensorData) -> Result<(), E>, E> ModuleVisitor for Export<F, E> {
 /// Fills every parameter from `read`, one tensor at a time.
 ///
 /// # Errors
-/// The first of `read`, a shape that differs, or a value that is not finite.
+/// The first error of `read`, a shape mismatch, or a non-finite value.
 pub fn load<M: Module, S: Into<Stored>>(
     module: M,
     device: &Device,
@@ -99,7 +99,7 @@ pub fn load<M: Module, S: Into<Stored>>(
     fill(module, device, |name| Some(read(name)))
 }
 
-/// Fills the parameters that `take` has a value for, and leaves the others as they are. Matrices stay packed where the
+/// Fills the parameters for which `take` returns a value and leaves the others unchanged. Matrices stay packed if the
 /// device can compute with them: quantized ones, and on a GPU those of f16.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ struct Fill<F> {
 }
 
 impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> Fill<F> {
-    /// The parameter with its value; `Ok(None)` where there is none for it.
+    /// The parameter with its value; `Ok(None)` if `take` has none for it.
     fn filled<const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
@@ -175,7 +175,7 @@ impl<S: Into<Stored>, F: FnMut(&str) -> Option<Result<S, PackError>>> Fill<F> {
     }
 }
 
-/// A quantized matrix on a device.
+/// Uploads a quantized matrix.
 fn pack(
     tensor: &Quantized,
     [out, width]: [usize; 2],
@@ -200,8 +200,8 @@ fn pack(
     .map_err(|error| misfit(&tensor.words, &error))
 }
 
-/// A matrix of f16 on a device that keeps such; none where it does not, or the matrix is of another type or cannot be
-/// packed.
+/// Uploads an f16 matrix to a device that keeps f16; `None` if the device does not, or the matrix has another type or
+/// cannot be packed.
 fn pack_halves(
     tensor: &TensorData,
     shape: [usize; 2],

@@ -1,4 +1,4 @@
-//! Everything that can go wrong with weights, each with a stable code.
+//! Errors about weights, each with a stable code.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use crate::kind::WrongKind;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The operating system refused to read or write.
+    /// The operating system reported an error.
     #[error("{file}: {source}. Check the path, its permissions and the space left.")]
     Io {
         /// Path or name.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// No space left while writing.
@@ -26,29 +26,29 @@ pub enum PackError {
         /// Path being written.
         file: String,
     },
-    /// A file of another kind than the one that is wanted.
+    /// A file of another kind than expected.
     #[error("{file} {kind}.")]
     WrongFile {
         /// Path or name.
         file: String,
-        /// What it is.
+        /// The detected kind.
         kind: WrongKind,
     },
-    /// One of several files of a model, without the others.
+    /// One part of a split model, without the others.
     #[error(
         "{file} is part {part} of {count} of a model, and {missing}. Put all parts into one folder, under the names that they were published with."
     )]
     PartOfModel {
         /// Path or name.
         file: String,
-        /// Its number, from 1.
+        /// Number of the part, from 1.
         part: u64,
-        /// Parts of the whole.
+        /// Number of parts.
         count: u64,
-        /// What is known of the others.
+        /// What is known about the missing parts.
         missing: String,
     },
-    /// A file ends before its content does.
+    /// A file is shorter than its content.
     #[error(
         "{file} is {found} bytes long where {expected} are needed. Download or convert it again."
     )]
@@ -57,10 +57,10 @@ pub enum PackError {
         file: String,
         /// Bytes needed.
         expected: u64,
-        /// Bytes there are.
+        /// Bytes present.
         found: u64,
     },
-    /// A file is longer than what it declares.
+    /// A file is longer than declared.
     #[error(
         "{file} is {found} bytes long where {expected} were declared. Download or convert it again."
     )]
@@ -69,10 +69,10 @@ pub enum PackError {
         file: String,
         /// Bytes declared.
         expected: u64,
-        /// Bytes there are.
+        /// Bytes present.
         found: u64,
     },
-    /// A safetensors header that cannot be believed.
+    /// An invalid safetensors header.
     #[error("{file} is not a valid safetensors file: {reason}. Download or convert it again.")]
     BadHeader {
         /// Path or name.
@@ -80,7 +80,7 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
-    /// One name twice.
+    /// A duplicate tensor name.
     #[error("{file} holds the tensor `{tensor}` twice. Remove one of the two.")]
     DuplicateTensor {
         /// Path or name (or both, where two files share a name).
@@ -88,7 +88,7 @@ pub enum PackError {
         /// Name of the tensor.
         tensor: String,
     },
-    /// A tensor type that nothing here reads.
+    /// An unsupported tensor type.
     #[error(
         "{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Save it as F32, F16 or BF16."
     )]
@@ -97,20 +97,20 @@ pub enum PackError {
         file: String,
         /// Name of the tensor.
         tensor: String,
-        /// The type as the file spells it.
+        /// The type as spelled in the file.
         dtype: String,
     },
-    /// A tensor of a type which does not serve here.
+    /// A tensor of an unsuitable type.
     #[error("tensor `{tensor}` has the type {found}, but {wanted} is needed. Convert it first.")]
     WrongDtype {
         /// Name of the tensor.
         tensor: String,
         /// Its type.
         found: String,
-        /// What would do.
+        /// Suitable types.
         wanted: &'static str,
     },
-    /// A tensor that should be there.
+    /// A missing tensor.
     #[error("{file} has no tensor `{tensor}`. The file belongs to another model or is incomplete.")]
     MissingTensor {
         /// Path or name.
@@ -118,7 +118,7 @@ pub enum PackError {
         /// Name of the tensor.
         tensor: String,
     },
-    /// A tensor that should not be there.
+    /// A tensor that the manifest does not list.
     #[error(
         "{file} holds the tensor `{tensor}`, which the manifest does not list. Convert the model again."
     )]
@@ -128,7 +128,7 @@ pub enum PackError {
         /// Name of the tensor.
         tensor: String,
     },
-    /// Rows of a tensor that came before.
+    /// Duplicate rows of a tensor.
     #[error(
         "{file} brings rows {begin} to {end} of the tensor `{tensor}`, which came before. Give each shard once, or unload its component first."
     )]
@@ -142,7 +142,7 @@ pub enum PackError {
         /// The row after the last.
         end: usize,
     },
-    /// A tensor of another shape.
+    /// A tensor with the wrong type or shape.
     #[error(
         "{file}: tensor `{tensor}` is {found}, but {expected} is needed. The file belongs to another model or is damaged."
     )]
@@ -156,7 +156,7 @@ pub enum PackError {
         /// Type and shape found.
         found: String,
     },
-    /// Bytes and shape of a tensor disagree.
+    /// The byte length of a tensor does not match its shape.
     #[error(
         "tensor `{tensor}` has {found} bytes where its shape needs {expected}. The file is damaged."
     )]
@@ -165,10 +165,10 @@ pub enum PackError {
         tensor: String,
         /// Bytes its shape needs.
         expected: u64,
-        /// Bytes there are.
+        /// Bytes present.
         found: u64,
     },
-    /// Something declares more than can be real.
+    /// A declared size exceeds a limit.
     #[error(
         "{what} declares {size}, more than the limit of {limit}. The file is damaged or hostile."
     )]
@@ -192,7 +192,7 @@ pub enum PackError {
         /// `NaN`, `inf` or `-inf`.
         value: String,
     },
-    /// A manifest that contradicts itself or lacks something.
+    /// An inconsistent or incomplete manifest.
     #[error("{file}: {reason}. Convert or download the pack again.")]
     BadManifest {
         /// Path or name.
@@ -200,7 +200,7 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
-    /// A pack of another version.
+    /// A pack of an unsupported format version.
     #[error(
         "{file} has the pack format {found}, but only {supported} is read here. Update this program or convert the model again."
     )]
@@ -209,10 +209,10 @@ pub enum PackError {
         file: String,
         /// Version found.
         found: String,
-        /// The version read here.
+        /// The supported version.
         supported: u32,
     },
-    /// The bytes of a file are not those the manifest describes.
+    /// The hash of a file differs from the manifest.
     #[error("{file} has the SHA-256 {found}, but the manifest says {expected}. Download it again.")]
     WrongHash {
         /// Path or name.
@@ -222,24 +222,24 @@ pub enum PackError {
         /// Hash of the bytes.
         found: String,
     },
-    /// A file name that could lead outside of the pack.
+    /// A file name that could point outside the pack.
     #[error("`{name}` is not a plain file name. Do not use this pack.")]
     BadName {
         /// The name.
         name: String,
     },
-    /// The caller's way of fetching a shard failed.
+    /// The caller's fetch function failed.
     #[error("{file} could not be fetched: {reason}. Check the connection and try again.")]
     Fetch {
         /// Name of the shard.
         file: String,
-        /// What the fetcher said.
+        /// The message of the fetch function.
         reason: String,
     },
-    /// Keys of a checkpoint and parameters of a model do not match.
+    /// Checkpoint keys and model parameters do not match.
     #[error("{0}")]
     Keys(Box<KeyReport>),
-    /// A rule of a key map that cannot work.
+    /// An invalid key map rule.
     #[error("key rule `{rule}`: {reason}. Correct the rule.")]
     BadRule {
         /// The rule.
@@ -247,13 +247,13 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
-    /// A dtype or quantization policy that cannot be understood.
+    /// An invalid storage policy.
     #[error("quantization policy: {reason}. Use none, f16, q8, q4, q4_1 or a TOML file.")]
     BadPolicy {
         /// What is wrong.
         reason: String,
     },
-    /// A pickle that cannot be read.
+    /// An invalid or unsupported pickle.
     #[error(
         "{file}: pickle byte {offset}: {reason}. Save the checkpoint again with torch.save(model.state_dict(), file)."
     )]
@@ -265,17 +265,17 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
-    /// A pickle wants to call something.
+    /// A pickle uses a callable that is not allowed.
     #[error(
         "{file} wants to call `{name}`, which a file of plain weights does not need. Do not trust this file, or save only its state_dict."
     )]
     ForbiddenGlobal {
         /// Path or name.
         file: String,
-        /// Module and name of what it wants.
+        /// Module and name of the callable.
         name: String,
     },
-    /// A PyTorch archive that cannot be read.
+    /// An invalid PyTorch archive.
     #[error("{file}: {reason}. Save the checkpoint again with a current PyTorch.")]
     BadArchive {
         /// Path or name.
@@ -283,7 +283,7 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
-    /// A GGUF file that cannot be read.
+    /// An invalid GGUF file.
     #[error(
         "{file} cannot be read as GGUF: {reason}. Download it again, or convert it with a current llama.cpp."
     )]
@@ -293,7 +293,7 @@ pub enum PackError {
         /// What is wrong.
         reason: String,
     },
-    /// A tensor of a GGUF file in blocks that nothing here reads.
+    /// A GGUF tensor of an unsupported block type.
     #[error(
         "{file}: tensor `{tensor}` has the type {dtype}, which is not supported. Take a file of a usual kind: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M or Q4_0."
     )]
@@ -302,7 +302,7 @@ pub enum PackError {
         file: String,
         /// Name of the tensor.
         tensor: String,
-        /// The type as llama.cpp spells it.
+        /// The type as spelled by llama.cpp.
         dtype: String,
     },
     /// A checkpoint written on a big-endian machine.
@@ -311,17 +311,17 @@ pub enum PackError {
         /// Path or name.
         file: String,
     },
-    /// A path where no known weights lie.
+    /// A path without supported weights.
     #[error(
         "{path}: {reason}. Give a .pt, .bin, .safetensors or .gguf file, or a folder of a published model."
     )]
     NoWeights {
         /// The path.
         path: String,
-        /// What was looked for.
+        /// What was expected there.
         reason: String,
     },
-    /// The folder to write to holds something else.
+    /// The target folder contains something else.
     #[error("{path} exists and is not a pack ({reason}). Choose another folder or empty it.")]
     TargetInUse {
         /// The folder.
@@ -329,18 +329,18 @@ pub enum PackError {
         /// What is in the way.
         reason: String,
     },
-    /// Values that a narrower type cannot hold.
+    /// Values out of range of the narrower type.
     #[error("tensor `{tensor}` cannot be quantized: {reason}. Keep it in f16 or f32.")]
     NotQuantizable {
         /// Name of the tensor.
         tensor: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }
 
 impl PackError {
-    /// A short name which stays the same over versions, for programs to match on.
+    /// A short error code that is stable between versions, for programs to match on.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
@@ -380,7 +380,7 @@ impl PackError {
         }
     }
 
-    /// Wraps what the system said about `file`; a full disk gets its own error.
+    /// Wraps an I/O error about `file`; a full disk becomes [`PackError::DiskFull`].
     pub(crate) fn io(file: impl fmt::Display, source: std::io::Error) -> Self {
         let file = file.to_string();
         match source.kind() {
@@ -392,23 +392,23 @@ impl PackError {
     }
 }
 
-/// How the keys of a checkpoint differ from the parameters of a model; every list holds all of them.
+/// Differences between checkpoint keys and model parameters; every list is complete.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct KeyReport {
-    /// Parameters which no key maps to.
+    /// Parameters to which no key maps.
     pub missing: Vec<String>,
-    /// Keys which no parameter takes and which are not on the ignore list.
+    /// Keys that map to no parameter and are not on the ignore list.
     pub unused: Vec<String>,
-    /// Keys of another shape than their parameter, with both shapes.
+    /// Keys whose shape differs from their parameter's, with both shapes.
     pub misshapen: Vec<String>,
-    /// Parameters that several keys map to, with those keys.
+    /// Parameters to which several keys map, with those keys.
     pub duplicate: Vec<String>,
-    /// The first segment of every key, where no parameter takes any.
+    /// The common first segment of all keys, if none maps to a parameter.
     pub prefix: Option<String>,
 }
 
 impl KeyReport {
-    /// Whether nothing differs.
+    /// Whether there are no differences.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty()
             && self.unused.is_empty()
@@ -418,7 +418,7 @@ impl KeyReport {
 }
 
 impl fmt::Display for KeyReport {
-    /// Each list with its count and its first ten names.
+    /// Prints each list with its count and its first ten names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 10;
         f.write_str("the checkpoint does not fit the model: ")?;

@@ -1,4 +1,4 @@
-//! Bodies of the fuzz targets: each takes any bytes and must return.
+//! Bodies of the fuzz targets: each accepts any bytes and must return.
 
 use std::borrow::Cow;
 
@@ -6,16 +6,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{KeyMap, Manifest, PackReader, Rule, SafetensorsFile, TensorSource, verify::hex};
 
-/// A safetensors file; every tensor of a valid one is read.
+/// Opens a safetensors file and reads all tensors of a valid one.
 pub fn safetensors(data: &[u8]) {
     if let Ok(file) = SafetensorsFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec())) {
         read_all(&file);
     }
 }
 
-/// A pack of one shard: the length of the manifest as u32, the manifest, the shard.
+/// A pack with one shard. Input: the manifest length as u32, the manifest, the shard.
 ///
-/// Hash and length of the shard are put right, or nothing behind that check would ever be reached.
+/// Hash and length of the shard are corrected; otherwise nothing behind that check would be reached.
 pub fn pack(data: &[u8]) {
     let Some((len, rest)) = data.split_first_chunk() else {
         return;
@@ -43,7 +43,7 @@ pub fn pack(data: &[u8]) {
     }
 }
 
-/// A key map of one rule and a key, one a line: checkpoint pattern, model pattern, ignored pattern, key.
+/// A key map with one rule, and a key. Input lines: checkpoint pattern, model pattern, ignored pattern, key.
 pub fn key_map(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.lines();
@@ -57,7 +57,7 @@ pub fn key_map(data: &[u8]) {
     }
 }
 
-/// A PyTorch file; every tensor of a valid one is read.
+/// Opens a PyTorch file and reads all tensors of a valid one.
 #[cfg(feature = "convert")]
 pub fn pytorch(data: &[u8]) {
     if let Ok(file) =
@@ -67,13 +67,13 @@ pub fn pytorch(data: &[u8]) {
     }
 }
 
-/// The pickle within a PyTorch file.
+/// The pickle of a PyTorch file.
 #[cfg(feature = "convert")]
 pub fn pickle(data: &[u8]) {
     let _ = crate::convert::read_pickle("fuzz", data);
 }
 
-/// A GGUF file; every tensor of a valid one is read, dequantized and packed.
+/// Opens a GGUF file; reads all tensors of a valid one, dequantized and packed.
 #[cfg(feature = "convert")]
 pub fn gguf(data: &[u8]) {
     if let Ok(file) =

@@ -1,7 +1,7 @@
-//! The safetensors header: read strictly, written reproducibly.
+//! The safetensors header: strict parser and deterministic writer.
 //!
 //! Layout of a file: `N` as u64, `N` bytes of JSON, then the tensors without gaps. The JSON maps names to
-//! `{"dtype", "shape", "data_offsets": [begin, end]}`, offsets counted from the end of the header.
+//! `{"dtype", "shape", "data_offsets": [begin, end]}`; offsets count from the end of the header.
 
 use std::{collections::HashSet, fmt, ops::Range};
 
@@ -14,16 +14,16 @@ use crate::{Dtype, PackError, TensorInfo, kind::MAX_HEADER, tensor::Index};
 
 const METADATA: &str = "__metadata__";
 
-/// Names, shapes and places of the tensors of one file.
+/// Names, shapes and byte ranges of the tensors of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Header {
     pub index: Index,
-    /// Bytes of each tensor, in the order of `index`, counted from the start of the file.
+    /// Byte range of each tensor, in the order of `index`, from the start of the file.
     pub ranges: Vec<Range<u64>>,
 }
 
 impl Header {
-    /// Bytes of the length and the JSON, given the first 8 bytes of a file of `file_len` bytes.
+    /// Size of length field and JSON, given the first 8 bytes of a file of `file_len` bytes.
     pub fn prefix_len(file: &str, first: [u8; 8], file_len: u64) -> Result<u64, PackError> {
         let declared = u64::from_le_bytes(first);
         if declared > MAX_HEADER {
@@ -45,7 +45,7 @@ impl Header {
 
     /// Parses the JSON, which ends at byte `start` of a file of `file_len` bytes.
     ///
-    /// Every tensor's bytes must fit its shape, and all of them must fill the file without gap or overlap.
+    /// Every tensor's byte range must match its shape, and together they must fill the file without gap or overlap.
     pub fn parse(file: &str, json: &[u8], start: u64, file_len: u64) -> Result<Self, PackError> {
         let bad = |reason: String| PackError::BadHeader {
             file: file.into(),
@@ -108,7 +108,7 @@ impl Header {
         }
     }
 
-    /// Length, JSON and tensors' places of a file that lies in memory.
+    /// Parses the header of a file in memory.
     pub fn of_bytes(file: &str, bytes: &[u8]) -> Result<Self, PackError> {
         let file_len = bytes.len() as u64;
         let short = || PackError::ShortFile {
@@ -121,8 +121,8 @@ impl Header {
         Self::parse(file, json, start, file_len)
     }
 
-    /// The start of a file which holds these tensors one after the other: length and JSON, padded with spaces so
-    /// that the tensors begin at a multiple of 8.
+    /// Writes the header of a file that holds these tensors consecutively: length and JSON, padded with spaces so that the
+    /// tensors begin at a multiple of 8.
     pub fn write<'a>(
         tensors: impl IntoIterator<Item = &'a TensorInfo>,
     ) -> Result<Vec<u8>, PackError> {
@@ -131,7 +131,7 @@ impl Header {
         for (i, info) in tensors.into_iter().enumerate() {
             let end = at.saturating_add(info.byte_len()?);
             let separator = if i > 0 { "," } else { "" };
-            // A string of serde_json's is escaped as JSON demands; the rest are plain numbers and names.
+            // serde_json escapes the name; the rest are plain numbers and type names.
             let name = serde_json::Value::from(info.name.as_str());
             json += &format!(
                 r#"{separator}{name}:{{"dtype":"{}","shape":{},"data_offsets":[{at},{end}]}}"#,
@@ -157,7 +157,7 @@ struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// The JSON object as a list: a map type would silently drop duplicate names.
+/// The JSON object as a list; a map type would silently drop duplicate names.
 struct Entries(Vec<(String, Entry)>);
 
 impl<'de> Deserialize<'de> for Entries {

@@ -1,13 +1,13 @@
-//! Names in a checkpoint against names in a model, as data that reads in both directions.
+//! Key maps: declarative renaming between checkpoint keys and model parameter names, in both directions.
 
 use std::fmt;
 
 use crate::PackError;
 
-/// One renaming rule: a pattern for checkpoint keys and one for model names, over the same placeholders.
+/// One renaming rule: a pattern for checkpoint keys and one for model names, with the same placeholders.
 ///
-/// Keys are dotted. In a pattern, `{x}` stands for a non-empty run within one segment, `{x..}` for one or more
-/// whole segments; a segment holds at most one placeholder, a pattern at most one `{x..}`:
+/// Keys are dotted. In a pattern, `{x}` matches a non-empty run within one segment, `{x..}` one or more whole
+/// segments; a segment has at most one placeholder, a pattern at most one `{x..}`:
 ///
 /// ```
 /// use emu_pack::{KeyMap, Mapped, Rule};
@@ -31,7 +31,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule for both directions. Both patterns must hold the same placeholders.
+    /// A rule for both directions. Both patterns must have the same placeholders.
     pub fn new(checkpoint: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
             checkpoint: checkpoint.into(),
@@ -40,7 +40,7 @@ impl Rule {
         }
     }
 
-    /// A rule for import only: an older or newer spelling of what another rule exports.
+    /// A rule for import only: an alternative spelling of keys that another rule exports.
     pub fn alias(checkpoint: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
             checkpoint: checkpoint.into(),
@@ -56,16 +56,16 @@ impl Rule {
     }
 }
 
-/// Where a checkpoint key goes.
+/// The target of a checkpoint key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mapped {
-    /// To the model parameter of this name.
+    /// The model parameter of this name.
     Name(String),
-    /// Nowhere: it is on the ignore list.
+    /// None: the key is on the ignore list.
     Ignored,
 }
 
-/// An ordered list of [`Rule`]s, the first match winning, and one explicit list of keys to ignore.
+/// An ordered list of [`Rule`]s, of which the first match applies, and a list of keys to ignore.
 #[derive(Debug, Clone)]
 pub struct KeyMap {
     rules: Vec<Compiled>,
@@ -80,7 +80,7 @@ struct Compiled {
 }
 
 impl KeyMap {
-    /// Compiles the rules. `ignore` holds patterns of checkpoint keys that no parameter wants; they win over rules.
+    /// Compiles the rules. `ignore` lists patterns of checkpoint keys to ignore; they take precedence over rules.
     pub fn new<'a>(
         rules: impl IntoIterator<Item = Rule>,
         ignore: impl IntoIterator<Item = &'a str>,
@@ -96,7 +96,7 @@ impl KeyMap {
         Ok(Self { rules, ignored })
     }
 
-    /// Every key is its own name.
+    /// The identity map.
     pub fn identity() -> Self {
         let all = Pattern {
             segments: vec![Segment::Many("all".into())],
@@ -111,9 +111,9 @@ impl KeyMap {
         }
     }
 
-    /// The same map for a part that sits under `checkpoint` in its file and under `model` in its parent.
+    /// Prefixes both sides, for a module that is under `checkpoint` in its file and under `model` in its parent.
     ///
-    /// Prefixes are dotted names without the last dot; an empty one leaves that side as it is.
+    /// Prefixes are dotted names without a trailing dot; an empty one leaves that side unchanged.
     pub fn under(mut self, checkpoint: &str, model: &str) -> Result<Self, PackError> {
         let [checkpoint, model] = [Pattern::prefix(checkpoint)?, Pattern::prefix(model)?];
         for rule in &mut self.rules {
@@ -128,14 +128,14 @@ impl KeyMap {
         Ok(self)
     }
 
-    /// This map, then another one for what this one does not know.
+    /// Appends another map, which applies to keys that this one does not match.
     pub fn then(mut self, other: Self) -> Self {
         self.rules.extend(other.rules);
         self.ignored.extend(other.ignored);
         self
     }
 
-    /// Where a checkpoint key goes; `None` if no rule knows it.
+    /// The target of a checkpoint key; `None` if no rule matches.
     pub fn to_model(&self, key: &str) -> Option<Mapped> {
         if self
             .ignored
@@ -151,7 +151,7 @@ impl KeyMap {
         })
     }
 
-    /// The checkpoint key of a model parameter; `None` if no rule knows it. Aliases are never produced.
+    /// The checkpoint key of a model parameter; `None` if no rule matches. Aliases are never produced.
     pub fn to_checkpoint(&self, name: &str) -> Option<String> {
         self.rules
             .iter()
@@ -167,7 +167,7 @@ impl Compiled {
         let (mut theirs, mut ours) = (checkpoint.placeholders(), model.placeholders());
         theirs.sort();
         ours.sort();
-        // An alias may forget a placeholder on the model's side, since nothing is ever exported through it.
+        // An alias may drop a placeholder on the model side, since it is never used for export.
         let fits = if rule.alias {
             ours.iter().all(|name| theirs.contains(name))
         } else {
@@ -189,7 +189,7 @@ impl Compiled {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
-    /// This text.
+    /// Literal text.
     Exact(String),
     /// Text, then anything but a dot (at least one character), then text.
     One {
@@ -206,7 +206,7 @@ pub(crate) struct Pattern {
     segments: Vec<Segment>,
 }
 
-/// What the placeholders of a pattern stand for: name and text. Few, so a list.
+/// Placeholder values as (name, text); a list, since there are few.
 type Captures<'a> = Vec<(&'a str, &'a str)>;
 
 impl Pattern {
@@ -280,7 +280,7 @@ impl Pattern {
         }
     }
 
-    /// Names of the placeholders, those of several segments marked as such.
+    /// Placeholder names, with a flag for those that match several segments.
     fn placeholders(&self) -> Vec<(&str, bool)> {
         self.segments
             .iter()
@@ -292,11 +292,11 @@ impl Pattern {
             .collect()
     }
 
-    /// What the placeholders stand for if `key` is of this form.
+    /// The placeholder values if `key` matches.
     pub fn capture<'a>(&'a self, key: &'a str) -> Option<Captures<'a>> {
         let mut captures = Vec::new();
         let mut rest = key;
-        // All but the last `{x..}` is of fixed length, so: take segments from the front up to it, then from the back.
+        // All segments but `{x..}` match exactly one: match from the front up to it, then from the back.
         let many = self
             .segments
             .iter()
@@ -331,7 +331,7 @@ impl Pattern {
         Some(captures)
     }
 
-    /// The key of this form with these values.
+    /// The key with these placeholder values.
     fn fill(&self, captures: &Captures<'_>) -> Option<String> {
         let value = |name: &str| {
             captures
@@ -381,7 +381,7 @@ impl Segment {
     }
 }
 
-/// Splits at dots outside of braces.
+/// Splits at dots outside braces.
 fn split_pattern(text: &str) -> Vec<&str> {
     let mut inside = false;
     text.split(|c| {

@@ -1,58 +1,58 @@
-//! What a file is by its first bytes, to name those that are something else than they should be: a Git LFS pointer
-//! that was never fetched, the web page of a login, an archive that was not unpacked.
+//! File kind detection by magic bytes, so that errors can name unexpected files: a Git LFS pointer that was never
+//! fetched, the web page of a login, an archive that was not unpacked.
 
 use std::fmt;
 
-/// As many bytes of a file's start as are looked at.
+/// Number of leading bytes that are examined.
 pub const SNIFFED: usize = 512;
-/// Largest header of a safetensors file, as in the safetensors library.
+/// Maximum header size of a safetensors file, as in the safetensors library.
 pub(crate) const MAX_HEADER: u64 = 100_000_000;
 
 /// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
-    /// Not a byte.
+    /// An empty file.
     Empty,
-    /// The few lines that Git keeps in the place of a large file.
+    /// A Git LFS pointer, which Git stores in place of a large file.
     LfsPointer,
     /// HTML.
     WebPage,
     /// A JSON value.
     Json,
-    /// Readable text of another kind, as the messages that servers send in the place of a file.
+    /// Other readable text, such as an error message that a server sent in place of a file.
     Text,
     /// Safetensors.
     Safetensors,
-    /// A zip archive: what `torch.save` writes.
+    /// A zip archive, as written by `torch.save`.
     Zip,
-    /// A pickle by itself, of this protocol.
+    /// A bare pickle of this protocol.
     Pickle(u8),
-    /// What `torch.save` wrote before PyTorch 1.6.
+    /// The legacy format of `torch.save`, before PyTorch 1.6.
     LegacyPyTorch,
     /// GGUF.
     Gguf,
-    /// The format of llama.cpp before GGUF.
+    /// llama.cpp's format before GGUF.
     Ggml,
-    /// HDF5: Keras and old TensorFlow.
+    /// HDF5, used by Keras and old TensorFlow.
     Hdf5,
-    /// An array of NumPy.
+    /// A NumPy array.
     Numpy,
     /// TensorFlow Lite.
     TfLite,
-    /// A compressed file or an archive of this format.
+    /// A compressed file or archive of this format.
     Archive(&'static str),
     /// None of these.
     Unknown,
 }
 
-/// How files of PyTorch before 1.6 begin: a pickled magic number.
+/// Magic bytes of legacy PyTorch files (before 1.6): a pickled magic number.
 pub(crate) const LEGACY: [u8; 14] = [
     0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
 ];
 
 impl FileKind {
-    /// The kind of a file that begins with these bytes; [`SNIFFED`] of them are enough.
+    /// Detects the kind of a file from its first bytes; [`SNIFFED`] of them are enough.
     pub fn of(start: &[u8]) -> Self {
         const MAGICS: [(&[u8], FileKind); 14] = [
             (b"GGUF", FileKind::Gguf),
@@ -73,7 +73,7 @@ impl FileKind {
         if start.is_empty() {
             return Self::Empty;
         }
-        // Before pickles: the length of a header may begin as one does.
+        // Before pickles: the length of a safetensors header may begin like one.
         if let Some((len, rest)) = start.split_first_chunk()
             && u64::from_le_bytes(*len) <= MAX_HEADER
             && rest.first() == Some(&b'{')
@@ -96,13 +96,13 @@ impl FileKind {
     }
 
     fn of_text(start: &[u8]) -> Option<Self> {
-        // The start of a file that was cut short may be anything.
+        // A truncated file could be anything.
         if start.len() < 8 {
             return None;
         }
         let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
         let start = start.get(..SNIFFED).unwrap_or(start);
-        // The last character may be cut.
+        // The last UTF-8 sequence may be truncated.
         let text = match std::str::from_utf8(start) {
             Ok(text) => text,
             Err(e) if e.error_len().is_none() => {
@@ -136,7 +136,7 @@ impl FileKind {
         )
     }
 
-    /// What to do about a file of this kind where weights are wanted.
+    /// What to do about a file of this kind if weights are expected.
     const fn advice(self) -> &'static str {
         match self {
             Self::LfsPointer => {
@@ -155,7 +155,7 @@ impl FileKind {
         }
     }
 
-    /// A stable name for what is wrong where a file is of this kind and should not be.
+    /// Stable error code for an unexpected file of this kind.
     const fn code(self) -> &'static str {
         match self {
             Self::LfsPointer => "lfs-pointer",
@@ -164,7 +164,7 @@ impl FileKind {
         }
     }
 
-    /// This kind as an error, for files that should be of another one.
+    /// This kind as an error, for files of an unexpected kind.
     pub const fn refused(self) -> WrongKind {
         WrongKind(self)
     }
@@ -198,12 +198,12 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// A file of another kind than the one that is wanted: what it is, and what to do.
+/// The kind of an unexpected file, with advice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongKind(FileKind);
 
 impl WrongKind {
-    /// A stable name: `lfs-pointer`, `web-page` or `wrong-file`.
+    /// Stable error code: `lfs-pointer`, `web-page` or `wrong-file`.
     pub const fn code(self) -> &'static str {
         self.0.code()
     }

@@ -1,9 +1,9 @@
-//! The weight format of Emu: a manifest, shards that any safetensors tool can open, quantization; and, with the
-//! feature `convert` (native only), readers of published checkpoints and the writer of packs.
+//! The weight format of Emu: a manifest, shards that any safetensors tool can open, and quantization. The feature `convert`
+//! (native only) adds readers of published checkpoints and the pack writer.
 //!
-//! This crate knows no model: names go through a [`KeyMap`] that lies beside the network it is for, and
-//! [`check`] holds a source against the names and shapes that a model expects. Everything that gives tensors is
-//! a [`TensorSource`], which hands them over one at a time.
+//! This crate is independent of any model. Names are translated by a [`KeyMap`] that is defined beside its network, and
+//! [`check`] compares a source with the names and shapes that a model expects. Everything that provides tensors is
+//! a [`TensorSource`], which reads them one at a time.
 
 mod error;
 mod header;

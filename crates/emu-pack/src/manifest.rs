@@ -1,4 +1,4 @@
-//! `emu.json`: what a pack holds and where.
+//! `emu.json`: the manifest of a pack, with its contents and their locations.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,50 +14,50 @@ use crate::{
     verify::verify_bytes,
 };
 
-/// The format version written and read here.
+/// The supported format version.
 pub const FORMAT: u32 = 1;
-/// Name of the manifest in a pack.
+/// File name of the manifest.
 pub const MANIFEST_FILE: &str = "emu.json";
-/// Largest manifest read.
+/// Maximum manifest size.
 pub(crate) const MAX_MANIFEST: u64 = 64 << 20;
 
-/// A whole `emu.json`.
+/// The contents of `emu.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format version, [`FORMAT`].
     pub format: u32,
-    /// Name of the model.
+    /// Model name.
     pub name: String,
-    /// SPDX identifier or name of the licence of the weights.
+    /// License of the weights: SPDX identifier or name.
     pub license: String,
-    /// Whom to credit, in words.
+    /// Attribution text.
     #[serde(default)]
     pub attribution: String,
-    /// Everything the model needs besides weights; only the model understands it.
+    /// Model configuration; opaque to this crate.
     pub config: serde_json::Value,
-    /// The parts that can be loaded apart, by name (`vision`, `lm`, `decoder`, `safety`).
+    /// Separately loadable components by name (`vision`, `lm`, `decoder`, `safety`).
     pub components: BTreeMap<String, Component>,
     /// The safetensors files.
     pub shards: Vec<FileEntry>,
     /// Other files that belong to the pack, `tokenizer.json` among them.
     #[serde(default)]
     pub files: Vec<FileEntry>,
-    /// The stored tensors, in the order they were converted.
+    /// The stored tensors, in conversion order.
     pub tensors: Vec<TensorEntry>,
-    /// Scheme of each quantized tensor; all others are dense.
+    /// Scheme of each quantized tensor; other tensors are dense.
     #[serde(default)]
     pub quantization: BTreeMap<String, Scheme>,
-    /// What a machine must offer to run it.
+    /// Device requirements.
     #[serde(default)]
     pub requires: Requires,
 }
 
-/// One separately loadable part of the model.
+/// A separately loadable component of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// Its shard files.
+    /// Shard file names.
     pub shards: Vec<String>,
-    /// Their bytes together: what a download takes.
+    /// Total size of the shards in bytes: the download size.
     pub bytes: u64,
 }
 
@@ -66,14 +66,14 @@ pub struct Component {
 pub struct FileEntry {
     /// A plain file name.
     pub file: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// SHA-256 of its bytes, 64 lower-case hexadecimal digits.
+    /// SHA-256, 64 lower-case hexadecimal digits.
     pub sha256: String,
 }
 
 impl FileEntry {
-    /// Compares the file's bytes with its length and hash.
+    /// Checks bytes against length and hash.
     pub(crate) fn verify(&self, bytes: &[u8]) -> Result<(), PackError> {
         verify_bytes(&self.file, (self.bytes, &self.sha256), bytes)
     }
@@ -82,19 +82,19 @@ impl FileEntry {
 /// One stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorEntry {
-    /// The model's name for it.
+    /// Name in the model.
     pub name: String,
     /// Element type as stored.
     pub dtype: Dtype,
     /// Shape as stored.
     pub shape: Vec<usize>,
-    /// Shape as the model has it, where that does not follow from the stored one: `[out, in, height, width]` of a
-    /// convolution that is quantized as the matrix `[out, in * height * width]`.
+    /// Logical shape (in the model), if the stored shape does not imply it: `[out, in, height, width]` of a convolution
+    /// that is quantized as the matrix `[out, in * height * width]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical: Option<Vec<usize>>,
-    /// The component it belongs to.
+    /// Component.
     pub component: String,
-    /// The pieces it is cut into along the first dimension, in order; mostly one.
+    /// Parts along the first dimension, in order; usually one.
     pub parts: Vec<Part>,
 }
 
@@ -105,40 +105,40 @@ pub struct Part {
     pub file: String,
     /// Name within that file.
     pub key: String,
-    /// First row and the row after the last. A scalar counts as one row.
+    /// Row range `[first, end]`, end exclusive. A scalar counts as one row.
     pub rows: [usize; 2],
 }
 
-/// What running the pack takes.
+/// Device requirements of a pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requires {
     /// WebGPU features.
     #[serde(default)]
     pub features: Vec<String>,
-    /// Bytes of the largest buffer: the largest tensor as stored.
+    /// Size of the largest buffer in bytes: the largest stored tensor.
     #[serde(default)]
     pub largest_buffer: u64,
-    /// Bytes of the largest range that one binding must cover.
+    /// Size of the largest buffer binding in bytes.
     #[serde(default)]
     pub largest_binding: u64,
 }
 
-/// Rows of a tensor as they lie in a verified shard.
+/// Rows of a tensor in a verified shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartView<'a> {
     /// The tensor.
     pub tensor: &'a TensorEntry,
-    /// Its rows.
+    /// Row range.
     pub rows: Range<usize>,
-    /// Their bytes.
+    /// Bytes of the rows.
     pub bytes: &'a [u8],
 }
 
-/// A part, the tensor it is of, and its bytes' place in the shard.
+/// A tensor, one of its parts, and that part's byte range in the shard.
 pub(crate) type Placed<'a> = (&'a TensorEntry, &'a Part, Range<u64>);
 
 impl TensorEntry {
-    /// The tensor without its place.
+    /// The tensor's info, without its location.
     pub fn info(&self) -> TensorInfo {
         TensorInfo {
             name: self.name.clone(),
@@ -147,12 +147,12 @@ impl TensorEntry {
         }
     }
 
-    /// Rows along the first dimension; a scalar has one.
+    /// Number of rows along the first dimension; 1 for a scalar.
     pub fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(1)
     }
 
-    /// What a part is as a safetensors tensor of its own.
+    /// The info of a part as a safetensors tensor.
     pub(crate) fn part_info(&self, part: &Part) -> TensorInfo {
         let [begin, end] = part.rows;
         let mut shape = self.shape.clone();
@@ -167,15 +167,15 @@ impl TensorEntry {
     }
 }
 
-/// Whether it is a matrix whose rows are whole blocks.
+/// Whether the shape is a matrix whose rows are whole blocks.
 fn in_blocks(shape: &[usize]) -> bool {
     matches!(shape, &[out, width] if out > 0 && width > 0 && width.is_multiple_of(BLOCK))
 }
 
 impl Manifest {
-    /// Reads and validates a manifest; `file` is for error messages.
+    /// Parses and validates a manifest; `file` is for error messages.
     ///
-    /// The version is looked at first, so that a manifest of another one fails as such.
+    /// The version is checked first, so that another version is reported as such.
     pub fn parse(file: &str, json: &[u8]) -> Result<Self, PackError> {
         let bad = |reason: String| PackError::BadManifest {
             file: file.into(),
@@ -209,15 +209,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest as the bytes of `emu.json`, the same for the same content.
+    /// Serializes the manifest as `emu.json`, deterministically.
     pub fn to_json(&self) -> Vec<u8> {
-        // Serializing plain data with string keys to memory has no way to fail.
+        // Serializing plain data with string keys to memory cannot fail.
         let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
         json.push(b'\n');
         json
     }
 
-    /// Checks that the manifest does not contradict itself; `file` is for error messages.
+    /// Checks that the manifest is consistent; `file` is for error messages.
     pub fn validate(&self, file: &str) -> Result<(), PackError> {
         let bad = |reason: String| PackError::BadManifest {
             file: file.into(),
@@ -293,7 +293,7 @@ impl Manifest {
         self.validate_quantization(file)
     }
 
-    /// Names, hashes and lengths of all files; returns the lengths of the shards.
+    /// Validates names, hashes and lengths of all files; returns the lengths of the shards.
     fn validate_files(&self, file: &str) -> Result<HashMap<&str, u64>, PackError> {
         let bad = |reason: String| PackError::BadManifest {
             file: file.into(),
@@ -320,7 +320,7 @@ impl Manifest {
             .collect())
     }
 
-    /// Names, shards and bytes of all components; returns the component that each shard belongs to.
+    /// Validates names, shards and sizes of all components; returns the component of each shard.
     fn validate_components<'a>(
         &'a self,
         file: &str,
@@ -363,7 +363,7 @@ impl Manifest {
         }
     }
 
-    /// Quantized tensors need words, scales and, where the scheme has them, minima of fitting shapes.
+    /// Checks that quantized tensors have words, scales and, if the scheme has them, minima of matching shapes.
     fn validate_quantization(&self, file: &str) -> Result<(), PackError> {
         let by_name: HashMap<&str, &TensorEntry> =
             self.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
@@ -409,7 +409,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// `[out, in]` of a quantized tensor, whose logical shape must be the same matrix.
+    /// The matrix shape `[out, in]` of a quantized tensor; `None` unless its logical shape is the same matrix.
     fn matrix(&self, packed: &TensorEntry) -> Option<(usize, usize)> {
         let scheme = self.quantization.get(&packed.name)?;
         let &[out, words] = packed.shape.as_slice() else {
@@ -422,7 +422,7 @@ impl Manifest {
         }
     }
 
-    /// The shape of a stored tensor as the model sees it: without scales and minima, quantized ones unpacked.
+    /// The shape of a stored tensor as the model sees it (unpacked if quantized).
     pub fn logical_shape(&self, tensor: &TensorEntry) -> Vec<usize> {
         match (&tensor.logical, self.matrix(tensor)) {
             (Some(shape), _) => shape.clone(),
@@ -431,9 +431,9 @@ impl Manifest {
         }
     }
 
-    /// Bytes that a stored tensor takes on the device: quantized matrices stay packed, and where the device keeps `halves`
-    /// those of f16 in rows of whole blocks. Everything else of floats widens to f32, the weights of convolutions too,
-    /// whose scales and minima are gone then.
+    /// Device memory of a stored tensor, in bytes. Quantized matrices stay packed; f16 matrices in rows of whole blocks stay f16
+    /// if the device keeps `halves`. All other floats are widened to f32, including convolution weights, whose scales and
+    /// minima then take no memory.
     pub fn resident_bytes(&self, tensor: &TensorEntry, halves: bool) -> u64 {
         let elements = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
         let of = [".scales", ".mins"]
@@ -459,7 +459,7 @@ impl Manifest {
         }
     }
 
-    /// The tensors as the model sees them: quantized ones as F32, scales and minima left out.
+    /// The tensors as the model sees them: quantized ones as F32, without scales and minima.
     pub fn logical_tensors(&self) -> Vec<TensorInfo> {
         let helpers: HashSet<String> = self
             .quantization
@@ -482,10 +482,10 @@ impl Manifest {
             .collect()
     }
 
-    /// A quantized tensor from what is stored of it.
+    /// Assembles a quantized tensor from its stored tensors.
     ///
     /// # Errors
-    /// Where it is not quantized.
+    /// The tensor is not quantized.
     pub fn quantized(
         &self,
         words: TensorData,
@@ -519,7 +519,7 @@ impl Manifest {
     /// Verifies the bytes of a file that is not a shard.
     ///
     /// # Errors
-    /// Where the manifest lists no such file, or its length or hash is another.
+    /// The manifest does not list the file, or length or hash differs.
     pub fn check_file(&self, file: &str, bytes: &[u8]) -> Result<(), PackError> {
         self.file(file)?.verify(bytes)
     }
@@ -533,7 +533,7 @@ impl Manifest {
         })
     }
 
-    /// Verifies the bytes of one shard and returns what they hold, for loaders that stream shard by shard.
+    /// Verifies the bytes of one shard and returns its parts, for loaders that stream shard by shard.
     pub fn open_shard<'a>(
         &'a self,
         file: &str,
@@ -563,7 +563,7 @@ impl Manifest {
             .collect()
     }
 
-    /// Checks that a shard's header holds exactly the parts that the manifest puts there.
+    /// Checks that a shard's header lists exactly the parts in the manifest.
     pub(crate) fn check_shard<'a>(
         &'a self,
         file: &str,
@@ -612,7 +612,7 @@ impl Manifest {
     }
 }
 
-/// Accepts plain file names only: nothing that could lead out of the pack's folder or hide in it.
+/// Accepts only plain file names, which can neither point outside the pack's folder nor be hidden in it.
 pub(crate) fn check_file_name(name: &str) -> Result<(), PackError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     match !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain)
@@ -624,7 +624,7 @@ pub(crate) fn check_file_name(name: &str) -> Result<(), PackError> {
     }
 }
 
-/// Accepts what can begin a shard's name.
+/// Accepts names that can begin a shard's file name.
 pub(crate) fn check_component_name(name: &str) -> Result<(), PackError> {
     match !name.is_empty()
         && name.len() <= 64

@@ -1,11 +1,11 @@
-//! The strict check of a checkpoint against a model, from names and shapes alone.
+//! Strict comparison of a checkpoint with a model, by names and shapes alone.
 
 use std::collections::HashMap;
 
 use crate::unwrapped::common_segment;
 use crate::{KeyMap, KeyReport, Mapped, PackError, Stored, TensorData, TensorInfo, TensorSource};
 
-/// Which source tensor fills which model parameter; complete and exact, or [`check`] would have failed.
+/// Maps every model parameter to a source tensor; complete and exact, as checked by [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     entries: Vec<(String, String)>,
@@ -26,12 +26,12 @@ impl Plan {
             .map(|(_, key)| key.as_str())
     }
 
-    /// Source keys that were passed over because the map's ignore list names them.
+    /// Source keys on the map's ignore list.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
 
-    /// Reads the tensor of a model parameter, under the model's name, in blocks where the source has it so.
+    /// Reads the tensor of a model parameter, under the model's name; quantized if the source has it so.
     ///
     /// # Errors
     /// As [`Plan::read`].
@@ -62,10 +62,10 @@ impl Plan {
     }
 }
 
-/// Checks that `source` holds exactly the `expected` parameters (model name and shape), renamed by `map`.
+/// Checks that `source` has exactly the `expected` parameters (model name and shape), renamed by `map`.
 ///
-/// Missing, unused, misshapen and duplicate keys all fail, together, with [`PackError::Keys`]. Only names and
-/// shapes are looked at, so this needs no weights and no memory.
+/// Missing, unused, misshapen and duplicate keys are reported together in [`PackError::Keys`]. Only names and shapes are
+/// used, so this reads no weights.
 pub fn check(
     source: &[TensorInfo],
     expected: &[(String, Vec<usize>)],
@@ -119,7 +119,7 @@ pub fn check(
     for ((name, _), key) in expected.iter().zip(keys) {
         match key {
             Some(key) => entries.push((name.clone(), key.to_owned())),
-            // Named as the checkpoint would spell it: that is where the reader of the message will look.
+            // Report the checkpoint's spelling: the user will look there.
             None => report
                 .missing
                 .push(map.to_checkpoint(name).unwrap_or_else(|| name.clone())),

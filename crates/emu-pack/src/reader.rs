@@ -1,4 +1,4 @@
-//! Reading packs: every byte is checked against the manifest before it is used.
+//! The pack reader. Every byte is verified against the manifest before use.
 
 use std::{
     borrow::Cow,
@@ -23,20 +23,20 @@ use crate::{
     verify::{compare_hash, compare_len},
 };
 
-/// Hands over the bytes of a file of the pack; an error is the reason in words.
+/// Fetches the bytes of a file of the pack; the error is a message.
 pub type Fetch = Box<dyn Fn(&str) -> Result<Cow<'static, [u8]>, String> + Send + Sync>;
 
-/// A pack, opened. Its manifest is valid; a shard is verified (length, SHA-256, every tensor in its place) when
-/// the first of its tensors is read, or all of them by [`verify`](Self::verify).
+/// An open pack. Its manifest is valid. A shard is verified (length, SHA-256, location of every tensor) when the first of
+/// its tensors is read; [`verify`](Self::verify) verifies all of them.
 ///
-/// As a [`TensorSource`] it gives the *stored* tensors: a quantized `<name>` is U32 words, with `<name>.scales`
-/// beside it. [`read_logical`](Self::read_logical) gives what the model would see.
+/// As a [`TensorSource`] it provides the *stored* tensors: a quantized `<name>` is U32 words, with `<name>.scales`
+/// beside it. [`read_logical`](Self::read_logical) provides the tensors that the model sees.
 pub struct PackReader {
     manifest: Manifest,
     index: Index,
-    /// Position of each shard in the manifest, by file name.
+    /// Index of each shard in the manifest, by file name.
     shard_by_file: HashMap<String, usize>,
-    /// Where each verified shard has its tensors; `None` before its first use.
+    /// Byte ranges of the tensors of each verified shard; `None` before its first use.
     verified: Mutex<Vec<Option<Places>>>,
     bytes: Bytes,
 }
@@ -48,7 +48,7 @@ enum Bytes {
     Folder(PathBuf),
     Fetched {
         fetch: Fetch,
-        /// The last shard fetched, verified: tensors are mostly read in the order they are stored.
+        /// Cache of the last fetched shard, verified; tensors are mostly read in stored order.
         last: Mutex<Option<(usize, Cow<'static, [u8]>)>>,
     },
 }
@@ -64,8 +64,8 @@ impl std::fmt::Debug for PackReader {
 impl PackReader {
     /// Opens a pack in a folder.
     ///
-    /// If a writer was killed just while it exchanged an old pack for a new one, the old one is opened from
-    /// where it was put aside.
+    /// If a writer was killed while it exchanged an old pack for a new one, the old pack is opened from where it was
+    /// moved to.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, PackError> {
         let mut folder = folder.as_ref().to_path_buf();
         if !folder.exists()
@@ -91,14 +91,13 @@ impl PackReader {
         )
     }
 
-    /// Opens what a writer has finished of a pack.
+    /// Opens an unfinished pack, with what its writer has completed.
     #[cfg(feature = "convert")]
     pub(crate) fn growing(manifest: Manifest, folder: PathBuf) -> Result<Self, PackError> {
         Self::new(manifest, Bytes::Folder(folder))
     }
 
-    /// Opens a pack from the bytes of its `emu.json`; `fetch` is called with the name of a file when its bytes
-    /// are needed.
+    /// Opens a pack from the bytes of its `emu.json`; `fetch` is called with the name of a file when its bytes are needed.
     pub fn from_bytes(
         manifest: &[u8],
         fetch: impl Fn(&str) -> Result<Cow<'static, [u8]>, String> + Send + Sync + 'static,
@@ -151,12 +150,12 @@ impl PackReader {
         here.map(|tensor| tensor.name.as_str())
     }
 
-    /// Reads a tensor as the model sees it: a quantized one as f32 in its own shape, others as they are stored.
+    /// Reads a tensor as the model sees it: a quantized one as f32 in its logical shape, others as stored.
     pub fn read_logical(&self, name: &str) -> Result<TensorData, PackError> {
         self.read_stored(name)?.into_dense()
     }
 
-    /// Reads a tensor as it is stored, with its scales and minimums where it is quantized.
+    /// Reads a tensor as stored, with its scales and minima if it is quantized.
     pub fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
         let Some(scheme) = self.scheme(name) else {
             return self.read(name).map(Stored::Dense);
@@ -172,7 +171,7 @@ impl PackReader {
             .map(Stored::Quantized)
     }
 
-    /// The bytes of a file that is not a shard (`tokenizer.json`), verified.
+    /// Reads and verifies a file that is not a shard (such as `tokenizer.json`).
     pub fn file(&self, name: &str) -> Result<Vec<u8>, PackError> {
         let entry = self.manifest.file(name)?;
         let bytes = match &self.bytes {
@@ -198,9 +197,9 @@ impl PackReader {
         Ok(())
     }
 
-    /// Verifies a shard, if that has not been done; returns its position in the manifest.
+    /// Verifies a shard unless already done; returns its index in the manifest.
     ///
-    /// The lock is held meanwhile, so that two threads do not hash the same file.
+    /// The lock is held throughout, so that two threads do not hash the same file.
     fn verify_shard(&self, file: &str) -> Result<usize, PackError> {
         let missing = || PackError::BadName { name: file.into() };
         let &at = self.shard_by_file.get(file).ok_or_else(missing)?;
@@ -229,7 +228,7 @@ impl PackReader {
         Ok(at)
     }
 
-    /// Where a verified shard has a part.
+    /// Byte range of a part in a verified shard.
     fn place(&self, at: usize, key: &str) -> Option<Range<u64>> {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified.get(at)?.as_ref()?.get(key).cloned()
@@ -299,7 +298,7 @@ impl TensorSource for PackReader {
             .position(name)
             .and_then(|p| self.manifest.tensors.get(p));
         let entry = entry.ok_or_else(|| missing(MANIFEST_FILE))?;
-        // All of its shards are verified before memory is taken: what they hold then bounds its size.
+        // Verify all of its shards before allocating: their contents then bound the size.
         let mut places = Vec::with_capacity(entry.parts.len());
         for part in &entry.parts {
             let at = self.verify_shard(&part.file)?;
@@ -331,7 +330,7 @@ fn fetched(fetch: &Fetch, file: &str) -> Result<Cow<'static, [u8]>, PackError> {
     })
 }
 
-/// Compares a file on disk with what the manifest says of it, in little memory, and reads its header.
+/// Verifies a file on disk against its entry, in constant memory, and reads its header.
 fn verify_file(entry: &FileEntry, path: &Path) -> Result<Header, PackError> {
     let name = path.display().to_string();
     let io = |e| PackError::io(&name, e);
@@ -367,14 +366,14 @@ fn check_len(path: &Path, expected: u64) -> Result<(), PackError> {
     let io = |e| PackError::io(&name, e);
     let found = path.metadata().map_err(io)?.len();
     if found != expected {
-        // A pack that was cloned without its large files, or downloaded from a page that asks to sign in.
+        // A pack cloned without Git LFS, or downloaded from a page that requires a login.
         let kind = sniff(&name, &mut File::open(path).map_err(io)?)?;
         refuse_pages(&name, kind)?;
     }
     compare_len(&name, expected, found)
 }
 
-/// Where a writer puts the pack that it replaces: `.<name>.previous` beside it.
+/// Where a writer moves the pack that it replaces: `.<name>.previous` beside it.
 pub(crate) fn set_aside(folder: &Path) -> Option<PathBuf> {
     let name = folder.file_name()?.to_str()?;
     Some(folder.with_file_name(format!(".{name}.previous")))

@@ -1,14 +1,14 @@
-//! The order of rows.
+//! Row permutation of stored tensors.
 
 use crate::quant::{Quantized, Stored};
 use crate::{PackError, TensorData};
 
 impl Stored {
-    /// Puts rows back in order that alternate between the two halves of each of `groups` groups: 0, E/2, 1, E/2 + 1, .. of a
-    /// group of E. Rows move as wholes, so that this holds for every tensor of a packed matrix too: words, scales and minima.
+    /// Undoes an interleaving of the two halves of each of `groups` row groups: a group of E rows is stored in the order 0, E/2,
+    /// 1, E/2 + 1, .. Only whole rows move, so this applies to every tensor of a quantized matrix: words, scales and minima.
     ///
     /// # Errors
-    /// [`PackError::Misshapen`] where the rows do not divide into so many groups of even size.
+    /// [`PackError::Misshapen`] if the rows do not divide into `groups` groups of even size.
     pub fn with_halves_joined(self, groups: usize) -> Result<Self, PackError> {
         Ok(match self {
             Self::Dense(tensor) => Self::Dense(join(tensor, groups)?),
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn rows_that_alternate_get_their_order_back() {
-        // Two groups of four rows, a byte each.
+        // Two groups of four rows, one byte each.
         let alternating = vec![0, 2, 1, 3, 4, 6, 5, 7];
         let read = |groups| {
             let tensor = TensorData::new("w", Dtype::U8, vec![8, 1], alternating.clone());

@@ -1,4 +1,4 @@
-//! Safetensors files and folders of them, read one tensor at a time.
+//! Safetensors files and folders, read one tensor at a time.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,14 +16,14 @@ use crate::{
     tensor::Index,
 };
 
-/// Largest index file read.
+/// Maximum size of an index file.
 const MAX_INDEX: u64 = 64 << 20;
 
-/// What bytes can be read from: a file, or memory in tests.
+/// A seekable byte source: a file, or memory in tests.
 pub(crate) trait ReadSeek: Read + Seek + Send {}
 impl<T: Read + Seek + Send> ReadSeek for T {}
 
-/// One `.safetensors` file. Opening reads its header, [`read`](TensorSource::read) the bytes of one tensor.
+/// A `.safetensors` file. Opening reads its header, [`read`](TensorSource::read) the bytes of one tensor.
 pub struct SafetensorsFile {
     file: String,
     header: Header,
@@ -40,14 +40,14 @@ impl std::fmt::Debug for SafetensorsFile {
 }
 
 impl SafetensorsFile {
-    /// Opens a file and checks its header: every tensor inside the file, no gaps, no name twice.
+    /// Opens a file and checks its header: every tensor inside the file, no gaps, no duplicate names.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PackError> {
         let name = path.as_ref().display().to_string();
         let file = File::open(path).map_err(|e| PackError::io(&name, e))?;
         Self::from_reader(name, file)
     }
 
-    /// The same from anything that seeks; `name` is for error messages.
+    /// Opens any seekable reader; `name` is for error messages.
     pub fn from_reader(
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
@@ -98,7 +98,7 @@ impl TensorSource for SafetensorsFile {
                 tensor: name.into(),
             });
         };
-        // Bounded by the length of the file, which `open` has checked.
+        // Bounded by the length of the file, as checked by `open`.
         let mut bytes = vec![0; info.byte_len()?];
         let mut reader = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         reader
@@ -140,16 +140,16 @@ pub fn write_safetensors(out: &mut impl Write, tensors: &[TensorData]) -> Result
         .map_err(io)
 }
 
-/// Several files that share out one model: those of an `*.index.json`, or every file of some kind in a folder.
+/// A model sharded over several files: those of an `*.index.json`, or every file of one kind in a folder.
 pub struct Sharded<S> {
     shards: Vec<S>,
     index: Index,
-    /// Which shard holds each tensor, in the order of `index`.
+    /// The shard of each tensor, in the order of `index`.
     owner: Vec<usize>,
 }
 
 impl<S: TensorSource> Sharded<S> {
-    /// Joins sources, given with the names that error messages use. A tensor in two of them is an error.
+    /// Joins sources, each with a name for error messages. A tensor in two of them is an error.
     pub fn new(sources: impl IntoIterator<Item = (String, S)>) -> Result<Self, PackError> {
         let (mut shards, mut files) = (Vec::new(), Vec::<String>::new());
         let (mut index, mut owner) = (Index::default(), Vec::<usize>::new());
@@ -177,7 +177,7 @@ impl<S: TensorSource> Sharded<S> {
         })
     }
 
-    /// The files that an `*.index.json` lists, opened by `open`; each tensor must be in the file it names.
+    /// Opens the files of an `*.index.json` with `open`; each tensor must be in the file that the index names.
     pub fn from_index(
         path: &Path,
         open: impl Fn(&Path) -> Result<S, PackError>,
@@ -273,7 +273,7 @@ impl SafetensorsFolder {
     }
 }
 
-/// The files of a folder whose names end so, sorted.
+/// The files of a folder whose names have this ending, sorted.
 fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, PackError> {
     let io = |e| PackError::io(folder.display(), e);
     let mut files = Vec::new();
@@ -288,7 +288,7 @@ fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, PackError> 
     Ok(files)
 }
 
-/// A whole file, if it is no larger than `limit` bytes.
+/// Reads a whole file of at most `limit` bytes.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, PackError> {
     let io = |e| PackError::io(path.display(), e);
     let mut bytes = Vec::new();

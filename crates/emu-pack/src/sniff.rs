@@ -1,4 +1,4 @@
-//! Refusing files that are something else than they should be ([`crate::kind`]).
+//! Rejection of files of an unexpected kind ([`crate::kind`]).
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::PackError;
 use crate::kind::{FileKind, SNIFFED};
 
-/// The kind of what a reader gives, which is set back to its start.
+/// Detects the kind of a reader's contents, and rewinds the reader.
 pub(crate) fn sniff(file: &str, reader: &mut (impl Read + Seek)) -> Result<FileKind, PackError> {
     let io = |e| PackError::io(file, e);
     reader.seek(SeekFrom::Start(0)).map_err(io)?;
@@ -18,7 +18,7 @@ pub(crate) fn sniff(file: &str, reader: &mut (impl Read + Seek)) -> Result<FileK
     Ok(FileKind::of(&start))
 }
 
-/// Refuses a file of a known kind that is none of `wanted`. Unknown ones pass: their reader says what is wrong with them.
+/// Rejects a file of a known kind that is not in `wanted`. Unknown kinds pass; their reader reports what is wrong.
 pub(crate) fn refuse_others(
     file: &str,
     kind: FileKind,
@@ -33,10 +33,10 @@ pub(crate) fn refuse_others(
     }
 }
 
-/// Refuses a file that is neither weights nor an index of them, before anything beside it is looked for.
+/// Rejects a file that is neither weights nor a shard index, before any file beside it is opened.
 ///
 /// # Errors
-/// Names what it is; where it cannot be read.
+/// The file is of another kind, which the error names, or cannot be read.
 pub fn check_weights(path: impl AsRef<Path>) -> Result<(), PackError> {
     let path = path.as_ref();
     let name = path.display().to_string();
@@ -52,7 +52,7 @@ pub fn check_weights(path: impl AsRef<Path>) -> Result<(), PackError> {
     refuse_others(&name, sniff(&name, &mut file)?, &wanted)
 }
 
-/// Refuses what stands in the place of a file that was not fetched.
+/// Rejects LFS pointers and web pages, which stand in for a file that was not fetched.
 pub(crate) fn refuse_pages(file: &str, kind: FileKind) -> Result<(), PackError> {
     match kind {
         FileKind::LfsPointer | FileKind::WebPage => refuse_others(file, kind, &[]),
@@ -70,7 +70,7 @@ mod tests {
         let mut tar = vec![b'a'; 512];
         tar[257..262].copy_from_slice(b"ustar");
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
-        // A character of two bytes over the edge of what is looked at.
+        // A two-byte character crosses the end of the examined bytes.
         let long = [&b"<HTML>\n"[..], "\u{e9}".repeat(400).as_bytes()].concat();
         let cases: [(&[u8], FileKind); 21] = [
             (b"", FileKind::Empty),

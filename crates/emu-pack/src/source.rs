@@ -1,22 +1,22 @@
-//! Where tensors come from.
+//! Tensor sources.
 
 use crate::{PackError, Stored, TensorData, TensorInfo, tensor::Index};
 
-/// A place that tensors can be read from, one at a time.
+/// A source from which tensors are read one at a time.
 pub trait TensorSource {
-    /// Everything there is, in the source's own order.
+    /// All tensors, in the order of the source.
     fn tensors(&self) -> &[TensorInfo];
 
     /// Reads one tensor.
     fn read(&self, name: &str) -> Result<TensorData, PackError>;
 
-    /// Reads one tensor in the pack's own blocks where the source has it in blocks: those, or others that nearly have a
-    /// scheme's values.
+    /// Reads one tensor in the pack's quantized layout if the source has it quantized, in that layout or in blocks that are
+    /// close to one of the pack's schemes.
     fn read_stored(&self, name: &str) -> Result<Stored, PackError> {
         self.read(name).map(Stored::Dense)
     }
 
-    /// What the tensor of that name is.
+    /// Info of the tensor with that name.
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors().iter().find(|info| info.name == name)
     }
@@ -40,7 +40,7 @@ impl<S: TensorSource + ?Sized> TensorSource for Box<S> {
     }
 }
 
-/// Tensors held in memory: for tests and for weights that training has at hand.
+/// In-memory tensors, for tests and training.
 #[derive(Debug, Default)]
 pub struct InMemory {
     index: Index,
@@ -48,7 +48,7 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// A source of these tensors. Two of one name, or bytes that do not fit the shape, are errors.
+    /// A source of these tensors. Duplicate names, or bytes that do not match the shape, are errors.
     pub fn new(tensors: impl IntoIterator<Item = TensorData>) -> Result<Self, PackError> {
         let mut source = Self::default();
         for tensor in tensors {

@@ -1,4 +1,4 @@
-//! One tensor at a time: its type, shape and bytes.
+//! A tensor: type, shape and bytes.
 
 use std::{collections::HashMap, fmt};
 
@@ -11,15 +11,15 @@ pub enum Dtype {
     F64,
     /// 32-bit float.
     F32,
-    /// 16-bit float, 5 bits of exponent.
+    /// 16-bit float with 5 exponent bits.
     F16,
-    /// 16-bit float, 8 bits of exponent.
+    /// 16-bit float with 8 exponent bits.
     BF16,
     /// 64-bit signed integer.
     I64,
     /// 32-bit signed integer.
     I32,
-    /// 32-bit unsigned integer; also eight or four packed quantized values.
+    /// 32-bit unsigned integer; also eight 4-bit or four 8-bit quantized values.
     U32,
     /// 8-bit unsigned integer.
     U8,
@@ -39,7 +39,7 @@ impl Dtype {
         }
     }
 
-    /// The name that safetensors gives it.
+    /// The name in safetensors files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F64 => "F64",
@@ -54,7 +54,7 @@ impl Dtype {
         }
     }
 
-    /// The type of a safetensors name; `None` for types not supported here.
+    /// The type by its name in safetensors files; `None` if unsupported.
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [
             Self::F64,
@@ -82,31 +82,31 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// What a tensor is, without its values.
+/// A tensor's metadata, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Name, as its source spells it.
+    /// Name, as spelled by its source.
     pub name: String,
     /// Element type.
     pub dtype: Dtype,
-    /// Sizes, outermost first; empty for a scalar.
+    /// Shape, outermost dimension first; empty for a scalar.
     pub shape: Vec<usize>,
 }
 
 impl TensorInfo {
-    /// Number of elements, or an error if it does not fit a `usize`.
+    /// Number of elements; an error if it overflows `usize`.
     pub fn elements(&self) -> Result<usize, PackError> {
         checked_product(&self.shape).ok_or_else(|| self.absurd())
     }
 
-    /// Bytes of the whole tensor, or an error if they do not fit a `usize`.
+    /// Size in bytes; an error if it overflows `usize`.
     pub fn byte_len(&self) -> Result<usize, PackError> {
         self.elements()?
             .checked_mul(self.dtype.size())
             .ok_or_else(|| self.absurd())
     }
 
-    /// Type and shape, as error messages print them.
+    /// Type and shape, for error messages.
     pub fn describe(&self) -> String {
         format!("{} {:?}", self.dtype, self.shape)
     }
@@ -120,7 +120,7 @@ impl TensorInfo {
     }
 }
 
-/// Product of the sizes, `None` where it overflows (a zero makes it zero whatever the others are).
+/// Product of the sizes; `None` on overflow (a zero size makes it 0 regardless of the others).
 pub(crate) fn checked_product(shape: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
@@ -133,14 +133,14 @@ pub(crate) fn checked_product(shape: &[usize]) -> Option<usize> {
 /// A tensor with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorData {
-    /// What it is.
+    /// Metadata.
     pub info: TensorInfo,
-    /// Its elements, little-endian, row-major.
+    /// Elements, little-endian, row-major.
     pub bytes: Vec<u8>,
 }
 
 impl TensorData {
-    /// A tensor from its bytes, which must be as many as type and shape need.
+    /// A tensor from its bytes, whose length must match type and shape.
     pub fn new(
         name: impl Into<String>,
         dtype: Dtype,
@@ -172,7 +172,7 @@ impl TensorData {
         Self::new(name, Dtype::F32, shape, bytes)
     }
 
-    /// The values as f32; f16 and bf16 are widened, f64 is rounded. Integers are an error: they are no weights.
+    /// The values as f32; f16 and bf16 are widened, f64 is rounded. Integers are an error, since they are not weights.
     pub fn to_f32(&self) -> Result<Vec<f32>, PackError> {
         self.check_len()?;
         Ok(match self.info.dtype {
@@ -184,7 +184,7 @@ impl TensorData {
         })
     }
 
-    /// The values as i64, of any integer type or of bool. Floats are an error.
+    /// The values as i64, from any integer type or bool. Floats are an error.
     pub fn to_i64(&self) -> Result<Vec<i64>, PackError> {
         self.check_len()?;
         Ok(match self.info.dtype {
@@ -274,7 +274,7 @@ fn first_not_finite<const N: usize>(
     values.enumerate().find(|(_, value)| !value.is_finite())
 }
 
-/// The tensors of a source, with a lookup by name.
+/// The tensors of a source, with lookup by name.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     infos: Vec<TensorInfo>,
@@ -282,7 +282,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Adds one tensor; `false` (and nothing added) if the name is taken.
+    /// Adds one tensor; `false` (and no change) if the name is taken.
     pub fn push(&mut self, info: TensorInfo) -> bool {
         if self.by_name.contains_key(&info.name) {
             return false;

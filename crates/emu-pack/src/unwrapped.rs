@@ -1,4 +1,4 @@
-//! Checkpoints whose keys carry what a wrapper around the model put before them.
+//! Removal of wrapper prefixes from checkpoint keys.
 
 use std::borrow::Cow;
 
@@ -6,18 +6,18 @@ use crate::{
     KeyMap, Mapped, PackError, Stored, TensorData, TensorInfo, TensorSource, tensor::Index,
 };
 
-/// What PyTorch's wrappers put between the segments of a key; no model has a part of these names.
+/// Key segments that PyTorch's wrappers insert; no model has modules of these names.
 const WRAPPERS: [&str; 4] = [
     "_orig_mod",
     "_forward_module",
     "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
 ];
-/// Segments that may stand before all keys.
+/// Maximum number of segments in the common prefix.
 const MAX_PREFIX: usize = 4;
 
-/// A source under the names that a model's key map knows: without the prefix that all keys have in common (`module.` of
-/// `DistributedDataParallel`, `model.` of trainers), and without the segments that `torch.compile` and FSDP add.
+/// A source with keys as a model's key map knows them: without the common prefix of all keys (`module.` of
+/// `DistributedDataParallel`, `model.` of trainers), and without the segments that `torch.compile` and FSDP insert.
 #[derive(Debug)]
 pub struct Unwrapped<S> {
     source: S,
@@ -27,10 +27,10 @@ pub struct Unwrapped<S> {
 }
 
 impl<S: TensorSource> Unwrapped<S> {
-    /// Finds out what to leave out of the keys: nothing, where the map knows one of them or would know none anyway.
+    /// Determines what to remove from the keys: no prefix if the map already knows one of them, or would know none anyway.
     ///
     /// # Errors
-    /// Where two keys differ in nothing else.
+    /// Two keys become equal.
     pub fn new(source: S, map: &KeyMap) -> Result<Self, PackError> {
         let infos = source.tensors();
         let names: Vec<Cow<'_, str>> = infos.iter().map(|info| plain(&info.name)).collect();
@@ -85,7 +85,7 @@ impl<S: TensorSource> TensorSource for Unwrapped<S> {
     }
 }
 
-/// A key without the segments of wrappers.
+/// A key without wrapper segments.
 fn plain(key: &str) -> Cow<'_, str> {
     let wraps = |segment: &str| WRAPPERS.contains(&segment);
     match key.split('.').any(wraps) {
@@ -97,7 +97,7 @@ fn plain(key: &str) -> Cow<'_, str> {
     }
 }
 
-/// Bytes of the prefix without which the map knows a key.
+/// Length in bytes of the prefix without which the map knows a key.
 fn prefix(names: &[Cow<'_, str>], map: &KeyMap) -> usize {
     let mut from = 0;
     for _ in 0..=MAX_PREFIX {
@@ -114,7 +114,7 @@ fn prefix(names: &[Cow<'_, str>], map: &KeyMap) -> usize {
     0
 }
 
-/// The first segment of all names, where it is one.
+/// The first segment of all names, if it is the same.
 pub(crate) fn common_segment<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut names = names.into_iter().map(|name| Some(name.split_once('.')?.0));
     let first = names.next()??;
@@ -186,7 +186,7 @@ mod tests {
             Unwrapped::new(twice, &map()).unwrap_err().code(),
             "duplicate-tensor"
         );
-        // A prefix of a foreign model is named once, not with every key.
+        // The prefix of a foreign model is reported once, not for every key.
         let foreign = source(&["net.x", "net.y"]);
         let error = check(foreign.tensors(), &[("v.a".into(), vec![1])], &map()).unwrap_err();
         let message = error.to_string();

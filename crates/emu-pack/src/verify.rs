@@ -1,4 +1,4 @@
-//! Comparing files with what the manifest says of them.
+//! Verification of files against the manifest.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::PackError;
 
-/// Compares the bytes of a file with its length and hash.
+/// Checks the bytes of a file against length and hash.
 pub(crate) fn verify_bytes(
     file: &str,
     (expected, sha256): (u64, &str),

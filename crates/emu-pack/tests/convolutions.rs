@@ -1,4 +1,4 @@
-//! Convolutions that are quantized as the matrices they are in memory.
+//! Convolution weights quantized as matrices.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn values() -> Vec<f32> {
     (0..6 * 32 * 9).map(value).collect()
 }
 
-/// A pack of one convolution, one that has no whole blocks, and a matrix; cut into shards of 1 KiB and a bit.
+/// A pack of a convolution, a convolution without whole blocks, and a matrix; in shards of at most 1500 bytes.
 fn write(folder: &Path) -> Manifest {
     let options = WriteOptions {
         policy: Policy::from_argument("q8").unwrap(),
@@ -50,7 +50,7 @@ fn shapes_come_back_as_the_model_has_them() {
         (entry("first").dtype, &entry("first").logical),
         (Dtype::F16, &None)
     );
-    // A matrix needs no other shape, and the manifest of a pack without convolutions is as it always was.
+    // A matrix has no `logical` entry, so manifests without convolutions are unchanged.
     assert_eq!(entry("linear").logical, None);
     let json = String::from_utf8(manifest.to_json()).unwrap();
     assert_eq!(json.matches("\"logical\"").count(), 1);
@@ -65,7 +65,7 @@ fn shapes_come_back_as_the_model_has_them() {
     for (a, b) in read.to_f32().unwrap().iter().zip(values()) {
         assert!((a - b).abs() <= 1.01 / 127.0, "{a} {b}");
     }
-    // Shard by shard, as a page loads it.
+    // Shard by shard, as in a page.
     let mut rows = 0;
     for shard in &manifest.shards {
         let bytes = std::fs::read(path.join(&shard.file)).unwrap();

@@ -1,4 +1,4 @@
-//! GGUF: every type of block against its definition, and everything that can be wrong with a file.
+//! GGUF: every block type against its definition, and invalid files of every kind.
 
 mod common;
 
@@ -19,13 +19,13 @@ const Q4_1: u32 = 3;
 const Q8_0: u32 = 8;
 const BF16: u32 = 30;
 
-/// A file in the making.
+/// A GGUF file builder.
 #[derive(Clone)]
 struct Gguf {
     version: u32,
     alignment: u64,
     values: Vec<(String, Vec<u8>)>,
-    /// Name, sizes with the innermost first, type, data.
+    /// Name, shape (innermost dimension first), type, data.
     tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
 }
 
@@ -43,7 +43,7 @@ impl Gguf {
         }
     }
 
-    /// A value: its type and its bytes.
+    /// Adds a metadata value: its type and bytes.
     fn value(mut self, key: &str, kind: u32, bytes: &[u8]) -> Self {
         let typed = [&kind.to_le_bytes()[..], bytes].concat();
         self.values.push((key.into(), typed));
@@ -59,7 +59,7 @@ impl Gguf {
         self.bytes_at(|offset| offset)
     }
 
-    /// The file, its offsets changed.
+    /// The file with modified tensor offsets.
     fn bytes_at(&self, change: impl Fn(u64) -> u64) -> Vec<u8> {
         let mut head = b"GGUF".to_vec();
         head.extend(self.version.to_le_bytes());
@@ -100,7 +100,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, PackError>) -> &'static str {
     result.unwrap_err().code()
 }
 
-/// Blocks of random bits whose scales and minima are small numbers, and the values that ggml's definitions give them.
+/// Blocks of random bits with small scales and minima, and their values by ggml's definitions.
 fn blocks(kind: u32, count: usize, dice: &mut Dice) -> (Vec<u8>, Vec<f32>) {
     let (mut bytes, mut values) = (vec![], vec![]);
     for _ in 0..count {
@@ -129,7 +129,7 @@ fn blocks(kind: u32, count: usize, dice: &mut Dice) -> (Vec<u8>, Vec<f32>) {
     (bytes, values)
 }
 
-/// Equal for equal values: zeros lose their sign.
+/// Bit patterns that are equal for equal values: zeros lose their sign.
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| (v + 0.0).to_bits()).collect()
 }
@@ -179,7 +179,7 @@ fn nibbles_lie_where_the_pack_wants_them() {
     let packed = file.read_packed("w").unwrap().unwrap();
     let words = packed.words.to_u32().unwrap();
     assert_eq!(words, [0x7654_3210, 0xfedc_ba98, 0x89ab_cdef, 0x0123_4567]);
-    // The same bits as Q4_0 are smaller by 8: 0 becomes -8, whose two's complement is 8.
+    // As Q4_0, the same bits are smaller by 8: 0 becomes -8, whose two's complement is 8.
     let block: Vec<u8> = [0, 0x3c].into_iter().chain(halves).collect();
     let file = Gguf::new()
         .tensor("w", &[32, 1], Q4_0, block)
@@ -232,7 +232,7 @@ fn floats_and_other_ranks_are_read_as_they_are() {
     assert_eq!(read("h"), [1.5, -2.0]);
     assert_eq!(read("b"), [3.0]);
     assert_eq!(bits(&read("row")), bits(&values));
-    // Neither is a quantized matrix.
+    // Neither tensor is a quantized matrix.
     assert_eq!(file.read_packed("f").unwrap(), None);
     assert_eq!(file.read_packed("row").unwrap(), None);
     assert_eq!(code(file.read("g")), "missing-tensor");
@@ -323,13 +323,13 @@ fn unsupported_types_are_named() {
 fn lies_are_refused_before_anything_is_allocated() {
     let huge = u64::MAX.to_le_bytes();
     let whole = Gguf::new().tensor("w", &[32, 2], Q8_0, vec![0; 68]);
-    // Too short at every length.
+    // Truncated at every length.
     let bytes = whole.bytes();
     for len in 0..bytes.len() {
         let error = open(bytes[..len].to_vec()).unwrap_err();
         assert_eq!(error.code(), "short-file", "{len} of {}", bytes.len());
     }
-    // Counts of tensors and of values.
+    // Huge counts of tensors and of metadata values.
     for at in [8, 16] {
         let mut bytes = bytes.clone();
         bytes[at..at + 8].copy_from_slice(&huge);
@@ -349,7 +349,7 @@ fn lies_are_refused_before_anything_is_allocated() {
     assert_eq!(code(one(8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff])), "bad-gguf");
     let nested: Vec<u8> = (0..9).flat_map(|_| list(9, &1u64.to_le_bytes())).collect();
     assert_eq!(code(one(9, &nested)), "bad-gguf");
-    // More values than any model has, all of them there.
+    // More values than any model has, all present.
     let many = [list(0, &(5u64 << 20).to_le_bytes()), vec![0; 5 << 20]].concat();
     assert_eq!(code(one(9, &many)), "too-large");
     let twice = Gguf::new().value("k", 0, &[1]).value("k", 0, &[2]);
@@ -366,7 +366,7 @@ fn lies_are_refused_before_anything_is_allocated() {
     let empty = shaped(&[0, u64::MAX], F32).unwrap();
     assert!(empty.read("w").unwrap().bytes.is_empty());
 
-    // Places.
+    // Offsets.
     assert_eq!(code(open(whole.bytes_at(|_| !31))), "short-file");
     assert_eq!(code(open(whole.bytes_at(|_| 1 << 20))), "short-file");
     let two = whole.clone().tensor("v", &[32, 2], Q8_0, vec![0; 68]);
@@ -397,7 +397,7 @@ fn weights_are_told_by_their_content() {
     assert!(!GgufFile::is_one(folder.path().join("none")));
 }
 
-/// Pieces of random bits of every type that has a fixture, and the values that the Python package `gguf` gives them.
+/// Pieces of random bits of every type with a fixture, and their values by the Python package `gguf`.
 fn fixtures() -> Vec<(String, u32, Vec<u8>, Vec<f32>)> {
     #[derive(serde::Deserialize)]
     struct Entry {
@@ -435,7 +435,7 @@ fn every_type_of_blocks_has_the_values_of_ggml() {
             .unwrap();
         let read = file.read("w").unwrap().to_f32().unwrap();
         assert_eq!(bits(&read), bits(&values), "{name}");
-        // Rows that are shorter than a piece.
+        // Rows shorter than a super-block.
         let narrow = Gguf::new()
             .tensor("w", &[32, 16], kind, pieces.clone())
             .open()
@@ -457,7 +457,7 @@ fn every_type_of_blocks_has_the_values_of_ggml() {
             assert_eq!(odd.is_ok(), fits, "{name} {dims:?}");
         }
 
-        // In the pack's layout: exactly, but for the rounding of scales to f16, or to a 254th of a block's largest value.
+        // Repacked: exact, or up to the rounding of scales to f16, or to 1/254 of a block's largest value.
         let packed = file.read_packed("w").unwrap().unwrap();
         let exact = ["Q5_0", "IQ4_NL"].contains(&name.as_str());
         let scheme = match name.as_str() {
@@ -470,7 +470,7 @@ fn every_type_of_blocks_has_the_values_of_ggml() {
             let largest = values.iter().fold(0f32, |largest, v| largest.max(v.abs()));
             let allowed = match (exact, scheme) {
                 (true, _) => 0.0,
-                // A scale and a minimum, each within half a bit in the eleventh place.
+                // A scale and a minimum, each rounded to f16's 11 significant bits.
                 (_, Scheme::Q4_1) => 4.0 * largest / 2048.0,
                 _ => 0.51 * largest / 127.0 + largest / 2048.0,
             };
@@ -538,7 +538,7 @@ fn models_in_parts_are_read_from_any_of_them() {
         );
         assert_eq!(file.tensors().len(), 3);
     }
-    // One alone, one of another model, one that lies about its place, one under another name.
+    // A part alone, of another model, with a wrong part number, under another name.
     let first = std::fs::read(&paths[0]).unwrap();
     let alone = open(first.clone()).unwrap_err();
     assert_eq!(alone.code(), "part-of-model");
@@ -558,7 +558,7 @@ fn models_in_parts_are_read_from_any_of_them() {
     assert_eq!(code(GgufFile::open(&renamed)), "part-of-model");
     let wrong = Gguf::new().value("split.no", 4, &7u32.to_le_bytes());
     assert_eq!(code(wrong.open()), "bad-gguf");
-    // A part that was not fetched is named as what it is.
+    // An LFS pointer in place of a part is reported as such.
     std::fs::write(&paths[1], b"version https://git-lfs.github.com/spec/v1\n").unwrap();
     assert_eq!(code(GgufFile::open(&paths[0])), "lfs-pointer");
 }

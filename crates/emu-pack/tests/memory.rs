@@ -1,4 +1,4 @@
-//! Converting holds one tensor and one shard at a time, whatever the size of the model.
+//! Conversion holds one tensor and one shard in memory, whatever the size of the model.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -12,13 +12,13 @@ use emu_pack::{
     write_safetensors,
 };
 
-/// Counts what is allocated, and the most there ever was.
+/// An allocator that tracks the current and the peak number of allocated bytes.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed on to the system allocator unchanged.
+// SAFETY: every call is forwarded to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(
@@ -37,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most that was allocated during `work` beyond what was before.
+/// Peak allocation during `work`, in addition to what was allocated before.
 fn peak(work: impl FnOnce()) -> usize {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -88,7 +88,7 @@ fn one_tensor_and_one_shard() {
                 pack.read(&info.name).unwrap();
             }
         });
-        // A chunk of one megabyte while a shard is hashed, which ends before a tensor is read.
+        // Hashing a shard uses a chunk of one megabyte, which is freed before a tensor is read.
         assert!(reading <= TENSOR + SLACK, "{policy}: {reading} bytes");
         println!("{policy}: converting {converting}, reading {reading}");
     }

@@ -1,4 +1,4 @@
-//! Packs: written and read back, and everything that can be wrong with one.
+//! Packs: round trips, and invalid packs of every kind.
 
 mod common;
 
@@ -91,7 +91,7 @@ fn files_of(folder: &Path) -> HashMap<String, Vec<u8>> {
         .collect()
 }
 
-/// A reader of files in memory, with some of them replaced.
+/// A pack reader over in-memory files.
 fn reader_of(files: &HashMap<String, Vec<u8>>) -> Result<PackReader, PackError> {
     let manifest = files[MANIFEST_FILE].clone();
     let files = files.clone();
@@ -132,7 +132,7 @@ fn the_reference_model_survives_the_round_trip() {
         92
     );
 
-    // Any safetensors tool can open the shards, none is too long, the names count up.
+    // Shards are valid safetensors files within the size limit, with consecutive names.
     for (component, entry) in &manifest.components {
         for (i, name) in entry.shards.iter().enumerate() {
             assert_eq!(
@@ -148,7 +148,7 @@ fn the_reference_model_survives_the_round_trip() {
             safetensors::SafeTensors::deserialize(&bytes).unwrap();
         }
     }
-    // Nothing else is left behind, and a second run gives the same bytes.
+    // No other files are left, and a second run gives the same bytes.
     assert_eq!(files_of(&path).len(), manifest.shards.len() + 2);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     let again = folder.path().join("again");
@@ -162,7 +162,7 @@ fn policies_keep_values_within_their_precision() {
     let source = SafetensorsFile::open(fixture("tiny-emu.safetensors")).unwrap();
     for (policy, bound) in [("f16", 0.0005), ("q8", 0.008), ("q4_1", 0.14), ("q4", 0.13)] {
         let path = folder.path().join(policy);
-        // Small enough to cut quantized tensors too.
+        // Small enough to split quantized tensors too.
         let manifest = write_tiny(&path, policy, 3_000);
         let pack = PackReader::open(&path).unwrap();
         pack.verify().unwrap();
@@ -218,7 +218,7 @@ fn policies_keep_values_within_their_precision() {
 fn what_stays_packed_takes_its_stored_size() {
     let folder = tempfile::tempdir().unwrap();
     for (policy, bytes) in [
-        // Those of a device that widens halves, and of one that keeps them.
+        // For a device that widens f16, and for one that keeps it.
         (
             "f16",
             [[4 * 640, 2 * 640], [4 * 660; 2], [4 * 640; 2], [4 * 32; 2]],
@@ -337,7 +337,7 @@ fn damaged_files_are_named() {
         );
         fs::write(path.join(&name), good).unwrap();
     }
-    // A component whose shards are whole can be read while another one's are not.
+    // A component with intact shards can be read while another one's are damaged.
     fs::write(path.join(&manifest.components["lm"].shards[0]), "").unwrap();
     let pack = PackReader::open(&path).unwrap();
     assert!(pack.read("scalar").is_ok() && pack.read("table").is_err());
@@ -450,7 +450,7 @@ fn manifests_that_contradict_themselves() {
     );
 }
 
-/// Manifests that are consistent but describe other shards than there are: hashes fit, contents do not.
+/// Manifests that are consistent but do not describe the shards: hashes match, contents do not.
 #[test]
 fn shards_that_hold_something_else() {
     let folder = tempfile::tempdir().unwrap();
@@ -541,7 +541,7 @@ fn what_the_writer_refuses() {
         error.code() == "too-large" && error.to_string().contains("`wide`"),
         "{error}"
     );
-    // After an error that lost a tensor there is no pack to finish.
+    // After an error that lost a tensor, the pack cannot be finished.
     assert!(writer.finish().is_err());
     assert!(!path.exists());
     assert_eq!(
@@ -616,7 +616,7 @@ fn mutated_packs_never_panic() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is written is read back, by a folder, from memory and shard by shard, however it is cut.
+    /// Any tensors survive a round trip via a folder, memory and shard by shard, however they are split.
     #[test]
     fn any_pack_survives_the_round_trip(
         tensors in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! PyTorch checkpoints: the reference's files, layouts made here, and everything that can be wrong with one.
+//! PyTorch checkpoints: the reference files, layouts built here, and invalid files of every kind.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, PackError>) -> &'static str {
     result.unwrap_err().code()
 }
 
-/// A file of one storage `0` with the floats 0, 1, 2, ..
+/// A file with one storage `0` that holds the floats 0, 1, 2, ..
 fn one_storage(pickle: Vec<u8>, numel: usize) -> Vec<u8> {
     let data = floats(&(0..numel).map(|i| i as f32).collect::<Vec<_>>());
     archive(&[
@@ -94,7 +94,7 @@ fn mixed_dtypes_equal_the_rounded_weights() {
 
 #[test]
 fn wrapped_layouts_give_the_same_tensors() {
-    // The pickle of the plain file put into `{wrapper: sd, "global_steps": 7}`: both layouts hold the same storages.
+    // The plain file's pickle nested in `{wrapper: sd, "global_steps": 7}`; the storages stay the same.
     let file = std::fs::File::open(fixture("tiny-emu.pt")).unwrap();
     let mut zip = zip::ZipArchive::new(file).unwrap();
     let mut entries: Vec<(String, Vec<u8>)> = vec![];
@@ -224,7 +224,7 @@ fn parameters_and_newer_protocols() {
         .stop();
     assert_eq!(open(one_storage(parameter, 12)).unwrap().tensors().len(), 1);
 
-    // Protocol 4: a frame, MEMOIZE, STACK_GLOBAL and short texts.
+    // Protocol 4: a frame, MEMOIZE, STACK_GLOBAL and short strings.
     let short = |text: &str| [&[0x8c, text.len() as u8], text.as_bytes()].concat();
     let p4 = Pickle::start().raw(&[0x80, 4, 0x95, 9, 0, 0, 0, 0, 0, 0, 0]);
     let p4 = p4
@@ -449,7 +449,7 @@ fn pickles_that_make_no_sense() {
             "bad-pickle"
         );
     }
-    // Keys that are no text, and values that are no tensors.
+    // Keys that are not strings, and values that are not tensors.
     let odd = Pickle::start()
         .raw(b"}(K\x01")
         .tensor(&Fake::f32("w", "0", &[1]))
@@ -473,7 +473,7 @@ fn pickles_that_make_no_sense() {
 
 #[test]
 fn bombs_are_bounded() {
-    // Nesting a million deep, a list inside itself, and more values than any model needs.
+    // Nesting 400,000 deep, a list inside itself, and more values than any model needs.
     let deep = [
         b"\x80\x02".as_slice(),
         &b"]".repeat(400_000),
@@ -563,7 +563,7 @@ fn archives_that_cannot_be_read() {
     // ZIP64 entries, as PyTorch writes them for storages above 4 GB
     assert!(open(archive_with(&good, |options| options.large_file(true))).is_ok());
 
-    // A flipped bit of a tensor is found by the checksum.
+    // The checksum detects a flipped bit in a tensor.
     let mut corrupt = archive(&good);
     let at = corrupt
         .windows(8)
@@ -676,7 +676,7 @@ fn folders_of_diffusers_and_transformers() {
 }
 
 proptest! {
-    /// Instructions that the machine knows, in any order, with short arguments.
+    /// Supported opcodes in any order, with short arguments.
     #[test]
     fn any_instructions_give_an_answer(ops in prop::collection::vec(
         (prop::sample::select(&b"(.012NJKMGX\x8cUC)t\x85\x86\x87]ae}suq\x94hcQRb\x88\x93\x8a\x80"[..]), any::<[u8; 3]>()),
@@ -696,7 +696,7 @@ proptest! {
         fuzzing::pickle(&pickle);
     }
 
-    /// Any view within a storage is read as indexing would read it.
+    /// Any strided view within a storage is gathered as by indexing.
     #[test]
     fn any_view_is_gathered(
         offset in 0i64..4,
@@ -714,7 +714,7 @@ proptest! {
     }
 }
 
-/// A file of PyTorch before 1.6, as PyTorch itself wrote it (`tests/peers/efficientnet.py`).
+/// A legacy file (PyTorch before 1.6) written by PyTorch itself (`tests/peers/efficientnet.py`).
 fn old() -> Vec<u8> {
     std::fs::read(fixture("../efficientnet/tiny.pth")).unwrap()
 }
@@ -728,7 +728,7 @@ fn files_of_old_pytorch_are_read() {
     let file = open_weights(fixture("../efficientnet/tiny.pth")).unwrap();
     let stem = file.read("_conv_stem.weight").unwrap();
     assert_eq!(stem.info.shape, [8, 3, 3, 3]);
-    // Every value lies where PyTorch put it: variances are above 0.1, as they were made.
+    // Every value is at its place: variances were created above 0.1.
     for info in file.tensors() {
         let tensor = file.read(&info.name).unwrap();
         if info.name.ends_with("running_var") {
@@ -750,7 +750,7 @@ fn files_of_old_pytorch_are_read() {
 fn damaged_files_of_old_pytorch_are_refused() {
     let good = old();
     assert!(open_old(good.clone()).is_ok());
-    // cut anywhere: in the pickles, between storages, within one
+    // truncated anywhere: in the pickles, between storages, within one
     for share in 0..40 {
         let mut cut = good.clone();
         cut.truncate(good.len() * share / 40);
@@ -759,7 +759,7 @@ fn damaged_files_of_old_pytorch_are_refused() {
     let mut long = good.clone();
     long.push(0);
     assert_eq!(code(open_old(long)), "long-file");
-    // the number of elements of the last storage, eight bytes before its values
+    // the element count of the last storage, eight bytes before its values
     let mut wrong = good.clone();
     let last = good.len() - 10 * 4 - 8;
     assert_eq!(wrong[last], 10, "the biases of ten classes come last");

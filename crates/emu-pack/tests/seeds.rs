@@ -1,4 +1,4 @@
-//! The fuzz targets' bodies over their seeds and mutations of them, since fuzzing itself needs a nightly compiler.
+//! Runs the fuzz targets' bodies over their seeds and mutations of them, since fuzzing itself needs a nightly compiler.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use common::Dice;
 use emu_pack::fuzzing;
 
-/// Runs one body over its folder of seeds; each is mutated `rounds` times.
+/// Runs one body over its seed folder; each seed is mutated `rounds` times.
 fn run(target: &str, rounds: usize, body: impl Fn(&[u8])) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../fuzz/seeds")

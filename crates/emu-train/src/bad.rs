@@ -1,4 +1,4 @@
-//! Too many samples that cannot be used.
+//! Unusable samples: the record of one, and the error when there are too many.
 
 use std::path::PathBuf;
 
@@ -16,36 +16,36 @@ use crate::data::BadSample;
     .list.display()
 )]
 pub struct TooManyBad {
-    /// The data set, as the configuration names it.
+    /// Path of the data set, as in the configuration.
     pub data: PathBuf,
     /// Unusable samples found so far.
     pub bad: usize,
-    /// All of its samples.
+    /// Number of samples in the data set.
     pub samples: usize,
-    /// Largest share that may be left out.
+    /// Largest share that may be left out (`max_bad_share`).
     pub limit: f64,
-    /// The file that names them.
+    /// The file that lists them.
     pub list: PathBuf,
     /// The first of them.
     pub first: BadSample,
-    /// Those that the last micro-batch met, which are not in the list yet.
+    /// Those found by the last micro-batch, which are not in the list yet.
     pub found: Vec<Found>,
 }
 
-/// A share in percent, without superfluous digits.
+/// A share in percent, rounded to four decimal places.
 fn percent(share: f64) -> f64 {
     (share * 1e6).round() / 1e4
 }
 
-/// A sample that is left out: a line of the list.
+/// A sample that is left out: one line of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// Number of the data set in the configuration, from 0.
+    /// Index of the data set in the configuration, from 0.
     pub set: usize,
-    /// Index of the sample in the data set; absent of samples that were found when the shards were opened.
+    /// Index of the sample in the data set. `None` if the sample was found when the shards were opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// Micro-batch that met it first.
+    /// Micro-batch that found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u64>,
     /// The sample.
@@ -53,14 +53,14 @@ pub struct Found {
     pub sample: BadSample,
 }
 
-/// What a micro-batch was made of.
+/// The samples of a micro-batch.
 #[derive(Clone, Debug, Default)]
 pub struct Visited {
-    /// Keys of its samples.
+    /// Keys of the samples used.
     pub keys: Vec<String>,
-    /// Samples left out for the first time in the run; in its first micro-batch, also those that were found when the
-    /// shards were opened.
+    /// Samples left out for the first time in the run. The first micro-batch also reports those found when the shards
+    /// were opened.
     pub bad: Vec<Found>,
-    /// Samples of the data left out so far.
+    /// Total number of samples left out so far.
     pub total_bad: u64,
 }

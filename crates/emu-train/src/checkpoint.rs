@@ -1,9 +1,9 @@
-//! Checkpoints that are either whole or not there.
+//! Atomic checkpoints: either complete or absent.
 //!
-//! A checkpoint `<out>/step-00001234/` holds `model.safetensors`, `optimiser.safetensors`, `average.safetensors` (where an
-//! average is kept) and `state.json` with the size and SHA-256 of each. It is written under another name, flushed to the
-//! disk and then renamed; a process that is killed, or a disk that fills up, leaves at most a folder that begins with a
-//! dot, which the next run removes. What is read is checked against `state.json`.
+//! A checkpoint `<out>/step-00001234/` holds `model.safetensors`, `optimiser.safetensors`, `average.safetensors` (if
+//! the run keeps an EMA) and `state.json` with the size and SHA-256 of each file. It is written under a temporary name,
+//! flushed to disk and then renamed. If the process is killed or the disk fills up, at most a folder with a leading dot
+//! remains, which the next run removes. Every file is checked against `state.json` when it is read.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::TrainError;
 
-/// Version of the layout.
+/// Version of the checkpoint format.
 const FORMAT: u32 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
@@ -26,12 +26,12 @@ const PENDING: &str = ".pending-";
 const DISCARDED: &str = ".discarded-";
 const LATEST: &str = "latest";
 
-/// What a checkpoint knows beside its tensors. The random state of a run is `(seed, step)`: all else follows.
+/// State of a run besides its tensors. `(seed, step)` determines all randomness.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// Version of the layout.
+    /// Version of the checkpoint format.
     pub format: u32,
-    /// Version of the program that wrote it.
+    /// Version of the program that wrote the checkpoint.
     pub version: String,
     /// Steps made.
     pub step: u64,
@@ -39,17 +39,17 @@ pub struct RunState {
     pub seed: u64,
     /// Name of the stage.
     pub stage: String,
-    /// Samples learnt from so far.
+    /// Samples trained on so far.
     pub samples: u64,
-    /// Seconds of training so far, all runs together.
+    /// Seconds of training so far, over all processes of the run.
     pub seconds: f64,
-    /// Bytes of `metrics.jsonl` when it was written.
+    /// Length of `metrics.jsonl` in bytes at the time of writing.
     pub metrics_bytes: u64,
-    /// The settings that a resumed run must share.
+    /// The settings that must be equal in a resumed run.
     pub config: BTreeMap<String, String>,
     /// SHA-256 of those settings.
     pub config_sha256: String,
-    /// Files beside this one.
+    /// The other files of the checkpoint.
     #[serde(default)]
     pub files: BTreeMap<String, FileState>,
 }
@@ -57,9 +57,9 @@ pub struct RunState {
 /// Size and hash of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileState {
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Its hash, hexadecimal.
+    /// SHA-256 in hexadecimal.
     pub sha256: String,
 }
 
@@ -93,16 +93,16 @@ pub(crate) struct Tensors {
     pub average: Option<Vec<TensorData>>,
 }
 
-/// A checkpoint on disk, checked.
+/// A verified checkpoint on disk.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Its folder.
     pub path: PathBuf,
-    /// What it knows.
+    /// Its run state.
     pub state: RunState,
 }
 
-/// A checkpoint that is passed over, and why.
+/// A checkpoint that was skipped, and why.
 #[derive(Clone, Debug)]
 pub struct Skipped {
     /// Its folder.
@@ -119,7 +119,7 @@ fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// Hashes and counts what passes through.
+/// A writer that hashes and counts the bytes written.
 struct Hashing<W> {
     inner: W,
     hash: Sha256,
@@ -139,12 +139,12 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// How a file comes into being; tests replace it to play a full disk.
+/// Creates a file. Tests replace it to simulate a full disk.
 pub(crate) type Create<'a> = &'a dyn Fn(&Path) -> std::io::Result<Box<dyn Sink>>;
 
 /// A file being written.
 pub(crate) trait Sink: Write {
-    /// Waits until everything is on the disk.
+    /// Blocks until all data is on disk.
     fn sync(&mut self) -> std::io::Result<()>;
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn create_file(path: &Path) -> std::io::Result<Box<dyn Sink>> {
     File::create(path).map(|file| Box::new(file) as Box<dyn Sink>)
 }
 
-/// Flushes the names in a folder to the disk, where the system can.
+/// Flushes the directory entries of a folder to disk, if the system supports it.
 fn sync_folder(path: &Path) {
     if let Ok(folder) = File::open(path) {
         let _ = folder.sync_all();
@@ -193,7 +193,7 @@ fn write_tensors(
     })
 }
 
-/// Writes a small file so that it is either the old or the new one.
+/// Replaces a small file atomically.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], create: Create) -> Result<(), TrainError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let pending = path.with_file_name(format!("{PENDING}{name}"));
@@ -207,7 +207,7 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], create: Create) -> Result<
     Ok(())
 }
 
-/// Writes a small file of tensors so that it is either the old or the new one.
+/// Replaces a small safetensors file atomically.
 pub(crate) fn replace_tensors(path: &Path, tensors: &[TensorData]) -> Result<(), TrainError> {
     let mut bytes = vec![];
     write_safetensors(&mut bytes, tensors)?;
@@ -240,11 +240,11 @@ pub(crate) fn write(
         replace_file(&pending.join(STATE), &json, create)
     })();
     if let Err(error) = written {
-        // Gives the space back: a disk that is full should not stay so because of half a checkpoint.
+        // Frees the space: half a checkpoint must not keep the disk full.
         let _ = fs::remove_dir_all(&pending);
         return Err(error);
     }
-    // A checkpoint of this step can only be there if it was found damaged: what was trained since replaces it.
+    // An existing checkpoint of this step was found damaged. The new one replaces it.
     if target.exists() {
         discard(&target)?;
     }
@@ -258,7 +258,7 @@ pub(crate) fn write(
     Ok(target)
 }
 
-/// Removes a checkpoint; killed on the way, it is not mistaken for one.
+/// Removes a checkpoint. It is renamed first, so that a half-removed folder is not taken for a checkpoint.
 fn discard(path: &Path) -> Result<(), TrainError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = path.with_file_name(format!("{DISCARDED}{name}"));
@@ -269,7 +269,7 @@ fn discard(path: &Path) -> Result<(), TrainError> {
     fs::remove_dir_all(&aside).map_err(TrainError::io("remove", &aside))
 }
 
-/// Removes what a killed process left, in a folder that this process has locked.
+/// Removes leftovers of a killed process. This process must hold the lock of the folder.
 pub(crate) fn sweep(out: &Path) -> Result<(), TrainError> {
     for entry in fs::read_dir(out).map_err(TrainError::io("read", out))? {
         let path = entry.map_err(TrainError::io("read", out))?.path();
@@ -290,7 +290,7 @@ pub(crate) fn sweep(out: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// The folders of checkpoints in `out`, oldest first, whole or not.
+/// The checkpoint folders in `out`, oldest first, complete or not.
 fn folders(out: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     if !out.exists() {
         return Ok(vec![]);
@@ -315,7 +315,7 @@ fn folders(out: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
-/// Keeps the newest `keep` checkpoints.
+/// Removes all but the newest `keep` checkpoints.
 pub(crate) fn prune(out: &Path, keep: usize) -> Result<(), TrainError> {
     let found = folders(out)?;
     let old = found.len().saturating_sub(keep.max(1));
@@ -326,10 +326,10 @@ pub(crate) fn prune(out: &Path, keep: usize) -> Result<(), TrainError> {
 }
 
 impl Checkpoint {
-    /// The newest whole checkpoint of a run, and those newer ones that had to be passed over.
+    /// The newest valid checkpoint of a run, and the newer ones that were skipped.
     ///
     /// # Errors
-    /// [`TrainError::Io`] where the folder cannot be read.
+    /// [`TrainError::Io`] if the folder cannot be read.
     pub fn newest(out: &Path) -> Result<(Option<Self>, Vec<Skipped>), TrainError> {
         let mut skipped = Vec::new();
         for (_, path) in folders(out)?.into_iter().rev() {
@@ -347,10 +347,10 @@ impl Checkpoint {
         Ok((None, skipped))
     }
 
-    /// A checkpoint, after comparing each of its files with size and hash.
+    /// Opens a checkpoint and verifies size and hash of each file.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] saying what is missing or damaged.
+    /// [`TrainError::Checkpoint`] with what is missing or damaged.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let broken = |reason: String| TrainError::Checkpoint {
             path: path.into(),
@@ -405,10 +405,10 @@ impl Checkpoint {
         })
     }
 
-    /// The checkpoint that a path means: itself, or the newest of a run.
+    /// The checkpoint at a path: the path itself, or the newest one of the run at that path.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] where there is none.
+    /// [`TrainError::Checkpoint`] if there is none.
     pub fn find(path: &Path) -> Result<Self, TrainError> {
         if path.join(STATE).is_file() {
             return Self::open(path);
@@ -428,10 +428,10 @@ impl Checkpoint {
         })
     }
 
-    /// The trained weights: the averaged ones where the run keeps an average, and the others for what never moved.
+    /// The trained weights: the EMA if the run keeps one; the plain weights for parameters without an EMA.
     ///
     /// # Errors
-    /// [`TrainError::Pack`] where a file cannot be read.
+    /// [`TrainError::Pack`] if a file cannot be read.
     pub fn weights(&self) -> Result<Weights, TrainError> {
         let open = |name: &str| SafetensorsFile::open(self.path.join(name));
         let average = self
@@ -446,7 +446,7 @@ impl Checkpoint {
         })
     }
 
-    /// Everything.
+    /// Reads all tensors.
     pub(crate) fn tensors(&self) -> Result<Tensors, TrainError> {
         let read = |name: &str| -> Result<Vec<TensorData>, TrainError> {
             let file = SafetensorsFile::open(self.path.join(name))?;
@@ -490,7 +490,7 @@ impl TensorSource for Weights {
         else {
             return self.model.read(name);
         };
-        // Averages are stored flat; the shape is that of the weight.
+        // The EMA is stored flat. The shape is that of the weight.
         let mut tensor = average.read(name)?;
         if let Some(info) = self.model.info(name) {
             tensor.info.shape.clone_from(&info.shape);

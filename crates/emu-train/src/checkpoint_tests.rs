@@ -138,7 +138,7 @@ fn only_the_last_are_kept() {
     assert_eq!(folders(out.path()).unwrap().len(), 1);
 }
 
-/// A disk that takes `limit` bytes more.
+/// A file on a disk with `limit` bytes left.
 struct Full {
     file: File,
     left: std::rc::Rc<std::cell::Cell<usize>>,
@@ -184,7 +184,7 @@ fn a_full_disk_leaves_the_previous_checkpoint() {
         write(out.path(), state(2), &tensors(2.0), &create).unwrap();
         usize::MAX - left.get()
     };
-    // The disk fills up at every place of a checkpoint, the pointer to it included.
+    // The disk fills up at every position of a checkpoint, including the `latest` pointer.
     for limit in (0..whole).step_by(37) {
         let left = std::rc::Rc::new(std::cell::Cell::new(limit));
         let create = move |path: &Path| {
@@ -198,7 +198,7 @@ fn a_full_disk_leaves_the_previous_checkpoint() {
         let error = write(out.path(), state(3), &tensors(3.0), &create).unwrap_err();
         assert_eq!(error.code(), "disk-full", "{error}");
         let (found, skipped) = Checkpoint::newest(out.path()).unwrap();
-        // Where only the pointer did not fit, the checkpoint itself is whole.
+        // If only the pointer did not fit, the checkpoint itself is complete.
         assert!([2, 3].contains(&found.unwrap().state.step));
         assert!(skipped.is_empty());
     }

@@ -1,4 +1,4 @@
-//! A training run as a TOML file.
+//! The configuration of a training run, a TOML file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,66 +9,67 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::TrainError;
 use crate::schedule::ScheduleConfig;
 
-/// Everything that decides how a run goes. `configs/train/` holds one for each stage.
+/// All settings of a run. `configs/train/` holds one file per stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Name of the stage: `vae`, `vision`, `pretrain`, `decoder` or `instruct`.
+    /// Name of the stage, one of those of [`crate::stages`]: `vae`, `vision`, `pretrain`, `decoder`, `brush`, `heads`,
+    /// `reader`, `persona`, `instruct` or `judge`.
     pub stage: String,
     /// Folder of the run: checkpoints, metrics, samples.
     pub out: PathBuf,
-    /// Where all randomness of the run comes from.
+    /// Seed of all randomness of the run.
     #[serde(default)]
     pub seed: u64,
     /// Optimiser steps.
     pub steps: u64,
-    /// Samples of a micro-batch.
+    /// Samples per micro-batch.
     pub batch: usize,
-    /// Micro-batches of a step.
+    /// Micro-batches per step.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// Where it computes: `auto`, `gpu`, `cpu`, or an adapter by its number, as `gpu:1`, or by a part of its name.
+    /// Device: `auto`, `gpu`, `cpu`, or an adapter by its number (`gpu:1`) or by a part of its name.
     #[serde(default, with = "device")]
     pub device: DeviceChoice,
-    /// Threads of the CPU backend; all cores where absent.
+    /// Threads of the CPU backend; all cores if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Whether activations of cheap operations are computed again in the backward pass instead of kept.
+    /// Recompute the activations of cheap operations in the backward pass instead of storing them.
     #[serde(default)]
     pub activation_checkpointing: bool,
     /// Sizes and initial weights of the model.
     #[serde(default)]
     pub init: InitConfig,
-    /// What to learn from.
+    /// Training data.
     #[serde(default)]
     pub data: Vec<DataConfig>,
-    /// Largest share of a data set's samples that may be unusable. They are left out and listed in the run's folder; where
-    /// they are more, the run ends.
+    /// Largest share of a data set's samples that may be unusable. They are left out and listed in the run's folder.
+    /// Above this share, the run ends with an error.
     #[serde(default = "hundredth")]
     pub max_bad_share: f64,
-    /// AdamW.
+    /// AdamW settings.
     pub optimiser: OptimiserConfig,
-    /// Parts of the model with a rate of their own; the longest part that fits a parameter's name decides.
+    /// Parts of the model with their own learning rate. The longest part that matches a parameter's name applies.
     #[serde(default)]
     pub rates: Vec<RateConfig>,
-    /// How the rates change.
+    /// Learning rate schedule.
     #[serde(default)]
     pub schedule: ScheduleConfig,
-    /// An average of the weights, kept beside them.
+    /// EMA of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
-    /// When to save.
+    /// When to write checkpoints.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
-    /// When to say and show something.
+    /// When to log, plot, sample and evaluate.
     #[serde(default)]
     pub log: LogConfig,
-    /// What only the stage understands; see [`TrainConfig::options`].
+    /// The stage's own settings; see [`TrainConfig::options`].
     #[serde(default)]
     pub options: toml::Table,
 }
 
-/// A device as it is written in a configuration: in the words of the command line.
+/// Serialises a device in the syntax of the command line.
 mod device {
     use emu_kernels::device::DeviceChoice;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -94,11 +95,11 @@ fn hundredth() -> f64 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InitConfig {
-    /// Sizes: a preset (`emu-mini`, `tiny`, `emu-14b`) or a TOML file.
+    /// Sizes: a preset (`emu-mini`, `tiny`, `emu-14b`) or a TOML or JSON file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// Where parts take their weights from: part -> pack, checkpoint or folder of a run. The part `""` is the rest;
-    /// parts not named start at random.
+    /// Sources of initial weights: part -> pack, checkpoint or run folder. The part `""` covers the rest. Parts not
+    /// named keep their random initialisation.
     pub parts: BTreeMap<String, PathBuf>,
 }
 
@@ -108,10 +109,10 @@ pub struct InitConfig {
 pub struct DataConfig {
     /// Folder of shards, or one shard.
     pub path: PathBuf,
-    /// Its share among all data sets.
+    /// Its sampling weight among the data sets.
     #[serde(default = "weight_one")]
     pub weight: f64,
-    /// What its samples are, where the stage takes several kinds (pairs, documents, questions, ...).
+    /// Kind of its samples, for stages that accept several (pairs, documents, questions, ...).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
 }
@@ -124,21 +125,21 @@ fn weight_one() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimiserConfig {
-    /// Rate of every part that `rates` does not name.
+    /// Learning rate of every part that `rates` does not name.
     pub lr: f64,
-    /// Decay of the two moments.
+    /// Decay rates of the two moments.
     #[serde(default = "betas")]
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     #[serde(default = "eps")]
     pub eps: f64,
     /// Decoupled weight decay.
     #[serde(default)]
     pub weight_decay: f64,
-    /// Whether norms and biases (parameters of one axis) decay too.
+    /// Apply weight decay to norms and biases (one-dimensional parameters) too.
     #[serde(default)]
     pub decay_vectors: bool,
-    /// Greatest norm of all gradients together; 0 turns clipping off.
+    /// Maximum global gradient norm; 0 disables clipping.
     #[serde(default = "clip")]
     pub clip: f64,
 }
@@ -155,35 +156,35 @@ fn clip() -> f64 {
     1.0
 }
 
-/// A part of the model with a rate of its own.
+/// A part of the model with its own learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateConfig {
-    /// Beginning of parameter names, up to a dot: `lm`, `visual.blocks.0`.
+    /// Prefix of parameter names, ending at a dot: `lm`, `visual.blocks.0` ([`crate::parts::belongs`]).
     pub part: String,
-    /// Its rate; `optimiser.lr` where absent.
+    /// Its learning rate; `optimiser.lr` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// Keeps the part as it is, at no cost in the backward pass.
+    /// Freezes the part, which removes it from the backward pass.
     #[serde(default)]
     pub freeze: bool,
 }
 
-/// An average of the weights.
+/// EMA of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmaConfig {
-    /// Share of the old average at each step; early on `(1 + t) / (10 + t)` if that is less.
+    /// Decay per step; `(1 + t) / (10 + t)` at the start, as long as that is smaller.
     pub decay: f64,
 }
 
-/// When to save.
+/// When to write checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
-    /// After so many steps; 0 for never.
+    /// Every this many steps; 0 for never.
     pub steps: u64,
-    /// After so many minutes; 0 for never.
+    /// Every this many minutes; 0 for never.
     pub minutes: f64,
     /// How many checkpoints to keep.
     pub keep: usize,
@@ -199,11 +200,11 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// When to say and show something. 0 for never.
+/// Intervals of logging, plots, samples and evaluation. 0 for never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// Steps between lines of progress (`metrics.jsonl` has every step).
+    /// Steps between progress lines (`metrics.jsonl` has every step).
     pub every: u64,
     /// Steps between redrawn loss curves.
     pub curve_every: u64,
@@ -225,7 +226,7 @@ impl Default for LogConfig {
 }
 
 impl TrainConfig {
-    /// Reads and validates a file. Relative paths in it stay relative to the current folder.
+    /// Reads and validates a file. Relative paths in it are relative to the working directory.
     ///
     /// # Errors
     /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::Config`].
@@ -235,7 +236,7 @@ impl TrainConfig {
         Self::parse(&text, path)
     }
 
-    /// Parses and validates; `path` is for messages.
+    /// Parses and validates `text`; `path` is for error messages.
     ///
     /// # Errors
     /// [`TrainError::ConfigSyntax`], [`TrainError::Config`].
@@ -333,7 +334,7 @@ impl TrainConfig {
     /// The stage's own settings.
     ///
     /// # Errors
-    /// [`TrainError::Config`] with what the stage's type says about them.
+    /// [`TrainError::Config`] with the parse error of the stage's type.
     pub fn options<T: DeserializeOwned>(&self) -> Result<T, TrainError> {
         self.options
             .clone()
@@ -341,7 +342,7 @@ impl TrainConfig {
             .map_err(|e: toml::de::Error| TrainError::config("options", e.message().to_string()))
     }
 
-    /// The settings that a resumed run must share with the original, as `key -> value`.
+    /// The settings that must be equal in a resumed run, as `key -> value`.
     pub(crate) fn fingerprint(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         if let Ok(value) = toml::Value::try_from(self) {
@@ -392,7 +393,7 @@ fn flatten(prefix: &str, value: &toml::Value, found: &mut BTreeMap<String, Strin
     }
 }
 
-/// What differs between two fingerprints, in words.
+/// The differences between two fingerprints, as text.
 pub(crate) fn differences(
     then: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,

@@ -1,22 +1,22 @@
-//! Tells a run that diverges: its smoothed loss against the best that it had.
+//! Detects divergence: compares the smoothed loss with its best value.
 
-/// Share of the old mean at each step.
+/// Decay of the moving average per step.
 const DECAY: f64 = 0.9;
-/// How many times the best smoothed loss is too much.
+/// A smoothed loss of this multiple of the best one counts as divergence.
 const FACTOR: f64 = 10.0;
 
-/// The smoothed loss of a run. It follows from the losses alone, so that a resumed run sees what the original saw.
+/// The smoothed loss of a run. It depends on the losses only, so that a resumed run gives the same warnings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Divergence {
     mean: f64,
-    /// What the mean's weights sum to.
+    /// Sum of the weights in `mean`, for bias correction.
     weight: f64,
     best: Option<f64>,
     diverged: bool,
 }
 
 impl Divergence {
-    /// After these losses.
+    /// The state after these losses.
     pub fn new(losses: impl IntoIterator<Item = f32>) -> Self {
         let mut divergence = Self::default();
         for loss in losses {
@@ -25,15 +25,15 @@ impl Divergence {
         divergence
     }
 
-    /// Adds the loss of a step. Where the run begins to diverge: what is wrong and what to do. Told once, and again only
-    /// after the loss has come down.
+    /// Adds the loss of a step. Returns a warning with advice when the run starts to diverge. It warns once, and again
+    /// only after the loss has come down.
     pub fn push(&mut self, loss: f32) -> Option<String> {
         self.mean = DECAY * self.mean + (1.0 - DECAY) * f64::from(loss);
         self.weight = DECAY * self.weight + (1.0 - DECAY);
         let smoothed = self.mean / self.weight;
         let best = self.best.map_or(smoothed, |best| best.min(smoothed));
         self.best = Some(best);
-        // Of a loss that may be negative or nothing, a multiple says nothing.
+        // The ratio is meaningless for a loss that can be zero or negative.
         let before = self.diverged;
         self.diverged = best > 0.0 && smoothed >= FACTOR * best;
         (self.diverged && !before).then(|| {
@@ -50,7 +50,7 @@ impl Divergence {
 mod tests {
     use super::*;
 
-    fn told(losses: &[f32]) -> Vec<usize> {
+    fn warnings(losses: &[f32]) -> Vec<usize> {
         let mut divergence = Divergence::default();
         let push = |(i, loss): (usize, &f32)| divergence.push(*loss).map(|_| i);
         losses.iter().enumerate().filter_map(push).collect()
@@ -60,28 +60,31 @@ mod tests {
     fn divergence_is_told_once_at_ten_times_the_best() {
         let mut losses = vec![1.0; 20];
         losses.extend([2.0, 5.0, 9.0]);
-        assert_eq!(told(&losses), Vec::<usize>::new());
+        assert_eq!(warnings(&losses), Vec::<usize>::new());
         losses.extend([1e3; 5]);
-        assert_eq!(told(&losses), [23]);
-        // It comes down and goes up again.
+        assert_eq!(warnings(&losses), [23]);
+        // The loss comes down and rises again.
         losses.extend([1.0; 80]);
         losses.extend([1e6; 3]);
-        assert_eq!(told(&losses), [23, 108]);
+        assert_eq!(warnings(&losses), [23, 108]);
     }
 
     #[test]
     fn what_says_nothing_is_not_told() {
-        assert!(told(&[1.0, 0.5, 3.0, 0.2, 1.5, 0.1]).is_empty());
-        assert!(told(&[-1.0, -5.0, 10.0]).is_empty());
-        assert!(told(&[0.0, 0.0, 1.0]).is_empty());
+        assert!(warnings(&[1.0, 0.5, 3.0, 0.2, 1.5, 0.1]).is_empty());
+        assert!(warnings(&[-1.0, -5.0, 10.0]).is_empty());
+        assert!(warnings(&[0.0, 0.0, 1.0]).is_empty());
     }
 
     #[test]
     fn a_resumed_run_sees_what_the_original_saw() {
         let losses = [1.0, 0.9, 0.8, 50.0, 60.0];
         let mut resumed = Divergence::new(losses[..3].iter().copied());
-        assert!(resumed.push(losses[3]).is_none() != told(&losses).contains(&3));
+        assert!(resumed.push(losses[3]).is_none() != warnings(&losses).contains(&3));
         let mut late = Divergence::new(losses[..4].iter().copied());
-        assert_eq!(late.push(losses[4]).is_some(), told(&losses).contains(&4));
+        assert_eq!(
+            late.push(losses[4]).is_some(),
+            warnings(&losses).contains(&4)
+        );
     }
 }

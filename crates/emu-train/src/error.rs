@@ -1,11 +1,11 @@
-//! What can go wrong while a model is trained.
+//! Errors of training.
 
 use std::path::{Path, PathBuf};
 
 use crate::bad::TooManyBad;
 use crate::data::DataError;
 
-/// An error of training: one sentence on what is wrong, one on what to do.
+/// A training error: one sentence on what is wrong, one on what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -16,7 +16,7 @@ pub enum TrainError {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// No space left while something was saved.
@@ -28,7 +28,7 @@ pub enum TrainError {
         /// The file that did not fit.
         path: PathBuf,
     },
-    /// A configuration that cannot be understood.
+    /// A configuration that cannot be parsed.
     #[error("The training configuration {} cannot be read: {message}. Correct it at that place.", .path.display())]
     ConfigSyntax {
         /// The file.
@@ -36,15 +36,15 @@ pub enum TrainError {
         /// Line, column and what was expected there.
         message: String,
     },
-    /// A value that cannot be trained with.
+    /// An invalid value in the configuration.
     #[error("The training configuration is wrong at `{key}`: {message}. Correct that value.")]
     Config {
-        /// The key, with its table.
+        /// The full key, including its table.
         key: String,
         /// What is wrong with it.
         message: String,
     },
-    /// A run is continued with settings that would change it.
+    /// A run is resumed with different settings.
     #[error(
         "The run in {} was started with other settings ({differences}). Restore them, or train into another folder.",
         .out.display()
@@ -52,7 +52,7 @@ pub enum TrainError {
     ConfigChanged {
         /// Folder of the run.
         out: PathBuf,
-        /// Every key that differs, with the value then and now.
+        /// Every key that differs, with the old and the new value.
         differences: String,
     },
     /// The folder already holds a run.
@@ -60,10 +60,10 @@ pub enum TrainError {
     RunExists {
         /// Folder of the run.
         out: PathBuf,
-        /// Its newest checkpoint.
+        /// Step of its newest checkpoint.
         step: u64,
     },
-    /// Another process trains into the folder.
+    /// Another process is training into the folder.
     #[error("Another process is training into {}. Wait for it or stop it, or train into another folder.", .out.display())]
     Locked {
         /// Folder of the run.
@@ -77,7 +77,7 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The loss or a gradient is not a number.
+    /// The loss or a gradient is not finite.
     #[error(
         "Step {step} gave {what} that is not finite, for the batch [{batch}]. \
          Lower the learning rate or remove those samples, then run with --resume: the last checkpoint is intact."
@@ -90,17 +90,17 @@ pub enum TrainError {
         /// Keys of the samples.
         batch: String,
     },
-    /// The objective can no longer teach anything.
+    /// The objective has collapsed: it no longer gives a useful gradient.
     #[error(
         "Training has collapsed at step {step}: {reason}. Go back to an earlier checkpoint and lower the learning rate."
     )]
     Collapsed {
         /// The step, counted from 0.
         step: u64,
-        /// What was seen.
+        /// The reason.
         reason: String,
     },
-    /// Too many samples cannot be learnt from.
+    /// Too many samples are unusable.
     #[error(transparent)]
     BadSamples(Box<TooManyBad>),
     /// Data could not be read.
@@ -109,16 +109,16 @@ pub enum TrainError {
     /// A background thread ended without a result.
     #[error("The thread that prepares batches ended unexpectedly: {0}. Run again with --resume.")]
     Worker(String),
-    /// A stage could not do its work.
+    /// A stage failed.
     #[error("{0}")]
     Stage(String),
     /// Weights could not be read or written.
     #[error(transparent)]
     Pack(#[from] emu_pack::PackError),
-    /// Anything of a stage that has its own message and code.
+    /// Any other error of a stage, with its own message and code.
     #[error("{source}")]
     Other {
-        /// Its stable name.
+        /// Its stable error code.
         code: &'static str,
         /// The error.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -132,7 +132,7 @@ impl From<TooManyBad> for TrainError {
 }
 
 impl TrainError {
-    /// A stable name of the error.
+    /// The stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
@@ -154,7 +154,7 @@ impl TrainError {
         }
     }
 
-    /// A wrong value of the configuration.
+    /// An invalid value in the configuration.
     pub fn config(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config {
             key: key.into(),
@@ -162,7 +162,7 @@ impl TrainError {
         }
     }
 
-    /// An error of another kind under a stable name.
+    /// An error of another type, with a stable error code.
     pub fn other(
         code: &'static str,
         source: impl std::error::Error + Send + Sync + 'static,
@@ -173,7 +173,7 @@ impl TrainError {
         }
     }
 
-    /// Wraps a system error with what was attempted; a full disk is an error of its own.
+    /// Wraps a system error with the attempted action. A full disk becomes [`TrainError::DiskFull`].
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| {

@@ -1,4 +1,4 @@
-//! How a run is started, what it tells on the way, and how it ends.
+//! Options, events and outcome of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -7,35 +7,35 @@ use crate::checkpoint::Skipped;
 use crate::data::BadSample;
 use crate::metrics::StepMetrics;
 
-/// What happens in a run, for whoever shows it.
+/// An event of a run, for the user interface.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TrainEvent<'a> {
-    /// The run begins or goes on.
+    /// The run starts or resumes.
     Started {
-        /// Steps made before.
+        /// Steps already made.
         step: u64,
         /// Steps of the whole run.
         steps: u64,
-        /// Numbers in the model.
+        /// Number of model parameters.
         parameters: usize,
-        /// Those that learn.
+        /// Number of trainable parameters.
         trainable: usize,
     },
-    /// A damaged checkpoint was passed over.
+    /// A damaged checkpoint was skipped.
     Skipped(&'a Skipped),
-    /// Something is wrong that does not end the run.
+    /// A problem that does not end the run.
     Warning {
         /// Steps made.
         step: u64,
-        /// What is wrong, and what to do.
+        /// The problem and what to do about it.
         message: &'a str,
     },
-    /// A sample of the data is unusable and left out; the list in the run's folder has it too.
+    /// An unusable sample was left out. It is also in the list in the run's folder.
     BadSample(&'a BadSample),
     /// A step was made.
     Step(&'a StepMetrics),
-    /// The model was measured; the figures are in the step's metrics as well.
+    /// The model was evaluated. The step's metrics hold the figures too.
     Evaluated {
         /// Steps made.
         step: u64,
@@ -56,36 +56,36 @@ pub enum TrainEvent<'a> {
         /// Its folder.
         path: &'a Path,
     },
-    /// The run ends here.
+    /// The run has ended.
     Finished {
         /// Steps made.
         step: u64,
-        /// Whether somebody asked it to stop before its last step.
+        /// Whether the run was stopped before its last step.
         stopped: bool,
     },
 }
 
-/// How a run is started.
+/// Options of a run.
 #[derive(Default)]
 pub struct RunOptions<'a> {
-    /// Goes on from the newest checkpoint in the folder (from the beginning, if there is none).
+    /// Resume from the newest checkpoint in the folder (from the beginning if there is none).
     pub resume: bool,
-    /// Raised to have the run save and leave.
+    /// Set to make the run save and return.
     pub stop: StopFlag,
-    /// Called with everything that happens.
+    /// Handler of all events.
     pub on_event: Option<&'a mut dyn FnMut(TrainEvent)>,
 }
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Outcome<M> {
     /// The model, with autodiff.
     pub model: M,
-    /// The model with averaged weights, without autodiff, where the run keeps an average.
+    /// The model with EMA weights, without autodiff, if the run keeps an EMA.
     pub averaged: Option<M>,
     /// Steps made.
     pub step: u64,
-    /// Whether somebody asked it to stop before its last step.
+    /// Whether the run was stopped before its last step.
     pub stopped: bool,
     /// The last checkpoint.
     pub checkpoint: PathBuf,

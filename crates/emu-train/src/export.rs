@@ -1,4 +1,4 @@
-//! From the folders of finished runs to a pack.
+//! Exports finished runs as a pack.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -12,29 +12,29 @@ use crate::TrainError;
 use crate::checkpoint::Checkpoint;
 use crate::stages::read_model_file;
 
-/// What goes into a pack.
+/// Contents of a pack.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// Run of encoder and LM.
+    /// Run folder of encoder and LM.
     pub emu: PathBuf,
-    /// Run of the picture decoder, or a pack whose decoder is taken over as it is, where the pack is to draw.
+    /// Run folder of the diffusion decoder, or a pack whose decoder is copied. `None` for a pack without a decoder.
     pub decoder: Option<PathBuf>,
     /// `tokenizer.json` of the training data.
     pub tokenizer: PathBuf,
-    /// Further files that go beside the weights.
+    /// Further files to copy beside the weights.
     pub files: Vec<PathBuf>,
-    /// Name, licence and attribution; the configuration is taken from the runs.
+    /// Name, licence and attribution. The configuration comes from the runs.
     pub meta: PackMeta,
-    /// How tensors are stored.
+    /// Storage options of the tensors.
     pub options: WriteOptions,
 }
 
 impl Export {
-    /// Writes the pack and says what became of each tensor; averaged weights where a run kept them. A pack that was there before stays until the new one is
-    /// whole.
+    /// Writes the pack and reports the outcome for each tensor. EMA weights are used if a run kept them. An existing
+    /// pack stays in place until the new one is complete.
     ///
     /// # Errors
-    /// Where a run has no checkpoint, the parts do not fit each other, or the pack cannot be written.
+    /// If a run has no checkpoint, the parts do not match, or the pack cannot be written.
     pub fn write(
         mut self,
         out: impl Into<PathBuf>,
@@ -53,7 +53,7 @@ impl Export {
                 .validate()
                 .map_err(|e| TrainError::other("config", e))?;
         }
-        // The training's own code says how its prompts are put, not what a run of long ago noted down.
+        // The prompts are those of the current training code, not those recorded by an old run.
         config.emu.prompts = PromptConfig::trained();
         self.meta.config =
             serde_json::to_value(&config).map_err(|e| TrainError::Stage(e.to_string()))?;
@@ -133,7 +133,7 @@ mod tests {
             safety: None,
             emu,
         };
-        // 0.1 is no number of f16: what is read and written again must not be rounded once more.
+        // 0.1 is not representable in f16: copied tensors must not be rounded a second time.
         let before = [tensor("vae.a.weight", 0.1), tensor("lm.a.weight", 1.0)];
         let before = pack(&at("old"), &old, &before);
 

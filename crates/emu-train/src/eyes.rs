@@ -1,4 +1,4 @@
-//! Encoders that others publish: an EfficientNet-Lite2, or CLIP's vision tower in a folder of transformers' layout.
+//! Published encoders: an EfficientNet-Lite2, or CLIP's vision tower in the folder layout of transformers.
 
 use std::path::Path;
 
@@ -18,9 +18,9 @@ use crate::TrainError;
 pub struct Eyes {
     /// Its sizes.
     pub vision: VisionConfig,
-    /// How pictures become what it reads.
+    /// Preprocessing of pictures.
     pub image: ImageConfig,
-    /// Whether names are told apart by the square roots of its features.
+    /// Whether the name classifier reads the square roots of its features.
     pub roots: bool,
     names: Vec<String>,
     weights: Kind,
@@ -32,10 +32,10 @@ enum Kind {
 }
 
 impl Eyes {
-    /// Understands what is at a path: a file is an EfficientNet-Lite2, a folder a CLIP.
+    /// Opens the encoder at a path: a file is an EfficientNet-Lite2, a folder a CLIP.
     ///
     /// # Errors
-    /// Where it is neither, or a tensor is missing, unused or misshapen.
+    /// If it is neither, or a tensor is missing, unused or has the wrong shape.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         match path.is_dir() {
             true => Self::clip(path),
@@ -53,7 +53,7 @@ impl Eyes {
         let net = sizes.init(size, &Device::flex());
         let map = efficientnet_lite()?;
         let folded = Folded::new(open_weights(path)?, &weights::parameters(&net), &map)?;
-        // The classes of its training have no place in what it sees.
+        // The model's vision encoder has no classifier head.
         sizes.classes = None;
         Ok(Self {
             names: names(&vision),
@@ -85,7 +85,7 @@ impl Eyes {
         })
     }
 
-    /// Its parameters' names below the encoder.
+    /// Names of its parameters, relative to the encoder.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
@@ -93,7 +93,7 @@ impl Eyes {
     /// One of its parameters.
     ///
     /// # Errors
-    /// Where the file is damaged there.
+    /// If the file is damaged there.
     pub fn read(&self, name: &str) -> Result<TensorData, PackError> {
         let own = name.split_once('.').map_or(name, |(_, own)| own);
         let tensor = match &self.weights {
@@ -112,7 +112,7 @@ impl Eyes {
         Ok(weights::load(vision, device, |name| self.read(name))?)
     }
 
-    /// Weight and bias of the classifier that it was trained with, where it was.
+    /// Weight and bias of its original classifier, if it has one.
     ///
     /// # Errors
     /// As [`Eyes::read`].
@@ -136,7 +136,7 @@ fn names(vision: &VisionConfig) -> Vec<String> {
     parameters.into_iter().map(|(name, _)| name).collect()
 }
 
-/// What a `preprocessor_config.json` says of means and deviations; CLIP's own where it says nothing.
+/// Mean and standard deviation from a `preprocessor_config.json`; CLIP's own if it has none.
 fn preprocessing(path: &Path) -> ImageConfig {
     let mut image = ImageConfig::default();
     let value: Option<Value> =
@@ -163,8 +163,8 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/clip")
     }
 
-    /// How far the tower on a device is from transformers' numbers (`tests/peers/clip.py`): of all tokens, and of the first
-    /// one, which is what it calls the pooled output.
+    /// Difference between the tower on a device and transformers' reference values (`tests/peers/clip.py`): over all
+    /// tokens, and over the first one, which transformers calls the pooled output.
     fn apart(device: &Device) -> [f32; 2] {
         let eyes = Eyes::open(&fixture()).expect("a CLIP");
         let golden = SafetensorsFile::open(fixture().join("golden.safetensors")).expect("a file");

@@ -1,7 +1,7 @@
-//! A judge of drawings: a small convolutional classifier, trained on single drawings, that shares nothing with the model
-//! it judges.
+//! The judge of drawings: a small convolutional classifier, trained on pictures of single objects. It shares nothing
+//! with the model it evaluates.
 //!
-//! B pictures, C concepts.
+//! B pictures, C classes (concepts).
 
 use std::path::{Path, PathBuf};
 
@@ -24,10 +24,10 @@ use crate::stages::PLAIN;
 use crate::stages::corpus::{Corpus, Visited, image_tensor, open_set, pixels};
 use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
-/// Side of the pictures it looks at.
+/// Side of the input pictures in pixels.
 const SIDE: usize = 64;
 
-/// The network: a convolutional stem, the mean and the greatest of its features, a linear layer.
+/// The network: a convolutional stem, mean and max pooling of its features, a linear layer.
 #[derive(Module, Debug)]
 pub struct JudgeNet {
     /// 64 px to 4 x 4.
@@ -36,20 +36,20 @@ pub struct JudgeNet {
     pub head: QLinear,
 }
 
-/// What the judge knows beside its weights.
+/// Configuration of the judge besides its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeConfig {
-    /// Names of the concepts, in order of the classes.
+    /// Names of the concepts, by class index.
     pub names: Vec<String>,
-    /// Names and colours (0 to 255) of backgrounds.
+    /// Names and RGB colours (0 to 255) of backgrounds.
     pub colours: Vec<(String, [u8; 3])>,
 }
 
 impl JudgeConfig {
-    /// From the `concepts.json` of the data.
+    /// Reads the `concepts.json` of the data.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         #[derive(Deserialize)]
         struct Concept {
@@ -95,7 +95,7 @@ impl JudgeConfig {
 }
 
 impl JudgeNet {
-    /// `[B, 3, 64, 64]` from -1 to 1, to scores `[B, C]`.
+    /// `[B, 3, 64, 64]` in -1..1 to logits `[B, C]`.
     fn forward(&self, pictures: Tensor<4>) -> Tensor<2> {
         let features = self.stem.forward(pictures);
         let [b, d, h, w] = features.dims();
@@ -113,10 +113,10 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Loads the judge that a run of the stage `judge` trained.
+    /// Loads the judge trained by a run of the stage `judge`.
     ///
     /// # Errors
-    /// Where the folder holds none.
+    /// If the folder holds none.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, TrainError> {
         let value = crate::stages::read_model_file(folder)?;
         let config: JudgeConfig = serde_json::from_value(
@@ -131,10 +131,10 @@ impl Judge {
         Ok(Self { net, config })
     }
 
-    /// The concept that a picture of one drawing shows.
+    /// Name of the concept in a picture of a single object.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub fn name(&self, picture: &RgbImage, device: &Device) -> Result<Option<String>, TrainError> {
         let resized = resize_bicubic(picture, SIDE as u32, SIDE as u32)
             .map_err(|e| TrainError::Stage(e.to_string()))?;
@@ -152,7 +152,7 @@ impl Judge {
             .cloned())
     }
 
-    /// The colour of a picture's border: the nearest to the median of its pixels.
+    /// Name of the background colour: the one nearest to the per-channel median of the border pixels.
     pub fn background(&self, picture: &RgbImage) -> Option<&str> {
         let (w, h) = picture.dimensions();
         let mut border: [Vec<u8>; 3] = Default::default();
@@ -197,7 +197,7 @@ struct Batch {
     classes: Vec<u32>,
 }
 
-/// The stage that trains a judge.
+/// The stage that trains the judge.
 pub struct JudgeStage {
     config: JudgeConfig,
     batches: Prefetch<(Batch, Visited)>,
@@ -208,7 +208,7 @@ impl JudgeStage {
     /// Opens the data.
     ///
     /// # Errors
-    /// Where the configuration or the data cannot be used.
+    /// If the configuration or the data cannot be used.
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let config = JudgeConfig::read(&options.concepts)?;
@@ -235,19 +235,19 @@ impl JudgeStage {
         })
     }
 
-    /// What the judge knows beside its weights.
+    /// Configuration of the judge besides its weights.
     pub fn model_config(&self) -> &JudgeConfig {
         &self.config
     }
 
-    /// A new judge.
+    /// A new judge with random weights.
     pub fn init(&self, device: &Device) -> JudgeNet {
         self.config.init(device)
     }
 }
 
-/// The pixels of a drawing and its class; nothing of a concept that is held out. With `random`, half of them lose
-/// detail, as the objects of pairs have less of it.
+/// Pixels and class of a drawing; `None` for a held-out concept. With `random`, half of the drawings lose detail, to
+/// match the lower resolution of objects in pairs.
 fn prepare(
     sample: &Sample,
     config: &JudgeConfig,
@@ -285,7 +285,7 @@ impl Batch {
     }
 }
 
-/// A picture shrunk to half and enlarged again.
+/// A picture downscaled to half its size and upscaled again.
 fn coarser(picture: &Picture) -> Result<Picture, TrainError> {
     let wrong = |e: &dyn std::fmt::Display| TrainError::Stage(e.to_string());
     let image = RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone())

@@ -1,14 +1,14 @@
-//! A linear classifier in closed form: linear discriminant analysis, with one covariance for all classes that is shrunk
-//! towards the identity. Where there are a few examples of each of hundreds of classes, it beats what gradients find.
+//! Linear discriminant analysis: a linear classifier in closed form. All classes share one covariance, shrunk towards
+//! the identity. With few examples for each of hundreds of classes, it beats training by gradient descent.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::TrainError;
 
-/// A classifier: `weight x + bias`, the largest wins.
+/// A linear classifier. The largest entry of `weight x + bias` is the predicted class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lda {
-    /// Length of an example.
+    /// Length of an example vector.
     pub width: usize,
     /// `[classes, width]`
     pub weight: Vec<f32>,
@@ -16,15 +16,15 @@ pub struct Lda {
     pub bias: Vec<f32>,
 }
 
-/// Added to each dimension's standard deviation: what hardly varies is not blown up.
+/// Added to each dimension's standard deviation, so that standardisation does not amplify nearly constant dimensions.
 const SPREAD_FLOOR: f32 = 0.05;
 
 impl Lda {
-    /// Fits examples, `[n, width]`, of these classes. `shrinkage` is added to the diagonal of the covariance of
+    /// Fits examples `[n, width]` with these labels. `shrinkage` is added to the diagonal of the covariance of the
     /// standardised examples.
     ///
     /// # Errors
-    /// Where a class has no example, a number is not finite, or `shrinkage` is not positive.
+    /// If a class has no example, a number is not finite, or `shrinkage` is not positive.
     pub fn fit(
         examples: &[f32],
         labels: &[usize],
@@ -58,7 +58,7 @@ impl Lda {
             return wrong(format!("class {class} has no example"));
         }
 
-        // 1. standardised examples, and the mean of each class
+        // 1. standardise the examples, and take the mean of each class
         let (mean, std) = spread(examples, width);
         let standard = |row: &[f32]| -> Vec<f32> {
             let values = row.iter().zip(&mean).zip(&std);
@@ -72,7 +72,7 @@ impl Lda {
             mean.iter_mut().zip(row).for_each(|(m, v)| *m += v * share);
         }
 
-        // 2. covariance within classes
+        // 2. within-class covariance
         for (row, &label) in rows.chunks_exact_mut(width).zip(labels) {
             let mean = &means[label * width..][..width];
             row.iter_mut().zip(mean).for_each(|(v, m)| *v -= m);
@@ -83,7 +83,7 @@ impl Lda {
         let mut matrix: Vec<f64> = covariance.iter::<f32>().map(f64::from).collect();
         (0..width).for_each(|i| matrix[i * width + i] += shrinkage);
 
-        // 3. weights of standardised examples, then of examples as they come
+        // 3. weights for standardised examples, then for raw ones
         if !cholesky(&mut matrix, width) {
             return wrong("the covariance is not positive".into());
         }
@@ -107,7 +107,7 @@ impl Lda {
         })
     }
 
-    /// The score of each class for an example.
+    /// The score of each class.
     pub fn scores(&self, example: &[f32]) -> Vec<f32> {
         let rows = self.weight.chunks_exact(self.width).zip(&self.bias);
         rows.map(|(row, bias)| {
@@ -117,7 +117,7 @@ impl Lda {
         .collect()
     }
 
-    /// Whether the right class is among the `n` largest scores.
+    /// Whether `class` is among the `n` highest scores.
     pub fn is_among(&self, example: &[f32], class: usize, n: usize) -> bool {
         let scores = self.scores(example);
         let Some(&own) = scores.get(class) else {
@@ -127,7 +127,7 @@ impl Lda {
     }
 }
 
-/// Mean and widened standard deviation of each dimension.
+/// Mean of each dimension, and standard deviation plus [`SPREAD_FLOOR`].
 fn spread(examples: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
     let moments = columns(examples, width).into_iter();
     moments
@@ -138,7 +138,7 @@ fn spread(examples: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
         .unzip()
 }
 
-/// Mean and variance of each of `width` columns; rounding may leave a variance below 0.
+/// Mean and variance of each of `width` columns. Rounding may make a variance slightly negative.
 pub(crate) fn columns(values: &[f32], width: usize) -> Vec<(f64, f64)> {
     let rows = (values.len() / width).max(1) as f64;
     let mut sums = vec![(0.0f64, 0.0f64); width];
@@ -156,7 +156,7 @@ pub(crate) fn columns(values: &[f32], width: usize) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Replaces a symmetric matrix by its lower Cholesky factor; whether it was positive.
+/// Replaces a symmetric matrix by its lower Cholesky factor. Returns whether it was positive definite.
 fn cholesky(matrix: &mut [f64], n: usize) -> bool {
     for j in 0..n {
         let (above, rest) = matrix.split_at_mut(j * n);
@@ -177,7 +177,7 @@ fn cholesky(matrix: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// `x` of `L Lᵀ x = b`.
+/// Solves `L Lᵀ x = b` for `x`.
 fn solve(factor: &[f64], n: usize, b: &[f32]) -> Vec<f64> {
     let mut x: Vec<f64> = b.iter().map(|&v| f64::from(v)).collect();
     for i in 0..n {
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Examples of classes that differ along two dimensions and share a strong correlation of the others.
+    /// Examples of classes that differ in two dimensions; the other dimensions are strongly correlated.
     fn examples(seed: u64, each: usize, classes: usize) -> (Vec<f32>, Vec<usize>) {
         let mut random = Philox::with_stream(seed, 77, 0);
         let (mut rows, mut labels) = (vec![], vec![]);
@@ -236,7 +236,8 @@ mod tests {
                 .filter(|(row, class)| lda.is_among(row, **class, n))
                 .count()
         };
-        // Half of the way to a neighbour is about 1.7 standard deviations, with one neighbour on each side: 0.91 at best.
+        // Half the distance to a neighbour is about 1.7 standard deviations, with a neighbour on each side: 0.91 at
+        // best.
         assert!(among(1) > 265, "{} of 320", among(1));
         assert!(among(2) >= among(1) && among(8) == 320);
         assert!(!lda.is_among(&rows[..5], 8, 8), "there is no such class");
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn two_classes_are_parted_as_the_formula_says() {
-        // One dimension: means -1 and 1, variance within 0.25, standardised by sqrt(1.25) + 0.05.
+        // One dimension: means -1 and 1, within-class variance 0.25, standardised by sqrt(1.25) + 0.05.
         let rows = [-1.5, -0.5, 0.5, 1.5];
         let lda = Lda::fit(&rows, &[0, 0, 1, 1], 2, 0.1).expect("fits");
         let std = 1.25f64.sqrt() + 0.05;

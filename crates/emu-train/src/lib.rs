@@ -1,10 +1,10 @@
 //! Data sets, objectives, stages and the trainer of Emu.
 //!
-//! A [`Stage`] gives the loss of a model on a batch; [`run`] turns that into training: accumulation, clipping, AdamW with
-//! a rate for each part, schedule, average of the weights, checkpoints that survive being killed, an exact resume,
-//! metrics, curves and samples. [`TrainConfig`] is a run as a TOML file.
+//! A [`Stage`] gives the loss of a model on a batch. [`run`] turns that into training: gradient accumulation, clipping,
+//! AdamW with a learning rate per part, a schedule, an EMA of the weights, crash-safe checkpoints, exact resume,
+//! metrics, curves and samples. [`TrainConfig`] is the configuration of a run, a TOML file.
 //!
-//! Randomness has one source, the run's seed: see [`StepContext`].
+//! The run's seed is the only source of randomness: see [`StepContext`].
 
 mod bad;
 pub mod checkpoint;

@@ -1,11 +1,11 @@
-//! One process to a folder.
+//! Lock of a run folder: one process per folder.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::TrainError;
 
-/// Keeps other processes out of a folder until it is dropped (or the process ends, however it does).
+/// Locks a folder against other processes until the file is dropped or the process ends.
 pub(crate) fn lock(out: &Path) -> Result<File, TrainError> {
     let path = out.join("lock");
     let file = File::options()

@@ -1,56 +1,56 @@
-//! A logistic regression with an L2 penalty, by Newton's method with conjugate gradients, and the threshold that keeps its false alarms rare among
-//! groups of examples that it was not fitted to.
+//! Logistic regression with an L2 penalty, fitted by Newton's method with conjugate gradients. A threshold, calibrated
+//! by cross-validation over groups of examples, limits the false alarm rate.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::TrainError;
 use crate::lda::columns;
 
-/// A classifier of two classes: yes where `weight x + bias` is above 0.
+/// A binary classifier: positive if `weight x + bias` is above 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logistic {
-    /// One number for each of an example's.
+    /// One weight per feature.
     pub weight: Vec<f32>,
     /// The offset.
     pub bias: f32,
 }
 
-/// Examples: rows of one length, what each is, and which belong together.
+/// Examples: feature rows of equal length, their labels and groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Examples<'a> {
     /// `[n, width]`
     pub rows: &'a [f32],
-    /// How many of the numbers at the beginning of a row are looked at.
+    /// Number of leading features of a row that are used.
     pub used: usize,
-    /// Of each row.
+    /// Label of each row.
     pub labels: &'a [bool],
-    /// Of each row: rows of one class and group are left out together where it is tried how others would do.
+    /// Group of each row. Rows of one group are in the same fold of cross-validation.
     pub groups: &'a [usize],
 }
 
-/// A classifier, and how it did on groups that were left out.
+/// A classifier with its cross-validation results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibrated {
-    /// Fitted to everything, its bias moved to the threshold; of the whole width, with zeros for what is not looked at.
+    /// Fitted to all examples, with the threshold in its bias. It has the full width, with zeros for unused features.
     pub classifier: Logistic,
-    /// How many numbers of a row it looks at.
+    /// Number of leading features used.
     pub used: usize,
-    /// The penalty that did best.
+    /// The best penalty.
     pub penalty: f64,
-    /// Share of the left-out examples that are yes and were found.
+    /// Cross-validated recall: share of positive examples found.
     pub recall: f32,
-    /// Share of the left-out examples that are no and were taken for yes.
+    /// Cross-validated false alarm rate: share of negative examples classified as positive.
     pub false_alarms: f32,
 }
 
-/// Added to each dimension's standard deviation: what hardly varies is not blown up.
+/// Added to each dimension's standard deviation, so that standardisation does not amplify nearly constant dimensions.
 const SPREAD_FLOOR: f64 = 1e-3;
-/// Newton's steps at most.
+/// Maximum number of Newton steps.
 const STEPS: usize = 15;
-/// Conjugate gradients of a step at most, and the share of the slope that they may leave.
+/// Maximum number of conjugate gradient iterations per step, and the relative residual at which they stop.
 const TURNS: usize = 60;
 const LEFT: f64 = 1e-3;
-/// Parts that groups are dealt into.
+/// Number of folds that groups are divided into.
 const FOLDS: usize = 10;
 
 fn wrong<T>(what: &str) -> Result<T, TrainError> {
@@ -69,12 +69,12 @@ impl Examples<'_> {
     }
 }
 
-/// Standardised examples with a one behind each, `[n, width]`, and what each counts.
+/// Standardised examples with a trailing 1 each, `[n, width]`, with labels and sample weights.
 struct Problem {
     x: Tensor<2>,
     labels: Vec<f64>,
     shares: Vec<f64>,
-    /// Penalties of the weights; nearly none of the offset, which comes last.
+    /// Penalty of each weight. The last one, of the bias, is nearly 0.
     penalties: Vec<f64>,
 }
 
@@ -102,7 +102,7 @@ impl Problem {
         each.sum::<f64>() + penalties.sum::<f64>()
     }
 
-    /// Newton's step from `w`, by conjugate gradients: what is to be taken off.
+    /// The Newton step at `w`, by conjugate gradients; to be subtracted.
     fn step(&self, w: &[f64]) -> Vec<f64> {
         let scores = self.scores(w).into_iter();
         let chances: Vec<f64> = scores.map(|s| 1.0 / (1.0 + (-s).exp())).collect();
@@ -145,7 +145,7 @@ impl Problem {
     }
 }
 
-/// A matrix times a vector.
+/// Matrix-vector product.
 fn product(matrix: Tensor<2>, vector: &[f64]) -> Vec<f64> {
     let column: Vec<f32> = vector.iter().map(|&v| v as f32).collect();
     let data = TensorData::new(column, [vector.len(), 1]);
@@ -164,17 +164,17 @@ fn add(a: &mut [f64], by: f64, b: &[f64]) {
 }
 
 impl Logistic {
-    /// The score of an example, above 0 for yes.
+    /// The score of an example; positive if above 0.
     pub fn score(&self, example: &[f32]) -> f32 {
         let products = self.weight.iter().zip(example).map(|(w, v)| w * v);
         products.sum::<f32>() + self.bias
     }
 
-    /// Fits the examples at `among`, both classes with the same weight in sum. `penalty` is that of standardised examples,
-    /// for each of them.
+    /// Fits the examples at the indices `among`. Both classes have the same total weight. `penalty` applies to the weights
+    /// of standardised features, relative to the mean loss per example.
     ///
     /// # Errors
-    /// Where a class has none, a number is not finite, or `penalty` is not positive.
+    /// If a class has no example, a number is not finite, or `penalty` is not positive.
     pub fn fit(examples: &Examples<'_>, among: &[usize], penalty: f64) -> Result<Self, TrainError> {
         let width = examples.used;
         if !(penalty > 0.0 && penalty.is_finite()) {
@@ -186,7 +186,7 @@ impl Logistic {
             return wrong("a class has no examples");
         }
 
-        // 1. standardised examples
+        // 1. standardise the examples
         let mut rows: Vec<f32> = Vec::with_capacity(n * width);
         among.iter().for_each(|&i| rows.extend(examples.row(i)));
         if rows.iter().any(|v| !v.is_finite()) {
@@ -213,7 +213,7 @@ impl Logistic {
             penalties,
         };
 
-        // 2. Newton's steps, shortened where they go too far
+        // 2. Newton steps, with backtracking
         let mut w = vec![0.0f64; width + 1];
         let mut at = problem.loss(&w);
         for _ in 0..STEPS {
@@ -233,7 +233,7 @@ impl Logistic {
             }
         }
 
-        // 3. for examples as they come
+        // 3. rescale to raw examples
         let mut bias = w[width];
         let mut weight = Vec::with_capacity(width);
         for (w, (m, s)) in w.iter().zip(&moments) {
@@ -248,8 +248,8 @@ impl Logistic {
 }
 
 impl Calibrated {
-    /// Fits examples, looking at each of these many numbers, with each of these penalties, and takes what finds most of the
-    /// left-out ones, at the threshold that at most a share `false_alarms` of those that are no pass.
+    /// Fits examples with each combination of feature count `used` and penalty, and keeps the one with the highest
+    /// cross-validated recall. The threshold admits at most a share `false_alarms` of the negative examples.
     ///
     /// # Errors
     /// As [`Logistic::fit`].
@@ -288,7 +288,7 @@ impl Calibrated {
         Ok(best)
     }
 
-    /// How left-out examples fare: a classifier without weights, its bias what the threshold takes off.
+    /// Cross-validates one setting. The returned classifier has no weights; its bias is the negative threshold.
     fn try_out(
         examples: &Examples<'_>,
         penalty: f64,
@@ -301,7 +301,7 @@ impl Calibrated {
         };
         let mut no: Vec<f32> = of(false).collect();
         no.sort_by(|a, b| b.total_cmp(a));
-        // As many may be above it.
+        // Number of negative examples allowed above the threshold.
         let passing = (no.len() as f64 * false_alarms).floor() as usize;
         let threshold = no.get(passing).copied().unwrap_or(0.0);
         let share = |label: bool| {
@@ -321,7 +321,7 @@ impl Calibrated {
     }
 }
 
-/// The score of each example by a classifier that was fitted without its group.
+/// The cross-validated score of each example: by a classifier fitted without the fold of its group.
 fn left_out(examples: &Examples<'_>, penalty: f64) -> Result<Vec<f32>, TrainError> {
     let mut scores = vec![0.0; examples.labels.len()];
     for fold in 0..FOLDS {
@@ -344,7 +344,7 @@ mod tests {
 
     use super::*;
 
-    /// Two clouds along the first of three numbers, `apart` standard deviations from each other.
+    /// Two clusters along the first of three features, `apart` standard deviations from each other.
     fn clouds(n: usize, apart: f32) -> (Vec<f32>, Vec<bool>, Vec<usize>) {
         let mut random = Philox::with_stream(5, 78, 0);
         let (mut rows, mut labels) = (vec![], vec![]);
@@ -377,7 +377,7 @@ mod tests {
         };
         let all: Vec<usize> = (0..3000).collect();
         let found = Logistic::fit(&examples, &all, 1e-4).expect("fits");
-        // Halfway, at 14 of the first number: both err in 2.3%, whatever their numbers.
+        // The boundary is halfway, at 14 in the first feature. Both error rates are 2.3%, whatever the class sizes.
         let (yes, no) = (
             share(&found, &rows, &labels, true),
             share(&found, &rows, &labels, false),
@@ -385,7 +385,7 @@ mod tests {
         assert!(yes > 0.965 && no < 0.035, "{yes} {no}");
         let middle = -(found.bias - 4.0 * found.weight[2]) / found.weight[0];
         assert!((middle - 14.0).abs() < 0.3, "{middle}");
-        // A strong penalty leaves little of the slope.
+        // A strong penalty shrinks the slope.
         let flat = Logistic::fit(&examples, &all, 10.0).expect("fits");
         assert!(flat.weight[0] < 0.2 * found.weight[0]);
     }
@@ -401,7 +401,7 @@ mod tests {
         };
         let found = Calibrated::fit(&examples, &[1, 3], &[1e-3, 1e3], 0.003).expect("fits");
         assert!(found.false_alarms <= 0.003, "{found:?}");
-        // 2.75 standard deviations from the one, 1.25 from the other: 89% are found.
+        // The threshold is 2.75 standard deviations from one mean and 1.25 from the other: 89% are found.
         assert!((0.8..0.97).contains(&found.recall), "{found:?}");
         let no = share(&found.classifier, &rows, &labels, false);
         assert!(no < 0.006, "{no}");
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn groups_are_left_out_together() {
-        // Each group is recognised by a number of its own, and by nothing else.
+        // Each group has a feature of its own, and nothing else identifies it.
         let (mut rows, mut labels, mut groups) = (vec![], vec![], vec![]);
         for i in 0..200 {
             let group = i % 20;
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn only_what_helps_is_looked_at() {
-        // The first number says nothing, the second nearly everything.
+        // The first feature carries no information, the second nearly all.
         let mut random = Philox::with_stream(6, 79, 0);
         let (mut rows, mut labels) = (vec![], vec![]);
         for i in 0..400 {

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line a step, and none twice.
+//! `metrics.jsonl`: one line per step, without duplicates.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -8,29 +8,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// The figures of one step.
+/// Metrics of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// The step, counted from 0.
     pub step: u64,
     /// The loss, averaged over the step's micro-batches.
     pub loss: f32,
-    /// Its parts and other figures.
+    /// Loss terms and other figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
     pub terms: Vec<(String, f32)>,
-    /// Norm of all gradients, before clipping.
+    /// Global gradient norm before clipping.
     pub grad_norm: f32,
-    /// Rate of each part (`""` is the rest).
+    /// Learning rate of each part (`""` is the rest).
     #[serde(with = "pairs")]
     pub lr: Vec<(String, f64)>,
-    /// Samples a second in this step.
+    /// Samples per second in this step.
     pub samples_per_s: f32,
-    /// Seconds of training so far, all runs together.
+    /// Seconds of training so far, over all processes of the run.
     pub seconds: f64,
-    /// Samples of the data left out so far, because they are unusable.
+    /// Number of unusable samples left out so far.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bad_samples: u64,
-    /// What is wrong with the run since this step.
+    /// A warning raised at this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
     /// Results of an evaluation after this step.
@@ -42,7 +42,7 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// Names and numbers as a JSON object, in their order.
+/// Serialises (name, number) pairs as a JSON object, in order.
 mod pairs {
     use serde::de::{MapAccess, Visitor};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -86,8 +86,8 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens `metrics.jsonl` of a run that has made `step` steps: lines of later steps, and a last line that was cut off,
-    /// are removed. Returns the lines kept.
+    /// Opens `metrics.jsonl` of a run that has made `step` steps. Lines of later steps and an incomplete last line are
+    /// removed. Returns the remaining lines.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -146,7 +146,7 @@ impl MetricsFile {
         Ok(())
     }
 
-    /// Waits until every line is on the disk; returns how many bytes there are.
+    /// Flushes all lines to disk. Returns the file length in bytes.
     ///
     /// # Errors
     /// [`TrainError::DiskFull`], [`TrainError::Io`].
@@ -193,7 +193,7 @@ mod tests {
             std::fs::metadata(&path).unwrap().len()
         );
         drop(file);
-        // A line that a killed process did not finish.
+        // An incomplete line of a killed process.
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{text}{{\"step\":5,\"lo")).unwrap();
 

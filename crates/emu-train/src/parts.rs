@@ -1,4 +1,4 @@
-//! Parts of a model by the beginning of parameter names: their rates, what is frozen, where they start from.
+//! Parts of a model, selected by prefixes of parameter names: learning rates, freezing, initial weights.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::TrainConfig;
 use crate::schedule::Schedule;
 
-/// Whether a parameter belongs to a part: the same name, or followed by a dot. Everything belongs to `""`; to `*.lora`,
-/// whatever has that element anywhere in its name.
+/// Whether a parameter belongs to a part: its name is `part`, or starts with `part` and a dot. The part `""` matches
+/// every name. `*.lora` matches every name with the element `lora`.
 pub fn belongs(name: &str, part: &str) -> bool {
     if let Some(element) = part.strip_prefix("*.") {
         return name.split('.').any(|e| e == element);
@@ -23,21 +23,21 @@ pub fn belongs(name: &str, part: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The rate of every parameter, by part.
+/// The learning rate of every parameter, by part.
 #[derive(Clone, Debug)]
 pub struct Rates {
-    /// Name and peak rate of each part; the last, `""`, is the rest.
+    /// Name and peak learning rate of each part. The last, `""`, is the rest.
     parts: Vec<(String, f64)>,
     frozen: Vec<bool>,
-    /// Part of each parameter.
+    /// Index into `parts` for each parameter.
     of: Vec<usize>,
 }
 
 impl Rates {
-    /// Finds the part of each parameter.
+    /// Assigns each parameter to a part.
     ///
     /// # Errors
-    /// [`TrainError::Config`] for a part without parameters, and where nothing is left to train.
+    /// [`TrainError::Config`] if a part has no parameters, or nothing is left to train.
     pub fn new(config: &TrainConfig, names: &[String]) -> Result<Self, TrainError> {
         let mut parts: Vec<(String, f64)> = config
             .rates
@@ -79,7 +79,7 @@ impl Rates {
         Ok(Self { parts, frozen, of })
     }
 
-    /// The rate of each parameter at this factor of the schedule.
+    /// The learning rate of each parameter at this factor of the schedule.
     pub fn at(&self, factor: f64) -> Vec<f64> {
         self.of
             .iter()
@@ -87,13 +87,13 @@ impl Rates {
             .collect()
     }
 
-    /// Whether nothing changes at any of `steps` steps, because every rate is 0.
+    /// Whether nothing is trained, because the learning rate is 0 in each of `steps` steps.
     pub fn idle(&self, schedule: &Schedule, steps: u64) -> bool {
         self.by_part(1.0).iter().all(|(_, rate)| *rate == 0.0)
             || (0..steps).all(|step| schedule.factor(step) == 0.0)
     }
 
-    /// The rate of each part that learns, for the log.
+    /// The learning rate of each trainable part, for the log.
     pub fn by_part(&self, factor: f64) -> Vec<(String, f64)> {
         let used =
             (0..self.parts.len()).filter(|part| !self.frozen[*part] && self.of.contains(part));
@@ -106,7 +106,7 @@ impl Rates {
         self.of.iter().map(|&part| self.frozen[part]).collect()
     }
 
-    /// The module on a device that differentiates, with the frozen parameters out of the backward pass.
+    /// The module on an autodiff device, with the frozen parameters detached from the graph.
     pub fn prepare<M: Module>(&self, module: M, device: &Device) -> M {
         module.map(&mut Prepare {
             frozen: &self.frozen(),
@@ -127,7 +127,7 @@ impl ModuleMapper for Prepare<'_> {
         let frozen = self.frozen.get(self.index).copied().unwrap_or(false);
         self.index += 1;
         let id = param.id;
-        // From its numbers, so that it is a leaf of this device's graph wherever it was made.
+        // Built from its values, so that it is a leaf of this device's graph, wherever it was created.
         let data = param.val().inner().into_data();
         Param::initialized(
             id,
@@ -136,11 +136,11 @@ impl ModuleMapper for Prepare<'_> {
     }
 }
 
-/// Loads parts of a module from packs, checkpoints or folders of runs, as `init.parts` of a configuration says: the
-/// longest part that fits a name decides where it comes from. Parameters of no part stay as they are.
+/// Loads parts of a module from packs, checkpoints or run folders, as configured in `init.parts`. The longest part that
+/// matches a parameter's name selects the source. Other parameters keep their values.
 ///
 /// # Errors
-/// [`TrainError::Config`] for a part without parameters; those of the files otherwise.
+/// [`TrainError::Config`] if a part has no parameters; otherwise those of the files.
 pub fn load_parts<M: Module>(
     module: M,
     config: &TrainConfig,
@@ -173,7 +173,7 @@ pub fn load_parts<M: Module>(
     loader.failed.map_or(Ok(module), Err)
 }
 
-/// Where weights come from.
+/// A source of initial weights.
 enum Source {
     Pack(Box<PackReader>),
     Other(Box<dyn TensorSource>),
@@ -228,11 +228,11 @@ impl Loader<'_> {
         let Some((part, path, source)) = fitting.max_by_key(|(part, ..)| part.len()) else {
             return Ok(None);
         };
-        // A model that gets adapters starts from one that had none.
+        // A model with LoRA adapters may start from one without.
         if belongs(name, "*.lora") && !source.has(name) {
             return Ok(None);
         }
-        // A run that trained the part alone names its tensors without it.
+        // A run of this part alone stores tensor names without the part's prefix.
         let alone = name
             .strip_prefix(part.as_str())
             .and_then(|n| n.strip_prefix('.'));

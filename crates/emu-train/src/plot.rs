@@ -1,4 +1,4 @@
-//! Curves of a run as a PNG, without any font of the system: labels are drawn from a 3 x 5 pixel alphabet.
+//! Draws the curves of a run as a PNG. Labels use a built-in 3 x 5 pixel font, so that no system font is needed.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use crate::TrainError;
 use crate::metrics::StepMetrics;
 
-/// Points of a curve that is drawn; longer runs are averaged down to so many.
+/// Maximum number of points per curve. Longer curves are averaged down.
 const POINTS: usize = 900;
 const PANEL: (u32, u32) = (480, 240);
 const COLUMNS: usize = 2;
@@ -19,7 +19,7 @@ pub struct History {
 }
 
 impl History {
-    /// The curves of these steps.
+    /// The curves of the given steps.
     pub fn new(steps: &[StepMetrics]) -> Self {
         let mut history = Self::default();
         steps.iter().for_each(|metrics| history.push(metrics));
@@ -54,10 +54,10 @@ impl History {
     }
 }
 
-/// Draws one panel for each curve. A history without points draws nothing.
+/// Draws one panel per curve. An empty history writes no file.
 ///
 /// # Errors
-/// [`TrainError::Io`] where the file cannot be written.
+/// [`TrainError::Io`] if the file cannot be written.
 pub fn draw(history: &History, path: &Path) -> Result<(), TrainError> {
     if history.curves.is_empty() {
         return Ok(());
@@ -74,7 +74,7 @@ pub fn draw(history: &History, path: &Path) -> Result<(), TrainError> {
             .try_for_each(|(panel, (name, points))| panel_of(panel, name, points));
         drawn.map_err(|e| TrainError::Stage(format!("The curves could not be drawn: {e}.")))?;
     }
-    // Under another name first: whoever watches the file never sees half of it.
+    // Written under a temporary name first, so that a reader never sees a partial file.
     let pending = path.with_extension("pending.png");
     let picture = image::RgbImage::from_raw(width, height, pixels).ok_or_else(|| {
         TrainError::Stage("The curves have another size than their picture.".into())
@@ -151,7 +151,7 @@ fn panel_of(area: &Area, name: &str, points: &[(u64, f32)]) -> Result<(), Drawin
     )
 }
 
-/// At most [`POINTS`] points, each the mean of its neighbours.
+/// At most [`POINTS`] points, each the mean of consecutive ones.
 fn thinned(points: &[(u64, f32)]) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(POINTS).max(1);
     let mean = |chunk: &[(u64, f32)]| {
@@ -164,7 +164,7 @@ fn thinned(points: &[(u64, f32)]) -> Vec<(f64, f64)> {
     points.chunks(size).map(mean).collect()
 }
 
-/// A running mean over about a thirtieth of the curve.
+/// Moving average over about a thirtieth of the curve.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / (points.len() as f64 / 30.0).max(1.0);
     let (mut mean, mut weight) = (0.0, 0.0);
@@ -178,7 +178,7 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// The values between the first and the last hundredth, with a margin: one spike does not flatten a curve.
+/// Range between the first and the last percentile, with a margin. A single spike does not flatten the curve.
 fn range(points: &[(f64, f64)]) -> (f64, f64) {
     let mut values: Vec<f64> = points.iter().map(|p| p.1).collect();
     values.sort_by(f64::total_cmp);
@@ -195,7 +195,7 @@ fn range(points: &[(f64, f64)]) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
-/// A number in few characters.
+/// A number in short form.
 fn short(x: f64) -> String {
     let size = x.abs();
     match size {
@@ -214,7 +214,7 @@ enum Align {
     Right,
 }
 
-/// Pixels of the alphabet, doubled.
+/// Scale of the font's pixels.
 const SCALE: i32 = 2;
 
 fn write(area: &Area, text: &str, (x, y): (i32, i32), align: Align) -> Result<(), DrawingError> {
@@ -244,7 +244,7 @@ fn write(area: &Area, text: &str, (x, y): (i32, i32), align: Align) -> Result<()
     Ok(())
 }
 
-/// Five rows of three pixels: an octal digit for each row, from the top.
+/// Five rows of three pixels: one octal digit per row, from the top.
 fn glyph(letter: char) -> u16 {
     match letter.to_ascii_lowercase() {
         '0' => 0o75557,
@@ -328,7 +328,7 @@ mod tests {
         let path = folder.path().join("loss.png");
         draw(&History::default(), &path).unwrap();
         assert!(!path.exists());
-        // One point, equal values and a NaN must not stop a run.
+        // A single point, equal values and a NaN must not end a run.
         draw(&History::new(&[metrics(0)]), &path).unwrap();
         draw(
             &History::new(&(0..2000).map(metrics).collect::<Vec<_>>()),

@@ -1,4 +1,4 @@
-//! Batches prepared on a background thread, in order.
+//! Prepares batches on a background thread, in order.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -8,10 +8,10 @@ use crate::TrainError;
 
 type Make<T> = dyn Fn(u64) -> Result<T, TrainError> + Send + Sync;
 
-/// Makes item `i + 1 ..= i + depth` while item `i` is being used.
+/// Prepares items `i + 1 ..= i + depth` while item `i` is in use.
 ///
-/// An item may depend on nothing but its index (and not on a device's generator, which the training thread owns): then a
-/// resumed run, which asks for its items from the middle on, gets the same ones.
+/// An item must depend only on its index (and not on a device's generator, which belongs to the training thread). A
+/// resumed run, which starts at a later index, then gets the same items.
 pub struct Prefetch<T> {
     make: Arc<Make<T>>,
     depth: usize,
@@ -25,7 +25,7 @@ struct Worker<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Items by `make`, at most `depth` of them waiting (and one being made). Nothing starts before the first
+    /// Items by `make`, with at most `depth` waiting (and one in preparation). Nothing starts before the first
     /// [`Prefetch::get`].
     pub fn new(
         depth: usize,
@@ -38,10 +38,10 @@ impl<T: Send + 'static> Prefetch<T> {
         }
     }
 
-    /// Item `index`. Quick where the indices asked for follow each other; anything else starts anew from `index`.
+    /// Returns item `index`. Consecutive indices are fast; any other index restarts the worker there.
     ///
     /// # Errors
-    /// That of the item, or [`TrainError::Worker`] where making it panicked. Asking again tries again.
+    /// The error of the item, or [`TrainError::Worker`] if preparing it panicked. A further call retries.
     pub fn get(&mut self, index: u64) -> Result<T, TrainError> {
         let mut worker = match self.worker.take() {
             Some(worker) if worker.next == index => worker,
@@ -65,7 +65,7 @@ impl<T: Send + 'static> Prefetch<T> {
             for index in first.. {
                 let item = make(index);
                 let failed = item.is_err();
-                // A closed channel means that nobody wants more.
+                // A closed channel means that the receiver is gone.
                 if sender.send(item).is_err() || failed {
                     break;
                 }
@@ -132,7 +132,7 @@ mod tests {
         });
         items.get(0).unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        // Item 0, at most one waiting in the channel and one in the worker's hands.
+        // Item 0, at most one waiting in the channel and one in preparation.
         assert!(made.load(Ordering::SeqCst) <= 3);
     }
 

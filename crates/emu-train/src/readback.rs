@@ -1,11 +1,11 @@
-//! Figures of a step that are still on the device, brought back together.
+//! Reads the figures of a step back from the device, in one transfer.
 
 use burn::tensor::Tensor;
 
 use crate::optim::{GradientSum, floats};
 use crate::stage::{StepLoss, Term};
 
-/// Loss, terms (each the mean over the micro-batches that have it) and gradient norm of a step, in one transfer.
+/// Loss, terms and gradient norm of a step, in one transfer. Each term is the mean over the micro-batches that have it.
 pub(crate) fn read_back(
     losses: &[StepLoss],
     gradients: &GradientSum,
@@ -45,7 +45,7 @@ pub(crate) fn read_back(
     };
     let at = |i: usize| values.get(i).copied().unwrap_or(f32::NAN);
 
-    // Sums of weighted values and of weights, by name.
+    // Weighted sum and total weight, by name.
     let mut sums: Vec<(Option<&str>, f64, f64)> = Vec::new();
     for (name, weight, figure) in figures {
         let value = match figure {

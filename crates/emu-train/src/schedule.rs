@@ -1,4 +1,4 @@
-//! How the learning rate changes over a run: a factor of each part's own rate.
+//! The learning rate schedule: a factor on each part's own rate.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +8,12 @@ use crate::TrainError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
-    /// Half a cosine from 1 to `floor` over the steps after the warm-up.
+    /// Half a cosine from 1 to `floor` over the steps after warm-up.
     #[default]
     Cosine,
-    /// 1 after the warm-up.
+    /// 1 after warm-up.
     Constant,
-    /// The factor of the last of `points` that was reached.
+    /// The factor of the last entry of `points` reached so far.
     Piecewise,
 }
 
@@ -23,17 +23,17 @@ pub enum ScheduleKind {
 pub struct ScheduleConfig {
     /// Its shape.
     pub kind: ScheduleKind,
-    /// Steps of linear warm-up: step `i` of them has the factor `(i + 1) / warmup`.
+    /// Number of linear warm-up steps: step `i` of them has the factor `(i + 1) / warmup`.
     pub warmup: u64,
-    /// The warm-up as a part of all steps instead.
+    /// Warm-up as a share of all steps instead.
     pub warmup_fraction: Option<f64>,
-    /// Where the cosine ends.
+    /// Final value of the cosine.
     pub floor: f64,
-    /// For `piecewise`: `[step, factor]`, in order of steps; before the first the factor is 1.
+    /// For `piecewise`: `[step, factor]`, ordered by step. The factor before the first is 1.
     pub points: Vec<(u64, f64)>,
 }
 
-/// A schedule of a run of known length.
+/// A schedule for a run of known length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     config: ScheduleConfig,
@@ -42,10 +42,10 @@ pub struct Schedule {
 }
 
 impl ScheduleConfig {
-    /// The schedule of a run of `steps` steps.
+    /// Builds the schedule for a run of `steps` steps.
     ///
     /// # Errors
-    /// [`TrainError::Config`] naming the value that makes no sense.
+    /// [`TrainError::Config`] naming the invalid value.
     pub fn build(&self, steps: u64) -> Result<Schedule, TrainError> {
         let wrong = |key: &str, message: String| {
             Err(TrainError::config(format!("schedule.{key}"), message))
@@ -101,7 +101,7 @@ impl ScheduleConfig {
 }
 
 impl Schedule {
-    /// The factor of the rates at a step, counted from 0.
+    /// The learning rate factor at a step, counted from 0.
     pub fn factor(&self, step: u64) -> f64 {
         let warm = if step < self.warmup {
             (step + 1) as f64 / self.warmup as f64
@@ -154,7 +154,7 @@ mod tests {
         close(fraction.factor(20), 1.0);
     }
 
-    /// The decoder's schedule in the paper: 5k steps of warm-up to 1e-4, 5e-5 from 10k, 1e-5 from 14k.
+    /// The schedule of the paper's decoder: 5k steps of warm-up to 1e-4, 5e-5 from 10k, 1e-5 from 14k.
     #[test]
     fn piecewise_holds_its_values() {
         let schedule = build(

@@ -1,8 +1,9 @@
-//! Samples that a run leaves out: counted, listed in a file of the run's folder, and an error where they are too many.
+//! Counts the samples that a run leaves out and lists them in a file of the run's folder. Too many are an error.
 //!
-//! Which samples are left out follows from the data alone. Each is told once, at the micro-batch that first met it; a
-//! resumed run drops the lines of later micro-batches and counts what the original had counted. Micro-batches are made
-//! ahead by another thread, which counts ([`Skipped`]); they are listed when they are learnt from ([`BadList`]).
+//! The data alone determines which samples are left out. Each is reported once, by the micro-batch that first meets it.
+//! A resumed run drops the lines of later micro-batches and restores the count of the original. A background thread
+//! prepares micro-batches ahead and counts ([`Skipped`]); the samples are listed when their micro-batch is trained on
+//! ([`BadList`]).
 
 use crate::bad::{Found, TooManyBad};
 use std::collections::BTreeSet;
@@ -14,19 +15,19 @@ use crate::TrainError;
 use crate::checkpoint::{create_file, replace_file};
 use crate::data::BadSample;
 
-/// Name of the list in the folder of a run.
+/// Name of the list in the run's folder.
 pub const LIST: &str = "bad-samples.jsonl";
 
-/// The list in the folder of a run.
+/// The list in the run's folder.
 #[derive(Debug)]
 pub(crate) struct BadList(PathBuf);
 
 impl BadList {
-    /// The list of a run that goes on with this micro-batch: lines of it and of later ones, and a last line that was cut
-    /// off, are removed.
+    /// Opens the list for a run that continues with this micro-batch. Lines of this and later micro-batches and an
+    /// incomplete last line are removed.
     ///
     /// # Errors
-    /// Where it cannot be read or written.
+    /// If it cannot be read or written.
     pub fn open(out: &Path, first: u64) -> Result<Self, TrainError> {
         let list = Self(out.join(LIST));
         let mut lines = read(&list.0)?;
@@ -35,10 +36,10 @@ impl BadList {
         Ok(list)
     }
 
-    /// Adds lines.
+    /// Appends lines.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// If they cannot be written.
     pub fn append(&self, found: &[Found]) -> Result<(), TrainError> {
         if found.is_empty() {
             return Ok(());
@@ -51,7 +52,7 @@ impl BadList {
             .map_err(TrainError::io("write", &self.0))
     }
 
-    /// Replaces all lines; none, no file.
+    /// Replaces all lines. Without lines, the file is removed.
     fn replace(&self, found: &[Found]) -> Result<(), TrainError> {
         if !found.is_empty() {
             return replace_file(&self.0, &lines_of(found), &create_file);
@@ -70,7 +71,7 @@ fn lines_of(found: &[Found]) -> Vec<u8> {
     found.iter().map(line).collect::<String>().into_bytes()
 }
 
-/// The lines of a list, up to one that a killed process did not finish.
+/// Reads the lines of a list, up to an incomplete one of a killed process.
 fn read(path: &Path) -> Result<Vec<Found>, TrainError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text
@@ -82,33 +83,33 @@ fn read(path: &Path) -> Result<Vec<Found>, TrainError> {
     }
 }
 
-/// A data set's samples and how many of them are left out.
+/// The number of samples of a data set, and how many of them are left out.
 #[derive(Clone, Debug)]
 struct Count {
     path: PathBuf,
     samples: usize,
-    /// Found when the shards were opened.
+    /// Unusable samples found when the shards were opened.
     opened: Vec<BadSample>,
     bad: usize,
     first: Option<BadSample>,
 }
 
-/// Counts the samples that a run leaves out, while its micro-batches are made.
+/// Counts the samples that a run leaves out, while micro-batches are prepared.
 #[derive(Debug)]
 pub(crate) struct Skipped {
     list: PathBuf,
-    /// Largest share of a data set.
+    /// Largest share of a data set that may be left out.
     limit: f64,
     sets: Vec<Count>,
     known: BTreeSet<(usize, usize)>,
-    /// The micro-batch that is being made; none before the first.
+    /// The micro-batch in preparation; `None` before the first.
     batch: Option<u64>,
-    /// What it met first.
+    /// The samples that it found.
     found: Vec<Found>,
 }
 
 impl Skipped {
-    /// For the run in `out`.
+    /// The counter of the run in `out`.
     pub fn new(out: &Path, limit: f64) -> Self {
         Self {
             list: out.join(LIST),
@@ -120,7 +121,7 @@ impl Skipped {
         }
     }
 
-    /// Adds a data set of `samples` usable samples, `bad` ones not among them.
+    /// Adds a data set with `samples` usable and `bad` unusable samples.
     pub fn add_set(&mut self, path: &Path, samples: usize, bad: &[BadSample]) {
         self.sets.push(Count {
             path: path.into(),
@@ -131,10 +132,10 @@ impl Skipped {
         });
     }
 
-    /// Ends the run before it begins where what was found at opening is too much already.
+    /// Fails before training starts if opening already found too many unusable samples.
     ///
     /// # Errors
-    /// [`TrainError::BadSamples`], with the list written unless another process trains into the folder.
+    /// [`TrainError::BadSamples`]. The list is written unless another process is training into the folder.
     pub fn check_opened(&self) -> Result<(), TrainError> {
         let Err(error) = (0..self.sets.len()).try_for_each(|set| self.check(set)) else {
             return Ok(());
@@ -147,10 +148,10 @@ impl Skipped {
         Err(error)
     }
 
-    /// Begins a micro-batch. Where it does not follow the last one, the count is that of the list up to it.
+    /// Begins a micro-batch. If it does not follow the previous one, the count is restored from the list.
     ///
     /// # Errors
-    /// Where the list cannot be read.
+    /// If the list cannot be read.
     pub fn begin(&mut self, batch: u64) -> Result<(), TrainError> {
         let follows = batch
             .checked_sub(1)
@@ -179,10 +180,10 @@ impl Skipped {
         Ok(())
     }
 
-    /// Counts a sample that the micro-batch met.
+    /// Counts an unusable sample met by the micro-batch.
     ///
     /// # Errors
-    /// [`TrainError::BadSamples`] where there are too many now.
+    /// [`TrainError::BadSamples`] if there are too many now.
     pub fn add(&mut self, set: usize, index: usize, sample: BadSample) -> Result<(), TrainError> {
         if !self.count(set, index, &sample) {
             return Ok(());
@@ -196,17 +197,17 @@ impl Skipped {
         self.check(set)
     }
 
-    /// What the micro-batch met first; from the first one of a run on, also what was found at opening.
+    /// Takes the samples found by this micro-batch. Micro-batch 0 also reports those found at opening.
     pub fn found(&mut self) -> Vec<Found> {
         std::mem::take(&mut self.found)
     }
 
-    /// How many samples are left out so far, those found at opening among them.
+    /// Number of samples left out so far, including those found at opening.
     pub fn total(&self) -> u64 {
         self.sets.iter().map(|set| set.bad as u64).sum()
     }
 
-    /// Whether the sample is new.
+    /// Counts the sample once. Returns whether it is new.
     fn count(&mut self, set: usize, index: usize, sample: &BadSample) -> bool {
         let Some(count) = self.sets.get_mut(set) else {
             return false;
@@ -322,7 +323,7 @@ mod tests {
         }
         let all = ["opened", "one", "two", "three"];
         assert_eq!(keys(&listed(out)), all);
-        // Killed while it wrote.
+        // Killed while writing.
         let text = fs::read_to_string(out.join(LIST)).unwrap();
         fs::write(out.join(LIST), format!("{text}{{\"set\":0,\"ind")).unwrap();
 
@@ -335,7 +336,7 @@ mod tests {
         second.add(0, 3, bad("three")).unwrap();
         list.append(&second.found()).unwrap();
         assert_eq!((keys(&listed(out)), second.total()), (all.to_vec(), 4));
-        // From the beginning, nothing is known.
+        // A run from the beginning drops all lines.
         BadList::open(out, 0).unwrap();
         assert!(!out.join(LIST).exists());
     }

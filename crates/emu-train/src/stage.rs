@@ -1,4 +1,5 @@
-//! What a stage of training is to the trainer: a loss of a model on a batch, and ways to look at the model.
+//! The interface of a training stage: the loss of a model on a batch, plus hooks for samples, evaluation and
+//! monitoring.
 
 use std::path::Path;
 
@@ -10,46 +11,46 @@ use crate::TrainError;
 use crate::bad::Found;
 use crate::bad::Visited;
 
-/// Where in a run a batch stands. Everything random in a step comes from here, so that a resumed run repeats the
-/// original: [`StepContext::random`] for the host, and the device's own generator, which the trainer reseeds before
-/// every micro-batch.
+/// Position of a batch in a run. All randomness of a step derives from it, so that a resumed run repeats the original:
+/// [`StepContext::random`] on the host, and the device's own generator, which the trainer reseeds before every
+/// micro-batch.
 #[derive(Clone, Debug)]
 pub struct StepContext {
     /// Seed of the run.
     pub seed: u64,
     /// Optimiser step, counted from 0.
     pub step: u64,
-    /// Micro-batch of the step, counted from 0.
+    /// Micro-batch within the step, counted from 0.
     pub micro_step: usize,
     /// Micro-batches per step.
     pub accumulate: usize,
-    /// Steps of the whole run, for schedules of the objective.
+    /// Steps of the whole run, for schedules in the objective.
     pub steps: u64,
-    /// Where to build tensors; it differentiates in training.
+    /// Device for the batch's tensors; it has autodiff in training.
     pub device: Device,
-    /// Whether the loss is to be learnt from (dropout on).
+    /// Whether this is a training step (dropout on).
     pub train: bool,
 }
 
 impl StepContext {
-    /// Number of the micro-batch since the beginning of the run: which data to take.
+    /// Index of the micro-batch in the whole run. Selects the data.
     pub fn batch_index(&self) -> u64 {
         self.step * self.accumulate as u64 + self.micro_step as u64
     }
 
-    /// Random numbers of this micro-batch, for the given use.
+    /// Random number generator of this micro-batch for the given stream.
     pub fn random(&self, stream: Stream) -> Philox {
         Philox::new(self.seed, stream, self.batch_index())
     }
 
-    /// What the device's generator is seeded with for this micro-batch.
+    /// Seed of the device's generator for this micro-batch.
     pub(crate) fn device_seed(&self) -> u64 {
         let mut random = Philox::with_stream(self.seed, DEVICE_STREAM, self.batch_index());
         u64::from(random.next_u32()) << 32 | u64::from(random.next_u32())
     }
 }
 
-/// Stream number of the device generator's seeds (16 and above are free of the named streams).
+/// Stream number for the seeds of the device's generator. The named streams are below 16.
 const DEVICE_STREAM: u32 = 16;
 
 /// The loss of one micro-batch.
@@ -57,20 +58,20 @@ const DEVICE_STREAM: u32 = 16;
 pub struct StepLoss {
     /// `[1]`, the mean over the samples.
     pub loss: Tensor<1>,
-    /// Parts of the loss and other figures for the log, by name.
+    /// Loss terms and other figures for the log, by name.
     pub terms: Vec<(String, Term)>,
-    /// Samples it is the mean of; the weight of this micro-batch among those of its step.
+    /// Number of samples. It weights this micro-batch within its step.
     pub samples: usize,
-    /// Names of the samples, for errors.
+    /// Keys of the samples, for error messages.
     pub keys: Vec<String>,
-    /// Samples left out of the data for the first time.
+    /// Samples left out for the first time.
     pub bad: Vec<Found>,
-    /// Samples left out of the data so far.
+    /// Total number of samples left out so far.
     pub total_bad: u64,
 }
 
 impl StepLoss {
-    /// A loss without terms or names.
+    /// A loss without terms or keys.
     pub fn new(loss: Tensor<1>, samples: usize) -> Self {
         Self {
             loss,
@@ -82,21 +83,21 @@ impl StepLoss {
         }
     }
 
-    /// Adds a figure for the log: an `f32`, or a tensor `[1]` which is read back together with the loss.
+    /// Adds a figure for the log: an `f32`, or a `[1]` tensor that is read back together with the loss.
     #[must_use]
     pub fn with_term(mut self, name: impl Into<String>, value: impl Into<Term>) -> Self {
         self.terms.push((name.into(), value.into()));
         self
     }
 
-    /// Names the samples.
+    /// Sets the keys of the samples.
     #[must_use]
     pub fn with_keys(mut self, keys: Vec<String>) -> Self {
         self.keys = keys;
         self
     }
 
-    /// Names the samples, and those left out.
+    /// Sets the keys of the samples, and the samples left out.
     #[must_use]
     pub fn with_visited(self, visited: Visited) -> Self {
         let Visited {
@@ -116,7 +117,7 @@ impl StepLoss {
 /// A figure for the log.
 #[derive(Clone, Debug)]
 pub enum Term {
-    /// Known already.
+    /// On the host.
     Value(f32),
     /// `[1]`, still on the device.
     Tensor(Box<Tensor<1>>),
@@ -134,34 +135,34 @@ impl From<Tensor<1>> for Term {
     }
 }
 
-/// A stage of training. Only [`Stage::loss`] is needed; the others look at the model while it learns.
+/// A training stage. Only [`Stage::loss`] is required; the other methods inspect the model during training.
 pub trait Stage {
-    /// What is trained.
+    /// The trained model.
     type Model: Module;
 
-    /// Its name in configurations.
+    /// Name of the stage in configurations.
     fn name(&self) -> &str;
 
-    /// The loss of a micro-batch. All that is random in it must come from `context`.
+    /// The loss of a micro-batch. All its randomness must come from `context`.
     ///
     /// # Errors
-    /// Whatever keeps the batch from being built.
+    /// If the batch cannot be built.
     fn loss(&mut self, model: &Self::Model, context: &StepContext) -> Result<StepLoss, TrainError>;
 
-    /// Writes pictures of what the model can do into `dir`. The model has no autodiff; where the run keeps an average
-    /// of the weights, it is the averaged one.
+    /// Writes sample pictures of the model into `dir`. The model has no autodiff. If the run keeps an EMA, the model
+    /// has the averaged weights.
     ///
     /// # Errors
-    /// Whatever keeps a picture from being written.
+    /// If a picture cannot be written.
     fn sample(&mut self, model: &Self::Model, step: u64, dir: &Path) -> Result<(), TrainError> {
         let _ = (model, step, dir);
         Ok(())
     }
 
-    /// Measures the model on held-out data; as [`Stage::sample`] about the model.
+    /// Evaluates the model on held-out data. The model is as in [`Stage::sample`].
     ///
     /// # Errors
-    /// Whatever keeps it from being measured.
+    /// If the evaluation fails.
     fn evaluate(
         &mut self,
         model: &Self::Model,
@@ -171,10 +172,10 @@ pub trait Stage {
         Ok(vec![])
     }
 
-    /// Looks at the figures of a step that was just made (for example for collapse).
+    /// Checks the figures of the step just made (for example for collapse).
     ///
     /// # Errors
-    /// [`TrainError::Collapsed`] where going on would be useless.
+    /// [`TrainError::Collapsed`] if continuing is pointless.
     fn monitor(&mut self, step: u64, terms: &[(String, f32)]) -> Result<(), TrainError> {
         let _ = (step, terms);
         Ok(())

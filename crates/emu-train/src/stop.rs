@@ -1,24 +1,24 @@
-//! A wish to stop, from whoever started the run.
+//! The stop flag of a run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Shared between whoever wants a run to end and the run, which looks at it once a step.
+/// Flag shared with a run, which checks it once per step.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// A flag that nobody has raised.
+    /// A flag that is not set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks the run to save and leave.
+    /// Asks the run to save and return.
     pub fn stop(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether somebody asked.
+    /// Whether the run was asked to stop.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! A trained part of a model apart from the run that made it: its sizes and its weights in two files, which can be kept beside
-//! source code and which `emu assemble` takes in the place of the run.
+//! A trained part of a model, independent of its run: sizes and weights in two files. They can be kept with the source
+//! code, and `emu assemble` accepts them in place of the run.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use crate::stages::{MODEL_FILE, PERSONA, TRIGGER, read_model_file};
 /// The file of the weights.
 pub const WEIGHTS: &str = "weights.safetensors";
 
-/// A part.
+/// A trained part of a model.
 #[derive(Debug)]
 pub struct Trained {
     /// Its `model.json`.
     pub sizes: Value,
-    /// Its weights by their names in a run.
+    /// Its weights, named as in a run.
     pub tensors: Vec<TensorData>,
     folder: PathBuf,
 }
@@ -35,7 +35,7 @@ fn all(file: &impl TensorSource) -> Result<Vec<TensorData>, TrainError> {
     tensors.collect()
 }
 
-/// The same tensor in 16 bits.
+/// The same tensor in f16.
 fn half(tensor: &TensorData) -> Result<TensorData, PackError> {
     let values = tensor.to_f32()?;
     let bytes = values
@@ -47,11 +47,11 @@ fn half(tensor: &TensorData) -> Result<TensorData, PackError> {
 }
 
 impl Trained {
-    /// Reads a part, or the run of one: its newest whole checkpoint, averaged where the run kept an average; of a soft prompt the
-    /// best; with a reader of requests its trigger.
+    /// Reads a part, or the run of one. From a run it takes the newest valid checkpoint, with EMA weights if the run
+    /// kept them; for a soft prompt, the best one; with a reader of requests, also its trigger.
     ///
     /// # Errors
-    /// Where there is neither, or a file is damaged.
+    /// If the folder is neither, or a file is damaged.
     pub fn open(folder: &Path) -> Result<Self, TrainError> {
         let sizes = read_model_file(folder)?;
         let file = |name: &str| SafetensorsFile::open(folder.join(name));
@@ -76,7 +76,7 @@ impl Trained {
     /// An entry of its sizes.
     ///
     /// # Errors
-    /// Where it has none, or another kind of part.
+    /// If the entry is missing or has the wrong type.
     pub fn size<T: DeserializeOwned>(&self, name: &str) -> Result<T, TrainError> {
         let value = self.sizes.get(name).cloned().unwrap_or_default();
         serde_json::from_value(value).map_err(|e| TrainError::Checkpoint {
@@ -85,10 +85,10 @@ impl Trained {
         })
     }
 
-    /// Writes it, numbers in 16 bits.
+    /// Writes the part in f16.
     ///
     /// # Errors
-    /// Where the folder cannot be written.
+    /// If the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), TrainError> {
         std::fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
         let halves: Vec<TensorData> = self.tensors.iter().map(half).collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! The loop: micro-batches, gradients, update, and everything that is written on the way.
+//! The training loop: micro-batches, gradients, update, and all output of a run.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,11 +25,10 @@ use crate::skipped::BadList;
 use crate::stage::{Stage, StepContext};
 
 impl TrainConfig {
-    /// Opens the device of the configuration and sets the number of threads (which only the first run of a process
-    /// can).
+    /// Opens the configured device and sets the size of the thread pool (only the first run of a process can set it).
     ///
     /// # Errors
-    /// Where there is no such device.
+    /// If there is no such device.
     pub fn open_device(&self) -> Result<Opened, TrainError> {
         if let Some(threads) = self.threads
             && rayon::ThreadPoolBuilder::new()
@@ -47,7 +46,7 @@ impl TrainConfig {
             .map_err(|e| TrainError::other(e.code(), e))
     }
 
-    /// The same device for training: with autodiff, and with activation checkpointing if the configuration asks for it.
+    /// The same device with autodiff, and with activation checkpointing if the configuration enables it.
     pub fn training_device(&self, device: &Device) -> Device {
         let device = device.clone().autodiff();
         if self.activation_checkpointing {
@@ -58,14 +57,14 @@ impl TrainConfig {
     }
 }
 
-/// Trains `model` as the configuration says and returns it. Everything is written into the folder `out`; whatever ends
-/// the run, the last checkpoint there is whole.
+/// Trains `model` according to the configuration and returns it. All output goes into the folder `out`. However the run
+/// ends, the last checkpoint there is intact.
 ///
-/// `device` is where the model and its batches are ([`TrainConfig::training_device`]).
+/// `device` holds the model and its batches ([`TrainConfig::training_device`]).
 ///
 /// # Errors
-/// Those of the configuration, the folder, the stage; [`TrainError::NotFinite`] and [`TrainError::Collapsed`] where going
-/// on would be useless.
+/// Those of the configuration, the folder and the stage; [`TrainError::NotFinite`] and [`TrainError::Collapsed`] if
+/// continuing is pointless.
 pub fn run<S: Stage>(
     config: &TrainConfig,
     stage: &mut S,
@@ -82,7 +81,7 @@ pub fn run<S: Stage>(
     match result {
         Ok(stopped) => run.finish(stopped),
         Err(error) => {
-            // The curve up to the failure helps to understand it.
+            // The curve up to the failure helps to diagnose it.
             let _ = run.draw_curve();
             Err(error)
         }
@@ -94,7 +93,7 @@ struct Run<'a, 'b, S: Stage> {
     stage: &'a mut S,
     device: Device,
     options: &'a mut RunOptions<'b>,
-    /// Empty only while the optimiser moves the parameters.
+    /// `None` only during the optimiser step.
     model: Option<S::Model>,
     optimiser: AdamW,
     rates: Rates,
@@ -104,7 +103,7 @@ struct Run<'a, 'b, S: Stage> {
     history: plot::History,
     divergence: Divergence,
     state: RunState,
-    /// When this process began to train, and the seconds trained before.
+    /// Start of training in this process. `seconds_before` is the training time of earlier processes.
     began: Instant,
     seconds_before: f64,
     last_save: (u64, Instant),
@@ -221,7 +220,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         })
     }
 
-    /// Makes the remaining steps; whether it was asked to stop.
+    /// Runs the remaining steps. Returns whether it was asked to stop.
     fn train(&mut self) -> Result<bool, TrainError> {
         while self.state.step < self.config.steps {
             if self.options.stop.is_set() {
@@ -233,7 +232,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         Ok(false)
     }
 
-    /// One step of the optimiser.
+    /// One optimiser step.
     fn step(&mut self) -> Result<StepMetrics, TrainError> {
         let started = Instant::now();
         let step = self.state.step;
@@ -242,7 +241,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             .take()
             .ok_or_else(|| TrainError::Stage("The model was lost.".into()))?;
 
-        // 1. gradients of the micro-batches, averaged
+        // 1. gradients, averaged over the micro-batches
         let mut gradients = GradientSum::new();
         let mut losses = Vec::with_capacity(self.config.accumulate);
         for micro_step in 0..self.config.accumulate {
@@ -278,7 +277,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             losses.push(loss);
         }
 
-        // 2. everything that is read back, at once; nothing moves before it is known to be finite
+        // 2. one read-back of all figures; the parameters change only if everything is finite
         let (loss, terms, norm) = read_back(&losses, &gradients);
         let not_finite = |what: String| {
             let batch = losses
@@ -326,7 +325,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         })
     }
 
-    /// What follows a step: evaluation, metrics, samples, curve, checkpoint.
+    /// Work after a step: evaluation, metrics, samples, curve, checkpoint.
     fn after(&mut self, mut metrics: StepMetrics) -> Result<(), TrainError> {
         let (step, log) = (self.state.step, self.config.log);
         let due =
@@ -420,9 +419,9 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         plot::draw(&self.history, &self.config.out.join("loss.png"))
     }
 
-    /// The model to look at: averaged where there is an average, without autodiff.
+    /// The model for samples and evaluation: the EMA weights if the run keeps them, without autodiff.
     fn showing(&self) -> S::Model {
-        // Present outside of `step`.
+        // `None` only inside `step`.
         let Some(model) = &self.model else {
             unreachable!("the model is only away during a step")
         };
@@ -460,7 +459,7 @@ fn emit(options: &mut RunOptions, event: TrainEvent) {
     }
 }
 
-/// Tells what is wrong; the log gets it where nobody listens.
+/// Reports a warning, to the log if there is no event handler.
 fn warn(options: &mut RunOptions, step: u64, message: &str) {
     match options.on_event {
         Some(_) => emit(options, TrainEvent::Warning { step, message }),
@@ -476,7 +475,7 @@ fn list(figures: &[(String, f32)]) -> String {
         .join(", ")
 }
 
-/// Weights and optimiser of a checkpoint.
+/// Restores weights and optimiser state from a checkpoint.
 fn restore<M: Module>(
     model: M,
     optimiser: &mut AdamW,

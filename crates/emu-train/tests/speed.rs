@@ -1,5 +1,5 @@
-//! What the parts of a training step cost on the CPU, in processor time of all threads: other work on the machine hardly
-//! counts. Run with `--ignored --nocapture`.
+//! Cost of the parts of a training step on the CPU, in processor time over all threads, which other load on the machine
+//! hardly affects. Run with `--ignored --nocapture`.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_kernels::random::Philox;
@@ -88,7 +88,7 @@ fn language_model() {
             column[column.len() / 2]
         );
     }
-    // Two multiply-adds forward, four backward, for each weight and token.
+    // Two FLOP forward and four backward per weight and token.
     let weights: usize = emu_model::weights::parameters(&model)
         .iter()
         .map(|(_, s)| s.iter().product::<usize>())
@@ -99,7 +99,7 @@ fn language_model() {
     );
 }
 
-/// Seconds of processor time of this process: other work on the machine does not count.
+/// Processor time of this process in seconds. Other load on the machine does not count.
 fn cpu_seconds() -> f64 {
     #[repr(C)]
     struct Time(i64, i64);
@@ -111,7 +111,7 @@ fn cpu_seconds() -> f64 {
     time.0 as f64 + time.1 as f64 * 1e-9
 }
 
-/// What each operation of the language model costs, forward and backward. Run alone, with RAYON_NUM_THREADS=1.
+/// Cost of each operation of the language model, forward and backward. Run alone, with RAYON_NUM_THREADS=1.
 #[test]
 #[ignore = "a measurement"]
 fn operations() {
@@ -127,7 +127,7 @@ fn operations() {
             let clock = cpu_seconds();
             let y = f();
             forward = forward.min(cpu_seconds() - clock);
-            // What the loss itself costs does not belong to the operation.
+            // The cost of the loss itself is subtracted.
             let leaf: Tensor<D> = y.clone().inner().autodiff().require_grad();
             let clock = cpu_seconds();
             let _ = (leaf.clone() * leaf).sum().backward();

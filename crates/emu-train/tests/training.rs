@@ -1,4 +1,4 @@
-//! Runs of a toy stage: exact resume, being killed, damaged folders, bad numbers.
+//! Runs of a toy stage: exact resume, kills, damaged folders, values that are not finite.
 
 mod toy;
 
@@ -57,7 +57,7 @@ fn twenty_steps_are_ten_and_ten_more() {
     let parts = config(&out, WITH_EVERYTHING);
     let first = train_to(&parts, 10, false);
     assert!(first.stopped && first.step == 10);
-    // What a killed process may have written after its last checkpoint.
+    // Output of a killed process after its last checkpoint.
     let metrics = out.join("metrics.jsonl");
     let text = fs::read_to_string(&metrics).unwrap();
     let line = text
@@ -81,7 +81,7 @@ fn twenty_steps_are_ten_and_ten_more() {
     );
     assert!(fs::metadata(out.join("loss.png")).unwrap().len() > 1000);
 
-    // Weights for whoever loads the run are the averaged ones.
+    // Loading the run gives the EMA weights.
     let weights = Checkpoint::find(&out).unwrap().weights().unwrap();
     let stored = emu_pack::TensorSource::read(&weights, "head.weight").unwrap();
     let averaged = bits(whole.averaged.as_ref().unwrap());
@@ -199,7 +199,7 @@ fn a_folder_is_protected() {
         "{error}"
     );
 
-    // More steps are no other run.
+    // A longer run still counts as the same run.
     let longer = emu_train::TrainConfig {
         steps: 22,
         ..base.clone()
@@ -279,11 +279,11 @@ fn numbers_that_are_not_finite_stop_the_run() {
     let (found, skipped) = Checkpoint::newest(folder.path()).unwrap();
     assert_eq!(found.unwrap().state.step, 5);
     assert!(skipped.is_empty());
-    // The same run without the bad batch goes on from there.
+    // The run resumes without the bad batch.
     assert_eq!(train(&base, resume()).unwrap().step, 20);
 }
 
-/// Trains with another rate; the steps and texts of its warnings.
+/// Trains with a different learning rate. Returns the steps and texts of its warnings.
 fn warnings(config: &emu_train::TrainConfig, until: u64, resume: bool) -> Vec<(u64, String)> {
     let stop = StopFlag::new();
     let mut told = Vec::new();
@@ -328,7 +328,7 @@ fn divergence_is_told_and_noted() {
     };
     assert_eq!(noted(&whole), [*step]);
 
-    // A resumed run knows what the best loss was, and says it once.
+    // A resumed run knows the best loss and warns once.
     let parts = diverging("parts");
     assert!(warnings(&parts, step - 1, false).is_empty());
     assert_eq!(warnings(&parts, 20, true), told);
@@ -450,7 +450,7 @@ fn long(out: &Path) -> emu_train::TrainConfig {
     }
 }
 
-/// Not a test by itself: the process that [`killed_at_any_moment`] kills.
+/// Not a test in itself: the child process that [`killed_at_any_moment`] kills.
 #[test]
 fn child() {
     if let Some(out) = std::env::var_os(CHILD) {
@@ -507,8 +507,8 @@ fn killed_at_any_moment() {
     assert_eq!(hidden.count(), 0);
 }
 
-/// On a GPU, a software one too: the losses are those of the CPU, and a resumed run goes on. Slow where shaders are
-/// compiled for a CPU.
+/// On a GPU, including a software adapter: the losses match those of the CPU, and the run can be resumed. Slow with a
+/// software adapter.
 #[test]
 #[ignore = "needs a graphics adapter"]
 fn a_gpu_trains_and_resumes() {

@@ -1,4 +1,4 @@
-//! Pictures.
+//! Image generation.
 
 use emu_kernels::burn::tensor::Tensor;
 use emu_model::diffusion::{Decoder, DecoderConfig, Denoise, Preview};
@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::events::{Listener, event, object, picture};
 use crate::request::Draw;
 
-/// Draws what a prompt asks for.
+/// Draws a picture from a prompt.
 pub async fn imagine(
     engine: &Engine,
     listener: &Listener<'_>,
@@ -33,7 +33,7 @@ pub async fn imagine(
     walk(engine, listener, condition, negative, draw, seed).await
 }
 
-/// The embeddings of the picture that a prompt asks for, `[1, Q, D]`.
+/// Generates the embeddings of the picture for a prompt, `[1, Q, D]`.
 async fn regress(
     listener: &Listener<'_>,
     prompter: &Prompter<'_>,
@@ -57,7 +57,7 @@ async fn regress(
     }
 }
 
-/// Draws from embeddings.
+/// Runs the diffusion decoder on embeddings and sends the picture.
 pub async fn walk(
     engine: &Engine,
     listener: &Listener<'_>,
@@ -68,7 +68,7 @@ pub async fn walk(
 ) -> Result<(), JsValue> {
     let checks = engine.model().config().safety.is_some();
     if checks {
-        engine.need(listener, pack::SAFETY).await?;
+        engine.ensure_loaded(listener, pack::SAFETY).await?;
     }
     let (decoder, config) = decoder(engine)?;
     let options = draw.options(&config, seed)?;
@@ -85,7 +85,7 @@ pub async fn walk(
             ("steps", progress.total.into()),
         ];
         if let Some(image) = progress.previews.first() {
-            // Nothing is shown clearly before it was checked.
+            // Previews are blurred until the picture has passed the safety checker.
             let shown = match checks {
                 true => picture(&blur(image)),
                 false => picture(image),

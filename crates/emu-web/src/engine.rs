@@ -1,4 +1,4 @@
-//! The engine: a model whose weights come shard by shard, and the requests it runs.
+//! The engine: a model whose weights are streamed shard by shard, and its requests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,25 +17,25 @@ use emu_model::tokenizer::EmuTokenizer;
 use js_sys::{Array, Function};
 use wasm_bindgen::prelude::*;
 
+use crate::chat;
 use crate::draw;
 use crate::error::Failure;
 use crate::events::{Listener, event, object, rows};
 use crate::request::{self, Draw, Message, Part, Request, Role, Text};
-use crate::speak;
 
 thread_local! {
     static DEVICE: RefCell<Option<Opened>> = const { RefCell::new(None) };
 }
 
-/// Keeps the device that the module opened.
+/// Stores the opened device of the module.
 pub fn set_device(opened: Opened) {
     DEVICE.with_borrow_mut(|device| *device = Some(opened));
 }
 
-/// The device that the module opened.
+/// The opened device of the module.
 ///
 /// # Errors
-/// `not-open` before that.
+/// `not-open` if there is none yet.
 pub fn device() -> Result<Opened, Failure> {
     let opened = DEVICE.with_borrow(Clone::clone);
     opened.ok_or_else(|| {
@@ -59,10 +59,10 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// A model without weights, from the bytes of `emu.json` and `tokenizer.json`.
+    /// Creates a model without weights from the bytes of `emu.json` and `tokenizer.json`.
     ///
     /// # Errors
-    /// Where one of them is wrong, or they do not fit each other.
+    /// One of them is invalid, or they do not match.
     #[wasm_bindgen(constructor)]
     pub fn new(manifest: &[u8], tokenizer: &[u8]) -> Result<Engine, JsValue> {
         Ok(Self::build(manifest, tokenizer)?)
@@ -91,16 +91,16 @@ impl Engine {
         })
     }
 
-    /// Takes a shard: verifies it and uploads the tensors that it completes.
+    /// Verifies a shard and uploads the tensors that it completes.
     ///
     /// # Errors
-    /// Where its hash, its length or a tensor is wrong.
+    /// Its hash, its length or a tensor is wrong.
     pub fn shard(&self, file: &str, bytes: &[u8]) -> Result<(), JsValue> {
         let taken = self.model.borrow_mut().shard(file, bytes);
         Ok(taken.map_err(Failure::from)?)
     }
 
-    /// Checks that every tensor of a component is here.
+    /// Checks that every tensor of a component is present.
     ///
     /// # Errors
     /// `missing-tensor` otherwise.
@@ -112,19 +112,19 @@ impl Engine {
     /// Drops a component's weights.
     ///
     /// # Errors
-    /// `no-component` where the pack has none of this name.
+    /// `no-component` if the pack has no such component.
     pub fn unload(&self, component: &str) -> Result<(), JsValue> {
         let dropped = self.model.borrow_mut().unload(component);
         Ok(dropped.map_err(Failure::from)?)
     }
 
-    /// Whether a component can be used.
+    /// Whether a component is loaded.
     pub fn loaded(&self, component: &str) -> bool {
         self.model.borrow().is_loaded(component)
     }
 
-    /// Bytes of the weights of each component on the device, once loaded: quantized matrices stay packed, on a GPU those of
-    /// f16 too, the rest widens to f32.
+    /// Device memory of each component's weights once loaded, in bytes: quantized matrices stay packed, on a GPU f16 matrices
+    /// stay f16, and the rest is widened to f32.
     pub fn resident(&self) -> JsValue {
         let model = self.model.borrow();
         let halves = keeps_halves(&self.opened.device);
@@ -137,7 +137,7 @@ impl Engine {
         object(&entries)
     }
 
-    /// Bytes allocated on the device (0 where it does not count them), and of the module's memory.
+    /// Memory in bytes: allocated on the device (0 if the device does not count it), and of the WASM module.
     pub fn memory(&self) -> JsValue {
         let device = self.opened.device.memory_pool_usage();
         let device = device.map_or(0, |usage| usage.bytes_reserved) as f64;
@@ -145,8 +145,8 @@ impl Engine {
         object(&[("device", device.into()), ("wasm", wasm.into())])
     }
 
-    /// Bytes of weights that products have read since the module started, and those that a token of the language model
-    /// reads, 0 where it is not loaded.
+    /// Weight traffic in bytes: read by matrix products since the module started, and read per token of the language model (0 if
+    /// it is not loaded).
     pub fn weights(&self) -> JsValue {
         let model = self.model.borrow();
         let token = model.emu().map_or(0, |(emu, _)| emu.lm.weight_bytes());
@@ -157,10 +157,10 @@ impl Engine {
         ])
     }
 
-    /// Runs a request. `on_event` is awaited after every step; where it answers `false` the request ends.
+    /// Runs a request. `on_event` is awaited after every step; the answer `false` aborts the request.
     ///
     /// # Errors
-    /// `aborted`; `busy` while another request runs; whatever is wrong with the request, the model or the device.
+    /// `aborted`; `busy` while another request runs; any error of the request, the model or the device.
     pub async fn run(
         &self,
         request: JsValue,
@@ -206,7 +206,7 @@ impl Engine {
                     .conversation(&conversation)
                     .map_err(Failure::from)?;
                 let drawing = images.then_some(&draw);
-                speak::chat(
+                chat::answer(
                     self,
                     listener,
                     (&emu, &config),
@@ -225,11 +225,11 @@ impl Engine {
                     .prompter(&emu, &config)
                     .caption(picture)
                     .map_err(Failure::from)?;
-                speak::chat(self, listener, (&emu, &config), &prompt, &text, None, seed).await
+                chat::answer(self, listener, (&emu, &config), &prompt, &text, None, seed).await
             }
             Request::Image { parts, draw, seed } => {
                 self.check(&draw)?;
-                self.need(listener, pack::DECODER).await?;
+                self.ensure_loaded(listener, pack::DECODER).await?;
                 let (emu, config) = self.emu()?;
                 let prompter = self.prompter(&emu, &config);
                 let wanted = marked(&parts, &pictures)?;
@@ -254,14 +254,14 @@ impl Engine {
         }
     }
 
-    /// Says before anything is fetched or computed which option of a drawing is out of range.
+    /// Validates drawing options before anything is fetched or computed.
     fn check(&self, draw: &Draw) -> Result<(), Failure> {
         let model = self.model.borrow();
         let config = model.config().decoder.as_ref();
         config.map_or(Ok(()), |config| draw.options(config, 0).map(drop))
     }
 
-    /// The model, shared: what runs keeps it, whatever happens to the engine meanwhile.
+    /// A shared handle to the model; a running request keeps it, whatever happens to the engine meanwhile.
     fn emu(&self) -> Result<(Emu, EmuConfig), Failure> {
         let model = self.model.borrow();
         let (emu, config) = model.emu()?;
@@ -288,7 +288,7 @@ impl Engine {
         &self.tokenizer
     }
 
-    /// Bytes of the largest buffer that a kernel can read or write here.
+    /// Size in bytes of the largest buffer binding of a kernel on this device.
     pub(crate) fn binding(&self) -> f64 {
         self.opened
             .binding
@@ -300,13 +300,13 @@ impl Engine {
         &self.opened.device
     }
 
-    /// The model as far as it is loaded.
+    /// The model, as far as it is loaded.
     pub(crate) fn model(&self) -> std::cell::Ref<'_, Streamed> {
         self.model.borrow()
     }
 
-    /// Asks JavaScript for a component that is not loaded.
-    pub(crate) async fn need(
+    /// Requests a component from JavaScript if it is not loaded.
+    pub(crate) async fn ensure_loaded(
         &self,
         listener: &Listener<'_>,
         component: &str,
@@ -326,7 +326,7 @@ impl Engine {
     }
 }
 
-/// What a generation cost, as an event.
+/// The cost of a generation, as an event.
 pub fn usage(prompt_tokens: usize, tokens: usize, finish: &str, cost: Cost) -> JsValue {
     event(
         "usage",
@@ -340,7 +340,7 @@ pub fn usage(prompt_tokens: usize, tokens: usize, finish: &str, cost: Cost) -> J
     )
 }
 
-/// Says before anything is computed which option of a text is out of range.
+/// Validates text options before anything is computed.
 fn check(text: &Text) -> Result<(), Failure> {
     let plain = GenerationConfig::default();
     text.options(&plain, 0, false)?;
@@ -367,7 +367,7 @@ fn taken(pictures: &[RgbImage], at: usize) -> Result<RgbImage, Failure> {
         .ok_or_else(|| Failure::new("bad-request", what()))
 }
 
-/// Text and pictures of a turn. Text is text: a page has no marks.
+/// Text and pictures of a message. Text is literal: pages have no picture marks.
 fn marked(parts: &[Part], pictures: &[RgbImage]) -> Result<Marked, Failure> {
     let mut marked = Marked::default();
     for part in parts {
@@ -386,7 +386,7 @@ fn marked(parts: &[Part], pictures: &[RgbImage]) -> Result<Marked, Failure> {
     Ok(marked)
 }
 
-/// The words of a message, without its pictures.
+/// The text of a message, without its pictures.
 fn words(parts: &[Part]) -> String {
     let text = |part: &Part| match part {
         Part::Text(text) => Some(text.clone()),
@@ -395,7 +395,7 @@ fn words(parts: &[Part]) -> String {
     parts.iter().filter_map(text).collect()
 }
 
-/// A conversation from messages: `system` first, then user and assistant by turns.
+/// Builds a conversation from messages: an optional `system` first, then user and assistant in turn.
 fn conversation(messages: &[Message], pictures: &[RgbImage]) -> Result<Conversation, Failure> {
     let wrong = |what: &str| Failure::new("bad-request", what);
     let mut conversation = Conversation::default();
@@ -418,7 +418,7 @@ fn conversation(messages: &[Message], pictures: &[RgbImage]) -> Result<Conversat
                 answer: String::new(),
             }),
             Role::Assistant => match conversation.turns.last_mut() {
-                // Pictures that the model drew are not shown to it again.
+                // Pictures drawn by the model are not fed back to it.
                 Some(turn) => turn.answer.push_str(&words(&message.parts)),
                 None => {
                     return Err(wrong(

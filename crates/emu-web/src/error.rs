@@ -1,4 +1,4 @@
-//! Errors as JavaScript gets them: `{ code, message }`.
+//! Errors as passed to JavaScript: `{ code, message }`.
 
 use emu_kernels::device::DeviceError;
 use emu_kernels::selftest::SelfTestError;
@@ -13,7 +13,7 @@ use wasm_bindgen::JsValue;
 
 use crate::events::object;
 
-/// What went wrong: a stable name, and a sentence on what is wrong and one on what to do.
+/// An error: a stable code, and a message that says what is wrong and what to do.
 #[derive(Debug)]
 pub struct Failure {
     code: &'static str,
@@ -21,7 +21,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of this surface itself.
+    /// An error of this API.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -29,7 +29,7 @@ impl Failure {
         }
     }
 
-    /// The caller wanted to stop.
+    /// The error of an aborted call.
     pub fn aborted() -> Self {
         Self::new(
             "aborted",

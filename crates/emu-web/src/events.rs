@@ -1,4 +1,4 @@
-//! What JavaScript is told while a machine runs.
+//! Events sent to JavaScript during a request.
 
 use emu_model::image::RgbImage;
 use js_sys::{Float32Array, Function, Object, Promise, Reflect, Uint8ClampedArray};
@@ -7,17 +7,17 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::error::Failure;
 
-/// A plain object.
+/// A plain JavaScript object.
 pub fn object(entries: &[(&str, JsValue)]) -> JsValue {
     let object = Object::new();
     for (key, value) in entries {
-        // Setting a field of a fresh plain object has no way to fail.
+        // Setting a field of a new plain object cannot fail.
         let _ = Reflect::set(&object, &JsValue::from_str(key), value);
     }
     object.into()
 }
 
-/// An event.
+/// An event object with this `type`.
 pub fn event(kind: &str, entries: &[(&str, JsValue)]) -> JsValue {
     let event = object(entries);
     let _ = Reflect::set(&event, &JsValue::from_str("type"), &JsValue::from_str(kind));
@@ -37,7 +37,7 @@ pub fn picture(image: &RgbImage) -> Vec<(&'static str, JsValue)> {
     ]
 }
 
-/// Rows of numbers.
+/// An array with one `Float32Array` per row.
 pub fn rows(values: &[f32], width: usize) -> JsValue {
     let rows: js_sys::Array = values
         .chunks(width.max(1))
@@ -46,25 +46,25 @@ pub fn rows(values: &[f32], width: usize) -> JsValue {
     rows.into()
 }
 
-/// A function of JavaScript that is told of every step, and says whether to go on.
+/// A JavaScript callback that receives events and answers whether to continue.
 #[derive(Debug)]
 pub struct Listener<'a>(&'a Function);
 
 impl<'a> Listener<'a> {
-    /// Around a function that returns a promise of a boolean.
+    /// Wraps a function that returns a boolean or a promise of one.
     pub fn new(function: &'a Function) -> Self {
         Self(function)
     }
 
-    /// Tells of an event and waits for the answer.
+    /// Sends an event and awaits the answer.
     ///
     /// # Errors
-    /// [`Failure::aborted`] where it is `false`; what the function throws.
+    /// [`Failure::aborted`] if the answer is `false`; any exception of the function.
     pub async fn tell(&self, event: &JsValue) -> Result<(), JsValue> {
         Self::answer(self.0.call1(&JsValue::NULL, event)?).await
     }
 
-    /// Tells how much is done.
+    /// Sends the progress and awaits the answer.
     ///
     /// # Errors
     /// As [`Listener::tell`].

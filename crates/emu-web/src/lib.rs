@@ -1,10 +1,11 @@
-//! Emu in a page: what the package's worker calls.
+//! Emu in a page: the WASM API called by the package's worker.
 //!
-//! One module, one device: the feature `webgpu` or `cpu` decides which. Everything long is a machine of steps; after each
-//! step an event is handed to JavaScript and its answer awaited, so that the worker can stop between two steps.
+//! Each module has one device, chosen by the feature `webgpu` or `cpu`. Long operations run as state machines. After each
+//! step an event is sent to JavaScript and its answer awaited, so that the worker can abort between two steps.
 
 #![cfg(target_family = "wasm")]
 
+mod chat;
 mod draw;
 mod engine;
 mod error;
@@ -12,7 +13,6 @@ mod events;
 #[cfg(feature = "peers")]
 mod peers;
 mod request;
-mod speak;
 
 use std::cell::RefCell;
 
@@ -35,12 +35,12 @@ unsafe extern "C" {
     fn __wasm_call_ctors();
 }
 
-/// Runs once when the module is instantiated.
+/// Module initialization; runs once on instantiation.
 #[wasm_bindgen(start)]
 pub fn start() {
     // Without an explicit call the linker wraps every export, and each call into the module would run all constructors
     // again.
-    // SAFETY: called once, before anything else of this module.
+    // SAFETY: called once, before anything else in this module.
     unsafe { __wasm_call_ctors() };
     std::panic::set_hook(Box::new(|info| {
         let tell = ON_PANIC.try_with(|tell| tell.try_borrow().ok().and_then(|tell| tell.clone()));
@@ -50,23 +50,23 @@ pub fn start() {
     }));
 }
 
-/// Calls `tell` with the message when this instance panics. A panic ends the instance, and whatever was awaited never
-/// resolves. Other instances of the process (in Node) have their own.
+/// Sets a callback that receives the message of a panic in this instance. A panic ends the instance, and pending promises
+/// never resolve. Other instances in the process (in Node) have their own callback.
 #[wasm_bindgen(js_name = onPanic)]
 pub fn on_panic(tell: Function) {
     ON_PANIC.set(Some(tell));
 }
 
-/// Version of this crate, the package's own.
+/// Version of this crate, which is that of the package.
 #[wasm_bindgen]
 pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-/// Opens the module's device; once per instance.
+/// Opens the module's device; call once per instance.
 ///
 /// # Errors
-/// `no-adapter` where there is none.
+/// `no-adapter` if there is none.
 #[wasm_bindgen]
 pub async fn open() -> Result<JsValue, JsValue> {
     let opened = device::open_async().await.map_err(Failure::from)?;
@@ -84,18 +84,18 @@ pub async fn open() -> Result<JsValue, JsValue> {
     Ok(description)
 }
 
-/// Says that the device was opened with subgroups, and how many invocations the smallest has: whoever wraps `requestDevice`
-/// and adds the feature calls this before anything runs.
+/// Declares that the device was opened with subgroups, and the size in invocations of the smallest. Code that wraps
+/// `requestDevice` to add the feature calls this before anything runs.
 #[cfg(feature = "webgpu")]
 #[wasm_bindgen]
 pub fn subgroups(invocations: u32) {
     emu_kernels::variants::opened_with_subgroups(invocations);
 }
 
-/// Runs every kind of kernel on small known input; `on_progress(done, total)` is awaited after each.
+/// Runs the self-test: every kind of kernel on small known input. `on_progress(done, total)` is awaited after each.
 ///
 /// # Errors
-/// `self-test` names the operation that is wrong; `aborted` where `on_progress` answers false.
+/// `self-test` names the failed operation; `aborted` if `on_progress` answers `false`.
 #[wasm_bindgen(js_name = selfTest)]
 pub async fn self_test(on_progress: Function) -> Result<(), JsValue> {
     let device = engine::device()?.device;
@@ -109,31 +109,31 @@ pub async fn self_test(on_progress: Function) -> Result<(), JsValue> {
     Ok(())
 }
 
-/// Panics: how the tests see that the worker is replaced.
+/// Panics; for tests of the worker's replacement.
 #[wasm_bindgen]
 pub fn panic() {
     panic!("asked for by a test");
 }
 
-/// SHA-256 of bytes that come in pieces.
+/// Incremental SHA-256.
 #[wasm_bindgen]
 #[derive(Debug, Default)]
 pub struct Hasher(Sha256);
 
 #[wasm_bindgen]
 impl Hasher {
-    /// Of nothing yet.
+    /// An empty hash.
     #[wasm_bindgen(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the next piece.
+    /// Appends bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Of everything so far, in lower-case hexadecimal digits.
+    /// Digest of everything so far, in lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         let digest = self.0.clone().finalize();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()

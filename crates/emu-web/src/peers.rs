@@ -1,5 +1,5 @@
-//! What `tests/peers` measures in browsers, and no part of the package: a language model alone, from a GGUF file in memory,
-//! and kernels alone.
+//! Benchmark entry points for `tests/peers` in browsers, not part of the package: a language model alone, from a GGUF file
+//! in memory, and single kernels.
 
 use std::io::Cursor;
 
@@ -23,10 +23,10 @@ pub struct TextPeer(TextModel);
 
 #[wasm_bindgen]
 impl TextPeer {
-    /// From the bytes of a GGUF file, on the device that [`open`](crate::open) opened.
+    /// Loads the model from the bytes of a GGUF file, on the device opened by [`open`](crate::open).
     ///
     /// # Errors
-    /// Where the file is damaged or of a kind that is not supported.
+    /// The file is damaged or of an unsupported kind.
     #[wasm_bindgen(constructor)]
     pub fn new(file: Vec<u8>) -> Result<TextPeer, JsValue> {
         let device = engine::device()?.device;
@@ -37,11 +37,11 @@ impl TextPeer {
         Ok(Self(model.map_err(|e| said(e.code(), &e))?))
     }
 
-    /// Answers a question with at most so many of the most likely tokens, and calls `on_token` after each. Returns the
-    /// number of the prompt's tokens.
+    /// Answers a question by greedy decoding of at most `tokens` tokens, and calls `on_token` after each. Returns the number of
+    /// prompt tokens.
     ///
     /// # Errors
-    /// Where the question does not fit the context.
+    /// The question exceeds the context.
     pub async fn answer(
         &self,
         question: String,
@@ -64,8 +64,7 @@ impl TextPeer {
     }
 }
 
-/// Milliseconds of a product with a packed matrix, and of an attention layer's core: what `tests/peers/onnxruntime.mjs`
-/// measures.
+/// Benchmarks of a product with a packed matrix and of attention, for `tests/peers/onnxruntime.mjs`.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct KernelPeer {
@@ -81,17 +80,17 @@ enum Work {
 
 #[wasm_bindgen]
 impl KernelPeer {
-    /// A four-bit matrix of `size` x `size` times so many rows.
+    /// The product of a 4-bit matrix `size` x `size` with `rows` rows.
     ///
     /// # Errors
-    /// Where no device is open, or the size is no multiple of 32.
+    /// No device is open, or `size` is not a multiple of 32.
     pub fn product(size: usize, rows: usize) -> Result<KernelPeer, JsValue> {
         let device = engine::device()?.device;
         let blocks = size * size / BLOCK;
         let words: Vec<u32> = (0..blocks as u32 * 4)
             .map(|i| i.wrapping_mul(0x9e37_79b9))
             .collect();
-        // 1 / 64 each.
+        // 1 / 64 in f16.
         let scales = vec![0x2400; blocks];
         let packed = Packed::new(Scheme::Q4, [size, size], &words, &scales, None, &device)
             .map_err(|e| Failure::new("peers", e.to_string()))?;
@@ -103,11 +102,11 @@ impl KernelPeer {
     /// Attention of `positions` queries over as many keys, without a mask.
     ///
     /// # Errors
-    /// Where no device is open.
+    /// No device is open.
     pub fn attention(heads: usize, positions: usize, head: usize) -> Result<KernelPeer, JsValue> {
         let device = engine::device()?.device;
         let make = |_| {
-            // As a projection leaves them: heads beside each other.
+            // The layout after a projection: heads interleaved per position.
             let shape = [1, positions, heads, head];
             Tensor::random(shape, Distribution::Default, &device).swap_dims(1, 2)
         };
@@ -115,10 +114,10 @@ impl KernelPeer {
         Ok(Self { work, device })
     }
 
-    /// Runs it so many times, one after the other, and waits for the end of the last.
+    /// Runs the operation `times` times in sequence, and waits for the last to finish.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// The device fails.
     pub async fn run(&self, times: usize) -> Result<(), JsValue> {
         for _ in 0..times {
             match &self.work {
@@ -129,7 +128,7 @@ impl KernelPeer {
                 }
             }
         }
-        // What was launched last: its arrival is the end of everything before it.
+        // The last submission: its read-back completes after everything before it.
         let end = Tensor::<1>::zeros([1], &self.device)
             .into_data_async()
             .await;

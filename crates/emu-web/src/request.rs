@@ -1,4 +1,4 @@
-//! What JavaScript asks for, validated.
+//! Requests from JavaScript, and their validation.
 
 use emu_kernels::sample::{Processors, Sampling};
 use emu_model::config::GenerationConfig;
@@ -12,7 +12,7 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use crate::error::Failure;
 
-/// A call, as `WasmRequest` of the package.
+/// A request, matching `WasmRequest` of the package.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "task", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Request {
@@ -28,14 +28,14 @@ pub enum Request {
         #[serde(default)]
         seed: u64,
     },
-    /// Describe the one picture.
+    /// Describe one picture.
     Caption {
         #[serde(default)]
         text: Text,
         #[serde(default)]
         seed: u64,
     },
-    /// Draw what the parts ask for.
+    /// Draw a picture from a prompt of text and pictures.
     Image {
         parts: Vec<Part>,
         #[serde(default)]
@@ -43,11 +43,11 @@ pub enum Request {
         #[serde(default)]
         seed: u64,
     },
-    /// The visual embeddings of the one picture.
+    /// Visual embeddings of one picture.
     Embed {},
 }
 
-/// A turn.
+/// A message of a conversation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
@@ -63,7 +63,7 @@ pub enum Role {
     Assistant,
 }
 
-/// A piece of a turn; pictures are indices into those given beside the request.
+/// A part of a message; pictures are indices into those passed beside the request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Part {
@@ -72,15 +72,15 @@ pub enum Part {
     Video(Vec<usize>),
 }
 
-/// An option as it was given: JSON has no NaN and no infinities, which come as null.
+/// A raw option value. JSON has no NaN and no infinities; they arrive as null.
 type Given = Option<Value>;
 
-/// Also null is something that was given.
+/// Deserializes null as a given value.
 fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Given, D::Error> {
     Value::deserialize(from).map(Some)
 }
 
-/// An option of another kind than it should be, in the words of the model's own complaint.
+/// The error for an option of the wrong type, worded like the model's own option errors.
 fn wrong(option: &'static str, value: &Value, advice: &'static str) -> Failure {
     let value = match value {
         Value::Null => "not a number".to_owned(),
@@ -94,7 +94,7 @@ fn wrong(option: &'static str, value: &Value, advice: &'static str) -> Failure {
     Failure::new("bad-request", wrong.to_string())
 }
 
-/// A number; NaN where JSON could not say which.
+/// Parses a number; null becomes NaN.
 fn number(option: &'static str, given: &Given, default: f64) -> Result<f64, Failure> {
     match given {
         None => Ok(default),
@@ -105,9 +105,9 @@ fn number(option: &'static str, given: &Given, default: f64) -> Result<f64, Fail
     }
 }
 
-/// A whole number from 0 on.
+/// Parses a non-negative integer.
 fn whole(option: &'static str, given: &Given, default: usize) -> Result<usize, Failure> {
-    // JSON of JavaScript writes whole numbers without a fraction up to 10^21.
+    // JavaScript's JSON writes integers below 10^21 without a fraction.
     match given {
         None => Ok(default),
         Some(value) => { value.as_u64() }
@@ -116,7 +116,7 @@ fn whole(option: &'static str, given: &Given, default: usize) -> Result<usize, F
     }
 }
 
-/// How text is made; the defaults are the model's, or those of the command line.
+/// Text generation options. Defaults are those of the model, or of the command line.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Text {
@@ -139,7 +139,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// Tokens at most where the caller does not say.
+    /// Default of `maxNewTokens`.
     const TOKENS: usize = 128;
 
     fn processors(&self, model: &GenerationConfig) -> Result<Processors, Failure> {
@@ -152,7 +152,7 @@ impl Text {
         })
     }
 
-    /// For a generation of one sequence.
+    /// Options for sampling one sequence.
     ///
     /// # Errors
     /// `bad-option` names an option that is out of range.
@@ -172,7 +172,7 @@ impl Text {
             },
             seed,
             images,
-            // Where a picture would begin that nobody draws, the text is at its end.
+            // Without drawing, the start of a picture ends the text.
             ban_images: false,
             ..Default::default()
         };
@@ -180,7 +180,7 @@ impl Text {
         Ok(options)
     }
 
-    /// For a search.
+    /// Options for beam search.
     ///
     /// # Errors
     /// `bad-option` names an option that is out of range.
@@ -197,7 +197,7 @@ impl Text {
     }
 }
 
-/// How a picture is drawn; what is absent is the model's own choice.
+/// Drawing options; missing ones use the model's defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Draw {
@@ -216,7 +216,7 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// With the model's own choices where nothing was said.
+    /// Resolves the options with the model's defaults.
     ///
     /// # Errors
     /// `bad-option` or `picture-size` names an option that is out of range.
@@ -235,16 +235,16 @@ impl Draw {
         Ok(options)
     }
 
-    /// A preview with every so manieth step; 0: none.
+    /// Preview interval in steps; 0 disables previews.
     ///
     /// # Errors
-    /// `bad-request` where it is no whole number.
+    /// `bad-request` if it is not a non-negative integer.
     pub fn preview_every(&self) -> Result<usize, Failure> {
         whole("previewEvery", &self.preview_every, 0)
     }
 }
 
-/// Reads a request.
+/// Parses a request.
 ///
 /// # Errors
 /// `bad-request` says what is wrong with it.
@@ -261,10 +261,10 @@ pub fn parse(request: &JsValue) -> Result<Request, Failure> {
     })
 }
 
-/// Reads the pictures beside a request: encoded bytes, or `{ rgba, width, height }`.
+/// Decodes the pictures of a request: encoded bytes, or `{ rgba, width, height }`.
 ///
 /// # Errors
-/// `bad-image` where one does not decode or has another size than it says.
+/// `bad-image` if encoded bytes cannot be decoded, or if pixels do not match their size or are too many.
 pub fn pictures(given: &Array) -> Result<Vec<RgbImage>, Failure> {
     given.iter().map(|value| picture(&value)).collect()
 }

@@ -1,4 +1,4 @@
-//! The house rules, each told by what must not be there. `ARCHITECTURE.md` numbers them.
+//! The house rules. Each rule looks for something forbidden. `ARCHITECTURE.md` numbers them.
 
 mod absence;
 mod circles;
@@ -17,15 +17,15 @@ pub use finding::{Finding, Severity};
 use crate::command;
 use crate::workspace::{Package, Tree, Workspace};
 
-/// What `cargo xtask check` can be asked for.
+/// Arguments of `cargo xtask check`.
 pub struct CheckArgs {
-    /// Run clippy over the whole workspace too.
+    /// Also run clippy over the whole workspace.
     pub clippy: bool,
-    /// Look at the formatting.
+    /// Also check the formatting.
     pub formatting: bool,
 }
 
-/// What the rules look at.
+/// Input of the rules.
 pub struct House<'a> {
     /// The packages and their direct dependencies.
     pub packages: &'a [Package],
@@ -33,10 +33,10 @@ pub struct House<'a> {
     pub tree: &'a Tree,
 }
 
-/// A rule: its name, and what it finds.
+/// A rule: its name and its check.
 pub type Rule = (&'static str, fn(&House) -> Vec<Finding>);
 
-/// Every rule that reads nothing but manifests and files.
+/// All rules that need only manifests and files.
 pub const RULES: &[Rule] = &[
     ("dependency edges", |house| {
         edges::forbidden_edges(house.packages)
@@ -71,16 +71,16 @@ pub const RULES: &[Rule] = &[
     }),
 ];
 
-/// The outcome of one rule.
+/// Result of a rule.
 pub struct Outcome {
     /// The rule's name.
     pub rule: &'static str,
-    /// What it found.
+    /// Its findings.
     pub findings: Vec<Finding>,
 }
 
 impl Outcome {
-    /// Whether nothing that it found is an error.
+    /// Whether no finding is an error.
     pub fn passed(&self) -> bool {
         self.findings
             .iter()
@@ -105,7 +105,7 @@ pub fn outcomes(workspace: &Workspace) -> Result<Vec<Outcome>> {
         .collect())
 }
 
-/// Tells one outcome.
+/// Prints a result.
 pub fn print(outcome: &Outcome) {
     println!(
         "{} {}",
@@ -122,7 +122,7 @@ pub fn formatted(workspace: &Workspace) -> Result<bool> {
     command::succeeds(command::cargo(workspace).args(["fmt", "--all", "--check"]))
 }
 
-/// Clippy over every target of the workspace, with the features that the build has; warnings are errors.
+/// Clippy over all targets of the workspace with default features; warnings are errors.
 pub fn clippy_clean(workspace: &Workspace) -> Result<bool> {
     let clippy = [
         "clippy",

@@ -1,6 +1,6 @@
 //! The command line of `cargo xtask`.
 //!
-//! Built by hand, not derived: deriving would compile `syn` first, and with it more than everything else here together.
+//! Uses clap's builder API: the derive API would compile `syn`, and more code in total than everything else here.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ use crate::model::MODELS;
 use crate::test::{TestArgs, Tier};
 use crate::wasm::WasmArgs;
 
-/// One task, with what it was asked for.
+/// A task and its arguments.
 pub enum Task {
-    /// Let the shipped model caption, answer and draw.
+    /// Show captioning, answering and drawing with the shipped model.
     Demo(DemoArgs),
     /// Run every test.
     Test(TestArgs),
@@ -28,22 +28,22 @@ pub enum Task {
     Data(DataArgs),
     /// Fetch the published weights that this project uses.
     Parts,
-    /// Assemble a model from published parts.
+    /// Complete the pack of a model with its fetched part.
     Model(String),
     /// Build the WASM modules of the npm package.
     Wasm(WasmArgs),
-    /// Build what a browser gets, as published; a step of `test`.
+    /// Build the files for browsers as published; a step of `test`.
     Pages,
-    /// Copy the reference data that the tests need.
+    /// Copy the reference data for the tests.
     Fixtures(PathBuf),
 }
 
-/// Reads the process's arguments; prints help or an error and ends the process where they ask for that.
+/// Parses the command line. Prints help or an error and exits if necessary.
 pub fn parse() -> Task {
     let matches = command().get_matches();
     match task(&matches) {
         Some(task) => task,
-        // `subcommand_required` leaves nothing to get here with.
+        // Unreachable, because of `subcommand_required`.
         None => command()
             .error(clap::error::ErrorKind::MissingSubcommand, "name a task")
             .exit(),

@@ -1,4 +1,4 @@
-//! Cargo, and what it builds; [`crate::process`] starts any program.
+//! Cargo commands and build outputs; [`crate::process`] starts other programs.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,13 +12,13 @@ pub use crate::process::{
     Ended, capture, find, line, lines, new, quietly_succeeds, succeeds, succeeds_given,
 };
 
-/// The Cargo that runs this program, in the root of the workspace.
+/// The Cargo that runs this program, in the workspace root.
 pub fn cargo(workspace: &Workspace) -> Command {
     cargo_in(&workspace.root)
 }
 
-/// Builds the `emu` program by `cargo`, with the dependencies that the tests have, so that nothing is built twice, and
-/// finds it.
+/// Builds the `emu` program with `cargo` and returns its path. It uses the same dependency features as the tests, so that
+/// nothing is built twice.
 pub fn build_emu(workspace: &Workspace, mut cargo: Command) -> Result<PathBuf> {
     if !succeeds(cargo.args(["build", "--workspace", "--bin", "emu"]))? {
         bail!("`emu` did not build; the compiler's message is above");
@@ -26,20 +26,20 @@ pub fn build_emu(workspace: &Workspace, mut cargo: Command) -> Result<PathBuf> {
     Ok(emu(workspace))
 }
 
-/// Where Cargo puts what it builds.
+/// Cargo's target directory.
 pub fn target(workspace: &Workspace) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     workspace.root.join(target)
 }
 
-/// Where Cargo puts a program for development.
+/// Path of a program built with the dev profile.
 pub fn built(workspace: &Workspace, program: &str) -> PathBuf {
     let file = format!("{program}{}", std::env::consts::EXE_SUFFIX);
     target(workspace).join("debug").join(file)
 }
 
-/// Where Cargo puts the `emu` program.
+/// Path of the `emu` program.
 pub fn emu(workspace: &Workspace) -> PathBuf {
     built(workspace, "emu")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask data`: the training data, built from the drawings of the registries.
+//! `cargo xtask data`: builds the training data from drawings published in package registries.
 
 use anyhow::Result;
 
@@ -6,15 +6,15 @@ use crate::command;
 use crate::setup::{self, Requirement};
 use crate::workspace::Workspace;
 
-/// What `cargo xtask data` can be asked for.
+/// Arguments of `cargo xtask data`.
 pub struct DataArgs {
-    /// Where the shards go.
+    /// Output folder of the shards.
     pub out: String,
-    /// Passed on to `emu data emoji`.
+    /// Arguments passed on to `emu data emoji`.
     pub rest: Vec<String>,
 }
 
-/// Builds `emu` and lets it build the data.
+/// Builds `emu` and runs it to build the data.
 pub fn run(workspace: &Workspace, args: &DataArgs) -> Result<bool> {
     setup::require(workspace, &[Requirement::CppCompiler, Requirement::Node])?;
     let emu = command::build_emu(workspace, command::cargo(workspace))?;

@@ -1,10 +1,10 @@
-//! `cargo xtask demo`: builds the page with the model in it, serves it and prints the address.
+//! `cargo xtask demo`: builds the page with the model in it, serves it and prints its address.
 //!
-//! `cargo xtask demo --cli`: builds `emu`, lets the shipped model do its main jobs on the bundled pictures, tells what it does
-//! and how long each took, and writes a page with all of it.
+//! `cargo xtask demo --cli`: builds `emu`, runs the shipped model's main tasks on the bundled pictures, prints each result and
+//! its time, and writes a page with all results.
 //!
-//! Nothing here knows the model: the steps come from `models/emu-mini/demo/demo.json` (see [`plan`]), and each is one or
-//! more runs of the `emu` program, as a user would type them.
+//! The code does not depend on the model: the steps come from `models/emu-mini/demo/demo.json` (see [`plan`]), and each step
+//! is one or more runs of the `emu` program, with the arguments a user would type.
 
 mod embed;
 mod page;
@@ -22,33 +22,33 @@ use crate::wasm::{self, WasmArgs};
 use crate::web;
 use crate::workspace::Workspace;
 
-/// The shipped model, relative to the root.
+/// Folder of the shipped model, relative to the root.
 const MODEL: &str = "models/emu-mini";
-/// What the whole demo may take after the build, on two cores.
+/// Time limit of the demo after the build, on two cores.
 const SECONDS_ALLOWED: f64 = 180.0;
 
-/// The page, relative to the folder that is asked for.
+/// Folder of the page, relative to the output folder.
 const SITE: &str = "site";
 
-/// What `cargo xtask demo` can be asked for.
+/// Arguments of `cargo xtask demo`.
 pub struct DemoArgs {
-    /// Let the program perform, not the page.
+    /// Run the program instead of serving the page.
     pub cli: bool,
-    /// Where the page is served.
+    /// Port of the page's server.
     pub port: u16,
-    /// Build the page and leave.
+    /// Build the page without serving it.
     pub build_only: bool,
-    /// The seed of everything that is drawn.
+    /// Random seed for drawing.
     pub seed: u64,
-    /// Passed on to `emu`: auto, gpu or cpu.
+    /// Device passed on to `emu`: auto, gpu or cpu.
     pub device: String,
-    /// The folder of the page and the drawings.
+    /// Output folder of the page and the drawings.
     pub out: PathBuf,
-    /// Only the steps of these kinds; all of them where empty.
+    /// Run only steps of these kinds; all if empty.
     pub only: Vec<String>,
 }
 
-/// Shows what the project is for.
+/// Runs the demo.
 pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     if args.cli {
         return perform_cli(workspace, args);
@@ -57,7 +57,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     println!("building the page (the first build takes a while)");
     let clock = Instant::now();
     let seconds = || clock.elapsed().as_secs_f64();
-    // The first time the page is up as soon as it can compute on the CPU.
+    // The first time, the page is served as soon as the CPU module is built.
     let early = !args.build_only && !web::has_webgpu(workspace);
     let quick = |only: &[&str]| WasmArgs {
         quick: true,
@@ -94,7 +94,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     server.wait()
 }
 
-/// Builds `emu`, lets it perform, writes the page of what it did.
+/// Builds `emu`, runs the demo's steps, and writes the page of results.
 fn perform_cli(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     let pack = workspace.root.join(MODEL);
     if !pack.join("emu.json").is_file() {

@@ -1,8 +1,8 @@
-//! `cargo xtask fixtures`: copies the part of the reference data that the tests carry with them.
+//! `cargo xtask fixtures`: copies the part of the reference data that the repository carries as test fixtures.
 //!
-//! Left behind: the LLaMA tokenizer, whose licence forbids copying it, with its goldens; the preprocessed pictures
-//! and the UNet's weights, which are too heavy for every clone. Tests of those read the folder named by
-//! `EMU_REFERENCE`, or `../shared/reference` beside the checkout, and are skipped with a reason where neither is there.
+//! Not copied: the LLaMA tokenizer, whose licence forbids copying it, with its goldens; the preprocessed pictures and the
+//! UNet's weights, which are too large for a clone. Tests of these read the folder named by `EMU_REFERENCE`, or
+//! `../shared/reference` next to the checkout. Without either they are skipped with a reason.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 
-/// Where the copies go.
+/// Target folder.
 const TARGET: &str = "tests/fixtures/reference";
 
-/// What is copied.
+/// Files to copy.
 const FILES: &[&str] = &[
     "Emu-14B.json",
     "images/cat-crop-133x90.png",
@@ -49,7 +49,7 @@ const FILES: &[&str] = &[
     "tolerances.json",
 ];
 
-/// Copies the list; nothing is copied when something of it is missing.
+/// Copies all files; copies none if one is missing.
 pub fn run(workspace: &Workspace, reference: &Path) -> Result<bool> {
     let target = workspace.root.join(TARGET);
     let copied = copy(reference, &target, FILES)?;
@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path, files: &[&str]) -> Result<u64> {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("{} cannot be created", folder.display()))?;
         }
-        // Read and written rather than copied: a copy would take over a read-only source's permissions.
+        // Read and written instead of copied: a copy would keep the permissions of a read-only source.
         let content =
             std::fs::read(from.join(file)).with_context(|| format!("{file} cannot be read"))?;
         std::fs::write(&target, &content)

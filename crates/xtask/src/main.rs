@@ -1,6 +1,6 @@
-//! What the README's commands do: `cargo xtask demo`, `cargo xtask test`, and the house rules, `cargo xtask check`.
+//! The README's commands: `cargo xtask demo`, `cargo xtask test`, and `cargo xtask check` for the house rules.
 //!
-//! Nothing of Burn is linked in here, so that the first build of a fresh clone answers within seconds.
+//! Links nothing of Burn, so that the first build in a fresh clone takes only seconds.
 
 mod check;
 mod cli;
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one task; `false` means that it ran and found something wrong, which it has told already.
+/// Runs a task; `false` means that it ran and has already reported a problem.
 fn run(task: Task) -> Result<bool> {
     let workspace = Workspace::find()?;
     match task {

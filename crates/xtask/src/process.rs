@@ -1,4 +1,4 @@
-//! Starting other programs.
+//! Runs other programs.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write as _};
@@ -9,31 +9,31 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A program to be started in `folder`, without a way to ask questions.
+/// A command in `folder` without stdin, so that it cannot ask questions.
 pub fn new(program: impl AsRef<OsStr>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null());
-    // Without it Mesa complains on stderr whenever a program looks for a GPU.
+    // Without this variable, Mesa complains on stderr whenever a program looks for a GPU.
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     }
     command
 }
 
-/// Runs to the end with its output passed through; whether it succeeded.
+/// Runs a command with its output passed through. Returns whether it succeeded.
 pub fn succeeds(command: &mut Command) -> Result<bool> {
     let status = command.status().with_context(|| cannot_start(command))?;
     Ok(status.success())
 }
 
-/// As [`succeeds`], with a text on stdin.
+/// [`succeeds`] with a text on stdin.
 pub fn succeeds_given(command: &mut Command, text: &str) -> Result<bool> {
     let mut child = command
         .stdin(Stdio::piped())
         .spawn()
         .with_context(|| cannot_start(command))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ended early says itself why.
+        // A program that exits early reports the reason itself.
         let _ = stdin.write_all(text.as_bytes());
     }
     Ok(child
@@ -42,7 +42,7 @@ pub fn succeeds_given(command: &mut Command, text: &str) -> Result<bool> {
         .success())
 }
 
-/// Runs to the end in silence; whether it started and succeeded.
+/// Runs a command without output. Returns whether it started and succeeded.
 pub fn quietly_succeeds(command: &mut Command) -> bool {
     command
         .stdout(Stdio::null())
@@ -51,7 +51,7 @@ pub fn quietly_succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs to the end and returns what it printed on stdout; an error when it fails.
+/// Runs a command and returns its stdout. Fails if the command fails.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())
@@ -68,17 +68,17 @@ pub fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed something that is not UTF-8", line(command)))
 }
 
-/// How a program that was listened to ended.
+/// How a program ended.
 pub enum Ended {
-    /// By itself.
+    /// It exited.
     With(ExitStatus),
-    /// It said nothing for longer than allowed and was killed.
+    /// It printed nothing for longer than allowed and was killed.
     Silent,
 }
 
-/// Runs to the end, handing over each line of stdout as it comes; stderr passes through.
+/// Runs a command and passes each line of stdout to `each` as it comes; stderr passes through.
 ///
-/// A program that prints nothing for `patience` is killed: a test that hangs must not hang everything.
+/// A program that prints nothing for `patience` is killed, so that one hanging test does not block all others.
 pub fn lines(
     command: &mut Command,
     patience: Duration,
@@ -112,7 +112,7 @@ pub fn lines(
             Ok(line) => each(&line),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                // It may have ended just now; then there is nothing left to kill.
+                // The program may have exited in the meantime, so killing it may fail.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Ok(Ended::Silent);
@@ -125,7 +125,7 @@ pub fn lines(
     Ok(Ended::With(status))
 }
 
-/// The command as one would type it.
+/// The command line as a user would type it.
 pub fn line(command: &Command) -> String {
     let quote = |word: &OsStr| {
         let word = word.to_string_lossy();
@@ -142,7 +142,7 @@ pub fn line(command: &Command) -> String {
         .join(" ")
 }
 
-/// Where `program` stands on the search path.
+/// Path of `program` on the search path.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
@@ -157,11 +157,11 @@ fn cannot_start(command: &Command) -> String {
     )
 }
 
-/// The Cargo that runs this program, in a folder.
+/// The Cargo that runs this program, in another folder.
 pub fn cargo_in(folder: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = new(program, folder);
-    // Set for this program by the Cargo that started it; they would mislead the next one.
+    // The calling Cargo sets these for this program. They would mislead the new one.
     for name in [
         "CARGO_MANIFEST_DIR",
         "CARGO_MANIFEST_PATH",

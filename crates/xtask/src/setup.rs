@@ -1,7 +1,7 @@
-//! What the tasks need of the machine beyond Rust: looked for, installed where that needs no question, told elsewhere.
+//! Requirements of the tasks beyond Rust. Looks for them, installs them where no question is needed, else prints how to.
 //!
-//! Every task that builds or tests something states its needs here ([`require`], [`prepare`]), so that a fresh machine is
-//! set up by whichever command comes first.
+//! Every task that builds or tests something states its requirements here ([`require`], [`prepare`]), so that the first
+//! command on a fresh machine sets it up.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,12 @@ use anyhow::{Result, bail};
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The compiler's target for pages.
+/// The compiler target for WASM modules.
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
-/// The oldest Node that the packages' tools run on.
+/// Minimum Node version of the packages' tools.
 const OLDEST_NODE: u32 = 20;
 
-/// Something without which a task cannot do its work.
+/// A requirement of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
     /// A C++ compiler, for the H.264 decoder of the `emu` program.
@@ -26,10 +26,10 @@ pub enum Requirement {
     WasmTarget,
 }
 
-/// Makes sure of all `requirements`, installing what may be installed without a question.
+/// Makes sure that all `requirements` are met. Installs what may be installed without a question.
 ///
 /// # Errors
-/// One sentence for each requirement that is missing, with the command that brings it.
+/// One sentence for each missing requirement, with the command that installs it.
 pub fn require(workspace: &Workspace, requirements: &[Requirement]) -> Result<()> {
     let missing: Vec<String> = { requirements.iter() }
         .filter_map(|requirement| match requirement {
@@ -44,10 +44,10 @@ pub fn require(workspace: &Workspace, requirements: &[Requirement]) -> Result<()
     Ok(())
 }
 
-/// What is missing on this machine, each with the reason for skipping what needs it.
+/// What this machine lacks. Each field is the reason for skipping the tests that need it.
 #[derive(Debug, Default)]
 pub struct Machine {
-    /// No adapter for wgpu, not even a software one.
+    /// No adapter for wgpu, not even a software adapter.
     pub no_gpu: Option<String>,
     /// No Chromium.
     pub no_chromium: Option<String>,
@@ -55,7 +55,7 @@ pub struct Machine {
     pub no_firefox: Option<String>,
     /// No Node.
     pub no_node: Option<String>,
-    /// No compiler target for pages.
+    /// No WASM target of the compiler.
     pub no_wasm: Option<String>,
     /// No rustfmt in the toolchain.
     pub no_rustfmt: Option<String>,
@@ -64,13 +64,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Why nothing of the pages can be built here.
+    /// Why the WASM modules and the page cannot be built here.
     pub fn no_pages(&self) -> Option<&str> {
         self.no_node.as_deref().or(self.no_wasm.as_deref())
     }
 }
 
-/// Something that a system package brings.
+/// A requirement that a system package provides.
 struct Need {
     what: &'static str,
     packages: &'static [&'static str],
@@ -99,7 +99,7 @@ const FIREFOX: Need = Need {
     find: firefox,
 };
 
-/// Looks for everything, installs what it may, and prints each step.
+/// Checks all requirements, installs what may be installed, and prints each step.
 pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
     let mut machine = Machine::default();
     if let Err(reason) = provide(workspace, &CPP_COMPILER, may_install) {
@@ -120,7 +120,7 @@ pub fn prepare(workspace: &Workspace, may_install: bool) -> Result<Machine> {
     Ok(machine)
 }
 
-/// Makes sure of one need; the reason for skipping where that fails.
+/// Makes sure that one requirement is met. On failure, returns the reason for skipping.
 fn provide(workspace: &Workspace, need: &Need, may_install: bool) -> Result<(), String> {
     if let Some(place) = (need.find)() {
         println!("{}: {place}", need.what);
@@ -157,7 +157,7 @@ fn provide(workspace: &Workspace, need: &Need, may_install: bool) -> Result<(), 
         .into_iter()
         .chain(need.packages.iter().copied())
         .collect();
-    // A fresh machine has no package lists yet; an old one has stale ones.
+    // A fresh machine has no package lists yet, and an old one has stale lists.
     let installed = (apt(&["update", "-qq"]) && apt(&install)) || apt(&install);
     match (need.find)() {
         Some(place) if installed => {
@@ -171,7 +171,7 @@ fn provide(workspace: &Workspace, need: &Need, may_install: bool) -> Result<(), 
     }
 }
 
-/// How to become root without being asked, on Debian and Ubuntu: the words before `apt-get`.
+/// Command prefix for `apt-get` with root rights and without a prompt, on Debian and Ubuntu.
 fn installer(workspace: &Workspace) -> Option<&'static [&'static str]> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     if !is_debian(&release) || command::find("apt-get").is_none() {
@@ -186,7 +186,7 @@ fn installer(workspace: &Workspace) -> Option<&'static [&'static str]> {
     sudo.then_some(&["sudo", "-n"])
 }
 
-/// Whether `/etc/os-release` tells of Debian, Ubuntu or one of their children.
+/// Whether `/etc/os-release` describes Debian, Ubuntu or a derivative.
 fn is_debian(release: &str) -> bool {
     release
         .lines()
@@ -211,7 +211,7 @@ fn cpp_compiler() -> Option<String> {
         .or(windows)
 }
 
-/// A Vulkan loader together with a driver's manifest; Metal and Direct3D need no search.
+/// A Vulkan loader and a driver manifest. Metal and Direct3D are part of the system.
 fn vulkan_driver() -> Option<String> {
     if cfg!(any(target_os = "macos", windows)) {
         return Some("the system's own graphics interface".to_owned());
@@ -223,7 +223,7 @@ fn vulkan_driver() -> Option<String> {
     loader.then(|| driver.display().to_string())
 }
 
-/// `libvulkan.so.1` in a library folder or in one of its folders by machine type.
+/// Whether `libvulkan.so.1` is in a library folder or one of its per-architecture subfolders.
 fn has_loader(folder: &Path) -> bool {
     if folder.join("libvulkan.so.1").exists() {
         return true;
@@ -237,7 +237,7 @@ fn has_loader(folder: &Path) -> bool {
     })
 }
 
-/// The manifests of drivers, at the places where the Vulkan loader looks.
+/// Driver manifests in the places where the Vulkan loader looks.
 fn driver_manifests() -> Vec<PathBuf> {
     let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"]
         .into_iter()
@@ -262,14 +262,14 @@ fn driver_manifests() -> Vec<PathBuf> {
             .map(|entry| entry.path())
             .filter(|file| file.extension().is_some_and(|end| end == "json"))
             .collect();
-        // The software driver first: it is what the tests are written for.
+        // The software driver comes first, because the tests are written for it.
         files.sort_by_key(|file| (!file.to_string_lossy().contains("lvp"), file.clone()));
         manifests.extend(files);
     }
     manifests
 }
 
-/// A component of the Rust toolchain that a minimal installation leaves out.
+/// Makes sure that the Rust toolchain has a component that a minimal installation lacks.
 fn component(
     workspace: &Workspace,
     name: &str,
@@ -299,7 +299,7 @@ fn component(
     Err(reason)
 }
 
-/// The browsers that the end-to-end tests drive, as Debian and others name them.
+/// The browser for the end-to-end tests, under the names it has on Debian and other systems.
 fn chromium() -> Option<String> {
     let named = ["chromium", "chromium-browser", "google-chrome"];
     named.into_iter().find_map(found)
@@ -313,12 +313,12 @@ fn found(program: &str) -> Option<String> {
     Some(command::find(program)?.display().to_string())
 }
 
-/// The browsers' programs, for the tests.
+/// Environment variables with the browsers' programs, for the tests.
 pub fn browsers() -> [(&'static str, Option<String>); 2] {
     [("EMU_CHROMIUM", chromium()), ("EMU_FIREFOX", firefox())]
 }
 
-/// Node of a version that runs the packages' tools, with its npm.
+/// Makes sure of Node in a sufficient version, with npm.
 fn node(workspace: &Workspace) -> Result<(), String> {
     let version = command::capture(command::new("node", &workspace.root).arg("--version")).ok();
     let found = version.as_deref().map(str::trim);
@@ -346,8 +346,8 @@ fn major_version(version: &str) -> Option<u32> {
     version.strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
-/// The standard library of the target for pages: looked for in the compiler's own folder, so that a toolchain without
-/// rustup counts too; added by rustup where there is one.
+/// The standard library of the WASM target. Looked for in the compiler's folder, so that a toolchain without rustup counts
+/// too. Installed with rustup, if there is one.
 fn wasm_target(workspace: &Workspace, may_install: bool) -> Result<(), String> {
     if has_wasm_target(workspace) {
         println!("WASM: {WASM_TARGET} is installed");
@@ -357,7 +357,7 @@ fn wasm_target(workspace: &Workspace, may_install: bool) -> Result<(), String> {
     if may_install && rustup {
         println!("$ rustup target add {WASM_TARGET}");
         let mut add = command::new("rustup", &workspace.root);
-        // Looked for below, whatever it says.
+        // The check below decides, whatever the exit status is.
         let _ = command::succeeds(add.args(["target", "add", WASM_TARGET]));
         if has_wasm_target(workspace) {
             return Ok(());
@@ -386,7 +386,7 @@ fn has_wasm_target(workspace: &Workspace) -> bool {
     folder.is_ok_and(|folder| has_core(Path::new(folder.trim())))
 }
 
-/// Whether a target's folder holds its `core`.
+/// Whether a target's folder contains the `core` library.
 fn has_core(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return false;

@@ -1,14 +1,14 @@
-//! `cargo xtask test`: sets the machine up, then runs everything, tier by tier, and counts.
+//! `cargo xtask test`: sets the machine up, runs all tests tier by tier, and counts the results.
 //!
 //! Tiers
 //! - `lint`: formatting, the house rules, clippy
-//! - `unit`: every test of every crate that is not one of the other tiers', doc tests included
+//! - `unit`: all tests of all crates that are in no other tier, including doc tests
 //! - `golden on Flex`: the tests of `tests/`, on the CPU backend
-//! - `golden on wgpu (software adapter)`: every test with `wgpu` in its name, in any crate
+//! - `golden on wgpu (software adapter)`: all tests with `wgpu` in their name, in any crate
 //! - `web`: the npm package, the page, and both in Chromium and Firefox; the sizes of what is shipped
 //!
-//! Tests that need a GPU read `EMU_TEST_GPU=1`, which is set here where there is a Vulkan driver. A test that cannot
-//! run prints `SKIP <tier>: <reason>` and returns; it counts as skipped, not as passed.
+//! Tests that need a GPU read `EMU_TEST_GPU=1`, which is set here if there is a Vulkan driver. A test that cannot run prints
+//! `SKIP <tier>: <reason>` and returns; it counts as skipped, not as passed.
 
 mod binaries;
 mod counts;
@@ -37,17 +37,17 @@ use surroundings::{KERNEL_TEXTS, cargo, kernel_texts};
 use binaries::TestBinary;
 use libtest::{Reader, Told};
 
-/// What `cargo xtask test` can be asked for.
+/// Arguments of `cargo xtask test`.
 pub struct TestArgs {
-    /// Only these tiers; all of them where empty.
+    /// Run only these tiers; all if empty.
     pub tiers: Vec<Tier>,
-    /// Whether system packages may be installed; what is missing without them is skipped.
+    /// Whether system packages may be installed. Tests that need a missing one are skipped.
     pub may_install: bool,
-    /// Only tests whose name holds this.
+    /// Run only tests whose name contains this.
     pub filter: Option<String>,
 }
 
-/// A group of tests that needs the same things of the machine.
+/// A group of tests with the same requirements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
     /// Formatting, house rules, clippy.
@@ -56,17 +56,17 @@ pub enum Tier {
     Unit,
     /// The tests of `tests/` on the CPU backend.
     Golden,
-    /// The tests on whatever GPU there is, a software one too.
+    /// The tests on any GPU, including a software adapter.
     Gpu,
     /// The packages and the page, in Node and in browsers.
     Web,
 }
 
 impl Tier {
-    /// In the order in which they run.
+    /// All tiers in execution order.
     pub const ALL: [Tier; 5] = [Tier::Lint, Tier::Unit, Tier::Golden, Tier::Gpu, Tier::Web];
 
-    /// As it is asked for.
+    /// Its name on the command line.
     pub fn argument(self) -> &'static str {
         match self {
             Tier::Lint => "lint",
@@ -88,7 +88,7 @@ impl Tier {
     }
 }
 
-/// Which tests of which binaries a tier runs.
+/// Which tests a tier runs.
 struct Selection {
     in_tests_folder: Option<bool>,
     filters: Vec<String>,
@@ -128,7 +128,7 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
         );
         building = Some(seconds);
         if wanted(Tier::Lint) && machine.no_clippy.is_none() {
-            // It read the sources while they were compiled.
+            // Clippy ran during the build.
             let passed = binaries.complete && binaries.warnings == 0;
             println!("{} clippy", mark(passed));
             table[0].1.add(Counts::one(passed));
@@ -141,7 +141,7 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> Result<bool> {
             let clock = Instant::now();
             let mut counts = Counts::default();
             if tier == Tier::Gpu && args.filter.is_none() {
-                // What is there afterwards is of kernels as they are now.
+                // Removes kernel sources of earlier builds.
                 std::fs::remove_dir_all(kernel_texts(workspace)).ok();
             }
             if !binaries.complete {
@@ -199,7 +199,7 @@ fn heading(name: &str) {
     println!("\n== {name}");
 }
 
-/// Formatting, the house rules and, where no build of the tests has it read the sources too, clippy: one count each.
+/// Formatting, the house rules and, unless the build of the tests runs it, clippy. Each counts as one test.
 fn lint(workspace: &Workspace, machine: &setup::Machine, clippy: bool) -> Result<Counts> {
     let mut counts = Counts::default();
     heading("house rules");
@@ -231,7 +231,8 @@ fn mark(passed: bool) -> &'static str {
     if passed { "ok    " } else { "FAILED" }
 }
 
-/// What `tier` runs of a binary: the tests of `tests/` are the goldens', those with `wgpu` in their name the GPU's.
+/// Arguments for the tests of a binary that belong to `tier`: golden tests are in `tests/`, GPU tests have `wgpu` in their
+/// name.
 fn arguments(binary: &TestBinary, tier: Tier, filter: Option<&str>) -> Option<Vec<String>> {
     let selection = match tier {
         Tier::Lint | Tier::Web => return None,
@@ -256,7 +257,7 @@ fn arguments(binary: &TestBinary, tier: Tier, filter: Option<&str>) -> Option<Ve
     }
     let mut arguments = selection.filters;
     match (filter, tier) {
-        // libtest joins several filters by "or": the name has to be the only one.
+        // libtest joins several filters with "or", so the name must be the only filter.
         (Some(name), Tier::Gpu) if name.contains("wgpu") => arguments = vec![name.to_owned()],
         (Some(_), Tier::Gpu) => return None,
         (Some(name), _) => arguments.push(name.to_owned()),
@@ -266,7 +267,7 @@ fn arguments(binary: &TestBinary, tier: Tier, filter: Option<&str>) -> Option<Ve
     Some(arguments)
 }
 
-/// Programs of a tier that run at once. Those of the GPU's keep one processor busy each, most of the time by compiling kernels.
+/// Number of test programs that run in parallel. Each GPU test keeps one processor busy, mostly with compiling kernels.
 fn at_once(tier: Tier) -> usize {
     match tier {
         Tier::Gpu => {
@@ -276,7 +277,7 @@ fn at_once(tier: Tier) -> usize {
     }
 }
 
-/// Runs what `tier` has of all binaries.
+/// Runs the tests of a tier in all binaries.
 fn run_binaries(
     workspace: &Workspace,
     binaries: &[TestBinary],
@@ -344,15 +345,15 @@ fn run_doc_tests(workspace: &Workspace, machine: &setup::Machine) -> Result<Coun
     )
 }
 
-/// When the output of a child is shown.
+/// When the output of a child process is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Output {
     AsItComes,
-    /// At its end: others run beside it.
+    /// At its end, because other processes run in parallel.
     Held,
 }
 
-/// Runs one child, shows what matters of its output, and counts.
+/// Runs a child process, prints the relevant output, and counts the results.
 fn follow(test: &mut std::process::Command, title: &str, output: Output) -> Result<Counts> {
     let mut reader = Reader::default();
     let mut titled = false;

@@ -1,10 +1,10 @@
 //! `cargo xtask wasm`: the two WASM modules of the npm package, one for WebGPU, one for the CPU.
 //!
-//! Compile, take out what nothing runs, turn into what JavaScript can load (wasm-bindgen, of the version in Cargo.lock),
-//! optimise (Binaryen's wasm-opt, of the version in web/package-lock.json), and hold the sizes against their budgets.
+//! Steps: compile, remove dead functions, generate the JavaScript bindings (wasm-bindgen, version of Cargo.lock), optimise
+//! (Binaryen's wasm-opt, version of web/package-lock.json), and compare the sizes with their budgets.
 //!
-//! That is what is published. A page on one's own machine needs no small download: `--quick`, which `cargo xtask demo` uses,
-//! links without link-time optimisation and does nothing more than make the result loadable. Both share what is compiled.
+//! These modules are published. A local page needs no small download: `--quick`, which `cargo xtask demo` uses, links
+//! without link-time optimisation and only generates the bindings. Both modes share the compiled crates.
 
 mod trim;
 
@@ -19,12 +19,12 @@ use crate::command;
 use crate::npm;
 use crate::workspace::Workspace;
 
-/// The modules; each is a feature of emu-web.
+/// The modules. Each is a feature of emu-web.
 const MODULES: [&str; 2] = ["cpu", "webgpu"];
 const TARGET: &str = "wasm32-unknown-unknown";
-/// Where the package has them.
+/// Output folder in the package.
 const FOLDER: &str = "web/package/wasm";
-/// What rustc and wasm-bindgen use of WebAssembly; every browser with WebGPU has it.
+/// WebAssembly features that rustc and wasm-bindgen use. Every browser with WebGPU has them.
 const FEATURES: [&str; 7] = [
     "bulk-memory",
     "bulk-memory-opt",
@@ -34,33 +34,33 @@ const FEATURES: [&str; 7] = [
     "sign-ext",
     "simd",
 ];
-/// What is compiled for speed in the CPU's module and for size in that for WebGPU.
+/// Crates compiled for speed in the CPU module and for size in the WebGPU module.
 const COOL: [&str; 2] = ["emu-kernels", "tokenizers"];
-/// Bytes of a module, as it is and under brotli.
+/// Maximum bytes of a module, raw and compressed with brotli.
 const BUDGET: Size = Size {
     raw: 12_000_000,
     brotli: 2_200_000,
 };
 
-/// What `cargo xtask wasm` can be asked for.
+/// Arguments of `cargo xtask wasm`.
 #[derive(Debug, Default)]
 pub struct WasmArgs {
-    /// Compile for a page on this machine: larger, ready sooner, not to be published.
+    /// Build for a local page: larger and faster to build, not for publishing.
     pub quick: bool,
-    /// Only these modules; both where empty.
+    /// Build only these modules; both if empty.
     pub only: Vec<String>,
-    /// Where they go in place of the package, with what `tests/peers` measures.
+    /// Output folder instead of the package's, for builds with the code that `tests/peers` measures.
     pub peers: Option<PathBuf>,
 }
 
-/// Bytes.
+/// Bytes of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Size {
     raw: u64,
     brotli: u64,
 }
 
-/// Builds the modules; `false` where one is over its budget.
+/// Builds the modules; `false` if one exceeds its budget.
 pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
     if !args.quick {
         let lock = workspace.root.join("Cargo.lock");
@@ -73,7 +73,7 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
     thread::scope(|scope| {
         let mut building = Some(scope.spawn(|| build_bindgen(workspace)));
         let mut tool = PathBuf::new();
-        // One module is made smaller, on one processor, while the next one is compiled.
+        // One module is optimised on one processor while the next one is compiled.
         let mut finishing = Vec::new();
         for module in MODULES.into_iter().filter(|module| wanted(module)) {
             let compiled = compile(workspace, module, args)?;
@@ -94,17 +94,17 @@ pub fn run(workspace: &Workspace, args: &WasmArgs) -> Result<bool> {
     })
 }
 
-/// A module that JavaScript can load, not yet made smaller.
+/// A module with JavaScript bindings, not yet optimised.
 struct Bound {
     module: &'static str,
     folder: PathBuf,
     stamp: String,
 }
 
-/// Where the stamp of what a module was made from lies, in its folder.
+/// File name of a module's stamp, which identifies its source.
 const STAMP: &str = ".made-from";
 
-/// Makes a compiled module loadable; nothing where it is as it was.
+/// Generates the bindings of a compiled module; `None` if the output is up to date.
 fn bound(
     workspace: &Workspace,
     module: &'static str,
@@ -120,7 +120,7 @@ fn bound(
         println!("{}: as before", folder.display());
         return Ok(None);
     }
-    // Whatever fails from here on leaves no stamp beside files of another build.
+    // Removes the stamp first, so that a failure below leaves no stamp next to files of another build.
     fs::remove_file(folder.join(STAMP)).ok();
     if args.quick {
         bind(workspace, tool, compiled, &folder)?;
@@ -134,7 +134,7 @@ fn bound(
     }))
 }
 
-/// Makes a module smaller, unless it is for this machine only, and tells its size; `false` where it is over its budget.
+/// Optimises a module unless it is a quick build, and prints its size; `false` if it exceeds its budget.
 fn finish(workspace: &Workspace, args: &WasmArgs, bound: &Bound) -> Result<bool> {
     let (file, mut within) = (bound.folder.join("emu_web_bg.wasm"), true);
     if args.quick {
@@ -172,7 +172,7 @@ fn fits(module: &str, size: Size) -> bool {
     within
 }
 
-/// Compiles a module; where Cargo put it, until the next one is compiled: both have the same name.
+/// Compiles a module and returns Cargo's output file. The next module has the same file name and overwrites it.
 fn compile(workspace: &Workspace, module: &str, args: &WasmArgs) -> Result<PathBuf> {
     let mut build = command::cargo(workspace);
     let features = if args.peers.is_some() {
@@ -186,7 +186,7 @@ fn compile(workspace: &Workspace, module: &str, args: &WasmArgs) -> Result<PathB
         .args(["--features", &features.join(","), "--target", TARGET])
         .args(["--config", &flags(workspace)]);
     if module == "webgpu" {
-        // What computes on the CPU module's behalf has nothing to hurry for where a GPU computes.
+        // These crates do the CPU module's computation; on a GPU their speed does not matter.
         for package in COOL {
             let level = format!("profile.wasm.package.{package}.opt-level=\"z\"");
             build.args(["--config", &level]);
@@ -203,8 +203,8 @@ fn compile(workspace: &Workspace, module: &str, args: &WasmArgs) -> Result<PathB
         .join("wasm/emu_web.wasm"))
 }
 
-/// A setting of Cargo's: compiled dependencies keep what link-time optimisation reads, which Cargo would leave out, and the
-/// folders of this machine stay out of a module, whose panics name their file.
+/// A Cargo setting with compiler flags. Compiled dependencies keep their bitcode for link-time optimisation, which Cargo would
+/// omit. Path prefixes of this machine are removed from panic messages.
 fn flags(workspace: &Workspace) -> String {
     let home = std::env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
@@ -218,16 +218,16 @@ fn flags(workspace: &Workspace) -> String {
         .map(|place| format!("--remap-path-prefix={}=.", place.display()))
         .chain(["-Cembed-bitcode=yes".to_owned()])
         .collect();
-    // A list of the configuration grows by this one. JSON's strings are those of TOML.
+    // Cargo appends this list to the configured one. JSON strings are valid TOML strings.
     format!("target.{TARGET}.rustflags={}", serde_json::json!(flags))
 }
 
-/// Takes out of a compiled module what nothing runs; where the rest lies then.
+/// Removes dead functions from a compiled module. Returns the path of the result.
 fn trimmed(module: &str, compiled: &Path) -> Result<PathBuf> {
     let bytes = fs::read(compiled)
         .with_context(|| format!("{} was not written by the build", compiled.display()))?;
     let (bytes, taken) = trim::trim(&bytes)?;
-    // Only WebGPU needs a compiler of kernels.
+    // Only the WebGPU module contains a kernel compiler.
     if module == "webgpu" && taken == 0 {
         bail!(
             "the webgpu module has none of the functions that wasm/trim.rs takes out; their names have changed"
@@ -241,7 +241,7 @@ fn trimmed(module: &str, compiled: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// What the output was made from: made anew only where this changes.
+/// Identifies the source of an output, which is rebuilt only if the stamp changes.
 fn stamp(compiled: &Path, quick: bool) -> Result<String> {
     let kind = if quick { "quick" } else { "published" };
     let about = fs::metadata(compiled)
@@ -250,7 +250,7 @@ fn stamp(compiled: &Path, quick: bool) -> Result<String> {
     Ok(format!("{} {} {kind}\n", about.len(), changed.as_nanos()))
 }
 
-/// Builds the tool that makes the JavaScript beside a module, and finds it.
+/// Builds the tool that generates the JavaScript bindings, and returns its path.
 fn build_bindgen(workspace: &Workspace) -> Result<PathBuf> {
     let mut build = command::cargo(workspace);
     build.args(["build", "--package", "xtask", "--features", "bindgen"]);
@@ -261,7 +261,7 @@ fn build_bindgen(workspace: &Workspace) -> Result<PathBuf> {
     Ok(command::built(workspace, "bindgen"))
 }
 
-/// Makes the JavaScript beside the module.
+/// Generates the JavaScript bindings of a module.
 fn bind(workspace: &Workspace, tool: &Path, compiled: &Path, folder: &Path) -> Result<()> {
     let mut bind = command::new(tool, &workspace.root);
     match command::succeeds(bind.arg(compiled).arg(folder))? {
@@ -294,7 +294,7 @@ fn bytes(file: &Path) -> Result<u64> {
         .len())
 }
 
-/// Raw and compressed size; Node brings brotli.
+/// Raw and compressed size. Node provides brotli.
 fn measure(workspace: &Workspace, file: &Path) -> Result<Size> {
     let script = "const b = require('fs').readFileSync(process.argv[1]);\
         console.log(b.length, require('zlib').brotliCompressSync(b).length)";

@@ -1,4 +1,4 @@
-//! What a browser gets: the npm packages and the page, built and put together as a folder for any static server.
+//! The files for browsers: npm packages and page, built and assembled into a folder for any static server.
 
 use std::fs;
 use std::panic::resume_unwind;
@@ -15,28 +15,28 @@ use crate::npm::install;
 use crate::wasm::{self, WasmArgs};
 use crate::workspace::Workspace;
 
-/// The shipped model.
+/// Folder of the shipped model.
 const MODEL: &str = "models/emu-mini";
-/// Where the package `emu-webgpu-mini` has it.
+/// Its folder in the package `emu-webgpu-mini`.
 const MINI_PACK: &str = "web/mini/pack";
-/// How it is stored there.
+/// Its quantization policy in that package.
 const MINI_POLICY: &str = "configs/quantize/q8.toml";
-/// Where the package `emu-webgpu-smol` has its model.
+/// Folder of the model in the package `emu-webgpu-smol`.
 const SMOL_PACK: &str = "web/smol/pack";
 
-/// Folders with a lock file of their own that are compiled, in order: the page uses the package's types.
+/// Folders that are compiled, each with its own lock file. In this order, because the page uses the package's types.
 const COMPILED: [&str; 2] = ["web/package", "web/demo"];
-/// Those of the end-to-end tests.
+/// Folder of the end-to-end tests.
 const TESTS: [&str; 1] = ["web/e2e"];
 
-/// Builds everything of the pages' side: these modules, model, packages, page. `false` where a budget is exceeded, which
-/// only what is to be published can do.
+/// Builds modules, model packages, npm package and page. Returns `false` if a size budget is exceeded, which only a build for
+/// publishing checks.
 pub fn build(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
     install(workspace, &COMPILED)?;
     if !modules.quick {
         install(workspace, &TESTS)?;
     }
-    // Compiling the modules leaves a processor idle now and then.
+    // The packs are built in parallel, because compiling the modules leaves a processor idle at times.
     let within = thread::scope(|scope| {
         let pack = scope.spawn(|| {
             mini_pack(workspace)?;
@@ -58,7 +58,7 @@ pub fn build(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
     Ok(within)
 }
 
-/// Fills the package that carries the model.
+/// Builds the pack of the package `emu-webgpu-mini`.
 fn mini_pack(workspace: &Workspace) -> Result<()> {
     let pack = workspace.root.join(MINI_PACK);
     let manifest = workspace.root.join(MODEL).join("emu.json");
@@ -82,7 +82,7 @@ fn mini_pack(workspace: &Workspace) -> Result<()> {
     fs::write(&made_from, text).context("the pack's folder cannot be written")
 }
 
-/// Fills the package that carries emu-smol, whose language model is fetched.
+/// Builds the pack of the package `emu-webgpu-smol`, whose language model is fetched.
 fn smol_pack(workspace: &Workspace) -> Result<()> {
     let [smol] = &MODELS;
     let pack = workspace.root.join(SMOL_PACK);
@@ -96,17 +96,17 @@ fn smol_pack(workspace: &Workspace) -> Result<()> {
         fs::remove_dir_all(&pack).with_context(|| format!("{} is in the way", pack.display()))?;
     }
     model::complete(workspace, smol)?;
-    // What a page reads first is there last: a copy that ends half-way is none.
+    // Copies to a temporary folder and renames it last, so that an interrupted copy leaves no partial pack.
     let filling = pack.with_extension("part");
     let _ = fs::remove_dir_all(&filling);
-    // Shards of an earlier version may lie beside those of this one.
+    // Copies only the files in the manifest, because the folder may contain shards of an earlier version.
     for file in files_of(&whole)? {
         copy(&whole.join(&file), &filling.join(&file))?;
     }
     fs::rename(&filling, &pack).with_context(|| format!("{} cannot be made", pack.display()))
 }
 
-/// The names of a pack's files.
+/// File names of a pack.
 fn files_of(pack: &Path) -> Result<Vec<String>> {
     let path = pack.join("emu.json");
     let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -119,7 +119,7 @@ fn files_of(pack: &Path) -> Result<Vec<String>> {
     Ok(names.chain(["emu.json"]).map(str::to_owned).collect())
 }
 
-/// Puts the page together in `site`: what a static server is to serve.
+/// Assembles the page in `site` for a static server.
 pub fn assemble(workspace: &Workspace, site: &Path) -> Result<()> {
     let root = workspace.root.join("web");
     if site.exists() {
@@ -152,28 +152,28 @@ pub fn assemble(workspace: &Workspace, site: &Path) -> Result<()> {
     mark(site, WITHOUT_SMOL)
 }
 
-/// The page, below `web`.
+/// The page, relative to `web`.
 const PAGE: &str = "demo/index.html";
-/// The module for WebGPU, below `web` and in a site.
+/// The WebGPU module, relative to `web` and to a site.
 const WEBGPU: (&str, &str) = ("package/wasm/webgpu", "emu-webgpu/wasm/webgpu");
 
-/// The pack of emu-smol, below `web` and in a site.
+/// The pack of emu-smol, relative to `web` and to a site.
 const SMOL: (&str, &str) = ("smol/pack", "emu-webgpu-smol/pack");
 
-/// What tells the page that emu-smol is not there.
+/// Attribute that tells the page that emu-smol is missing.
 const WITHOUT_SMOL: &str = "data-models=\"mini\"";
 
-/// Whether the module for WebGPU has been built.
+/// Whether the WebGPU module has been built.
 pub fn has_webgpu(workspace: &Workspace) -> bool {
     workspace.root.join("web").join(WEBGPU.0).is_dir()
 }
 
-/// Has the page of a site say that the module for WebGPU is still to come, and do without.
+/// Marks the page of a site so that it runs without the WebGPU module, which is still being built.
 pub fn without_webgpu(site: &Path) -> Result<()> {
     mark(site, "data-webgpu=\"pending\"")
 }
 
-/// Tells the page of a site something about what lies beside it.
+/// Adds an attribute to the page of a site.
 fn mark(site: &Path, attribute: &str) -> Result<()> {
     let page = site.join("index.html");
     let html =
@@ -185,7 +185,7 @@ fn mark(site: &Path, attribute: &str) -> Result<()> {
     fs::write(&page, marked).with_context(|| format!("{} cannot be written", page.display()))
 }
 
-/// Adds the module for WebGPU to a site that was put together without it.
+/// Adds the WebGPU module to a site that was assembled without it.
 pub fn add_webgpu(workspace: &Workspace, site: &Path) -> Result<()> {
     let root = workspace.root.join("web");
     copy(&root.join(WEBGPU.0), &site.join(WEBGPU.1))?;
@@ -196,14 +196,14 @@ pub fn add_webgpu(workspace: &Workspace, site: &Path) -> Result<()> {
     }
 }
 
-/// Copies a file or a folder; what begins with a dot stays.
+/// Copies a file or a folder, without files whose name starts with a dot.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let cannot = || format!("{} cannot be copied to {}", from.display(), to.display());
     if !from.is_dir() {
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder).with_context(cannot)?;
         }
-        // Weights are written anew and never changed, so that one file can lie in several places.
+        // Weights are hard-linked: their files are replaced as a whole and never modified.
         let weights = from.extension().is_some_and(|e| e == "safetensors");
         if !weights || fs::hard_link(from, to).is_err() {
             fs::copy(from, to).with_context(cannot)?;
@@ -220,11 +220,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A server of a folder; ends with this value.
+/// A static file server, stopped on drop.
 pub struct Server(Child);
 
 impl Server {
-    /// Starts one, which prints its address.
+    /// Starts a server, which prints its address.
     pub fn start(workspace: &Workspace, site: &Path, port: u16) -> Result<Self> {
         let script: PathBuf = ["web", "server", "serve.mjs"].iter().collect();
         let mut node = command::new("node", &workspace.root);
@@ -233,7 +233,7 @@ impl Server {
         Ok(Self(child.context("node cannot be started")?))
     }
 
-    /// Waits until it ends; whether it ended well.
+    /// Waits until the server exits. Returns whether it succeeded.
     pub fn wait(mut self) -> Result<bool> {
         let status = self.0.wait().context("the server is lost")?;
         Ok(status.success())
@@ -242,7 +242,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Ended already where it was waited for.
+        // Already exited if `wait` was called.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! The checkout: where it is, which files are its own, and what Cargo says about its packages.
+//! The checkout: its root, its files, and Cargo's information about its packages.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::process;
 
-/// Text files above this size are data, not sources: their lines are not looked at.
+/// Text files above this size are data, and their lines are not checked.
 const LARGEST_TEXT: u64 = 2 * 1024 * 1024;
 
 /// The checkout this program was built from.
@@ -17,7 +17,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the root: two folders above this crate, or the nearest one above the current folder with a `Cargo.lock`.
+    /// Finds the root: two folders above this crate, or the nearest ancestor of the current folder with a `Cargo.lock`.
     pub fn find() -> Result<Self> {
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let start = std::env::current_dir()
@@ -32,7 +32,7 @@ impl Workspace {
         Ok(Self { root })
     }
 
-    /// What `cargo metadata --no-deps` says of the workspace's packages.
+    /// Packages of the workspace, from `cargo metadata --no-deps`.
     pub fn packages(&self) -> Result<Vec<Package>> {
         let text = process::capture(process::cargo_in(&self.root).args([
             "metadata",
@@ -45,7 +45,7 @@ impl Workspace {
         packages_from(&metadata)
     }
 
-    /// The checkout's own files: tracked ones, and new ones that git does not ignore.
+    /// Files of the checkout: tracked files, and new files that git does not ignore.
     pub fn tree(&self) -> Result<Tree> {
         let listing = process::capture(process::new("git", &self.root).args([
             "ls-files",
@@ -64,7 +64,7 @@ impl Workspace {
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
             let full = self.root.join(path);
-            // A tracked file that was deleted but not yet committed is no longer there to be checked.
+            // A tracked file may have been deleted without a commit.
             let Ok(meta) = std::fs::metadata(&full) else {
                 continue;
             };
@@ -95,22 +95,22 @@ impl Workspace {
 pub struct Package {
     /// Its name.
     pub name: String,
-    /// What it depends on directly, development and build dependencies included.
+    /// Direct dependencies, including development and build dependencies.
     pub dependencies: Vec<Dependency>,
-    /// What its own features switch on, e.g. `dep:openh264` or `emu-pack/convert`.
+    /// Features and dependencies that its own features enable, e.g. `dep:openh264` or `emu-pack/convert`.
     pub feature_effects: Vec<String>,
 }
 
 /// One direct dependency of a package.
 #[derive(Debug, Clone)]
 pub struct Dependency {
-    /// The package depended on.
+    /// Name of the dependency.
     pub name: String,
-    /// The features asked for.
+    /// Enabled features.
     pub features: Vec<String>,
 }
 
-/// Reads the packages out of `cargo metadata`'s JSON.
+/// Reads the packages from `cargo metadata`'s JSON.
 pub fn packages_from(metadata: &Value) -> Result<Vec<Package>> {
     let Some(packages) = metadata["packages"].as_array() else {
         bail!("cargo metadata named no packages; is the root Cargo.toml intact?");
@@ -146,27 +146,27 @@ pub fn packages_from(metadata: &Value) -> Result<Vec<Package>> {
 
 /// The files of a checkout.
 pub struct Tree {
-    /// Sorted by path.
+    /// Files, sorted by path.
     pub files: Vec<File>,
 }
 
 /// One file of a checkout.
 pub struct File {
-    /// Relative to the root, with `/`.
+    /// Path relative to the root, with `/`.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Its content, where it is UTF-8 text of moderate size.
+    /// Content, if it is UTF-8 text up to [`LARGEST_TEXT`].
     pub text: Option<String>,
 }
 
 impl Tree {
-    /// Whether there is a file at `path`.
+    /// Whether the file exists.
     pub fn has(&self, path: &str) -> bool {
         self.files.iter().any(|file| file.path == path)
     }
 
-    /// The text files whose path begins with `prefix` and ends in `suffix`, with their content.
+    /// Text files whose path starts with `prefix` and ends with `suffix`: paths and contents.
     pub fn texts<'a>(
         &'a self,
         prefix: &'a str,
@@ -178,7 +178,7 @@ impl Tree {
             .filter_map(|file| Some((file.path.as_str(), file.text.as_deref()?)))
     }
 
-    /// The bytes of all files below `prefix`.
+    /// Total size of all files below `prefix`.
     pub fn bytes_below(&self, prefix: &str) -> u64 {
         self.files
             .iter()
@@ -187,7 +187,7 @@ impl Tree {
             .sum()
     }
 
-    /// A tree that exists only in a test.
+    /// A tree for tests, without files on disk.
     #[cfg(test)]
     pub fn planted(files: &[(&str, &str)]) -> Self {
         let file = |(path, text): &(&str, &str)| File {

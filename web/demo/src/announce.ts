@@ -1,18 +1,18 @@
-/** Words for screen readers. One polite live region takes them all, so that nothing is read twice or in the middle of something else. */
+/** Screen reader announcements. One polite live region takes them all, so that none is read twice or interrupts another. */
 
 import { $, h } from "./dom.js";
 
 const region = $("announcer");
 let heard = "";
 
-/** Has a sentence read out. */
+/** Announces a sentence. */
 export function announce(text: string): void {
-  // A paragraph each: a region whose text is replaced by the same text stays silent.
+  // One paragraph each: a region whose text is replaced by the same text stays silent.
   region.append(h("p", {}, text));
   while (region.childElementCount > 12) region.firstElementChild?.remove();
 }
 
-/** Has streamed text read out, a sentence or line at a time: single tokens would be read as stutter. */
+/** Announces streamed text by sentence or line; single tokens would be read as stutter. */
 export function announceStream(text: string): void {
   heard += text;
   const end = Math.max(heard.lastIndexOf("\n"), ...[". ", "! ", "? "].map((mark) => heard.lastIndexOf(mark)));
@@ -21,7 +21,7 @@ export function announceStream(text: string): void {
   heard = heard.slice(end + 1);
 }
 
-/** Has the rest of a stream read out. */
+/** Announces the rest of a stream. */
 export function announceStreamEnd(): void {
   if (heard.trim()) announce(heard.trim());
   heard = "";

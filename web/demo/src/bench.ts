@@ -1,4 +1,4 @@
-/** The benchmark's section of the panel. */
+/** The benchmark section of the panel. */
 
 import { $, row, show } from "./dom.js";
 import { isAbort, told } from "./errors.js";
@@ -9,7 +9,7 @@ import type { Session } from "./session.js";
 
 const counts = ({ launches, submits, read_back_bytes }: ReturnType<typeof costsEach>) => `${launches}, ${submits}, ${read_back_bytes}`;
 
-/** Binds the section of the panel. `begin` gives the signal of the run, or null while something else runs. */
+/** Binds the section. `begin` returns the abort signal of the run, or null while something else runs. */
 export function bindBenchmark(session: Session, begin: () => AbortSignal | null, end: () => void): void {
   const status = $("bench-status");
   const json = $("bench-json");
@@ -17,7 +17,7 @@ export function bindBenchmark(session: Session, begin: () => AbortSignal | null,
   start.addEventListener("click", async () => {
     const signal = begin();
     if (!signal) {
-      status.textContent = "Something is running. Stop it or wait for its end, then start the benchmark.";
+      status.textContent = "Something is running. Stop it or wait until it ends, then start the benchmark.";
       return;
     }
     start.disabled = true;
@@ -31,9 +31,9 @@ export function bindBenchmark(session: Session, begin: () => AbortSignal | null,
         row("Description", ms(result.caption.median_ms)),
         row("First word of an answer", ms(result.chat.first_token_ms)),
         row("Each further token", `${result.chat.ms_per_token} ms`),
-        ...(session.used?.kind === "webgpu" ? [row("Its launches, submissions, bytes back", counts(result.chat.per_token))] : []),
+        ...(session.used?.kind === "webgpu" ? [row("Dispatches, submissions, bytes read back per token", counts(result.chat.per_token))] : []),
         ...(result.draw ? [row(`Drawing, ${result.draw.steps} steps`, ms(result.draw.whole_ms)), row("One step", `${result.draw.ms_per_step} ms`)] : []),
-        ...(result.draw && session.used?.kind === "webgpu" ? [row("Its launches, submissions, bytes back", counts(result.draw.per_step))] : []),
+        ...(result.draw && session.used?.kind === "webgpu" ? [row("Dispatches, submissions, bytes read back per step", counts(result.draw.per_step))] : []),
       );
       show("bench-result", true);
       status.textContent = "Done.";

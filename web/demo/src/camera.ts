@@ -27,7 +27,7 @@ async function start(): Promise<void> {
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing }, audio: false });
     view.srcObject = stream;
-    // Closed while the question was open.
+    // The dialog was closed while the browser asked for permission.
     if (!dialog.open) return stop();
     await view.play();
     const cameras = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
@@ -38,12 +38,12 @@ async function start(): Promise<void> {
   } catch (error) {
     const refused = error instanceof DOMException && error.name === "NotAllowedError";
     status.textContent = refused
-      ? "The camera was not allowed. Allow it in the browser's site settings, or attach a file instead."
-      : "No camera answers. Connect one, or attach a file instead.";
+      ? "Camera access was denied. Allow it in the browser's site settings, or attach a file instead."
+      : "No camera is available. Connect one, or attach a file instead.";
   }
 }
 
-/** Lets the visitor take a picture; null where none was taken. */
+/** Lets the visitor take a picture; resolves to null if none was taken. */
 export function takePicture(): Promise<Blob | null> {
   dialog.showModal();
   void start();

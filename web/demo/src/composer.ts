@@ -1,4 +1,4 @@
-/** The box at the bottom: words, attached pictures, what a question is about, and the ways pictures come in. */
+/** The message box: text, attached pictures, the pictures a question is about, and the ways to attach them. */
 
 import { announce } from "./announce.js";
 import { hasCamera, takePicture } from "./camera.js";
@@ -18,7 +18,7 @@ export interface Draft {
 
 const PLACEHOLDERS: Record<Mode, [empty: string, withPictures: string]> = {
   chat: ["Ask, or attach a picture", "Ask about it, or send it to be described"],
-  draw: ["Describe what to draw", "Say how to draw from these pictures, or send them to be blended"],
+  draw: ["Describe what to draw", "Describe what to draw from these pictures, or send them to blend them"],
 };
 
 export class Composer {
@@ -35,7 +35,7 @@ export class Composer {
   private busy = false;
 
   constructor(
-    /** Takes a draft; returns why it cannot be sent, or null when it was. */
+    /** Sends a draft. Returns why it cannot be sent, or null if it was. */
     private readonly onSend: (draft: Draft) => string | null,
     onStop: () => void,
     private readonly onMode: () => void,
@@ -47,7 +47,7 @@ export class Composer {
     this.halt.addEventListener("click", onStop);
     this.prompt.addEventListener("input", () => this.typed());
     this.prompt.addEventListener("keydown", (event) => {
-      // Enter that ends the composition of a character belongs to the input method.
+      // Enter that ends an IME composition belongs to the input method.
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       this.submit();
@@ -60,7 +60,7 @@ export class Composer {
     this.update();
   }
 
-  /** The ways in: file, camera, paste, drop. */
+  /** Binds the ways to attach: file, camera, paste, drop. */
   private ways(): void {
     const file = $<HTMLInputElement>("file");
     $("attach").addEventListener("click", () => file.click());
@@ -82,13 +82,13 @@ export class Composer {
     });
     const overlay = $("drop");
     document.addEventListener("dragover", (event) => {
-      // Text that is dragged within the box is not ours.
+      // Text dragged within the box is not handled here.
       if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
       overlay.hidden = false;
     });
     document.addEventListener("dragleave", (event) => {
-      // Leaving for nothing is leaving the window.
+      // Without a related target, the pointer has left the window.
       if (!event.relatedTarget) overlay.hidden = true;
     });
     document.addEventListener("drop", (event) => {
@@ -108,7 +108,7 @@ export class Composer {
     this.update();
   }
 
-  /** Whether the pack can draw at all. */
+  /** Enables Draw mode if the pack can draw at all. */
   allowDrawing(can: boolean): void {
     const radio = this.form.querySelector<HTMLInputElement>("input[value=draw]");
     if (radio) radio.disabled = !can;
@@ -116,7 +116,7 @@ export class Composer {
     if (!can && this.mode === "draw") this.mode = "chat";
   }
 
-  /** Takes files in, one after the other so that they keep their order. */
+  /** Attaches files, one after the other so that they keep their order. */
   async add(files: File[]): Promise<void> {
     this.complain("");
     for (const file of files) {
@@ -135,7 +135,7 @@ export class Composer {
     }
   }
 
-  /** Attaches what the page already has. */
+  /** Attaches a picture that the page already has. */
   attach(one: Attachment): void {
     this.attachments.push({ ...one, url: URL.createObjectURL(one.blobs[0] as Blob) });
     announce(`${one.name} attached.`);
@@ -143,7 +143,7 @@ export class Composer {
     this.prompt.focus();
   }
 
-  /** Which pictures a question without pictures is about. */
+  /** Sets the pictures that a question without pictures is about. */
   setAbout(about: Attachment[]): void {
     this.about = about;
     this.update();
@@ -154,13 +154,13 @@ export class Composer {
     this.busy = busy;
     this.send.hidden = busy;
     this.halt.hidden = !busy;
-    // A button that vanishes must not take the focus with it.
+    // A button that is hidden must pass the focus on.
     if (focused === this.send) this.halt.focus();
     else if (focused === this.halt) this.send.focus();
     this.update();
   }
 
-  /** Says what is wrong with the draft. */
+  /** Shows what is wrong with the draft. */
   private complain(problem: string): void {
     this.problem.textContent = problem;
     this.problem.hidden = !problem;
@@ -194,7 +194,7 @@ export class Composer {
     return h("li", { class: "tile" }, picture(one.url, one.name, one.width), frames, remove);
   }
 
-  /** Writes a mark at the cursor: the next picture belongs there. */
+  /** Inserts a mark at the cursor, which places the next picture there. */
   private mark(): void {
     const { prompt } = this;
     const kind = this.attachments.every((one) => one.kind === "video") ? "video" : "image";
@@ -207,7 +207,7 @@ export class Composer {
     const about = this.shownAbout();
     const tiles: Node[] = this.attachments.map((one) => this.tile(one));
     if (this.reading) tiles.push(h("li", { class: "tile waiting" }, h("span", { class: "spinner" }), h("span", { class: "visually-hidden" }, "Reading the file")));
-    if (this.attachments.length > 1) tiles.push(h("li", { class: "mark" }, button(null, "Place in text", () => this.mark()), h("span", { class: "hint" }, "Pictures come first. A mark in the text takes the next one.")));
+    if (this.attachments.length > 1) tiles.push(h("li", { class: "mark" }, button(null, "Place in text", () => this.mark()), h("span", { class: "hint" }, "Pictures come before the text, unless marks in the text place them.")));
     if (about.length) {
       const drop = iconButton("close", "Ask without this picture", () => {
         this.setAbout([]);
@@ -222,7 +222,7 @@ export class Composer {
     this.typed();
   }
 
-  /** What follows from the words in the box alone. */
+  /** Updates what depends on the text in the box only. */
   private typed(): void {
     this.prompt.style.height = "auto";
     this.prompt.style.height = `${this.prompt.scrollHeight}px`;

@@ -1,8 +1,8 @@
-/** Questions that need an answer first. */
+/** Confirmation dialogs. */
 
 import { $, say } from "./dom.js";
 
-/** Asks before something costly or final. Resolves to whether the visitor agreed. */
+/** Asks before a costly or final action. Resolves to whether the visitor agreed. */
 export function confirm(title: string, body: string, action: string): Promise<boolean> {
   const dialog = $<HTMLDialogElement>("confirm");
   say("confirm-title", title);

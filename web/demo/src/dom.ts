@@ -1,4 +1,4 @@
-/** Small helpers over the DOM. Text is always set as text, never as markup. */
+/** DOM helpers. Text is always set as text, never as markup. */
 
 type Child = Node | string | null | undefined | false;
 type Attributes = Record<string, unknown>;
@@ -20,7 +20,7 @@ export function show(id: string, visible: boolean): void {
   $(id).hidden = !visible;
 }
 
-/** A new element. Functions become listeners, booleans are set or left out, the rest become attributes. */
+/** Creates an element. Functions become listeners, booleans are set or omitted, the rest become attributes. */
 export function h<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: Child[]): HTMLElementTagNameMap[K] {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -32,7 +32,7 @@ export function h<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Att
   return element;
 }
 
-/** A drawing from the page's sprite; decoration only, so hidden from assistive technology. */
+/** An icon from the page's sprite. It is decorative, so hidden from assistive technology. */
 export function icon(name: string): SVGSVGElement {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "icon");
@@ -43,12 +43,12 @@ export function icon(name: string): SVGSVGElement {
   return svg;
 }
 
-/** A button that shows a drawing and tells its name to assistive technology and in a tooltip. */
+/** A button with an icon; its label is the accessible name and the tooltip. */
 export function iconButton(name: string, label: string, click: () => void): HTMLButtonElement {
   return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, click }, icon(name));
 }
 
-/** A button with a drawing and words. */
+/** A button with an icon and text. */
 export function button(name: string | null, label: string, click: () => void, kind = "ghost"): HTMLButtonElement {
   return h("button", { type: "button", class: `button ${kind}`, click }, name && icon(name), h("span", {}, label));
 }
@@ -56,8 +56,8 @@ export function button(name: string | null, label: string, click: () => void, ki
 /** A row of a description list. */
 export const row = (term: string, ...value: Child[]): HTMLElement => h("div", {}, h("dt", {}, term), h("dd", {}, ...value));
 
-/** A picture. One of few pixels keeps them when enlarged, a large one is smooth. */
+/** A picture. Small ones keep their pixels when enlarged, large ones are smoothed. */
 export const picture = (url: string, alt: string, width: number): HTMLImageElement => h("img", { src: url, alt, class: rendering(width) });
 
-/** The class of a picture or canvas this many pixels wide. */
+/** The CSS class of a picture or canvas of this width in pixels. */
 export const rendering = (width: number): string => (width <= 128 ? "pixelated" : "smooth");

@@ -1,4 +1,4 @@
-/** Errors as the page tells them: one sentence on what is wrong, one on what to do. */
+/** Errors as the page shows them: one sentence on the problem, one on the remedy. */
 
 export interface Explained {
   code: string;
@@ -6,7 +6,7 @@ export interface Explained {
   advice: string;
 }
 
-/** Something the page itself refuses. The message holds both sentences. */
+/** An error of the page itself. The message holds both sentences. */
 export class PageError extends Error {
   constructor(
     readonly code: string,
@@ -20,7 +20,8 @@ export class PageError extends Error {
 
 export const isAbort = (error: unknown): boolean => error instanceof Error && error.name === "AbortError";
 
-/** Splits an error's message into what is wrong and what to do. Errors of the package carry a `code` and both sentences; others get general advice. */
+/** Splits an error's message into problem and remedy. Errors of the package have a `code` and both sentences; others get a
+ * generic remedy. */
 export function explain(error: unknown): Explained {
   const code = (error as { code?: unknown } | null)?.code;
   const message = error instanceof Error ? error.message.trim() : String(error);

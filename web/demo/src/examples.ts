@@ -1,13 +1,13 @@
-/** Examples to click, from the list of each bundled model that lies beside their pictures. */
+/** Examples to click, from each bundled model's list, which is stored with the pictures. */
 
 import { $, h, icon, show } from "./dom.js";
 
 type Kind = "caption" | "answer" | "complete" | "draw" | "blend";
 
-/** One example, as `demo.json` has it. */
+/** One example, as in `demo.json`. */
 export interface Example {
   kind: Kind;
-  /** Addresses. */
+  /** URLs. */
   images: string[];
   prompt: string;
 }
@@ -19,18 +19,18 @@ interface Group {
   items: Example[];
 }
 
-/** How many of a kind stand on the first page. The rest are in the dialog. */
+/** Number of examples of each kind on the first page. The rest are in the dialog. */
 const FIRST: Record<Kind, number> = { caption: 1, answer: 2, complete: 1, draw: 3, blend: 1 };
 const VERBS: Record<Kind, string> = { caption: "Describe", answer: "Ask", complete: "Continue the series", draw: "Draw", blend: "Blend" };
 
-/** What a card says where the example itself has no words. */
+/** Text of a card whose example has no text. */
 const words = ({ kind, images, prompt }: Example): string => {
   if (kind === "caption") return "What is in this picture?";
   if (kind === "complete") return prompt.split("<image>").map((text) => text.trim()).filter(Boolean).join(" · ") + " · …";
   return prompt || `${images.length} pictures become one`;
 };
 
-/** Whether it asks for a picture: shown only while the model draws. */
+/** CSS class of examples that ask for a picture: they are shown only if the model draws. */
 const draws = (kind: Kind) => (kind === "draw" || kind === "blend" ? " drawing" : "");
 
 function card(example: Example, pick: (example: Example) => void): HTMLButtonElement {
@@ -45,7 +45,7 @@ function card(example: Example, pick: (example: Example) => void): HTMLButtonEle
   );
 }
 
-/** Reads a model's list. Without one, for example on a host of one's own, there are no examples and nothing else is missing. */
+/** Reads a model's list. If it is missing, for example on a custom host, there are no examples and everything else works. */
 async function read(folder: string): Promise<Group[]> {
   try {
     const answer = await fetch(`${folder}demo.json`);
@@ -59,7 +59,7 @@ async function read(folder: string): Promise<Group[]> {
   }
 }
 
-/** Shows the examples of a bundled model on the first page and in their dialog; of another there are none. */
+/** Shows the examples of a bundled model on the first page and in the dialog; other models have none. */
 export async function showExamples(model: string | null, pick: (example: Example) => void): Promise<void> {
   const groups = model ? await read(`examples/${model}/`) : [];
   const dialog = $<HTMLDialogElement>("examples-dialog");
@@ -76,7 +76,7 @@ export async function showExamples(model: string | null, pick: (example: Example
   );
 }
 
-/** The pictures of an example as files. */
+/** Fetches the pictures of an example as files. */
 export function files(example: Example): Promise<File[]> {
   return Promise.all(
     example.images.map(async (address) => {

@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Number formats for display. */
 
 /** Bytes in decimal units: "9.8 MB". */
 export function bytes(count: number): string {

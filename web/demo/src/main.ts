@@ -1,4 +1,4 @@
-/** Puts the page together: address, model, conversation, panel. */
+/** Wires the page: URL parameters, model, conversation, panel. */
 
 import type { DeviceChoice } from "emu-webgpu";
 
@@ -22,14 +22,14 @@ import { bindSide } from "./side.js";
 import { TurnView, type Mode, type Turn } from "./turn.js";
 import { modelName, showState } from "./welcome.js";
 
-/** Downloads above this ask first, even where a click already asked for them. */
+/** Larger downloads, in bytes, need a confirmation, even after a click that asked for them. */
 const MUCH = 200e6;
 
-// 1. What the address and an earlier visit say. The address wins.
+// 1. URL parameters and stored settings. The URL takes precedence.
 const address = new URLSearchParams(location.search);
 const earlier = recall();
 const isDevice = (value: unknown): value is DeviceChoice => value === "auto" || value === "webgpu" || value === "cpu";
-// `cargo xtask demo` marks the page that it serves before the module for WebGPU is there.
+// `cargo xtask demo` marks the page that it serves before the WebGPU module is built.
 const pending = document.documentElement.dataset["webgpu"] === "pending";
 const chosen = [address.get("device"), earlier.device].find(isDevice) ?? "auto";
 const session = new Session(locate, pending ? "cpu" : chosen, earlier.keep ?? true);
@@ -42,11 +42,11 @@ let running: AbortController | null = null;
 const context = (): Context => settings.value.context ?? contextFor(session.support);
 const about = () => (context() === "pictures" ? latestPictures(views.map(({ turn }) => turn)) : []);
 
-/** Whether a message is enough to have something drawn: a model that converses answers requests with pictures, and says what it drew, so that the next
- * message can be about it. */
+/** Whether drawing works through a chat message: a model that converses answers draw requests with a picture and a text on it, so
+ * that the next message can refer to it. */
 const drawsInChat = () => Boolean(session.support?.model.converses) && settings.value.drawInChat;
 
-/** Takes the page for one job; null while another has it. */
+/** Starts a job and returns its abort signal; null while another runs. */
 function begin(): AbortSignal | null {
   if (running) return null;
   running = new AbortController();
@@ -67,13 +67,13 @@ const stop = () => running?.abort(new DOMException("Stopped by the visitor.", "A
 async function agreed(mode: Mode): Promise<boolean> {
   if (!session.support) await session.check();
   const size = session.missing(mode);
-  return size < MUCH || session.state === "loading" || confirm(`Download ${bytes(size)}?`, `${modelName(session)} has to be on this device before it can answer. That takes a while and may cost money on a metered connection.`, "Download");
+  return size < MUCH || session.state === "loading" || confirm(`Download ${bytes(size)}?`, `${modelName(session)} must be downloaded to this device before it can answer. This takes a while and may cost money on a metered connection.`, "Download");
 }
 
 async function perform(view: TurnView): Promise<void> {
   const signal = begin();
   if (!signal) return;
-  // The button that asked to try again goes with the old answer.
+  // The "Try again" button is removed with the old answer.
   if (view.element.contains(document.activeElement)) $("stop").focus();
   view.begin();
   follow(true);
@@ -104,7 +104,7 @@ function ask(turn: Turn): void {
     },
     keepSeed: (seed) => {
       settings.setSeed(seed);
-      announce(`Seed ${seed} is used from now on. Empty the field in the settings to draw with new seeds.`);
+      announce(`Seed ${seed} is used from now on. Clear the seed field in the settings to use new seeds.`);
     },
     retry: () => void perform(view),
   });
@@ -145,7 +145,7 @@ async function startOver(): Promise<void> {
   await session.reset().catch(() => undefined);
 }
 
-// 3. Settings and what is remembered.
+// 3. Settings, and what is stored.
 const keepBoxes = [$<HTMLInputElement>("keep"), $<HTMLInputElement>("keep-panel")];
 const rememberBox = $<HTMLInputElement>("remember");
 const deviceBox = $<HTMLSelectElement>("device");
@@ -235,8 +235,8 @@ modelForm.addEventListener("submit", async (event) => {
   event.preventDefault();
   const next = choice.value === "other" ? field.value.trim() : choice.value;
   if (!next) return field.focus();
-  if (views.length && !(await confirm("Open the page with another model?", "The conversation so far ends and is not kept.", "Open"))) return;
-  // Another address and not another value: the policy that says which hosts may be read is made from the address.
+  if (views.length && !(await confirm("Open the page with another model?", "The current conversation ends and is not kept.", "Open"))) return;
+  // A navigation, not a new value: the content security policy of readable hosts is derived from the URL.
   location.assign(pageWith(next));
 });
 for (const link of document.querySelectorAll<HTMLAnchorElement>("[data-open]")) link.href = pageWith(link.dataset["open"] ?? "");

@@ -1,4 +1,4 @@
-/** What the benchmark measures, through the same calls as a conversation. Fetched when it is asked for. */
+/** The benchmark, which makes the same calls as a conversation. Imported on demand. */
 
 import type { Costs, Emu, Message, Progress } from "emu-webgpu";
 
@@ -7,14 +7,14 @@ import type { Session } from "./session.js";
 const RUNS = 5;
 const SEED = 7;
 const QUESTION = "what is this?";
-/** So hot that hardly an answer ends by itself: as many tokens as are asked for. */
+/** A temperature so high that answers hardly ever end by themselves: they have the requested number of tokens. */
 const HOT = 20;
 const TOKENS = 48;
 
 const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 const round = (value: number): number => Number(value.toPrecision(4));
 
-/** A picture that every machine makes the same: a disc on a plain ground. */
+/** A picture that is the same on every machine: a disc on a plain background. */
 function testPicture(side: number): ImageData {
   const image = new ImageData(side, side);
   for (let i = 0; i < side * side; i += 1) {
@@ -27,7 +27,7 @@ function testPicture(side: number): ImageData {
 /** Milliseconds of each phase of loading. */
 const times = ({ tracker }: Session) => Object.fromEntries([...tracker.times].map(([phase, ms]) => [phase, Math.round(ms)]));
 
-/** Main-thread tasks over 50 ms while something runs: the page should have none. */
+/** Counts main-thread tasks over 50 ms until the returned function is called. There should be none. */
 function longTasks(): () => { count: number; longest_ms: number } | null {
   const found: number[] = [];
   if (!PerformanceObserver.supportedEntryTypes.includes("longtask")) return () => null;
@@ -39,7 +39,7 @@ function longTasks(): () => { count: number; longest_ms: number } | null {
   };
 }
 
-/** Runs something several times. */
+/** Runs something {@link RUNS} times. */
 async function repeat<T>(once: () => Promise<T>): Promise<{ result: T; ms: number }[]> {
   const runs = [];
   while (runs.length < RUNS) {
@@ -49,7 +49,7 @@ async function repeat<T>(once: () => Promise<T>): Promise<{ result: T; ms: numbe
   return runs;
 }
 
-/** What calls cost, by what they made more than others: tokens or steps. */
+/** Cost per token or step: the difference of two calls divided by how many more the first made. */
 export function costsEach(more: Costs, less: Costs, made: number) {
   const each = (key: keyof Costs) => round((more[key] - less[key]) / Math.max(1, made));
   return {
@@ -61,7 +61,7 @@ export function costsEach(more: Costs, less: Costs, made: number) {
   };
 }
 
-/** The costs of a call alone. */
+/** The costs of a single call. */
 async function counted<T>(emu: Emu, call: () => Promise<T>): Promise<{ result: T; costs: Costs }> {
   const before = await emu.costs();
   const result = await call();
@@ -90,7 +90,7 @@ async function chat(emu: Emu, image: ImageData, signal: AbortSignal) {
   };
   const runs = await repeat(() => answer(TOKENS));
   const { promptTokens = 0, tokens = 0 } = runs[0]?.result ?? {};
-  // The prompt costs the same in both.
+  // Both calls have the same prompt, so its cost cancels out.
   const [long, short] = [await counted(emu, () => answer(TOKENS)), await counted(emu, () => answer(1))];
   const each = costsEach(long.costs, short.costs, long.result.tokens - short.result.tokens);
   const { tokenWeightBytes } = await emu.costs();
@@ -115,7 +115,7 @@ async function draw(emu: Emu, session: Session, signal: AbortSignal) {
     steps = progress.steps;
   };
   const parts = [{ type: "text" as const, text: "an apple on a blue background" }];
-  // Without previews: they cost a read-back each.
+  // Without previews: each costs a read-back.
   const common = { seed: SEED, previewEvery: 0, signal };
   const start = performance.now();
   const whole = await counted(emu, () => emu.generateImage(parts, { ...common, onProgress }));
@@ -127,7 +127,7 @@ async function draw(emu: Emu, session: Session, signal: AbortSignal) {
   return { width: image.width, height: image.height, steps, ms_per_step: round(median(gaps)), whole_ms: round(ms), per_step: each };
 }
 
-/** All of it. What is not loaded yet is loaded first and its time told apart. */
+/** Runs the whole benchmark. Loads the model first if necessary, and reports that time separately. */
 export async function measure(session: Session, signal: AbortSignal, tell: (text: string) => void) {
   const tasks = longTasks();
   tell("Loading");

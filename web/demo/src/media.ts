@@ -1,25 +1,26 @@
-/** Pictures and videos on their way in, and pictures on their way out. */
+/** Conversion of pictures and videos to attachments, and of canvases to files. */
 
 import { framesOfVideo } from "emu-webgpu";
 
 import { PageError } from "./errors.js";
 import type { Attachment } from "./prompt.js";
 
-/** Where a stored picture can be shown. The address lives until `forget`. */
+/** Creates an attachment. Its object URL lives until `forget`. */
 function attachment(kind: Attachment["kind"], name: string, blobs: Blob[], width: number, height: number): Attachment {
   return { kind, name, blobs, url: URL.createObjectURL(blobs[0] as Blob), width, height };
 }
 
-/** Gives an attachment's memory back. It cannot be shown afterwards. */
+/** Frees an attachment's object URL. It cannot be shown afterwards. */
 export const forget = (one: Attachment): void => URL.revokeObjectURL(one.url);
 
-/** Whether a file is one that the page takes. */
+/** Whether the page accepts a file of this type. */
 export const isMedia = (file: Blob): boolean => /^(image|video)\//.test(file.type);
 
-/** Takes a file in: a picture as it is, a video as its frames. */
+/** Creates an attachment from a file: a picture unchanged, a video as its frames. */
 export async function takeIn(file: Blob, name: string): Promise<Attachment> {
   if (file.type.startsWith("video/")) return video(file, name);
-  // The bytes go to the model as they are, decoding is its own. Decoding here only finds out early whether it is a picture at all, and its size.
+  // The model gets the bytes unchanged and decodes them itself. Decoding here only detects early whether it is a picture, and its
+  // size.
   const size = await sizeOf(file).catch(() => {
     throw new PageError("not-a-picture", `“${name}” cannot be read as a picture.`, "Choose a PNG, JPEG, GIF, WebP, AVIF, BMP or SVG file.");
   });
@@ -33,7 +34,7 @@ async function sizeOf(file: Blob): Promise<[width: number, height: number]> {
     bitmap.close();
     return [width, height];
   }
-  // Drawings are decoded by elements alone.
+  // Only elements can decode SVG.
   const image = new Image();
   image.src = URL.createObjectURL(file);
   try {
@@ -44,13 +45,13 @@ async function sizeOf(file: Blob): Promise<[width: number, height: number]> {
   }
 }
 
-/** A picture that the model drew, as a file. */
+/** A picture that the model drew, as an attachment. */
 export async function drawn(image: ImageData, name: string): Promise<Attachment> {
   const { width, height } = image;
   return attachment("image", name, [await png(width, height, (context) => context.putImageData(image, 0, 0))], width, height);
 }
 
-/** What is painted on a canvas, as a PNG. */
+/** The content painted on a canvas, as a PNG. */
 export function png(width: number, height: number, paint: (context: CanvasRenderingContext2D) => void): Promise<Blob> {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");
@@ -63,7 +64,7 @@ export function png(width: number, height: number, paint: (context: CanvasRender
   );
 }
 
-/** A video as the frames that the model is made to see. */
+/** Creates an attachment from the frames of a video. */
 async function video(file: Blob, name: string): Promise<Attachment> {
   const frames = await framesOfVideo(file);
   const blobs: Blob[] = [];

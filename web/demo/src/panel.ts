@@ -1,4 +1,4 @@
-/** The panel: device, memory plan, progress, and what the browser keeps. */
+/** The panel: device, memory plan, progress, and cached models. */
 
 import { Emu, type CachedModel } from "emu-webgpu";
 
@@ -52,7 +52,7 @@ function memory(session: Session): void {
   );
 }
 
-/** One component: its name once, and a bar for what is under way. */
+/** The progress bars of one component, with its name. */
 function bars(name: string, { download, upload }: ComponentProgress, time: (phase: string) => string): HTMLElement[] {
   const bar = (label: string, phase: string, amount?: { loaded: number; total: number }) =>
     amount && h("div", { class: "bar-row" }, h("span", {}, label), h("progress", { max: Math.max(1, amount.total), value: amount.loaded, "aria-label": `${name}: ${label}` }), h("span", { class: "amount" }, `${bytes(amount.loaded)}${time(phase)}`));
@@ -70,7 +70,7 @@ function progress({ tracker }: Session): void {
   $("phases").replaceChildren(...Object.entries(PHASES).flatMap(([phase, name]) => (times.has(phase) ? [row(name, time(phase).slice(3))] : [])));
 }
 
-/** Lists what earlier visits left in the browser's storage. */
+/** Lists the models in the browser's storage. */
 export async function showCache(session: Session): Promise<void> {
   let found: CachedModel[] = [];
   let note = "No model is kept on this device.";
@@ -84,7 +84,7 @@ export async function showCache(session: Session): Promise<void> {
   $("cache-list").replaceChildren(
     ...found.map(({ url, name, bytes: size, complete }) => {
       const remove = button("trash", "Delete", async () => {
-        if (!(await confirm(`Delete ${name} from this device?`, `${bytes(size)} are freed. The next use downloads it again.`, "Delete"))) return;
+        if (!(await confirm(`Delete ${name} from this device?`, `This frees ${bytes(size)}. The next use downloads it again.`, "Delete"))) return;
         try {
           await Emu.cache.delete(url);
           announce(`${name} deleted.`);
@@ -102,7 +102,7 @@ export async function showCache(session: Session): Promise<void> {
   );
 }
 
-/** Keeps the panel true, once a frame at most, and only while somebody sees it. */
+/** Keeps the panel up to date, at most once per frame and only while it is visible. */
 export function bindPanel(session: Session): { refresh: () => void } {
   let asked = false;
   const refresh = () => {

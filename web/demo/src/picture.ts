@@ -1,4 +1,4 @@
-/** A picture that the model drew, with what can be done with it. */
+/** A picture that the model drew, with its actions. */
 
 import { announce } from "./announce.js";
 import { h, iconButton, picture as shown } from "./dom.js";
@@ -7,19 +7,19 @@ import type { Attachment } from "./prompt.js";
 export interface PictureActions {
   /** Attaches it to the next message. */
   use: (picture: Attachment) => void;
-  /** Draws the same request with another seed. */
+  /** Draws with the same request and another seed. */
   another: () => void;
-  /** Makes its seed the one of the next drawings. */
+  /** Uses its seed for the next drawings. */
   keepSeed: (seed: number) => void;
 }
 
-/** Pixels on the page for a picture this wide: small ones enlarged by a whole factor, large ones no wider than the column. */
+/** Display width of a picture: small ones are enlarged by an integer factor, large ones fit the column. */
 export const shownWidth = (width: number): number => (width < 256 ? width * Math.max(1, Math.floor(256 / width)) : Math.min(width, 512));
 
-/** Whether this browser can put pictures on the clipboard. */
+/** Whether this browser can copy pictures to the clipboard. */
 const canCopy = (): boolean => "ClipboardItem" in globalThis && Boolean(navigator.clipboard?.write);
 
-/** Copies something, and says on the button and to screen readers whether it worked. */
+/** Copies to the clipboard, and shows on the button and announces whether it worked. */
 async function copy(button: HTMLButtonElement, write: () => Promise<void>): Promise<void> {
   try {
     await write();
@@ -30,10 +30,10 @@ async function copy(button: HTMLButtonElement, write: () => Promise<void>): Prom
   }
 }
 
-/** Copies words. */
+/** Copies text. */
 export const copyText = (button: HTMLButtonElement, text: string): Promise<void> => copy(button, () => navigator.clipboard.writeText(text));
 
-/** Briefly shows on a button that it did its work. */
+/** Briefly shows success on a button. */
 function confirmed(button: HTMLButtonElement): void {
   button.classList.add("done");
   setTimeout(() => button.classList.remove("done"), 1500);
@@ -42,7 +42,7 @@ function confirmed(button: HTMLButtonElement): void {
 /** The picture with its facts and actions. `flagged`: the safety checker blacked it out. */
 export function pictureFigure(picture: Attachment, alt: string, facts: string, seed: number, flagged: boolean | null, actions: PictureActions): HTMLElement {
   const image = shown(picture.url, alt, picture.width);
-  // Known before it is decoded, so that nothing jumps.
+  // Set before it is decoded, to avoid a layout shift.
   Object.assign(image, { width: picture.width, height: picture.height });
   image.style.width = `${shownWidth(picture.width)}px`;
   const copier = iconButton("copy", "Copy picture", () => void copy(copier, () => navigator.clipboard.write([new ClipboardItem({ "image/png": picture.blobs[0] as Blob })])));
@@ -57,12 +57,12 @@ export function pictureFigure(picture: Attachment, alt: string, facts: string, s
     h(
       "figcaption",
       {},
-      flagged && h("p", { class: "flagged" }, "The safety checker blacked this picture out. Change the prompt or the seed."),
+      flagged && h("p", { class: "flagged" }, "The safety checker blacked out this picture. Change the prompt or the seed."),
       h("span", { class: "facts" }, facts),
     ),
     h(
       "div",
-      { class: "actions", role: "group", "aria-label": "This picture" },
+      { class: "actions", role: "group", "aria-label": "Actions for this picture" },
       iconButton("again", "Draw another with a new seed", actions.another),
       keep,
       iconButton("use", "Use it in the next message", () => actions.use(picture)),

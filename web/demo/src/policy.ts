@@ -1,6 +1,6 @@
-/* Runs before anything else, as a classic script. The policy in index.html lets the page read packs from any host, because which one is the visitor's
- * choice. This narrows it to the hosts that this address really names: the page's own and that of `?model=`. Policies only ever add up, so nothing that
- * runs later can widen it again, and another model means another address. */
+/* Runs first, as a classic script. The policy in index.html allows packs from any host, because the visitor chooses which. This
+ * narrows it to the hosts that the URL names: the page's own and that of `?model=`. Policies only ever add restrictions, so no
+ * later script can widen it again, and another model needs another URL. */
 {
   const allowed = ["'self'"];
   const model = new URLSearchParams(location.search).get("model");
@@ -8,7 +8,7 @@
     const { origin, protocol } = new URL(model ?? "", location.href);
     if (/^https?:$/.test(protocol) && origin !== location.origin) allowed.push(origin);
   } catch {
-    // No address: the page says so when it looks for the model.
+    // Not a URL: the page reports it when it looks for the model.
   }
   const meta = document.createElement("meta");
   meta.httpEquiv = "Content-Security-Policy";

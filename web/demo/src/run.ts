@@ -1,4 +1,4 @@
-/** Asks the model for one turn and shows what comes. */
+/** Runs one turn of the model and shows its events. */
 
 import type { Emu } from "emu-webgpu";
 
@@ -12,13 +12,13 @@ import type { TurnView } from "./turn.js";
 export interface Surroundings {
   session: Session;
   settings: Settings;
-  /** What was said before. */
+  /** Earlier exchanges. */
   past: Exchange[];
   context: Context;
   signal: AbortSignal;
 }
 
-/** Runs a turn to its end. Rejects as the package does. */
+/** Runs a turn to its end. Rejects with the package's errors. */
 export async function run(view: TurnView, around: Surroundings): Promise<void> {
   const { session, signal } = around;
   const emu = await session.ready(signal);
@@ -28,12 +28,12 @@ export async function run(view: TurnView, around: Surroundings): Promise<void> {
   else await chat(emu, view, around);
 }
 
-/** Whether pictures came without a word: each is then captioned. Frames of a video belong together and are asked about as one. */
+/** Whether there are only pictures: each is then captioned. The frames of a video belong together and are asked about as one. */
 function describes({ turn }: TurnView): boolean {
   return turn.asked.every((piece) => typeof piece !== "string" && piece.kind === "image");
 }
 
-/** A lost device or a crash is no reason to give up: the package starts the call again, with what it has in its cache and the same seed. */
+/** Options of every call. After a lost device or a crash, the package restarts the call from its cache with the same seed. */
 const hooks = ({ tracker }: Session, signal: AbortSignal) => ({ signal, retry: true, onProgress: tracker.take });
 
 /** Facts under a picture. */
@@ -63,7 +63,7 @@ async function chat(emu: Emu, view: TurnView, { session, settings, past, context
   const { asked, about, seed } = view.turn;
   const started = performance.now();
   let facts = "";
-  // A series that ends with a picture asks for its words, not for the next picture.
+  // A series that ends with a picture asks for its text, not for another picture.
   const words = typeof asked.at(-1) !== "string" ? { images: false } : {};
   const options = { ...chatOptions(settings, seed), ...words, ...hooks(session, signal) };
   for await (const event of emu.chat(messages(past, asked, about, context), options)) {
@@ -73,8 +73,8 @@ async function chat(emu: Emu, view: TurnView, { session, settings, past, context
     } else {
       const { tokens, seconds: time, finish } = event;
       const speed = time > 0 ? ` · ${(tokens / time).toFixed(0)} tokens/s` : "";
-      // What is said of a picture is not written by tokens.
-      if (tokens) facts = `${tokens} tokens · ${seconds(time)}${speed}${finish === "length" ? " · cut at the longest answer set" : ""}`;
+      // The text on a drawn picture is not generated token by token.
+      if (tokens) facts = `${tokens} tokens · ${seconds(time)}${speed}${finish === "length" ? " · cut off at the maximum length" : ""}`;
     }
   }
   view.finish(facts);

@@ -1,4 +1,4 @@
-/** The model behind the page: what is known of it, and the one loaded instance. */
+/** The model of the page: its support report, and the one loaded instance. */
 
 import { Emu, type Component, type ComponentPlan, type DeviceChoice, type DeviceInfo, type MemoryInfo, type Support } from "emu-webgpu";
 
@@ -6,11 +6,11 @@ import { Tracker } from "./tracker.js";
 
 export type State = "checking" | "unreachable" | "unsupported" | "idle" | "loading" | "ready";
 
-/** What `Emu.load` loads. The decoder follows when a call first needs it. */
+/** Components that `Emu.load` loads. The decoder follows when a call first needs it. */
 const FIRST: readonly Component[] = ["vision", "lm"];
 
-/** Starts a worker of the package through a script of this page's own: such a worker has the policy of the page, with all that was added to it, where one
- * that is loaded by its address has that of its response. */
+/** URL of a script of this page that imports the package's worker. A worker started through it inherits the page's content
+ * security policy with all additions; a worker started from its own URL has the policy of that response. */
 const bound = (name: string): string => {
   const script = JSON.stringify(new URL(`emu-webgpu/dist/${name}.js`, document.baseURI).href);
   return URL.createObjectURL(new Blob([`import ${script};`], { type: "text/javascript" }));
@@ -41,7 +41,7 @@ export class Session {
   constructor(
     private readonly locate: () => Promise<string>,
     public device: DeviceChoice,
-    /** Whether the browser keeps the weights for the next visit. */
+    /** Whether the browser stores the weights for the next visit. */
     public keep: boolean,
   ) {}
 
@@ -50,7 +50,7 @@ export class Session {
     this.changed();
   }
 
-  /** Has everything that shows the model look again. */
+  /** Notifies all listeners. */
   changed(): void {
     for (const listener of this.listeners) listener();
   }
@@ -59,7 +59,7 @@ export class Session {
     return (this.url ||= await this.locate());
   }
 
-  /** Reads the manifest, and nothing else, and weighs it against this machine. */
+  /** Fetches only the manifest, and checks it against this machine. */
   async check(): Promise<void> {
     this.become("checking");
     try {
@@ -72,7 +72,7 @@ export class Session {
     }
   }
 
-  /** Bytes still to be downloaded before the model can talk, or before it can draw. */
+  /** Bytes to download before the model can chat, or draw. */
   missing(mode: "chat" | "draw"): number {
     const components = mode === "chat" ? FIRST : (this.support?.tasks.find(({ task }) => task === "draw")?.components ?? []);
     let sum = 0;
@@ -82,12 +82,13 @@ export class Session {
     return sum;
   }
 
-  /** Bytes of a component that need no download any more. */
+  /** Bytes of a component that are already on this device. */
   here({ component, cached }: ComponentPlan): number {
     return Math.max(cached, this.tracker.components.get(component)?.download?.loaded ?? 0);
   }
 
-  /** The loaded model. The first call loads it; calls that come meanwhile wait for the same loading, and only the first one's signal ends it. */
+  /** The loaded model. The first call loads it; calls in the meantime wait for that load, which only the first call's signal
+   * aborts. */
   async ready(signal: AbortSignal): Promise<Emu> {
     if (this.emu) return this.emu;
     this.loading ??= this.load(signal);
@@ -103,7 +104,7 @@ export class Session {
       this.become("ready");
       return this.emu;
     } catch (error) {
-      // What of it is in the cache now is known there only.
+      // Only a new check knows what is in the cache now.
       this.tracker.clear();
       void this.check();
       throw error;
@@ -117,17 +118,17 @@ export class Session {
     return this.emu?.device ?? null;
   }
 
-  /** Bytes in use; null while nothing is loaded. */
+  /** Memory in use; null while nothing is loaded. */
   async memory(): Promise<MemoryInfo | null> {
     return (await this.emu?.memory()) ?? null;
   }
 
-  /** Lets a new conversation begin with nothing of the old one. */
+  /** Aborts all calls, so that a new conversation can start. */
   async reset(): Promise<void> {
     await this.emu?.reset();
   }
 
-  /** Lets go of the loaded model; the next call loads it with what is set now. */
+  /** Disposes of the loaded model; the next call loads it with the current settings. */
   async release(): Promise<void> {
     const emu = this.emu;
     this.emu = null;

@@ -1,22 +1,22 @@
-/** What the visitor set, the form that shows it, and the storage that keeps it only where that was asked for. */
+/** The visitor's settings, their form, and their storage, which is used only on request. */
 
 import type { ChatOptions, Scheduler, TextOptions } from "emu-webgpu";
 
 import { $ } from "./dom.js";
 import type { Context } from "./prompt.js";
 
-/** Numbers for writing and for drawing. Any may be left to the model: an empty field is no entry. */
+/** Numeric options for text and for drawing. An empty field is omitted, which leaves the choice to the model. */
 const WRITING = ["maxNewTokens", "temperature", "topP", "topK", "beams", "lengthPenalty", "repetitionPenalty", "noRepeatNgram"] as const;
 const DRAWING = ["width", "height", "steps", "guidance", "previewEvery"] as const;
 type NumberName = "seed" | (typeof WRITING)[number] | (typeof DRAWING)[number];
 
-/** Steps between previews, where nothing else was set. */
+/** Default of steps between previews. */
 const PREVIEW_EVERY = 2;
 
 export interface Settings extends Partial<Record<NumberName, number>> {
   scheduler?: Scheduler;
   negative?: string;
-  /** undefined: what fits the model. */
+  /** undefined: the default for the model. */
   context?: Context;
   /** Whether an answer in a chat may hold a picture. */
   drawInChat: boolean;
@@ -24,7 +24,7 @@ export interface Settings extends Partial<Record<NumberName, number>> {
 
 const STORAGE = "emu-demo";
 
-/** What else of the page is remembered together with the settings. */
+/** Stored state: the settings and other choices of the page. */
 export interface Remembered {
   settings: Settings;
   device: string;
@@ -32,18 +32,18 @@ export interface Remembered {
   mode: string;
 }
 
-/** What an earlier visit left, if the visitor asked for it then. */
+/** Reads the stored state, if the visitor asked for it in an earlier visit. */
 export function recall(): Partial<Remembered> {
   try {
     const found: unknown = JSON.parse(localStorage.getItem(STORAGE) ?? "null");
     return found && typeof found === "object" ? found : {};
   } catch {
-    // Storage that is switched off or holds something else is as good as none.
+    // Storage that is disabled or holds something else counts as empty.
     return {};
   }
 }
 
-/** Keeps, or forgets when given null. Tells whether that was possible. */
+/** Stores the state, or deletes it if given null. Returns whether that was possible. */
 export function remember(what: Remembered | null): boolean {
   try {
     if (what) localStorage.setItem(STORAGE, JSON.stringify(what));
@@ -54,30 +54,30 @@ export function remember(what: Remembered | null): boolean {
   }
 }
 
-/** A seed nobody chose. */
+/** A random seed. */
 export const randomSeed = (): number => crypto.getRandomValues(new Uint32Array(1))[0] as number;
 
-/** The entries that are there: an option that is there and undefined is not the same as one left out. */
+/** The options that are set: an option with the value undefined differs from one that is left out. */
 function some<K extends keyof Settings>(settings: Settings, names: readonly K[]): Pick<Settings, K> {
   return Object.fromEntries(names.filter((name) => settings[name] !== undefined).map((name) => [name, settings[name]])) as Pick<Settings, K>;
 }
 
-/** How text is written. */
+/** Options for text. */
 export const textOptions = (settings: Settings, seed: number): TextOptions => ({ ...some(settings, WRITING), seed });
 
-/** How pictures are drawn. */
+/** Options for drawing. */
 export const drawOptions = (settings: Settings): NonNullable<ChatOptions["draw"]> => ({ previewEvery: PREVIEW_EVERY, ...some(settings, [...DRAWING, "scheduler", "negative"]) });
 
-/** How a chat answers. */
+/** Options for a chat. */
 export const chatOptions = (settings: Settings, seed: number): ChatOptions => ({
   ...textOptions(settings, seed),
   ...(settings.drawInChat ? { draw: drawOptions(settings) } : { images: false }),
 });
 
-/** Binds the form in the panel. `changed` is called after every change that holds. */
+/** Binds the form in the panel. `changed` is called after every valid change. */
 export class SettingsForm {
   private readonly form = $<HTMLFormElement>("settings");
-  /** The last settings that held. */
+  /** The last valid settings. */
   value: Settings = { drawInChat: true };
 
   constructor(start: Settings | undefined, changed: () => void) {
@@ -106,7 +106,7 @@ export class SettingsForm {
     }
   }
 
-  /** Takes what is in the form. A number that does not hold keeps its last value, and its field says what would. */
+  /** Reads the form. An invalid number keeps its last valid value, and its field shows the valid range. */
   private read(): void {
     const next: Record<string, unknown> = {};
     for (const field of this.fields()) {
@@ -121,7 +121,7 @@ export class SettingsForm {
     this.value = next as unknown as Settings;
   }
 
-  /** Makes a seed the one of what comes next. */
+  /** Sets the seed of the following calls. */
   setSeed(seed: number): void {
     $<HTMLInputElement>("s-seed").value = String(seed);
     this.form.dispatchEvent(new Event("input"));
@@ -130,7 +130,7 @@ export class SettingsForm {
 
 const isCheckbox = (field: HTMLInputElement | HTMLSelectElement): field is HTMLInputElement => field.type === "checkbox";
 
-/** Says at a number's field whether it holds. */
+/** Marks a number field as valid or invalid. */
 function mark(field: HTMLInputElement, valid: boolean): void {
   field.setAttribute("aria-invalid", String(!valid));
   const { min, max, step } = field;

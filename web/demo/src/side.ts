@@ -1,4 +1,4 @@
-/** Opening and closing the panel. On a wide window it stands beside the conversation, on a narrow one it lies over it. */
+/** Opens and closes the panel. It is beside the conversation in a wide window, and over it in a narrow one. */
 
 import { $ } from "./dom.js";
 
@@ -19,7 +19,7 @@ export function bindSide(changed: (open: boolean) => void): void {
     else if (panel.contains(document.activeElement) || document.activeElement === document.body) opener.focus({ preventScroll: true });
     changed(open);
   };
-  /** What the panel covers must not be reached by the keyboard. */
+  /** Content under the panel must not be reachable by keyboard. */
   const cover = () => {
     for (const id of ["main", "bar"]) $(id).inert = !panel.hidden && narrow.matches;
   };
@@ -32,7 +32,7 @@ export function bindSide(changed: (open: boolean) => void): void {
   close.addEventListener("click", () => set(false));
   narrow.addEventListener("change", cover);
   panel.addEventListener("keydown", (event) => {
-    // Beside the conversation the key keeps its meaning there: it stops what runs.
+    // Beside the conversation, Escape keeps its meaning there: it stops what runs.
     if (event.key !== "Escape" || !narrow.matches) return;
     event.stopPropagation();
     set(false);

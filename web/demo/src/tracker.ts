@@ -1,4 +1,4 @@
-/** What the package says of its progress, kept for whoever shows it. */
+/** Progress of the package, kept for display. */
 
 import type { Component, Progress } from "emu-webgpu";
 
@@ -11,7 +11,7 @@ export const COMPONENT_NAMES: Record<Component, string> = {
   safety: "Safety checker",
 };
 
-/** Progress, warnings aside. */
+/** Progress events except warnings. */
 export type News = Exclude<Progress, { phase: "warning" }>;
 
 interface Amount {
@@ -19,7 +19,7 @@ interface Amount {
   total: number;
 }
 
-/** How far one component has come. */
+/** Progress of one component. */
 export interface ComponentProgress {
   download?: Amount & { fetched: number };
   upload?: Amount;
@@ -27,17 +27,17 @@ export interface ComponentProgress {
 
 export class Tracker {
   readonly components = new Map<Component, ComponentProgress>();
-  /** Milliseconds by phase, in the order the phases began; those of a component as `download vision`. What passes between two pieces of news is the time
-   * of the phase that the later one tells of. */
+  /** Milliseconds by phase, in the order in which phases began; those of a component are keyed like `download vision`. The time
+   * between two events counts for the phase of the later one. */
   readonly times = new Map<string, number>();
   readonly listeners = new Set<(progress: Progress) => void>();
   private last = 0;
-  /** The latest news of a download that goes on. */
+  /** Latest event of a download in progress. */
   private download: News | null = null;
-  /** When it began, and how many bytes there were then. */
+  /** Start of the download: time and bytes. */
   private began = { at: 0, loaded: 0 };
 
-  /** Takes one piece of news; meant to be handed over as `onProgress`. */
+  /** Takes one event; meant to be passed as `onProgress`. */
   readonly take = (progress: Progress): void => {
     const now = performance.now();
     if (progress.phase === "warning") {
@@ -58,14 +58,14 @@ export class Tracker {
     for (const listener of this.listeners) listener(progress);
   };
 
-  /** A call begins: its phases are timed anew. */
+  /** Resets the phase times for a new call. */
   begin(): void {
     for (const phase of ["prefill", "decode", "denoise", "decode-image"]) this.times.delete(phase);
     this.download = null;
     this.last = performance.now();
   }
 
-  /** Another model is loaded: forgets everything. */
+  /** Resets everything for another model. */
   clear(): void {
     this.components.clear();
     this.times.clear();
@@ -73,8 +73,8 @@ export class Tracker {
     this.last = performance.now();
   }
 
-  /** News as a sentence, and how much of its phase is done (0 to 1; undefined: nobody knows). A download is told of until its end, whatever is done beside
-   * it: a bar that jumps between two works says nothing. */
+  /** An event as text, and the fraction of its phase that is done (0 to 1; undefined: unknown). A download is shown until its
+   * end, even if other work runs beside it: a bar that jumps between two tasks is useless. */
   describe(news: News): { text: string; detail: string; fraction?: number } {
     const progress = this.download ?? news;
     const share = (part: number, whole: number) => part / Math.max(1, whole);
@@ -83,15 +83,15 @@ export class Tracker {
         const { loadedAll, totalAll } = progress;
         const { at, loaded } = this.began;
         const time = (performance.now() - at) / 1000;
-        // A guess needs something to go by.
+        // An estimate needs some data.
         const left = time > 0.5 ? ((totalAll - loadedAll) * time) / (loadedAll - loaded) : 0;
         const guess = left >= 1 && left < 1e6 ? `, about ${seconds(left)} left` : "";
         const fetched = [...this.components.values()].some(({ download }) => download?.fetched);
-        return { text: fetched ? "Downloading the model" : "Reading the model from this device", detail: bytesOf(loadedAll, totalAll) + guess, fraction: share(loadedAll, totalAll) };
+        return { text: fetched ? "Downloading the model" : "Loading the model from this device", detail: bytesOf(loadedAll, totalAll) + guess, fraction: share(loadedAll, totalAll) };
       }
       case "upload": {
         const { component, loaded, total } = progress;
-        return { text: `Putting the ${COMPONENT_NAMES[component].toLowerCase()} into memory`, detail: bytesOf(loaded, total), fraction: share(loaded, total) };
+        return { text: `Loading the ${COMPONENT_NAMES[component].toLowerCase()} into memory`, detail: bytesOf(loaded, total), fraction: share(loaded, total) };
       }
       case "compile":
         return { text: "Preparing the device", detail: `${progress.done} of ${progress.total}`, fraction: share(progress.done, progress.total) };

@@ -1,4 +1,4 @@
-/** One exchange of the conversation on the page: what was asked, and the answer while it comes. */
+/** One exchange of the conversation on the page: the request, and the answer as it streams in. */
 
 import type { Progress } from "emu-webgpu";
 
@@ -12,7 +12,7 @@ import type { Tracker } from "./tracker.js";
 
 export type Mode = "chat" | "draw";
 
-/** All that is needed to ask, and to ask again. */
+/** Everything needed to ask, and to ask again. */
 export interface Turn extends Exchange {
   mode: Mode;
   /** Earlier pictures that the question is about. */
@@ -25,7 +25,7 @@ function thumbnail(one: Attachment): HTMLElement {
   return one.kind === "image" ? image : h("span", { class: "video" }, image, h("span", { class: "badge" }, icon("video"), plural(one.blobs.length, "frame")));
 }
 
-/** A message as it reads: pictures in front in a row, marked ones each with the words that follow. */
+/** A message as it reads: leading pictures in a row, marked ones each with the text that follows. */
 function asked(pieces: readonly Piece[]): HTMLElement {
   const pictures = h("div", { class: "pictures" });
   const bubble = h("div", { class: "bubble" });
@@ -33,7 +33,7 @@ function asked(pieces: readonly Piece[]): HTMLElement {
   let series = false;
   for (const [index, piece] of pieces.entries()) {
     if (typeof piece !== "string") {
-      // A picture that is not among those in front: every one has its place.
+      // A picture after text: each has its place in a series.
       series ||= pieces.slice(0, index).some((before) => typeof before === "string");
       pictures.append((item = h("figure", {}, thumbnail(piece))));
     } else if (!piece.trim()) continue;
@@ -42,14 +42,14 @@ function asked(pieces: readonly Piece[]): HTMLElement {
   }
   if (series) {
     pictures.classList.add("series");
-    // A series ends where the model is to go on.
+    // A series ends where the model has to continue.
     if (typeof pieces.at(-1) !== "string") item?.append(h("figcaption", { class: "open" }, "…"));
   }
   if (item) bubble.prepend(pictures);
   return bubble;
 }
 
-const SILENT = "The model ended its answer without a word. Ask in other words, or switch to Draw if you wanted a picture.";
+const SILENT = "The model ended its answer without a word. Rephrase the question, or switch to Draw if you wanted a picture.";
 
 export class TurnView {
   readonly element: HTMLElement;
@@ -86,7 +86,7 @@ export class TurnView {
     );
   }
 
-  /** Empties the answer and shows that one is coming. */
+  /** Clears the answer and shows that one is in progress. */
   begin(): void {
     this.turn.answered = [];
     this.said = "";
@@ -96,7 +96,7 @@ export class TurnView {
     this.show("Starting", "");
   }
 
-  /** Adds to the answer, before the status. */
+  /** Adds an element to the answer, before the status. */
   private put(element: HTMLElement): HTMLElement {
     this.status.before(element);
     return element;
@@ -123,7 +123,7 @@ export class TurnView {
     }
   }
 
-  /** Shows the picture as far as it has come. */
+  /** Shows the preview of an unfinished picture. */
   private preview(image?: ImageData): void {
     this.canvas ??= this.put(h("div", { class: "preview" }));
     if (!image) return;
@@ -136,7 +136,7 @@ export class TurnView {
     canvas.getContext("2d")?.putImageData(image, 0, 0);
   }
 
-  /** More words. */
+  /** Adds text. */
   text(chunk: string): void {
     const start = this.paragraph === null;
     const text = start ? chunk.trimStart() : chunk;
@@ -150,7 +150,7 @@ export class TurnView {
     announceStream(text);
   }
 
-  /** A finished picture. */
+  /** Adds a finished picture. */
   picture(picture: Attachment, facts: string, seed: number, flagged: boolean | null): void {
     announceStreamEnd();
     this.canvas?.remove();
@@ -161,7 +161,7 @@ export class TurnView {
     announce(flagged ? "The picture was blacked out by the safety checker." : "The picture is finished.");
   }
 
-  /** The end of an answer. */
+  /** Ends an answer. */
   finish(facts: string): void {
     this.end();
     if (!this.turn.answered.length) {
@@ -173,14 +173,14 @@ export class TurnView {
     }
   }
 
-  /** The visitor stopped it. */
+  /** Shows that the visitor stopped it. */
   stopped(): void {
     this.end();
     this.answer.append(h("div", { class: "footer" }, h("span", { class: "note" }, "Stopped."), button("again", "Try again", this.actions.retry)));
     announce("Stopped.");
   }
 
-  /** Something went wrong. */
+  /** Shows an error. */
   failed({ wrong, advice, code }: Explained): void {
     this.end();
     this.answer.append(

@@ -1,16 +1,16 @@
-/** The first page: what the model is, what it costs to load, and how loading goes. */
+/** The first page: the model, the cost of loading it, and the progress of the load. */
 
 import { $, say, show } from "./dom.js";
 import { told } from "./errors.js";
 import { bytes } from "./format.js";
 import type { Session } from "./session.js";
 
-/** How the device is called. */
+/** Display name of the device. */
 export function deviceName({ support, device, used }: Session): string {
   const kind = used?.kind ?? (device === "auto" ? support?.device : device);
   if (kind === "cpu") return "CPU";
   if (kind === "webgpu") return used?.name || support?.adapter?.name || "WebGPU";
-  return "nothing here";
+  return "no device";
 }
 
 const STATUS: Record<Session["state"], string> = {
@@ -22,7 +22,7 @@ const STATUS: Record<Session["state"], string> = {
   ready: "ready",
 };
 
-/** What of the first page belongs to one state. */
+/** Elements of the first page that are shown in one state only. */
 const SHOWN: Record<string, Session["state"]> = {
   load: "idle",
   "keep-field": "idle",
@@ -32,7 +32,7 @@ const SHOWN: Record<string, Session["state"]> = {
   "welcome-ready": "ready",
 };
 
-/** The model's name, once its manifest has told it. */
+/** The model's name, once its manifest is known. */
 export const modelName = ({ support }: Session): string => support?.model.name ?? "The model";
 
 function describe(session: Session): string {
@@ -44,7 +44,7 @@ function describe(session: Session): string {
   return `${sees}${drawing}.${draws && !checks ? " It has no safety checker." : ""}`;
 }
 
-/** Keeps the first page and the button in the header true. */
+/** Updates the first page and the button in the header. */
 export function showState(session: Session): void {
   const { state, support, problem } = session;
   const name = modelName(session);

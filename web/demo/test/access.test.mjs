@@ -1,5 +1,5 @@
 // @ts-check
-/* Keyboard, screen readers, small screens, dark and light. */
+/* Keyboard, screen readers, small screens, color schemes. */
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -17,10 +17,10 @@ const phone = { width: 390, height: 844, isMobile: true, hasTouch: true };
 /** @param {object} [how] */
 const visit = (how) => open(world.browser, world.origin, how);
 
-/** What axe finds, in words. @param {import("puppeteer-core").Page} page @returns {Promise<string[]>} */
+/** The violations that axe finds, as text. @param {import("puppeteer-core").Page} page @returns {Promise<string[]>} */
 async function violations(page) {
   await page.setBypassCSP(true);
-  // Evaluated and not added as a script: the page's policy allows none.
+  // Evaluated rather than added as a script, which the page's policy forbids.
   if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(await (await import("node:fs/promises")).readFile(axe, "utf8"));
   await page.evaluate(() => Promise.all(document.getAnimations().filter((animation) => animation.effect?.getComputedTiming().endTime !== Infinity).map((animation) => animation.finished)));
   return page.evaluate(async () => {
@@ -98,7 +98,7 @@ test("the keyboard is enough: attach by paste, choose, send, stop, read on", asy
   await page.keyboard.press("Enter");
   assert.equal(await focused(), "prompt");
   await page.keyboard.type("a panda");
-  // From the box through its tools to the modes.
+  // Tab order: message box, tools, modes.
   for (const expected of ["attach", "camera-open", "examples-open"]) {
     await page.keyboard.press("Tab");
     assert.equal(await focused(), expected);

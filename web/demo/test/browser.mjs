@@ -1,5 +1,5 @@
 // @ts-check
-/* Chromium and the page in it, for the tests. */
+/* Starts Chromium and the page in it, for the tests. */
 
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -14,9 +14,9 @@ const serve = (await import(String(new URL("../../server/serve.mjs", import.meta
 const folder = (path) => fileURLToPath(new URL(path, import.meta.url));
 const page = { prefix: "/", folder: folder("..") };
 const pack = existsSync(folder("../../mini/pack")) ? "../../mini/pack" : "../../../models/emu-mini";
-/** Why tests of emu-smol itself are skipped; `false` where its pack was built. */
+/** Why tests of emu-smol itself are skipped; `false` if its pack is built. */
 export const noSmol = !existsSync(folder("../../smol/pack/emu.json")) && "web/smol/pack is not built";
-/* Most tests speak Chromium's own protocol. `real.test.mjs` runs in Firefox too. */
+/* Most tests need Chromium's own protocol. `real.test.mjs` runs in Firefox too. */
 const firefox = process.env["EMU_DEMO_BROWSER"] === "firefox";
 /** Whether the page runs on the built package; otherwise on the test double. */
 export const real = process.env["EMU_DEMO_PACKAGE"] === "real";
@@ -57,11 +57,11 @@ export async function start(interfere) {
   };
 }
 
-/** The page with emu-mini: its examples are of every kind, and its questions stand by themselves. Without a query, it opens with emu-smol. */
+/** The page with emu-mini: it has examples of every kind, and each question is sent alone. Without a query: emu-smol. */
 export const MINI = "?model=mini";
 
 /**
- * Opens the page in a profile of its own. Whatever goes wrong in it is collected in `problems`, every address it asked for in `requests`.
+ * Opens the page in its own profile. Errors are collected in `problems`, requested URLs in `requests`.
  * @param {import("puppeteer-core").Browser} browser
  * @param {string} origin
  * @param {{ script?: object, view?: import("puppeteer-core").Viewport, dark?: boolean, query?: string, context?: import("puppeteer-core").BrowserContext }} [how]
@@ -86,10 +86,10 @@ export async function open(browser, origin, { script = {}, view = { width: 1100,
 
 /** @typedef {import("puppeteer-core").Page} Page */
 
-/** Where the pictures are that come with the page. @param {string} name */
+/** Path of a demo picture of emu-mini. @param {string} name */
 export const picture = (name) => fileURLToPath(new URL(`../../../models/emu-mini/demo/${name}`, import.meta.url));
 
-/** Waits until nothing runs. @param {Page} page */
+/** Waits until no job is running. @param {Page} page */
 export async function idle(page) {
   await page.waitForFunction(() => document.getElementById("stop")?.hidden && !document.querySelector("[aria-busy]"));
 }
@@ -117,10 +117,10 @@ export async function example(page, text) {
   await page.waitForFunction((count) => document.querySelectorAll(".turn").length > count, {}, before);
 }
 
-/** What the page called of the package, by name. @param {Page} page @param {string} [name] @returns {Promise<any[]>} */
+/** The page's calls of the package, by name. @param {Page} page @param {string} [name] @returns {Promise<any[]>} */
 export async function calls(page, name) {
   const all = await page.evaluate(() => {
-    /** Blobs do not travel; their sizes do. @param {any} value @returns {any} */
+    /** Blobs cannot be serialized: replaced by their type and size. @param {any} value @returns {any} */
     const plain = (value) => {
       if (value instanceof Blob) return { blob: value.type, size: value.size };
       if (Array.isArray(value)) return value.map(plain);
@@ -135,5 +135,5 @@ export async function calls(page, name) {
 /** The text of the last answer. @param {Page} page */
 export const lastAnswer = (page) => page.$$eval(".answer", (answers) => /** @type {HTMLElement} */ (answers.at(-1))?.innerText.trim() ?? "");
 
-/** What was read out to screen readers, as one text. @param {Page} page */
+/** All screen reader announcements, as one text. @param {Page} page */
 export const heard = (page) => page.$eval("#announcer", (region) => /** @type {HTMLElement} */ (region).textContent ?? "");

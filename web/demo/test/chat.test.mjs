@@ -1,5 +1,5 @@
 // @ts-check
-/* A conversation: text and pictures in, text and pictures out. */
+/* Conversations: text and pictures in, text and pictures out. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -54,7 +54,7 @@ test("a picture alone is described, the next question is about it", async () => 
   await idle(page);
   assert.match(await lastAnswer(page), /a fox on a blue background/);
   const [caption] = await calls(page, "caption");
-  // The very bytes of the file, so that the model's own decoder sees them.
+  // The file's own bytes, so that the model's decoder reads them.
   assert.deepEqual(caption.image, { blob: "image/png", size: 2684 });
 
   assert.ok(await page.$("#tray .about img"));

@@ -1,5 +1,5 @@
 // @ts-check
-/* Drawing: previews, seeds, blending, and what can be done with a picture. */
+/* Drawing: previews, seeds, blending, and the actions of a picture. */
 
 import assert from "node:assert/strict";
 import { mkdtemp, readdir, readFile } from "node:fs/promises";
@@ -16,7 +16,7 @@ after(() => world.close());
 
 /** @param {object} [script] */
 const visit = (script) => open(world.browser, world.origin, { script });
-/** Pixels that the last picture differs in from its first one. @param {import("puppeteer-core").Page} page @param {string} selector */
+/** Pixels of the last element that matches, as text. @param {import("puppeteer-core").Page} page @param {string} selector */
 const pixels = (page, selector) =>
   page.$$eval(selector, async (found) => {
     const element = /** @type {HTMLImageElement | HTMLCanvasElement} */ (found.at(-1));

@@ -1,5 +1,5 @@
 // @ts-check
-/* The ways pictures come in: file, drop, paste, camera, video. */
+/* Ways to attach pictures: file, drop, paste, camera, video. */
 
 import assert from "node:assert/strict";
 import { readFile, writeFile, mkdtemp } from "node:fs/promises";
@@ -19,7 +19,8 @@ const visit = (script) => open(world.browser, world.origin, { script });
 /** @param {import("puppeteer-core").Page} page */
 const tiles = (page) => page.$$eval("#tray .tile:not(.waiting)", ({ length }) => length);
 
-/** Sends the events of a drop or a paste with a real file in them. @param {import("puppeteer-core").Page} page @param {string[]} events @param {string} name @param {string} type */
+/** Dispatches the events of a drop or a paste with a real file. @param {import("puppeteer-core").Page} page @param {string[]}
+ * events @param {string} name @param {string} type */
 async function give(page, events, name, type) {
   const base64 = (await readFile(picture("fox.png"))).toString("base64");
   return page.evaluate(
@@ -86,7 +87,7 @@ test("a file that is no picture is refused in words, beside a drawing that is on
   await chooser.accept([join(folder, "broken.png"), picture("whale.png"), join(folder, "drawing.svg")]);
   await page.waitForFunction(() => document.querySelector("#composer-problem:not([hidden])"));
   assert.equal(await page.$eval("#composer-problem", ({ textContent }) => textContent), "“broken.png” cannot be read as a picture. Choose a PNG, JPEG, GIF, WebP, AVIF, BMP or SVG file.");
-  // The good ones are there, a drawing too.
+  // The valid ones are attached, an SVG too.
   await page.waitForSelector("#tray [alt='whale.png']");
   await page.waitForSelector("#tray [alt='drawing.svg']");
   await context.close();
@@ -126,7 +127,7 @@ test("a picture comes from the camera, which is then off", async () => {
 test("a video becomes frames", async () => {
   const { page, context } = await visit();
   const folder = await mkdtemp(join(tmpdir(), "emu-demo-"));
-  // The package takes the frames; the double makes up its own.
+  // The package extracts the frames; the test double makes up its own.
   await writeFile(join(folder, "run.webm"), "frames");
   await attach(page, join(folder, "run.webm"));
   assert.match(await page.$eval("#tray .tile .badge", ({ textContent }) => textContent ?? ""), /8 frames/);

@@ -1,5 +1,5 @@
 // @ts-check
-/* The model: what is told before anything is downloaded, loading, devices, other packs, the cache, the benchmark. */
+/* The model: facts before any download, loading, devices, other packs, the cache, the benchmark. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -193,7 +193,7 @@ test("the benchmark gives JSON to copy", async () => {
   assert.equal(result.model.name, "emu-mini");
   assert.equal(result.load.already_loaded, false);
   assert.ok(result.load.ms > 0 && result.load.phases_ms["download vision"] > 0);
-  // A step of the double takes 15 ms; timers are late at times and never early.
+  // A step of the test double takes 15 ms; timers may be late but never early.
   assert.ok(result.draw.steps === 24 && result.draw.ms_per_step >= 14, JSON.stringify(result.draw));
   assert.equal(result.chat.tokens, 2);
   const each = { submits: 2, read_backs: 1, read_back_bytes: 4 };

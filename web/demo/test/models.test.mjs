@@ -1,5 +1,5 @@
 // @ts-check
-/* The bundled models: which one the page opens with, what it says of each, and how emu-smol converses. */
+/* The bundled models: which one the page opens with, its text on each, and conversations with emu-smol. */
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -13,11 +13,11 @@ let world;
 before(async () => (world = await start()));
 after(() => world.close());
 
-/** The page as it opens. @param {object} [script] @param {object} [how] */
+/** The page without a query. @param {object} [script] @param {object} [how] */
 const visit = (script, how) => open(world.browser, world.origin, { script, query: "", ...how });
 /** @param {import("puppeteer-core").Page} page @param {string} selector */
 const text = (page, selector) => page.$eval(selector, (element) => /** @type {HTMLElement} */ (element).innerText);
-/** The cards of the first page that are seen. @param {import("puppeteer-core").Page} page */
+/** The visible cards of the first page. @param {import("puppeteer-core").Page} page */
 const cards = async (page) => {
   await page.waitForSelector("#examples-list .example");
   return page.$$eval("#examples-list .example", (found) => found.filter((card) => card.checkVisibility()).map((card) => /** @type {HTMLElement} */ (card).innerText.replace(/\s+/g, " ")));
@@ -57,7 +57,7 @@ test("the panel lists the bundled ones and another, and opens what is chosen", a
   await page.click("#panel-toggle");
   assert.deepEqual(await page.$$eval("#model-form label.check", (labels) => labels.map((label) => /** @type {HTMLElement} */ (label).innerText.split(":")[0])), ["emu-smol", "emu-mini", "Another pack, by its address"]);
   assert.equal(await page.$eval("#model-form :checked", (radio) => /** @type {HTMLInputElement} */ (radio).value), "smol");
-  // An address is needed where another is chosen.
+  // The choice "other" needs a URL.
   await page.click("#model-form [value=other]");
   await page.click("#model-form button");
   assert.equal(await page.evaluate(() => document.activeElement?.id), "model-url");
@@ -128,7 +128,7 @@ test("a conversation goes along, and a question is not about the latest picture"
     ["assistant", "A fox."],
     ["user", "Is it red?"],
   ]);
-  // The setting overrides it.
+  // The setting overrides the default.
   await page.click("#panel-toggle");
   await page.select("#s-context", "pictures");
   assert.ok(await page.$("#tray .about"));
@@ -145,7 +145,7 @@ test("a request is answered with the picture and then the words, which alone go 
   await idle(page);
   assert.equal(await page.$$eval(".answer .said, .answer .drawn img", (found) => found.map(({ tagName }) => tagName).join()), "IMG,P");
   assert.equal(await page.$(".preview"), null);
-  // Nothing was written by tokens, so there is no speed to tell.
+  // No text was generated token by token, so there is no speed.
   assert.match(await lastAnswer(page), /^seed \d+ · 24 steps · [\d.]+ s\n+I drew a dog on a red background\.$/);
   assert.equal((await calls(page, "draw")).length, 0);
   assert.equal(await page.$eval("#composer", (form) => new FormData(/** @type {HTMLFormElement} */ (form)).get("mode")), "chat");
@@ -159,7 +159,7 @@ test("a request is answered with the picture and then the words, which alone go 
     ["user", "now on a green background"],
   ]);
 
-  // Another is asked for as this one was: by itself, "now on a green background" says nothing of a dog.
+  // The same request is sent again in its conversation: alone, "now on a green background" says nothing about a dog.
   await page.$$eval(".drawn [aria-label='Draw another with a new seed']", (buttons) => /** @type {HTMLElement} */ (buttons.at(-1)).click());
   await page.waitForFunction(() => document.querySelectorAll(".drawn").length === 3);
   await idle(page);
@@ -179,7 +179,7 @@ test("in Draw mode a picture is drawn directly, and where chats may not draw, an
   await page.click("#mode-chat");
   await say(page, "hello");
   await idle(page);
-  // A drawing without words is no exchange that the model could read.
+  // An exchange without text in its answer is not sent.
   assert.equal((await calls(page, "chat"))[0].messages.length, 1);
   await page.click("#panel-toggle");
   await page.click("#settings [name=drawInChat]");
@@ -190,7 +190,7 @@ test("in Draw mode a picture is drawn directly, and where chats may not draw, an
 });
 
 const SIZES = { mini: 14, smol: 120 };
-// The build makes emu-mini's pack smaller than it lies in the checkout. That of emu-smol is the same, and its manifest lies there.
+// The build makes a smaller emu-mini pack than the one in the repository. That of emu-smol is the same; its manifest is there.
 const MANIFESTS = { mini: "../../mini/pack/emu.json", smol: "../../../models/emu-smol/pack/emu.json" };
 for (const [name, megabytes] of Object.entries(SIZES)) {
   const manifest = fileURLToPath(new URL(MANIFESTS[/** @type {keyof typeof MANIFESTS} */ (name)], import.meta.url));

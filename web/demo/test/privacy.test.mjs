@@ -1,5 +1,5 @@
 // @ts-check
-/* What leaves the page, what stays behind, and how large the page is. */
+/* What leaves the page, what is stored, and how large the page is. */
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -44,7 +44,7 @@ test("the policy lets only the page's own host be read, and the one of ?model=",
   const plain = await open(world.browser, world.origin);
   assert.equal(await reach(plain.page), false);
   assert.ok(plain.problems.some((problem) => problem.includes("Content Security Policy")));
-  // Nor can the page be given code, or loosen its own policy.
+  // Nor can code be injected, or the policy be loosened.
   assert.equal(await plain.page.evaluate(() => {
     document.head.append(Object.assign(document.createElement("script"), { textContent: "globalThis.injected = true" }));
     return "injected" in globalThis;

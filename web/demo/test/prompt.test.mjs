@@ -1,10 +1,10 @@
 // @ts-check
-/* What is sent for what was typed; no browser. */
+/* The messages built from text and attachments; without a browser. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-/** What was built, with the types of its source. @param {string} name @returns {Promise<any>} */
+/** A built module, with the types of its source. @param {string} name @returns {Promise<any>} */
 const built = (name) => import(String(new URL(`../dist/${name}.js`, import.meta.url)));
 /** @type {typeof import("../src/errors.js")} */
 const { explain, PageError } = await built("errors");
@@ -51,7 +51,7 @@ test("a question is about the latest pictures", () => {
   const past = [{ asked: [a, "?"], answered: ["a box"] }, { asked: ["and?"], answered: ["yes"] }];
   assert.deepEqual(names(latestPictures(past)), ["a"]);
   assert.deepEqual(names(latestPictures([...past, { asked: ["draw"], answered: [b] }])), ["b"]);
-  // The last one of a series is what it was about.
+  // The last picture of a series is its subject.
   assert.deepEqual(names(latestPictures([{ asked: [a, " one ", b], answered: ["two"] }])), ["b"]);
   assert.deepEqual(names(latestPictures([{ asked: [a, b, "which?"], answered: [] }])), ["a", "b"]);
   assert.deepEqual(latestPictures([]), []);
@@ -115,13 +115,13 @@ test("progress is one story, and its times add up", async () => {
   await new Promise((resolve) => setTimeout(resolve, 30));
   tracker.take(download(1e6));
   tracker.take(compile);
-  // What is done beside a download waits to be told until its end.
+  // Work beside a download is not shown until the download ends.
   assert.deepEqual(tracker.describe(compile), { text: "Downloading the model", detail: "1.0 of 4.0 MB", fraction: 0.25 });
   tracker.take(download(4e6));
   assert.deepEqual(tracker.describe(compile), { text: "Preparing the device", detail: "1 of 4", fraction: 0.25 });
   const sum = [...tracker.times.values()].reduce((total, ms) => total + ms, 0);
   assert.ok(sum >= 29 && sum <= performance.now() - started, `${sum} ms`);
-  // A download that was broken off says nothing about the next call.
+  // An interrupted download does not affect the next call.
   tracker.take(download(1e6));
   tracker.begin();
   assert.equal(tracker.describe({ phase: "prefill", tokens: 1 }).detail, "1 token");

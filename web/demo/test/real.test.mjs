@@ -11,7 +11,7 @@ test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PAC
   const { page, problems, requests } = await open(world.browser, world.origin, { query: "?model=mini&device=cpu" });
   page.setDefaultTimeout(60_000);
 
-  // 1. A picture alone, and a question about it.
+  // 1. A picture without text, and a question about it.
   await attach(page, picture("fox.png"));
   await page.click("#send");
   await idle(page);
@@ -25,7 +25,7 @@ test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PAC
   await idle(page);
   assert.match(await lastAnswer(page), /^a calendar, green/);
 
-  // 3. The same drawing twice from the same seed, seen on its way.
+  // 3. The same drawing twice with the same seed, with previews.
   await example(page, "a panda on a gray background");
   await page.waitForSelector(".preview canvas");
   await idle(page);
@@ -44,12 +44,12 @@ test("emu-mini reads, continues and draws", { skip: !real && "needs EMU_DEMO_PAC
   );
   assert.equal(drawings.length, 2);
   assert.deepEqual(drawings[0], drawings[1]);
-  // Gray at the corner, a panda's white and black somewhere.
+  // Gray in the corner; a panda's white and black somewhere.
   const [red = 0, green = 0, blue = 0] = drawings[0] ?? [];
   assert.ok(Math.max(red, green, blue) - Math.min(red, green, blue) < 40, `the corner is ${red}, ${green}, ${blue}`);
   assert.ok(Math.max(...(drawings[0] ?? [])) > 200 && Math.min(...(drawings[0] ?? [])) < 60);
 
-  // 4. Nothing went wrong on the way, and nobody else was asked.
+  // 4. No errors, and no requests to other hosts.
   assert.deepEqual(problems.filter((problem) => !problem.includes("No available adapters")), []);
   assert.deepEqual(requests.filter((url) => !url.startsWith(`${world.origin}/`) && !/^(blob|data):/.test(url)), []);
   await world.close();
@@ -60,18 +60,18 @@ test("emu-smol answers, names a drawing, and draws where it can", { skip: real ?
   const { page, problems, requests } = await open(world.browser, world.origin, { query: "?device=cpu" });
   page.setDefaultTimeout(120_000);
 
-  // 1. Words alone: the answer ends by itself.
+  // 1. Text only: the answer ends by itself.
   await example(page, "Hello! Who are you?");
   await idle(page);
   assert.match(await lastAnswer(page), /^[A-Z][^]*\d+ tokens · /);
 
-  // 2. A drawing, in a conversation that has begun.
+  // 2. A drawing, in a conversation in progress.
   await page.$eval("#examples-all .example:has([src$='fox.png'])", (card) => /** @type {HTMLElement} */ (card).click());
   await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);
   await idle(page);
   assert.match(await lastAnswer(page), /fox/i);
 
-  // 3. A picture and what it shows, and a change of it.
+  // 3. A picture and its caption, and a change to it.
   if (await page.$("#mode-draw input:enabled")) {
     for (const request of ["Draw a puppy on a red background", "now on a green background"]) {
       await say(page, request);

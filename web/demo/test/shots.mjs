@@ -1,5 +1,5 @@
 // @ts-check
-/* Pictures of the page in the states that matter, to look at:
+/* Screenshots of the page in its main states, for review:
  *
  *     [EMU_DEMO_PACKAGE=real] node test/shots.mjs FOLDER [STATE]... */
 
@@ -14,7 +14,7 @@ import { attach, example, idle, MINI, noSmol, open, picture, real, say, start } 
 const [out = "shots", ...wanted] = process.argv.slice(2);
 await mkdir(out, { recursive: true });
 
-/** Weights at the speed of a slow line, so that loading can be seen. */
+/** Throttles weights to the speed of a slow connection, so that loading is visible. */
 const slow = () => new Transform({ transform: (chunk, _encoding, done) => void setTimeout(done, 40, null, chunk) });
 let slowly = false;
 const { browser, origin, close } = await start(async ({ url }) => (slowly && url?.endsWith(".safetensors") ? { body: (/** @type {import("node:stream").Readable} */ stream) => stream.pipe(slow()) } : {}));

@@ -1,4 +1,4 @@
-/* After tsc: takes the indentation out of what it wrote, and brings the models' examples here. */
+/* Runs after tsc: strips the indentation of its output, and copies the models' examples. */
 
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 
@@ -6,11 +6,11 @@ const dist = new URL("../dist/", import.meta.url);
 const examples = new URL("../examples/", import.meta.url);
 const models = new URL("../../../models/", import.meta.url);
 
-/** A seventh of the bytes is indentation. Nothing else of tsc's output is touched. */
+/** Indentation is a seventh of the bytes. Nothing else in tsc's output is changed. */
 function outdent(file) {
   const lines = readFileSync(file, "utf8").split("\n");
   for (const line of lines) {
-    // Space at the start of a line counts only inside a template that spans lines. None does.
+    // Leading space matters only in a template literal that spans lines. There are none.
     if ((line.match(/`/g)?.length ?? 0) % 2) throw new Error(`${file.pathname} holds a template over several lines: ${line}`);
   }
   writeFileSync(file, lines.map((line) => line.trimStart()).join("\n"));

@@ -1,10 +1,10 @@
-/** Chromium and Firefox as the system has them, on GPUs that are programs. */
+/** The system's Chromium and Firefox, with software GPUs. */
 
 import { existsSync } from "node:fs";
 
 import puppeteer from "puppeteer-core";
 
-/** Milliseconds that a single question to a browser may take. Software GPUs are slow, and so are shared machines. */
+/** Timeout in milliseconds of a single protocol call. Software GPUs are slow, and so are shared machines. */
 const PATIENCE = 15 * 60_000;
 
 const KINDS = {
@@ -16,7 +16,7 @@ const KINDS = {
       args: [
         "--headless=new",
         "--no-sandbox",
-        // Tabs in the background are tested too, and are to run as fast.
+        // Background tabs are tested too, and must run at full speed.
         "--disable-background-timer-throttling",
         "--disable-renderer-backgrounding",
         ...(webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader"] : []),
@@ -38,7 +38,7 @@ const KINDS = {
 /** The names of the browsers. */
 export const BROWSERS = Object.keys(KINDS);
 
-/** Why a browser cannot be used here; `false` where it can. */
+/** Why a browser cannot be used here; `false` if it can. */
 export function absent(name) {
   const { title, program } = KINDS[name];
   return existsSync(program) ? false : `${title} is not installed (${program})`;
@@ -62,7 +62,7 @@ export async function launch(name, { webgpu = true, profile, ...how } = {}) {
   });
 }
 
-/** In a page: the adapter that WebGPU gives, in words; `null` where there is none. */
+/** Runs in the page: describes the WebGPU adapter; `null` if there is none. */
 export async function adapterOf(page) {
   return page.evaluate(async () => {
     const adapter = await navigator.gpu?.requestAdapter().catch(() => null);

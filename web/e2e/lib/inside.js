@@ -1,9 +1,9 @@
-/** In the page: the package, and what the tests need around it. Everything is reached as `lab`. */
+/** Runs in the page: the package and helpers for the tests. Everything is reached through `lab`. */
 
 import { Emu } from "emu-webgpu";
 import { provoke } from "emu-webgpu/testing";
 
-/** What a promise came to: `{ value }`, or `{ error }` with what a page can tell of it. */
+/** Settles a promise: `{ value }`, or `{ error }` with its serializable fields. */
 async function outcome(promise) {
   try {
     return { value: await promise };
@@ -12,7 +12,7 @@ async function outcome(promise) {
   }
 }
 
-/** Loads into `lab.emu`. Returns what was told meanwhile, and the error where there was one. */
+/** Loads into `lab.emu`. Returns the progress events, and the error if there was one. */
 async function load(url, options = {}) {
   const progress = [];
   const onProgress = (event) => {
@@ -25,7 +25,7 @@ async function load(url, options = {}) {
   return { error, progress, milliseconds: performance.now() - start, device: value?.device, reasons: value?.support.reasons };
 }
 
-/** The whole of an answer. */
+/** Collects a whole answer. */
 async function chat(content, options = {}, emu = lab.emu) {
   let text = "";
   let usage = null;
@@ -38,27 +38,27 @@ async function chat(content, options = {}, emu = lab.emu) {
   return { text, usage, images };
 }
 
-/** Draws; the picture is ready to leave the page. */
+/** Draws, and returns the picture in serializable form. */
 async function draw(parts, options = {}, emu = lab.emu) {
   const { image, seed, flagged } = await emu.generateImage(parts, options);
   return { ...pixels(image), seed, flagged };
 }
 
-/** Pixels in a form that leaves the page fast. */
+/** Pixels as base64, which is fast to return from the page. */
 function pixels({ width, height, data }) {
   let text = "";
   for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
   return { width, height, base64: btoa(text) };
 }
 
-/** The bytes of a file of the site. */
+/** Fetches the bytes of a file of the site. */
 const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
 
 /**
- * Does `act` when a call tells of `phase` for the `nth` time.
+ * Calls `act` when a call reports `phase` for the `nth` time.
  *
  * @returns the call's `outcome`; `acted`, milliseconds from there to its end; `longest`, milliseconds of its longest step until
- * then; the `phases` that were told.
+ * then; `phases`, the reported phases.
  */
 async function during(phase, nth, act, start) {
   let seen = 0;
@@ -79,13 +79,13 @@ async function during(phase, nth, act, start) {
   return { ...ended, acted: at === null ? null : performance.now() - at, longest, phases };
 }
 
-/** Aborts a call in a phase. `start` is given the signal and the listener. */
+/** Aborts a call in a phase. `start` receives the signal and the progress listener. */
 function abortIn(phase, nth, start) {
   const controller = new AbortController();
   return during(phase, nth, () => controller.abort(), (onProgress) => start({ signal: controller.signal, onProgress }));
 }
 
-/** Milliseconds until the worker has nothing to do. */
+/** Milliseconds until the worker is idle. */
 async function untilIdle() {
   const start = performance.now();
   await lab.emu.memory();

@@ -1,4 +1,4 @@
-/** The native program: what the page's results are compared with. */
+/** The native program, the reference for the page's results. */
 
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -13,7 +13,7 @@ import { temporaryFolder } from "./project.mjs";
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
-/** The program: `EMU_BIN`, or the newest way of building it that was used. */
+/** Path of the program: `EMU_BIN`, otherwise the release build, otherwise the debug build. */
 function program() {
   const places = [process.env.EMU_BIN, join(root, "target/release/emu"), join(root, "target/debug/emu")];
   const found = places.find((place) => place && existsSync(place));
@@ -21,18 +21,18 @@ function program() {
   return found;
 }
 
-/** Objects that a command prints with `--json`, on the CPU. */
+/** Runs a command on the CPU with `--json` and parses its output. */
 async function emu(command, pack, args) {
   const { stdout } = await run(program(), [command, "--json", "--device", "cpu", "--model", pack, ...args], { maxBuffer: 2 ** 24 });
   return stdout.trim().split("\n").map((line) => JSON.parse(line));
 }
 
-/** The captions of picture files. */
+/** Captions picture files. */
 export async function captions(pack, pictures) {
   return (await emu("caption", pack, pictures)).map(({ caption }) => caption);
 }
 
-/** The answer to a prompt about picture files, and how many tokens prompt and answer took. */
+/** Answers a prompt about picture files; with the token counts of prompt and answer. */
 export async function answer(pack, pictures, prompt) {
   const events = await emu("chat", pack, [...pictures.flatMap((picture) => ["--image", picture]), prompt]);
   const usage = events.find(({ type }) => type === "usage");
@@ -40,7 +40,7 @@ export async function answer(pack, pictures, prompt) {
   return { text, promptTokens: usage.prompt_tokens, tokens: usage.tokens };
 }
 
-/** A drawing: `{ width, height, data }`. */
+/** Draws a picture: `{ width, height, data }`. */
 export async function drawing(pack, prompt, { seed, steps, pictures = [] }) {
   const out = join(await temporaryFolder("drawing"), "out.png");
   const images = pictures.flatMap((picture) => ["--image", picture]);

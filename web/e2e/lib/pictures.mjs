@@ -1,14 +1,14 @@
-/** Pictures: reading PNG files, comparing pixels. */
+/** Reads PNG files and compares pixels. */
 
 import assert from "node:assert/strict";
 import { inflateSync } from "node:zlib";
 
 const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-/** Samples of a pixel by the colour type of a PNG: RGB and RGBA. */
+/** Samples per pixel by color type of a PNG: RGB and RGBA. */
 const SAMPLES = { 2: 3, 6: 4 };
 
 /**
- * Reads a PNG file of 8-bit RGB or RGBA, not interlaced. A browser's decoder would do, but may manage colours on the way.
+ * Reads a non-interlaced PNG file of 8-bit RGB or RGBA. A browser's decoder is not used, since it may apply color management.
  *
  * @param {Buffer} file
  * @returns {{ width: number, height: number, data: Uint8Array }} RGBA, rows from the top.
@@ -61,10 +61,10 @@ function paeth(left, up, corner) {
 }
 
 /**
- * The greatest absolute difference in each channel.
+ * The largest absolute difference per channel.
  *
  * @returns {{ red: number, green: number, blue: number, alpha: number, worst: number, at: [number, number] }}
- * @throws where sizes differ, or there is nothing to compare.
+ * @throws if the sizes differ or the pictures are empty.
  */
 export function difference(actual, expected) {
   assert.deepEqual([actual.width, actual.height], [expected.width, expected.height], "the pictures differ in size");
@@ -82,12 +82,12 @@ export function difference(actual, expected) {
   return { red, green, blue, alpha, worst: Math.max(...most), at };
 }
 
-/** Fails where any channel of any pixel is off by more than `bound` of 255. Returns the greatest difference. */
+/** Fails if any channel of any pixel differs by more than `bound` of 255. Returns the largest difference. */
 export function assertAlike(actual, expected, bound, what = "the picture") {
   const found = difference(actual, expected);
   assert.ok(found.worst <= bound, `${what} is off by ${found.worst}/255 at ${found.at}, the bound is ${bound}/255: ${JSON.stringify(found)}`);
   return found.worst;
 }
 
-/** A picture as it comes out of a page: `{ width, height, base64 }`. */
+/** Decodes a picture returned from a page: `{ width, height, base64 }`. */
 export const fromPage = ({ width, height, base64 }) => ({ width, height, data: new Uint8Array(Buffer.from(base64, "base64")) });

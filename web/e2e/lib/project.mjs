@@ -1,4 +1,4 @@
-/** A fresh project that has installed the packages from their tarballs, as a stranger's would. */
+/** A fresh project with the packages installed from their tarballs, as a user would have it. */
 
 import { execFile } from "node:child_process";
 import { copyFile, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
@@ -14,11 +14,11 @@ const web = fileURLToPath(new URL("../..", import.meta.url));
 /** Folders of the packages below `web`. */
 const PACKAGES = ["package", "mini"].filter((name) => name === "package" || existsSync(join(web, name, "pack/emu.json")));
 
-/** Folders to be removed when the process ends well. */
+/** Folders to remove when the process exits normally. */
 const temporary = [];
 process.once("beforeExit", () => Promise.all(temporary.map((folder) => rm(folder, { recursive: true, force: true }))));
 
-/** A folder that is gone when the process ends well. */
+/** A temporary folder, removed when the process exits normally. */
 export async function temporaryFolder(label) {
   const folder = await mkdtemp(join(tmpdir(), `emu-e2e-${label}-`));
   temporary.push(folder);
@@ -26,10 +26,10 @@ export async function temporaryFolder(label) {
 }
 
 /**
- * Packs and installs, with nothing from the network.
+ * Packs and installs the packages offline.
  *
  * @returns {Promise<{ folder: string, tarballs: Record<string, { path: string, bytes: number, unpacked: number, files: { path: string, size: number }[] }> }>}
- * the project's folder, and what was packed by package name.
+ * the project's folder, and the tarballs by package name.
  */
 export async function freshProject() {
   const folder = await temporaryFolder("project");
@@ -46,7 +46,7 @@ export async function freshProject() {
   return { folder, tarballs };
 }
 
-/** An import map for a page that is served from the project's folder. */
+/** An import map for a page served from the project's folder. */
 export async function importMap(folder) {
   const imports = {};
   for (const name of ["emu-webgpu", "emu-webgpu-mini"]) {
@@ -55,7 +55,7 @@ export async function importMap(folder) {
     const { exports } = JSON.parse(await readFile(join(home, "package.json"), "utf8"));
     for (const [path, entry] of Object.entries(typeof exports === "string" ? { ".": exports } : exports)) {
       const script = typeof entry === "string" ? entry : entry.default;
-      // What is for Node, or no script.
+      // Skips the entry for Node, and entries that are no scripts.
       if (path === "./node" || !script?.endsWith(".js")) continue;
       imports[name + path.slice(1)] = `/node_modules/${name}/${script.replace("./", "")}`;
     }
@@ -63,7 +63,7 @@ export async function importMap(folder) {
   return JSON.stringify({ imports }, null, 2);
 }
 
-/** A copy of a pack without its shards, with a changed manifest. */
+/** A copy of a pack with a changed manifest and without its shards. */
 export async function changedPack(pack, change) {
   const folder = await temporaryFolder("pack");
   const manifest = JSON.parse(await readFile(join(pack, "emu.json"), "utf8"));

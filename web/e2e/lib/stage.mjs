@@ -1,4 +1,4 @@
-/** What most tests begin with: a browser, a site with the installed packages, a server with a pack, and a page. */
+/** The setup of most tests: a browser, a site with the installed packages, a server with a pack, and a page. */
 
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
@@ -13,27 +13,27 @@ import { freshProject, importMap } from "./project.mjs";
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const here = fileURLToPath(new URL(".", import.meta.url));
 
-/** The model as it was trained, in half precision: the larger one, whose shards take several steps of 4 MiB. */
+/** The trained model in half precision. It is larger: its shards take several checkpoints of 4 MiB. */
 export const LARGE = join(root, "models/emu-mini");
-/** The model as the packages carry it. */
+/** The pack as the packages contain it. */
 export const PACK = existsSync(join(root, "web/mini/pack/emu.json")) ? join(root, "web/mini/pack") : LARGE;
-/** Why the tests of the package with the model in it are skipped; `false` where it was built, and then they fail where it lacks the pack. */
+/** Why the tests of the package with the pack are skipped; `false` if it was built, so that a missing pack makes them fail. */
 export const noMini = PACK === LARGE && "web/mini/pack is not built (cargo xtask test builds it)";
-/** emu-smol, and why its tests are skipped; `false` where its pack is there. */
+/** emu-smol, and why its tests are skipped; `false` if its pack is there. */
 export const SMOL = join(root, "web/smol/pack");
 export const noSmol = !existsSync(join(SMOL, "emu.json")) && "web/smol/pack is not built (it needs a language model that is fetched)";
-/** Pictures that the tests show the model. */
+/** Folder of the pictures that the tests use. */
 export const PICTURES = join(LARGE, "demo");
-/** The path of a picture's file. */
+/** The path of a picture. */
 export const picture = (name) => join(PICTURES, name);
 
-/** Whether the counts of `cargo xtask soak` are wanted. */
+/** Whether to run the full counts of `cargo xtask soak`. */
 export const SOAK = process.env.EMU_SOAK === "1";
 
-/** Milliseconds for one test. */
+/** Timeout of a test, in milliseconds. */
 const PATIENCE = (SOAK ? 120 : 15) * 60_000;
 
-/** What is started once and used by all tests of a file. */
+/** Resources that are started once and shared by all tests of a file. */
 const shared = new Map();
 const once = (name, make) => shared.get(name) ?? shared.set(name, make()).get(name);
 
@@ -41,7 +41,7 @@ after(async () => {
   for (const [name, made] of shared) if (BROWSERS.includes(name)) await made.then(({ browser }) => browser.close(), () => {});
 });
 
-/** The installed project, with a page in it that has nothing but the package. */
+/** The installed project, with a page that imports nothing but the package. */
 export function project() {
   return once("project", async () => {
     const made = await freshProject();
@@ -58,11 +58,11 @@ export function project() {
   });
 }
 
-/** The browser of a name, and the adapter that it has. */
+/** The browser of this name, and its adapter. */
 function browserOf(name) {
   return once(name, async () => {
     const browser = await launch(name);
-    // WebGPU is for secure contexts.
+    // WebGPU needs a secure context.
     const site = await serveWithFaults([{ prefix: "/", folder: here }]);
     const page = await browser.newPage();
     await page.goto(`${site.url}inside.js`);
@@ -74,7 +74,7 @@ function browserOf(name) {
 }
 
 /**
- * Declares a test for every browser and device; skipped, with the reason, where one is not there.
+ * Declares a test for every browser and device. Those that are missing are skipped with the reason.
  *
  * @param {string} title
  * @param {{ browsers?: string[], devices?: ("cpu" | "webgpu")[], pack?: string }} where
@@ -100,7 +100,7 @@ export function across(title, { browsers = BROWSERS, devices = ["cpu"], pack = P
   }
 }
 
-/** A site of its own (a fresh origin, so that nothing is cached), a server with a pack, and the first page. */
+/** Its own site (a fresh origin, so that nothing is cached), a server with a pack, and the first page. */
 export class Stage {
   /** Errors and warnings of all pages. */
   problems = [];
@@ -110,7 +110,7 @@ export class Stage {
     Object.assign(this, { name, browser, device });
   }
 
-  /** `headers` go with files of the site: see `parseHeaders` of the server. */
+  /** Starts the servers and opens the page. `headers` apply to files of the site: see `parseHeaders` of the server. */
   async begin(pack, headers = "") {
     const { folder } = await project();
     this.folder = pack;
@@ -120,13 +120,13 @@ export class Stage {
       { prefix: "/pictures/", folder: PICTURES },
     ];
     this.site = await serveWithFaults(mounts, { headers });
-    // Another origin than the page's, as packs often have.
+    // A different origin than the page's, as is common for packs.
     this.store = await serveWithFaults([{ prefix: "/", folder: pack }]);
     this.pack = this.store.url;
     this.page = await this.open();
   }
 
-  /** Another page of the same origin. */
+  /** Opens another page of the same origin. */
   async open(browser = this.browser) {
     const page = await browser.newPage();
     this.pages.push(page);
@@ -136,13 +136,13 @@ export class Stage {
     return page;
   }
 
-  /** Loads, or loads again, the page. */
+  /** Loads or reloads the page. */
   async show(page = this.page) {
     await page.goto(`${this.site.url}lab.html`);
     await page.waitForFunction(() => globalThis.lab !== undefined);
   }
 
-  /** Loads the pack into `lab.emu` of a page, and fails where that fails. */
+  /** Loads the pack into `lab.emu` of a page. Throws if that fails. */
   async load(options = {}, page = this.page) {
     const loaded = await this.tryLoad(options, page);
     if (loaded.error) throw new Error(`loading failed: ${JSON.stringify(loaded.error)}`);
@@ -153,7 +153,7 @@ export class Stage {
     return page.evaluate((url, options) => lab.load(url, options), this.pack, { device: this.device, ...options });
   }
 
-  /** Files of the pack that were asked for. */
+  /** Requested files of the pack. */
   get fetched() {
     return [...new Set(this.store.log.map(({ path }) => path.slice(1)))].sort();
   }

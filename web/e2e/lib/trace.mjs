@@ -1,15 +1,15 @@
-/** Chromium's traces: how long the page's main thread was busy at a time. */
+/** Chromium traces: how long each task kept the page's main thread busy. */
 
-/** Categories that hold the tasks of a thread, with its own CPU time. */
+/** Trace categories with a thread's tasks and their CPU time. */
 export const CATEGORIES = ["toplevel", "disabled-by-default-devtools.timeline", "devtools.timeline", "blink.user_timing", "v8.execute", "__metadata"];
 
 const TASKS = new Set(["RunTask", "ThreadControllerImpl::RunTask"]);
 
 /**
- * The tasks of the thread that the page's script ran on, with the milliseconds of CPU time that each took.
+ * The tasks of the page's main thread, with the CPU time of each in milliseconds.
  *
  * @param {{ traceEvents: object[] }} trace
- * @param {string} mark A user timing mark that the page's script made: its thread is the page's main thread.
+ * @param {string} mark A user timing mark set by the page's script, which identifies the main thread.
  */
 export function mainThreadTasks({ traceEvents }, mark) {
   const made = traceEvents.find(({ cat, name }) => cat?.includes("blink.user_timing") && name === mark);
@@ -17,11 +17,11 @@ export function mainThreadTasks({ traceEvents }, mark) {
   const tasks = traceEvents.filter(({ name, ph, pid, tid }) => ph === "X" && TASKS.has(name) && pid === made.pid && tid === made.tid);
   if (!tasks.length) throw new Error("The trace has no tasks on the main thread.");
   if (tasks.every(({ tdur }) => tdur === undefined)) throw new Error("The trace's tasks do not tell their CPU time.");
-  // The shortest ones do not; they cannot have taken more than there was.
+  // The shortest tasks lack a CPU time; their wall time is an upper bound.
   return tasks.map(({ ts, tdur, dur }) => ({ at: ts / 1000, cpu: (tdur ?? dur) / 1000, wall: dur / 1000 }));
 }
 
-/** What ran within a task that took long, longest first: for the message of a failure. */
+/** The longest events within a task, longest first: for a failure message. */
 export function within({ traceEvents }, { at, wall }) {
   const inside = traceEvents.filter(({ ph, ts, dur, name }) => ph === "X" && !TASKS.has(name) && ts / 1000 >= at && (ts + dur) / 1000 <= at + wall);
   return inside

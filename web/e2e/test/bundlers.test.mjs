@@ -1,4 +1,5 @@
-/** The packages behind bundlers: webpack without configuration, esbuild with the README's steps, and what is said where those are left out. */
+/** The packages with bundlers: webpack without configuration, esbuild with the README's steps, and the errors without those
+ * steps. */
 
 import assert from "node:assert/strict";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -16,7 +17,7 @@ const { folder } = await project();
 const installed = join(folder, "node_modules");
 const mini = join(installed, "emu-webgpu-mini/pack");
 
-/** A project beside the installed packages, with a page of this script. */
+/** A project beside the installed packages, with a page that runs this script. */
 async function application(script) {
   const home = await mkdtemp(join(folder, "app-"));
   await mkdir(join(home, "src"));
@@ -26,7 +27,7 @@ async function application(script) {
 
 const page = (type) => `<!doctype html>\n<title>A page</title>\n<link rel="icon" href="data:,">\n<script ${type} src="main.js"></script>\n`;
 
-/** What a page makes of a picture, or the error. `options` are JavaScript. */
+/** A script that captions a picture, or reports the error. `options` are JavaScript source. */
 const captioning = (options, pack = "pack") => `
 import { Emu } from "emu-webgpu";
 ${pack === "pack" ? 'import { pack } from "emu-webgpu-mini";' : ""}
@@ -42,7 +43,7 @@ globalThis.done = (async () => {
 })();
 `;
 
-/** Opens what was built in a new page, and returns what it came to. */
+/** Opens the built site in a new page, and returns its result. */
 async function visit(stage, t, site, prepare = () => {}) {
   await cp(picture("panda-target.png"), join(site, "panda.png"));
   const server = await serveWithFaults([{ prefix: "/", folder: site }]);
@@ -55,7 +56,7 @@ async function visit(stage, t, site, prepare = () => {}) {
   return { result: await tab.evaluate(() => globalThis.done), log: server.log };
 }
 
-/** As `webpack --mode MODE` in that folder, without a configuration. */
+/** Runs `webpack --mode MODE` in that folder, without a configuration. */
 async function bundle(home, mode) {
   const stats = await new Promise((resolve, reject) => webpack({ mode, context: home, output: { path: join(home, "dist") } }, (error, stats) => (error ? reject(error) : resolve(stats))));
   assert.ok(!stats.hasErrors(), stats.toString("errors-only"));
@@ -74,7 +75,7 @@ for (const mode of ["production", "development"]) {
   });
 }
 
-/** Bundles as `esbuild src/index.js --bundle --format=FORMAT --outfile=site/main.js`. */
+/** Runs `esbuild src/index.js --bundle --format=FORMAT --outfile=site/main.js`. */
 async function esbuilt(script, format = "esm") {
   const home = await application(script);
   const site = join(home, "site");
@@ -83,7 +84,7 @@ async function esbuilt(script, format = "esm") {
   return site;
 }
 
-/** The README's steps. */
+/** Performs the README's copy steps. */
 async function copied(site) {
   for (const part of ["dist", "wasm"]) await cp(join(installed, "emu-webgpu", part), join(site, "emu-webgpu", part), { recursive: true });
   await cp(mini, join(site, "emu-mini"), { recursive: true });

@@ -1,4 +1,4 @@
-/** Calls: previews, several at once, aborts in every phase, pictures that are none. */
+/** Calls: previews, concurrent calls, aborts in every phase, invalid pictures. */
 
 import assert from "node:assert/strict";
 
@@ -7,7 +7,7 @@ import { across, PACK, picture } from "../lib/stage.mjs";
 
 const REQUEST = "a fox on a blue background";
 const [FOX] = await native.captions(PACK, [picture("fox.png")]);
-/** Milliseconds, beside the step that is being computed. */
+/** Milliseconds, besides the step in progress. */
 const PROMPT = 250;
 
 across("previews come while a picture is drawn", {}, async (stage) => {
@@ -45,11 +45,11 @@ across("calls made at once end as if made one after the other", {}, async (stage
   assert.deepEqual(order, [0, 1, 2, 3]);
 });
 
-/** The rejection is at once; the worker stops after the step that it is in. `steps` are milliseconds of the longest one. */
+/** The call rejects at once; the worker stops after its current step. `steps` are the milliseconds of the longest step. */
 function assertStopped(phase, { error, acted }, idle, steps) {
   assert.equal(error?.name, "AbortError", `${phase}: ${JSON.stringify(error)}`);
   assert.ok(acted <= PROMPT, `${phase}: rejected after ${acted.toFixed(0)} ms`);
-  // Steps differ, and machines are shared.
+  // Steps vary, and machines are shared.
   const bound = PROMPT + 3 * steps;
   assert.ok(idle <= bound, `${phase}: the worker went on for ${idle.toFixed(0)} ms, the bound is ${bound.toFixed(0)} ms`);
 }
@@ -57,7 +57,7 @@ function assertStopped(phase, { error, acted }, idle, steps) {
 across("an abort ends a call in each of its phases, and the next call works", { devices: ["cpu", "webgpu"] }, async (stage, t) => {
   const { page, device } = stage;
   await stage.load();
-  // Long enough that a worker which did not stop would be noticed.
+  // Long enough to notice a worker that did not stop.
   const steps = device === "cpu" ? 60 : 12;
   const tokens = 400;
   const runs = {
@@ -67,7 +67,7 @@ across("an abort ends a call in each of its phases, and the next call works", { 
   };
   runs.decode = runs.prefill;
   const caption = await page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png")));
-  // Brings the decoder, and makes its kernels.
+  // Loads the decoder, and compiles its kernels.
   await page.evaluate((request) => lab.draw(request, { steps: 2 }), REQUEST);
 
   for (const phase of ["prefill", "decode", "denoise", "decode-image"]) {
@@ -91,7 +91,7 @@ across("an abort ends a call in each of its phases, and the next call works", { 
 });
 
 across("an abort ends a load in each of its phases, and the next load works", { devices: ["cpu", "webgpu"] }, async (stage, t) => {
-  // Only the first of them is another on another device.
+  // Only the first phase differs between devices.
   for (const phase of stage.device === "cpu" ? ["compile", "download", "upload"] : ["compile"]) {
     await t.test(phase, async () => {
       stage.store.faults.length = 0;
@@ -102,7 +102,7 @@ across("an abort ends a load in each of its phases, and the next load works", { 
         stage.pack,
         stage.device,
       );
-      // What was loading is gone at once, and its worker with it.
+      // The load in progress ends at once, and so does its worker.
       assertStopped(phase, ended, 0, 0);
       stage.store.faults.length = 0;
       await stage.load();
@@ -147,7 +147,7 @@ across("reset and dispose end every call", {}, async (stage) => {
     const fox = await lab.bytes("/pictures/fox.png");
     const calls = () => {
       const calls = [lab.outcome(lab.draw(request, { steps: 40 })), lab.outcome(lab.emu.caption(fox))];
-      // They are on their way to the worker.
+      // The calls have been posted to the worker.
       return new Promise((done) => setTimeout(() => done(calls), 200));
     };
     const first = await calls();
@@ -180,7 +180,7 @@ across("a picture that does not decode is an error of its own, and the next call
     return { errors, said: await lab.emu.caption(fox) };
   });
   assert.deepEqual(errors.map((error) => [error?.name, error?.code]), errors.map(() => ["EmuError", "bad-image"]));
-  // What is wrong, and what to do.
+  // One sentence on the problem, one on the remedy.
   for (const { message } of errors) assert.match(message, /\. .+\.$/);
   assert.equal(said, FOX);
 });

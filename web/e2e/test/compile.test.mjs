@@ -1,4 +1,4 @@
-/** Pipelines are made before they are needed, many at a time, and that is told; see `pipelines.ts` of the package. */
+/** Pipelines are compiled before they are needed, many at a time, with progress; see `pipelines.ts` of the package. */
 
 import assert from "node:assert/strict";
 
@@ -8,10 +8,10 @@ import { across, PACK, picture } from "../lib/stage.mjs";
 const REQUEST = "a fox on a blue background";
 const [FOX] = await native.captions(PACK, [picture("fox.png")]);
 
-/** Pipelines that each kind of call makes at least. */
+/** Minimum pipelines of each kind of call. */
 const MANY = 20;
 
-/** Has the page make workers that write down how they make pipelines, and say so when asked. */
+/** Makes the page start workers that record how they create pipelines, and report it on request. */
 const watchWorkers = (page) =>
   page.evaluate(() => {
     const inside = `(() => {
@@ -32,7 +32,7 @@ const watchWorkers = (page) =>
     globalThis.Worker = class extends Old {
       constructor(url, options) {
         const script = `${inside} await import(${JSON.stringify(new URL(url, location.href).href)});`;
-        // Messages that come before the package listens are kept for it.
+        // Messages that arrive before the package listens are kept for it.
         const early = "const early = []; const keep = (event) => early.push(event); addEventListener('message', keep);";
         const late = "removeEventListener('message', keep); for (const { data } of early) dispatchEvent(new MessageEvent('message', { data }));";
         super(URL.createObjectURL(new Blob([`${early} ${script} ${late}`], { type: "text/javascript" })), options);
@@ -48,7 +48,7 @@ const watchWorkers = (page) =>
         };
         channel.postMessage("how many?");
       });
-    /** Makes a call: what it came to, what it told of pipelines, and how they were made. */
+    /** Runs a call: its outcome, its compile progress, and how its pipelines were created. */
     lab.making = async (call, options = {}) => {
       const told = [];
       const before = await lab.pipelines();
@@ -85,7 +85,7 @@ across("the first call of a kind makes its pipelines in the background, and tell
     const between = await page.evaluate(() => lab.emu.costs());
     const again = await caption();
     assert.deepEqual([again.value, again.told, again.made], [FOX, [], { atOnce: 0, behind: 0 }]);
-    // What was rehearsed was not launched.
+    // Rehearsed dispatches were not executed.
     const after = await page.evaluate(() => lab.emu.costs());
     for (const what of ["launches", "readBacks", "readBackBytes", "weightBytes"]) {
       assert.equal(between[what] - costs[what], after[what] - between[what], what);
@@ -145,7 +145,7 @@ across("a device that is lost while pipelines are made is replaced", { devices: 
       return lab.during("compile", 1, () => lab.provoke(lab.emu, "device-lost"), (onProgress) => lab.emu.caption(fox, { ...options, onProgress }));
     }, options);
   assert.equal((await caption({ retry: true })).value, FOX);
-  // The new worker has made those; another kernel chooses here.
+  // The new worker has those pipelines; sampling uses another kernel.
   const { error } = await caption({ temperature: 1, topK: 5, seed: 1 });
   assert.deepEqual([error?.name, error?.code], ["EmuError", "device-lost"]);
   assert.equal(await page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), FOX);

@@ -1,4 +1,4 @@
-/** What a token and a step of a drawing cost, as the browser is asked for it. The bounds are those of docs/performance.md. */
+/** Cost of a token and of a denoising step, in calls of the browser's API. The bounds are those of docs/performance.md. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -22,7 +22,7 @@ across("tokens and steps cost what they may", { devices: ["webgpu", "cpu"] }, as
     const hot = { images: false, temperature: 20, seed: 7 };
     const answer = (maxNewTokens) => async () => (await lab.chat([fox, "what is this?"], { ...hot, maxNewTokens })).usage.tokens;
     const each = (more, less, made) => Object.fromEntries(Object.keys(more).map((key) => [key, (more[key] - less[key]) / made]));
-    // What is made once is made before.
+    // One-time work is done before.
     await answer(tokens)();
     const [long, short] = [await cost(answer(tokens)), await cost(answer(1))];
     const draw = (steps) => () => lab.draw("a fox on a blue background", { seed: 1, steps });
@@ -45,7 +45,7 @@ across("tokens and steps cost what they may", { devices: ["webgpu", "cpu"] }, as
   }
   const layers = config.emu.lm.layers;
   assert.ok(token.launches > layers && token.launches <= 8 * layers + 12, `${token.launches} launches a token`);
-  // What was launched, with the copy of the token.
+  // The dispatches, together with the copy of the token.
   assert.ok(token.submits > 0.9 && token.submits <= 1.5, `${token.submits} submissions a token`);
   assert.ok(token.readBacks > 0.9 && token.readBacks <= 1.1, `${token.readBacks} read-backs a token`);
   assert.ok(token.readBackBytes > 0 && token.readBackBytes <= 64, `${token.readBackBytes} bytes back for a token`);

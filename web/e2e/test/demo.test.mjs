@@ -1,4 +1,4 @@
-/** The page itself, put together as it is served: it describes a picture and draws one, smoothly, and asks nobody else. */
+/** The page as it is served: it describes a picture and draws one, smoothly, without requests to other hosts. */
 
 import assert from "node:assert/strict";
 import { cp, mkdir, readFile } from "node:fs/promises";
@@ -20,7 +20,7 @@ const unbuilt = existsSync(join(web, "demo/dist/main.js")) && existsSync(join(we
 const REQUEST = "create a picture of a banana on a red background";
 const [SEED, STEPS] = [7, 6];
 
-/** The folder that `cargo xtask demo` serves, with the package as it was packed. */
+/** Assembles the folder that `cargo xtask demo` serves, with the package as packed. */
 async function assemble() {
   const site = await temporaryFolder("site");
   const { folder } = await project();
@@ -48,7 +48,7 @@ async function assemble() {
 
 const idle = (page) => page.waitForFunction(() => document.getElementById("stop")?.hidden && !document.querySelector("[aria-busy]"), { timeout: 180_000 });
 
-/** Clicks the example whose card holds these words. */
+/** Clicks the example whose card contains this text. */
 async function example(page, words) {
   await page.waitForSelector("#examples-all .example");
   await page.$$eval("#examples-all .example", (cards, words) => cards.find(({ textContent }) => textContent.includes(words)).click(), words);
@@ -56,7 +56,7 @@ async function example(page, words) {
   await idle(page);
 }
 
-/** A page of the assembled site, as a new visitor sees it; what goes wrong in it, and what it asks of others. */
+/** A page of the assembled site for a new visitor, with its errors and its requests to other hosts. */
 async function visit(t, name, query) {
   const server = await serveWithFaults([{ prefix: "/", folder: await assemble() }]);
   t.after(() => server.close());
@@ -70,7 +70,7 @@ async function visit(t, name, query) {
   await page.setViewport({ width: 1100, height: 900 });
   await page.goto(`${server.url}${query}`);
   await page.waitForFunction(() => document.getElementById("model-chip")?.dataset.state === "idle");
-  // Looking is free: nothing large was fetched.
+  // Opening the page fetches nothing large.
   assert.ok(!server.log.some(({ path }) => /\.(wasm|safetensors)$/.test(path)));
   return { server, page, problems, strangers };
 }
@@ -117,7 +117,7 @@ for (const name of BROWSERS) {
     assert.deepEqual(problems, []);
     assert.deepEqual(strangers, []);
 
-    // What the worker may read is what the page may: both policies hold there. Only Chromium lets a test into it.
+    // The worker may fetch only what the page may: both policies apply there. Only Chromium lets a test into the worker.
     if (name !== "chromium") return;
     const [worker] = page.workers();
     assert.ok(worker, "the worker is not seen");
@@ -133,7 +133,7 @@ for (const name of BROWSERS) {
     const { server, page, problems, strangers } = await visit(t, name, "?device=cpu");
     const answered = () => page.$$eval(".answer", (answers) => [...answers.at(-1).querySelectorAll("img, .said")].map((one) => one.textContent.trim() || one.tagName).join(" "));
     await example(page, "What is in the picture?");
-    // Sums round differently in WASM, and an answer that rambles on takes another turn at some token: only how it begins is compared.
+    // WASM rounds sums differently, and a long answer diverges at some token: only its beginning is compared.
     const begins = (text) => text.trim().split(/\s+/).slice(0, 8).join(" ");
     const expected = await native.answer(SMOL, [picture("fox.png")], "What is in the picture?");
     assert.equal(begins(await answered()), begins(expected.text));

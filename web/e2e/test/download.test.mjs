@@ -1,4 +1,4 @@
-/** Downloads that go wrong, and are survived. */
+/** Downloads that fail, and recover. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -11,23 +11,23 @@ import * as native from "../lib/native.mjs";
 import { temporaryFolder } from "../lib/project.mjs";
 import { across, LARGE, picture, Stage } from "../lib/stage.mjs";
 
-/** The pack with shards of several steps. */
+/** The pack whose shards take several checkpoints. */
 const large = { pack: LARGE };
 const { shards } = JSON.parse(await readFile(join(LARGE, "emu.json"), "utf8"));
 const sizes = Object.fromEntries(shards.map(({ file, bytes }) => [file.split("-")[0], bytes]));
 const MIB = 1 << 20;
-/** Steps in which a download is resumed. */
+/** Checkpoint size: downloads resume in these steps. */
 const STEP = 4 * MIB;
 
 const [FOX] = await native.captions(LARGE, [picture("fox.png")]);
 const caption = (page) => page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png")));
 const works = async (page) => assert.equal(await caption(page), FOX);
 
-/** Answers for a component's shard. */
+/** Responses for a component's shard. */
 const answers = (stage, component) => stage.store.log.filter(({ path }) => path.startsWith(`/${component}-`));
 const sent = (stage, component) => answers(stage, component).reduce((most, { to }) => Math.max(most, to), 0);
 
-/** Starts a load that nobody waits for. */
+/** Starts a load without waiting for it. */
 const begin = (stage, page = stage.page) =>
   page.evaluate(
     (url, device) => {
@@ -46,7 +46,7 @@ async function until(condition, what) {
 }
 
 across("a tab that is killed in mid-download is resumed", large, async (stage, t) => {
-  // Both lanes at once, then the decoder alone.
+  // Both lanes in parallel, then the decoder alone.
   const kills = [
     ["vision", STEP + MIB / 2],
     ["decoder", 2 * STEP + MIB],
@@ -62,7 +62,7 @@ across("a tab that is killed in mid-download is resumed", large, async (stage, t
   const { progress } = await stage.load({ components: ["vision", "lm", "decoder"] });
   await works(stage.page);
 
-  // Vision and language model were open the first time, the decoder the second.
+  // Vision and language model were downloading at the first kill, the decoder at the second.
   for (const { file } of shards) {
     const twice = sentTwice(stage.store.log, file);
     t.diagnostic(`${file}: ${(twice / MIB).toFixed(2)} MiB twice`);
@@ -76,7 +76,7 @@ across("a tab that is killed in mid-download is resumed", large, async (stage, t
   assert.equal(fetchedAll, last.to - last.from);
 });
 
-/** The page's tab crashes where the browser can be told so, and is closed elsewhere, without any farewell. */
+/** Crashes the page's tab if the browser can be told to; closes it otherwise, without cleanup. */
 async function kill(stage) {
   if (stage.name === "chromium") {
     const session = await stage.page.createCDPSession();
@@ -86,7 +86,7 @@ async function kill(stage) {
   stage.page = await stage.open();
 }
 
-/** Bytes that the last reports of each component name. */
+/** Bytes in the last reports of each component. */
 function totals(progress) {
   const last = new Map();
   for (const event of progress) if (event.phase === "download") last.set(event.component, event);
@@ -101,7 +101,7 @@ across("a flipped bit is noticed, and the shard fetched again", large, async (st
   assert.deepEqual(answers(stage, "vision").map(({ from, to }) => [from, to]), [[0, sizes.vision], [0, sizes.vision]]);
 });
 
-/** What a server may do for good, and what a load then rejects with. */
+/** Permanent server faults, and the error that a load then rejects with. */
 const REFUSALS = [
   ["a shard whose bit stays flipped", { match: "vision-", flip: 3 * MIB }, "wrong-hash"],
   ["a truncated shard", { match: "vision-", truncate: 3 * MIB }, "short-file"],
@@ -193,7 +193,7 @@ across("a warm cache works offline, and damage in it is noticed", large, async (
   });
 });
 
-/** In the page: flips a bit of stored files whose name begins so, at an offset. */
+/** Runs in the page: flips a bit at an offset of stored files with this name prefix. */
 async function flipStored(prefix, offset) {
   let flipped = 0;
   const visit = async (folder) => {
@@ -223,7 +223,7 @@ across("two tabs that load the same pack share one download", large, async (stag
   for (const component of ["vision", "lm"]) assert.equal(answers(stage, component).length, 1);
 });
 
-/** Both ways of running out of room: an origin's quota that shrinks (Chromium), a browser that has little (Firefox). */
+/** Two ways of running out of storage: an origin's quota that shrinks (Chromium), a browser that has little (Firefox). */
 for (const name of ["chromium", "firefox"]) {
   test(`an exceeded quota is told, and everything works without the cache (${name}, cpu)`, { skip: absent(name) }, async (t) => {
     const browser = await launch(name, { profile: await temporaryFolder("profile"), preferences: { "dom.quotaManager.temporaryStorage.fixedLimit": 4096 } });
@@ -239,7 +239,7 @@ for (const name of ["chromium", "firefox"]) {
     const warning = progress.find(({ phase }) => phase === "warning");
     assert.equal(warning?.code, "cache-full", JSON.stringify(progress.filter(({ phase }) => phase === "warning")));
     assert.ok(reasons.includes(warning.message));
-    // Before the download too, where the browser tells how much there is: Chromium always names the same.
+    // Checked before the download too, if the browser reports the free space: Chromium always reports the same quota.
     const { quota } = await stage.page.evaluate(() => navigator.storage.estimate());
     const total = sizes.vision + sizes.lm + sizes.decoder;
     assert.equal(reasons.some((reason) => /grants this page .+ of storage/.test(reason)), quota < total, `${quota} bytes: ${reasons}`);

@@ -1,4 +1,4 @@
-/** The page's results are the native program's, and nothing was fetched that was not needed for them. */
+/** The page's results equal the native program's, and only what they need is fetched. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ const SCENES = ["fox.png", "panda-target.png", "whale-bed.png"];
 const QUESTIONS = ["what is on the left?", "how many objects are there?", "what colour is the background?"];
 const REQUEST = "create a picture of a banana on a red background";
 
-/** Of 255. On the CPU it is the same arithmetic. On WebGPU sums are made in other orders: 1 was measured on both software GPUs. */
+/** Of 255. The CPU does the same arithmetic. WebGPU sums in a different order: 1 was measured on both software GPUs. */
 const BOUNDS = { cpu: 2, webgpu: 4 };
 
 across("results equal the native program's", { devices: ["cpu", "webgpu"] }, async (stage, t) => {
@@ -44,7 +44,7 @@ across("results equal the native program's", { devices: ["cpu", "webgpu"] }, asy
   });
 
   await t.test("a drawing at the same seed", async (t) => {
-    // A GPU that is a program takes a minute for all steps.
+    // A software GPU takes a minute for all steps.
     const steps = device === "cpu" ? undefined : 2;
     const expected = await native.drawing(PACK, REQUEST, { seed: 7, steps });
     const { drawn, previews } = await page.evaluate(
@@ -57,7 +57,7 @@ across("results equal the native program's", { devices: ["cpu", "webgpu"] }, asy
       steps,
     );
     assert.equal(drawn.seed, 7);
-    // After the last step comes the picture itself.
+    // The last step is followed by the picture itself instead of a preview.
     assert.equal(previews.length, (steps ?? config.decoder.steps) - 1);
     assert.deepEqual(previews.map(({ step }) => step), previews.map((_, at) => at + 1));
     assert.ok(previews.every(({ width }) => width > 0));

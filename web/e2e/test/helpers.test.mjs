@@ -1,4 +1,4 @@
-/** The tests' own tools: each must find what is wrong. */
+/** Tests of the test helpers: each must detect faults. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";

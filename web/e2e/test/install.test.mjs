@@ -1,4 +1,4 @@
-/** A stranger's project: the packed tarballs, the README's snippet, the example. And how large it all is. */
+/** A user's project: the packed tarballs, the README's snippet, the example. Also the size budgets. */
 
 import assert from "node:assert/strict";
 import { copyFile, mkdtemp, readFile, writeFile } from "node:fs/promises";
@@ -55,7 +55,7 @@ across("the README's snippet captions, answers and draws", { devices: ["cpu"] },
   if (noMini) return t.skip(noMini);
   const readme = await readFile(join(installed, "emu-webgpu/README.md"), "utf8");
   const [, snippet] = /^```js\n([^]*?)^```$/m.exec(readme);
-  // What the snippet does with its picture is up to the reader: here it is looked at.
+  // The snippet leaves open what to do with its picture: here it is checked.
   const html = `<!doctype html>\n<title>A page</title>\n<link rel="icon" href="data:,">\n<script type="importmap">${await importMap(folder)}</script>
 <script type="module">\n${snippet}\nglobalThis.drawn = image;\n</script>\n<body></body>\n`;
   await writeFile(join(folder, "index.html"), html);
@@ -98,7 +98,7 @@ across("the example for a plain page captions a file and draws", { devices: ["cp
   const place = await mkdtemp(join(folder, "plain-"));
   for (const name of ["index.html", "main.js"]) {
     const text = await readFile(join(examples, "plain", name), "utf8");
-    // The packages are installed one folder above.
+    // The packages are installed in the parent folder.
     await writeFile(join(place, name), text.replaceAll("./node_modules/", "../node_modules/"));
   }
   const page = await stage.open();

@@ -1,6 +1,6 @@
 /**
- * Every text of a kernel that the native tests ran, given to the browsers' compilers. `EMU_KERNEL_TEXTS` names the folder
- * where they lie: `cargo xtask test --tier gpu` writes them.
+ * Compiles every kernel source that the native tests used with the browsers' compilers. `EMU_KERNEL_TEXTS` names the folder of
+ * the sources, which `cargo xtask test --tier gpu` writes.
  */
 
 import assert from "node:assert/strict";
@@ -13,10 +13,10 @@ import { across } from "../lib/stage.mjs";
 
 const FOLDER = process.env.EMU_KERNEL_TEXTS ?? "";
 const SHADERS = fileURLToPath(new URL("../../../shaders", import.meta.url));
-/** Its folder of what others are made of. */
+/** Subfolder of the shared sections of sources. */
 const PARTS = "shared";
 
-/** Kernels by what names a file: `kernel~sections~hash.wgsl`. */
+/** Kernel sources by file name: `kernel~sections~hash.wgsl`. */
 async function texts() {
   const files = existsSync(FOLDER) ? await readdir(FOLDER) : [];
   return Promise.all(
@@ -27,7 +27,7 @@ async function texts() {
   );
 }
 
-/** In a page: what its compiler says against texts. Pipelines are made of those that `whole` names, with the limits that all adapters have. */
+/** Runs in a page: compiler errors of sources. Those in `whole` become pipelines, with the limits that all adapters have. */
 async function refusals(page, texts, whole) {
   return page.evaluate(
     async (texts, whole) => {
@@ -68,8 +68,8 @@ across("every kernel compiles", { devices: ["webgpu"] }, async (stage, t) => {
   const kernels = new Set(all.map(({ kernel }) => kernel));
   assert.deepEqual(wanted.filter((name) => !kernels.has(name)), [], "kernels that the native tests do not run");
 
-  // One of each variant becomes a pipeline: the others differ from it in numbers. Chromium's software adapter takes a second for
-  // each, so there it is one of each kernel, with subgroups and without; the other tests make those that models launch.
+  // One source of each variant becomes a pipeline: the others differ in numbers only. Chromium's software adapter takes a second
+  // per pipeline, so there it is one per kernel, with and without subgroups; other tests create the pipelines that models use.
   const kind = ({ kernel, variant, code }) => (stage.name === "firefox" ? variant : `${kernel} ${code.startsWith("enable")}`);
   const first = new Map(all.toReversed().map((text) => [kind(text), text.file]));
   const found = await refusals(stage.page, all, [...first.values()]);
@@ -77,7 +77,7 @@ across("every kernel compiles", { devices: ["webgpu"] }, async (stage, t) => {
   assert.ok(found.texts > all.length / 2);
   t.diagnostic(`${found.texts} of ${all.length} texts, ${first.size} of them whole, of ${kernels.size} kernels; subgroups: ${found.subgroups}`);
 
-  // What is wrong is found: a word that is nowhere, and more invocations than every workgroup may have.
+  // Faults are detected: an undefined identifier, and more invocations than a workgroup is guaranteed to have.
   const { code } = all.find(({ kernel }) => kernel === "gelu");
   const wrong = [
     { file: "word", code: `${code}\nfn more() -> f32 { return nowhere; }` },

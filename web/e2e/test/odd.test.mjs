@@ -1,4 +1,4 @@
-/** Odd pages: pictures in every form, browsers that lack something, servers and policies that do what they should not. */
+/** Edge cases: pictures in every form, browsers that lack a feature, servers and policies that misbehave. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import { across, PICTURES, Stage } from "../lib/stage.mjs";
 const cpu = { devices: ["cpu"] };
 const SVG = "<svg xmlns='http://www.w3.org/2000/svg' SIZE viewBox='0 0 64 32'><rect width='32' height='32' fill='red'/><circle cx='48' cy='16' r='12'/></svg>";
 
-/** In the page: how far the embeddings of two pictures lie from each other, and calls that say what they came to. */
+/** Runs in the page: the distance between the embeddings of two pictures, and calls that return their outcome. */
 async function tools() {
   const embed = async (picture) => (await lab.emu.embed(picture)).flatMap((row) => [...row]);
   const distance = (a, b) => Math.sqrt(a.reduce((sum, value, i) => sum + (value - b[i]) ** 2, 0) / a.length);
@@ -114,7 +114,7 @@ across("drawings and formats that only the browser knows are read in every form"
 across("every way in gives the same upright picture over white", cpu, async (stage) => {
   await ready(stage);
   const came = await stage.page.evaluate(async () => {
-    // Half transparent, half not, and not the same turned.
+    // Half transparent, half opaque, and not symmetric under rotation.
     const own = lab.canvas(64, 64, (context) => {
       context.fillStyle = "blue";
       context.fillRect(0, 0, 64, 20);
@@ -152,7 +152,7 @@ across("every way in gives the same upright picture over white", cpu, async (sta
     const alpha = {};
     for (const [name, form] of Object.entries(forms)) alpha[name] = lab.distance(await lab.embed(form), right) / far;
 
-    // A photograph that lies on its side, and says so in its EXIF: turned to the left as a camera that was turned to the right takes it.
+    // A rotated photograph with EXIF orientation: its pixels are turned left, as from a camera turned right.
     const lying = lab.canvas(64, 64, (context) => {
       context.translate(0, 64);
       context.rotate(-Math.PI / 2);
@@ -247,7 +247,7 @@ across("shards that a server compresses come out right, also where their downloa
   }
 });
 
-/** A page with a policy, and workers with one. */
+/** A page with a content security policy, and workers with one. */
 async function guarded(stage, t, policies) {
   const other = new Stage(stage.name, stage.browser, stage.device);
   t.after(() => other.close());

@@ -1,4 +1,4 @@
-/** Workers that die, devices that go, machines that are not enough. */
+/** Workers that die, lost devices, insufficient machines. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -14,7 +14,7 @@ const [FOX] = await native.captions(PACK, [picture("fox.png")]);
 const works = async (stage) =>
   assert.equal(await stage.page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), FOX);
 
-/** What the tests do to a worker, by the device that it needs, and the code of the error. */
+/** Fault to inject per device, and the code of the resulting error. */
 const FAULTS = { webgpu: ["device-lost", "device-lost"], cpu: ["panic", "crashed"] };
 
 across("a worker that dies costs one call, and with retry not even that", { devices: ["cpu", "webgpu"] }, async (stage, t) => {
@@ -55,7 +55,7 @@ across("a worker that dies costs one call, and with retry not even that", { devi
     );
     assert.equal(error, undefined);
     assert.ok(phases.includes("warning"));
-    // The weights came from the cache.
+    // The weights were loaded from the cache.
     assert.ok(phases.lastIndexOf("upload") > phases.indexOf("denoise"));
     const expected = await native.drawing(PACK, REQUEST, { seed: 1, steps });
     t.diagnostic(`greatest difference ${assertAlike(fromPage(value), expected, device === "cpu" ? 2 : 4)}/255`);
@@ -77,7 +77,7 @@ across("calls that wait when a worker dies go to the next one", {}, async (stage
     return Promise.all(calls);
   }, REQUEST);
   const [first, ...rest] = ended;
-  // The fault may come before the first call has begun.
+  // The fault may occur before the first call has started.
   assert.ok(first.value || first.error.code === "crashed", JSON.stringify(first.error));
   assert.deepEqual(rest, [{ value: FOX }, { value: FOX }]);
 });
@@ -97,7 +97,7 @@ across("what a pack asks for beyond this adapter is told before any download", {
   for (const [what, requires, reason] of demands) {
     await t.test(what, async () => {
       await stage.close();
-      // There are no shards.
+      // The pack has no shards.
       await stage.begin(await changedPack(PACK, (manifest) => Object.assign(manifest.requires, requires)));
       const support = await stage.page.evaluate((url) => lab.Emu.checkSupport(url, { device: "webgpu" }), stage.pack);
       assert.deepEqual([support.supported, support.device], [false, null]);

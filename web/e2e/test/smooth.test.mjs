@@ -1,4 +1,4 @@
-/** The page stays smooth, and is quick where it can be. */
+/** The page's main thread stays responsive, and calls are fast where that can be asserted. */
 
 import assert from "node:assert/strict";
 
@@ -6,14 +6,14 @@ import * as native from "../lib/native.mjs";
 import { across, PACK, picture } from "../lib/stage.mjs";
 import { CATEGORIES, mainThreadTasks, within } from "../lib/trace.mjs";
 
-/** Milliseconds of a task's own CPU time. */
+/** Maximum milliseconds of CPU time of a task. */
 const LONGEST_TASK = 50;
-/** Milliseconds from a call of `Emu.load` to a caption, where the cache is warm. */
+/** Maximum milliseconds from a call of `Emu.load` to a caption, with a warm cache. */
 const FIRST_CAPTION = 3000;
 
 const [FOX] = await native.captions(PACK, [picture("fox.png")]);
 
-/** Traces what the page does meanwhile. */
+/** Records a trace of the page during `work`. */
 async function traced(page, work) {
   await page.tracing.start({ categories: CATEGORIES });
   await page.evaluate(() => void performance.mark("emu-main-thread"));
@@ -26,7 +26,7 @@ async function traced(page, work) {
 across("a page that is busy is found", { browsers: ["chromium"] }, async (stage) => {
   const { longest } = await traced(stage.page, () =>
     stage.page.evaluate(() => {
-      // Long enough to get its CPU time where others want it too.
+      // Long enough to get its CPU time even if other processes compete for it.
       const end = performance.now() + 1000;
       while (performance.now() < end);
     }),
@@ -54,7 +54,7 @@ across("no task of the main thread is long while anything runs", { browsers: ["c
 across("from a warm cache the first caption comes within its budget", {}, async (stage, t) => {
   await stage.load();
   const times = [];
-  // Other programs may take a core at any moment; what the page needs shows in the best of a few.
+  // Other programs may take a core at any moment, so the best of a few visits counts.
   for (let visit = 0; visit < 4; visit++) {
     await stage.show();
     const { said, milliseconds } = await stage.page.evaluate(

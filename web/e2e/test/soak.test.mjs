@@ -1,6 +1,6 @@
 /**
- * Many calls on one model: memory stays where it was. `EMU_SOAK=1` (cargo xtask soak) makes it the full counts, whole captions,
- * more steps, and both browsers on WebGPU.
+ * Many calls on one model: memory must not grow. `EMU_SOAK=1` (cargo xtask soak) runs the full counts, with whole captions, more
+ * steps, and both browsers on WebGPU.
  */
 
 import assert from "node:assert/strict";
@@ -10,9 +10,9 @@ import * as native from "../lib/native.mjs";
 import { across, PACK, picture, SOAK } from "../lib/stage.mjs";
 
 const COUNTS = SOAK ? { captions: 300, drawings: 50 } : { captions: 30, drawings: 10 };
-/** After so many calls everything is allocated that will be. */
+/** Warm-up calls, after which all allocations are done. */
 const WARM = 10;
-/** Share by which memory may grow after that. */
+/** Maximum relative growth of memory after that. */
 const GROWTH = 0.02;
 
 const names = ["fox.png", "whale.png", "cherry.png", "panda-target.png"];
@@ -20,7 +20,7 @@ const names = ["fox.png", "whale.png", "cherry.png", "panda-target.png"];
 function soak(device, browsers) {
   across("memory does not grow with the number of calls", { browsers, devices: [device] }, async (stage, t) => {
     const maxNewTokens = SOAK ? 128 : 4;
-    // Steps on a GPU that is a program take seconds each.
+    // Steps on a software GPU take seconds each.
     const steps = !SOAK || device === "webgpu" ? 2 : 24;
     await stage.load({ components: ["vision", "lm", "decoder"] });
     const start = Date.now();
@@ -53,7 +53,7 @@ function soak(device, browsers) {
       const used = memory.map((at) => at[kind]);
       const [before, after] = [used[WARM - 1], Math.max(...used.slice(WARM))];
       t.diagnostic(`${kind}: ${used[0]} bytes after the first call, ${before} after call ${WARM}, at most ${after} after that, ${used.at(-1)} at the end`);
-      // The CPU's tensors lie in the WASM memory and are not counted by themselves.
+      // CPU tensors are in the WASM memory and are not counted separately.
       assert.ok(before > 0 || (kind === "device" && device === "cpu"), `nothing is known of ${kind} memory`);
       assert.ok(after <= before * (1 + GROWTH), `${kind} memory grew from ${before} to ${after} bytes`);
     }

@@ -1,8 +1,8 @@
 /**
- * How long the first calls after loading take, in each browser with a fresh profile: `node tools/first.mjs [PACKAGE..]`, with
- * folders of built packages to compare (this one's by default), which take turns. Prints a line of JSON for each visit: seconds
- * of loading, of the first caption, of the second, of the first drawing (2 steps) and of the second, with the pipelines that
- * each made and what it told of them.
+ * Measures the first calls after loading, in each browser with a fresh profile: `node tools/first.mjs [PACKAGE..]`. Arguments are
+ * folders of built packages to compare, in turns (default: this one's). Prints a line of JSON per visit: seconds of loading, of
+ * the first and second caption, and of the first and second drawing (2 steps), with the pipelines that each created and the
+ * progress that it reported of them.
  */
 
 import { existsSync } from "node:fs";

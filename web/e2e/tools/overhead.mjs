@@ -1,9 +1,9 @@
 /**
- * What a token of the packaged model costs beside the GPU's work, in each browser: `node tools/overhead.mjs`.
+ * Measures the cost of a token of the packaged model besides the GPU's work, in each browser: `node tools/overhead.mjs`.
  *
- * The module runs in a page as the package's worker runs it, nudged in Firefox. What one token submits is written down and
- * then submitted again, many times, with nothing read back: the time of one is the GPU's work (and the commands', which it
- * hides). The overhead is what a token takes beyond that. Prints a line of JSON for each browser; the medians of some rounds.
+ * The module runs in a page as it does in the package's worker, with nudging in Firefox. The submissions of one token are
+ * recorded and submitted again, many times, without read-backs: the time of one replay is the GPU's work (and the commands' cost,
+ * which it hides). The overhead is the rest of the time of a token. Prints a line of JSON per browser: medians of several rounds.
  */
 
 import { existsSync } from "node:fs";
@@ -32,14 +32,14 @@ async function measure(tokens, rounds) {
       return made;
     };
   };
-  // The commands of each encoder, and those of passes within.
+  // Commands of each encoder, and of its passes.
   const commands = new WeakMap();
   const add = (target, command) => commands.get(target)?.push(command);
   around(GPUDevice, "createCommandEncoder", (_, __, encoder) => commands.set(encoder, []));
   around(GPUCommandEncoder, "beginComputePass", (encoder, [about], pass) => {
     const inside = [];
     commands.set(pass, inside);
-    // Without its timestamps.
+    // Without timestamp queries.
     add(encoder, (to) => {
       const again = to.beginComputePass(about?.label ? { label: about.label } : {});
       for (const command of inside) command(again);
@@ -73,7 +73,7 @@ async function measure(tokens, rounds) {
     await engine.finish(component);
   }
   const picture = await get("../picture/fox.png");
-  /** Milliseconds between tokens, and what was submitted between two of them. */
+  /** Milliseconds between tokens, and the submissions between two of them. */
   const answer = async () => {
     const times = [];
     let submitted = [];
@@ -110,7 +110,7 @@ async function measure(tokens, rounds) {
   for (let round = 0; round < rounds; round++) {
     const { gaps, submitted } = await answer();
     await again(submitted, 2);
-    // Four tokens' worth in each; the first few gaps are of launches that are not replayed yet.
+    // Each replay has four tokens' submissions. The first few gaps are from dispatches before the recording is replayed.
     const gpu = (await again(submitted, 20)) / 80;
     const steady = gaps.slice(10);
     const mean = steady.reduce((a, b) => a + b, 0) / steady.length;

@@ -1,4 +1,4 @@
-/** Whether and how a machine can run a pack: from `emu.json` alone, before anything large is fetched. */
+/** Decides whether and how a machine can run a pack: from `emu.json` alone, before anything large is fetched. */
 
 import type { AdapterInfo } from "./adapter.js";
 import { EmuError } from "./errors.js";
@@ -6,28 +6,28 @@ import { COMPONENTS, DTYPE_BYTES, type Manifest, type TensorEntry } from "./mani
 import { needsOf } from "./needs.js";
 import type { Component, ComponentPlan, DeviceChoice, Expected, Support, Task } from "./types.js";
 
-/** What is known of the machine. */
+/** Known capabilities of the machine. */
 export interface Machine {
   adapter: AdapterInfo | null;
   simd: boolean;
-  /** Bytes of memory, where that is told. */
+  /** Bytes of memory; `null` if unknown. */
   memory: number | null;
-  /** Bytes that may still be stored, where that is told; `null` without a cache too. */
+  /** Bytes of storage left; `null` if unknown, or without a cache. */
   storage: number | null;
 }
 
 /** Invocations of the largest workgroup of any kernel. */
 const WORKGROUP = 256;
-/** A WASM memory ends at 4 GiB. What is left is for activations and the shard on its way in. */
+/** Budget for weights, KV cache and activations. A WASM memory ends at 4 GiB; the rest is for the shard being loaded. */
 const CPU_MEMORY = 3.5 * 2 ** 30;
-/** A shard is read as one array, here and in the WASM memory. */
+/** A shard is read as one array, in JavaScript and in the WASM memory. */
 const LARGEST_SHARD = 2 ** 30;
-/** Elements of a block: rows of packed matrices are whole blocks. */
+/** Elements per quantization block. Rows of packed matrices are whole blocks. */
 const BLOCK = 32;
 
 type TaskPlan = Support["tasks"][number];
 
-/** Decides on a device and says why. `cached` holds the bytes of each shard that need no download, `expected` what will be asked for. */
+/** Chooses a device and gives the reasons. `cached` holds the cached bytes per shard, `expected` the bounds of later requests. */
 export function admit(
   manifest: Manifest,
   machine: Machine,
@@ -70,7 +70,7 @@ export function admit(
     if (device === "cpu" && !fits) {
       reasons.push(cpuLacks(task, bytes));
     }
-    // What browsers tell of the memory is rough, and says nothing of a GPU's own: a warning.
+    // Browsers report machine memory only roughly, and GPU memory not at all: a warning.
     if (fits && machine.memory !== null && bytes > machine.memory) {
       const about = formatBytes(machine.memory);
       reasons.push(`To ${task} takes ${formatBytes(bytes)}, and this machine has about ${about}: it may run out.`);
@@ -80,7 +80,7 @@ export function admit(
   const caption = taskOf("caption", ["vision", "lm"]);
   const draw = taskOf("draw", COMPONENTS);
   draw.fits &&= draw.components.includes("decoder");
-  // A conversation draws where that is possible, and does without where it is not.
+  // A conversation draws where that fits, and otherwise answers in text only.
   let chat: TaskPlan = { ...caption, task: "chat" };
   if (draw.fits) {
     const own = needs("chat");
@@ -115,11 +115,11 @@ export function admit(
   };
 }
 
-/** Why a request surely cannot run on the device that was chosen; `null` where it may. Prompts are known to the engine only, which tells the rest. */
+/** Why a request certainly cannot run on the chosen device; `null` if it may. The engine checks the prompt. */
 export function refusal(manifest: Manifest, support: Support, task: Task, expected: Expected): string | null {
   const { device, adapter, tasks } = support;
   const { beams = 1, width = 1, height = 1 } = expected;
-  // The engine names what is out of its range.
+  // The engine reports which value is out of range.
   if (!(beams <= 32 && width <= 4096 && height <= 4096)) return null;
   const { working, binding } = needsOf(manifest.config, task, expected, 1);
   if (device === "webgpu") return bindingObstacle(task, binding, adapter!);
@@ -132,10 +132,10 @@ function cpuLacks(task: Task, bytes: number): string {
   return `To ${task} takes ${formatBytes(bytes)}, and the CPU path has at most ${formatBytes(CPU_MEMORY)}.`;
 }
 
-/** The end of a sentence about a buffer. */
+/** End of a sentence about the size of a buffer. */
 const atMost = (largest: number) => `, and one has at most ${formatBytes(largest)} here.`;
 
-/** Bytes of the largest buffer that can be made and bound. */
+/** Bytes of the largest buffer that can be created and bound. */
 function largestBinding({ limits }: AdapterInfo): number {
   return Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
 }
@@ -146,7 +146,7 @@ function bindingObstacle(task: Task, bytes: number, adapter: AdapterInfo): strin
   return `To ${task} takes a buffer of ${formatBytes(bytes)}${atMost(largest)} Ask for fewer beams, fewer tokens or a smaller picture.`;
 }
 
-/** Throws what a pack that cannot run here ends with. */
+/** Throws if the pack cannot run here. @throws {EmuError} `no-webgpu` or `unsupported` */
 export function requireSupport(support: Support, device: DeviceChoice): void {
   if (support.supported) return;
   const code = device === "webgpu" && !support.adapter ? "no-webgpu" : "unsupported";
@@ -174,15 +174,15 @@ function planOf(
   };
 }
 
-/** Whether a tensor is a matrix of f16 in rows of whole blocks, which stays packed on a GPU. */
+/** Whether a tensor is an f16 matrix whose rows are whole blocks. Such a matrix stays packed on a GPU. */
 function isHalves({ quantization }: Manifest, { name, dtype, shape, logical }: TensorEntry): boolean {
   const inBlocks = shape.length === 2 && shape[0]! > 0 && shape[1]! > 0 && shape[1]! % BLOCK === 0;
   return dtype === "F16" && inBlocks && !logical && !Object.hasOwn(quantization, name);
 }
 
 /**
- * Bytes of a tensor on the device: quantized matrices stay packed, on a GPU those of f16 too. Everything else of floats widens to f32,
- * the weights of convolutions too, whose scales and minimums are gone then.
+ * Bytes of a tensor on the device. Quantized matrices stay packed; on a GPU, so do f16 matrices. All other float tensors are
+ * widened to f32. Convolution weights are dequantized to f32, so their scales and minimums take no memory.
  */
 export function residentBytes(manifest: Manifest, tensor: TensorEntry, onGpu: boolean): number {
   const { quantization, tensors } = manifest;
@@ -221,7 +221,7 @@ function gpuObstacles(
   const byComponent: GpuObstacles["byComponent"] = [];
   for (const component of components(manifest)) {
     const tensors = manifest.tensors.filter((tensor) => tensor.component === component);
-    // Packed matrices are split by rows, and so need no large buffer.
+    // Packed matrices are split by rows, so they need no large buffer.
     const split = (tensor: TensorEntry) =>
       isHalves(manifest, tensor) || (!tensor.logical && Object.hasOwn(manifest.quantization, tensor.name));
     const stuck = tensors.find((tensor) => !split(tensor) && residentBytes(manifest, tensor, true) > largest);
@@ -229,7 +229,7 @@ function gpuObstacles(
     const bytes = formatBytes(residentBytes(manifest, stuck, true));
     byComponent.push([component, `Tensor ${stuck.name} takes a buffer of ${bytes}${atMost(largest)}`]);
   }
-  // What a pack asks for beyond its tensors.
+  // Requirements of the pack beyond its tensors.
   const stored = Math.max(
     0,
     ...manifest.tensors.map((tensor) => tensor.shape.reduce((n, side) => n * side, DTYPE_BYTES[tensor.dtype]!)),
@@ -243,7 +243,7 @@ function gpuObstacles(
     all.push(`The pack needs buffers of ${formatBytes(wanted)}${atMost(largest)}`);
   const captioning = bindingObstacle("caption", needs("caption").binding, adapter);
   if (captioning) all.push(captioning);
-  // Without encoder and language model nothing runs.
+  // Nothing runs without the vision encoder and the language model.
   all.push(...byComponent.filter(([component]) => component === "vision" || component === "lm").map(([, why]) => why));
   return { all, byComponent };
 }
@@ -291,7 +291,7 @@ function explain(
   return [...gpu.all, "So the CPU is used; it is slower than a GPU."];
 }
 
-/** Bytes for people. */
+/** Formats a byte count for messages. */
 export function formatBytes(bytes: number): string {
   if (bytes < 2 ** 20) return `${Math.ceil(bytes / 1024)} KiB`;
   const [n, unit] = bytes < 2 ** 30 ? [bytes / 2 ** 20, "MiB"] : [bytes / 2 ** 30, "GiB"];

@@ -1,4 +1,4 @@
-/** The page's side: calls, their ends, and a new worker where one died. */
+/** The page side: pending calls, and the replacement of a dead worker. */
 
 import { requireSupport } from "./admission.js";
 import { abortError, EmuError, fromWire, throwIfAborted, type WireError } from "./errors.js";
@@ -8,12 +8,12 @@ import type { Fault, FromWorker, Job, JobEvent, Link, StartWorker } from "./prot
 import { onAbort } from "./turn.js";
 import type { Component, Costs, DeviceChoice, DeviceInfo, Expected, MemoryInfo, Support, Task } from "./types.js";
 
-/** What a worker is to load, decided before it starts. */
+/** What a worker has to load, decided before it starts. */
 export interface Admission {
   pack: PackAddress;
   manifest: string;
   support: Support;
-  /** Why a request cannot run, as far as it is known without a worker. */
+  /** Why a request cannot run, as far as that is known without a worker; `null` if it may. */
   refuses?(task: Task, expected: Expected): string | null;
 }
 
@@ -21,13 +21,13 @@ export interface ClientOptions {
   components: readonly Component[];
   cache: boolean;
   startWorker: StartWorker;
-  /** Address of a device's WASM module, where it is not the worker's own choice. */
+  /** URL of a device's WASM module; undefined: the worker's default. */
   wasm?(device: "webgpu" | "cpu"): string | undefined;
-  /** Decodes what workers cannot; `null` where the page cannot either. */
+  /** Decodes pictures that workers cannot; `null` if the page cannot either. */
   draw?(bytes: Uint8Array): Promise<ImageBitmap | null>;
-  /** What the user chose. Only where that is `auto` may the CPU stand in for a GPU that fails. */
+  /** The device that the user requested. Only with `auto` does the CPU replace a GPU that fails. */
   device: DeviceChoice;
-  /** Looks at the machine again: after a lost device there may be another, or none. */
+  /** Checks the machine again: after a lost device there may be another adapter, or none. */
   admit(choice: DeviceChoice): Promise<Admission>;
 }
 
@@ -46,11 +46,11 @@ interface Call {
   settle(error: Error | null, value?: DeviceInfo | MemoryInfo | Costs | null): void;
 }
 
-/** How often a call with `retry` starts again. */
+/** Maximum restarts of a call with `retry`. */
 const RESTARTS = 2;
-/** Milliseconds that a worker has for giving back what it holds. */
+/** Milliseconds that a worker has to free its resources on dispose. */
 const FAREWELL = 1000;
-/** Codes after which, while loading, the CPU is tried where the choice was left to the package. */
+/** Error codes of a load after which `auto` falls back to the CPU. */
 const GPU_FAILED = new Set(["no-adapter", "self-test", "device-lost", "gpu-error", "out-of-memory"]);
 
 export class Client {
@@ -78,13 +78,13 @@ export class Client {
     return this.#info!;
   }
 
-  /** @throws {EmuError} `too-large` for what cannot run, before anything is loaded for it. */
+  /** @throws {EmuError} `too-large` if a request cannot run, before anything is loaded for it. */
   check(task: Task, expected: Expected): void {
     const why = this.#admission.refuses?.(task, expected);
     if (why) throw new EmuError("too-large", why);
   }
 
-  /** Loads for the first time. An abort ends the worker: nothing else is in it yet. */
+  /** The first load. An abort terminates the worker, which holds nothing else yet. */
   async open(hooks: CallHooks): Promise<void> {
     throwIfAborted(hooks.signal);
     const unlisten = onAbort(hooks.signal, () => this.#end(abortError()));
@@ -98,7 +98,7 @@ export class Client {
     }
   }
 
-  /** Does a job, after those before it. */
+  /** Runs a job after the jobs before it. */
   async call(job: Job, hooks: CallHooks = {}): Promise<DeviceInfo | MemoryInfo | Costs | null> {
     if (this.#disposed) throw disposedError();
     throwIfAborted(hooks.signal);
@@ -113,7 +113,7 @@ export class Client {
     });
   }
 
-  /** Ends every call, and waits until the worker has stopped. */
+  /** Aborts every call, and waits until the worker is idle. */
   async reset(): Promise<void> {
     if (this.#disposed) throw disposedError();
     this.#stopAll(abortError());
@@ -170,7 +170,7 @@ export class Client {
     return call;
   }
 
-  /** Sends a call once there is a worker that has loaded; messages keep their order. */
+  /** Posts a call once a worker has loaded. Messages keep their order. */
   async #send(call: Call): Promise<void> {
     try {
       await this.#ready({ onEvent: (event) => this.#tellAll(event) });
@@ -191,9 +191,9 @@ export class Client {
     return this.#opening;
   }
 
-  /** Starts a worker and has it load; on a machine whose GPU fails then, another for the CPU. */
+  /** Starts a worker and lets it load. If the GPU fails and the device is `auto`, starts another worker for the CPU. */
   async #load(hooks: CallHooks): Promise<void> {
-    // A worker died before: the machine may have changed with it.
+    // An earlier worker died: the adapter may have changed.
     const { device, admit } = this.options;
     if (this.#info) this.#admission = await admit(device);
     for (;;) {
@@ -202,7 +202,7 @@ export class Client {
       requireSupport(support, device);
       try {
         const info = await this.#start(support.device!, hooks);
-        // Browsers tell the module less of an adapter than the page.
+        // Browsers report less about an adapter to the module than to the page.
         this.#info = { ...info, name: info.name || (support.adapter?.name ?? "") };
         return;
       } catch (error) {
@@ -223,12 +223,12 @@ export class Client {
     return new Promise((resolve, reject) => {
       const call = this.#register(job, { onEvent: hooks.onEvent }, (error, value) => {
         if (error) {
-          // What failed to load holds nothing worth keeping.
+          // A worker that failed to load holds nothing worth keeping.
           this.#drop();
           reject(error);
         } else resolve(value as DeviceInfo);
       });
-      // Messages of a worker that was replaced are not heard any more.
+      // Messages of a replaced worker are ignored.
       try {
         const link: Link = startWorker(device, (message) => this.#link === link && this.#receive(message));
         this.#link = link;
@@ -260,7 +260,7 @@ export class Client {
     bitmap?.close();
   }
 
-  /** The worker is dead. The call that was running ends with the error or starts again; those behind it go to the next worker. */
+  /** The worker is dead. The running call fails or restarts; queued calls go to the next worker. */
   #replace(error: WireError): void {
     this.#drop();
     const curable = error.code === "device-lost" || error.code === "crashed";
@@ -308,7 +308,7 @@ export class Client {
   }
 }
 
-/** Options are numbers, words and truths; a function among them, say, does not travel. */
+/** Options are numbers, strings and booleans. Anything else, such as a function, cannot be cloned. */
 function unsendable(cause: DOMException): EmuError {
   const what = `The call holds what cannot be sent to the worker (${cause.message}). Give options as documented.`;
   return new EmuError("bad-request", what, { cause });

@@ -1,4 +1,4 @@
-/** One file of a pack: from the store, or over the network, verified while it streams, resumed where it was left. */
+/** Obtains one file of a pack, from the store or the network: verified while it streams, resumed after an interruption. */
 
 import { isPage, pageAt } from "./answer.js";
 import { abortError, EmuError, isAbort, throwIfAborted } from "./errors.js";
@@ -8,28 +8,32 @@ import { fileUrl, type PackAddress } from "./pack.js";
 import { CHECKPOINT, noStore, type Partial, type Store, storedName } from "./store.js";
 import { onAbort, sleep, turn } from "./turn.js";
 
-/** Where files come from and are kept. */
+/** Where files come from and where they are stored. */
 export interface Source {
   pack: PackAddress;
   store: Store;
   fetch: typeof fetch;
   newHasher(): { update(bytes: Uint8Array): void; hex(): string; free(): void };
-  /** Told when the store fails; what is fetched from then on is not kept. */
+  /** Called when the store fails; later downloads are not stored. */
   onStoreFailure(error: unknown): void;
-  /** Milliseconds before the first retry; they double from there. */
+  /** Milliseconds before the first retry; doubled for each further one. */
   backoff?: number;
   /** Milliseconds without a byte after which a connection counts as dead. */
   patience?: number;
 }
 
-/** Told of bytes as they come: `loaded` may fall when a file has to start over; `fetched` only grows. */
+/** Receives byte increments. `loaded` is negative when a file has to start over; `fetched` never is. */
 export type Meter = (loaded: number, fetched: number) => void;
 
 const HASH_STEP = 256 << 10;
-/** Retries without progress between them. */
+/** Maximum retries without progress between them. */
 const RETRIES = 4;
 
-/** The verified bytes of a file. @throws {EmuError} `fetch`, `not-found`, `short-file`, `long-file` or `wrong-hash`. */
+/**
+ * Returns the verified bytes of a file.
+ *
+ * @throws {EmuError} `fetch`, `not-found`, `short-file`, `long-file`, `wrong-hash` or `out-of-memory`.
+ */
 export async function obtain(source: Source, entry: FileEntry, signal: AbortSignal, meter: Meter): Promise<Uint8Array> {
   throwIfAborted(signal);
   return source.store.exclusive(storedName(entry), signal, async () => {
@@ -42,7 +46,7 @@ export async function obtain(source: Source, entry: FileEntry, signal: AbortSign
   });
 }
 
-/** A failure after which another attempt may succeed. */
+/** A transient failure: another attempt may succeed, after `after` milliseconds. */
 class Hiccup extends Error {
   constructor(
     readonly final: EmuError,
@@ -58,13 +62,13 @@ class Download {
   #store: Store;
   #partial: Partial | null = null;
   #hasher;
-  /** Bytes of `bytes` that are here, and that are hashed and stored. */
+  /** Bytes received so far, and bytes hashed and stored. */
   #have = 0;
   #settled = 0;
   /** Whether the bytes so far are from an earlier session. */
   #resumed = false;
   #reload = false;
-  /** Whether to ask for the whole file and skip what is here: ranges did not work. */
+  /** Whether to request the whole file and skip the bytes received: range requests failed. */
   #whole = false;
 
   readonly #source: Source;
@@ -85,7 +89,7 @@ class Download {
     this.#hasher = source.newHasher();
   }
 
-  /** The file, if the store has it whole and undamaged. */
+  /** The file from the store; `null` if it is missing, incomplete or damaged. */
   async fromStore(): Promise<Uint8Array | null> {
     try {
       const whole = await this.#store.open(this.#name);
@@ -123,11 +127,11 @@ class Download {
       } catch (error) {
         throwIfAborted(this.#signal);
         if (!(error instanceof Hiccup)) throw error;
-        // A file that ends twice at the same byte ends there.
+        // A file that ends twice at the same byte really ends there.
         if (error.final.code === "short-file" && this.#have === before) throw error.final;
         failures = this.#have - before >= CHECKPOINT ? 1 : failures + 1;
         if (failures > RETRIES) throw error.final;
-        // Ranges of a compressed file may be refused in ways that look like a broken connection.
+        // Range requests for a compressed file may fail in ways that look like a broken connection.
         if (failures === RETRIES) this.#whole = true;
         const delay = (this.#source.backoff ?? 500) * 2 ** (failures - 1) * (0.75 + Math.random() / 2);
         await sleep(Math.max(delay, error.after), this.#signal);
@@ -160,7 +164,7 @@ class Download {
     }
   }
 
-  /** Goes on where an earlier session stopped: at its last checkpoint, since what is behind may not have reached the disk. */
+  /** Resumes at the last checkpoint of an earlier session: bytes after it may not have reached the disk. */
   async #resume(): Promise<void> {
     try {
       this.#partial = await this.#store.partial(this.#name);
@@ -176,7 +180,7 @@ class Download {
     }
   }
 
-  /** One request, from the first byte that is missing to the end. */
+  /** One request, from the first missing byte to the end. */
   async #attempt(): Promise<void> {
     if (this.#have === this.#entry.bytes && this.#have > 0) return this.#settle(this.#have);
     const stop = new AbortController();
@@ -188,7 +192,7 @@ class Download {
     try {
       const response = await this.#request(stop.signal);
       ranged = response.status === 206;
-      // A server without Range sends everything again.
+      // A server without range support sends the file from its start.
       let skip = ranged ? 0 : this.#have;
       let first = !ranged;
       const reader = response.body!.getReader();
@@ -227,7 +231,7 @@ class Download {
     } catch (error) {
       if (this.#signal.aborted) throw abortError();
       if (error instanceof Hiccup || error instanceof EmuError) throw error;
-      // An answer without a byte that can be read: a part of what is compressed as a whole, say.
+      // A range response without a readable byte: for example, part of a body that is compressed as a whole.
       if (ranged && !stop.signal.aborted) this.#whole = true;
       const why = stop.signal.aborted ? `nothing came for ${patience / 1000} seconds` : "the connection failed";
       throw new Hiccup(this.#fetchError(why, error));
@@ -246,7 +250,7 @@ class Download {
   async #request(signal: AbortSignal): Promise<Response> {
     const { fetch } = this.#source;
     const headers: HeadersInit = this.#have > 0 && !this.#whole ? { Range: `bytes=${this.#have}-` } : {};
-    // What the store keeps need not lie in the browser's cache as well.
+    // A file that the store keeps need not be in the browser's HTTP cache as well.
     const cache = this.#reload ? "reload" : this.#store === noStore ? "default" : "no-store";
     const response = await fetch(this.#address, { headers, signal, cache });
     const { status } = response;
@@ -254,7 +258,7 @@ class Download {
     await response.body?.cancel();
     if (status === 206 || (status === 416 && this.#resumed)) throw await this.#otherBytes();
     if (status === 416 && !this.#whole) {
-      // What is here may be more than the length of the compressed file.
+      // The bytes received may exceed the length of the compressed file.
       this.#whole = true;
       throw new Hiccup(this.#fetchError("the server refused the rest"));
     }
@@ -272,14 +276,14 @@ class Download {
     return fileUrl(this.#source.pack, this.#entry.file);
   }
 
-  /** Whether a range is the one that was asked for, of this file: that of a compressed one has another length. */
+  /** Whether a range response is the requested range of this file. The total length of a compressed file differs. */
   #startsRight({ headers }: Response): boolean {
-    // Other origins may hide the header; the hash finds out then.
+    // Other origins may hide the header; the hash then detects a wrong range.
     const range = /^bytes (\d+)-\d+\/(\d+|\*)/.exec(headers.get("Content-Range") ?? "");
     return !range || (Number(range[1]) === this.#have && (range[2] === "*" || Number(range[2]) === this.#entry.bytes));
   }
 
-  /** Hashes and stores up to `to`: a checkpoint. */
+  /** Hashes and stores the bytes up to `to`: a checkpoint. */
   async #settle(to: number): Promise<void> {
     const piece = this.#bytes.subarray(this.#settled, to);
     if (piece.length === 0) return;
@@ -292,7 +296,7 @@ class Download {
     this.#settled = to;
   }
 
-  /** In small steps, since each is copied into the WASM memory, which never shrinks. */
+  /** Hashes in small steps: each is copied into the WASM memory, which never shrinks. */
   #hash(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; at += HASH_STEP) this.#hasher.update(bytes.subarray(at, at + HASH_STEP));
   }
@@ -309,13 +313,13 @@ class Download {
     }
   }
 
-  /** A range was not what it should be. */
+  /** Starts over after a wrong range. */
   async #otherBytes(): Promise<Hiccup> {
     await this.#startOver();
     return new Hiccup(this.#fetchError("the server sent other bytes than it was asked for"));
   }
 
-  /** Everything so far was wrong, and so may be what ranges bring. */
+  /** Discards everything so far, which was wrong, and avoids ranges, which may be wrong too. */
   async #startOver(): Promise<void> {
     this.#forget();
     this.#reload = this.#whole = true;
@@ -334,7 +338,7 @@ class Download {
     this.#hasher = this.#source.newHasher();
   }
 
-  /** Goes on without the store, and gives back the room that this file took. */
+  /** Continues without the store, and frees the space that this file took. */
   async #giveUpStore(error: unknown): Promise<void> {
     const [store, partial] = [this.#store, this.#partial];
     this.#store = noStore;
@@ -343,7 +347,7 @@ class Download {
       await partial?.close();
       await store.remove(`${this.#name}.part`);
     } catch {
-      // Another tab has it open, or the disk is gone: the error at hand says enough.
+      // Another tab has the file open, or the disk is gone: the original error is reported.
     }
     this.#source.onStoreFailure(error);
   }

@@ -1,4 +1,4 @@
-/** The package's front door in a page. */
+/** The public API in a page. */
 
 import { findAdapter, freeStorage, hasSimd, machineMemory } from "./adapter.js";
 import { admit, refusal, requireSupport } from "./admission.js";
@@ -11,29 +11,34 @@ import { addressOf, workers } from "./start.js";
 import { cachedBytes, type Store } from "./store.js";
 import type { CachedModel, DeviceChoice, Expected, LoadOptions, PackLocation, Support } from "./types.js";
 
-/** What {@link Emu.checkSupport} may be told. */
+/** Options of {@link Emu.checkSupport}. */
 export interface SupportOptions {
   signal?: AbortSignal;
   device?: DeviceChoice;
-  /** What will be asked for at most. */
+  /** Upper bounds of later calls. */
   expect?: Expected;
 }
 
-/** A model in a page. All work is done in a worker; calls are done one after the other, in the order in which they come. */
+/** A model in a page. All work runs in a worker. Calls run one at a time, in the order in which they were made. */
 export class Emu extends Session {
   private constructor(client: Client) {
     super(client);
   }
 
-  /** Says whether and how this machine can run a pack. Fetches `emu.json` and nothing else. */
+  /**
+   * Reports whether and how this machine can run a pack. Fetches `emu.json` and nothing else.
+   *
+   * @throws {EmuError} `bad-request`, `not-found`, `fetch`, `bad-manifest`, `unknown-format` or `bad-name`.
+   * @throws {DOMException} `AbortError` when `options.signal` fires.
+   */
   static async checkSupport(pack: PackLocation, options: SupportOptions = {}): Promise<Support> {
     return (await look(pack, options, true)).support;
   }
 
   /**
-   * Loads a pack, a folder that any static server can serve.
+   * Loads a pack: a folder on any static server, or the URLs of its files.
    *
-   * @throws {EmuError} `no-webgpu`, `unsupported` before anything large is fetched; what fetching and the device may say later.
+   * @throws {EmuError} `no-webgpu` or `unsupported` before anything large is fetched; later a code of downloads or the device.
    * @throws {DOMException} `AbortError` when `options.signal` fires.
    */
   static async load(pack: PackLocation, options: LoadOptions = {}): Promise<Emu> {
@@ -59,10 +64,10 @@ export class Emu extends Session {
     return new Emu(client);
   }
 
-  /** What this origin keeps of packs. */
+  /** The packs that this origin has cached. */
   static readonly cache = {
     list: (): Promise<CachedModel[]> => listCache(),
-    /** Forgets a pack. @throws {EmuError} `cache` while it is being written. */
+    /** Deletes a pack from the cache. @throws {EmuError} `cache` while a page has its files open. */
     delete: (pack: PackLocation): Promise<void> => deleteCache(packAddress(pack, base()).url),
   };
 }

@@ -1,6 +1,6 @@
-/** Errors: one class, a stable `code`, and the way across `postMessage`. */
+/** The error class, its stable codes, and error serialization for `postMessage`. */
 
-/** What can go wrong, by stable name. The engine's own codes (`missing-tensor`, `too-long`, ...) come as they are. */
+/** Stable error codes. The engine's own codes (`missing-tensor`, `too-long`, ...) are passed through unchanged. */
 export type EmuErrorCode =
   // The pack.
   | "bad-manifest"
@@ -32,12 +32,12 @@ export type EmuErrorCode =
   | "disposed"
   | (string & {});
 
-/** An error of this package: one sentence on what is wrong, one on what to do. */
+/** An error of this package. The message has one sentence on the problem and one on the remedy. */
 export class EmuError extends Error {
   override readonly name = "EmuError";
 
   constructor(
-    /** A stable name to branch on. */
+    /** A stable code to branch on. */
     readonly code: EmuErrorCode,
     message: string,
     options?: ErrorOptions,
@@ -46,13 +46,13 @@ export class EmuError extends Error {
   }
 }
 
-/** An error as it travels. */
+/** Serialized form of an error. */
 export interface WireError {
   code: string;
   message: string;
 }
 
-/** What an aborted call rejects with. */
+/** The error that an aborted call rejects with. */
 export function abortError(): DOMException {
   return new DOMException("The call was aborted.", "AbortError");
 }
@@ -61,18 +61,18 @@ export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === "AbortError";
 }
 
-/** Throws if `signal` has fired: always an `AbortError`, whatever reason the caller gave. */
+/** Throws an `AbortError` if `signal` is aborted, whatever reason the caller gave. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortError();
 }
 
-/** Whether it carries a code: an {@link EmuError}, or what the WASM module throws. */
+/** Whether an error carries a code: an {@link EmuError}, or an error of the WASM module. */
 function isCoded(error: unknown): error is WireError {
   const { code, message } = (error ?? {}) as Partial<WireError>;
   return typeof code === "string" && typeof message === "string" && !(error instanceof DOMException);
 }
 
-/** Any error, ready to travel. What has no code was not foreseen, so that the state behind it cannot be trusted: `crashed`. */
+/** Serializes any error. An error without a code is unexpected, so the engine's state cannot be trusted: code `crashed`. */
 export function toWire(error: unknown): WireError {
   if (isAbort(error)) return { code: "aborted", message: "The call was aborted." };
   if (isCoded(error)) return { code: error.code, message: error.message };
@@ -84,7 +84,7 @@ export function fromWire({ code, message }: WireError): Error {
   return code === "aborted" ? abortError() : new EmuError(code, message);
 }
 
-/** Codes after which a worker and its device are of no more use. */
+/** Codes after which a worker and its device can no longer be used. */
 const FATAL = new Set(["device-lost", "crashed", "gpu-error", "out-of-memory", "worker"]);
 
 export function isFatal(error: WireError): boolean {

@@ -13,7 +13,7 @@ export async function folderStore(root: string, url: string): Promise<Store> {
   return new FolderStore(folder);
 }
 
-/** Who works on which file in this process; other processes are not kept out. */
+/** The last work on each file, in this process. Other processes are not locked out. */
 const busy = new Map<string, Promise<unknown>>();
 
 class FolderStore implements Store {
@@ -41,7 +41,7 @@ class FolderStore implements Store {
 
   async partial(name: string): Promise<Partial> {
     const part = this.path(`${name}.part`);
-    // Opened for reading and writing, neither emptied nor needing to exist.
+    // Opens for reading and writing: without truncating, and without failing if the file is missing.
     const handle = await open(part, "r+").catch(ignoreMissing);
     return OpenFile.of(handle ?? (await open(part, "w+")), () => rename(part, this.path(name)));
   }

@@ -1,7 +1,7 @@
 /**
- * What the worker adds to WebGPU, whose device the WASM module opens and owns: the GPU for heavy work, word of lost devices
- * and of errors, pipelines that are made before they are needed, fewer submissions, and in Firefox an answer to read-backs before its 100 ms
- * timer. Done by wrapping methods of the browser's classes, inside the package's own worker only.
+ * Extensions of WebGPU in the worker, whose device the WASM module opens and owns: the high-performance adapter, reports of lost
+ * devices and errors, pipelines compiled before they are needed, fewer submissions, and in Firefox read-backs that resolve before
+ * its 100 ms timer. Implemented by wrapping methods of the browser's classes, inside the package's own worker only.
  */
 
 import type { WireError } from "./errors.js";
@@ -11,35 +11,35 @@ import { sleep, turn } from "./turn.js";
 import type { Costs } from "./types.js";
 import { wrap } from "./wrap.js";
 
-/** What a GPU was asked to do so far, rehearsals aside. */
+/** GPU counters so far, excluding rehearsals. */
 export type GpuCounts = Pick<Costs, "launches" | "submits" | "readBacks" | "readBackBytes" | "pipelines">;
 
 export interface GpuWatch {
   counts(): GpuCounts;
-  /** Invocations of the smallest subgroup of the device that was opened; 0 where it has none. */
+  /** Minimum subgroup size of the opened device; 0 if it has no subgroups. */
   subgroups(): number;
-  /** Begins a rehearsal, in which nothing is computed; see `pipelines.ts`. Returns how to end it. */
+  /** Starts a rehearsal, which computes nothing; see `pipelines.ts`. Returns a function that ends it. */
   rehearse(): () => void;
-  /** Waits for the pipelines that rehearsals asked for, and tells how many are there. */
+  /** Waits for the pipelines that rehearsals requested, and reports the progress. */
   compiled(tell: (done: number, total: number) => void, signal: AbortSignal): Promise<void>;
-  /** Waits until a device that is gone has been told of, which some browsers do only when its queue has come to an end. */
+  /** Waits until a lost device has been reported, which some browsers do only when its queue has drained. */
   settled(): Promise<void>;
-  /** Gives back the GPU's memory now, and not when the worker is collected. Counts as a loss unless the worker is done. */
+  /** Frees the GPU memory now, not when the worker is collected. Counts as a device loss unless the worker is done. */
   destroy(): void;
 }
 
-/** Milliseconds of nudging in every turn; after that, once per timer. */
+/** Milliseconds of nudging on every turn of the event loop; after that, once per timer. */
 const EAGER = 20;
-/** Milliseconds within which a browser tells what is wrong with a device, where something is. */
+/** Milliseconds within which a browser reports what is wrong with a device, if anything is. */
 export const EXPLAINED = 250;
-/** Milliseconds after which a queue is given up. */
+/** Milliseconds after which waiting for a queue is given up. */
 const SETTLED = 10_000;
 
-/** Wraps WebGPU before the module opens its device. `onError` is told of the first thing that goes wrong. */
+/** Wraps WebGPU before the module opens its device. `onError` is called on a lost device and on a GPU error. */
 export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   if (typeof GPUAdapter === "undefined") return noGpu;
   const devices = new Set<GPUDevice>();
-  /** Those that were ended here too, until the browser says so. */
+  /** Open devices, including those destroyed here until the browser reports their loss. */
   const opened = new Set<GPUDevice>();
   const counts = none();
   const end = (device: GPUDevice) => {
@@ -47,17 +47,17 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     device.destroy();
   };
   const refused = (device: GPUDevice, error: GPUError) => {
-    // What is refused because the device was ended here is no news: its end is told.
+    // Errors of a device that was destroyed here are ignored: its loss is reported.
     if (devices.has(device)) onError(describe(error));
   };
-  /** Gives the browser the time to tell that a device is lost. */
+  /** Gives the browser time to report a device loss. */
   const told = (device: GPUDevice) => Promise.race([device.lost, sleep(EXPLAINED)]);
   const settle = async (device: GPUDevice) => {
     if (!devices.has(device)) return void (await device.lost);
     try {
       await device.queue.onSubmittedWorkDone();
     } catch {
-      // It is gone.
+      // The device is gone.
     }
     await told(device);
   };
@@ -74,13 +74,13 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     if (held.length > 0 && !pipelines.rehearsing) counts.submits += 1;
     submit(held);
   });
-  // Around the counting: what is joined counts once.
+  // Wrapped after the counters: a merged submission counts once.
   new Submissions();
   wrap(GPUDevice.prototype, "createComputePipeline", (create, descriptor) => {
     counts.pipelines += 1;
     return create(descriptor);
   });
-  // What is read is copied first; buffers that are mapped may be longer.
+  // A read-back starts with a copy. The mapped buffer may be longer than the copied range.
   wrap(GPUCommandEncoder.prototype, "copyBufferToBuffer", (copy, ...args) => {
     const result = resultOf(args);
     if (result && !pipelines.rehearsing) {
@@ -96,10 +96,10 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   );
   let invocations = 0;
   wrap(GPUAdapter.prototype, "requestDevice", async function (request, descriptor) {
-    // wgpu does not know of them in browsers.
+    // wgpu does not support subgroups in browsers.
     const more = this.features.has("subgroups") ? (["subgroups"] as GPUFeatureName[]) : [];
     const device = await request({ ...descriptor, requiredFeatures: [...(descriptor?.requiredFeatures ?? []), ...more] });
-    // A device need not tell how many; all have four.
+    // The property is optional; the minimum is 4 on all devices.
     if (device.features.has("subgroups")) invocations = this.info.subgroupMinSize || 4;
     devices.add(device);
     opened.add(device);
@@ -138,7 +138,7 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
 
 const none = (): GpuCounts => ({ launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 0 });
 
-/** Where there is no GPU to watch. */
+/** For environments without a GPU. */
 export const noGpu: GpuWatch = {
   counts: none,
   subgroups: () => 0,
@@ -148,7 +148,7 @@ export const noGpu: GpuWatch = {
   destroy: () => {},
 };
 
-/** Follows promises that come true only when something is submitted: submits nothing, over and over, while one is pending. */
+/** Tracks promises that resolve only on a submission: submits nothing, over and over, while one is pending. */
 export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(pending: Promise<T>) => Promise<T> {
   let pending = 0;
   let running = false;
@@ -157,7 +157,7 @@ export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(p
     const start = performance.now();
     while (pending > 0) {
       queue()?.submit([]);
-      // A long computation is not worth a busy core.
+      // A long computation does not justify a busy core.
       if (performance.now() - start < EAGER) await turn();
       else await new Promise((resolve) => setTimeout(resolve, 1));
     }

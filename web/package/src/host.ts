@@ -1,4 +1,4 @@
-/** The worker's side: owns module, device, engine and store, and does one job after the other. */
+/** The worker side: owns the module, the device, the engine and the store, and runs one job at a time. */
 
 import { wrongWith } from "./answer.js";
 import type { Source } from "./download.js";
@@ -15,10 +15,10 @@ import type { Component, Costs, DeviceInfo, MemoryInfo } from "./types.js";
 import { VERSION } from "./version.js";
 import type { Engine, WasmEvent, WasmModule, WasmPicture, WasmRequest } from "./wasm.js";
 
-/** Where a host lives: a worker, or a Node process. */
+/** The environment of a host: a worker, or a Node process. */
 export interface Environment {
   module: WasmModule;
-  /** The module's bytes, or where they are. */
+  /** The module's bytes, or their URL. */
   wasm: URL | BufferSource;
   fetch: typeof fetch;
   openStore(url: string): Promise<Store>;
@@ -28,7 +28,7 @@ export interface Environment {
 type Post = (message: FromWorker, transfer?: Transferable[]) => void;
 type Task = { id: number; job: Job; controller: AbortController };
 
-/** What a request needs before it starts; what it needs later it asks for. */
+/** Components that a request needs before it starts. It asks for others when it needs them. */
 const NEEDS: Record<WasmRequest["task"], readonly Component[]> = {
   chat: ["vision", "lm"],
   caption: ["vision", "lm"],
@@ -46,12 +46,12 @@ export class Host {
   readonly #gpu: GpuWatch;
   #engine: Engine | null = null;
   #loader: Loader | null = null;
-  /** Kinds of requests whose pipelines are there. */
+  /** Kinds of requests whose pipelines are compiled. */
   readonly #rehearsed = new Set<string>();
-  /** Pictures that the page is decoding. */
+  /** Pictures that the page is decoding, by number. */
   readonly #drawing = new Map<number, (bitmap: ImageBitmap | null) => void>();
   #asked = 0;
-  /** Bytes of weights that products would have read in rehearsals. */
+  /** Bytes of weights that were counted in rehearsals but not read. */
   #unread = 0;
 
   constructor(
@@ -75,9 +75,9 @@ export class Host {
     } else this.#provoke(message.fault);
   }
 
-  /** Ends this worker's life; the page starts another. */
+  /** Declares this worker dead; the page starts another. */
   fail(error: WireError): void {
-    // The module also panics where its device is gone, and some browsers tell of that a little later.
+    // The module also panics if its device is gone, which some browsers report a little later.
     if (error.code === "crashed" && this.#onGpu) {
       if (!this.#crashing) void this.#gpu.settled().then(() => this.#die(error));
       this.#crashing = true;
@@ -109,8 +109,8 @@ export class Host {
   }
 
   /**
-   * Finds out what is behind a failed read-back. A refused command or a lack of memory is told by the browser about now, a
-   * lost device by some only when its queue has come to an end; so what nobody explains is that.
+   * Finds the cause of a failed read-back. The browser reports a refused command or a lack of memory at about this time, but some
+   * report a lost device only when its queue has drained. So an unexplained failure counts as a lost device.
    */
   async #explain(error: WireError): Promise<WireError> {
     if (error.code !== "device" && error.code !== "not-finite") return error;
@@ -140,7 +140,7 @@ export class Host {
       case "idle":
         return null;
       case "dispose":
-        // What the device says of its own end is no news.
+        // From here on, the device's loss is expected and not reported.
         this.#dead = true;
         this.#engine?.free();
         this.#gpu.destroy();
@@ -160,7 +160,7 @@ export class Host {
     } catch (cause) {
       throw await notStarted(cause, wasm, fetch);
     }
-    // A panic leaves what was awaited pending for ever: the module says so itself, to the host that started it.
+    // After a panic, awaited promises stay pending forever, so the module reports the panic to its host.
     module.onPanic?.((message) => this.fail(toWire(new Error(message))));
     const version = module.version();
     if (version !== VERSION) {
@@ -212,7 +212,7 @@ export class Host {
     tell: (event: JobEvent) => void,
   ): Promise<void> {
     const { engine, loader } = this.#ready();
-    // An aborted rehearsal may have left some.
+    // An aborted rehearsal may have left pipelines pending.
     await this.#compiled(signal, tell);
     await loader.load(NEEDS[request.task], engine, signal, tell);
     const readable: WasmPicture[] = [];
@@ -240,13 +240,13 @@ export class Host {
   }
 
   /**
-   * Runs a request for the pipelines that it asks for. What is wrong with it is told when it runs in earnest. Returns whether
-   * it came to its end.
+   * Rehearses a request, to compile the pipelines that it needs. Errors of the request are reported by the real run. Returns
+   * whether the rehearsal was complete.
    */
   async #rehearse(request: WasmRequest, pictures: WasmPicture[], signal: AbortSignal): Promise<boolean> {
     const { engine } = this.#ready();
-    // The module hands over what it has launched before it counts memory. What it launched before is computed, and nothing of
-    // what it launches in the rehearsal is left for later.
+    // `memory()` flushes the module's queued dispatches: those from before the rehearsal are executed, and none of the rehearsal
+    // are left in the queue after it.
     engine.memory();
     const { moved } = engine.weights();
     const end = this.#gpu.rehearse();
@@ -282,10 +282,10 @@ export class Host {
     });
   }
 
-  /** Waits for pipelines. */
+  /** Waits for pending pipelines. */
   async #compiled(signal: AbortSignal, tell: (event: JobEvent) => void): Promise<void> {
     await this.#gpu.compiled((done, total) => tell({ phase: "compile", done, total }), signal);
-    // One of them was refused, and that was told.
+    // A pipeline was refused, which has been reported.
     if (this.#dead) throw abortError();
   }
 
@@ -298,7 +298,7 @@ export class Host {
   #tell(id: number, event: JobEvent): void {
     let pixels: { rgba: Uint8ClampedArray } | undefined;
     if ("type" in event) pixels = event.type === "image" ? event : event.type === "denoise" ? event.preview : undefined;
-    // Only what has a buffer of its own can be handed over; a view into the module's memory is copied.
+    // Only pixels with their own buffer can be transferred; a view into the WASM memory is cloned.
     const buffer = pixels?.rgba.buffer as ArrayBuffer | undefined;
     this.post({ type: "event", id, event }, buffer && buffer.byteLength === pixels?.rgba.byteLength ? [buffer] : []);
   }
@@ -315,7 +315,7 @@ export class Host {
     }
   }
 
-  /** Dies as a panic in Rust does. */
+  /** Traps like a panic in Rust. */
   #trap(): void {
     this.env.module.panic?.();
     // A module of one function: (func (export "f") unreachable).
@@ -327,12 +327,12 @@ export class Host {
   }
 }
 
-/** Says why the module did not start. */
+/** Finds out why the module did not start. */
 async function notStarted(cause: unknown, wasm: URL | BufferSource, fetch: typeof globalThis.fetch): Promise<EmuError> {
   const failed = (why: string, advice: string) =>
     new EmuError("worker", `The WASM module could not be started: ${why}. ${advice}.`, { cause });
   try {
-    // The smallest module that there is.
+    // The smallest valid module.
     new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
   } catch {
     return failed(

@@ -1,4 +1,4 @@
-/** Brings components of a pack into the engine: two shards at a time, each verified, kept, uploaded, dropped. */
+/** Loads components of a pack into the engine, two shards at a time. Each shard is verified, stored, uploaded and dropped. */
 
 import { obtain, type Source } from "./download.js";
 import { throwIfAborted } from "./errors.js";
@@ -8,9 +8,9 @@ import { onAbort, turn } from "./turn.js";
 import type { Component, Progress } from "./types.js";
 import type { Engine } from "./wasm.js";
 
-/** Shards that are in memory at once: one comes while the other is uploaded. */
+/** Shards in memory at once: one downloads while the other is uploaded. */
 const LANES = 2;
-/** Milliseconds between two reports of the same component. */
+/** Minimum milliseconds between two progress reports of a component. */
 const REPORT_EVERY = 100;
 
 export type Report = (progress: Progress) => void;
@@ -30,7 +30,7 @@ export class Loader {
     [this.#manifest, this.#source] = [manifest, source];
   }
 
-  /** Loads the components that the pack has and the engine has not. Fetches nothing of any other. */
+  /** Loads the components that the pack has and the engine lacks. Fetches no other component. */
   async load(components: readonly Component[], engine: Uploads, signal: AbortSignal, report: Report): Promise<void> {
     const wanted = COMPONENTS.filter(
       (name) => components.includes(name) && this.#manifest.components[name] && !engine.loaded(name),
@@ -41,7 +41,7 @@ export class Loader {
       this.#manifest.components[component]!.shards.map((file) => ({ component, entry: shards.get(file)! })),
     );
     const tally = new Tally(tasks, report);
-    // The first failure stops the other lane too, and both have let go of their files before it is told.
+    // The first failure stops the other lane too. Both have closed their files before the error is thrown.
     const stop = new AbortController();
     const unlisten = onAbort(signal, () => stop.abort());
     const lane = async () => {
@@ -56,7 +56,7 @@ export class Loader {
       const ends = await Promise.allSettled(Array.from({ length: LANES }, lane));
       throwIfAborted(signal);
       const reasons = ends.flatMap((end) => (end.status === "rejected" ? [end.reason] : []));
-      // An abort among them follows from the other.
+      // An abort among the reasons is a consequence of the other failure.
       if (reasons.length) throw reasons.find((reason) => reason?.name !== "AbortError") ?? reasons[0];
     } catch (error) {
       unload(wanted, engine);
@@ -68,12 +68,12 @@ export class Loader {
 
   /** The bytes of the tokenizer. */
   async tokenizer(signal: AbortSignal): Promise<Uint8Array> {
-    // A manifest without one was refused.
+    // A manifest without a tokenizer was rejected.
     const entry = this.#manifest.files.find(({ file }) => file === TOKENIZER)!;
     return obtain(this.#source, entry, signal, () => {});
   }
 
-  /** Notes where the pack is from, for working offline, and drops files of an older version of it. */
+  /** Stores the manifest and the pack's URL for offline use, and deletes files of older versions of the pack. */
   async keepManifest(text: string, signal: AbortSignal): Promise<void> {
     const {
       store,
@@ -85,7 +85,7 @@ export class Loader {
       await store.exclusive(PACK_FILE, signal, async () => {
         if ((await store.readText(PACK_FILE)) !== note) await store.writeText(PACK_FILE, note);
         for (const name of (await store.sizes()).keys()) {
-          // What another tab has open stays until the next time.
+          // A file that another tab has open is deleted on a later load.
           if (!known.has(name.replace(/\.part$/, ""))) await store.remove(name).catch(() => {});
         }
       });
@@ -104,13 +104,13 @@ export class Loader {
   }
 }
 
-/** Drops what came of components that are not whole. */
+/** Unloads components that are incomplete. */
 function unload(components: readonly Component[], engine: Uploads): void {
   for (const component of components) {
     try {
       if (!engine.loaded(component)) engine.unload(component);
     } catch {
-      // The error that led here is the one to tell; what the others hold is still to be dropped.
+      // The original error is the one to report; the other components must still be unloaded.
     }
   }
 }
@@ -155,7 +155,7 @@ class Tally {
     });
   }
 
-  /** Counts an uploaded shard; whether it was the component's last. */
+  /** Counts an uploaded shard. Returns whether it was the component's last. */
   uploaded(component: Component, bytes: number): boolean {
     const part = this.#parts.get(component)!;
     part.uploaded += bytes;

@@ -1,4 +1,4 @@
-/** `emu.json`: read and checked before anything else is fetched. */
+/** `emu.json`: parsed and validated before anything else is fetched. */
 
 import { EmuError } from "./errors.js";
 import type { Component } from "./types.js";
@@ -18,12 +18,12 @@ export interface TensorEntry {
   name: string;
   dtype: string;
   shape: number[];
-  /** The shape as the model has it, where it does not follow from the stored one: convolutions. */
+  /** The shape in the model, if it does not follow from the stored one: convolution weights. */
   logical?: number[];
   component: string;
 }
 
-/** The part of a manifest that the page needs. The engine reads the whole of it, and checks where the rows of tensors lie. */
+/** The fields of a manifest that the page needs. The engine reads all of it, and checks where the rows of tensors lie. */
 export interface Manifest {
   format: number;
   name: string;
@@ -38,7 +38,7 @@ export interface Manifest {
   requires: { features: string[]; largest_buffer: number; largest_binding: number };
 }
 
-/** Of a pack's configuration what tells how much a request takes. Only the sizes of pictures are checked; the engine reads the whole of it. */
+/** The fields of a configuration that determine memory. Only the picture sizes are validated here; the engine reads all of it. */
 export interface Config {
   emu: {
     vision: {
@@ -51,9 +51,9 @@ export interface Config {
     };
     causal?: { queries: number };
     namer?: { spelling: { objects: number; tokens: number } };
-    /** Reads requests for drawings from the language model, which then draws within no answer of its own. */
+    /** Detects draw requests from the language model, which then starts no pictures in its own answers. */
     requests?: object;
-    /** `answered` ends an answer before the next turn. */
+    /** `answered`: the text that ends an answer before the next turn. */
     prompts?: { answered?: string };
     lm: { heads: number; kv_heads: number; head_size: number; ffn: number; layers: number; context: number };
   };
@@ -65,18 +65,18 @@ export interface Config {
   safety?: object;
 }
 
-/** Of an encoder of convolutions. */
+/** A convolutional vision encoder. */
 export interface EfficientNet {
   stem: number;
   stages: { repeats: number; stride: number; expand: number; outputs: number }[];
   features: number;
 }
 
-/** In the order in which they are loaded. */
+/** In load order. */
 export const COMPONENTS: readonly Component[] = ["vision", "lm", "decoder", "safety"];
 export const TOKENIZER = "tokenizer.json";
 
-/** Bytes per element as stored. */
+/** Stored bytes per element. */
 export const DTYPE_BYTES: Readonly<Record<string, number>> = {
   F64: 8,
   I64: 8,
@@ -88,12 +88,12 @@ export const DTYPE_BYTES: Readonly<Record<string, number>> = {
   U8: 1,
   BOOL: 1,
 };
-/** Quantized values in one U32. */
+/** Quantized values per U32. */
 export const PER_WORD: Readonly<Record<Scheme, number>> = { q8: 4, q4: 8, q4_1: 8 };
 
 type Json = Record<string, unknown>;
 
-/** Reads a manifest. @throws {EmuError} `bad-manifest`, `unknown-format` or `bad-name`. */
+/** Parses and validates a manifest. @throws {EmuError} `bad-manifest`, `unknown-format` or `bad-name`. */
 export function parseManifest(text: string): Manifest {
   let json: unknown;
   try {
@@ -145,7 +145,7 @@ function fileEntry(field: string, value: unknown): FileEntry {
   return { file, bytes: count(`bytes of ${file}`, entry.bytes), sha256: entry.sha256 };
 }
 
-/** Only plain file names: nothing that could lead out of the pack's folder or hide in it. */
+/** Accepts plain file names only: nothing that could leave the pack's folder or be hidden in it. */
 export function checkFileName(name: unknown): string {
   if (typeof name === "string" && /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$/.test(name)) return name;
   const shown = JSON.stringify(name)?.slice(0, 200);
@@ -168,7 +168,7 @@ function components(value: unknown, shards: FileEntry[]): Manifest["components"]
       bytes += length;
     }
     if (component.bytes !== bytes) throw bad(`component \`${name}\` does not have the bytes of its shards, ${bytes}`);
-    // Parts that a later version may know are checked and left alone.
+    // Components of later versions are validated and ignored.
     if (COMPONENTS.includes(name as Component)) found[name as Component] = { shards: files, bytes };
   }
   for (const name of ["vision", "lm"] as const) if (!found[name]) throw bad(`it has no component \`${name}\``);

@@ -1,6 +1,6 @@
 /**
- * The same calls in Node, on the CPU, in this process: for tests, scripts and servers. While a step is computed nothing else
- * runs; steps are short for small models only.
+ * The same API in Node, on the CPU, in this process: for tests, scripts and servers. A step blocks the event loop while it is
+ * computed; steps are short for small models only.
  */
 
 import { createReadStream } from "node:fs";
@@ -27,9 +27,9 @@ export type * from "./types.js";
 
 export interface NodeLoadOptions extends Omit<LoadOptions, "device" | "cache" | "worker" | "wasm"> {
   device?: "auto" | "cpu";
-  /** A folder for verified shards; without one nothing is kept. */
+  /** Folder for verified shards. Without one nothing is stored. */
   cache?: string;
-  /** Another WASM module, for tests. */
+  /** A replacement for the WASM module, for tests. */
   module?: WasmModule;
 }
 
@@ -38,7 +38,7 @@ export class Emu extends Session {
     super(client);
   }
 
-  /** As in a page. `pack` may also be a `file:` address or a path. */
+  /** As in a page. `pack` may also be a `file:` URL or a path. */
   static async checkSupport(
     pack: PackLocation,
     options: Pick<NodeLoadOptions, "signal" | "cache" | "expect"> = {},
@@ -46,6 +46,7 @@ export class Emu extends Session {
     return (await look(pack, options)).support;
   }
 
+  /** As in a page, on the CPU. `pack` may also be a `file:` URL or a path. */
   static async load(pack: PackLocation, options: NodeLoadOptions = {}): Promise<Emu> {
     const { signal, onProgress, components = ["vision", "lm"], cache, module, expect } = options;
     const admission = await look(pack, options);
@@ -82,7 +83,7 @@ async function look(
 
 let instances = 0;
 
-/** A host in this process, behind the same messages. Each has a module instance of its own, since a panic ends one. */
+/** Runs a host in this process, with the same messages as a worker. Each has its own module instance, since a panic ends one. */
 function startHost(
   receive: (message: FromWorker) => void,
   cache: string | undefined,
@@ -120,7 +121,7 @@ function startHost(
   };
 }
 
-/** `fetch`, for files too. */
+/** `fetch` that also reads `file:` URLs. */
 const fetchAny: typeof fetch = async (input, init) => {
   const url = new URL(String(input));
   if (url.protocol !== "file:") return fetch(input, init);

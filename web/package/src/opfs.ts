@@ -6,15 +6,15 @@ import { folderOf, PACK_FILE, type PackFile, type Partial, type Readable, type S
 import type { CachedModel } from "./types.js";
 
 const ROOT = "emu-webgpu";
-/** The folder that holds those of all packs. @throws where the browser has none (private windows, plain http). */
+/** The folder of all packs. @throws if the browser has no such file system (private windows, plain http). */
 async function root(): Promise<FileSystemDirectoryHandle> {
   const top = await navigator.storage.getDirectory();
   return top.getDirectoryHandle(ROOT, { create: true });
 }
 
-/** The store of the pack at `url`; whole files can be read and files be written in workers only. */
+/** The store of the pack at `url`. Files can be opened and written in workers only. */
 export async function openOpfs(url: string, create: true): Promise<Store>;
-/** The same; `null` where nothing was stored yet. */
+/** The same; `null` if nothing is stored yet. */
 export async function openOpfs(url: string, create: boolean): Promise<Store | null>;
 export async function openOpfs(url: string, create: boolean): Promise<Store | null> {
   const name = await folderOf(url);
@@ -69,7 +69,7 @@ class OpfsStore implements Store {
   }
 
   exclusive<T>(name: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    // Where there are no locks, the access handles are exclusive themselves: the second tab works without the cache.
+    // Without the Web Locks API, the access handles are exclusive themselves: the second tab works without the cache.
     const locks = navigator.locks as LockManager | undefined;
     return locks ? (locks.request(`${this.#path}/${name}`, { signal }, work) as Promise<T>) : work();
   }
@@ -80,7 +80,7 @@ class OpfsStore implements Store {
 
   async #rename(handle: FileSystemFileHandle, name: string): Promise<void> {
     await this.remove(name);
-    // Known to every browser that has access handles, and to no library of types yet.
+    // Every browser with access handles has `move`, but no type library declares it yet.
     await (handle as FileSystemFileHandle & { move(name: string): Promise<void> }).move(name);
   }
 }
@@ -103,7 +103,7 @@ class SyncFile implements Partial {
 
   write(bytes: Uint8Array, at: number): void {
     const written = this.#access.write(bytes as Uint8Array<ArrayBuffer>, { at });
-    // Some browsers write what fits and say so.
+    // Some browsers write what fits and return its length.
     if (written < bytes.length)
       throw new DOMException("The file could not be written to its end.", "QuotaExceededError");
     this.#access.flush();
@@ -123,7 +123,7 @@ class SyncFile implements Partial {
   }
 }
 
-/** What the origin keeps. */
+/** The packs that this origin has cached. */
 export async function listCache(): Promise<CachedModel[]> {
   const models: CachedModel[] = [];
   for await (const [, handle] of (await root()).entries()) {
@@ -144,7 +144,7 @@ export async function listCache(): Promise<CachedModel[]> {
   return models;
 }
 
-/** Forgets a pack. */
+/** Deletes a pack from the cache. @throws {EmuError} `cache` while a page has its files open. */
 export async function deleteCache(url: string): Promise<void> {
   const folders = await root();
   await folders.removeEntry(await folderOf(url), { recursive: true }).catch(ignoreMissing);
@@ -160,7 +160,7 @@ function readPackFile(text: string | null): { url: string; manifest: Manifest } 
 }
 
 async function sizeOf(handle: FileSystemFileHandle): Promise<number> {
-  // A file that another tab has just renamed is gone.
+  // The file is missing if another tab has just renamed it.
   const file = await handle.getFile().catch(ignoreMissing);
   return file?.size ?? 0;
 }

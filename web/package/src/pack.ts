@@ -1,4 +1,4 @@
-/** The pack's address and its manifest, read before a worker exists. */
+/** The pack's URL and its manifest, read before a worker exists. */
 
 import { isPage, pageAt } from "./answer.js";
 import { EmuError, throwIfAborted } from "./errors.js";
@@ -7,14 +7,14 @@ import { sleep } from "./turn.js";
 import type { PackFiles, PackLocation } from "./types.js";
 import { keyOf, PACK_FILE, type PackFile, type Store } from "./store.js";
 
-/** Where a pack is, in normal form. */
+/** Normalized location of a pack. */
 export interface PackAddress {
-  /** Absolute, with a slash at its end; of a pack by files, its name. */
+  /** Absolute URL with a trailing slash. For a pack given by its files: its cache key. */
   url: string;
   files?: PackFiles["files"] | undefined;
 }
 
-/** Requests for the manifest before it is given up. */
+/** Maximum attempts to fetch the manifest. */
 const ATTEMPTS = 3;
 
 /** A manifest and the text that it was read from. */
@@ -33,13 +33,13 @@ function addresses(given: PackFiles): PackFiles["files"] {
   try {
     return { ...given.files };
   } catch (cause) {
-    // They are made of `import.meta.url` when they are asked for.
+    // `files` may be a getter that reads `import.meta.url`.
     const what = `${given.url} has no addresses: the page's bundle is no ES module. Copy the pack's folder, and load that address.`;
     throw new EmuError("not-found", what, { cause });
   }
 }
 
-/** Address of a file of a pack; a query of the pack's address (a signature, say) goes with every file. */
+/** URL of a file of a pack. A query of the pack's URL (for example a signature) is appended to every file. */
 export function fileUrl({ url, files }: PackAddress, file: string): string {
   if (!files) {
     const found = new URL(file, url);
@@ -67,7 +67,7 @@ export function packUrl(given: string | URL, base?: string): string {
   return url.href;
 }
 
-/** Fetches the manifest; what was stored serves where the network fails. */
+/** Fetches the manifest; falls back to the stored one if the network fails. */
 export async function fetchPack(
   pack: PackAddress,
   store: Store | null,
@@ -108,7 +108,7 @@ function notThere(why: string, { url, files }: PackAddress): EmuError {
   return new EmuError("not-found", `emu.json of ${keyOf(url)} could not be read: ${why}. ${advice}.`);
 }
 
-/** What addresses are relative to; nothing in Node. */
+/** The base of relative URLs; undefined in Node. */
 export function base(): string | undefined {
   const { document, location } = globalThis as { document?: Document; location?: Location };
   return document?.baseURI ?? location?.href;

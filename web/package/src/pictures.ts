@@ -1,4 +1,4 @@
-/** Pictures: what a page has, what travels, what the engine takes. */
+/** Picture conversion: from the page's sources to messages for the worker to the engine's input. */
 
 import { EmuError, throwIfAborted } from "./errors.js";
 import { base } from "./pack.js";
@@ -6,11 +6,11 @@ import type { WirePicture } from "./protocol.js";
 import type { ImageSource, Piece } from "./types.js";
 import type { WasmPart, WasmPicture } from "./wasm.js";
 
-/** Page side: prepares a picture for the journey. Decoding is left to the worker. */
+/** Page side: prepares a picture for the worker, which decodes it. @throws {EmuError} `bad-image` */
 export async function toWirePicture(source: ImageSource): Promise<WirePicture> {
   if (typeof source === "string" || source instanceof URL) return { address: address(source) };
   if (source instanceof Blob) return { blob: source };
-  // Copied, since a view travels with the whole buffer that it looks into, and the caller may go on using it.
+  // Copied: a view would be cloned with its whole buffer, and the caller may go on using it.
   if (source instanceof ArrayBuffer) return { bytes: new Uint8Array(source.slice(0)) };
   if (source instanceof Uint8Array) return { bytes: source.slice() };
   const { data, width, height } = (source ?? {}) as Partial<ImageData>;
@@ -37,10 +37,10 @@ export async function toWirePicture(source: ImageSource): Promise<WirePicture> {
   }
 }
 
-/** A bitmap as the engine's own decoders would make it: upright, without management of colours. `size` is for drawings that have none. */
+/** A bitmap as the engine's own decoders would make it: upright, without color management. `size` is for SVGs without one. */
 async function bitmapOf(source: ImageBitmapSource, size?: [number, number]): Promise<ImageBitmap> {
   if (size) {
-    // Chromium makes an empty one where it is told the size.
+    // Chromium creates an empty bitmap if `createImageBitmap` is given the size.
     const canvas = new OffscreenCanvas(...size);
     canvas.getContext("2d")!.drawImage(source as HTMLImageElement, 0, 0, ...size);
     return createImageBitmap(canvas);
@@ -48,7 +48,7 @@ async function bitmapOf(source: ImageBitmapSource, size?: [number, number]): Pro
   try {
     return await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch (error) {
-    // Older browsers turn by default, and know no name for it.
+    // Older browsers orient by default and reject the option.
     if (error instanceof TypeError) return createImageBitmap(source);
     const { naturalWidth, naturalHeight } = source as HTMLImageElement;
     if (naturalWidth) return bitmapOf(source, [naturalWidth, naturalHeight]);
@@ -56,7 +56,7 @@ async function bitmapOf(source: ImageBitmapSource, size?: [number, number]): Pro
   }
 }
 
-/** A bitmap whose pixels may not be read may not be sent to the worker either. @throws a `SecurityError` */
+/** Rejects a bitmap with unreadable pixels, which could not be posted to the worker either. @throws a `SecurityError` */
 function checkOrigin(bitmap: ImageBitmap): void {
   const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true })!;
   context.drawImage(bitmap, 0, 0);
@@ -68,7 +68,7 @@ function checkOrigin(bitmap: ImageBitmap): void {
   }
 }
 
-/** Page side: has an `<img>` decode what workers cannot, which is SVG; `null` where it cannot either. */
+/** Page side: decodes what workers cannot, which is SVG, with an `<img>`; `null` if that fails too. */
 export async function drawInPage(bytes: Uint8Array): Promise<ImageBitmap | null> {
   const svg = /<svg\b[^>]*/i.exec(new TextDecoder().decode(bytes.subarray(0, 8192)))?.[0];
   const blob = new Blob([bytes as Uint8Array<ArrayBuffer>], svg ? { type: "image/svg+xml" } : {});
@@ -87,10 +87,10 @@ export async function drawInPage(bytes: Uint8Array): Promise<ImageBitmap | null>
   }
 }
 
-/** Pixels of the longer side of a drawing that says its shape alone. */
+/** Length in pixels of the longer side of an SVG that has an aspect ratio only. */
 const UNSIZED = 512;
 
-/** The size of a drawing without one, from the tag that opens it. */
+/** Size for an SVG without one, from its opening tag; undefined if it has a size. */
 function sizeOf(svg: string): [number, number] | undefined {
   if (/\swidth\s*=\s*["']\s*[\d.]+\s*(?:[a-z]|["'])/i.test(svg)) return undefined;
   const box = /\sviewBox\s*=\s*["']\s*(?:[-+\d.e]+[\s,]+){2}([\d.e]+)[\s,]+([\d.e]+)/i.exec(svg);
@@ -108,7 +108,7 @@ function address(given: string | URL): string {
   }
 }
 
-/** Page side: takes pictures out of pieces, and leaves their numbers. */
+/** Page side: moves the pictures of `pieces` to `pictures`, and leaves their indices. */
 export async function takePictures(pieces: string | readonly Piece[], pictures: WirePicture[]): Promise<WasmPart[]> {
   const add = async (image: ImageSource) => pictures.push(await toWirePicture(image)) - 1;
   const parts: WasmPart[] = [];
@@ -129,12 +129,12 @@ function isPart<T extends string>(piece: unknown, type: T): piece is Extract<Pie
   return (piece as { type?: unknown } | null)?.type === type;
 }
 
-/** Frees what {@link toWirePicture} made. */
+/** Frees the bitmaps that {@link toWirePicture} made. */
 export function release(pictures: readonly WirePicture[]): void {
   for (const picture of pictures) if ("bitmap" in picture) picture.bitmap.close();
 }
 
-/** Worker side: makes a picture ready for the engine. */
+/** Worker side: converts a picture to the engine's input. @throws {EmuError} `bad-image` */
 export async function toWasmPicture(
   picture: WirePicture,
   fetch: typeof globalThis.fetch,
@@ -162,8 +162,8 @@ export async function toWasmPicture(
 }
 
 /**
- * The engine decodes PNG, JPEG, GIF, WebP, BMP and TIFF itself, as the native program does; others are the browser's. What neither knows goes to the
- * engine all the same, which says what it is.
+ * The engine decodes PNG, JPEG, GIF, WebP, BMP and TIFF, as the native program does; the browser decodes other formats. Bytes
+ * that neither can decode go to the engine, which reports the error.
  */
 async function decode(bytes: Uint8Array, page: (bytes: Uint8Array) => Promise<ImageBitmap | null>): Promise<WasmPicture> {
   if (isKnown(bytes) || bytes.length === 0 || typeof createImageBitmap !== "function") return bytes;
@@ -172,7 +172,7 @@ async function decode(bytes: Uint8Array, page: (bytes: Uint8Array) => Promise<Im
   return bitmap ? draw(bitmap) : bytes;
 }
 
-/** Whether the bytes begin as one of the engine's formats does. */
+/** Whether the bytes start with the signature of a format that the engine decodes. */
 export function isKnown(bytes: Uint8Array): boolean {
   const head = String.fromCharCode(...bytes.subarray(0, 12));
   return /^(?:\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF[^]{4}WEBP|BM[^]{4}\0{4}|II\*\0|MM\0\*)/.test(head);
@@ -182,7 +182,7 @@ function draw(bitmap: ImageBitmap): WasmPicture {
   const { width, height } = bitmap;
   try {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
-    // Over white, as the engine shows what is transparent.
+    // Transparency is composited over white, as in the engine.
     context.fillStyle = "#fff";
     context.fillRect(0, 0, width, height);
     context.drawImage(bitmap, 0, 0);
@@ -198,7 +198,7 @@ function bad(what: string, advice: string, cause?: unknown): EmuError {
   return new EmuError("bad-image", `A picture ${what}. ${advice}.`, { cause });
 }
 
-/** Pixels as the page wants them; where there is no `ImageData` (Node), an object of its shape. */
+/** Pixels as `ImageData`; where there is none (Node), an object of the same shape. */
 export function toImageData({
   rgba,
   width,

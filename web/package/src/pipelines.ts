@@ -1,14 +1,14 @@
 /**
- * Pipelines that are there before they are needed.
+ * Pipelines that are compiled before they are needed.
  *
- * The module makes a pipeline when it first launches its kernel, and must have it at once, so that a browser compiles one
- * after the other while the module waits. So a request is *rehearsed*: the module runs it, and nothing that it launches
- * reaches the GPU. What it asks for meanwhile is made in the background, many at a time, and it is given stand-ins. It keeps
- * them for good; from then on they stand for what was made.
+ * The module creates a pipeline when it first dispatches its kernel, and needs it at once. The browser would therefore compile
+ * pipelines one after the other while the module waits. So a request is *rehearsed*: a dry run, in which none of the module's
+ * dispatches reach the GPU. The pipelines that it requests are compiled in the background, many at a time, and the module gets
+ * placeholders. It keeps them for good; afterwards each stands for its compiled pipeline.
  *
- * In a rehearsal nothing is computed. Launches and what they bind are dropped; uploads, copies and submissions are made, so
- * that what is kept arrives where it belongs. Where a result is read, there are zeros at once: whatever lies in that memory
- * could be no number, or no token.
+ * A rehearsal computes nothing. Dispatches and bind groups are dropped; uploads, copies and submissions are executed, so that
+ * data that the module keeps reaches its buffers. Read-backs return zeros at once: uncomputed memory could hold NaN or an invalid
+ * token.
  */
 
 import { throwIfAborted } from "./errors.js";
@@ -17,28 +17,28 @@ import { wrap } from "./wrap.js";
 /** `GPUMapMode.READ`. */
 const READ = 1;
 
-/** What the module is given in a rehearsal. Of a pipeline it uses no more. */
+/** Placeholder for a pipeline in a rehearsal. The module uses no other method of a pipeline. */
 class StandIn {
   real: GPUComputePipeline | undefined;
 
   getBindGroupLayout(index: number): GPUBindGroupLayout {
-    // What is made with the layout of one that is not there is dropped.
+    // A bind group that is created with the layout of a missing pipeline is dropped.
     return this.real ? this.real.getBindGroupLayout(index) : ({} as GPUBindGroupLayout);
   }
 }
 
 export class Pipelines {
-  /** Whether a request is rehearsed now. */
+  /** Whether a rehearsal is in progress. */
   rehearsing = false;
-  /** Buffers that were mapped in a rehearsal, which may be read after its end: nothing is in them. */
+  /** Buffers that were mapped in a rehearsal, and may be read after its end: they read as zeros. */
   readonly #blank = new WeakSet<GPUBuffer>();
   readonly #pending = new Set<Promise<void>>();
-  /** Of those that are awaited now, how many are no longer pending. */
+  /** Number of awaited pipelines that are no longer pending. */
   #settled = 0;
 
-  /** Wraps WebGPU. `onRefused` is told what a device says where it does not make a pipeline. */
+  /** Wraps WebGPU. `onRefused` is called with a device's error if it does not create a pipeline. */
   constructor(private readonly onRefused: (device: GPUDevice, error: Error) => Promise<void>) {
-    // Methods that have `this` of their own reach this one by name.
+    // Functions with their own `this` reach this one by name.
     const pipelines = this;
     wrap(GPUDevice.prototype, "createComputePipeline", function (create, descriptor) {
       return pipelines.rehearsing ? pipelines.#start(this, descriptor) : create(descriptor);
@@ -59,7 +59,7 @@ export class Pipelines {
     wrap(pass, "dispatchWorkgroupsIndirect", (dispatch, ...args) => {
       if (!this.rehearsing) dispatch(...args);
     });
-    // Nobody waits for the GPU, which has pipelines to make.
+    // A rehearsal does not wait for the GPU, which has pipelines to compile.
     wrap(GPUQueue.prototype, "onSubmittedWorkDone", (done) => (this.rehearsing ? Promise.resolve(undefined) : done()));
     wrap(GPUBuffer.prototype, "mapAsync", function (map, mode, ...range) {
       if (!pipelines.rehearsing || mode !== READ) return map(mode, ...range);
@@ -74,7 +74,7 @@ export class Pipelines {
     });
   }
 
-  /** Begins a rehearsal. What was launched before must have been handed to the browser. Returns how to end it. */
+  /** Starts a rehearsal. Earlier dispatches must have been passed to the browser. Returns a function that ends the rehearsal. */
   rehearse(): () => void {
     this.rehearsing = true;
     return () => {
@@ -82,7 +82,7 @@ export class Pipelines {
     };
   }
 
-  /** Waits for everything that rehearsals have asked for, and tells how much of it is there. */
+  /** Waits for all pipelines that rehearsals requested, and reports the progress. */
   async compiled(tell: (done: number, total: number) => void, signal: AbortSignal): Promise<void> {
     const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     while (this.#pending.size > 0) {

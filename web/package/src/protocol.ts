@@ -1,8 +1,8 @@
 /**
- * What page and worker say to each other.
+ * The message protocol between page and worker.
  *
- * Libraries that make a worker look like a local object (Comlink and others) leave calls pending for ever when the worker
- * dies. Here every call is a message with a number, so that the page can reject it, or send it again to the next worker.
+ * Libraries that make a worker look like a local object (Comlink and others) leave calls pending forever when the worker dies.
+ * Here every call is a message with an id, so that the page can reject it, or send it again to the next worker.
  */
 
 import type { WireError } from "./errors.js";
@@ -10,7 +10,7 @@ import type { PackAddress } from "./pack.js";
 import type { Component, Costs, DeviceInfo, MemoryInfo, Progress } from "./types.js";
 import type { WasmEvent, WasmRequest } from "./wasm.js";
 
-/** A picture on its way to the worker, which decodes it. */
+/** A picture as it is sent to the worker, which decodes it. */
 export type WirePicture =
   | { address: string }
   | { blob: Blob }
@@ -18,25 +18,25 @@ export type WirePicture =
   | { bitmap: ImageBitmap }
   | { rgba: Uint8ClampedArray; width: number; height: number };
 
-/** Faults that tests ask for. */
+/** Faults that tests can inject. */
 export type Fault = "device-lost" | "panic";
 
-/** Work; done in the order in which it comes, one at a time. */
+/** A unit of work. Jobs run one at a time, in the order in which they arrive. */
 export type Job =
   | { type: "load"; pack: PackAddress; manifest: string; components: readonly Component[]; cache: boolean; wasm?: string | undefined }
   | { type: "run"; request: WasmRequest; pictures: WirePicture[] }
   | { type: "memory" }
   | { type: "costs" }
-  /** Nothing: done when everything before it is. */
+  /** No work: done when all earlier jobs are. */
   | { type: "idle" }
   | { type: "dispose" };
 
 export type ToWorker =
   { type: "job"; id: number; job: Job } | { type: "abort"; id: number } | { type: "provoke"; fault: Fault }
-  /** The picture that was asked for; `null` where the page cannot decode it either. */
+  /** The reply to `draw`; `null` if the page cannot decode the picture either. */
   | { type: "drawn"; ask: number; bitmap: ImageBitmap | null };
 
-/** What is told while a job runs. */
+/** Events of a running job. */
 export type JobEvent =
   | Progress
   | Exclude<WasmEvent, { type: "need" | "usage" }>
@@ -47,9 +47,9 @@ export type FromWorker =
   | { type: "event"; id: number; event: JobEvent }
   | { type: "done"; id: number; value: DeviceInfo | MemoryInfo | Costs | null }
   | { type: "failed"; id: number; error: WireError }
-  /** A picture that only a document decodes (SVG): to be answered with `drawn`. */
+  /** A picture that only a document can decode (SVG). The page replies with `drawn`. */
   | { type: "draw"; ask: number; bytes: Uint8Array }
-  /** The worker is of no more use. */
+  /** The worker can no longer be used. */
   | { type: "fatal"; error: WireError };
 
 /** One worker, as the page sees it. */

@@ -1,13 +1,13 @@
-/** Requests run for the pipelines that they ask for: which of them ask for the same, and how little of one is enough. */
+/** Rehearsals: which requests share their pipelines, and how short a rehearsal can be. */
 
 import type { WasmDrawOptions, WasmEvent, WasmRequest } from "./wasm.js";
 
-/** Tokens after which nothing new is launched: two turns of the model are launched one by one, the third is recorded. */
+/** Tokens after which nothing new is dispatched: two steps are dispatched kernel by kernel, the third is recorded. */
 const TOKENS = 3;
-/** Steps of a drawing after which nothing new is launched: the first, one with what the first left, the last. */
+/** Denoising steps after which nothing new is dispatched: the first, one that uses the state of the first, and the last. */
 const STEPS = 3;
 
-/** A request that asks for the same pipelines with fewer steps. */
+/** The same request with fewer steps. It needs the same pipelines. */
 export function shortened(request: WasmRequest): WasmRequest {
   return request.task === "image" ? { ...request, draw: fewSteps(request.draw) } : request;
 }
@@ -16,12 +16,12 @@ function fewSteps(draw: WasmDrawOptions): WasmDrawOptions {
   return { ...draw, steps: STEPS, previewEvery: draw.previewEvery ? 1 : 0 };
 }
 
-/** Whether a rehearsal that tells this event need not go on. Where something would have to be loaded first, it cannot. */
+/** Whether a rehearsal can stop after this event. It cannot go on if a component would have to be loaded. */
 export function enough(request: WasmRequest, event: WasmEvent): boolean {
   return event.type === "need" || (event.type === "decode" && request.task !== "image" && event.tokens >= TOKENS);
 }
 
-/** Requests of one kind ask for the same pipelines, but for a few that depend on the length of a prompt. */
+/** Cache key of a request: requests of one kind need the same pipelines, except for a few that depend on the prompt length. */
 export function kindOf(request: WasmRequest, pictures: number): string {
   const how: unknown[] = [request.task, Math.min(pictures, 2)];
   if (request.task === "image") {

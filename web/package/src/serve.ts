@@ -1,4 +1,4 @@
-/** What both workers do: a host on this side of `postMessage`. */
+/** The code that both workers share: a host behind `postMessage`. */
 
 import { toWire } from "./errors.js";
 import { watchGpu } from "./gpu.js";
@@ -21,7 +21,7 @@ export function serve(module: unknown, wasm: URL): void {
   );
   scope.onmessage = ({ data }: MessageEvent<ToWorker>) => host.receive(data);
   scope.addEventListener("error", (event) => {
-    // Told by the host, which knows more of it than the page would.
+    // Reported by the host, which knows more about the error than the page would.
     event.preventDefault();
     host.fail(toWire(event.error ?? new Error(event.message)));
   });

@@ -1,4 +1,4 @@
-/** The calls of a loaded model, wherever it runs. */
+/** The calls of a loaded model, in a page and in Node. */
 
 import type { CallHooks, Client } from "./client.js";
 import { EmuError, throwIfAborted } from "./errors.js";
@@ -25,7 +25,7 @@ import type {
 import type { WasmDrawOptions, WasmRequest, WasmTextOptions } from "./wasm.js";
 
 export class Session {
-  /** Fulfilled when the call before has its pictures. */
+  /** Resolves when the previous call has prepared its pictures. */
   #prepared: Promise<unknown> = Promise.resolve();
 
   readonly #client: Client;
@@ -34,7 +34,7 @@ export class Session {
     this.#client = client;
   }
 
-  /** What was found out about the machine and the pack. Warnings since then have joined `reasons`. */
+  /** The support report of the pack on this machine. Later warnings are added to `reasons`. */
   get support(): Support {
     return this.#client.support;
   }
@@ -45,12 +45,14 @@ export class Session {
   }
 
   /**
-   * Answers a conversation, piece by piece. Nothing is sent before the first piece is asked for; leaving the loop stops the call.
-   * With `retry`, what came before a restart does not come twice.
+   * Answers a conversation as a stream of events. Nothing is sent before the first event is pulled. Leaving the loop aborts
+   * the call. With `retry`, events that were yielded before a restart are not repeated.
+   *
+   * @throws {EmuError} `bad-request`, `bad-image` or `too-large`, or a code of the engine or the device.
    */
   async *chat(messages: readonly Message[], options: ChatOptions = {}): AsyncGenerator<ChatEvent, void, undefined> {
     throwIfAborted(options.signal);
-    // A beam search has no single course in which a picture could stand.
+    // A beam search has several candidate texts, so there is no single position for a picture.
     const images = options.images ?? (this.#draws && !((options.beams ?? 1) > 1));
     this.#client.check(images ? "chat" : "caption", options);
     const pictures: WirePicture[] = [];
@@ -68,13 +70,13 @@ export class Session {
       seed: seedOf(options.seed),
     };
     const events = new Stream<ChatEvent>();
-    // Not `AbortSignal.any`, which Safari has since 17.4 only.
+    // `AbortSignal.any` requires Safari 17.4.
     const left = new AbortController();
     const leave = () => left.abort();
     const unlisten = onAbort(options.signal, leave);
     if (options.signal?.aborted) leave();
     const { signal } = left;
-    // Of what a restart repeats.
+    // Text length and image count that the caller has received, and those since the last restart.
     const given = { text: 0, images: 0 };
     const seen = { text: 0, images: 0 };
     const take = (event: JobEvent) => {
@@ -108,7 +110,7 @@ export class Session {
     }
   }
 
-  /** Describes a picture. */
+  /** Captions a picture. */
   async caption(image: ImageSource, options: TextOptions = {}): Promise<string> {
     throwIfAborted(options.signal);
     this.#client.check("caption", options);
@@ -123,7 +125,7 @@ export class Session {
     return text.trim();
   }
 
-  /** Draws what text and pictures ask for. */
+  /** Draws a picture from text and pictures. @throws {EmuError} `no-decoder` or `too-large` if it cannot draw here. */
   async generateImage(parts: string | readonly Piece[], options: DrawOptions = {}): Promise<Picture> {
     throwIfAborted(options.signal);
     const { model } = this.support;
@@ -152,7 +154,7 @@ export class Session {
     return picture;
   }
 
-  /** The embeddings that the language model is given in place of the picture. */
+  /** The visual embeddings that the language model receives in place of the picture. */
   async embed(image: ImageSource, options: CallOptions = {}): Promise<Float32Array[]> {
     throwIfAborted(options.signal);
     let rows: Float32Array[] = [];
@@ -163,27 +165,27 @@ export class Session {
     return rows;
   }
 
-  /** Bytes in use, once the calls before it are done. */
+  /** Memory in use, after all earlier calls are done. */
   async memory(): Promise<MemoryInfo> {
     return (await this.#client.call({ type: "memory" })) as MemoryInfo;
   }
 
-  /** What it has cost so far, once the calls before it are done. */
+  /** Cost counters, after all earlier calls are done. */
   async costs(): Promise<Costs> {
     return (await this.#client.call({ type: "costs" })) as Costs;
   }
 
-  /** Ends every call (they reject with `AbortError`) and waits until the worker is idle. What is loaded stays. */
+  /** Aborts every call (each rejects with `AbortError`) and waits until the worker is idle. Loaded components stay loaded. */
   async reset(): Promise<void> {
     await this.#client.reset();
   }
 
-  /** Ends every call and gives back everything: worker, device, memory. The cache stays. */
+  /** Ends every call (each rejects with `disposed`) and frees the worker, the device and the memory. The cache stays. */
   async dispose(): Promise<void> {
     await this.#client.dispose();
   }
 
-  /** @internal Faults for tests; see `emu-webgpu/testing`. */
+  /** @internal Injects faults for tests; see `emu-webgpu/testing`. */
   provoke(fault: Fault): void {
     this.#client.provoke(fault);
   }
@@ -193,10 +195,10 @@ export class Session {
     return model.draws !== null && tasks.some(({ task, fits }) => task === "draw" && fits);
   }
 
-  /** Pictures take a while to read, some longer than others; calls join the queue in the order in which they came all the same. */
+  /** Reads pictures concurrently but resolves in call order, so that calls enter the queue in the order in which they came. */
   #inTurn<T>(read: () => Promise<T>): Promise<T> {
     const mine = read();
-    mine.catch(() => {}); // told below, once it is this call's turn
+    mine.catch(() => {}); // reported below, in this call's turn
     const turn = this.#prepared.then(() => mine);
     this.#prepared = turn.catch(() => {});
     return turn;
@@ -222,7 +224,7 @@ export class Session {
   }
 }
 
-/** What is told of an event as progress. */
+/** The progress event for the caller; `null` if the event is no progress. */
 export function toProgress(event: JobEvent): Progress | null {
   if ("phase" in event) return event;
   switch (event.type) {
@@ -240,7 +242,7 @@ export function toProgress(event: JobEvent): Progress | null {
   }
 }
 
-/** A seed is chosen here, so that a call that starts again has the same. */
+/** Checks a seed, or draws a random one: here, so that a restarted call uses the same seed. @throws {EmuError} `bad-request` */
 export function seedOf(seed: number | undefined): number {
   if (seed === undefined) return crypto.getRandomValues(new Uint32Array(1))[0]!;
   if (Number.isSafeInteger(seed) && seed >= 0) return seed;

@@ -8,8 +8,8 @@ import type { Addresses } from "./types.js";
 type Device = "webgpu" | "cpu";
 
 /**
- * Each device has its own worker, so that only its WASM module is downloaded. Bundlers look for exactly these forms. Two workers of one name are one file
- * to webpack, in which both would start.
+ * One worker per device, so that only its WASM module is downloaded. Bundlers look for exactly these expressions. The names
+ * differ because webpack merges workers of the same name into one file, in which both would start.
  */
 const WORKERS = {
   cpu: () => new Worker(new URL("./worker-cpu.js", import.meta.url), { type: "module", name: "emu-webgpu-cpu" }),
@@ -22,11 +22,11 @@ const LEFT_OUT =
 const FAILED = "The worker could not be started";
 const ELSE = ": worker-src of the page's policy may forbid it";
 
-/** How workers are started, from the addresses given or from where the package is. */
+/** Starts workers from the URLs given, or from the location of the package. */
 export function workers(given: Addresses | undefined, base: string | undefined): StartWorker {
   return (device, receive) => {
     let worker: Worker;
-    // Where it lies if nothing has renamed it.
+    // URL of the script, unless it was renamed.
     let script: string;
     try {
       const named = addressOf(given, device, `worker-${device}.js`, base);
@@ -45,13 +45,13 @@ export function workers(given: Addresses | undefined, base: string | undefined):
         const message = `${FAILED}${why ?? ELSE}. ${LEFT_OUT}.`;
         receive({ type: "fatal", error: { code: "worker", message } });
       });
-    // Firefox tells nothing where a worker's own imports fail.
+    // Firefox reports nothing if an import of a worker fails.
     const silent = setTimeout(explain, 5000, true);
     worker.onmessage = ({ data }) => {
       clearTimeout(silent);
       receive(data);
     };
-    // A script that is not there, or an error that the worker could not tell of itself.
+    // The script is missing, or the worker could not report an error itself.
     worker.onerror = (event) => {
       event.preventDefault();
       if (event.message) {
@@ -69,7 +69,7 @@ export function workers(given: Addresses | undefined, base: string | undefined):
   };
 }
 
-/** The address of a device's file: in the folder given, or as it is named itself. @throws {EmuError} `bad-request` */
+/** URL of a device's file: in the folder given, or the URL itself if it is a file. @throws {EmuError} `bad-request` */
 export function addressOf(
   given: Addresses | undefined,
   device: Device,
@@ -81,7 +81,7 @@ export function addressOf(
   if (one === undefined) return undefined;
   try {
     const found = new URL(one, base);
-    // A file where it looks like one, else the folder of it.
+    // A file if it looks like one, otherwise a folder.
     if (found.protocol === "blob:" || found.protocol === "data:" || /\.(m?js|wasm)$/.test(found.pathname)) return found.href;
     found.pathname = found.pathname.replace(/\/?$/, `/${file}`);
     return found.href;
@@ -91,14 +91,14 @@ export function addressOf(
   }
 }
 
-/** Where this script is. Not in the form that bundlers look for: they take it for a file. */
+/** URL of this script. Not in the form that bundlers look for: they would take it for a file. */
 function home(): string {
   const { url } = import.meta;
   if (!url) throw new EmuError("worker", `The page's bundle is no ES module: nothing is beside it. ${LEFT_OUT}.`);
   return url;
 }
 
-/** Browsers start no workers from other origins (a CDN), but import scripts from there. */
+/** Browsers start no workers from other origins (a CDN), but a worker may import scripts from there. */
 function startForeign(script: string): Worker {
   const local = URL.createObjectURL(new Blob([`import ${JSON.stringify(script)};`], { type: "text/javascript" }));
   const worker = new Worker(local, { type: "module", name: "emu-webgpu" });
@@ -106,7 +106,7 @@ function startForeign(script: string): Worker {
   return worker;
 }
 
-/** Looks for what is wrong with the worker's script, or with the one of its module. */
+/** Finds out what is wrong with the worker's script, or with the script of its WASM module. */
 async function whyNot(script: string): Promise<string | undefined> {
   if (!/^https?:/.test(script)) return "";
   let why = await wrongWith(script, fetch);

@@ -1,45 +1,45 @@
-/** Where a pack's files are kept. */
+/** Storage for the files of packs. */
 
 import type { FileEntry } from "./manifest.js";
 
 /**
- * Where verified files are kept. The loader knows this interface only; behind it are the origin private file system (a
- * page), a folder (Node) or nothing.
+ * Storage for verified files. The loader knows this interface only. It is implemented by the origin private file system (in a
+ * page), a folder (in Node), or nothing.
  *
- * A file has two states: *partial* (`<name>.part`: a prefix that may be continued) and *whole* (`<name>`: its hash was
- * right). Only `commit` leads from one to the other, in one step, so that nothing half-written is ever taken for whole.
+ * A file has two states: *partial* (`<name>.part`: a prefix that can be resumed) and *whole* (`<name>`: its hash was verified).
+ * Only `commit` leads from one to the other, in one step, so that an incomplete file is never taken for a whole one.
  */
 export interface Store {
-  /** Lengths of everything kept, by name, partial files with `.part`. */
+  /** Sizes of all stored files by name; partial files end in `.part`. */
   sizes(): Promise<Map<string, number>>;
-  /** A small text; `null` where there is none. */
+  /** Content of a small text file; `null` if it is missing. */
   readText(name: string): Promise<string | null>;
   writeText(name: string, text: string): Promise<void>;
-  /** Opens a whole file; `null` where there is none. */
+  /** Opens a whole file; `null` if it is missing. */
   open(name: string): Promise<Readable | null>;
-  /** Opens a partial file, an empty one where there is none. */
+  /** Opens a partial file; creates an empty one if it is missing. */
   partial(name: string): Promise<Partial>;
   remove(name: string): Promise<void>;
-  /** Runs `work` while nobody else, in this or another tab, works on the file. */
+  /** Runs `work` with exclusive access to the file: nobody else, in this or another tab, works on it. */
   exclusive<T>(name: string, signal: AbortSignal, work: () => Promise<T>): Promise<T>;
 }
 
 export interface Readable {
   readonly size: number;
-  /** Fills `into` from offset `at`; returns how many bytes there were. */
+  /** Reads into `into` from offset `at`. Returns the number of bytes read. */
   read(into: Uint8Array, at: number): Promise<number> | number;
   close(): Promise<void> | void;
 }
 
 export interface Partial extends Readable {
-  /** Writes at offset `at`, and has it on the disk when it returns. */
+  /** Writes at offset `at`, and flushes to disk before it returns. */
   write(bytes: Uint8Array, at: number): Promise<void> | void;
   truncate(size: number): Promise<void> | void;
-  /** Makes it the whole file, and closes it. */
+  /** Turns it into the whole file, and closes it. */
   commit(): Promise<void>;
 }
 
-/** Beside a pack's files: its manifest as it was last fetched, and where from. */
+/** Name of the file with the last fetched manifest of the pack and its URL. */
 export const PACK_FILE = "pack.json";
 
 export interface PackFile {
@@ -47,32 +47,32 @@ export interface PackFile {
   manifest: string;
 }
 
-/** Steps in which files are written, hashed and resumed. */
+/** Step size in bytes for writing, hashing and resuming. */
 export const CHECKPOINT = 4 << 20;
 
-/** The name of a pack in the cache: its address without its query, since signatures and tokens do not name packs, and are not to be kept. */
+/** Cache key of a pack: its URL without the query. Signatures and tokens do not identify packs and must not be stored. */
 export function keyOf(url: string): string {
   return url.replace(/[?#].*$/, "");
 }
 
-/** The folder of a pack: plain, and the same for the same address. */
+/** Folder name of a pack: a hash of its cache key. */
 export async function folderOf(url: string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(keyOf(url)));
   return [...new Uint8Array(digest, 0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The name under which a file is kept: another content is another file, also where a pack was replaced in its place. */
+/** Name under which a file is stored. New content gets a new name, even if a pack was replaced under the same URL. */
 export function storedName({ file, sha256 }: { file: string; sha256: string }): string {
   return `${file}.${sha256.slice(0, 16)}`;
 }
 
-/** Whether an error says that there is no room left. */
+/** Whether an error says that the storage is full. */
 export function isFull(error: unknown): boolean {
   const { name, code } = (error ?? {}) as { name?: string; code?: string };
   return name === "QuotaExceededError" || code === "ENOSPC" || code === "EDQUOT";
 }
 
-/** Keeps nothing. */
+/** The null store: it stores nothing. */
 export const noStore: Store = {
   sizes: async () => new Map(),
   readText: async () => null,
@@ -90,7 +90,7 @@ export const noStore: Store = {
   exclusive: (_name, _signal, work) => work(),
 };
 
-/** Bytes that are here of each file, whole or in part. */
+/** Stored bytes of each file, whole or partial. */
 export async function cachedBytes(store: Store | null, files: readonly FileEntry[]): Promise<Map<string, number>> {
   const sizes = (await store?.sizes().catch(() => null)) ?? new Map<string, number>();
   return new Map(

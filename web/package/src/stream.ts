@@ -1,4 +1,4 @@
-/** Turns what is pushed into what a `for await` loop pulls. */
+/** A queue: items are pushed, and a `for await` loop pulls them. */
 export class Stream<T> implements AsyncIterable<T> {
   readonly #items: T[] = [];
   #end: { error: unknown } | "closed" | null = null;
@@ -14,7 +14,7 @@ export class Stream<T> implements AsyncIterable<T> {
     this.#wake();
   }
 
-  /** What was pushed before is still given; then the loop throws. */
+  /** Items pushed before are still delivered; then the loop throws. */
   fail(error: unknown): void {
     this.#end ??= { error };
     this.#wake();

@@ -1,7 +1,7 @@
 /**
- * One submission in place of two where a result is read. The module submits what it launched, and right behind it the copy
- * of the result. So what is submitted waits for such a copy; it goes alone where anything else comes first that could depend
- * on it, at the latest when the module has returned.
+ * Merges two submissions into one for a read-back. The module submits its dispatches, and right after them the copy of the
+ * result. So a submission is held back until such a copy follows. It is flushed before any other call that could depend on it, at
+ * the latest when the module has returned.
  */
 
 import { wrap } from "./wrap.js";
@@ -9,7 +9,7 @@ import { wrap } from "./wrap.js";
 /** `GPUBufferUsage.MAP_READ`. */
 const MAP_READ = 1;
 
-/** Where a copy with these arguments leaves what is going to be read; nothing where it copies for the GPU. */
+/** The mappable buffer that a copy with these arguments writes to; undefined if the copy stays on the GPU. */
 export function resultOf(args: unknown[]): GPUBuffer | undefined {
   const [, second, third] = args;
   const to = (typeof second === "object" ? second : third) as GPUBuffer;
@@ -17,14 +17,14 @@ export function resultOf(args: unknown[]): GPUBuffer | undefined {
 }
 
 export class Submissions {
-  /** What waits, and how to submit it. */
+  /** The held submission, and the function that submits it. */
   #held: { queue: GPUQueue; submit: (buffers: GPUCommandBuffer[]) => void; buffers: GPUCommandBuffer[] } | null = null;
-  /** What copies a result. */
+  /** Encoders and command buffers that copy a result. */
   readonly #copies = new WeakSet<GPUCommandEncoder | GPUCommandBuffer>();
 
   /** Wraps WebGPU. */
   constructor() {
-    // Methods that have `this` of their own reach this one by name.
+    // Functions with their own `this` reach this one by name.
     const submissions = this;
     const flush = () => this.#flush();
     wrap(GPUCommandEncoder.prototype, "copyBufferToBuffer", function (copy, ...args) {
@@ -64,7 +64,7 @@ export class Submissions {
     before(GPUDevice.prototype, "destroy");
   }
 
-  /** Submits what waits. */
+  /** Submits what is held back. */
   #flush(): void {
     const held = this.#held;
     this.#held = null;

@@ -1,4 +1,4 @@
-/** Time, and what ends waiting. */
+/** Event loop, abort and timer helpers. */
 
 import { abortError } from "./errors.js";
 
@@ -6,7 +6,7 @@ const channel = typeof setImmediate === "function" ? null : new MessageChannel()
 const waiting: (() => void)[] = [];
 if (channel) channel.port1.onmessage = () => waiting.shift()?.();
 
-/** Lets the event loop turn once, so that messages arrive. A `setTimeout` would wait 4 ms, a microtask lets nothing in. */
+/** Yields to the event loop once, so that messages arrive. A `setTimeout` would wait 4 ms; a microtask lets no message in. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => {
     if (!channel) return void setImmediate(resolve);
@@ -15,7 +15,7 @@ export function turn(): Promise<void> {
   });
 }
 
-/** Calls back when a signal fires, once; returns how to stop listening. */
+/** Calls `then` once when a signal fires. Returns a function that removes the listener. */
 export function onAbort(signal: AbortSignal | undefined, then: () => void): () => void {
   signal?.addEventListener("abort", then, { once: true });
   return () => signal?.removeEventListener("abort", then);

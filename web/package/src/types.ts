@@ -1,7 +1,8 @@
-/** What the package takes and gives. */
+/** Types of the public API. */
 
-/** A picture in any form a page has it in. Encoded bytes (PNG, JPEG, GIF, WebP, BMP, TIFF) are decoded by the model's own decoder, so
- * that results equal the native program's; other formats the browser knows (SVG, AVIF) are decoded by the browser. Upright, over white. */
+/** A picture from any source that a page has. PNG, JPEG, GIF, WebP, BMP and TIFF bytes are decoded by the engine's own decoder,
+ * so that results equal the native program's. Other formats that the browser supports (SVG, AVIF) are decoded by the browser.
+ * Pixels are upright; transparency is composited over white. */
 export type ImageSource =
   | Blob
   | ArrayBuffer
@@ -12,46 +13,46 @@ export type ImageSource =
   | HTMLCanvasElement
   | OffscreenCanvas
   | HTMLVideoElement
-  /** An address to fetch. */
+  /** A URL to fetch. */
   | string
   | URL;
 
-/** A piece of what was said. */
+/** One part of a message. */
 export type Part =
   | { type: "text"; text: string }
   | { type: "image"; image: ImageSource }
-  /** Frames of a video, in order; eight are what the model was made for. */
+  /** Frames of a video, in order. The model expects eight; see `framesOfVideo`. */
   | { type: "video"; frames: ImageSource[] };
 
-/** A part, or short for one: a string is text (an address is given as a `URL` or in a `Part`), anything else a picture. */
+/** A {@link Part} or a shorthand: a string is text (pass an image URL as a `URL` or in a `Part`), anything else is an image. */
 export type Piece = Part | string | Exclude<ImageSource, string>;
 
-/** A turn of a conversation. */
+/** A message: one turn of a conversation. */
 export interface Message {
   role: "system" | "user" | "assistant";
   content: string | Piece[];
 }
 
-/** A pack whose files a bundler has renamed: an address for each, `emu.json` and `tokenizer.json` among them. */
+/** A pack whose files a bundler has renamed: a URL for each file, including `emu.json` and `tokenizer.json`. */
 export interface PackFiles {
-  /** Names the pack in the cache, such as `npm:emu-webgpu-mini`; nothing is fetched from it. */
+  /** Cache key of the pack, such as `npm:emu-webgpu-mini`. It is never fetched. */
   url: string;
-  /** The address of each file by its name in the pack. */
+  /** URL of each file, keyed by its name in the pack. */
   files: Readonly<Record<string, string>>;
 }
 
-/** Where a pack is: the address of its folder, or of each of its files. */
+/** Location of a pack: the URL of its folder, or the URL of each of its files. */
 export type PackLocation = string | URL | PackFiles;
 
-/** Where a file of each device is: the folder that holds them as the package does, or the address of each. */
+/** Location of the files per device: the URL of a folder with the package's layout, or one URL per device. */
 export type Addresses = string | URL | { cpu?: string | URL; webgpu?: string | URL };
 
-/** The largest request that will be made; what is absent is as usual. */
+/** Upper bounds of the requests to come. Absent fields stand for the default of the request. */
 export interface Expected {
-  /** Of a search. */
+  /** Beams of a beam search. */
   beams?: number;
   maxNewTokens?: number;
-  /** Pixels of drawn pictures. */
+  /** Size of drawn pictures, in pixels. */
   width?: number;
   height?: number;
 }
@@ -60,68 +61,82 @@ export type DeviceChoice = "auto" | "webgpu" | "cpu";
 export type Scheduler = "pndm" | "ddim" | "dpm++";
 export type Component = "vision" | "lm" | "decoder" | "safety";
 
-/** What happens, while it does. */
+/** A progress event, distinguished by `phase`. */
 export type Progress =
   | {
       phase: "download";
       component: Component;
-      /** Bytes that are here, from the cache or the network. */
+      /** Bytes available so far, from the cache or the network. */
       loaded: number;
       total: number;
-      /** Of those, bytes that came over the network. */
+      /** Bytes received over the network. May exceed `loaded` if a file had to start over. */
       fetched: number;
-      /** Sums over everything being loaded. */
+      /** Sums over all components of this load. */
       loadedAll: number;
       totalAll: number;
     }
   | { phase: "upload"; component: Component; loaded: number; total: number }
-  /** While loading: kernels that were tested. Before the first call of a kind on a GPU: pipelines that were made for it. */
+  /** During a load: kernels tested. Before the first call of a kind on a GPU: pipelines compiled for it. */
   | { phase: "compile"; done: number; total: number }
   | { phase: "prefill"; tokens: number }
   | { phase: "decode"; tokens: number }
   | { phase: "denoise"; step: number; steps: number; preview?: ImageData }
   | { phase: "decode-image" }
-  /** Something is worse than it should be, and the work goes on: `cache-full` and `cache-unavailable` (what is fetched is not
-   * kept), `restarted` (after a crash or a lost device). The same sentence joins `emu.support.reasons`. */
+  /** A degradation; the work continues. Codes: `cache-full` and `cache-unavailable` (downloads are not kept), `gpu-failed` (the
+   * CPU is used instead), `restarted` (after a crash or a lost device). Except for `restarted`, `message` is also added to
+   * `emu.support.reasons`. */
   | { phase: "warning"; code: string; message: string };
 
 export interface CallOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
-  /** After a lost device or a crash of the worker, start this call again with the same seed instead of rejecting. */
+  /** Restart this call with the same seed, at most twice, after a lost device or a worker crash. Default: false, it rejects. */
   retry?: boolean;
 }
 
 export interface TextOptions extends CallOptions {
+  /** Maximum number of generated tokens. Default: 128. */
   maxNewTokens?: number;
-  /** 0 (the default) takes the most likely token. */
+  /** 0 (the default) selects the most likely token. */
   temperature?: number;
+  /** Samples from the k most likely tokens only. 0 (the default): from all. */
   topK?: number;
+  /** Samples from the smallest set of tokens with this total probability. Default: 1, all tokens. */
   topP?: number;
+  /** From 0.01 to 100; 1 has no effect. Default: the pack's, otherwise 1. */
   repetitionPenalty?: number;
+  /** Bans n-grams of this length from occurring twice. 0 (the default): none. */
   noRepeatNgram?: number;
-  /** More than 1: beam search; the text then comes at once. */
+  /** More than 1: beam search; the text then arrives all at once. Default: 1. */
   beams?: number;
+  /** Length penalty of a beam search, from -5 to 5. Default: -1. */
   lengthPenalty?: number;
+  /** A whole number from 0 to 2^53 - 1. Default: random. */
   seed?: number;
 }
 
+/** Options of a drawing. Those without a stated default use the pack's own. */
 export interface DrawOptions extends CallOptions {
+  /** Size in pixels. */
   width?: number;
   height?: number;
+  /** Denoising steps. */
   steps?: number;
   scheduler?: Scheduler;
+  /** Guidance scale: the weight of the condition against the negative prompt. 1 uses the condition alone. */
   guidance?: number;
+  /** Negative prompt. */
   negative?: string;
+  /** A whole number from 0 to 2^53 - 1. Default: random. */
   seed?: number;
-  /** A rough picture with every n-th step's progress, blurred where the pack has a safety checker; 0 (the default): none. */
+  /** Report a rough preview with every n-th step, blurred if the pack has a safety checker. 0 (the default): no previews. */
   previewEvery?: number;
 }
 
 export interface ChatOptions extends TextOptions {
-  /** Whether a picture that the model begins is drawn (default: where the pack can draw). */
+  /** Whether to draw the pictures that the model starts. Default: true if the pack can draw here and `beams` is 1. */
   images?: boolean;
-  /** How such pictures are drawn. */
+  /** Drawing options of those pictures. */
   draw?: Omit<DrawOptions, keyof CallOptions | "seed">;
 }
 
@@ -132,7 +147,7 @@ export type ChatEvent =
 
 export interface Picture {
   image: ImageData;
-  /** Whether the safety checker blacked it out; null: the pack has no checker. */
+  /** Whether the safety checker blacked out the picture; null: the pack has no safety checker. */
   flagged: boolean | null;
   seed: number;
 }
@@ -141,37 +156,37 @@ export interface LoadOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   device?: DeviceChoice;
-  /** What will be asked for at most: what cannot run is refused before anything large is downloaded. */
+  /** Upper bounds of later calls. If they cannot run, the load rejects with `unsupported` before anything large is downloaded. */
   expect?: Expected;
-  /** What to load now. Others are loaded when a call first needs them. Default: vision and lm. */
+  /** Components to load now. The others are loaded when a call first needs them. Default: `["vision", "lm"]`. */
   components?: Component[];
-  /** "opfs" (the default) keeps verified shards in the origin's private file system; "none" keeps nothing. */
+  /** "opfs" (the default) stores verified shards in the origin private file system; "none" stores nothing. */
   cache?: "opfs" | "none";
-  /** Where `worker-cpu.js` and `worker-webgpu.js` are, if a bundler left them out or renamed them. Default: beside this script. */
+  /** URLs of `worker-cpu.js` and `worker-webgpu.js`, if a bundler left them out or renamed them. Default: next to this script. */
   worker?: Addresses;
-  /** Where the WASM modules are (`cpu/emu_web_bg.wasm`, `webgpu/emu_web_bg.wasm`). Default: where the worker's script has them. */
+  /** URLs of the WASM modules (`cpu/emu_web_bg.wasm`, `webgpu/emu_web_bg.wasm`). Default: where the worker expects them. */
   wasm?: Addresses;
 }
 
-/** Bytes that a component takes. */
+/** Sizes of a component in bytes. */
 export interface ComponentPlan {
   component: Component;
-  /** What is downloaded, unless the cache has it. */
+  /** Download size, without regard to the cache. */
   download: number;
-  /** What lies in the device's memory once it is loaded. */
+  /** Device memory of the loaded weights. */
   resident: number;
-  /** What of the download is in the cache already. */
+  /** Part of `download` that is already cached. */
   cached: number;
 }
 
 export type Task = "caption" | "chat" | "draw";
 
-/** Whether and how this machine can run a pack; made from `emu.json` alone. */
+/** Whether and how this machine can run a pack. Computed from `emu.json` alone. */
 export interface Support {
   supported: boolean;
-  /** Why not, or what will be worse, in sentences. */
+  /** Sentences that say why the pack cannot run, or what will be degraded. */
   reasons: string[];
-  /** What will be used. */
+  /** The device that will be used; null: none can run the pack. */
   device: "webgpu" | "cpu" | null;
   adapter: {
     name: string;
@@ -186,20 +201,21 @@ export interface Support {
     imageSize: number;
     draws: number | null;
     checks: boolean;
-    /** Whether it was made for conversations: its prompts say how an answer ends before the next turn. Others answer single messages best. */
+    /** Whether the pack was made for multi-turn conversations: its prompts define how an answer ends before the next turn. Other
+     * packs work best with single messages. */
     converses: boolean;
   };
   plan: ComponentPlan[];
-  /** What is on the device at once, at most, by task. */
+  /** Peak device memory by task. */
   tasks: {
     task: Task;
     components: Component[];
     download: number;
-    /** Bytes of the weights, and of what follows. */
+    /** Bytes of the weights plus `working`. */
     resident: number;
-    /** Bytes of keys and values and of activations, about. */
+    /** Estimated bytes of the KV cache and the activations. */
     working: number;
-    /** Bytes of the largest buffer among those. */
+    /** Bytes of the largest single buffer within `working`. */
     binding: number;
     fits: boolean;
   }[];
@@ -217,31 +233,32 @@ export interface CachedModel {
 export interface DeviceInfo {
   kind: "webgpu" | "cpu";
   name: string;
-  /** Whether it is a GPU in software. */
+  /** Whether it is a software GPU. */
   software: boolean;
 }
 
-/** Bytes in use now. */
+/** Memory in use, in bytes. */
 export interface MemoryInfo {
-  /** Allocated on the device (on the CPU: of the WASM memory, by tensors). */
+  /** Allocated on the device. On the CPU: by tensors, within the WASM memory. */
   device: number;
   /** Size of the WASM memory. */
   wasm: number;
 }
 
-/** What the model has cost since its worker started, rehearsals for pipelines aside. The difference between two of them is what the calls in between cost. */
+/** Cost counters since the worker started, excluding rehearsals (dry runs that compile pipelines). The difference of two
+ * snapshots is the cost of the calls in between. */
 export interface Costs {
-  /** Kernels that the GPU was told to run. 0 on the CPU, as what follows up to the pipelines. */
+  /** Kernel dispatches. On the CPU this and the fields up to `pipelines` are 0. */
   launches: number;
-  /** Submissions to the GPU's queue that held something. */
+  /** Queue submissions that were not empty. */
   submits: number;
-  /** Results that came back, and their bytes. */
+  /** Read-backs, and their bytes. */
   readBacks: number;
   readBackBytes: number;
-  /** Pipelines that were made. */
+  /** Compute pipelines created. */
   pipelines: number;
-  /** Bytes of weights that products read. */
+  /** Bytes of weights read by matrix products. */
   weightBytes: number;
-  /** Bytes of weights that are read for one token: every layer and the head. No sum, but a fact of the model. */
+  /** Bytes of weights read per generated token: every layer and the head. A constant of the model, not a counter. */
   tokenWeightBytes: number;
 }

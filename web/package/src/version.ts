@@ -1,15 +1,16 @@
 import { EmuError } from "./errors.js";
 
-/** Version of this package, of the WASM modules and of the packs made beside them. */
+/** Version of this package, of its WASM modules and of the packs released with them. */
 export const VERSION = "0.1.0";
 
-/** The pack format that is read. */
+/** Supported pack format. */
 export const FORMAT = 1;
 
 /**
- * For packages that carry a pack: npm only warns of a peer that does not fit, and a page with an import map has no npm.
+ * Version check for packages that contain a pack: npm only warns about a peer dependency that does not match, and a page with an
+ * import map has no npm.
  *
- * @throws {EmuError} `version` where the package of this name was made beside a version with another major or minor number.
+ * @throws {EmuError} `version` if the package `name` was made for a version with another major or minor number.
  */
 export function requireVersion(name: string, version: string): void {
   const line = (full: string) => full.replace(/\.[^.]*$/, "");

@@ -1,18 +1,18 @@
-/** Frames of a video file, taken through the page's own decoder. */
+/** Frames of a video file, decoded by the browser. */
 
 import { abortError, EmuError, throwIfAborted } from "./errors.js";
 import { onAbort } from "./turn.js";
 
-/** Frames that the model was made to see of a video. */
+/** Frames per video that the model expects. */
 export const FRAMES_PER_VIDEO = 8;
-/** Assumed where a browser does not tell of the frames that it shows. */
+/** Frame rate assumed if the browser does not report frames. */
 const FRAME_RATE = 30;
-/** Milliseconds for anything a video element is asked to do. */
+/** Timeout in milliseconds of each operation of the video element. */
 const PATIENCE = 15_000;
 
 /**
- * Which of `total` frames are shown when `wanted` are to be, as the released code chooses them: with
- * `step = (total - 1) / wanted`, frame i is `floor(step / 2) + round(i * step)`, halves rounded to even.
+ * Indices of the frames to sample, `wanted` of `total`, as in the released code: with `step = (total - 1) / wanted`, frame i is
+ * `floor(step / 2) + round(i * step)`, halves rounded to even.
  */
 export function sampleOffsets(total: number, wanted: number): number[] {
   if (total < 1) return [];
@@ -28,9 +28,10 @@ function roundHalfToEven(x: number): number {
 }
 
 /**
- * `count` frames of a video, in order, for a `{ type: "video", frames }` part.
+ * Samples `count` frames (default: 8) of a video, in order, for a `{ type: "video", frames }` part.
  *
- * @throws {EmuError} `bad-video` where the browser cannot play the file.
+ * @throws {EmuError} `bad-video` if the browser cannot play the file.
+ * @throws {DOMException} `AbortError` when `options.signal` fires.
  */
 export async function framesOfVideo(
   file: Blob,
@@ -54,7 +55,7 @@ export async function framesOfVideo(
     const total = Math.max(1, Math.round(video.duration * rate));
     for (const offset of sampleOffsets(total, count)) {
       const sought = happens(video, "seeked", signal);
-      // The middle of the frame, so that rounding does not show its neighbour.
+      // Seeks to the middle of the frame, so that rounding does not select its neighbour.
       video.currentTime = Math.min((offset + 0.5) / rate, video.duration);
       await sought;
       frames.push(await createImageBitmap(video));
@@ -71,7 +72,7 @@ export async function framesOfVideo(
   }
 }
 
-/** Waits for an event of a video. */
+/** Waits for an event of a video. Rejects on an error, a timeout or an abort. */
 function happens(video: HTMLVideoElement, event: string, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const over = (end: () => void) => {
@@ -91,7 +92,7 @@ function happens(video: HTMLVideoElement, event: string, signal: AbortSignal | u
   });
 }
 
-/** Recordings that a browser made say no duration before their end was looked for. */
+/** Determines the duration. Recordings made by a browser have none until their end has been sought. */
 async function findDuration(video: HTMLVideoElement, signal: AbortSignal | undefined): Promise<void> {
   if (Number.isFinite(video.duration)) return;
   video.currentTime = Number.MAX_SAFE_INTEGER;
@@ -99,7 +100,7 @@ async function findDuration(video: HTMLVideoElement, signal: AbortSignal | undef
   while (!Number.isFinite(video.duration));
 }
 
-/** Frames per second, from the first frames as they are shown: the least time between two of them. */
+/** Frames per second: the inverse of the shortest interval between the first frames. */
 async function frameRate(video: HTMLVideoElement, signal: AbortSignal | undefined): Promise<number> {
   if (!("requestVideoFrameCallback" in video)) return FRAME_RATE;
   let least = Infinity;

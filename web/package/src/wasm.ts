@@ -1,6 +1,6 @@
-/** What either WASM module (`wasm/cpu/`, `wasm/webgpu/`) exports, as the worker uses it. Errors are thrown as objects `{ code, message }`. */
+/** Exports of both WASM modules (`wasm/cpu/`, `wasm/webgpu/`) that the worker uses. Errors are thrown as `{ code, message }`. */
 
-/** A picture as the engine takes it: encoded bytes, or pixels. */
+/** A picture as input of the engine: encoded bytes, or pixels. */
 export type WasmPicture = Uint8Array | { rgba: Uint8ClampedArray; width: number; height: number };
 
 export interface WasmDevice {
@@ -9,7 +9,7 @@ export interface WasmDevice {
   software: boolean;
 }
 
-/** What `Engine.run` takes. Pictures are indices into the array given beside it. */
+/** The request that `Engine.run` takes. Pictures are indices into the array passed with it. */
 export type WasmPart = { text: string } | { image: number } | { video: number[] };
 export interface WasmTextOptions {
   maxNewTokens?: number;
@@ -43,9 +43,10 @@ export type WasmRequest =
   | { task: "image"; parts: WasmPart[]; draw: WasmDrawOptions; seed: number }
   | { task: "embed" };
 
-/** What the engine tells while it runs. Each is one step of work. */
+/** Events of a run. Each is one step of work. */
 export type WasmEvent =
-  /** A component is needed that is not loaded (a picture begins, a checker exists): load it (`shard`, `finish`) before answering `true`. */
+  /** A component is needed that is not loaded (a picture starts, there is a safety checker): load it (`shard`, `finish`), then
+   * answer `true`. */
   | { type: "need"; component: "vision" | "lm" | "decoder" | "safety" }
   | { type: "prefill"; tokens: number }
   | { type: "decode"; tokens: number }
@@ -62,20 +63,20 @@ export type WasmEvent =
   | { type: "usage"; promptTokens: number; tokens: number; finish: "end" | "length" };
 
 export interface Engine {
-  /** Bytes that lie in the device's memory for the weights of each component, once loaded. */
+  /** Bytes of device memory that the weights of each loaded component take. */
   resident(): { [component: string]: number };
-  /** Takes a verified shard: uploads the tensors in it. The bytes are copied and dropped before it returns. */
+  /** Uploads the tensors of a verified shard. The bytes are copied, and the copy is dropped before it returns. */
   shard(file: string, bytes: Uint8Array): void;
-  /** Checks that every tensor of the component is here and builds it. Throws `missing-tensor` otherwise. */
+  /** Builds the component. Throws `missing-tensor` if one of its tensors was not uploaded. */
   finish(component: string): Promise<void>;
   /** Drops a component's weights. */
   unload(component: string): void;
   loaded(component: string): boolean;
-  /** Runs a request. `onEvent` is awaited after every step: `false` stops there (the promise rejects with code `aborted`). */
+  /** Runs a request. `onEvent` is awaited after every step; `false` stops the run (the promise rejects with code `aborted`). */
   run(request: WasmRequest, pictures: WasmPicture[], onEvent: (event: WasmEvent) => Promise<boolean>): Promise<void>;
-  /** Bytes allocated on the device, and of the WASM memory. */
+  /** Bytes allocated on the device, and the size of the WASM memory. */
   memory(): { device: number; wasm: number };
-  /** Bytes of weights that products have read so far, and those that a token reads. */
+  /** Bytes of weights that matrix products have read so far, and bytes that each token reads. */
   weights(): { moved: number; token: number };
   free(): void;
 }
@@ -86,16 +87,16 @@ export interface WasmModule {
   }): Promise<unknown>;
   /** Version of the crate. */
   version(): string;
-  /** Opens the module's device. Once per instance. */
+  /** Opens the module's device. Call it once per instance. */
   open(): Promise<WasmDevice>;
-  /** Has this instance say that it panics, with the message, before it traps: it is of no more use, and what was awaited never resolves. */
+  /** Calls back with the message of a panic, before the trap. The instance is then unusable; pending promises never resolve. */
   onPanic?(tell: (message: string) => void): void;
-  /** Says how many invocations a subgroup of the opened device has at least. Of the module for WebGPU. */
+  /** Sets the minimum subgroup size of the opened device. WebGPU module only. */
   subgroups?(invocations: number): void;
-  /** Runs every kind of kernel on small known input. Throws `self-test` naming the operation that is wrong. */
+  /** Tests every kind of kernel on small known inputs. Throws `self-test` with the name of the operation that failed. */
   selfTest(onProgress: (done: number, total: number) => Promise<boolean>): Promise<void>;
   Hasher: new () => { update(bytes: Uint8Array): void; hex(): string; free(): void };
   Engine: new (manifest: Uint8Array, tokenizer: Uint8Array) => Engine;
-  /** Panics, for tests. Where a module has none, a trap of the worker's own stands in. */
+  /** Panics, for tests. If a module has none, the worker traps by itself. */
   panic?(): void;
 }

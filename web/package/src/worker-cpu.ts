@@ -1,4 +1,4 @@
-// Built by `cargo xtask wasm`, which may come after a check of the types.
+// Built by `cargo xtask wasm`, which may run after the type check.
 // @ts-ignore
 import * as module from "../wasm/cpu/emu_web.js";
 import { serve } from "./serve.js";

@@ -1,8 +1,8 @@
-/** Replacing methods of the browser's classes, which a worker may do: they are its own. */
+/** Wraps methods of the browser's classes. Only for workers, which have their own. */
 
 type Method<T, K extends keyof T> = T[K] extends (...args: infer A) => infer R ? (...args: A) => R : never;
 
-/** Replaces a method by one that is given the old one, bound, and the same `this`. */
+/** Replaces a method. The new one gets the old one, bound, and the same `this`. */
 export function wrap<T extends object, K extends keyof T>(
   prototype: T,
   name: K,

@@ -26,7 +26,7 @@ function adapter(name, limits = {}, features = ["shader-f16"]) {
   return describeAdapter({ info: { description: name }, features: new Set(features), limits: all });
 }
 
-/** A manifest of the tensors given: `[name, dtype, shape, component]`. */
+/** A manifest with these tensors: `[name, dtype, shape, component]`. */
 function manifestOf(tensors, changes = {}) {
   const manifest = { ...structuredClone(mini), tensors: [], quantization: {}, ...changes };
   for (const [name, dtype, shape, component = "lm"] of tensors)
@@ -137,7 +137,7 @@ test("the plan has every component and task", () => {
     ],
   );
   for (const part of plan) assert.equal(part.download, mini.components[part.component].bytes);
-  // As `emu inspect` counts them: half-precision weights at twice their bytes on the CPU, and on a GPU those of convolutions.
+  // As in `emu inspect`: half-precision weights take twice their bytes on the CPU, and on a GPU those of convolutions do.
   const resident = ({ plan }) => plan.reduce((sum, part) => sum + part.resident, 0);
   assert.equal(resident({ plan }), 36_461_776);
   assert.equal(resident(admit(mini, machine(), "cpu", none)), 49_991_248);
@@ -153,7 +153,7 @@ test("the plan has every component and task", () => {
   assert.ok(tasks[0].download < tasks[2].download);
   assert.deepEqual([model.draws, model.checks, model.imageSize], [64, false, 64]);
 
-  // emu-mini was trained on single questions; its template says nothing of an answer's end.
+  // emu-mini was trained on single questions; its template does not define the end of an answer.
   assert.equal(model.converses, false);
   const conversing = structuredClone(mini);
   const converses = (prompts) => {
@@ -175,12 +175,12 @@ test("a tensor beyond the binding limit cannot be loaded", () => {
   assert.equal(stuck.supported, false);
   assert.match(stuck.reasons.join(), /Tensor lm\.embed takes a buffer of 625 MiB, and one has at most 128 MiB here/);
 
-  // Halves are split by rows where they divide into blocks.
+  // f16 matrices are split by rows if their rows are whole blocks.
   const halves = (width) => manifestOf([["lm.embed", "F16", [32_007, width]]]);
   const supported = (width) => admit(halves(width), machine({ adapter: firefox }), "webgpu", none).supported;
   assert.deepEqual([supported(5120), supported(5121)], [true, false]);
 
-  // What only drawing needs leaves the rest running.
+  // A component that only drawing needs does not block the rest.
   const convolution = manifestOf([["unet.conv", "F16", [8192, 8192, 3, 3], "decoder"]]);
   const partly = admit(convolution, machine({ adapter: firefox }), "webgpu", none);
   assert.equal(partly.supported, true);
@@ -235,7 +235,7 @@ test("bytes for people", () => {
 
 test("vector instructions are found where they are", () => assert.equal(hasSimd(), true));
 
-/** A small language model that reads what EfficientNet-Lite2 names. */
+/** A small language model that reads the names found by EfficientNet-Lite2. */
 const NAMING = {
   emu: {
     vision: {
@@ -277,19 +277,19 @@ const LARGE = {
 };
 
 test("keys, values and activations are counted from the configuration, as `emu inspect` counts them", () => {
-  // The same numbers stand in needs.rs.
+  // The same numbers are in needs.rs.
   const found = (config, task, expected) => Object.values(needsOf(config, task, expected));
   assert.deepEqual(found(LARGE, "caption"), [286_007_296, 6_316_032]);
   assert.deepEqual(found(LARGE, "chat"), [4_160_749_568, 268_435_456]);
   assert.deepEqual(found(LARGE, "draw"), [915_079_168, 268_435_456]);
   assert.deepEqual(found(LARGE, "draw", { beams: 5 }), found(LARGE, "draw"));
   assert.equal(needsOf(LARGE, "caption", { beams: 5 }).binding, 5 * 163 * 40 * 128 * 4);
-  // Five beams over the whole context: 200 MiB of keys in a layer.
+  // Five beams over the whole context: 200 MiB of keys per layer.
   assert.equal(needsOf(LARGE, "caption", { beams: 5, maxNewTokens: 2048 }).binding, 200 * MIB);
   assert.deepEqual(found({ ...LARGE, decoder: undefined }, "chat"), found(LARGE, "caption"));
   assert.deepEqual(found(mini.config, "caption"), [1_296_384, 131_072]);
   assert.deepEqual(found(NAMING, "caption"), [19_607_040, 6_489_600]);
-  // Where requests are read, a picture is the whole answer: keys and values are those of words.
+  // With `requests`, a picture is a whole answer: the KV cache is that of text.
   const small = { unet: { channels: [48], down: ["plain"] }, vae: { channels: [32] }, image_size: 64 };
   const drawing = { ...NAMING, decoder: small };
   const reading = { ...drawing, emu: { ...NAMING.emu, requests: {} } };
@@ -320,7 +320,7 @@ test("what a request takes beside the weights is looked at before anything is do
   assert.equal(beams.supported, false);
   assert.match(beams.reasons.join(" "), /To caption takes a buffer of 200 MiB/);
   assert.throws(() => requireSupport(beams, "webgpu"), { code: "unsupported", message: /200 MiB/ });
-  // The CPU has no such limit, but an end.
+  // The CPU has no buffer limit, but a memory limit.
   const cpu = at(search, { adapter: least }, "auto");
   assert.equal(cpu.supported, false);
   assert.match(cpu.reasons.join(" "), /To caption takes 19 GiB, and the CPU path has at most 3\.5 GiB/);

@@ -1,4 +1,4 @@
-/** Calls: their results, their order, their ends. */
+/** Calls: results, order, and aborts. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,7 +11,7 @@ const never = () => new Promise(() => {});
 test("each call gives what its types say", async (t) => {
   const { emu, workers } = await start(t);
   assert.equal(await emu.caption(PNG, { seed: 5, maxNewTokens: 7 }), "a picture of seed 5 and 1");
-  // Options that were not given travel as `undefined`, which the engine's JSON leaves out.
+  // Absent options are `undefined`, which the engine's JSON omits.
   assert.deepEqual(JSON.parse(JSON.stringify(workers[0].seen.requests[0])), {
     task: "caption",
     text: { maxNewTokens: 7 },
@@ -102,10 +102,10 @@ test("an abort rejects at once, in every phase, and the next call works", async 
   const fake = gated();
   const { emu } = await start(t, { fakes: [fake] });
 
-  // Before it begins.
+  // Before the call starts.
   await assert.rejects(emu.caption(PNG, { signal: AbortSignal.abort() }), { name: "AbortError" });
 
-  // In the midst of a step that does not end.
+  // During a step that does not end.
   const stop = new AbortController();
   const running = emu.caption(PNG, { signal: stop.signal, seed: 1 });
   const waiting = emu.caption(PNG, { seed: 2 });

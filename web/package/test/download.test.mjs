@@ -11,7 +11,7 @@ import { CHECKPOINT, noStore, storedName } from "../build/store.js";
 import { sentTwice, serveWithFaults } from "../../server/faults.mjs";
 import { MIB, temporaryFolder, writePack } from "./pack.mjs";
 
-/** A pack, a server that serves it, and a way to obtain its first shard. */
+/** A pack, a server for it, and a function that obtains its first shard. */
 async function setUp(t, { keep = true, sparse = false } = {}) {
   const folder = await temporaryFolder(t);
   const { manifest, files } = await writePack(folder);
@@ -19,7 +19,7 @@ async function setUp(t, { keep = true, sparse = false } = {}) {
   t.after(() => server.close());
   const entry = manifest.shards[0];
   if (sparse) {
-    // Compresses to half of it.
+    // Compresses to half its size.
     const bytes = files.get(entry.file);
     for (let at = 0; at < bytes.length; at += 2000) bytes.fill(0, at, at + 1000);
     entry.sha256 = createHash("sha256").update(bytes).digest("hex");
@@ -37,7 +37,7 @@ async function setUp(t, { keep = true, sparse = false } = {}) {
     },
     onStoreFailure: (error) => failures.push(error),
     backoff: 1,
-    // A busy machine is no dead connection.
+    // A busy machine must not count as a dead connection.
     patience: 30_000,
   };
   const tally = { loaded: 0, fetched: 0 };
@@ -60,7 +60,7 @@ async function setUp(t, { keep = true, sparse = false } = {}) {
   };
 }
 
-/** Fails unless every byte is the same. */
+/** Fails unless all bytes are equal. */
 function assertBytes(found, right) {
   assert.equal(found.length, right.length);
   assert.equal(Buffer.compare(Buffer.from(found.buffer, found.byteOffset, found.length), right), 0, "the bytes differ");
@@ -179,7 +179,7 @@ test("a connection that keeps breaking is patiently resumed as long as it gets o
     { match: entry.file, cutAfter: 4 * MIB + 4096, times: 1 },
     { match: entry.file, cutAfter: 600_000 },
   );
-  // Each of the later answers brings less than a checkpoint, so that they count as failures.
+  // Each later response brings less than a checkpoint, so it counts as a failure.
   await assert.rejects(get(), { code: "fetch", message: /connection failed/ });
   server.faults[1].cutAfter = 4 * MIB + 4096;
   assertBytes(await get(), right);
@@ -206,7 +206,7 @@ test("a session that ends in the midst is resumed at its last checkpoint: less t
   await assert.rejects(first, { name: "AbortError" });
   const size = (await readFile(`${path}.part`)).length;
   assert.equal(size, CHECKPOINT);
-  // As a machine that lost its power might leave it: something half-written behind the checkpoint.
+  // As after a power loss: incomplete data behind the checkpoint.
   await writeFile(`${path}.part`, Buffer.alloc(1000, 7), { flag: "a" });
 
   assertBytes(await get(), right);
@@ -324,7 +324,7 @@ for (const gzip of ["said", "unsaid", "whole"]) {
   test(`a compressed file is resumed rightly or started anew: ranges ${gzip === "whole" ? "of the file" : `of what is compressed, ${gzip}`}`, async (t) => {
     const { get, right, server, entry, tally, source } = await setUp(t, { sparse: true });
     const fault = { match: entry.file, gzip };
-    // Cut where more than the half of it is here, which is beyond the compressed length, and before that.
+    // Cut after more than half of the file, which is beyond the compressed length, and before that.
     for (const cutAfter of [3 * MIB, 1.5 * MIB]) {
       server.faults.splice(0, Infinity, { ...fault, cutAfter, times: 1 }, fault);
       server.log.length = 0;
@@ -342,7 +342,7 @@ test("what an earlier session left of a compressed file is gone on from, or drop
     const { get, right, server, entry, source } = await setUp(t, { sparse: true });
     const stop = new AbortController();
     server.faults.push({ match: entry.file, gzip, rate: 8 * MIB, times: 1 }, { match: entry.file, gzip });
-    // Behind the first checkpoint.
+    // After the first checkpoint.
     source.fetch = async (...args) => {
       const response = await fetch(...args);
       let came = 0;

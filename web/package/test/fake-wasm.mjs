@@ -1,6 +1,6 @@
 /**
- * A WASM module that is none: it takes shards and tells events as the real one does, and fails where a test wants it to. What
- * it was asked to do is in `seen`.
+ * A fake WASM module: it takes shards and sends events like the real one, and fails where a test asks for it. `seen` records its
+ * calls.
  */
 
 import { createHash } from "node:crypto";
@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
 
-/** What begins as a picture does; the fake engine looks no further. */
+/** The signature of a PNG file; the fake engine reads no further. */
 export const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0]);
 
 export function fakeModule(overrides = {}) {
@@ -111,7 +111,7 @@ export function fakeModule(overrides = {}) {
   return { module, seen };
 }
 
-/** What a run tells: of a caption its words, of a drawing its steps. */
+/** The events of a run: for a caption its text, for a drawing its steps. */
 export async function play(request, pictures, tell, engine) {
   if (request.task === "embed")
     return tell({ type: "embeddings", rows: [Float32Array.of(1, 2), Float32Array.of(3, 4)] });
@@ -140,7 +140,7 @@ export function pixels() {
   return { rgba: new Uint8ClampedArray([1, 2, 3, 255, 4, 5, 6, 255]), width: 2, height: 1 };
 }
 
-/** A module whose runs stop before their first step until `release` is called. */
+/** A module whose runs wait before their first step until `release` is called. */
 export function gated() {
   const gates = [];
   const fake = fakeModule({

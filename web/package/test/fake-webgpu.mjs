@@ -1,13 +1,13 @@
-/** WebGPU that is none, as far as the worker wraps it. */
+/** A fake WebGPU with the methods that the worker wraps. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Classes as a browser has them, as far as they are wrapped. */
+/** The browser's classes, with the wrapped methods. */
 export function fakeWebGpu(t, userAgent) {
   const pipeline = ({ label }, how) => ({ label, how, getBindGroupLayout: (index) => `layout ${index} of ${label}` });
   class GPUQueue {
     submits = 0;
-    /** What was done, in order. */
+    /** The calls so far, in order. */
     done = [];
     submit(buffers) {
       this.submits += 1;
@@ -45,7 +45,7 @@ export function fakeWebGpu(t, userAgent) {
     }
   }
   class GPUDevice extends EventTarget {
-    /** Pipelines that are being made: `make`, `refuse`. */
+    /** Pipelines in compilation: `make`, `refuse`. */
     making = [];
     createComputePipeline(descriptor) {
       return pipeline(descriptor, "at once");

@@ -78,7 +78,7 @@ test("the end of a device is waited for: of one ended here, or while its queue h
 
 test("in Firefox the queue is nudged while a read-back is pending, and only then", async (t) => {
   const { GPUBuffer: Buffer, GPUQueue: Queue } = fakeWebGpu(t, "Mozilla/5.0 (rv:153.0) Gecko/20100101 Firefox/153.0");
-  // As Firefox does: nothing is answered before something more is submitted; here, for ever.
+  // As in Firefox, promises resolve only after another submission; here they wait forever.
   const answered = (device) => async () => {
     const before = device.queue.submits;
     for (const start = performance.now(); device.queue.submits < before + 5; await sleep(1)) {
@@ -134,13 +134,13 @@ test("launches are submitted with the copy of what is read, and before anything 
   const done = () => queue.done.splice(0).map(([what, ...with_]) => [what, ...with_.map(({ label }) => label)]);
   const submits = () => watch.counts().submits;
 
-  // One in place of two.
+  // One submission instead of two.
   queue.submit([work("a")]);
   assert.deepEqual(done(), []);
   queue.submit([copy("a copied")]);
   assert.deepEqual(done(), [["submit", "a", "a copied"]]);
   assert.equal(submits(), 1);
-  // Pieces stay pieces, in order, and the last does not wait longer than the module runs.
+  // Separate submissions stay separate, in order, and the last waits no longer than the module runs.
   queue.submit([work("b")]);
   queue.submit([work("c")]);
   assert.deepEqual(done(), [["submit", "b"]]);
@@ -167,7 +167,7 @@ test("launches are submitted with the copy of what is read, and before anything 
     other();
     assert.deepEqual(done()[0], ["submit", name], name);
   }
-  // Of another device, nothing is joined.
+  // Submissions of different devices are not merged.
   const { device: second } = await open();
   queue.submit([work("first")]);
   second.queue.submit([copy("second")]);
@@ -203,7 +203,7 @@ test("nudging follows any number of promises, and lets their errors through", as
   const after = submits;
   await sleep(20);
   assert.ok(submits <= after + 1);
-  // A long wait is not spent in a busy loop: once per timer of a millisecond, after a beginning in every turn.
+  // A long wait is no busy loop: after the first turns, one nudge per timer of a millisecond.
   const waited = nudge(sleep(200));
   await sleep(80);
   const early = submits;

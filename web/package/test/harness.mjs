@@ -1,4 +1,4 @@
-/** Page side and worker side joined by messages, as a worker joins them, with a WASM module that is none. */
+/** Page side and worker side connected by messages, as with a worker, and a fake WASM module. */
 
 import { readFile } from "node:fs/promises";
 
@@ -12,7 +12,7 @@ import { noStore } from "../build/store.js";
 import { fakeModule, PNG } from "./fake-wasm.mjs";
 import { temporaryFolder, writePack } from "./pack.mjs";
 
-/** An adapter of real hardware. */
+/** A hardware adapter. */
 export const GPU = {
   name: "a gpu",
   software: false,
@@ -21,8 +21,8 @@ export const GPU = {
 };
 
 /**
- * A loaded model. `fakes` are the modules of the workers in the order in which they start (the last serves for all further
- * ones); `workers` what became of each; `gpu` what their watch of the GPU does.
+ * A loaded model. `fakes` are the modules of the workers in start order (the last one serves for all further workers); `workers`
+ * records each worker; `gpu` overrides their GPU watch.
  */
 export async function start(
   t,
@@ -96,14 +96,14 @@ export async function start(
   return { emu: new (class extends Session {})(client), client, workers };
 }
 
-/** What a promise came to: its value, or the name or code of its error. */
+/** The outcome of a promise: its value, or the name or code of its error. */
 export const outcome = (promise) =>
   promise.then(
     (value) => value,
     (error) => (error.code && error.name === "EmuError" ? error.code : error.name),
   );
 
-/** All of a stream. */
+/** All items of a stream. */
 export async function collect(events) {
   const all = [];
   for await (const event of events) all.push(event);
@@ -113,5 +113,5 @@ export async function collect(events) {
 /** The whole text of a stream. */
 export const textOf = (events) => events.map((event) => (event.type === "text" ? event.text : "")).join("");
 
-/** A conversation of one question about a picture. */
+/** A conversation with one question about a picture. */
 export const ask = (text = "hello") => [{ role: "user", content: [PNG, text] }];

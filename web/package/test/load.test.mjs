@@ -1,4 +1,4 @@
-/** Loading a pack, with a WASM module that is none, in Node: what is fetched when, kept, and told. */
+/** Loading a pack with a fake WASM module in Node: what is fetched, when, what is stored, and what is reported. */
 
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
@@ -70,7 +70,7 @@ test("only what a call needs is loaded, when it is first needed", async (t) => {
   assert.deepEqual(fetched(), []);
   assert.equal((await emu.embed(PNG)).length, 2);
   assert.deepEqual(fetched(), VISION);
-  // The model asks for the decoder in the midst of an answer.
+  // The model needs the decoder in the middle of an answer.
   for await (const event of emu.chat([{ role: "user", content: "hello" }], { images: false })) void event;
   assert.deepEqual(fetched(), [...LM, ...VISION]);
   for await (const event of emu.chat([{ role: "user", content: "draw" }])) void event;
@@ -215,7 +215,7 @@ test("an address is understood in each of its forms", async (t) => {
 test("a pack whose files were renamed is loaded file by file", async (t) => {
   const { server, manifest, load, cache } = await setUp(t);
   const names = ["emu.json", "tokenizer.json", ...manifest.shards.map(({ file }) => file)];
-  // As a bundler might rename them; this server takes any query.
+  // As a bundler might rename the files; this server accepts any query.
   const pack = {
     url: "npm:test",
     files: Object.fromEntries(names.map((name) => [name, `${server.url}${name}?hashed`])),

@@ -1,4 +1,4 @@
-/** The origin private file system, with one that lies in memory and keeps its rules: one access handle per file, no room beyond a quota. */
+/** The origin private file system, with an in-memory fake that has its rules: one access handle per file, and a quota. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -31,7 +31,7 @@ class Handle {
         return piece.length;
       },
       write: (from, { at }) => {
-        // As Chromium does: what fits is written.
+        // As in Chromium: writes what fits.
         const fits = from.subarray(0, Math.max(0, Folder.quota - at));
         const grown = new Uint8Array(Math.max(this.bytes.length, at + fits.length));
         grown.set(this.bytes);
@@ -175,7 +175,7 @@ test("the packs of an origin are listed and forgotten", async (t) => {
   assert.ok(model.bytes > 30);
   assert.deepEqual([...(await cachedBytes(store, manifest.shards)).values()], [10, 20]);
 
-  // What is no pack of ours is neither listed nor an obstacle.
+  // A folder that is not a valid pack is neither listed nor an obstacle.
   await (await openOpfs("https://a.b/other/", true)).writeText(PACK_FILE, "{");
   assert.equal((await listCache()).length, 1);
 

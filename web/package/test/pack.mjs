@@ -1,4 +1,4 @@
-/** A pack of random bytes with a right manifest: whoever does not look into the shards cannot tell it from a real one. */
+/** A pack of random bytes with a valid manifest: it equals a real one except for the content of its shards. */
 
 import { createHash, randomFillSync } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -7,10 +7,10 @@ import { join } from "node:path";
 
 export const MIB = 1 << 20;
 
-/** Bytes of the shards of each component. */
+/** Bytes of each component's shards. */
 export const SHARDS = { vision: [9 * MIB + 123], lm: [5 * MIB, 300_000], decoder: [4 * MIB + 1] };
 
-/** Writes a pack into a folder; returns its manifest and the shards' bytes. */
+/** Writes a pack into a folder. Returns its manifest and the bytes of its shards. */
 export async function writePack(folder, shards = SHARDS, name = "test") {
   const files = new Map();
   const entry = (file, bytes) => {
@@ -48,7 +48,7 @@ export async function writePack(folder, shards = SHARDS, name = "test") {
   return { manifest, files };
 }
 
-/** A folder that is gone when the test is over. */
+/** A temporary folder, removed after the test. */
 export async function temporaryFolder(test) {
   const folder = await mkdtemp(join(tmpdir(), "emu-"));
   test.after(() => rm(folder, { recursive: true, force: true }));

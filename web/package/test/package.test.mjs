@@ -1,4 +1,4 @@
-/** The package as it is published. */
+/** The package as published. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -13,7 +13,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const read = (path) => readFileSync(new URL(path, new URL("..", import.meta.url)), "utf8");
 const { version, exports } = JSON.parse(read("package.json"));
 
-/** Bytes of JavaScript that the package's own code may have. */
+/** Budget in bytes for the package's own JavaScript. */
 const BUDGET = 60_000;
 
 test("the version is the same in the package, its code, the packages with packs and the Rust workspace", () => {
@@ -79,7 +79,7 @@ test("each worker names its own module and no other, in the form that bundlers k
       new RegExp(`new Worker\\(new URL\\("\\./worker-${mine}\\.js",import\\.meta\\.url\\),\\{type:"module"`),
     );
   }
-  // webpack takes the name of a worker for that of a file.
+  // webpack uses the name of a worker as a file name.
   const names = [...read("dist/index.js").matchAll(/new Worker\(new URL\([^)]*\),\{type:"module",name:"([^"]+)"/g)];
   assert.equal(new Set(names.map(([, name]) => name)).size, 2);
 });

@@ -1,4 +1,4 @@
-/** The packages that carry the shipped packs. */
+/** The packages that contain the shipped packs. */
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -13,13 +13,13 @@ const here = fileURLToPath(new URL("..", import.meta.url));
 const read = async (path) => JSON.parse(await readFile(join(here, path), "utf8"));
 const MB = 1e6;
 
-/** What each package has: where manifests of its pack may be, which are compared where they are, and the bytes that a pack may have. */
+/** Per package: possible locations of its manifest, each of which is compared if it exists, and the maximum bytes of the pack. */
 const PACKAGES = [
   { name: "mini", manifests: ["../../models/emu-mini/emu.json", "../mini/pack/emu.json"], budget: 22 * MB },
   { name: "smol", manifests: ["../../models/emu-smol/pack/emu.json", "../smol/pack/emu.json"], budget: 130 * MB },
 ];
 
-/** Both packages as npm would lay them out; `spoil` may change the copy of the pack's. */
+/** Both packages in the layout of npm; `spoil` may change the copy of the pack's package. */
 async function install(t, name, spoil = async () => {}) {
   const folder = await temporaryFolder(t);
   const own = join(folder, `node_modules/emu-webgpu-${name}`);
@@ -49,7 +49,7 @@ for (const { name, manifests, budget } of PACKAGES) {
       const { shards, files } = await read(manifest);
       const names = ["emu.json", "tokenizer.json", ...shards.map(({ file }) => file)].sort();
       assert.deepEqual(Object.keys(pack.files).sort(), names, `web/${name}/index.js lists other files than ${manifest}`);
-      // What is published: emu-mini lies in the checkout in half precision.
+      // Checks the published pack only: emu-mini in the repository is in half precision.
       if (manifest.startsWith("../../models/emu-mini/")) continue;
       const bytes = [...shards, ...files].reduce((sum, file) => sum + file.bytes, 0);
       assert.ok(bytes <= budget, `${bytes} bytes, the budget is ${budget}`);

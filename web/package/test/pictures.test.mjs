@@ -64,7 +64,7 @@ test("what is no picture is refused with a code", async () => {
   }
 });
 
-/** A browser's way of making bitmaps, and canvases that show where pixels may not be read. */
+/** A browser's `createImageBitmap`, and canvases that reject reads of cross-origin pixels. */
 function browser(t, createImageBitmap) {
   class OffscreenCanvas {
     constructor(width, height) {
@@ -95,7 +95,7 @@ test("pictures of other origins are refused by name, before they are to be sent"
   const image = { foreign: true, decode: async () => {} };
   await assert.rejects(toWirePicture(image), refused);
   assert.deepEqual(closed, [image]);
-  // Some browsers refuse at once.
+  // Some browsers reject at once.
   globalThis.createImageBitmap = () => Promise.reject(new DOMException("x", "SecurityError"));
   await assert.rejects(toWirePicture({}), refused);
 });
@@ -187,7 +187,7 @@ test("the worker gives the engine bytes or pixels", async () => {
     code: "bad-image",
     message: /gone could not be fetched/,
   });
-  // What the engine does not know either, it names.
+  // A format that the engine does not know either is reported by it.
   const strange = bytes("....ftypheic");
   assert.equal(await toWasmPicture({ bytes: strange }, fetch, signal), strange);
   const aborted = () => Promise.reject(new DOMException("x", "AbortError"));

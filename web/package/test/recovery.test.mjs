@@ -1,4 +1,4 @@
-/** A lost device, a panic, an error of the GPU: a new worker where one died. */
+/** A lost device, a panic, a GPU error: a new worker replaces the dead one. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { fakeModule, gated, play, PNG } from "./fake-wasm.mjs";
 import { ask, GPU, outcome, start, textOf } from "./harness.mjs";
 
-/** A module that dies in its first run, `after` so many events, in one of several ways; later runs are right. */
+/** A module that dies in its first run after `after` events, in one of several ways; later runs succeed. */
 function dying(how, after = 3, module = {}) {
   let runs = 0;
   return fakeModule({
@@ -107,7 +107,7 @@ test("a read-back that fails is explained by what the browser says next, or was 
     assert.match(await emu.caption(PNG, { seed: 1 }), /seed 1/);
     assert.equal(workers.length, 2);
   }
-  // What the model computed may be wrong without the device being so.
+  // The model's result may be wrong without a fault of the device.
   const { emu, workers } = await start(t, { fakes: [failing("not-finite")] });
   assert.equal(await outcome(emu.caption(PNG)), "not-finite");
   assert.match(await emu.caption(PNG, { seed: 3 }), /seed 3/);

@@ -115,7 +115,7 @@ test("a pipeline that is refused is told of as any refused command; not where th
   }
 });
 
-/** A module on a GPU, and what happens to it in order. Runs while `rehearsing` compute nothing. */
+/** A module on a GPU, with a log of its events. Runs while `rehearsing` compute nothing. */
 function onGpu({ run = play, pending = 0 } = {}) {
   const log = [];
   const state = { rehearsing: false, pending: 0 };
@@ -169,7 +169,7 @@ test("on a GPU the first request of a kind is rehearsed, with what was launched 
     ["prefill", "decode", "decode", "decode", "decode"],
     "of the rehearsal nothing else is told",
   );
-  // The double reads 12 bytes with each request.
+  // The fake module counts 12 bytes per request.
   assert.equal((await emu.costs()).weightBytes - before.weightBytes, 12);
 
   log.length = told.length = 0;

@@ -62,7 +62,7 @@ test("nothing outside of its folders is served", async (t) => {
     "/%zz",
     "//etc/passwd",
   ]) {
-    // As it stands: fetch would tidy the path.
+    // Sent unchanged: `fetch` would normalize the path.
     const answer = await new Promise((done) => {
       const socket = connect(server.port, "127.0.0.1", () =>
         socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`),

@@ -1,4 +1,4 @@
-/** Small parts on their own. */
+/** Unit tests of small functions. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -12,11 +12,11 @@ import { sampleOffsets } from "../build/video.js";
 import { collect } from "./harness.mjs";
 
 test("frames are chosen as the released code chooses them", () => {
-  // The values of the native program's own test.
+  // Values from the native program's own test.
   assert.deepEqual(sampleOffsets(120, 8), [7, 22, 37, 52, 67, 81, 96, 111]);
   assert.deepEqual(sampleOffsets(250, 8), [15, 46, 77, 108, 139, 171, 202, 233]);
   assert.deepEqual(sampleOffsets(132, 8), [8, 24, 41, 57, 74, 90, 106, 123]);
-  // Steps of exactly 1.5: halves go to the even neighbour.
+  // Steps of exactly 1.5: halves are rounded to even.
   assert.deepEqual(sampleOffsets(13, 8), [0, 2, 3, 4, 6, 8, 9, 10]);
   assert.deepEqual(sampleOffsets(8, 8), [0, 1, 2, 3, 4, 4, 5, 6]);
   assert.deepEqual(sampleOffsets(1, 8), Array(8).fill(0));
@@ -88,7 +88,7 @@ test("a pack's address has one form", () => {
   assert.equal(packUrl("https://a.b"), "https://a.b/");
   assert.equal(packUrl("npm:emu-webgpu-mini"), "npm:emu-webgpu-mini");
   assert.throws(() => packUrl("m"), { code: "bad-request" });
-  // A query (a signature, say) goes with every file.
+  // A query (for example a signature) is appended to every file.
   assert.equal(fileUrl(packAddress("https://a.b/c/?key=1"), "x.safetensors"), "https://a.b/c/x.safetensors?key=1");
   assert.equal(fileUrl({ url: "npm:x", files: { a: "https://a.b/a-1234" } }, "a"), "https://a.b/a-1234");
   assert.throws(() => fileUrl({ url: "npm:x", files: {} }, "toString"), { code: "not-found" });

@@ -1,4 +1,4 @@
-/** Starting workers: where their scripts are, and what is said where they are not. */
+/** Starting workers: the locations of their scripts, and the errors if they are missing. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,7 +7,7 @@ import { addressOf, workers } from "../build/start.js";
 
 const BASE = "https://page.example/app/";
 
-/** A page's globals. `answers` are what addresses give; the started workers are returned. */
+/** Globals of a page. `answers` are the responses by URL. Returns the started workers. */
 function page(t, answers = {}) {
   const started = [];
   class Worker {
@@ -32,7 +32,7 @@ function page(t, answers = {}) {
   return started;
 }
 
-/** The fatal error that a worker's failure to start is told as. */
+/** The fatal error reported for a worker that failed to start. */
 function failed(started, link) {
   return new Promise((resolve) => {
     link((message) => resolve(message.error));
@@ -106,7 +106,7 @@ test("where a browser tells nothing of a worker that does not start, its files a
   const error = await told;
   assert.equal(error.code, "worker");
   assert.match(error.message, /emu_web\.js gives a web page/);
-  // One that spoke, or whose files are right and which only takes its time, is left alone.
+  // A worker that has sent a message, or whose files are valid and which only takes time, is left alone.
   const heard = [];
   workers("/lib/", BASE)("cpu", (message) => heard.push(message));
   started.at(-1).onmessage({ data: "ready" });

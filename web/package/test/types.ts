@@ -1,4 +1,4 @@
-/** What the published types must accept, and refuse. Checked by the compiler, never run. */
+/** What the published types must accept and reject. Checked by the compiler, never run. */
 
 import { Emu, EmuError, framesOfVideo, requireVersion, VERSION } from "emu-webgpu";
 import type { ChatEvent, Costs, DeviceInfo, MemoryInfo, Message, PackLocation, Picture, Progress, Support } from "emu-webgpu";

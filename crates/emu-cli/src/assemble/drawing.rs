@@ -1,4 +1,4 @@
-//! Trained parts of a model that is assembled: a soft prompt, and what draws.
+//! Trained components of an assembled model: the soft prompt, the request reader and the diffusion decoder.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,17 @@ use serde::Deserialize;
 
 use super::{spelled, there};
 
-/// What draws: runs, or what `emu part` kept of them.
+/// The components that draw: training runs, or parts exported from them by `emu part`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drawing {
-    /// Of the stage `reader`.
+    /// Request reader, of the stage `reader`.
     reader: PathBuf,
-    /// Of the stage `brush`.
+    /// Diffusion decoder, of the stage `brush`.
     decoder: PathBuf,
 }
 
-/// The same with its weights, under their names in a pack.
+/// The opened components, with weights under the names they have in a pack.
 pub struct Parts {
     pub requests: RequestsConfig,
     pub decoder: DecoderConfig,
@@ -45,10 +45,10 @@ fn open(folder: &Path, stage: &str) -> Result<Trained> {
 }
 
 impl Drawing {
-    /// Opens both.
+    /// Opens reader and decoder.
     ///
     /// # Errors
-    /// Where one is missing or damaged, or a word cannot be spelled.
+    /// Where one of them is missing or corrupt, or a word cannot be tokenized.
     pub fn open(&self, concepts: &ConceptList, tokenizer: &EmuTokenizer) -> Result<Parts> {
         let reader = open(&self.reader, "reader")?;
         let decoder = open(&self.decoder, "brush")?;
@@ -68,7 +68,7 @@ impl Drawing {
         let requests = RequestsConfig {
             reader: reader.size("reader")?,
             trigger: reader.size("trigger")?,
-            // Runs before there was one have no entry, which reads as none.
+            // Older runs have no such entry, which reads as `None`.
             alone: reader.size("alone")?,
             vocabulary,
         };
@@ -90,10 +90,10 @@ impl Drawing {
 }
 
 impl Persona {
-    /// Opens one for a language model of this width.
+    /// Opens a soft prompt for a language model of this width.
     ///
     /// # Errors
-    /// Where it is missing, damaged or of another width.
+    /// Where it is missing, corrupt or of another width.
     pub fn open(folder: &Path, width: usize) -> Result<Self> {
         let persona = open(folder, "persona")?;
         let tensor = { persona.tensors.into_iter() }

@@ -1,6 +1,7 @@
-//! `emu assemble`: a model that sees from published parts: a language model as it is, an encoder as it is, and heads in closed
-//! form (`emu train` with the stage `heads`) that name what the encoder sees in the language model's words. With a reader of
-//! requests and a decoder (stages `reader` and `brush`) it draws, with a soft prompt (stage `persona`) it knows who it is.
+//! `emu assemble`: builds a model with vision from published components: an unmodified language model, an unmodified encoder,
+//! and heads fitted in closed form (`emu train`, stage `heads`) that name what the encoder sees in the language model's
+//! tokens. A request reader and a decoder (stages `reader` and `brush`) add drawing. A soft prompt (stage `persona`) adds
+//! knowledge of the model's own identity.
 
 mod drawing;
 mod photos;
@@ -35,7 +36,7 @@ use crate::output::{bar, bytes, json_line, print_now};
 /// `emu assemble`
 #[derive(Debug, Args)]
 pub struct AssembleArgs {
-    /// What the model is made of, a TOML file as configs/model/smol.toml.
+    /// The recipe, a TOML file like configs/model/smol.toml.
     pub recipe: PathBuf,
     /// The pack to write.
     #[arg(short, long, value_name = "DIR")]
@@ -45,40 +46,41 @@ pub struct AssembleArgs {
     pub json: bool,
 }
 
-/// What a model is assembled from. Paths are as the program sees them from where it runs.
+/// Recipe of an assembled model. Relative paths start at the current directory.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recipe {
     /// Name of the model.
     name: String,
-    /// Licence of all of it.
+    /// Licence of the whole pack.
     license: String,
-    /// Whom to credit.
+    /// Attribution.
     attribution: String,
     /// The language model, a GGUF file.
     lm: PathBuf,
-    /// The file of an EfficientNet-Lite2, or the folder of a CLIP, as they are published.
+    /// The encoder as published: the file of an EfficientNet-Lite2, or the folder of a CLIP.
     encoder: PathBuf,
-    /// The folder that the stage `heads` left.
+    /// Output folder of the stage `heads`.
     heads: PathBuf,
-    /// The list of concepts that the heads were fitted to: its colours are named too, and those of it are drawn that say so.
+    /// The list of concepts that the heads were fitted to. Its colours name backgrounds; its concepts marked for drawing can be
+    /// drawn.
     concepts: PathBuf,
-    /// A soft prompt: a run of the stage `persona`, or what `emu part` kept of one.
+    /// The soft prompt: a run of the stage `persona`, or a part exported from one by `emu part`.
     #[serde(default)]
     persona: Option<PathBuf>,
-    /// What draws.
+    /// The components that draw.
     #[serde(default)]
     drawing: Option<drawing::Drawing>,
-    /// Precision of encoder and heads, as `emu convert --quantize` takes it. The language model keeps its own.
+    /// Precision of encoder and heads, as for `emu convert --quantize`. The language model keeps its own.
     precision: String,
-    /// How names are read.
+    /// Settings of the namer.
     namer: Reading,
-    /// What stands around pictures.
+    /// Prompt templates.
     prompts: Prompts,
-    /// What generation does where it is not told otherwise.
+    /// Default generation settings.
     #[serde(default)]
     generation: GenerationConfig,
-    /// Further files of the pack: card, licences.
+    /// More files for the pack, such as the model card and licences.
     #[serde(default)]
     files: Vec<PathBuf>,
 }
@@ -86,15 +88,15 @@ struct Recipe {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reading {
-    /// Objects that a decoder will draw.
+    /// Number of objects that a decoder can draw.
     objects: usize,
-    /// Tokens of a name.
+    /// Tokens per name.
     tokens: usize,
-    /// Of the names' probabilities.
+    /// Softmax temperature over names.
     temperature: f64,
-    /// How far a border may be from its colour.
+    /// Standard deviation of a border's colour from its named colour, RGB in 0..1.
     colour_spread: f64,
-    /// How photographs are named; as drawings without it.
+    /// Naming of photographs; without it, photographs are named like drawings.
     #[serde(default)]
     photos: Option<photos::Naming>,
 }
@@ -102,20 +104,20 @@ struct Reading {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Prompts {
-    /// A picture, with an `<image>` for each of its embeddings.
+    /// Template of a picture, with one `<image>` per embedding.
     picture: String,
-    /// Drawings of several things.
+    /// Templates for drawings of several things.
     #[serde(default)]
     scenes: Option<ScenePrompts>,
-    /// What asks for a caption.
+    /// Prompt for a caption.
     caption: String,
-    /// Turns of a conversation that the model follows.
+    /// Number of conversation turns in the model's context.
     #[serde(default)]
     turns: Option<usize>,
-    /// A user's words that ask for the picture of `{}`.
+    /// A user message that asks for the picture of `{}`.
     #[serde(default)]
     draw: Option<String>,
-    /// In the place of the language model's own first message.
+    /// System message that replaces the language model's own.
     #[serde(default)]
     system: Option<String>,
 }
@@ -123,7 +125,7 @@ struct Prompts {
 /// Assembles a pack.
 ///
 /// # Errors
-/// Where a part is missing, damaged or does not fit the others.
+/// Where a component is missing, corrupt or does not fit the others.
 pub fn run(args: &AssembleArgs) -> Result<()> {
     let recipe: Recipe = read_toml(&args.recipe)?;
     let manifest = assemble(&recipe, &args.out)?;
@@ -153,7 +155,7 @@ fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
 }
 
-/// A part that somebody else publishes, or that is trained first.
+/// Checks that a component exists. Components are published elsewhere or trained first; `how` says how to get them.
 fn there<'a>(path: &'a Path, how: &str) -> Result<&'a Path> {
     match path.exists() {
         true => Ok(path),
@@ -162,7 +164,7 @@ fn there<'a>(path: &'a Path, how: &str) -> Result<&'a Path> {
 }
 
 fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
-    // 1. the parts
+    // 1. Open the components.
     let fetch = "Fetch it with `cargo xtask parts`, or correct its path in the recipe.";
     let file = GgufFile::open(there(&recipe.lm, fetch)?)?;
     let base = Base::new(file.metadata(), &file, &Device::flex())
@@ -185,7 +187,7 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         .map(|parts| parts.open(&concepts, &tokenizer))
         .transpose()?;
 
-    // 2. how they fit together
+    // 2. Combine their configurations.
     heads.check(eyes.vision.width)?;
     let mut config = ModelConfig {
         emu: configured(
@@ -202,7 +204,7 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
     config.emu.requests = drawing.as_ref().map(|drawing| drawing.requests.clone());
     config.validate()?;
 
-    // 3. all of it into the pack
+    // 3. Write the pack.
     let meta = PackMeta {
         name: recipe.name.clone(),
         license: recipe.license.clone(),
@@ -259,7 +261,7 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
         "The list of tensors cannot be written. Report this as a mistake of the program",
     )?;
     writer.add_file(ELSEWHERE_FILE, &listed)?;
-    // A pack that is kept without the language model has all else in shards of its own.
+    // The following tensors get their own shards, so that a pack stored without the language model keeps all of them.
     writer.end_shard()?;
     let persona = persona.into_iter().map(|persona| persona.tensor);
     let drawing = drawing.into_iter().flat_map(|drawing| drawing.tensors);
@@ -276,7 +278,7 @@ fn assemble(recipe: &Recipe, out: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// The configuration of the whole.
+/// Configuration of the assembled model.
 fn configured<S: TensorSource>(
     recipe: &Recipe,
     base: &Base<'_, S>,
@@ -313,19 +315,19 @@ fn configured<S: TensorSource>(
     emu
 }
 
-/// The tokens of a word within a sentence.
+/// The tokens of a word inside a sentence, with the leading space.
 fn spelled(tokenizer: &EmuTokenizer, word: &str) -> Result<Vec<u32>> {
     Ok(tokenizer.encode_plain(&format!(" {word}"))?)
 }
 
-/// A head that names what the encoder sees.
+/// Classification head that names what the encoder sees.
 struct Heads {
     names: Vec<String>,
     weight: TensorData,
     bias: TensorData,
-    /// Weight and bias of what tells photographs from drawings.
+    /// Weight and bias of the gate that separates photographs from drawings.
     gate: Option<[TensorData; 2]>,
-    /// For error messages.
+    /// Source folder, for error messages.
     folder: PathBuf,
 }
 
@@ -362,7 +364,7 @@ impl Heads {
         Ok(())
     }
 
-    /// The namer's parameters.
+    /// Parameters of the namer.
     fn tensors(
         self,
         config: &EmuConfig,

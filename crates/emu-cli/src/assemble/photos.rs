@@ -1,4 +1,4 @@
-//! Names for photographs: the classes of the encoder's own classifier, and kinds that hold several of them.
+//! Names for photographs: the classes of the encoder's own classifier, and kinds, which group several classes.
 
 use std::path::PathBuf;
 
@@ -17,16 +17,16 @@ use crate::convert::read_json;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Naming {
-    /// JSON: `classes`, their names in the classifier's order, and `kinds`, from the most general one on, each with a `name` and
-    /// its `members` among the classes.
+    /// JSON file: `classes`, the class names in the classifier's order, and `kinds`, from general to specific, each with a
+    /// `name` and its `members` as class indices.
     list: PathBuf,
-    /// Probability from which a class or kind is named.
+    /// Minimum probability of a class or kind that is named.
     threshold: f64,
-    /// Taken off every probability first.
+    /// Subtracted from every probability first.
     floor: f64,
-    /// What is said of what has no name.
+    /// Name for a photograph without a class or kind above the threshold.
     unknown: String,
-    /// What stands in the place of the background's colour.
+    /// Word used in place of the background colour.
     background: String,
 }
 
@@ -44,7 +44,7 @@ struct Kind {
     members: Vec<usize>,
 }
 
-/// The same, read.
+/// The settings with the loaded list.
 pub struct Photographs<'a> {
     naming: &'a Naming,
     list: List,
@@ -54,7 +54,7 @@ impl Naming {
     /// Reads the list.
     ///
     /// # Errors
-    /// Where it is missing, is no such list, or a kind holds what is no class.
+    /// Where the file is missing or invalid, or a kind has a member that is no class.
     pub fn open(&self) -> Result<Photographs<'_>> {
         let path = there(&self.list, "Correct its path in the recipe.")?;
         let list: List = serde_json::from_value(read_json(path)?)
@@ -72,7 +72,7 @@ impl Naming {
 }
 
 impl Photographs<'_> {
-    /// Sizes.
+    /// Configuration of the photograph namer.
     pub fn config(&self) -> PhotosConfig {
         PhotosConfig {
             classes: self.list.classes.len(),
@@ -82,10 +82,10 @@ impl Photographs<'_> {
         }
     }
 
-    /// The parameters.
+    /// Parameters of the photograph namer.
     ///
     /// # Errors
-    /// Where the heads have no gate, the classifier has another number of classes, or a name cannot be spelled.
+    /// Where the heads have no gate, the classifier has another number of classes, or a name cannot be tokenized.
     pub fn tensors(
         &self,
         heads: &Heads,
@@ -121,7 +121,7 @@ impl Photographs<'_> {
                 ..Spelled::default()
             });
             let own = slots.into_iter().take(spelling.tokens);
-            // A token's number is exact in f32: vocabularies end far below 2^24.
+            // Token ids are exact in f32: vocabularies are far smaller than 2^24.
             Ok(own.map(|slot| slot.map_or(-1.0, |id| id as f32)).collect())
         };
         let named = std::iter::once(&self.naming.unknown)

@@ -1,21 +1,21 @@
-//! Names as rows of a language model's table.
+//! Names as rows of a language model's embedding table.
 
 use anyhow::{Context, Result};
 use emu_model::spelling::{Spelled, SpellingConfig};
 use emu_model::text::Base;
 use emu_pack::TensorSource;
 
-/// The embeddings of a language model's tokens.
+/// Embedding table of a language model.
 pub struct Table {
     width: usize,
     values: Vec<f32>,
 }
 
 impl Table {
-    /// Of a model that is to see.
+    /// Reads the table of a language model.
     ///
     /// # Errors
-    /// Where its file is damaged there.
+    /// Where the table is corrupt in the file.
     pub fn of<S: TensorSource>(base: &Base<'_, S>) -> Result<Self> {
         let table = base.table()?;
         Ok(Self {
@@ -34,7 +34,7 @@ impl Table {
         })
     }
 
-    /// The tokens of a name, one after the other; zeros where it is shorter than others may be.
+    /// The embeddings of a name's tokens, concatenated; zeros pad a short name.
     ///
     /// # Errors
     /// Where a token is not in the table.
@@ -53,7 +53,7 @@ impl Table {
         Ok(values)
     }
 
-    /// The mean of a word's tokens, which mostly is one.
+    /// The mean embedding of a word's tokens. Most words are one token.
     ///
     /// # Errors
     /// As [`Table::name`].
@@ -84,7 +84,7 @@ mod tests {
         };
         let name = |tokens: &[u32]| table.name(&spelling, tokens).expect("rows");
         assert_eq!(name(&[1]), [2.0, 3.0, 0.0, 0.0]);
-        // Of a long one, the first and the last.
+        // A long name keeps its first tokens and the last.
         assert_eq!(name(&[3, 1, 2]), [6.0, 7.0, 4.0, 5.0]);
         assert_eq!(table.mean(&[0, 3]).expect("rows"), [3.0, 4.0]);
         let error = table.name(&spelling, &[4]).expect_err("no such row");

@@ -1,5 +1,5 @@
-//! `emu bench kernels`: our GPU kernels one by one, at shapes of real use, beside the fastest copy and the fastest product
-//! of matrices that Burn makes on the same device in the same run.
+//! `emu bench kernels`: the GPU kernels one by one, at shapes of real use, next to the fastest copy and Burn's fastest
+//! matrix product on the same device in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -20,23 +20,23 @@ use super::copy_bandwidth;
 use crate::args::BenchArgs;
 use crate::output::{json_line, print_now, spinner};
 
-/// What is run, and its sizes.
+/// A kernel call and its sizes.
 enum Work {
-    /// A product of `rows` rows with a packed matrix: a kernel for few rows, another one for many.
+    /// Product of `rows` rows with a packed matrix: gemv for few rows, gemm for many.
     Packed {
         scheme: Scheme,
         out: usize,
         width: usize,
         rows: usize,
     },
-    /// Rows of a packed table.
+    /// Row lookup in a packed table.
     Table {
         scheme: Scheme,
         out: usize,
         width: usize,
         rows: usize,
     },
-    /// Attention of one position over a cache.
+    /// Attention of one position over a KV cache.
     Decode {
         heads: usize,
         size: usize,
@@ -83,8 +83,8 @@ enum Work {
     },
 }
 
-/// Every kernel at a shape or more: first of emu-mini, then of Emu at 13 billion weights and its UNet. `quick` leaves out
-/// what takes a software adapter seconds.
+/// Every kernel at one or more shapes: first those of emu-mini, then those of the 13-billion-parameter Emu and its UNet.
+/// `quick` leaves out cases that take seconds on a software adapter.
 fn works(quick: bool) -> Vec<Work> {
     let packed = |scheme, out, width, rows| Work::Packed {
         scheme,
@@ -174,14 +174,14 @@ fn works(quick: bool) -> Vec<Work> {
     works
 }
 
-/// A packed matrix of any values.
+/// A packed matrix of arbitrary values.
 fn matrix(scheme: Scheme, [out, width]: [usize; 2], device: &Device) -> Result<Packed> {
     let blocks = out * width / BLOCK;
-    // Knuth's multiplier.
+    // Knuth's multiplicative hash.
     let words: Vec<u32> = { 0..(blocks * scheme.words()) as u32 }
         .map(|i| i.wrapping_mul(2_654_435_761))
         .collect();
-    // 0.01 as f16.
+    // 0.01 in f16.
     let scales = vec![0x211f; blocks];
     let packed = Packed::new(scheme, [out, width], &words, &scales, None, device);
     Ok(packed?)
@@ -192,7 +192,7 @@ fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 }
 
 impl Work {
-    /// The shader's name.
+    /// Name of the shader.
     fn kernel(&self) -> &'static str {
         match self {
             Self::Packed { rows, .. } if packed::is_gemv(*rows) => "packed_vector",
@@ -210,7 +210,7 @@ impl Work {
         }
     }
 
-    /// The sizes, for people.
+    /// Human-readable sizes.
     fn shape(&self) -> String {
         match self {
             Self::Packed {
@@ -266,8 +266,8 @@ impl Work {
         }
     }
 
-    /// Bytes that have to be moved: inputs and weights read once, the result written once. And operations on numbers: sums
-    /// and products of the definition, comparisons of the sampler.
+    /// Minimum bytes moved (inputs and weights read once, the result written once), and number of operations (additions and
+    /// multiplications of the definition; comparisons of the sampler).
     fn cost(&self) -> (usize, usize) {
         let weights = |scheme: Scheme, out: usize, width: usize| {
             out * width / BLOCK * (4 * scheme.words() + 2)
@@ -332,7 +332,7 @@ impl Work {
         }
     }
 
-    /// What one run launches. Its tensors live as long as it does.
+    /// Returns the closure that launches the kernel once. The closure owns its tensors.
     fn prepare(&self, device: &Device) -> Result<Box<dyn FnMut() + Send>> {
         let affine = |width| (random([width], device), random([width], device));
         Ok(match *self {
@@ -449,23 +449,23 @@ impl Work {
     }
 }
 
-/// How long things are timed.
+/// Time budget of a measurement.
 #[derive(Clone, Copy)]
 struct Effort {
-    /// A batch takes this long, if so many launches at most do.
+    /// Target duration of a batch, unless [`LAUNCHES`] launches take less.
     batch: Duration,
-    /// Batches stop after this time, once there are three.
+    /// No more batches are started after this time, once there are three.
     all: Duration,
-    /// A product of dense matrices is not tried where it would take longer.
+    /// Maximum estimated seconds of a dense matrix product; larger products are skipped.
     product: f64,
 }
 
-/// Launches of a batch at most: they fit one submission, so that the device never waits for the program.
+/// Maximum launches per batch. They fit one submission, so that the device never waits for the host.
 const LAUNCHES: usize = 256;
-/// Batches at most, of which the median counts.
+/// Maximum number of batches; their median counts.
 const BATCHES: usize = 9;
 
-/// The device's time of `launches` runs in one batch, by its own clock where it has one.
+/// Device time of `launches` runs in one batch, from the device's own clock if it has one.
 fn batch(device: &Device, launches: usize, run: &mut (dyn FnMut() + Send)) -> Result<f64> {
     let timed = device.profile(|| (0..launches).for_each(|_| run()));
     let ticks = timed.map(|((), time)| read_sync(time.resolve()));
@@ -476,18 +476,18 @@ fn batch(device: &Device, launches: usize, run: &mut (dyn FnMut() + Send)) -> Re
     }
 }
 
-/// What was found of one run.
+/// Measurement of one kernel.
 struct Found {
-    /// Median over batches.
+    /// Median seconds per run over the batches.
     seconds: f64,
-    /// Of the fastest batch: on a machine that does other work too, the better one to compare with.
+    /// Seconds per run of the fastest batch. Less noisy than the median on a machine with other load.
     fastest: f64,
     batches: usize,
     launches: u64,
 }
 
 fn measure(device: &Device, effort: Effort, run: &mut (dyn FnMut() + Send)) -> Result<Found> {
-    // Once for the pipeline, once for the time.
+    // One run to compile the pipeline, one to estimate the time.
     run();
     let watch = Launches::watch();
     let once = batch(device, 1, run)?.max(1e-9);
@@ -508,7 +508,7 @@ fn measure(device: &Device, effort: Effort, run: &mut (dyn FnMut() + Send)) -> R
     })
 }
 
-/// Operations a second of Burn's own product of dense f32 matrices at the size that suits the device best, and that size.
+/// Best throughput of Burn's dense f32 matrix product in operations per second, and the matrix size that reaches it.
 fn product_peak(device: &Device, effort: Effort) -> Result<(f64, usize)> {
     let (mut best, mut n) = ((0.0, 0), 256);
     loop {
@@ -526,7 +526,7 @@ fn product_peak(device: &Device, effort: Effort) -> Result<(f64, usize)> {
     }
 }
 
-/// Measures every kernel.
+/// Benchmarks every kernel.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let opened = open(match args.model.device.choice() {
         DeviceChoice::Cpu => bail!(
@@ -594,7 +594,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
 }
 
-/// For people.
+/// Human-readable table.
 fn table(found: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
     let mut text = format!(

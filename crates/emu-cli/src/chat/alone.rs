@@ -1,4 +1,4 @@
-//! `emu chat` with a language model alone: a GGUF file in the place of a pack.
+//! `emu chat` with a language model alone: a GGUF file instead of a pack.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,12 +17,12 @@ use super::{Partner, beam_options, print_part, speak_with, text_options};
 use crate::args::ChatArgs;
 use crate::output::{json_line, print_now, spinner};
 
-/// A file says nothing of how to generate.
+/// Generation defaults: a GGUF file has none.
 const PLAIN: GenerationConfig = GenerationConfig {
     repetition_penalty: None,
 };
 
-/// Answers one prompt, or holds a conversation.
+/// Answers one prompt, or runs a conversation.
 pub(super) fn run(args: &ChatArgs, path: &Path) -> Result<()> {
     let pictures = [
         ("--image", !args.image.is_empty()),
@@ -57,17 +57,17 @@ pub(super) fn run(args: &ChatArgs, path: &Path) -> Result<()> {
 struct Talker<'a> {
     args: &'a ChatArgs,
     model: &'a TextModel,
-    /// Where it runs, for people.
+    /// Human-readable device name.
     device: &'a str,
-    /// What was said, a system message first where the user gave one.
+    /// Messages so far, starting with the user's system message if there is one.
     messages: Vec<Message>,
 }
 
-/// An answer, and what it took.
+/// An answer with its statistics.
 struct Answer {
     text: String,
     tokens: usize,
-    /// From the start to when the first token was known, seconds.
+    /// Time to first token in seconds.
     first: Option<f64>,
 }
 
@@ -100,7 +100,7 @@ impl Partner for Talker<'_> {
 }
 
 impl Talker<'_> {
-    /// Prints the answer as it comes. Returns its text.
+    /// Streams the answer to stdout. Returns its text.
     fn answer(&self) -> Result<String> {
         let prompt = self.model.chat(&self.messages)?;
         let clock = Instant::now();
@@ -137,7 +137,7 @@ impl Talker<'_> {
                     (decoder.push(id)?, false)
                 }
                 TextEvent::Done(_) => (decoder.finish(), true),
-                // It makes no pictures.
+                // A language model alone produces no pictures.
                 TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => continue,
             };
             print_part(&piece, self.args.model.json)?;
@@ -154,7 +154,7 @@ impl Talker<'_> {
         let search = self.model.search(prompt, options)?;
         let found = read_sync(search.run())?;
         waiting.finish_and_clear();
-        // Without what every sequence is said to begin with.
+        // Drops the BOS token at the start of every sequence.
         let best = found.first().and_then(|best| best.tokens.get(1..));
         let best = best.unwrap_or_default();
         let text = self.model.tokenizer.decode(best)?;

@@ -1,4 +1,4 @@
-//! What the released files hold: names, shapes and element types, from the lists that the tests carry.
+//! Tensors of the released files: names, shapes and element types, from the key lists in the test fixtures.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::keys_file;
 
-/// A tensor to be made.
+/// A tensor to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     /// Its key.
@@ -31,16 +31,16 @@ impl Tensor {
     }
 }
 
-/// One file of weights and the configuration beside it.
+/// One weight file and the configuration next to it.
 #[derive(Debug)]
 pub struct Part {
-    /// Folder of a part of the decoder.
+    /// Folder of this component of the decoder.
     pub folder: &'static str,
-    /// Its file of weights.
+    /// Its weight file.
     pub file: &'static str,
     /// Its `config.json`.
     pub config: Value,
-    /// What is in it, in its order.
+    /// Its tensors in file order.
     pub tensors: Vec<Tensor>,
 }
 
@@ -60,11 +60,11 @@ pub struct Emu {
     pub config: Value,
     /// LLaMA's `config.json`
     pub llama: Value,
-    /// Pieces of LLaMA's tokenizer.
+    /// Number of pieces of LLaMA's tokenizer.
     pub pieces: usize,
 }
 
-/// What draws.
+/// The diffusion decoder and the safety checker.
 #[derive(Debug)]
 pub struct Decoder {
     unet: Part,
@@ -73,25 +73,25 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// UNet, autoencoder and checker.
+    /// UNet, VAE and safety checker.
     pub fn parts(&self) -> [&Part; 3] {
         [&self.unet, &self.vae, &self.safety]
     }
 }
 
-/// Special tokens that Emu adds to LLaMA's.
+/// Number of special tokens that Emu adds to LLaMA's.
 const ADDED: usize = 4;
-/// Stacks of layers, by the names before their numbers, with the entry of the configuration that counts them.
-const STACKS: [&str; 3] = [
+/// Key prefixes of the layer stacks.
+const LAYER_PREFIXES: [&str; 3] = [
     "visual.blocks.",
     "cformer.cformer.block.",
     "decoder.lm.model.layers.",
 ];
 
-/// The pretrained model, of at most so many layers in each stack.
+/// Tensors and configurations of the pretrained model, with at most `layers` layers per stack.
 ///
 /// # Errors
-/// Where the list cannot be read or is none.
+/// Where the key list cannot be read or is invalid.
 pub fn emu(folder: &Path, layers: Option<usize>) -> Result<Emu> {
     let file = "keys-emu-14b.json";
     let list = keys_file(folder, file)?;
@@ -116,14 +116,14 @@ pub fn emu(folder: &Path, layers: Option<usize>) -> Result<Emu> {
     let &[half_head] = shape("decoder.lm.model.layers.0.self_attn.rotary_emb.inv_freq")? else {
         bail!(wrong());
     };
-    let count = |stack: &str| {
-        let numbers = tensors.iter().filter(|t| t.name.starts_with(stack));
+    let count = |prefix: &str| {
+        let numbers = tensors.iter().filter(|t| t.name.starts_with(prefix));
         numbers
             .filter_map(|t| number(&t.name))
             .max()
             .map_or(0, |n| n + 1)
     };
-    let [encoder, causal, lm] = STACKS.map(count);
+    let [encoder, causal, lm] = LAYER_PREFIXES.map(count);
     let pieces = rows.checked_sub(ADDED).with_context(wrong)?;
     let llama = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": pieces, "hidden_size": width,
@@ -134,7 +134,7 @@ pub fn emu(folder: &Path, layers: Option<usize>) -> Result<Emu> {
     let mut config = list.get("config").with_context(wrong)?.clone();
     config["vision_cfg"]["layers"] = encoder.into();
     if layers.is_some() {
-        // The released file says nothing of it: its causal former is always that of t5-base.
+        // The released configuration has no such entry, because its causal former is always that of t5-base.
         config["t5_config"] = list.get("t5_config").with_context(wrong)?.clone();
         config["t5_config"]["num_layers"] = causal.into();
         config["t5_config"]["num_decoder_layers"] = causal.into();
@@ -153,7 +153,7 @@ pub fn emu(folder: &Path, layers: Option<usize>) -> Result<Emu> {
     })
 }
 
-/// UNet, autoencoder and checker.
+/// Tensors and configurations of UNet, VAE and safety checker.
 ///
 /// # Errors
 /// As [`emu`].
@@ -187,13 +187,15 @@ pub fn decoder(folder: &Path) -> Result<Decoder> {
     })
 }
 
-/// The number of the layer that a key belongs to.
+/// Layer number in a key.
 fn number(name: &str) -> Option<usize> {
-    let rest = STACKS.iter().find_map(|stack| name.strip_prefix(stack))?;
+    let rest = LAYER_PREFIXES
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
     rest.split('.').next()?.parse().ok()
 }
 
-/// `{key: [shape, type]}` as tensors, in the same order.
+/// Tensors of a `{key: [shape, type]}` list, in the same order.
 fn tensors(list: Option<&Value>, file: &str) -> Result<Vec<Tensor>> {
     let wrong = || format!("{file} is no list of keys with shapes and types. Take the reference's");
     let list = list.and_then(Value::as_object).with_context(wrong)?;

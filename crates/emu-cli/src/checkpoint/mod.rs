@@ -1,7 +1,7 @@
-//! `emu data checkpoint`: a checkpoint of random weights, laid out as the released model's makers published it.
+//! `emu data checkpoint`: a checkpoint of random weights in the published layout of the released model.
 //!
-//! Nobody needs the real 34 GB to find out whether a conversion of that size works, how long it takes and how much
-//! memory it needs: keys, shapes and element types decide that, and those are known.
+//! It replaces the real 34 GB in tests of whether a conversion of that size works, how long it takes and how much memory it
+//! needs. These depend only on keys, shapes and element types, which are known.
 
 mod keys;
 mod pytorch;
@@ -22,10 +22,10 @@ use crate::output::{bar, bytes, json_line, print_now};
 use keys::{Part, Tensor};
 use random::Weights;
 
-/// Room that must be left beside the checkpoint itself.
+/// Disk space that must stay free after writing the checkpoint.
 const SPARE: u64 = 256 << 20;
 
-/// Writes the checkpoint: all of it, or nothing.
+/// Writes the whole checkpoint, or nothing on error.
 pub fn run(args: &CheckpointArgs) -> Result<()> {
     let folder = &args.out;
     if folder.exists() {
@@ -93,7 +93,7 @@ pub fn run(args: &CheckpointArgs) -> Result<()> {
     ))
 }
 
-/// A folder that goes away unless it is renamed.
+/// A temporary folder that is removed unless it is renamed.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -156,7 +156,7 @@ fn safetensors(
     Ok(out.flush()?)
 }
 
-/// The scheduler of Stable Diffusion 1.5.
+/// Scheduler configuration of Stable Diffusion 1.5.
 fn scheduler() -> Value {
     json!({
         "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
@@ -165,7 +165,7 @@ fn scheduler() -> Value {
     })
 }
 
-/// Bytes that can still be written below a folder, where the system says so.
+/// Free bytes on the file system of a folder, where the system reports them.
 #[cfg(unix)]
 fn free_space(folder: &Path) -> Result<Option<u64>> {
     let disk = rustix::fs::statvfs(folder)
@@ -178,7 +178,7 @@ fn free_space(_: &Path) -> Result<Option<u64>> {
     Ok(None)
 }
 
-/// Reads one of the lists of keys.
+/// Reads a key list.
 fn keys_file(folder: &Path, name: &str) -> Result<Value> {
     let path = folder.join(name);
     if !path.is_file() {

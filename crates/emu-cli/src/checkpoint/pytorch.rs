@@ -1,4 +1,4 @@
-//! A file as `torch.save(model.state_dict())` writes it: a zip archive of a pickle and one entry per storage.
+//! Writes a file in the format of `torch.save(model.state_dict())`: a zip archive with a pickle and one entry per storage.
 
 use std::io::{Seek, Write};
 
@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::keys::Tensor;
 use super::random::Weights;
 
-/// Writes the archive, one tensor at a time.
+/// Writes the archive, tensor by tensor.
 ///
 /// # Errors
 /// Of `out`.
@@ -38,7 +38,7 @@ pub fn write(
     Ok(())
 }
 
-/// The pickle, protocol 2: an OrderedDict of tensors, each on a storage of its own.
+/// The pickle, protocol 2: an OrderedDict of tensors, each with its own storage.
 fn pickle(tensors: &[Tensor]) -> Vec<u8> {
     let mut out = Pickle(vec![0x80, 2]);
     out.ordered_dict().op(b"(");
@@ -88,7 +88,7 @@ impl Pickle {
     }
 
     fn int(&mut self, value: usize) -> &mut Self {
-        // LONG1 of eight bytes: sizes are below 2^63.
+        // LONG1 with eight bytes: sizes are below 2^63.
         self.op(&[0x8a, 8]).op(&(value as u64).to_le_bytes())
     }
 

@@ -1,7 +1,7 @@
-//! Random weights, as fast as a disk takes them.
+//! Random weights at the write speed of a disk.
 //!
-//! Each value is drawn from a table of a few thousand normal ones, which for rounding and compressing is as good as a
-//! fresh one and takes a twelfth of a random number.
+//! Each value is drawn from a table of a few thousand normal values. For rounding and compression this is as good as fresh
+//! normal values, and it takes a twelfth of a random number per value.
 
 use std::io::{self, Write};
 
@@ -12,20 +12,20 @@ use rayon::prelude::*;
 
 use super::keys::Tensor;
 
-/// Bits of an index into the table.
+/// Bits of a table index.
 const BITS: u32 = 12;
-/// Bytes made at a time, and by one thread.
+/// Bytes generated at a time, and bytes per thread.
 const CHUNK: usize = 32 << 20;
 const PIECE: usize = 1 << 20;
 
-/// Makes the values of tensors.
+/// Generates the values of tensors.
 pub struct Weights {
     seed: u64,
     normals: Vec<f32>,
 }
 
 impl Weights {
-    /// Weights that follow from `seed`.
+    /// Weights for a random seed.
     pub fn new(seed: u64) -> Self {
         let normals = Philox::new(seed, Stream::Tokens, 0).normals(1 << BITS);
         Self { seed, normals }
@@ -70,7 +70,7 @@ impl Weights {
     }
 }
 
-/// Mean and deviation that keep activations in bounds: gains about 1, offsets about 0, matrices by their inputs.
+/// Mean and standard deviation that keep activations bounded: gains about 1, offsets about 0, matrices scaled by fan-in.
 fn distribution(tensor: &Tensor) -> (f32, f32) {
     match tensor.shape.as_slice() {
         [] | [_] if tensor.name.ends_with("weight") => (1.0, 0.05),
@@ -82,11 +82,11 @@ fn distribution(tensor: &Tensor) -> (f32, f32) {
     }
 }
 
-/// The bytes of a value, those of narrower types first.
+/// Little-endian bytes of a value; a narrower type uses the first ones.
 fn encoded(dtype: Dtype, value: f32) -> [u8; 4] {
     let [a, b, c, d] = value.to_le_bytes();
     match dtype {
-        // Cut off rather than rounded: a random value stays random.
+        // Truncated instead of rounded: the value is random anyway.
         Dtype::BF16 => [c, d, 0, 0],
         _ => [a, b, c, d],
     }
@@ -95,7 +95,7 @@ fn encoded(dtype: Dtype, value: f32) -> [u8; 4] {
 fn fill(bytes: &mut [u8], size: usize, table: &[[u8; 4]], random: &mut Mixer) {
     let mask = (1 << BITS) - 1;
     for elements in bytes.chunks_mut(5 * size) {
-        // 60 bits are five indices.
+        // 60 bits give five indices.
         let mut bits = random.next();
         for element in elements.chunks_mut(size) {
             let value = table.get(bits as usize & mask).copied().unwrap_or_default();

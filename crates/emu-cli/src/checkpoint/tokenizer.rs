@@ -1,4 +1,4 @@
-//! A SentencePiece model with as many pieces as a checkpoint wants. Its words mean nothing, as its weights do.
+//! A SentencePiece model with a given number of pieces. The pieces are meaningless, like the random weights.
 
 /// `ModelProto.SentencePiece.Type`
 const UNKNOWN: u8 = 2;
@@ -6,7 +6,7 @@ const CONTROL: u8 = 3;
 const BYTE: u8 = 6;
 const NORMAL: u8 = 1;
 
-/// The bytes of a `tokenizer.model`: `<unk>`, `<s>`, `</s>`, 256 bytes, the word mark, and made-up words.
+/// Bytes of a `tokenizer.model`: `<unk>`, `<s>`, `</s>`, 256 byte tokens, the word mark, and made-up words.
 pub fn model(pieces: usize) -> Vec<u8> {
     let mut out = vec![];
     let special = [("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL)];
@@ -26,7 +26,7 @@ pub fn model(pieces: usize) -> Vec<u8> {
     }
     // TrainerSpec: model_type BPE, byte_fallback.
     field(&mut out, 2, &[3 << 3, 2, 0x98, 0x02, 1]);
-    // NormalizerSpec: as LLaMA's, which changes nothing: no rules, no removal of extra white space.
+    // NormalizerSpec: LLaMA's identity normalizer: no rules, no removal of extra white space.
     field(&mut out, 3, b"\x0a\x08identity\x20\x00");
     out
 }
@@ -40,7 +40,7 @@ fn piece(out: &mut Vec<u8>, text: &str, score: f32, kind: u8) {
     field(out, 1, &message);
 }
 
-/// A field of bytes.
+/// A length-delimited protobuf field.
 fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
     let mut len = bytes.len();

@@ -1,4 +1,4 @@
-//! A pack against the checkpoint it came from, or against another pack: error per tensor, agreement of outputs.
+//! Compares a pack with the checkpoint it was converted from, or with another pack: error per tensor, agreement of outputs.
 
 use std::path::Path;
 
@@ -19,13 +19,13 @@ use crate::inspect::memory_available;
 use crate::output::bytes;
 use crate::runtime::open_pack;
 
-/// Text tokens after the picture of the common prompt.
+/// Number of text tokens after the picture in the test prompt.
 const TOKENS: usize = 24;
 
-/// Compares every tensor, and what encoder and language model compute of the same prompt.
+/// Compares every tensor, and the outputs of encoder and language model for the same prompt.
 ///
 /// # Errors
-/// Where pack or checkpoint cannot be read, or are not of the same sizes.
+/// Where pack or checkpoint cannot be read, or their sizes differ.
 pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
     let reader = open_pack(Some(pack))?;
     let config = ModelConfig::from_value(&reader.manifest().config)?;
@@ -41,7 +41,7 @@ pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
             );
         }
         for tensor in reader.manifest().logical_tensors() {
-            // What the language model regresses for no prompt differs where its own weights do.
+            // The null prompt's embeddings depend on the quantized weights of each pack, so they differ anyway.
             if tensor.name != NULL_PROMPT {
                 let theirs = other.read_logical(&tensor.name)?;
                 rows.push(row(&reader, &theirs, Some(&other))?);
@@ -63,7 +63,7 @@ pub fn run(pack: &Path, source: &Path, device: &Device) -> Result<Vec<Row>> {
         Theirs::Checkpoint(Box::new(emu))
     };
 
-    // Both are loaded in f32 for this.
+    // The comparison loads both models in f32.
     let parts = [pack::VISION, pack::LM];
     let tensors = reader.manifest().tensors.iter();
     let tensors = tensors.filter(|t| parts.contains(&t.component.as_str()));
@@ -100,7 +100,7 @@ fn values(reader: &PackReader, tensor: &emu_pack::TensorEntry) -> u64 {
     shape.iter().map(|&n| n as u64).product()
 }
 
-/// A tensor of the pack beside the one it came from, or that of another pack, which may have rounded it as well.
+/// Compares a tensor of the pack with its original, or with that of another pack, which may be rounded too.
 fn row(reader: &PackReader, tensor: &TensorData, other: Option<&PackReader>) -> Result<Row> {
     let name = &tensor.info.name;
     let stored = reader.read_logical(name)?;
@@ -127,13 +127,13 @@ fn row(reader: &PackReader, tensor: &TensorData, other: Option<&PackReader>) -> 
     Ok(row)
 }
 
-/// What rounding to the stored type may cost a value: of a quantized one a step of the coarsest block, whose scale is
-/// rounded to f16 as well.
+/// Maximum rounding error of the stored type. For a quantized type: one step of the coarsest block, plus the f16 rounding
+/// of its scale.
 fn bound(reader: &PackReader, name: &str, absmax: f64) -> f64 {
     match reader.scheme(name) {
         Some(Scheme::Q8) => return absmax / 127.0 * 1.1,
         Some(Scheme::Q4) => return absmax / 8.0 * 1.1,
-        // The values of a block may lie anywhere from one end to the other.
+        // The values of a block may span the full range from -absmax to absmax.
         Some(Scheme::Q4_1) => return 2.0 * absmax / 15.0 * 1.1,
         None => {}
     }
@@ -144,7 +144,7 @@ fn bound(reader: &PackReader, name: &str, absmax: f64) -> f64 {
     }
 }
 
-/// Logits of a prompt of noise: a picture, then tokens drawn by chance.
+/// Compares outputs for a random prompt: a noise picture, then random tokens.
 fn outputs(ours: &Model, theirs: &Model, config: &EmuConfig, device: &Device) -> Result<Vec<Row>> {
     let (side, q) = (config.vision.image_size, config.queries());
     let mut random = Philox::new(0, Stream::Tokens, 0);
@@ -180,7 +180,7 @@ fn outputs(ours: &Model, theirs: &Model, config: &EmuConfig, device: &Device) ->
         ("outputs: visual embeddings", our_visual, visual),
         ("outputs: logits", our_logits, logits),
     ] {
-        // Not a test: what a precision costs is for the reader to judge.
+        // No pass/fail bound: the reader judges the cost of a precision.
         let mut row = compare(name, &got, &want, Bound::Absolute(f64::INFINITY));
         if name.ends_with("logits") {
             row.note = Some(format!(

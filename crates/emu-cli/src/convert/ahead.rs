@@ -1,14 +1,14 @@
-//! Reading the next tensor while the last one is worked on.
+//! Reads the next tensor while the previous one is processed.
 
 use std::sync::mpsc::sync_channel;
 
 use anyhow::Result;
 use emu_pack::{PackError, TensorData};
 
-/// Reads tensors by name on a thread of its own and hands them over in order; one is read ahead.
+/// Reads tensors by name on a separate thread and passes them to `take` in order. Reads one tensor ahead.
 ///
 /// # Errors
-/// The first of `read` or `take`; nothing is read behind it.
+/// The first error of `read` or `take`; nothing is read after it.
 pub fn each<N: AsRef<str> + Send>(
     names: impl IntoIterator<Item = N, IntoIter: Send>,
     read: impl Fn(&str) -> Result<TensorData, PackError> + Send,
@@ -16,7 +16,7 @@ pub fn each<N: AsRef<str> + Send>(
 ) -> Result<()> {
     let names = names.into_iter();
     std::thread::scope(|scope| {
-        // Without room in the channel, the reader holds one tensor and waits.
+        // The channel has no capacity, so the reader holds one tensor and blocks.
         let (send, receive) = sync_channel(0);
         scope.spawn(move || {
             for name in names {

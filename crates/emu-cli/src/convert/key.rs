@@ -1,4 +1,4 @@
-//! What tells one conversion from another, so that an interrupted one can be taken up again.
+//! Cache key of a conversion, so that an interrupted conversion can resume.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::time::UNIX_EPOCH;
 
 use emu_pack::convert::{PackMeta, Policy};
 
-/// A text that is the same exactly when the same files would be converted in the same way by the same version.
+/// A text that is equal exactly if the same version converts the same files in the same way.
 ///
-/// Files are known by their path, length and time of change: hashing them would take as long as converting them.
+/// Files are identified by path, length and modification time. Hashing them would take as long as converting them.
 pub fn key<'a>(
     meta: &PackMeta,
     policy: &Policy,
@@ -18,7 +18,7 @@ pub fn key<'a>(
     let version = env!("CARGO_PKG_VERSION");
     let mut key = format!("{version} {max_shard} {policy:?} {meta:?}");
     for source in sources {
-        // Of a sharded checkpoint only the index is known here, so everything beside it counts.
+        // For a sharded checkpoint only the index is known here, so all files in its folder count.
         let folder = match source.is_dir() {
             true => source,
             false => source.parent().unwrap_or(source),

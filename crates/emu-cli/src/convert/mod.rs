@@ -30,7 +30,7 @@ use null_prompt::NULL_PROMPT;
 pub use source::read_json;
 use source::{DecoderFolders, Source};
 
-/// Turns a checkpoint into a pack, one tensor at a time.
+/// Converts a checkpoint to a pack, tensor by tensor.
 pub fn run(args: &ConvertArgs) -> Result<()> {
     let policy = presets::policy(&args.quantize)?;
     if GgufFile::is_one(&args.source) {
@@ -49,11 +49,11 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     report::report(args, &converted)
 }
 
-/// What became of it.
+/// Result of a conversion.
 struct Converted {
     manifest: Manifest,
     outcomes: Vec<Outcome>,
-    /// Shards that an interrupted run had left.
+    /// Number of shards kept from an interrupted run.
     kept_shards: usize,
 }
 
@@ -77,7 +77,7 @@ fn options(args: &ConvertArgs, policy: Policy, resume: Option<String>) -> WriteO
     }
 }
 
-/// Converts what somebody published.
+/// Converts a published checkpoint.
 fn checkpoint(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
     let source = Source::find(args)?;
     let emu = Emu::open(&source)?;
@@ -117,19 +117,19 @@ fn checkpoint(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
     Ok(converted)
 }
 
-/// The encoder and language model of a checkpoint, checked against each other.
+/// Encoder and language model of a checkpoint, with matching configuration.
 pub struct Emu {
-    /// Sizes, from the configuration files; the adapter's from the weights.
+    /// Sizes from the configuration files, the adapter's from the weights.
     pub config: EmuConfig,
     weights: Box<dyn TensorSource + Send + Sync>,
     plan: Plan,
 }
 
 impl Emu {
-    /// Opens the weights and holds them against the configuration, strictly.
+    /// Opens the weights and checks them strictly against the configuration.
     ///
     /// # Errors
-    /// Where a key is missing, unknown or misshapen.
+    /// Where a key is missing or unknown, or a shape is wrong.
     pub fn open(source: &Source) -> Result<Self> {
         let weights = source.weights()?;
         let config = source.emu_config(&*weights)?;
@@ -147,21 +147,21 @@ impl Emu {
         })
     }
 
-    /// Reads a parameter by the model's name.
+    /// Reads a parameter by its name in the model.
     ///
     /// # Errors
-    /// Where the file is damaged there.
+    /// Where the parameter is corrupt in the file.
     pub fn read(&self, name: &str) -> Result<TensorData, emu_pack::PackError> {
         self.plan.read(&*self.weights, name)
     }
 
-    /// The model's names of all parameters.
+    /// Names of all parameters in the model.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.plan.entries().iter().map(|(name, _)| name.as_str())
     }
 
     fn write(&self, writer: &mut PackWriter, bar: &ProgressBar) -> Result<()> {
-        // A component after the other, so that each has shards of its own.
+        // Component by component, so that each has its own shards.
         for part in [pack::VISION, pack::LM] {
             let names: Vec<&str> = self
                 .names()
@@ -178,7 +178,7 @@ impl Emu {
     }
 }
 
-/// What draws, of a checkpoint.
+/// The diffusion decoder and safety checker of a checkpoint.
 struct Drawing {
     config: DecoderConfig,
     unet: ModelFolder,
@@ -210,12 +210,12 @@ impl Drawing {
     }
 
     fn write(&self, writer: &mut PackWriter, emu: &Emu, bar: &ProgressBar) -> Result<()> {
-        // A component after the other, so that each has shards of its own.
+        // Component by component, so that each has its own shards.
         if let Some((config, folder)) = &self.safety {
             let kept = safety(config, folder)?.without(|name| writer.has(name));
             kept.each(|tensor| Ok(writer.add(pack::SAFETY, tensor)?), bar)?;
         }
-        // The embeddings for no prompt are those of the language model as it is stored.
+        // The null prompt's embeddings are computed with the language model as stored, quantized.
         if !writer.has(NULL_PROMPT) {
             let prompt = null_prompt::regress(&writer.written()?, &emu.config, bar)?;
             writer.add(pack::DECODER, prompt)?;
@@ -227,7 +227,7 @@ impl Drawing {
         Ok(())
     }
 
-    /// UNet and autoencoder.
+    /// UNet and VAE.
     fn pictures(&self) -> Result<[Part<'_>; 2]> {
         let device = Device::flex();
         let unet = self.config.unet.init(&device)?;
@@ -238,7 +238,7 @@ impl Drawing {
         ])
     }
 
-    /// Every published tensor, under the pack's name.
+    /// Passes every published tensor to `f`, under its name in the pack.
     fn each(&self, mut f: impl FnMut(TensorData) -> Result<()>) -> Result<()> {
         let safety = match &self.safety {
             Some((config, folder)) => Some(safety(config, folder)?),
@@ -256,9 +256,9 @@ fn safety<'a>(config: &SafetyConfig, folder: &'a ModelFolder) -> Result<Part<'a>
     Part::of(&checker, "safety", folder, &diffusion::keys::safety()?)
 }
 
-/// The parameters of a module in a folder that holds exactly these.
+/// The parameters of a module, from a folder that contains exactly these.
 struct Part<'a> {
-    /// What the pack puts before their names.
+    /// Prefix of their names in the pack.
     prefix: &'static str,
     folder: &'a ModelFolder,
     plan: Plan,
@@ -306,7 +306,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The prompt that guidance leads away from: nothing said, a picture asked for.
+/// The unconditional prompt of classifier-free guidance: no text, only the start of a picture.
 fn empty_prompt(config: &EmuConfig) -> Result<Vec<u32>> {
     let special = &config.special;
     if config.queries() + 2 > config.lm.context {

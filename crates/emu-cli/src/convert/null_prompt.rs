@@ -1,8 +1,8 @@
-//! The embeddings that the language model regresses for an empty prompt, which a pack stores for guidance.
+//! The embeddings that the language model regresses for the empty prompt. A pack stores them for classifier-free guidance.
 //!
-//! The model may be larger than memory. So it is not loaded: each step multiplies the stored matrices one after the
-//! other. They are read from the pack: that is the model which will draw, and where it is quantized there is much less
-//! to read. A test holds this plain walk through the layers against the model itself.
+//! The model may be larger than memory, so it is not loaded. Each step multiplies with the stored matrices one after the
+//! other. They are read from the pack: that is the model that will draw, and a quantized pack means much less to read. A
+//! test compares this plain forward pass with the model itself.
 
 use anyhow::{Context, Result};
 use emu_model::config::{EmuConfig, LmConfig};
@@ -11,10 +11,10 @@ use indicatif::ProgressBar;
 
 use super::empty_prompt;
 
-/// Its name in packs.
+/// Name of the tensor in a pack.
 pub const NULL_PROMPT: &str = "null_prompt";
 
-/// Regresses them as a tensor of the decoder, `[1, Q, D]`.
+/// Regresses the embeddings as a tensor of the decoder, `[1, Q, D]`.
 ///
 /// # Errors
 /// Where a tensor cannot be read.
@@ -42,13 +42,13 @@ pub fn regress(pack: &PackReader, config: &EmuConfig, bar: &ProgressBar) -> Resu
     Ok(TensorData::from_f32(NULL_PROMPT, shape, &embeddings)?)
 }
 
-/// Rows of the embedding table, one for each id.
+/// Rows of the embedding table, one per id.
 fn embed(pack: &PackReader, ids: &[u32], width: usize) -> Result<Vec<Vec<f32>>> {
     let table = pack.read_logical("lm.embed_tokens.weight")?;
     let (dtype, row) = (table.info.dtype, width * table.info.dtype.size());
     let rows = ids.iter().map(|&id| {
         let start = id as usize * row;
-        // One row after the other: the whole table in f32 would be the largest thing in memory.
+        // Row by row: the whole table in f32 would be the largest allocation.
         let bytes = table.bytes.get(start..start + row).with_context(|| {
             format!("The token {id} is not in the embedding table. Check the configuration")
         })?;
@@ -57,11 +57,11 @@ fn embed(pack: &PackReader, ids: &[u32], width: usize) -> Result<Vec<Vec<f32>>> 
     rows.collect()
 }
 
-/// The language model, one token after the other.
+/// Forward pass of the language model, token by token.
 struct Walk<'a> {
     pack: &'a PackReader,
     lm: &'a LmConfig,
-    /// alpha / rank of the adapters, if there are any.
+    /// Scale of the adapters, alpha / rank, if there are any.
     adapter: Option<f32>,
     /// Keys and values of each layer, `[T, G·E]`.
     cache: Vec<(Vec<f32>, Vec<f32>)>,
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The final hidden state after one more embedding, `[D]` to `[D]`.
+    /// Appends one embedding and returns the final hidden state, `[D]` to `[D]`.
     fn step(&mut self, mut x: Vec<f32>) -> Result<Vec<f32>, PackError> {
         for i in 0..self.lm.layers {
             let name = format!("lm.layers.{i}");
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
         self.norm("lm.norm", &x)
     }
 
-    /// Attention of layer `i` to everything before and to this position.
+    /// Attention of layer `i` over all positions up to this one.
     fn attend(&mut self, i: usize, name: &str, x: &[f32]) -> Result<Vec<f32>, PackError> {
         let (size, heads, kv_heads) = (self.lm.head_size, self.lm.heads, self.lm.kv_heads);
         let mut q = self.project(&format!("{name}.q_proj"), x)?;
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
         let scale = 1.0 / (size as f32).sqrt();
         let mut merged = vec![0.0; heads * size];
         for (h, (q, y)) in q.chunks(size).zip(merged.chunks_mut(size)).enumerate() {
-            // Heads share keys and values in groups.
+            // Grouped-query attention: groups of heads share keys and values.
             let at = h / (heads / kv_heads).max(1) * size;
             let of = |rows: &'_ [f32], t: usize| -> Vec<f32> {
                 let start = t * kv_heads * size + at;
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
         self.project(&format!("{name}.o_proj"), &merged)
     }
 
-    /// A linear layer and its adapter.
+    /// A linear layer with its adapter.
     fn project(&self, name: &str, x: &[f32]) -> Result<Vec<f32>, PackError> {
         let mut y = self.pack.multiply(&format!("{name}.weight"), x)?;
         if let Some(scale) = self.adapter {
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         Ok(y)
     }
 
-    /// Turns the halves of every head by the angles of this position.
+    /// Rotary position embedding: rotates the halves of every head by the angles of this position.
     fn rotate(&self, x: &mut [f32]) {
         let half = self.lm.head_size / 2;
         for head in x.chunks_mut(self.lm.head_size) {
@@ -193,7 +193,7 @@ mod tests {
     use super::super::presets::policy;
     use super::*;
 
-    /// The same with the model itself.
+    /// The same embeddings, computed by the model itself.
     fn by_the_model(emu: &Emu, config: &EmuConfig, device: &Device) -> Vec<f32> {
         let ids = empty_prompt(config).expect("a prompt");
         let queries = config.queries();
@@ -207,7 +207,8 @@ mod tests {
         for _ in 0..queries {
             let [_, t, _] = x.dims();
             let hidden = emu.lm.step(x, &mut cache).expect("room");
-            x = emu.lm.regress(hidden.narrow(1, t - 1, 1)); // [1, 1, D]
+            let next = emu.lm.regress(hidden.narrow(1, t - 1, 1));
+            x = next.expect("a regression head"); // [1, 1, D]
             all.extend(x.clone().into_data().iter::<f32>());
         }
         all
@@ -240,7 +241,7 @@ mod tests {
             let mut writer = PackWriter::create(&path, PackMeta::default(), options).expect("new");
             let model = config.init(&device).expect("a model");
             weights::export(&model, |mut tensor| {
-                // An adapter starts at zero, which would hide it.
+                // Adapters start at zero, which would hide errors in them.
                 if tensor.info.name.ends_with("lora.b") {
                     let count = tensor.info.elements()?;
                     let values: Vec<f32> = (0..count).map(|i| (i as f32).sin() * 0.1).collect();
@@ -252,7 +253,7 @@ mod tests {
             writer.finish().expect("finished");
             let reader = PackReader::open(&path).expect("a pack");
             let mut model = pack::load_emu(&reader, &config, &device).expect("the model");
-            // The walk multiplies with four-bit matrices exactly too.
+            // The plain forward pass uses f32 activations with four-bit matrices, so the model does too.
             model.lm = model.lm.with_activations(|_| Activations::F32);
             let want = by_the_model(&model, &config, &device);
             let got = regress(&reader, &config, &ProgressBar::hidden()).expect("embeddings");

@@ -1,9 +1,9 @@
-//! `--quantize`: the policies that this program brings along, under short names.
+//! `--quantize`: the built-in quantization policies, under short names.
 
 use emu_pack::PackError;
 use emu_pack::convert::Policy;
 
-/// Name and text of each.
+/// Name and TOML text of each policy.
 const PRESETS: [(&str, &str); 2] = [
     ("q8", include_str!("../../../../configs/quantize/q8.toml")),
     ("q4", include_str!("../../../../configs/quantize/q4.toml")),

@@ -1,4 +1,4 @@
-//! A pack as the source of another one, with another precision.
+//! Converts a pack to another precision.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub fn is_pack(source: &Path) -> bool {
     source.join(MANIFEST_FILE).is_file()
 }
 
-/// Writes the tensors of a pack again, with their components, files and configuration.
+/// Rewrites the tensors of a pack, with its components, files and configuration.
 pub fn run(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
     let reader = PackReader::open(&args.source)?;
     let manifest = reader.manifest();
@@ -41,7 +41,7 @@ pub fn run(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
             !(writer.has(name) || args.no_decoder && drawing)
         })
         .collect();
-    // A component after the other; a stable sort, so that tensors keep their order.
+    // Component by component. The sort is stable, so tensors keep their order.
     tensors.sort_by_key(|(_, part)| *part);
     let bar = bar(tensors.len() as u64, "tensors");
     let parts: Vec<&str> = tensors.iter().map(|(_, part)| *part).collect();

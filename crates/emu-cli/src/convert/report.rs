@@ -1,4 +1,4 @@
-//! What a conversion did: sizes, and the error of every tensor.
+//! Report of a conversion: sizes, and the error of every tensor.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +12,10 @@ use super::Converted;
 use crate::args::ConvertArgs;
 use crate::output::{bytes, json_line, print_now};
 
-/// Tensors that the summary names.
+/// Number of worst tensors in the summary.
 const WORST: usize = 3;
 
-/// Prints the summary, and writes the table of all tensors where it was asked for.
+/// Prints the summary, and writes the table of all tensors if it was requested.
 pub fn report(args: &ConvertArgs, converted: &Converted) -> Result<()> {
     let Converted {
         manifest,
@@ -88,7 +88,7 @@ fn text(
     lines.join("\n") + "\n"
 }
 
-/// Tensors of one component that are stored alike.
+/// Tensors of one component with the same storage type.
 struct Group<'a> {
     component: &'a str,
     stored: &'a str,
@@ -124,7 +124,7 @@ fn groups(outcomes: &[Outcome]) -> Vec<Group<'_>> {
     groups.into_values().collect()
 }
 
-/// The tensors with the greatest relative error, which lost anything at all.
+/// The lossy tensors with the greatest relative error.
 fn worst(outcomes: &[Outcome]) -> Vec<&Outcome> {
     let lossy = outcomes.iter().filter(|o| o.loss.squared_error > 0.0);
     let mut outcomes: Vec<&Outcome> = lossy.collect();
@@ -141,7 +141,7 @@ fn row(outcome: &Outcome) -> Value {
     })
 }
 
-/// One JSON object per tensor and line.
+/// Writes one JSON object per tensor and line.
 fn write_table(path: &Path, outcomes: &[Outcome]) -> Result<()> {
     let lines: String = outcomes.iter().map(|o| format!("{}\n", row(o))).collect();
     std::fs::write(path, lines).with_context(|| {

@@ -1,4 +1,4 @@
-//! Packs of models that were trained here.
+//! Packs of training runs.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use emu_train::stages::MODEL_FILE;
 use super::{Converted, options};
 use crate::args::ConvertArgs;
 
-/// Whether a folder is that of a training run.
+/// Whether a folder is a training run.
 pub fn is_run(source: &Path) -> bool {
     source.join(MODEL_FILE).is_file()
 }
 
-/// Writes the pack of a run of encoder and LM, and of the decoder's where one is named.
+/// Writes the pack of a run of encoder and LM, and of a decoder run if one is named.
 pub fn export(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
     let tokenizer = args.tokenizer.clone().context(
         "A training run has no tokenizer of its own. Name the tokenizer.json of its data with --tokenizer",

@@ -1,4 +1,4 @@
-//! Finding the parts of a published model.
+//! Locates the components of a published model.
 
 use std::path::{Path, PathBuf};
 
@@ -12,37 +12,37 @@ use serde_json::Value;
 
 use crate::args::ConvertArgs;
 
-/// Where a model's parts are.
+/// Locations of a model's components.
 pub struct Source {
-    /// The encoder's and language model's weights.
+    /// Weights of encoder and language model.
     pub file: PathBuf,
-    /// Emu's configuration; that of the released model without it.
+    /// Emu's configuration; `None` for that of the released model.
     config: Option<PathBuf>,
     /// LLaMA's configuration and tokenizer.
     llama: PathBuf,
-    /// What draws.
+    /// The diffusion decoder, if there is one.
     pub decoder: Option<DecoderFolders>,
-    /// A name for the pack.
+    /// Default name of the pack.
     pub name: String,
 }
 
-/// Where what draws is.
+/// Locations of the diffusion decoder's components.
 pub struct DecoderFolders {
-    /// A diffusers folder.
+    /// UNet, a diffusers folder.
     pub unet: PathBuf,
-    /// A diffusers folder.
+    /// VAE, a diffusers folder.
     pub vae: PathBuf,
     /// `scheduler_config.json`.
     pub scheduler: PathBuf,
-    /// A transformers folder.
+    /// Safety checker, a transformers folder.
     pub safety: Option<PathBuf>,
 }
 
 impl Source {
-    /// Finds everything from what the arguments name.
+    /// Locates all components from the arguments.
     ///
     /// # Errors
-    /// Where a part is missing, or there are several to choose from.
+    /// Where a component is missing or ambiguous.
     pub fn find(args: &ConvertArgs) -> Result<Self> {
         let mut source = Self::beside(&args.source, args.config.as_deref(), args.llama.as_deref())?;
         let folder = args.decoder.as_deref().unwrap_or_else(|| source.folder());
@@ -60,7 +60,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Weights and configuration, without what draws.
+    /// Locates weights and configuration, without the decoder.
     ///
     /// # Errors
     /// As [`Source::find`].
@@ -70,7 +70,7 @@ impl Source {
         }
         let file = match path.is_dir() {
             true => weights_in(path)?,
-            // The index of a shard that was named.
+            // For a shard, the index next to it.
             false => match is_shard(path) {
                 true => index_in(path.parent().unwrap_or(Path::new(".")))?,
                 false => None,
@@ -86,7 +86,7 @@ impl Source {
             Some(llama) => llama.to_owned(),
             None => llama_for(&folder, found.as_deref())?,
         };
-        // Indices have the same name everywhere.
+        // Indices have the same file name everywhere, so the folder gives the name.
         let named = match is_index(&file) {
             true => folder.file_name(),
             false => file.file_stem(),
@@ -101,7 +101,7 @@ impl Source {
         })
     }
 
-    /// As [`Source::beside`], with what draws where it is wanted and there.
+    /// [`Source::beside`], plus the decoder if it is wanted and exists.
     ///
     /// # Errors
     /// As [`Source::find`].
@@ -117,7 +117,7 @@ impl Source {
         self.file.parent().unwrap_or(Path::new("."))
     }
 
-    /// `tiny-` of `tiny-emu-config.json`; nothing for a configuration of another name.
+    /// `tiny-` for `tiny-emu-config.json`; empty for a configuration of another name.
     fn stem(&self) -> &str {
         let name = self
             .config
@@ -142,16 +142,16 @@ impl Source {
     /// Opens the weights.
     ///
     /// # Errors
-    /// Where the file is no checkpoint, or damaged.
+    /// Where the file is no checkpoint, or is corrupt.
     pub fn weights(&self) -> Result<Box<dyn TensorSource + Send + Sync>> {
         let weights = open_weights(&self.file)?;
         Ok(Box::new(Unwrapped::new(weights, &emu_model::keys::emu()?)?))
     }
 
-    /// The model's sizes: of the configuration files, the adapter's from the weights.
+    /// The model's configuration: sizes from the configuration files, the adapter's from the weights.
     ///
     /// # Errors
-    /// Where a file cannot be read or says what cannot be.
+    /// Where a file cannot be read or has invalid values.
     pub fn emu_config(&self, weights: &dyn TensorSource) -> Result<EmuConfig> {
         let mut config = match &self.config {
             Some(path) => {
@@ -171,7 +171,7 @@ impl Source {
     /// The tokenizer, with Emu's special tokens where the model has them.
     ///
     /// # Errors
-    /// Where LLaMA's folder has none, or its special tokens get other ids than the model's.
+    /// Where LLaMA's folder has no tokenizer, or its special tokens get other ids than the model's.
     pub fn tokenizer_json(&self, config: &EmuConfig) -> Result<String> {
         let roles = match config.special.user {
             Some(_) => Roles::Instruct,
@@ -205,7 +205,7 @@ impl Source {
 }
 
 impl DecoderFolders {
-    /// The folders of what draws below `folder`, where `prefix` may stand before their names; none without a UNet.
+    /// Locates the decoder's folders below `folder`. Their names may start with `prefix`. `None` without a UNet.
     fn find(folder: &Path, prefix: &str) -> Result<Option<Self>> {
         let at = |names: &[&str]| -> Option<PathBuf> {
             let names = names
@@ -237,7 +237,7 @@ impl DecoderFolders {
     }
 }
 
-/// The only weights in a folder: beside a configuration those of its name, or else the only file of a kind.
+/// The weight file in a folder: the one named like the configuration, else an index, else the only weight file.
 fn weights_in(folder: &Path) -> Result<PathBuf> {
     let inner = folder.join("multimodal_encoder");
     let folder = if inner.is_dir() {
@@ -282,7 +282,7 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Endings of indices, which say what lies in which shard; the first are taken before the second.
+/// Suffixes of index files, which map tensors to shards, in order of preference.
 const INDICES: [&str; 2] = [".safetensors.index.json", ".bin.index.json"];
 
 fn is_index(file: &Path) -> bool {
@@ -290,7 +290,7 @@ fn is_index(file: &Path) -> bool {
     INDICES.iter().any(|ending| name.ends_with(ending))
 }
 
-/// The only index of shards in a folder.
+/// The only shard index in a folder.
 fn index_in(folder: &Path) -> Result<Option<PathBuf>> {
     let names = names_in(folder)?;
     for ending in INDICES {
@@ -307,7 +307,7 @@ fn index_in(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether a file is named as one of several: `model-00001-of-00002.safetensors`.
+/// Whether a file name is that of a shard, e.g. `model-00001-of-00002.safetensors`.
 fn is_shard(file: &Path) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -318,17 +318,17 @@ fn is_shard(file: &Path) -> bool {
     parts.is_some_and(|(at, count)| number(&at) && number(&count))
 }
 
-/// Emu's configuration beside its weights.
+/// Emu's configuration next to its weights.
 fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
     let names = names_in(folder).ok()?;
     let stem = file.file_stem()?.to_string_lossy().into_owned();
-    // `tiny-emu-config.json` serves `tiny-emu.pt` and `tiny-emu-instruct.pt`.
+    // `tiny-emu-config.json` fits `tiny-emu.pt` and `tiny-emu-instruct.pt`.
     let fits = |name: &&String| {
         name.strip_suffix("-config.json")
             .is_some_and(|own| own.ends_with("emu") && stem.starts_with(own))
     };
     let own = names.iter().find(fits).or_else(|| {
-        // The name of an index says nothing, so that of the only configuration need not fit it.
+        // An index has a fixed file name, so any single configuration fits it.
         let mut all = names
             .iter()
             .filter(|name| name.ends_with("emu-config.json"));
@@ -341,7 +341,7 @@ fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
     Some(folder.join(own.or(released)?))
 }
 
-/// The LLaMA folder that a configuration names, or one beside the weights.
+/// The LLaMA folder that a configuration names, or one next to the weights.
 fn llama_for(folder: &Path, config: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = config
         && let Some(named) = read_json(path)?.get("llama_config").and_then(Value::as_str)

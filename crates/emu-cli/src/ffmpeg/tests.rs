@@ -8,7 +8,7 @@ fn sample(ffmpeg: &Ffmpeg, path: &Path) -> Result<Option<VideoFrames>> {
     ffmpeg.sample(path, container, WANTED, &Limits::default())
 }
 
-/// The program of the machine, or a line that tells that the test did nothing.
+/// The installed ffmpeg; without one, prints a line that says that the test is skipped.
 fn installed() -> Option<Ffmpeg> {
     let found = Command::new("ffmpeg").arg("-version").output().is_ok();
     if !found {
@@ -17,7 +17,7 @@ fn installed() -> Option<Ffmpeg> {
     found.then(Ffmpeg::default)
 }
 
-/// Makes a video of 20 frames of 64 x 48 pixels; frame n has the luma 16 + 10 n.
+/// Makes a video of 20 frames of 64 x 48 pixels; frame n has luma 16 + 10 n.
 fn make(path: &Path, codec: &[&str]) -> bool {
     let source = "nullsrc=s=64x48:d=1:r=20,format=yuv420p,geq=lum=16+10*N:cb=128:cr=128";
     let made = Command::new("ffmpeg")
@@ -100,7 +100,7 @@ fn every_container_and_codec_gives_the_same_frames() {
         ("stream.ts", &["-c:v", "libx264"]),
     ];
     for (name, codec) in files {
-        // Names that look like options or addresses are names.
+        // A file name that looks like an option or an address must be read as a file name.
         let path = folder.path().join(format!("-i http:{name}"));
         if make(&path, codec) {
             let video = sample(&ffmpeg, &path).unwrap().expect("ffmpeg is there");
@@ -139,7 +139,7 @@ fn without_ffmpeg_the_refusal_stays() {
     );
 }
 
-/// A script in place of the program.
+/// A fake ffmpeg: a shell script.
 #[cfg(unix)]
 fn script(folder: &Path, text: &str, time_limit: Duration) -> Ffmpeg {
     use std::os::unix::fs::PermissionsExt;
@@ -170,10 +170,10 @@ fn time_and_output_are_bounded() {
     assert!(said("exec yes", long).contains("more than"));
     assert!(said("echo 'film.avi: no such codec' >&2; exit 1", long).contains("no such codec"));
     assert!(said("echo frame=0", long).contains("no frames"));
-    // It counts, and then gives too little, or something else.
+    // The script reports frames, then writes too few, or invalid output.
     assert!(said("echo frame=20; printf 'P6\\n2 2\\n255\\n123456'", long).contains("fewer frames"));
     assert!(said("echo frame=20", long).contains("fewer frames"));
-    // A frame that is larger than allowed.
+    // A frame over the size limit.
     let huge =
         "case \"$*\" in *null*) echo frame=20;; *) printf 'P6\\n60000 60000\\n255\\n';; esac";
     assert!(said(huge, long).contains("over the limit"));

@@ -1,30 +1,30 @@
-//! What this machine offers.
+//! Device and memory of this machine.
 
 use emu_kernels::adapters;
 use emu_kernels::device::{DeviceChoice, DeviceError, open, runs_behind};
 use emu_kernels::packed::keeps_halves;
 
-/// A device and its limits, as far as the system tells them.
+/// A device and its limits, where the system reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
-    /// For people; `none` where it could not be opened.
+    /// Human-readable name; `none` if the device could not be opened.
     pub device: String,
-    /// Bytes of main memory that a program can have, where the weights lie in it; else bytes of the graphics card, where its
-    /// driver says.
+    /// Available bytes of main memory if the device keeps weights there; else bytes of the graphics card's memory, if its driver
+    /// reports them.
     pub memory: Option<u64>,
-    /// Bytes of the largest buffer that can be made and bound.
+    /// Bytes of the largest buffer that can be allocated and bound.
     pub largest_buffer: Option<u64>,
-    /// Whether matrices of f16 stay so on it.
+    /// Whether f16 matrices stay in f16 on the device.
     pub halves: bool,
-    /// Why the device could not be opened.
+    /// Error message if the device could not be opened.
     pub trouble: Option<String>,
 }
 
 impl Machine {
-    /// Opens the device and looks. One that does not open is part of what is told.
+    /// Opens the device and reads its limits. A device that cannot be opened is part of the report.
     ///
     /// # Errors
-    /// Where no adapter is called as the user says, or several are.
+    /// Where the user's device name matches no adapter, or several.
     pub fn look(choice: DeviceChoice) -> Result<Self, DeviceError> {
         let opened = match open(choice) {
             Ok(opened) => opened,
@@ -41,7 +41,7 @@ impl Machine {
                 });
             }
         };
-        // No driver is asked where the CPU computes.
+        // The CPU backend needs no query of graphics drivers.
         let listed = match runs_behind(&opened.device) {
             true => adapters::list(),
             false => vec![],
@@ -59,7 +59,7 @@ impl Machine {
     }
 }
 
-/// Memory that programs can have, where the system says so.
+/// Memory available to programs, where the system reports it.
 pub fn memory_available() -> Option<u64> {
     adapters::memory("MemAvailable")
 }

@@ -18,7 +18,7 @@ use machine::Machine;
 pub use machine::memory_available;
 use needs::{ComponentNeeds, TaskNeeds};
 
-/// Says what a pack holds, what it needs, and whether this machine can run it.
+/// Shows what a pack contains, what it needs, and whether this machine can run it.
 pub fn run(args: &InspectArgs) -> Result<()> {
     let reader = open_pack(args.pack.as_deref())?;
     let manifest = reader.manifest();
@@ -53,7 +53,7 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Why anything that the pack can do cannot be done here, each reason once.
+    /// Reasons why this machine cannot run some task of the pack, without duplicates.
     fn reasons(&self) -> Vec<String> {
         let mut reasons = vec![];
         for reason in self.tasks.iter().flat_map(|t| t.reasons(&self.machine)) {

@@ -1,4 +1,4 @@
-//! What running a pack takes: per component, and per task that it can do.
+//! Resources that a pack needs, per component and per supported task.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use super::machine::Machine;
 use super::working::{Task, Working};
 use crate::output::bytes;
 
-/// What one component takes.
+/// Resources of one component.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ComponentNeeds {
     /// Bytes of its shards.
     pub download: u64,
-    /// Its shards.
+    /// Number of its shards.
     pub shards: usize,
-    /// Weights, scales and minima not counted.
+    /// Number of weights, without scales and minima of quantized blocks.
     pub parameters: u64,
     /// Bytes of its weights in memory.
     pub resident: u64,
-    /// Bytes of its largest tensor in memory: one buffer, bound as a whole.
+    /// Bytes of its largest tensor in memory, which is one buffer, bound as a whole.
     pub largest_buffer: u64,
     /// Bytes of its largest tensor as stored.
     pub largest_stored: u64,
@@ -37,16 +37,16 @@ impl ComponentNeeds {
     }
 }
 
-/// What a task takes.
+/// Resources of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskNeeds {
     /// `caption`, `chat` or `draw`.
     pub name: &'static str,
-    /// The components it uses, together.
+    /// Sum over its components.
     pub sum: ComponentNeeds,
-    /// Their names.
+    /// Names of its components.
     pub components: Vec<&'static str>,
-    /// What it takes beside the weights.
+    /// Memory needed besides the weights.
     pub working: Working,
 }
 
@@ -56,7 +56,7 @@ impl TaskNeeds {
         self.sum.resident + self.working.bytes()
     }
 
-    /// Why a machine cannot do it; nothing where it can.
+    /// Reasons why a machine cannot run it; empty if it can.
     pub fn reasons(&self, machine: &Machine) -> Vec<String> {
         let mut reasons: Vec<String> = machine.trouble.iter().cloned().collect();
         if let Some(free) = machine.memory.filter(|free| *free < self.memory()) {
@@ -100,7 +100,7 @@ impl TaskNeeds {
     }
 }
 
-/// What each component takes, where matrices of f16 stay packed (`halves`) or not.
+/// Resources of each component. `halves`: whether f16 matrices stay packed in memory.
 pub fn components(manifest: &Manifest, halves: bool) -> BTreeMap<String, ComponentNeeds> {
     let mut needs: BTreeMap<String, ComponentNeeds> = BTreeMap::new();
     for (name, component) in &manifest.components {
@@ -131,7 +131,7 @@ pub fn components(manifest: &Manifest, halves: bool) -> BTreeMap<String, Compone
     needs
 }
 
-/// What each task takes that the pack has the components for; `halves` as for [`components`].
+/// Resources of each task that the pack has the components for. `halves` as for [`components`].
 pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<TaskNeeds> {
     let components = components(manifest, halves);
     let task = |task: Task, wanted: &[&'static str]| TaskNeeds {
@@ -156,7 +156,7 @@ pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<Tas
 }
 
 impl ComponentNeeds {
-    /// Of two components together.
+    /// Sum of two components.
     fn and(self, other: &Self) -> Self {
         Self {
             download: self.download + other.download,

@@ -1,4 +1,4 @@
-//! What a task takes beside the weights: keys and values, and activations. The page computes the same before it downloads
+//! Memory of a task besides the weights: KV cache and activations. The page computes the same numbers before it downloads
 //! anything (`web/package/src/needs.ts`).
 
 use emu_model::config::EmuConfig;
@@ -8,26 +8,26 @@ use emu_model::pack::ModelConfig;
 
 /// Bytes of an f32.
 const F32: u64 = 4;
-/// Tokens that an answer has where nothing else is asked for.
+/// Default length of an answer in tokens.
 const NEW_TOKENS: u64 = 128;
-/// Tokens of a short prompt beside its picture's.
+/// Tokens of a short prompt besides those of its picture.
 const MARKS: u64 = 3;
-/// Activations that are there at once: what a layer reads, what it makes, and what is added to it.
+/// Activations alive at the same time: a layer's input, its output, and the residual.
 const ALIVE: u64 = 3;
 
-/// What is done.
+/// A task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// A picture is described.
+    /// Caption a picture.
     Caption,
-    /// A conversation, with drawings where the model draws.
+    /// Conversation, with drawing if the model draws.
     Chat,
-    /// A picture is drawn.
+    /// Draw a picture.
     Draw,
 }
 
 impl Task {
-    /// Its name, as users see it.
+    /// User-visible name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Caption => "caption",
@@ -37,19 +37,19 @@ impl Task {
     }
 }
 
-/// Bytes in memory beside the weights, for a prompt of one picture.
+/// Bytes of memory besides the weights, for a prompt of one picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Working {
-    /// Keys and values.
+    /// KV cache.
     pub cache: u64,
-    /// Activations that are there at once, about.
+    /// Estimate of the activations alive at the same time.
     pub activations: u64,
-    /// The largest buffer among them, which is bound as a whole.
+    /// Largest buffer among cache and activations, which is bound as a whole.
     pub largest: u64,
 }
 
 impl Working {
-    /// Of a task with `beams` beams (1: no search).
+    /// Memory of a task with `beams` beams (1: no beam search).
     pub fn of(config: &ModelConfig, task: Task, beams: u64) -> Self {
         let emu = &config.emu;
         let decoder = config.decoder.as_ref().filter(|_| task != Task::Caption);
@@ -57,7 +57,7 @@ impl Working {
         let lm = &emu.lm;
         let [context, read, drawn] = [lm.context, emu.queries(), emu.drawn()].map(|n| n as u64);
         let prompt = read + MARKS;
-        // A conversation in which pictures may be drawn has all the room that there is.
+        // A conversation that may contain drawings uses the full context.
         let room = match task {
             Task::Draw => drawn,
             _ if decoder.is_some() && emu.requests.is_none() && beams == 1 => context,
@@ -67,7 +67,7 @@ impl Working {
         let denoised = decoder.map_or(0, drawing);
         let reading = prompt * lm.widest() as u64;
         let activation = F32 * reading.max(seeing(emu)).max(denoised);
-        // Beams begin with a copy each of what the prompt left.
+        // Beam search keeps the prompt's cache and one copy per beam.
         let rows = if beams > 1 { beams + 1 } else { 1 };
         Self {
             cache: 2 * lm.layers as u64 * keys * rows,
@@ -76,7 +76,7 @@ impl Working {
         }
     }
 
-    /// All of them.
+    /// Sum of cache and activations.
     pub fn bytes(&self) -> u64 {
         self.cache + self.activations
     }
@@ -86,10 +86,10 @@ fn product<const N: usize>(factors: [usize; N]) -> u64 {
     factors.iter().map(|&n| n as u64).product()
 }
 
-/// Numbers in the largest activation of the encoder.
+/// Number of elements in the largest activation of the encoder.
 fn seeing(emu: &EmuConfig) -> u64 {
     let vision = &emu.vision;
-    // Integral in every configuration there is; what a fraction would add does not matter.
+    // Integral in all existing configurations; a fraction would be negligible.
     let wide = (vision.width as f64 * vision.mlp_ratio.max(3.0)) as u64;
     let stem = { vision.stem.as_ref() }.and_then(|stem| stem.channels.first());
     let half = vision.image_size / 2;
@@ -99,7 +99,7 @@ fn seeing(emu: &EmuConfig) -> u64 {
     stem.max(net).max(vision.tokens() as u64 * wide)
 }
 
-/// Numbers in the largest activation of drawing.
+/// Number of elements in the largest activation of the diffusion decoder.
 fn drawing(decoder: &DecoderConfig) -> u64 {
     let (unet, vae) = (&decoder.unet, &decoder.vae);
     let values = |side: usize, channels: usize| {
@@ -108,13 +108,13 @@ fn drawing(decoder: &DecoderConfig) -> u64 {
     };
     let next = |channels: &[usize], level: usize| channels.get(level + 1).copied();
     let mut largest = 0;
-    // The autoencoder brings what comes from a coarser level to the size of the finer.
+    // The VAE upsamples the activation of a coarser level to the size of the finer level.
     for (level, &channels) in vae.channels.iter().enumerate() {
         let wide = channels.max(next(&vae.channels, level).unwrap_or(0));
         largest = largest.max(values(vae.patch << level, wide));
     }
-    // The UNet runs with and without the condition at once; its transformers make eight values of each channel, its residual
-    // blocks read what comes from below and from beside.
+    // The UNet runs with and without the condition in one batch. Its transformers use eight values per channel. Its residual
+    // blocks read the upsampled activation and the skip connection.
     for (level, &channels) in unet.channels.iter().enumerate() {
         let wide = match unet.down.get(level) {
             Some(BlockKind::CrossAttention) => 8 * channels,
@@ -138,7 +138,7 @@ mod tests {
         (working.bytes(), working.largest)
     }
 
-    /// The same numbers stand in `admission.test.mjs`.
+    /// `admission.test.mjs` has the same numbers.
     #[test]
     fn the_released_models_take_what_the_page_says() {
         let config = ModelConfig {
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(of(&config, Task::Draw, 5), of(&config, Task::Draw, 1));
     }
 
-    /// The same numbers stand in `admission.test.mjs`.
+    /// `admission.test.mjs` has the same numbers.
     #[test]
     fn a_model_that_names_pictures_takes_what_its_encoder_does() {
         let mut emu = EmuConfig::tiny();
@@ -177,7 +177,7 @@ mod tests {
             decoder: None,
             safety: None,
         };
-        // Keys and values of 4 embeddings, 3 marks and 128 tokens; three times 130 x 130 x 96 numbers.
+        // KV cache of 4 embeddings, 3 marks and 128 tokens; three activations of 130 x 130 x 96 elements.
         let keys = 4 * 4 * 16 * (4 + 3 + 128);
         let seen = 4 * 130 * 130 * 96;
         let found = of(&config, Task::Caption, 1);

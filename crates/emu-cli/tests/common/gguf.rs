@@ -1,12 +1,12 @@
-//! A small language model of random weights, written as GGUF.
+//! A small language model with random weights, written as GGUF.
 
 /// Width of the model.
 pub const WIDTH: usize = 32;
 const FFN: usize = 48;
-/// ChatML.
+/// ChatML chat template.
 pub const TEMPLATE: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}";
 
-/// A file in the making: head and data, filled side by side.
+/// A GGUF file under construction: header and data are filled in parallel.
 #[derive(Default)]
 pub struct Gguf {
     values: (u64, Vec<u8>),
@@ -43,7 +43,7 @@ impl Gguf {
         values.iter().for_each(|value| Self::text(bytes, value));
     }
 
-    /// A tensor of noise around `middle`, sizes outermost first.
+    /// Adds a tensor of noise around `middle`; outermost dimension first.
     fn tensor(&mut self, name: &str, shape: &[usize], middle: f32) {
         self.tensors.0 += 1;
         let bytes = &mut self.tensors.1;
@@ -77,12 +77,12 @@ impl Gguf {
     }
 }
 
-/// Two layers, four query heads over two, the 256 bytes and three marks as vocabulary.
+/// Two layers, four query heads over two KV heads, a vocabulary of the 256 bytes and three marks.
 pub fn model(template: Option<&str>) -> Vec<u8> {
     model_with(template, 96, &[])
 }
 
-/// The same with another context, and with more marks.
+/// The same model with another context length and additional marks.
 pub fn model_with(template: Option<&str>, context: u32, more: &[&str]) -> Vec<u8> {
     let mut file = Gguf::default();
     let bytes = ('!'..='~').chain('¡'..='¬').chain('®'..='ÿ');

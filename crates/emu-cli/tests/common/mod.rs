@@ -1,4 +1,4 @@
-//! Running the program, and packs to run it on.
+//! Helpers that run the program, and packs to run it on.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -17,12 +17,12 @@ use emu_model::weights;
 use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
 use emu_pack::{PackError, TensorData};
 
-/// The reference's files that the checkout carries.
+/// Folder of the reference fixtures.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/reference")
 }
 
-/// What a run of the program said.
+/// Exit code and output of a run.
 pub struct Said {
     pub code: Option<i32>,
     pub out: String,
@@ -48,7 +48,7 @@ pub fn emu(arguments: &[&str]) -> Said {
     said(&command(arguments).output().expect("the program starts"))
 }
 
-/// Runs `emu` with these variables in its environment; none: without the variable.
+/// Runs `emu` with these environment variables; `None` removes a variable.
 pub fn emu_in(variables: &[(&str, Option<&str>)], arguments: &[&str]) -> Said {
     let mut command = command(arguments);
     for (name, value) in variables {
@@ -66,7 +66,7 @@ pub const NO_DRIVERS: [(&str, Option<&str>); 2] = [
     ("VK_ICD_FILENAMES", Some("/nonexistent.json")),
 ];
 
-/// Runs `emu` with text on its standard input.
+/// Runs `emu` with text on stdin.
 pub fn emu_with_input(arguments: &[&str], input: &str) -> Said {
     use std::io::Write;
     let mut child = command(arguments)
@@ -84,7 +84,7 @@ pub fn emu_with_input(arguments: &[&str], input: &str) -> Said {
     said(&child.wait_with_output().expect("the program ends"))
 }
 
-/// Runs `emu`, which must succeed, and returns its lines as JSON.
+/// Runs `emu`, which must succeed, and returns its output lines as JSON.
 #[track_caller]
 pub fn json_of(arguments: &[&str]) -> Vec<serde_json::Value> {
     let said = emu(arguments);
@@ -95,7 +95,7 @@ pub fn json_of(arguments: &[&str]) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Runs `emu`, which must fail with an error that holds all of these words and says what to do.
+/// Runs `emu`, which must fail with an error that contains all of these words and says what to do.
 #[track_caller]
 pub fn fails(arguments: &[&str], words: &[&str]) {
     let said = emu(arguments);
@@ -116,12 +116,12 @@ pub fn tiny_pack(folder: &Path) -> String {
     out
 }
 
-/// A pack of random weights that can draw: pictures of 16 pixels, in milliseconds.
+/// A pack with random weights that can draw: pictures of 16 pixels, in milliseconds.
 pub fn drawing_pack(folder: &Path) -> String {
     drawing_pack_with(folder, None)
 }
 
-/// As [`drawing_pack`], with a safety checker.
+/// [`drawing_pack`] with a safety checker.
 pub fn checking_pack(folder: &Path) -> String {
     let config = serde_json::json!({"projection_dim": 32, "vision_config": {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
@@ -188,12 +188,12 @@ fn drawing_pack_with(folder: &Path, safety: Option<SafetyConfig>) -> String {
     text(&out)
 }
 
-/// A path as an argument.
+/// A path as a command-line argument.
 pub fn text(path: &Path) -> String {
     path.to_str().expect("a path in UTF-8").to_owned()
 }
 
-/// A picture of the fixtures.
+/// Path of a picture in the fixtures.
 pub fn cat() -> String {
     text(&fixtures().join("images/cat.jpg"))
 }

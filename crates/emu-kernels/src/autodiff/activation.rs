@@ -1,4 +1,4 @@
-//! Activations and gates in the graph.
+//! Autodiff nodes of activations and gates.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 
 use crate::ops::activation::{ActivationBackend, ActivationGradient};
 
-/// A SiLU gate in the graph: gate, up.
+/// Node of a SiLU gate. Parents: gate, up.
 #[derive(Debug)]
 struct SiluGateNode;
 
@@ -35,7 +35,7 @@ impl<B: ActivationGradient> Backward<B, 2> for SiluGateNode {
     }
 }
 
-/// GELU in the graph.
+/// Node of GELU.
 #[derive(Debug)]
 struct GeluNode;
 

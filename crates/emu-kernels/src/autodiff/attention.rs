@@ -1,4 +1,4 @@
-//! Attention in the graph.
+//! Autodiff node of attention.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -11,11 +11,11 @@ use burn::backend::{Autodiff, Backend, TensorMetadata};
 use crate::ops::attention::{AttentionBackend, AttentionGradient};
 use crate::spec::AttentionSpec;
 
-/// q, k, v, bias.
+/// Parents: q, k, v, bias.
 #[derive(Debug)]
 struct AttentionNode;
 
-/// What attention's backward pass needs.
+/// State saved for attention's backward pass.
 #[derive(Clone, Debug)]
 struct AttentionState<B: Backend> {
     inputs: [NodeId; 3],

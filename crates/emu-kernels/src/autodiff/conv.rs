@@ -1,4 +1,4 @@
-//! Convolutions in the graph.
+//! Autodiff node of convolution.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -11,7 +11,7 @@ use super::weighted::{State, weighted};
 use crate::ops::conv::{ConvBackend, ConvGradient};
 use crate::spec::ConvSpec;
 
-/// x, weight, bias.
+/// Parents: x, weight, bias.
 #[derive(Debug)]
 struct Conv2dNode;
 
@@ -34,7 +34,7 @@ impl<B: ConvGradient> Backward<B, 3> for Conv2dNode {
             let grad = B::emu_conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), spec);
             grads.register::<B>(node.id, grad);
         }
-        // A bias alone needs no product.
+        // The bias gradient alone needs no matrix product.
         match (node_weight, node_bias) {
             (Some(of_weight), of_bias) => {
                 let (at_weight, at_bias) =

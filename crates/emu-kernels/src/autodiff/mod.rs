@@ -1,4 +1,4 @@
-//! The operations in Burn's graph: what each keeps of its forward pass, and the gradients that its backend computes.
+//! Autodiff nodes: what each operation saves of its forward pass, and the gradients that its backend computes.
 
 mod activation;
 mod attention;

@@ -1,4 +1,4 @@
-//! Norms in the graph.
+//! Autodiff nodes of norms.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -13,7 +13,7 @@ use super::weighted::{State, weighted};
 use crate::ops::norm::{NormBackend, NormGradient};
 use crate::spec::GroupNormSpec;
 
-/// x, weight, bias.
+/// Parents: x, weight, bias.
 #[derive(Debug)]
 struct GroupNormNode;
 
@@ -71,8 +71,8 @@ impl<B: NormGradient, C: CheckpointStrategy> NormBackend for Autodiff<B, C> {
         <Self as ModuleOps<Self>>::layer_norm(x, weight, Some(bias), eps)
     }
 
-    /// Composed of Burn's operations. The gradient of its square root takes a power, which software GPUs give to four digits
-    /// only; a step of Newton's rule from the root, held constant, is the root again and has the root's slope.
+    /// Composed of Burn's operations. The gradient of Burn's square root uses a power, which software GPUs compute to only four
+    /// digits. Instead, one Newton step from the detached root is taken: it has the value and the derivative of the root.
     fn emu_rms_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

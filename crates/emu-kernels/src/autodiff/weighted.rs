@@ -1,4 +1,4 @@
-//! Operations of an input, a weight and a bias.
+//! Autodiff of operations with an input, a weight and a bias.
 
 use burn::backend::Autodiff;
 use burn::backend::Backend;
@@ -7,10 +7,10 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::ops::{Backward, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-/// What the backward pass finds its inputs by, and what the operation was made for.
+/// Saved state: the nodes of the three inputs, and the operation's spec.
 pub type State<S> = (NodeId, NodeId, NodeId, S);
 
-/// Runs `forward`, and puts it into the graph where anything of it is tracked.
+/// Runs `forward`, and records it in the graph if any input is tracked.
 pub fn weighted<B, C, N, S>(
     node: N,
     [x, weight, bias]: [FloatTensor<Autodiff<B, C>>; 3],

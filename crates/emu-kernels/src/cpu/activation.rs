@@ -1,4 +1,4 @@
-//! Activations in one pass, forward and backward.
+//! CPU activations in one pass, forward and backward.
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
@@ -12,7 +12,7 @@ use crate::ops::activation::ActivationBackend;
 #[cfg(not(target_family = "wasm"))]
 use crate::ops::activation::ActivationGradient;
 
-/// Elements that a thread takes at a time.
+/// Elements per task.
 const CHUNK: usize = 1 << 14;
 
 fn of(values: Vec<f32>, shape: Shape) -> FlexTensor {
@@ -24,7 +24,7 @@ fn of(values: Vec<f32>, shape: Shape) -> FlexTensor {
     )
 }
 
-/// `f` of each element.
+/// Applies `f` to each element.
 fn unary(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync + Send) -> FlexTensor {
     let (shape, x) = (x.shape(), contiguous(x));
     let mut out = vec![0.0; values(&x).len()];
@@ -39,7 +39,7 @@ fn unary(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync + Send) -> FlexTensor {
     of(out, shape)
 }
 
-/// `f` of the elements of two tensors of one shape.
+/// Applies `f` to the elements of two tensors of the same shape.
 fn binary(x: FlexTensor, y: FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync + Send) -> FlexTensor {
     let (shape, x, y) = (x.shape(), contiguous(x), contiguous(y));
     let mut out = vec![0.0; values(&x).len()];
@@ -62,7 +62,7 @@ pub fn silu_gate(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
     binary(gate, up, |g, u| g * sigmoid(g) * u)
 }
 
-/// The gradients at gate and up.
+/// Gradients of `gate` and `up`.
 pub fn silu_gate_backward(
     gate: FlexTensor,
     up: FlexTensor,
@@ -104,7 +104,7 @@ pub fn gelu(x: FlexTensor) -> FlexTensor {
     })
 }
 
-/// The gradient at the input: `Φ(x) + x φ(x)` times the gradient at the output.
+/// Input gradient: `Φ(x) + x φ(x)` times the output gradient.
 pub fn gelu_backward(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
     const DENSITY: f32 = 0.398_942_3; // 1 / sqrt(2 π)
     binary(x, grad, |x, d| {

@@ -1,4 +1,4 @@
-//! Attention a head at a time: scores, softmax and context stay in the cache, and causal rows stop at the diagonal.
+//! CPU attention, one head at a time: scores, softmax and output stay in the cache, and causal rows stop at the diagonal.
 //!
 //! B batch, H heads, T queries, S keys, E head size.
 
@@ -15,7 +15,7 @@ use crate::ops::attention::AttentionBackend;
 use crate::ops::attention::AttentionGradient;
 use crate::spec::AttentionSpec;
 
-/// Queries that share a matrix product; under a causal mask each block skips the keys after it.
+/// Queries per matrix product; under a causal mask each block skips the keys after it.
 const BLOCK: usize = 32;
 
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ impl Sizes {
         }
     }
 
-    /// How many keys query `row` may see.
+    /// Number of keys that query `row` sees.
     fn limit(&self, row: usize) -> usize {
         if self.causal {
             (row + 1 + self.s).saturating_sub(self.t).min(self.s)
@@ -50,7 +50,7 @@ impl Sizes {
         }
     }
 
-    /// First row, rows and keys of each block of queries.
+    /// First row, number of rows and number of keys of each block of queries.
     fn blocks(self) -> impl Iterator<Item = (usize, usize, usize)> {
         (0..self.t).step_by(BLOCK).map(move |first| {
             let rows = BLOCK.min(self.t - first);
@@ -59,13 +59,13 @@ impl Sizes {
     }
 }
 
-/// The matrices `[rows, E]` of a tensor `[B, H, rows, E]` of any layout.
+/// The matrices `[rows, E]` of a tensor `[B, H, rows, E]` with any strides.
 struct Heads<'a> {
     values: &'a [f32],
     strides: [usize; 4],
 }
 
-/// The tensor itself where its strides can be used, else a contiguous copy.
+/// The tensor itself if its strides are positive, else a contiguous copy.
 fn usable(x: FlexTensor) -> FlexTensor {
     if x.layout().has_positive_strides() {
         x
@@ -97,7 +97,7 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// Values `[B or 1, H or 1, T or 1, S]` that are added to, or hide, scores.
+/// Bias or mask, `[B or 1, H or 1, T or 1, S]`.
 struct Rows<'a, V> {
     values: &'a [V],
     dims: [usize; 4],
@@ -112,7 +112,7 @@ impl<'a, V> Rows<'a, V> {
     }
 }
 
-/// Softmax of the first `limit` scores; the others become 0. All of them do where every score is masked.
+/// Softmax of the first `limit` scores; the rest become 0. If all are masked, the whole row becomes 0.
 fn softmax(row: &mut [f32], limit: usize, bias: Option<&[f32]>, mask: Option<&[u8]>) {
     let (seen, unseen) = row.split_at_mut(limit);
     unseen.fill(0.0);
@@ -132,7 +132,7 @@ fn softmax(row: &mut [f32], limit: usize, bias: Option<&[f32]>, mask: Option<&[u
     seen.iter_mut().for_each(|x| *x *= factor);
 }
 
-/// `[B, H, T, E]`, and the probabilities `[B, H, T, S]` where they are to be saved.
+/// Output `[B, H, T, E]`, and the probabilities `[B, H, T, S]` if `keep`.
 pub fn forward(
     q: FlexTensor,
     k: FlexTensor,
@@ -211,7 +211,7 @@ pub fn forward(
     (tensor(out, [z.b, z.h, z.t, z.e]), saved)
 }
 
-/// The gradients at queries, keys and contents, and (where wanted) at the scores, `[B, H, T, S]`.
+/// Gradients of queries, keys and values, and, if `spec.score_gradient`, of the scores, `[B, H, T, S]`.
 pub fn backward(
     q: FlexTensor,
     k: FlexTensor,
@@ -274,7 +274,7 @@ pub fn backward(
                 None => &mut scratch[..rows * z.s],
             };
             let grad = grad.skipping(first);
-            // 1. at the probabilities, then through the softmax
+            // 1. gradient of the probabilities, then of the scores through the softmax
             product(
                 (slopes, z.s),
                 [rows, n, z.e],
@@ -291,7 +291,7 @@ pub fn backward(
                     .zip(p)
                     .for_each(|(d, p)| *d = p * (*d - mean));
             }
-            // 2. at queries, keys and contents
+            // 2. gradients of queries, keys and values
             let slopes = Matrix::rows(slopes, z.s);
             let out = &mut at_q[first * z.e..][..rows * z.e];
             product((out, z.e), [rows, z.e, n], slopes, k, scale, false);

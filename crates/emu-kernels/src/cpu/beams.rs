@@ -1,4 +1,4 @@
-//! A step of beam search on the CPU.
+//! Beam search step on the CPU.
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::TensorData;
@@ -7,7 +7,8 @@ use super::{contiguous, values};
 use crate::sample::{Processors, log_softmax};
 use crate::spec::BEAM_HEADER;
 
-/// The best continuations of beams by `[B, V]` logits: `[2 best]`, for each its place in the logits and the bits of its sum.
+/// The best continuations of the beams, from `[B, V]` logits: `[2 best]`, for each its flat index into the logits and the bits
+/// of its cumulative score.
 pub fn best(logits: FlexTensor, asked: FlexTensor, best: usize) -> FlexTensor {
     let beams = logits.layout().shape()[0];
     let (logits, asked) = (contiguous(logits), contiguous(asked));
@@ -26,7 +27,7 @@ pub fn best(logits: FlexTensor, asked: FlexTensor, best: usize) -> FlexTensor {
         let history: Vec<u32> = history.iter().map(|&token| token as u32).collect();
         let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if !greatest.is_finite() || row.iter().any(|logit| logit.is_nan()) {
-            // No distribution: scores that are not numbers, which come before all others.
+            // No distribution: NaN scores, which sort before all others.
             row.fill(f32::NAN);
             continue;
         }
@@ -44,16 +45,16 @@ pub fn best(logits: FlexTensor, asked: FlexTensor, best: usize) -> FlexTensor {
         row.iter_mut().for_each(|score| *score += sum);
     }
     let numbers: Vec<i32> = { top(&scores, best).into_iter() }
-        .flat_map(|place| [place as i32, scores[place as usize].to_bits() as i32])
+        .flat_map(|index| [index as i32, scores[index as usize].to_bits() as i32])
         .collect();
     let length = numbers.len();
     FlexTensor::from_data(TensorData::new(numbers, [length]))
 }
 
-/// Where the `n` greatest scores are, greatest first, of equals the first.
+/// Indices of the `n` greatest scores, in descending order, the lower index first among equals.
 fn top(scores: &[f32], n: usize) -> Vec<u32> {
     let order = |a: &u32, b: &u32| {
-        let [left, right] = [a, b].map(|place| scores[*place as usize]);
+        let [left, right] = [a, b].map(|index| scores[*index as usize]);
         right.total_cmp(&left).then(a.cmp(b))
     };
     let mut all: Vec<u32> = (0..scores.len() as u32).collect();

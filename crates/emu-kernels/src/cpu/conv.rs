@@ -1,6 +1,6 @@
-//! Convolution as matrix products over unrolled patches (im2col), a few images at a time.
+//! CPU convolution: matrix products over unrolled patches (im2col), a few images at a time.
 //!
-//! B images, C channels in, O channels out, k side of the kernel, K = C k², P pixels out of an image.
+//! B images, C input channels, O output channels, k side of the kernel, K = C k², P output pixels of an image.
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
@@ -55,12 +55,12 @@ impl Sizes {
         self.ho * self.wo
     }
 
-    /// Images that share a matrix product: enough pixels to keep it busy, at least two groups in a batch.
+    /// Images per matrix product: enough pixels for an efficient gemm, at least two groups in a batch.
     fn group(&self) -> usize {
         (512 / self.pixels()).clamp(1, self.b.div_ceil(2).max(1))
     }
 
-    /// Whether patches are the pixels themselves.
+    /// Whether im2col is the identity: a 1x1 kernel with stride 1 and no padding.
     fn pointwise(&self) -> bool {
         self.k == 1
             && self.stride == 1
@@ -69,7 +69,7 @@ impl Sizes {
             && self.wo == self.w
     }
 
-    /// The span of output columns whose input column `ox · stride + kx - before` lies inside the row.
+    /// Range of output columns whose input column `ox · stride + kx - before` is inside the row.
     fn inside(&self, kx: usize) -> (usize, usize) {
         let first = self.before.saturating_sub(kx).div_ceil(self.stride);
         let last = (self.w + self.before)
@@ -79,7 +79,7 @@ impl Sizes {
     }
 }
 
-/// Unrolls images into `[K, n P]`.
+/// im2col: unrolls images into `[K, n P]`.
 fn unroll(s: &Sizes, images: &[f32], columns: &mut [f32]) {
     let (area, p) = (s.h * s.w, s.pixels());
     let n = images.len() / (s.c * area);
@@ -113,7 +113,7 @@ fn unroll(s: &Sizes, images: &[f32], columns: &mut [f32]) {
     }
 }
 
-/// Adds `[K, n P]` back to the pixels it was unrolled from.
+/// col2im: adds `[K, n P]` to the pixels it was unrolled from.
 fn roll_add(s: &Sizes, columns: &[f32], images: &mut [f32]) {
     let (area, p) = (s.h * s.w, s.pixels());
     let n = images.len() / (s.c * area);
@@ -150,7 +150,7 @@ fn roll_add(s: &Sizes, columns: &[f32], images: &mut [f32]) {
     }
 }
 
-/// Brings `[n, O, P]` into `[O, n P]`.
+/// Transposes `[n, O, P]` to `[O, n P]`.
 fn gather(s: &Sizes, grads: &[f32], out: &mut [f32]) {
     let p = s.pixels();
     let n = grads.len() / (s.o * p);
@@ -209,7 +209,7 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, spec: ConvSp
     tensor(out, [s.b, s.o, s.ho, s.wo])
 }
 
-/// The gradient at the input, `[B, C, H, W]`.
+/// Gradient of the input, `[B, C, H, W]`.
 pub fn x_backward(
     x: FlexTensor,
     weight: FlexTensor,
@@ -243,7 +243,7 @@ pub fn x_backward(
     tensor(out, [s.b, s.c, s.h, s.w])
 }
 
-/// The gradient at the weights, `[O, C, k, k]`.
+/// Gradient of the weights, `[O, C, k, k]`.
 pub fn weight_backward(
     x: FlexTensor,
     weight: FlexTensor,
@@ -254,7 +254,7 @@ pub fn weight_backward(
     let (x, grad) = (contiguous(x), contiguous(grad));
     let (p, kk) = (s.pixels(), s.patch());
     let (images, grads) = (values(&x), values(&grad));
-    // Eight sums, added in order at the end: the same on any number of threads.
+    // Eight partial sums, added in order at the end: the result does not depend on the number of threads.
     let share = s.b.div_ceil(8).max(1);
     let mut sums: Vec<Vec<f32>> = images
         .chunks(share * s.c * s.h * s.w)

@@ -1,4 +1,4 @@
-//! A decoding step on the CPU: loops over rows and heads without tensors in between.
+//! Decoding step on the CPU: loops over rows and heads without intermediate tensors.
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
@@ -11,19 +11,19 @@ use super::{contiguous, for_each_soon, integers, tensor, values};
 use crate::ops::decode::DecodeBackend;
 use crate::spec::StepSpec;
 
-/// Keys times head size from which heads are shared among threads.
+/// kv_len times head size, heads and batch, from which heads are computed in parallel.
 const WORTH_THREADS: usize = 1 << 14;
 
-/// Adds one to the first of `place`.
-pub fn advance(place: FlexTensor) -> FlexTensor {
-    let mut place = contiguous(place);
-    if let Some(length) = place.storage_mut::<i32>().first_mut() {
+/// Increments the first element of `kv_len`.
+pub fn advance(kv_len: FlexTensor) -> FlexTensor {
+    let mut kv_len = contiguous(kv_len);
+    if let Some(length) = kv_len.storage_mut::<i32>().first_mut() {
         *length += 1;
     }
-    place
+    kv_len
 }
 
-/// Rotates queries and keys, appends keys and values to the caches.
+/// Rotates queries and keys, and appends keys and values to the caches.
 pub fn rope_append(
     qkv: FlexTensor,
     cos_sin: FlexTensor,
@@ -35,7 +35,7 @@ pub fn rope_append(
     let (mut keys, mut cached) = (contiguous(keys), contiguous(cached));
     let [b, t, width] = qkv.shape().dims::<3>();
     let [_, g, capacity, e] = keys.shape().dims::<4>();
-    // Beyond it would be the next head's rows.
+    // Positions beyond the capacity would overwrite the next head.
     assert!(spec.start + t <= capacity, "the cache has room");
     let (h, half) = (spec.heads, e / 2);
     let (from, cos_sin) = (values(&qkv), values(&cos_sin));
@@ -48,7 +48,7 @@ pub fn rope_append(
         }
     };
     let mut queries = vec![0.0f32; b * h * t * e];
-    // Copied only where somebody else still holds the cache.
+    // Copied only if the cache is shared.
     let (all_keys, all_values) = (keys.storage_mut::<f32>(), cached.storage_mut::<f32>());
     for (i, row) in from.chunks_exact(width.max(1)).enumerate() {
         let (batch, step) = (i / t, i % t);
@@ -74,7 +74,7 @@ pub fn rope_append(
     (tensor(queries, [b, h, t, e]), keys, cached)
 }
 
-/// Attention of one position of each sequence over the cache.
+/// Attention at one position of each sequence over the cache.
 pub fn attention(
     q: FlexTensor,
     keys: FlexTensor,
@@ -115,16 +115,16 @@ pub fn attention(
     tensor(y, [b, 1, h * e])
 }
 
-/// Attention of a head to a position.
+/// Attention of one head at one position.
 struct Attend<'a> {
     query: &'a [f32],
-    /// All of the cache, `[B, G, C, E]`.
+    /// The whole cache, `[B, G, C, E]`.
     keys: &'a [f32],
     values: &'a [f32],
-    /// The row that wrote each position; where absent, `row` wrote all.
+    /// Cache row of each position; if absent, `row` holds all.
     rows: Option<&'a [usize]>,
     row: usize,
-    /// Which one of how many.
+    /// Key/value head, and number of key/value heads.
     group: (usize, usize),
     capacity: usize,
     kv_len: usize,
@@ -132,9 +132,9 @@ struct Attend<'a> {
 }
 
 impl Attend<'_> {
-    /// Where a position lies in the cache.
+    /// Offset of a position in the cache.
     #[inline(always)]
-    fn place(&self, position: usize) -> usize {
+    fn offset(&self, position: usize) -> usize {
         let row = self.rows.map_or(self.row, |rows| rows[position]);
         let (group, groups) = self.group;
         ((row * groups + group) * self.capacity + position) * self.query.len()
@@ -150,14 +150,14 @@ impl Job for Attend<'_> {
         let scale = 1.0 / (e as f32).sqrt();
         let mut scores = vec![0.0f32; self.kv_len];
         for (position, score) in scores.iter_mut().enumerate() {
-            *score = dot_of_head(self.query, &self.keys[self.place(position)..][..e]) * scale;
+            *score = dot_of_head(self.query, &self.keys[self.offset(position)..][..e]) * scale;
         }
         let most = max(&scores);
         let sum = exp_shifted(&mut scores, most);
         let factor = 1.0 / sum;
         for (position, weight) in scores.iter().enumerate() {
             let weight = weight * factor;
-            let value = &self.values[self.place(position)..][..e];
+            let value = &self.values[self.offset(position)..][..e];
             for (y, v) in self.y.iter_mut().zip(value) {
                 *y += weight * v;
             }
@@ -165,7 +165,7 @@ impl Job for Attend<'_> {
     }
 }
 
-/// The sum of `a · b`, whose lanes are added by halves: most of a head's product would be adding them one by one.
+/// Dot product whose lanes are reduced by halving: with short heads, a serial reduction would dominate.
 #[inline(always)]
 fn dot_of_head(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
@@ -193,10 +193,10 @@ impl DecodeBackend for Flex {
         cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = place;
+        let _ = kv_len;
         rope_append(qkv, cos_sin, keys, values, spec)
     }
 
@@ -204,15 +204,15 @@ impl DecodeBackend for Flex {
         q: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         table: IntTensor<Self>,
         spec: StepSpec,
     ) -> FloatTensor<Self> {
-        let _ = place;
+        let _ = kv_len;
         attention(q, keys, values, table, spec)
     }
 
-    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
-        advance(place)
+    fn emu_advance(kv_len: IntTensor<Self>) -> IntTensor<Self> {
+        advance(kv_len)
     }
 }

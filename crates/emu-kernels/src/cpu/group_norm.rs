@@ -1,6 +1,6 @@
-//! Group norm with an optional SiLU, forward and backward in two passes over each group.
+//! CPU group norm with optional SiLU, forward and backward in two passes over each group.
 //!
-//! B images, C channels, G groups, R = C/G · H · W values of a group.
+//! B images, C channels, G groups, R = C/G · H · W values per group.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -35,7 +35,7 @@ impl Sizes {
     }
 }
 
-/// Mean and `1 / sqrt(var + eps)`, in f64 sums of f32 partial sums of a channel's line.
+/// Mean and `1 / sqrt(var + eps)`: f32 partial sums per channel, added in f64.
 #[inline(always)]
 fn moments(row: &[f32], area: usize, eps: f64) -> (f32, f32) {
     let lines = || row.chunks_exact(area.max(1));
@@ -52,14 +52,14 @@ fn moments(row: &[f32], area: usize, eps: f64) -> (f32, f32) {
     (mean, (1.0 / (variance + eps).sqrt()) as f32)
 }
 
-/// Slope of SiLU.
+/// Derivative of SiLU.
 #[inline(always)]
 fn slope(z: f32) -> f32 {
     let s = sigmoid(z);
     s * (1.0 + z * (1.0 - s))
 }
 
-/// `[B, C, H, W]` in the same shape.
+/// `[B, C, H, W]` to the same shape.
 pub fn forward(
     x: FlexTensor,
     weight: FlexTensor,
@@ -100,7 +100,7 @@ pub fn forward(
     tensor(out, s.dims)
 }
 
-/// The gradient at the input.
+/// Gradient of the input.
 pub fn x_backward(
     x: FlexTensor,
     weight: FlexTensor,
@@ -127,7 +127,7 @@ pub fn x_backward(
     for_each(work, |(i, ((row, grads), out))| {
         let first = i % spec.groups * s.channels;
         let (mean, scale) = moments(row, s.area, spec.eps);
-        // 1. gradients at the normalised values, and their means alone and along them
+        // 1. gradients of the normalized values, their mean, and their mean product with the normalized values
         let (mut sum, mut along) = (0.0f64, 0.0f64);
         for (c, ((line, grads), out)) in row
             .chunks_exact(s.area)
@@ -148,7 +148,7 @@ pub fn x_backward(
             (sum / row.len() as f64) as f32,
             (along / row.len() as f64) as f32,
         );
-        // 2. the part that changes neither mean nor variance
+        // 2. project out the components along mean and variance
         for (out, &v) in out.iter_mut().zip(row) {
             let n = (v - mean) * scale;
             *out = (*out - sum - n * along) * scale;
@@ -157,7 +157,7 @@ pub fn x_backward(
     tensor(out, s.dims)
 }
 
-/// The gradients at weight and bias, `[2, C]`.
+/// Gradients of weight and bias, `[2, C]`.
 pub fn affine_backward(
     x: FlexTensor,
     weight: FlexTensor,

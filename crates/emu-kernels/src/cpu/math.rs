@@ -1,6 +1,6 @@
-//! Functions that compilers turn into vector code, unlike those of the C library: no calls, no branches, no tables.
+//! Math functions that compilers vectorize, unlike those of the C library: no calls, no branches, no tables.
 
-/// `e^x` within 2 units in the last place; 0 below -87.3 (where results would be denormal), at most `e^88`.
+/// `e^x` within 2 units in the last place; 0 below -87.3 (where results would be subnormal), at most `e^88`.
 ///
 /// Cody and Waite's reduction to `|r| <= ln 2 / 2`, then a polynomial of degree 6.
 #[inline(always)]
@@ -29,7 +29,7 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The error function, within 3e-7 absolutely (Abramowitz and Stegun 7.1.26).
+/// Error function, absolute error below 3e-7 (Abramowitz and Stegun 7.1.26).
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
     let a = x.abs();
@@ -43,7 +43,7 @@ pub fn erf(x: f32) -> f32 {
 
 const LANES: usize = 16;
 
-/// The sums over pairs of elements of the values of `f`, in a fixed order that vector code of any width can keep.
+/// Sums of `f` over pairs of elements, in a fixed order that SIMD code of any width can follow.
 #[inline(always)]
 pub fn sums<const K: usize>(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f32; K]) -> [f32; K] {
     let mut lanes = [[0.0f32; LANES]; K];
@@ -66,13 +66,13 @@ pub fn sums<const K: usize>(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f32; 
     totals
 }
 
-/// The sum of `a · b`, in a fixed order.
+/// Dot product, in a fixed summation order.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums(a, b, |a, b| [a * b])[0]
 }
 
-/// The greatest value; -infinity of none.
+/// Maximum; -infinity if empty.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let mut greatest = [f32::NEG_INFINITY; LANES];

@@ -1,4 +1,4 @@
-//! Products with packed matrices: blocks are unpacked into registers, never into memory as a whole.
+//! CPU products with packed matrices: blocks are dequantized into registers or tiles, never the whole matrix.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -11,25 +11,25 @@ use super::{contiguous, for_each, tensor, values};
 use crate::ops::matmul::MatmulBackend;
 use crate::spec::{Activations, BLOCK, PackedSpec, Scheme};
 
-/// Up to so many rows of `x` the weights are used as they are unpacked; beyond, a tile is unpacked and used by a product
-/// of matrices.
+/// Up to this many rows of `x`, weights are dequantized on the fly (gemv); beyond, tiles are dequantized and multiplied by
+/// gemm.
 const GEMV_ROWS: usize = 4;
-/// Rows of the matrix that one task takes.
+/// Rows of the matrix per task of a gemv.
 const TILE: usize = 32;
-/// The same where a tile is unpacked: enough that reading `x` again for each costs little.
+/// Rows of the matrix per task of a gemm: enough to amortize reading `x` again for each.
 const MATRIX_TILE: usize = 192;
 
-/// A packed matrix in slices.
+/// Slices of a packed matrix.
 #[derive(Clone, Copy)]
 struct Blocks<'a> {
     words: &'a [u32],
-    /// Read where the scheme has them, as minimums.
+    /// Valid only if the scheme has them; same for minimums.
     scales: &'a [f16],
     mins: &'a [f16],
     spec: PackedSpec,
 }
 
-/// The 32-bit values of an integer tensor.
+/// The 32-bit words of an integer tensor.
 fn words(x: &FlexTensor) -> &[u32] {
     bytemuck::cast_slice(x.as_slice::<i32>().unwrap_or_default())
 }
@@ -53,7 +53,7 @@ impl<'a> Blocks<'a> {
         self.spec.width / BLOCK
     }
 
-    /// A block's bytes, its scale, and what is added to every scaled value.
+    /// A block's bytes, its scale, and the offset added to every scaled value.
     #[inline(always)]
     fn block<const N: usize>(&self, at: usize) -> (&[u8; N], f32, f32) {
         let bytes: &[u8] = bytemuck::cast_slice(self.words);
@@ -61,14 +61,14 @@ impl<'a> Blocks<'a> {
         let scale = self.scales[at].to_f32();
         let offset = match self.spec.scheme {
             Scheme::F16 | Scheme::Q8 => 0.0,
-            // The sign bit is flipped on reading: 0 to 15 stands for -8 to 7.
+            // Nibbles are read with the sign bit flipped: 0 to 15 stands for -8 to 7.
             Scheme::Q4 => -8.0 * scale,
             Scheme::Q4_1 => self.mins[at].to_f32(),
         };
         (&all[at], scale, offset)
     }
 
-    /// What turns a stored nibble into 0 to 15.
+    /// XOR mask that maps stored nibbles to 0 to 15.
     fn flip(&self) -> u8 {
         match self.spec.scheme {
             Scheme::Q4 => 8,
@@ -76,14 +76,14 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The bits of the halves of row `row`.
+    /// The f16 bits of row `row`.
     #[inline(always)]
     fn halves(&self, row: usize) -> &[u16] {
         let bits: &[u16] = bytemuck::cast_slice(self.words);
         &bits[row * self.spec.width..][..self.spec.width]
     }
 
-    /// Unpacks row `row` into `out`.
+    /// Dequantizes row `row` into `out`.
     #[inline(always)]
     fn unpack(&self, row: usize, out: &mut [f32]) {
         if self.spec.scheme == Scheme::F16 {
@@ -113,8 +113,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Rows of `x` as the blocks want them: of 32 elements first those at even places, then those at odd ones, which lie in
-/// the low and the high nibbles; and the sum of every block.
+/// A row of `x` in the order of packed nibbles: of each block of 32 elements, first the even-indexed (low nibbles), then the
+/// odd-indexed (high nibbles); and the sum of every block.
 struct Split {
     values: Vec<f32>,
     sums: Vec<f32>,
@@ -137,7 +137,7 @@ impl Split {
     }
 }
 
-/// `x Wᵀ + b + r`, or a gate, of `[rows, in]`.
+/// `x Wᵀ + b + r`, or a gate, for `x` of `[rows, in]`.
 pub fn linear(
     x: FlexTensor,
     [words, scales, mins]: [FlexTensor; 3],
@@ -165,7 +165,7 @@ pub fn linear(
     let blocks = Blocks::new(&words, &scales, &mins, spec);
     let (x, width, out) = (values(&x), spec.width, spec.out);
     let rows = x.len() / width;
-    // Transposed while it is made, so that every task has a run of its own: `[out, rows]`.
+    // Computed transposed, `[out, rows]`, so that each task writes a contiguous range.
     let mut y = vec![0.0f32; rows * out];
     let tile_rows = if rows <= GEMV_ROWS { TILE } else { MATRIX_TILE };
     let tiles: Vec<_> = y.chunks_mut(tile_rows * rows).enumerate().collect();
@@ -224,7 +224,7 @@ pub fn linear(
     tensor(turned, [rows, out])
 }
 
-/// The same with rows of `x` rounded to bytes.
+/// Same, with `x` quantized to 8 bits.
 fn of_bytes(
     x: FlexTensor,
     [words, scales, mins]: [FlexTensor; 3],
@@ -250,7 +250,7 @@ fn of_bytes(
     tensor(y, [x.len() / spec.width, made])
 }
 
-/// A row times `x`, both of nibbles. Sixteen sums side by side, so that the compiler makes vectors of them.
+/// Dot product of a 4-bit row and `x`. Sixteen partial sums, so that the compiler vectorizes.
 #[inline(always)]
 fn dot_nibbles(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     const HALF: usize = BLOCK / 2;
@@ -272,7 +272,7 @@ fn dot_nibbles(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     total.iter().sum::<f32>() + offsets
 }
 
-/// A row times `x`, of bytes.
+/// Dot product of an 8-bit row and `x`.
 #[inline(always)]
 fn dot_bytes(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     const HALF: usize = BLOCK / 2;
@@ -291,7 +291,7 @@ fn dot_bytes(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     total.iter().sum()
 }
 
-/// A row times `x`, of halves.
+/// Dot product of an f16 row and `x`.
 #[inline(always)]
 fn dot_halves(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     let mut total = [0.0f32; BLOCK];
@@ -304,7 +304,7 @@ fn dot_halves(blocks: &Blocks, row: usize, x: &Split) -> f32 {
     total.iter().sum()
 }
 
-/// Rows of the matrix, unpacked: `[n, in]`.
+/// Dequantized rows of the matrix: `[n, in]`.
 pub fn rows(
     ids: FlexTensor,
     [words, scales, mins]: [FlexTensor; 3],
@@ -314,7 +314,7 @@ pub fn rows(
     let blocks = Blocks::new(&words, &scales, &mins, spec);
     let mut y = vec![0.0f32; ids.len() * spec.width];
     for (&id, y) in ids.iter().zip(y.chunks_exact_mut(spec.width)) {
-        // As a gather beyond the end does on a GPU: the last row.
+        // Clamped to the last row, like an out-of-bounds gather on a GPU.
         blocks.unpack(id.min(spec.out - 1), y);
     }
     tensor(y, [ids.len(), spec.width])

@@ -1,18 +1,18 @@
-//! Products of matrices that lie in slices with any strides.
+//! Matrix products over slices with arbitrary strides.
 
-/// A matrix with its strides.
+/// A strided matrix view.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
-    /// From the first element on.
+    /// Starts at the first element.
     pub values: &'a [f32],
-    /// Distance of rows.
+    /// Row stride.
     pub row: usize,
-    /// Distance of columns.
+    /// Column stride.
     pub column: usize,
 }
 
 impl<'a> Matrix<'a> {
-    /// Row-major, with this many values from row to row.
+    /// Row-major matrix with this row stride.
     pub fn rows(values: &'a [f32], row: usize) -> Self {
         Self {
             values,
@@ -21,7 +21,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Without its first rows.
+    /// Skips the first rows.
     pub fn skipping(self, first: usize) -> Self {
         Self {
             values: self.values.get(first * self.row..).unwrap_or_default(),
@@ -29,7 +29,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Rows as columns.
+    /// Transposed view.
     pub fn transposed(self) -> Self {
         Self {
             row: self.column,
@@ -45,7 +45,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `out [m, n] = (out) + factor · a [m, k] b [k, n]`; `out` has this many values from row to row.
+/// Gemm: `out [m, n] = (out) + factor · a [m, k] b [k, n]`, adding to `out` if `add`; `out` is given with its row stride.
 pub fn product(
     out: (&mut [f32], usize),
     [m, n, k]: [usize; 3],
@@ -60,8 +60,8 @@ pub fn product(
         room && a.holds(m, k) && b.holds(k, n),
         "the slices hold the matrices"
     );
-    // SAFETY: the assertion keeps every element that gemm touches inside its slice; `out` is borrowed mutably, so that
-    // it overlaps neither factor.
+    // SAFETY: the assertion keeps every element that gemm accesses inside its slice; `out` is borrowed mutably, so it
+    // aliases neither factor.
     unsafe {
         gemm::gemm(
             m,

@@ -1,7 +1,7 @@
-//! The CPU's own operations: plain loops over slices, threads over images.
+//! CPU kernels: plain loops over slices, parallel over independent items such as images or heads.
 //!
-//! Work is divided by the sizes alone, never by the number of threads, so that sums come in one order and a resumed
-//! training repeats itself bit for bit.
+//! Work is partitioned by size alone, never by the number of threads, so that the summation order is fixed and a resumed
+//! training is reproducible bit for bit.
 
 mod activation;
 mod attention;
@@ -21,7 +21,7 @@ mod thread_pool;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bytes, DType, Shape};
 
-/// The values of a tensor, contiguous.
+/// Makes a tensor contiguous with offset 0; copies only if needed.
 fn contiguous(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() && x.layout().start_offset() == 0 {
         x
@@ -35,7 +35,7 @@ fn values(x: &FlexTensor) -> &[f32] {
     x.as_slice::<f32>().unwrap_or_default()
 }
 
-/// The values of a contiguous tensor of indices; what is negative becomes 0.
+/// The indices in a contiguous integer tensor; negative ones become 0.
 fn integers(x: &FlexTensor) -> Vec<usize> {
     let index = |value: i64| usize::try_from(value).unwrap_or(0);
     match x.dtype() {
@@ -54,7 +54,7 @@ fn integers(x: &FlexTensor) -> Vec<usize> {
     }
 }
 
-/// A tensor of these values.
+/// Builds a tensor from values.
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     use burn::backend::flex::Layout;
     FlexTensor::new(
@@ -64,7 +64,7 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     )
 }
 
-/// Runs `f` over items, on threads where there are any, compiled for the widest vectors that the machine has.
+/// Runs `f` over items in parallel, compiled for the widest SIMD instructions of the machine.
 #[cfg(not(target_family = "wasm"))]
 fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
     use rayon::prelude::*;
@@ -74,7 +74,7 @@ fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
         .for_each(|item| arch.dispatch(Task(&f, item)));
 }
 
-/// Runs `f` over items on threads that are awake already: for work of a few microseconds.
+/// Runs `f` over items on the spinning thread pool: for work of a few microseconds.
 #[cfg(not(target_family = "wasm"))]
 fn for_each_soon<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync) {
     let items: Vec<_> = { items.into_iter() }
@@ -92,7 +92,7 @@ fn for_each_soon<T>(items: Vec<T>, f: impl Fn(T)) {
     items.into_iter().for_each(f);
 }
 
-/// A call whose body is compiled once for each instruction set.
+/// A call whose body is compiled once per instruction set.
 #[cfg(not(target_family = "wasm"))]
 struct Task<'a, F, T>(&'a F, T);
 

@@ -1,4 +1,4 @@
-//! Norms of rows on the CPU; that of groups has a file of its own.
+//! CPU norms of rows; group norm has its own file.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::ModuleOps;
@@ -12,7 +12,7 @@ use crate::ops::norm::NormBackend;
 use crate::ops::norm::NormGradient;
 use crate::spec::GroupNormSpec;
 
-/// Root-mean-square norm of rows.
+/// RMS norm of rows.
 fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
     let (x, weight) = (contiguous(x), contiguous(weight));
     let [rows, d] = x.shape().dims::<2>();

@@ -1,4 +1,4 @@
-//! Choosing a token on the CPU.
+//! Token sampling on the CPU.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -11,7 +11,7 @@ use crate::ops::sampling::SamplingBackend;
 use crate::sample::{Processors, Sampling};
 use crate::spec::SampleSpec;
 
-/// Changes a row of logits, draws a token from it, appends the token to the history.
+/// Processes a row of logits, samples a token, and appends it to the history.
 pub fn sample(
     logits: FlexTensor,
     numbers: FlexTensor,

@@ -1,4 +1,4 @@
-//! The CPU's operations of transformers beside what Burn's compose.
+//! Compares CPU kernels of transformers with compositions of Burn's operations.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
@@ -35,8 +35,8 @@ fn near(a: FlexTensor, b: FlexTensor, what: &str) {
     );
 }
 
-/// The CPU's attention beside Burn's operations: odd sizes, several blocks, masks that hide whole rows, biases that
-/// repeat, tensors that are not contiguous.
+/// CPU attention against Burn's operations: odd sizes, several blocks, fully masked rows, broadcast biases, non-contiguous
+/// tensors.
 #[test]
 fn attention_of_the_cpu_is_that_of_burn() {
     for (b, h, t, s, e, causal) in [
@@ -57,7 +57,7 @@ fn attention_of_the_cpu_is_that_of_burn() {
             };
             let [q, grad] = [1, 2].map(|i| random(i, [b, h, t, e]));
             let [k, v] = [3, 4].map(|i| random(i, [b, h, s, e]));
-            // The same numbers behind other strides.
+            // Same values with other strides.
             let k = k.transpose(1, 2).to_contiguous().transpose(1, 2);
             let flags: Vec<bool> = (0..b * t * s)
                 .map(|i| i / s % 3 == 1 || i % 4 == 0)
@@ -131,11 +131,11 @@ fn gates_of_the_cpu_are_those_of_burn() {
     );
 }
 
-/// What Burn's operations compose.
+/// Reference implementations composed of Burn's operations.
 mod composed {
     use super::*;
 
-    /// Softmax of the scores, 0 where every key is masked.
+    /// Softmax of the scores; 0 where every key is masked.
     pub fn probabilities<B: Backend>(
         q: FloatTensor<B>,
         k: FloatTensor<B>,
@@ -180,7 +180,7 @@ mod composed {
         B::float_div(exps, sum)
     }
 
-    /// What masked scores become; finite, so that a row of them gives no NaN.
+    /// Masked scores are set to this; finite, so that a fully masked row gives no NaN.
     const LOWEST: f32 = -1e30;
 
     pub fn attention_backward<B: Backend>(

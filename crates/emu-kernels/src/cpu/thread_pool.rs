@@ -1,8 +1,8 @@
-//! Threads that stay awake between the products of a token: handing them work costs about a microsecond.
+//! Thread pool that spins between the matrix products of a token: handing out work costs about a microsecond.
 //!
-//! A token of a small language model is some two hundred products of 10 to 100 µs with little between them. A pool whose
-//! threads sleep in the gaps spends as long waking them. These look for the next work for a while, giving way to whoever
-//! else wants the processor, and sleep only then.
+//! A token of a small language model takes some two hundred products of 10 to 100 µs with short gaps. A pool whose threads
+//! sleep in the gaps spends as long waking them. These threads spin for a while, yielding to other threads, and only then
+//! sleep.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,27 +11,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work before it sleeps.
+/// How long a thread spins before it sleeps.
 const AWAKE: Duration = Duration::from_micros(200);
-/// Looks before the first look at the clock, and before a thread gives way for the first time.
+/// Spins before the clock is first read and before the thread first yields.
 const LOOKS: u32 = 400;
 
-/// A piece of work by its number.
+/// Computes one part, given its index.
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
-/// Set while the current work takes helpers.
+/// State bit: helpers may join the current work.
 const OPEN: u64 = 1 << 16;
-/// Counts pieces of work, above the number of helpers (16 bits) and [`OPEN`].
+/// Increment of the generation, which is above the helper count (16 bits) and [`OPEN`].
 const GENERATION: u64 = 1 << 17;
 
-struct Team {
-    /// Generation, whether helpers may come, how many are there.
+struct Workers {
+    /// Generation, open bit, number of helpers that have joined.
     state: AtomicU64,
-    /// The current work. Written while nobody is there and nobody may come; read by those who came.
+    /// The current work. Written while the state is closed and no helper is inside; read by helpers that joined.
     work: UnsafeCell<Option<(*const Work<'static>, usize)>>,
-    /// The next piece.
+    /// Index of the next part.
     next: AtomicUsize,
-    /// Held by who hands out work.
+    /// Lock of the thread that hands out work.
     taken: AtomicBool,
     panicked: AtomicBool,
     helpers: Vec<Helper>,
@@ -42,34 +42,34 @@ struct Helper {
     thread: OnceLock<Thread>,
 }
 
-// SAFETY: `work` is written only by the holder of `taken` while the state is closed and empty, and read only by those who
-// entered while it was open. The pointer is that of a `Sync` closure which outlives the opening.
-unsafe impl Sync for Team {}
+// SAFETY: `work` is written only by the holder of `taken` while the state is closed and without helpers, and read only by
+// helpers that joined while it was open. The pointer is to a `Sync` closure that outlives the open period.
+unsafe impl Sync for Workers {}
 // SAFETY: as above.
-unsafe impl Send for Team {}
+unsafe impl Send for Workers {}
 
-/// Runs `work` for every number below `parts`, on all threads of the machine's pool. Which thread takes which part is not
-/// determined. Work within work runs on the thread that asks.
+/// Runs `work` for every index below `parts`, on all threads of the pool. Which thread runs which part is unspecified.
+/// Nested and concurrent calls run on the calling thread.
 pub fn run(parts: usize, work: &Work<'_>) {
-    static TEAM: OnceLock<&'static Team> = OnceLock::new();
+    static WORKERS: OnceLock<&'static Workers> = OnceLock::new();
     let alone = || (0..parts).for_each(work);
     if parts <= 1 {
         return alone();
     }
-    let team = *TEAM.get_or_init(|| Team::start(rayon::current_num_threads() - 1));
-    if team.helpers.is_empty() || team.taken.swap(true, Acquire) {
+    let workers = *WORKERS.get_or_init(|| Workers::start(rayon::current_num_threads() - 1));
+    if workers.helpers.is_empty() || workers.taken.swap(true, Acquire) {
         return alone();
     }
-    team.lead(parts, work);
+    workers.lead(parts, work);
 }
 
-impl Team {
+impl Workers {
     fn start(helpers: usize) -> &'static Self {
         let helper = |_| Helper {
             asleep: AtomicBool::new(false),
             thread: OnceLock::new(),
         };
-        let team: &'static Self = Box::leak(Box::new(Self {
+        let workers: &'static Self = Box::leak(Box::new(Self {
             state: AtomicU64::new(0),
             work: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
@@ -77,35 +77,35 @@ impl Team {
             panicked: AtomicBool::new(false),
             helpers: (0..helpers.min(u16::MAX.into())).map(helper).collect(),
         }));
-        for helper in &team.helpers {
-            let named = thread::Builder::new().name("emu-team".into());
-            // Without it there are fewer.
-            if let Ok(handle) = named.spawn(move || team.help(helper)) {
+        for helper in &workers.helpers {
+            let named = thread::Builder::new().name("emu-workers".into());
+            // If spawning fails, there are fewer helpers.
+            if let Ok(handle) = named.spawn(move || workers.help(helper)) {
                 let _ = helper.thread.set(handle.thread().clone());
             }
         }
-        team
+        workers
     }
 
-    /// Hands out work, does its share, and returns when all is done. The caller has `taken`, which this gives back.
+    /// Publishes the work, does its share, and returns when all parts are done. The caller holds `taken`, which is released.
     fn lead(&self, parts: usize, work: &Work<'_>) {
-        /// Sends the helpers away, whether or not the work panics.
-        struct Close<'a>(&'a Team);
+        /// Closes the work and waits for the helpers, even if the work panics.
+        struct Close<'a>(&'a Workers);
         impl Drop for Close<'_> {
             fn drop(&mut self) {
-                let team = self.0;
-                team.state.fetch_and(!OPEN, AcqRel);
+                let workers = self.0;
+                workers.state.fetch_and(!OPEN, AcqRel);
                 let mut looks = 0;
-                while team.state.load(Acquire) & (OPEN - 1) != 0 {
+                while workers.state.load(Acquire) & (OPEN - 1) != 0 {
                     wait(&mut looks);
                 }
-                team.taken.store(false, Release);
+                workers.taken.store(false, Release);
             }
         }
 
-        // SAFETY: only the lifetime changes. `Close` keeps the closure borrowed until nobody uses it.
+        // SAFETY: only the lifetime changes. `Close` keeps the closure borrowed until no helper uses it.
         let shared = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
-        // SAFETY: closed and empty, and this thread holds `taken`.
+        // SAFETY: closed and without helpers, and this thread holds `taken`.
         unsafe { *self.work.get() = Some((shared, parts)) };
         self.next.store(0, Relaxed);
         self.panicked.store(false, Relaxed);
@@ -151,14 +151,14 @@ impl Team {
             });
             match enter {
                 Some(Ok(_)) => {}
-                // Somebody else came or went: it may still be open.
+                // Another helper joined or left: the work may still be open.
                 Some(Err(now)) if now / GENERATION == seen && now & OPEN != 0 => {
                     seen = seen.wrapping_sub(1);
                     continue;
                 }
                 _ => continue,
             }
-            // SAFETY: entered while open, so that the work stays until this thread leaves.
+            // SAFETY: joined while open, so the work stays valid until this thread leaves.
             if let Some((work, parts)) = unsafe { *self.work.get() } {
                 // SAFETY: as above.
                 let work = unsafe { &*work };
@@ -170,7 +170,7 @@ impl Team {
         }
     }
 
-    /// Waits for another generation than `seen`.
+    /// Waits for a generation other than `seen`.
     fn look(&self, seen: u64, own: &Helper) -> u64 {
         let (mut looks, mut since) = (0, None);
         loop {
@@ -186,7 +186,7 @@ impl Team {
                 continue;
             }
             own.asleep.store(true, SeqCst);
-            // Whoever publishes work after this line sees `asleep`; whoever did before it is seen here.
+            // A leader that publishes work after this line sees `asleep`; work published before is seen here.
             if self.state.load(SeqCst) / GENERATION == seen {
                 thread::park();
             }
@@ -196,7 +196,7 @@ impl Team {
     }
 }
 
-/// A moment, from the second one on for the sake of others.
+/// Waits briefly: spins for the first [`LOOKS`] calls, then yields.
 fn wait(looks: &mut u32) {
     if *looks < LOOKS {
         *looks += 1;
@@ -260,8 +260,8 @@ mod tests {
         assert_eq!(total.load(Relaxed), 9);
     }
 
-    /// A mix of everything, from several threads, with pauses in which helpers fall asleep: what work borrows is there until
-    /// all of it is done, and nobody looks at it later.
+    /// Stress test: all kinds of work from several threads, with pauses in which helpers fall asleep. Borrowed data stays valid
+    /// until all parts are done, and no helper reads it later.
     #[test]
     fn whatever_comes_together_is_done_once_and_left_alone_after() {
         const THERE: usize = 0x5eed;

@@ -1,4 +1,4 @@
-//! Activations and gates of rows on a GPU.
+//! GPU activations and gates, row-wise.
 
 use burn::backend::Cube;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
@@ -29,7 +29,7 @@ fn silu_pair(x: CubeTensor) -> CubeTensor {
     y
 }
 
-/// `x · Φ(x)` of rows, or the first half of each row times that of its second half.
+/// `x · Φ(x)` of rows; if `gated`, the first half of each row times that of its second half.
 fn gelu(x: CubeTensor, gated: bool) -> CubeTensor {
     let x = into_contiguous(x);
     let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
@@ -85,7 +85,7 @@ impl ActivationGradient for Cube {
         (Self::float_mul(Self::float_mul(grad, up), slope), at_up)
     }
 
-    /// `Φ(x) + x φ(x)`. Burn's own gradient is that of the tanh approximation, right to three digits only.
+    /// `Φ(x) + x φ(x)`. Burn's own gradient is that of the tanh approximation, accurate to three digits only.
     fn emu_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
         let scaled = Self::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into());

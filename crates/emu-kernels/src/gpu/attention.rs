@@ -1,4 +1,4 @@
-//! Attention of many queries on a GPU, in one launch.
+//! GPU attention of many queries, in one launch.
 
 use burn::backend::Cube;
 use burn::backend::ops::BoolTensorOps;
@@ -12,23 +12,23 @@ use crate::ops::attention::AttentionBackend;
 use crate::spec::AttentionSpec;
 use crate::variants;
 
-/// Queries and keys of a tile.
+/// Queries and keys per tile.
 pub(super) const TILE: usize = 32;
-/// Widest heads whose queries stay in workgroup memory: 12, 4 and 1 KiB are used.
+/// Largest head size whose queries stay in workgroup memory: 12, 4 and 1 KiB are used.
 const KEPT: usize = 88;
-/// Widest heads whose result one workgroup holds; a wider one is made in parts of so many elements.
+/// Largest head size whose output one workgroup computes; larger ones are split into parts of [`PART`] elements.
 const WHOLE: usize = 160;
 /// See [`WHOLE`].
 const PART: usize = 128;
-/// Widest heads whose queries and results stay in registers on software adapters.
+/// Largest head size whose queries and outputs stay in registers on software adapters.
 const SOFTWARE: usize = 96;
 
-/// Whether the kernel reads a mask as it is: a word for each flag.
+/// Whether the kernel can read a mask directly: one word per flag.
 pub fn reads(mask: &CubeTensor, spec: AttentionSpec) -> bool {
     !spec.mask || mask.dtype == DType::Bool(BoolStore::U32)
 }
 
-/// Strides in a tensor's own unit, 0 where an axis repeats.
+/// Strides in multiples of `unit`, 0 for broadcast axes.
 pub(super) fn strides(x: &CubeTensor, unit: usize) -> [u32; 4] {
     let mut strides = [0; 4];
     let axes = x.meta.shape().iter().zip(x.meta.strides().iter());
@@ -38,7 +38,7 @@ pub(super) fn strides(x: &CubeTensor, unit: usize) -> [u32; 4] {
     strides
 }
 
-/// The tensor, copied where its last axis does not lie in vectors of four.
+/// The tensor, copied if its last axis cannot be read as aligned vectors of four.
 pub(super) fn vectors(x: CubeTensor) -> CubeTensor {
     let whole = |n: usize| n.is_multiple_of(4);
     let strides = x.meta.strides();
@@ -49,7 +49,7 @@ pub(super) fn vectors(x: CubeTensor) -> CubeTensor {
     if fits { x } else { into_contiguous(x) }
 }
 
-/// The tensor with its elements in rows, not in tiles.
+/// The tensor in a strided layout, copied if tiled.
 pub(super) fn rows(x: CubeTensor) -> CubeTensor {
     if x.meta.is_tiled() {
         into_contiguous(x)
@@ -58,14 +58,14 @@ pub(super) fn rows(x: CubeTensor) -> CubeTensor {
     }
 }
 
-/// Where vectors lie: the first one in its whole buffer, strides of the three leading axes.
-pub(super) fn place(x: &CubeTensor) -> [u32; 4] {
+/// Location in vectors of four: index of the first in the whole buffer, and strides of the three leading axes.
+pub(super) fn offsets(x: &CubeTensor) -> [u32; 4] {
     let [batch, head, position, _] = strides(x, 4);
     let first = x.handle.offset_start.unwrap_or(0) / 16;
     [first as u32, batch, head, position]
 }
 
-/// The tensor's whole buffer. Views of one buffer must not be bound beside each other.
+/// A tensor over the whole buffer. Two views of one buffer must not be bound together.
 pub(super) fn buffer(mut x: CubeTensor) -> CubeTensor {
     (x.handle.offset_start, x.handle.offset_end) = (None, None);
     x
@@ -75,8 +75,8 @@ pub(super) fn same(a: &CubeTensor, b: &CubeTensor) -> bool {
     a.handle.memory.descriptor() == b.handle.memory.descriptor()
 }
 
-/// `softmax(q kᵀ · scale + bias) v` of `[B, H, T, E]`, `[B, G, S, E]` and `[B, G, S, E]`. The result is a view of
-/// `[B, T, H, E]`. With `keep` also what the backward pass needs of each row, `[B, H, T, 2]`.
+/// `softmax(q kᵀ · scale + bias) v` for `[B, H, T, E]`, `[B, G, S, E]` and `[B, G, S, E]`. The result is a view of
+/// `[B, T, H, E]`. With `keep` also the logsumexp of each row for the backward pass, `[B, H, T, 2]`.
 pub fn attention(
     [q, k, v]: [CubeTensor; 3],
     mask: CubeTensor,
@@ -100,7 +100,7 @@ pub fn attention(
         .collect::<Vec<_>>();
     info.push((spec.scale as f32).to_bits());
     for x in [&q, &k, &v] {
-        info.extend(place(x));
+        info.extend(offsets(x));
     }
     let mut tensors = vec![buffer(q), y.clone()];
     let mut binding = |tensor: Option<CubeTensor>| {
@@ -118,7 +118,7 @@ pub fn attention(
     let logsumexp_at = binding(logsumexp.clone());
     let parts = if e <= WHOLE { 1 } else { e.div_ceil(PART) };
     let flag = usize::from;
-    // Vectors of a part that an invocation has, every eighth.
+    // Vectors of a part per invocation, every eighth.
     let outs = (e / 4).div_ceil(parts).div_ceil(8);
     let software = variants::software() && e <= SOFTWARE;
     let mut constants = adapters(software);
@@ -163,7 +163,7 @@ pub fn attention(
     (y, logsumexp)
 }
 
-/// A mask as the kernels read it.
+/// Converts a mask to one word per flag.
 pub(super) fn words(mask: CubeTensor, spec: AttentionSpec) -> CubeTensor {
     match reads(&mask, spec) {
         true => mask,

@@ -1,4 +1,4 @@
-//! The backward pass of attention on a GPU: two launches, three where the bias learns.
+//! GPU backward pass of attention: two launches, three if the bias is trainable.
 
 use burn::backend::Cube;
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps};
@@ -7,35 +7,35 @@ use burn::tensor::Shape;
 use burn_wgpu::CubeTensor;
 
 use super::attention::{
-    TILE, attention as forward, buffer, place, rows, same, strides, vectors, words,
+    TILE, attention as forward, buffer, offsets, rows, same, strides, vectors, words,
 };
 use super::{Shader, apart, output};
 use crate::ops::attention::AttentionGradient;
 use crate::spec::AttentionSpec;
 
-/// A score that counts for nothing; the shader's own.
+/// Score of masked keys; the shader has the same constant.
 const LOWEST: f32 = -3.0e38;
 
-/// What the kernel reads, and what was kept of the forward pass.
+/// Inputs of the kernel, and what was saved by the forward pass.
 pub struct Known {
     /// `[B, H, T, E]`, `[B, G, S, E]`, `[B, G, S, E]`.
     pub qkv: [CubeTensor; 3],
-    /// As [`super::attention::attention`] takes it; a mask of words.
+    /// As for [`super::attention::attention`]; a mask of words.
     pub mask: CubeTensor,
-    /// Likewise.
+    /// As for [`super::attention::attention`].
     pub bias: CubeTensor,
-    /// Where there are both, the bias where nothing hides a key, below every score where something does.
+    /// If there are both mask and bias: the bias, with `LOWEST` at masked keys.
     pub masked_bias: Option<CubeTensor>,
-    /// The result, `[B, H, T, E]`.
+    /// The output, `[B, H, T, E]`.
     pub y: CubeTensor,
-    /// What the forward pass kept, `[B, H, T, 2]`.
+    /// Saved by the forward pass, `[B, H, T, 2]`.
     pub logsumexp: CubeTensor,
-    /// The gradient at the result.
+    /// The output gradient.
     pub grad: CubeTensor,
 }
 
-/// The bias (`[B or 1, H or 1, T, S]`) where nothing hides a key (`[B or 1, H or 1, T or 1, S]`), and what the kernel takes for
-/// masked where something does.
+/// Merges a mask (`[B or 1, H or 1, T or 1, S]`) into a bias (`[B or 1, H or 1, T, S]`): masked keys get `LOWEST`, which the
+/// kernel treats as masked.
 pub fn masked(bias: CubeTensor, mask: CubeTensor) -> CubeTensor {
     let [a, b] = [&bias, &mask].map(|x| x.meta.shape().dims::<4>());
     let shape = Shape::new([0, 1, 2, 3].map(|axis| a[axis].max(b[axis])));
@@ -43,7 +43,7 @@ pub fn masked(bias: CubeTensor, mask: CubeTensor) -> CubeTensor {
     Cube::float_mask_fill(bias, Cube::bool_expand(mask, shape), LOWEST.into())
 }
 
-/// Which gradient a launch makes.
+/// The gradient that a launch computes.
 #[derive(Clone, Copy, PartialEq)]
 enum Section {
     Queries,
@@ -51,8 +51,8 @@ enum Section {
     Bias,
 }
 
-/// The gradients at q, k and v, in their shapes, as views of `[B, positions, heads, E]`; that at the bias, `[B or 1, H or 1,
-/// T, S]`, where the spec wants it.
+/// Gradients of q, k and v, in their shapes, as views of `[B, positions, heads, E]`; and of the bias, `[B or 1, H or 1, T, S]`,
+/// if `spec.score_gradient`.
 pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<CubeTensor>) {
     let Known {
         qkv: [q, k, v],
@@ -82,7 +82,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
     let mut sizes = vec![t as u32, s as u32, (h / g) as u32];
     sizes.push((spec.scale as f32).to_bits());
     for x in [&q, &k, &v, &grad, &y] {
-        sizes.extend(place(x));
+        sizes.extend(offsets(x));
     }
     let mut inputs = vec![buffer(q), buffer(grad), logsumexp];
     let mut bind = |used: bool, tensor: CubeTensor| {
@@ -93,7 +93,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
     let (keys_at, values_at) = (bind(own_keys, k), bind(own_values, v));
     let y = buffer(y);
     let launch = |section: Section, outputs: &[&CubeTensor], workgroups: [usize; 3]| {
-        // One output more leaves room for one mask less: all adapters allow eight buffers.
+        // These have one output more, so the mask is merged into the bias: eight buffers is the limit of all adapters.
         let (bias, mask) = match (&masked_bias, section) {
             (Some(masked), Section::Queries | Section::Keys) => (Some(masked), None),
             _ => (spec.bias.then_some(&bias), spec.mask.then_some(&mask)),
@@ -142,7 +142,7 @@ pub fn backward(known: Known, spec: AttentionSpec) -> ([CubeTensor; 3], Option<C
         };
         shader.launch_with(workgroups, &tensors, &info);
     };
-    // The first keeps what the others read.
+    // The first launch saves Σ g y, which the others read.
     let (row_tiles, key_tiles) = (t.div_ceil(TILE), s.div_ceil(TILE));
     launch(Section::Queries, &[&at_q, &y], [row_tiles, h, b]);
     launch(Section::Keys, &[&at_k, &at_v], [key_tiles, g, b]);

@@ -1,4 +1,4 @@
-//! A step of beam search on a GPU: the best of each beam, then the best of all.
+//! Beam search step on a GPU: the best continuations of each beam, then of all.
 
 use burn::tensor::{DType, Shape};
 use burn_wgpu::CubeTensor;
@@ -6,9 +6,9 @@ use burn_wgpu::CubeTensor;
 use super::{Shader, grid, into_contiguous, output_of};
 use crate::spec::BEAM_HEADER;
 
-/// Invocations for a beam.
+/// Workgroup size of the per-beam kernel.
 const OF_A_BEAM: usize = 128;
-/// Invocations of a workgroup that merges.
+/// Workgroup size of the merge kernel.
 const MERGING: usize = 64;
 
 fn best_shader() -> Shader {
@@ -35,9 +35,10 @@ fn merge_shader() -> Shader {
     }
 }
 
-/// The best continuations of beams by `[B, V]` logits: `[2 best]`, for each its place in the logits and the bits of its sum.
+/// The best continuations of the beams, from `[B, V]` logits: `[2 best]`, for each its flat index into the logits and the bits
+/// of its cumulative score.
 ///
-/// Sizes are in a buffer: one pipeline each for every model and number of beams.
+/// Sizes are in a uniform buffer, so that all models and numbers of beams share two pipelines.
 pub fn best(logits: CubeTensor, asked: CubeTensor, best: usize, changes: bool) -> CubeTensor {
     let (logits, asked) = (into_contiguous(logits), into_contiguous(asked));
     let (beams, width) = (logits.meta.shape()[0], logits.meta.shape()[1]);

@@ -1,4 +1,4 @@
-//! Convolutions on a GPU: one shader, as a product of matrices of which one is never stored.
+//! GPU convolutions: one shader, an implicit gemm.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
@@ -12,21 +12,21 @@ use crate::ops::conv::ConvBackend;
 use crate::ops::conv::ConvGradient;
 use crate::spec::{ConvFusion, ConvSpec};
 
-/// Workgroups that keep a large GPU busy: below this, tiles get smaller and their depth is divided.
+/// Workgroups that keep a large GPU busy: below this, tiles are smaller and the depth (channels times kernel) is split.
 const MANY: usize = 64;
 
-/// How the product is cut up.
+/// Tiling of the gemm.
 #[derive(Clone, Copy)]
 struct Tiles {
-    /// Channels of a tile.
+    /// Output channels per tile.
     out: usize,
-    /// Pixels of a tile.
+    /// Pixels per tile.
     pixels: usize,
-    /// Channels of an invocation, four or eight, each of four pixels.
+    /// Output channels per invocation, four or eight, each for four pixels.
     per: usize,
-    /// Groups of invocations that share the depth.
+    /// Groups of invocations that split the depth.
     slices: usize,
-    /// Channels of the input that are loaded together.
+    /// Input channels loaded at a time.
     step: usize,
 }
 
@@ -39,7 +39,7 @@ impl Tiles {
             _ if workgroups(64, 64) >= MANY => (64, 64, 8),
             _ => (32, 32, 8),
         };
-        // Where there are few tiles and much depth.
+        // Split the depth where there are few tiles and much depth.
         let slices = match workgroups(tile, wide) {
             _ if channels * kernel * kernel < 128 => 1,
             n if n < MANY / 2 => 4,
@@ -57,7 +57,7 @@ impl Tiles {
         }
     }
 
-    /// Vectors of workgroup memory: what all slices load, or the sums of one. As the shader counts them.
+    /// Vectors of workgroup memory: the loads of all slices, or the sums of one. Must match the shader.
     fn shared(&self) -> usize {
         let loaded = self.slices * self.step * (self.out / 4 + 1 + self.pixels / 4);
         match self.slices {
@@ -71,10 +71,10 @@ impl Tiles {
     }
 }
 
-/// What a launch computes, apart from its tensors.
+/// Parameters of a launch, besides its tensors.
 struct Product {
     channels: usize,
-    /// Height and width of the input as the kernel sees it: upsampled or spread.
+    /// Height and width of the input as seen by the kernel: upsampled, or dilated with zeros.
     size: [usize; 2],
     shrink: usize,
     kernel: usize,
@@ -82,12 +82,12 @@ struct Product {
     before: usize,
     out: usize,
     out_size: [usize; 2],
-    /// Whether weights are taken as for the gradient at the input, over an input spread by zeros.
+    /// Input gradient: flipped weights, over an input dilated with zeros.
     backward: bool,
     channels_last: bool,
 }
 
-/// Tensors that not every convolution has, by the name of their section.
+/// Optional tensors, with the names of their shader section and of their binding.
 type Optional<'a> = [(&'static str, &'static str, Option<&'a CubeTensor>); 4];
 
 impl Product {
@@ -162,7 +162,7 @@ impl Product {
     }
 }
 
-/// A convolution and what is fused with it. `skip`, `shift` and `residual` count where the fusion says so.
+/// A convolution with fused operations. `skip`, `shift` and `residual` are used if the fusion enables them.
 pub fn forward(
     x: CubeTensor,
     weight: CubeTensor,
@@ -201,7 +201,7 @@ pub fn forward(
     product.run(&x, &weight, optional)
 }
 
-/// The gradient at the input `[B, C, H, W]`: a convolution of the gradient, spread by the stride, with flipped weights.
+/// Gradient of the input `[B, C, H, W]`: a convolution of the output gradient, dilated by the stride, with flipped weights.
 pub fn x_backward(
     [_, channels, h, w]: [usize; 4],
     weight: CubeTensor,
@@ -217,7 +217,7 @@ pub fn x_backward(
         shrink: spec.stride,
         kernel,
         stride: 1,
-        // Where the forward pass has more padding than the kernel reaches, this one starts inside.
+        // If the forward pass has more padding than the kernel reaches, this one starts inside.
         before: (kernel - 1).wrapping_sub(spec.padding.0),
         out: channels,
         out_size: [h, w],
@@ -233,12 +233,12 @@ pub fn x_backward(
     product.run(&grad, &weight, none)
 }
 
-/// Channels of the output, places of a patch and pixels, at least, of a workgroup of the weights' gradient.
+/// Tile of the weight gradient per workgroup: output channels, patch elements, and at least so many pixels.
 #[cfg(not(target_family = "wasm"))]
 const PART: [usize; 3] = [32, 64, 1024];
 
-/// The gradients at the weights `[O, C, k, k]` and at the bias `[O]`: one launch, and where the weights are few and the
-/// pixels many two more, which add up what workgroups made of parts of the pixels.
+/// Gradients of the weights `[O, C, k, k]` and of the bias `[O]`: one launch, and two more that add up partial sums if there
+/// are few weights and many pixels, so that pixels are split among workgroups.
 #[cfg(not(target_family = "wasm"))]
 pub fn parameters_backward(
     x: CubeTensor,

@@ -1,4 +1,4 @@
-//! A decoding step on a GPU: one launch for each operation.
+//! Decoding step on a GPU: one launch per operation.
 
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -10,7 +10,7 @@ use crate::ops::decode::DecodeBackend;
 use crate::spec::StepSpec;
 use crate::variants;
 
-/// Invocations of a workgroup where they share a row.
+/// Workgroup size of kernels whose invocations share a row.
 const SHARED: usize = 64;
 
 fn advance_shader() -> Shader {
@@ -22,8 +22,8 @@ fn advance_shader() -> Shader {
     }
 }
 
-/// What layers and calls of a model have in common. How many sequences there are and how long the cache is goes into a
-/// uniform buffer behind so many tensors: a kernel for each length would be compiled for each prompt.
+/// Constants shared by all layers and calls of a model. Batch size and cache capacity are in a uniform buffer, bound after
+/// `tensors` tensors: as constants, every prompt length would compile kernels of its own.
 fn sizes(spec: &StepSpec, tensors: usize) -> Vec<(&'static str, usize)> {
     vec![
         ("heads", spec.heads),
@@ -58,19 +58,19 @@ fn attention_shader(spec: &StepSpec, tensors: usize) -> Shader {
     }
 }
 
-/// Counts one more position.
-pub fn advance(place: CubeTensor) -> CubeTensor {
-    advance_shader().launch([1, 1, 1], &[&place]);
-    place
+/// Increments the number of positions.
+pub fn advance(kv_len: CubeTensor) -> CubeTensor {
+    advance_shader().launch([1, 1, 1], &[&kv_len]);
+    kv_len
 }
 
-/// Rotates queries and keys, appends keys and values to the caches.
+/// Rotates queries and keys, and appends keys and values to the caches.
 pub fn rope_append(
     qkv: CubeTensor,
     cos_sin: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    place: CubeTensor,
+    kv_len: CubeTensor,
     spec: StepSpec,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let (qkv, cos_sin) = (into_contiguous(qkv), into_contiguous(cos_sin));
@@ -78,7 +78,7 @@ pub fn rope_append(
     let (b, t) = (qkv.meta.shape()[0], qkv.meta.shape()[1]);
     let queries = output(&qkv, Shape::new([b, spec.heads, t, spec.head_size]));
     let pairs = qkv.meta.shape().num_elements() / 2;
-    let tensors = [&qkv, &cos_sin, &place, &queries, &keys, &values];
+    let tensors = [&qkv, &cos_sin, &kv_len, &queries, &keys, &values];
     append_shader(&spec, tensors.len()).launch_with(
         grid(pairs.div_ceil(64)),
         &tensors,
@@ -87,19 +87,19 @@ pub fn rope_append(
     (queries, keys, values)
 }
 
-/// Attention of one position of each sequence over the cache.
+/// Attention at one position of each sequence over the cache.
 pub fn attention(
     q: CubeTensor,
     keys: CubeTensor,
     values: CubeTensor,
-    place: CubeTensor,
+    kv_len: CubeTensor,
     table: CubeTensor,
     spec: StepSpec,
 ) -> CubeTensor {
     let (q, table) = (into_contiguous(q), into_contiguous(table));
     let b = q.meta.shape()[0];
     let y = output(&q, Shape::new([b, 1, spec.heads * spec.head_size]));
-    let mut tensors = vec![&q, &keys, &values, &place, &y];
+    let mut tensors = vec![&q, &keys, &values, &kv_len, &y];
     if spec.beams {
         tensors.push(&table);
     }
@@ -114,24 +114,24 @@ impl DecodeBackend for Cube {
         cos_sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        rope_append(qkv, cos_sin, keys, values, place, spec)
+        rope_append(qkv, cos_sin, keys, values, kv_len, spec)
     }
 
     fn emu_decode_attention(
         q: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        place: IntTensor<Self>,
+        kv_len: IntTensor<Self>,
         table: IntTensor<Self>,
         spec: StepSpec,
     ) -> FloatTensor<Self> {
-        attention(q, keys, values, place, table, spec)
+        attention(q, keys, values, kv_len, table, spec)
     }
 
-    fn emu_advance(place: IntTensor<Self>) -> IntTensor<Self> {
-        advance(place)
+    fn emu_advance(kv_len: IntTensor<Self>) -> IntTensor<Self> {
+        advance(kv_len)
     }
 }

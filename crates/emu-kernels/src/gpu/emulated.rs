@@ -1,21 +1,21 @@
-//! Subgroups of any size, made of shared memory, for tests: adapters have one size each.
+//! Emulated subgroups of any size, in workgroup memory, for tests: real adapters have one size each.
 
 use core::cell::Cell;
 
 thread_local! {
-    /// Invocations of a subgroup, and how far apart they lie: an odd number.
+    /// Subgroup size, and the stride between its invocations, which is odd.
     static ASKED: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
 }
 
-/// Runs `f`, whose kernels have subgroups of `lanes` invocations that lie `step` apart, an odd number.
+/// Runs `f` with emulated subgroups of `lanes` invocations with an odd stride of `step`.
 pub fn with(lanes: usize, step: usize, f: impl FnOnce()) {
     ASKED.set(Some((lanes, step)));
-    // Variants for software adapters have nothing that could be emulated.
+    // Variants for software adapters use quads, which are not emulated.
     crate::variants::with_software(false, || crate::variants::with_subgroups(true, f));
     ASKED.set(None);
 }
 
-/// The constants of shaders, where somebody asked.
+/// The shader constants, inside [`with`].
 pub fn constants() -> Option<Vec<(&'static str, usize)>> {
     let (lanes, step) = ASKED.get()?;
     Some(vec![
@@ -63,7 +63,7 @@ fn emulated_max(value: f32) -> f32 {
 }
 ";
 
-/// The text of a shader, with these operations in place of the language's.
+/// Replaces a shader's subgroup built-ins by emulated ones.
 pub fn text(text: &str) -> String {
     let text = text
         .replace("subgroupAdd(1u)", "u32(emulated_add(1.0))")
@@ -71,7 +71,7 @@ pub fn text(text: &str) -> String {
         .replace("subgroupAdd(", "emulated_add(")
         .replace("subgroupMax(", "emulated_max(");
     assert!(!text.contains("subgroupA") && !text.contains("subgroupE"));
-    // Before the first line of `main`, which is where its parameters end.
+    // Inserted at the start of the body of `main`, which is after its parameters.
     let main = text.find("fn main(").expect("an entry point");
     let body = main + text[main..].find(") {\n").expect("a body") + 4;
     let place = "    emulated_place = (local * {{emulated_step}}u + 3u) % INVOCATIONS;\n";

@@ -1,4 +1,4 @@
-//! Group norm on a GPU: one launch, whatever the size of the groups.
+//! GPU group norm: one launch, for any group size.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
@@ -8,7 +8,7 @@ use super::{Shader, apart, bits, grid, into_contiguous, output, reductions};
 use crate::spec::GroupNormSpec;
 use crate::variants;
 
-/// Group norm of `x`, or of the channels of `x` and `skip`.
+/// Group norm over the channels of `x`, or over the concatenated channels of `x` and `skip`.
 pub fn forward(
     x: CubeTensor,
     skip: Option<CubeTensor>,
@@ -51,7 +51,7 @@ pub fn forward(
     y
 }
 
-/// The gradient at the input, or with `affine` those at weight and bias, `[2, C]`.
+/// Gradient of the input, or with `affine` those of weight and bias, `[2, C]`.
 pub fn backward(
     [x, weight, bias, grad]: [CubeTensor; 4],
     affine: bool,

@@ -1,4 +1,4 @@
-//! Products with packed matrices on a GPU.
+//! GPU products with packed matrices.
 
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -10,16 +10,16 @@ use crate::ops::matmul::MatmulBackend;
 use crate::spec::{BLOCK, PackedSpec, Scheme};
 use crate::variants;
 
-/// Up to so many rows of `x` each weight is read once for all of them.
+/// Maximum rows of `x` of a gemv, which reads each weight once for all of them.
 const GEMV_ROWS: usize = 8;
-/// Rows of the matrix in a workgroup of the product of matrices.
+/// Rows of the matrix per workgroup of a gemm.
 const WIDE: usize = 64;
-/// Most rows of `x` in a workgroup on software adapters.
+/// Maximum rows of `x` per workgroup on software adapters.
 const LINES: usize = 16;
 
 impl PackedSpec {
-    /// Optional buffers that the shaders read: scales, minimums, bias, residual. They follow the three that are always
-    /// there.
+    /// Which optional buffers the shaders read: scales, minimums, bias, residual. They are bound after the three that are always
+    /// present.
     fn optional(&self) -> [bool; 4] {
         let scheme = self.scheme;
         [
@@ -30,13 +30,13 @@ impl PackedSpec {
         ]
     }
 
-    /// The place of an optional buffer, or of what follows all of them.
-    fn place(&self, optional: usize) -> usize {
+    /// Binding index of an optional buffer, or of what follows all of them.
+    fn binding(&self, optional: usize) -> usize {
         let before = self.optional().into_iter().take(optional);
         3 + before.filter(|is| *is).count()
     }
 
-    /// What all of the shaders want to know.
+    /// Constants shared by all the shaders.
     fn constants(&self) -> Vec<(&'static str, usize)> {
         vec![
             ("blocks", self.width / BLOCK),
@@ -47,24 +47,24 @@ impl PackedSpec {
             ("halves", usize::from(self.scheme.bits() == 16)),
             ("flip", if self.scheme == Scheme::Q4 { 8 } else { 0 }),
             ("scales", usize::from(self.scheme.has_scales())),
-            ("scales_at", self.place(0)),
+            ("scales_at", self.binding(0)),
             ("mins", usize::from(self.scheme.has_mins())),
-            ("mins_at", self.place(1)),
+            ("mins_at", self.binding(1)),
             ("bias", usize::from(self.bias)),
-            ("bias_at", self.place(2)),
+            ("bias_at", self.binding(2)),
             ("residual", usize::from(self.residual)),
-            ("residual_at", self.place(3)),
+            ("residual_at", self.binding(3)),
         ]
     }
 }
 
-/// Whether a product of so many rows reads each weight once for all of them, by a kernel of its own. Software adapters have
-/// one for any number.
+/// Whether a product with this many rows runs as a gemv, which reads each weight once for all rows. Software adapters have a
+/// single kernel for any number of rows.
 pub fn is_gemv(rows: usize) -> bool {
     rows <= GEMV_ROWS && !variants::software()
 }
 
-/// The shader for a product with few rows, and over how many workgroups.
+/// Gemv shader, and its workgroups.
 fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let blocks = spec.width / BLOCK;
     let lanes = match blocks {
@@ -72,7 +72,7 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         16..48 => 16,
         _ => 32,
     };
-    // With subgroups the invocations of a row are a workgroup, so that nothing has to be known of how they lie in it.
+    // With subgroups a row has a workgroup of its own, so that the mapping of invocations to subgroups does not matter.
     let wide = lanes == 32 && variants::wide_subgroups();
     let invocations = if wide { lanes } else { 64 };
     let matrices = if spec.pair { 2 } else { 1 };
@@ -97,16 +97,16 @@ fn vector(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     (shader, grid(out.div_ceil(invocations / lanes * per)))
 }
 
-/// The shader for a product with many rows, and over how many workgroups.
+/// Gemm shader, and its workgroups.
 fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     let matrices = if spec.pair { 2 } else { 1 };
     let software = variants::software();
-    // On software adapters an invocation has so many rows; there are eight with four columns.
+    // On software adapters each of eight invocations computes this many rows and four columns.
     let lines = rows.next_power_of_two().min(LINES);
     let invocations = if software { 8 } else { 64 };
     let columns = if software { 4 * invocations } else { WIDE };
     let (out, wide) = (spec.out / matrices, columns / matrices);
-    // Vectors of rows: twice as many where there are enough.
+    // Vectors of four rows: twice as many if there are enough rows.
     let tall = if rows > WIDE / 2 { 16 } else { 8 };
     let tile = if software { lines } else { 4 * tall };
     let mut constants = spec.constants();
@@ -120,7 +120,7 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
         ("tall", tall),
         ("taller", usize::from(tall > 8)),
         ("lines", lines),
-        ("info_at", spec.place(4)),
+        ("info_at", spec.binding(4)),
     ]);
     let shader = Shader {
         name: "packed_matrix",
@@ -134,7 +134,7 @@ fn matrix(spec: &PackedSpec, rows: usize) -> (Shader, [usize; 3]) {
     (shader, [out.div_ceil(wide), rows.div_ceil(tile), 1])
 }
 
-/// The shader for rows of a table.
+/// Shader for dequantized rows of a table, and its workgroups.
 fn table(spec: &PackedSpec, ids: usize) -> (Shader, [usize; 3]) {
     let words = ids * spec.width / BLOCK * spec.scheme.words();
     let shader = Shader {
@@ -167,7 +167,7 @@ pub fn linear(
     let mut tensors = vec![&x, &words, &y];
     let optional = [&scales, &mins, &bias, &residual];
     tensors.extend(optional.into_iter().zip(spec.optional()).filter_map(bound));
-    // Not read where rows are few, and not bound there.
+    // A gemv does not read this buffer, so it is not bound.
     let words = if gemv {
         vec![]
     } else {
@@ -177,12 +177,12 @@ pub fn linear(
     y
 }
 
-/// An optional buffer that is read.
+/// The tensor of an optional buffer, if bound.
 fn bound((tensor, is): (&CubeTensor, bool)) -> Option<&CubeTensor> {
     is.then_some(tensor)
 }
 
-/// Rows, unpacked: `[n]` ids to `[n, in]`.
+/// Dequantized rows: `[n]` ids to `[n, in]`.
 pub fn rows(
     ids: CubeTensor,
     [words, scales, mins]: [CubeTensor; 3],

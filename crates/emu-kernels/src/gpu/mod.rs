@@ -1,7 +1,7 @@
-//! Kernels of our own in WGSL: filling in a shader's constants, launching it.
+//! WGSL kernels: shader templates, their constants, and launches.
 //!
-//! Natively a raw shader runs without bounds checks and with workgroup memory as it was left: every shader guards its
-//! indices and writes what it reads.
+//! Natively a raw shader runs without bounds checks and with uninitialized workgroup memory: every shader guards its indices
+//! and writes workgroup memory before it reads it.
 
 use burn::tensor::{DType, Shape};
 use burn_wgpu::{CubeTensor, KernelSource, SourceKernel, SourceTemplate};
@@ -29,30 +29,30 @@ pub mod emulated;
 
 pub use burn_wgpu::into_contiguous;
 
-/// Most workgroups along one axis that every adapter has.
+/// Limit of workgroups per dispatch axis on every adapter.
 const MOST_WORKGROUPS: usize = 65_535;
 
-/// A shader with its constants.
+/// A shader template with its constants.
 #[derive(Clone, Debug)]
 pub struct Shader {
-    /// Its text, with `{{name}}` where a constant belongs. Lines between `//@if name` and `//@end` count where the constant
-    /// is not 0, those between `//@each name` and `//@end` as often as it says, with `{{nth}}` from 0 on.
+    /// Template text, with `{{name}}` for constants. Lines between `//@if name` and `//@end` are kept if the constant is not 0;
+    /// lines between `//@each name` and `//@end` are repeated as often as it says, with `{{nth}}` counting from 0.
     pub text: &'static str,
-    /// Its name, which tells kernels apart.
+    /// Kernel name.
     pub name: &'static str,
-    /// What takes the places. Everything that alters the text is here, and so in the kernel's identity.
+    /// Values of the constants. Everything that alters the text is here, and so in the kernel's cache key.
     pub constants: Vec<(&'static str, usize)>,
-    /// Invocations of a workgroup.
+    /// Workgroup size.
     pub invocations: usize,
 }
 
-/// What browsers want to be told of a kernel with subgroups.
+/// Directive that browsers require of a kernel with subgroups.
 const SUBGROUPS: &str = "enable subgroups;\n";
 
 impl KernelSource for Shader {
     fn source(&self) -> SourceTemplate {
         let mut text = self.chosen();
-        // Natively naga takes subgroups without, and refuses the word.
+        // Native naga accepts subgroups without the directive, and rejects the directive.
         if cfg!(target_family = "wasm") && self.is_on("subgroups") {
             text.insert_str(0, SUBGROUPS);
         }
@@ -76,12 +76,12 @@ impl KernelSource for Shader {
     }
 }
 
-/// A number as a constant: the bits of an f32, since constants are whole numbers.
+/// An f32 as a constant: its bits, since constants are integers.
 pub fn bits(value: f64) -> usize {
     (value as f32).to_bits() as usize
 }
 
-/// The constants that choose between sums by subgroups and by trees in shared memory.
+/// The constants that select reductions by subgroups or by trees in workgroup memory.
 pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
     #[cfg(test)]
     if let Some(constants) = emulated::constants().filter(|_| subgroups) {
@@ -93,8 +93,8 @@ pub fn reductions(subgroups: bool) -> Vec<(&'static str, usize)> {
     ]
 }
 
-/// The constants that choose between what is for hardware and for software adapters, and with that between neighbours that
-/// load for each other and invocations that load alone.
+/// The constants that select the variant for hardware or software adapters, and for the latter whether invocations of a quad
+/// share loads (`quads`) or each loads alone (`alone`).
 pub fn adapters(software: bool) -> Vec<(&'static str, usize)> {
     let quads = software && variants::quads();
     [
@@ -109,7 +109,7 @@ pub fn adapters(software: bool) -> Vec<(&'static str, usize)> {
 }
 
 impl Shader {
-    /// Its text as browsers get it.
+    /// The text as compiled by browsers.
     #[cfg(not(target_family = "wasm"))]
     fn for_browsers(&self) -> String {
         let head = if self.is_on("subgroups") {
@@ -120,16 +120,16 @@ impl Shader {
         format!("{head}{}", self.filled(self.chosen()).complete())
     }
 
-    /// A constant's value, where there is one.
+    /// The value of a constant, if given.
     fn given(&self, name: &str) -> Option<usize> {
         let found = self.constants.iter().find(|c| c.0 == name);
         found.map(|c| c.1)
     }
 
-    /// The value of a constant that the text names.
+    /// The value of a constant named by the text.
     ///
     /// # Panics
-    /// Where there is none. Taken for 0, a misspelt name would give another kernel, or a slow one, without a word.
+    /// If the constant is missing. A default of 0 would turn a misspelt name silently into another kernel, or a slow one.
     fn value(&self, name: &str) -> usize {
         match self.given(name) {
             Some(value) => value,
@@ -140,7 +140,7 @@ impl Shader {
         }
     }
 
-    /// Constants in their places.
+    /// Fills in the constants.
     fn filled(&self, text: String) -> SourceTemplate {
         for place in text.split("{{").skip(1) {
             self.value(place.split_once("}}").map_or(place, |(name, _)| name));
@@ -151,17 +151,17 @@ impl Shader {
         })
     }
 
-    /// Whether a constant is there and not 0.
+    /// Whether a constant is given and not 0.
     fn is_on(&self, name: &str) -> bool {
         self.given(name).is_some_and(|value| value != 0)
     }
 
-    /// The text without the lines that do not count, and those that come again as often as they do.
+    /// The text with sections selected and repeated.
     fn chosen(&self) -> String {
         self.section(&mut self.text.lines())
     }
 
-    /// What counts of the lines up to the end of the section that they begin in.
+    /// The selected lines up to the end of the current section.
     fn section(&self, lines: &mut core::str::Lines<'_>) -> String {
         let mut text = String::new();
         while let Some(line) = lines.next() {
@@ -192,13 +192,13 @@ impl Shader {
         text
     }
 
-    /// Runs over `workgroups`, with the tensors bound in order. All of them are contiguous.
+    /// Dispatches `workgroups`, with the tensors bound in order. All tensors are contiguous.
     pub fn launch(self, workgroups: [usize; 3], tensors: &[&CubeTensor]) {
         self.launch_with(workgroups, tensors, &[]);
     }
 
-    /// The same with words in a uniform buffer, bound after the tensors: what changes too often to be a constant. The
-    /// runtime keeps such buffers, so that words that come again cost nothing.
+    /// Same, with `words` in a uniform buffer that is bound after the tensors: values that change too often to be constants. The
+    /// runtime caches such buffers, so repeated values cost nothing.
     pub fn launch_with(self, workgroups: [usize; 3], tensors: &[&CubeTensor], words: &[u32]) {
         let Some(first) = tensors.first() else {
             return;
@@ -223,31 +223,31 @@ impl Shader {
                 .with_info(MetadataBindingInfo::custom(words)),
         );
         if crate::throttle::launched() {
-            // What fails is told when a result is asked for.
+            // An error is reported when a result is read back.
             client.flush().ok();
             crate::count::flushed();
         }
     }
 }
 
-/// `n` workgroups as a grid that every adapter allows; a shader takes `x + y * width` and leaves what is beyond `n`.
+/// A grid of `n` workgroups within every adapter's limits; a shader computes `x + y * width` and skips indices from `n` on.
 pub fn grid(n: usize) -> [usize; 3] {
     let rows = n.div_ceil(MOST_WORKGROUPS).max(1);
     [n.div_ceil(rows), rows, 1]
 }
 
-/// `tensor`, copied where it shares its buffer with `other`: a buffer must not be bound twice to one launch.
+/// Copies `tensor` if it shares its buffer with `other`: a buffer must not be bound twice in one dispatch.
 pub fn apart(tensor: CubeTensor, other: &CubeTensor) -> CubeTensor {
     let same = tensor.handle.memory.descriptor() == other.handle.memory.descriptor();
     if same { tensor.copy() } else { tensor }
 }
 
-/// A new tensor beside `like`, of f32, not yet written.
+/// A new uninitialized f32 tensor on the device of `like`.
 pub fn output(like: &CubeTensor, shape: Shape) -> CubeTensor {
     output_of(like, shape, DType::F32)
 }
 
-/// A new tensor beside `like`, not yet written.
+/// A new uninitialized tensor on the device of `like`.
 pub fn output_of(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     let (client, device) = (like.client.clone(), like.device.clone());
     let handle = client.empty(shape.num_elements() * dtype.size());
@@ -287,7 +287,7 @@ mod tests {
             ("//@if subgrops\nfast\n//@end\n", "`subgrops`"),
             ("//@each tmes\nfast\n//@end\n", "`tmes`"),
             ("const SIZE = {{sise}}u;\n", "`sise`"),
-            // In a section that does not count, too, and as the rest of a line.
+            // In a disabled section too, and as the rest of a line.
             (
                 "//@if off\n//@if subgrops\nfast\n//@end\n//@end\n",
                 "`subgrops`",

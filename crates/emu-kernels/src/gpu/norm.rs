@@ -1,4 +1,4 @@
-//! Norms of rows on a GPU.
+//! GPU norms of rows.
 
 use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
@@ -12,7 +12,7 @@ use crate::ops::norm::NormGradient;
 use crate::spec::GroupNormSpec;
 use crate::variants;
 
-/// Invocations of a workgroup, which share a row.
+/// Workgroup size; a workgroup computes one row.
 const SHARED: usize = 64;
 
 fn layer_shader(width: usize) -> Shader {
@@ -29,7 +29,7 @@ fn layer_shader(width: usize) -> Shader {
     }
 }
 
-/// Layer norm over the last axis of `[B, T, D]`, a view or not.
+/// Layer norm over the last axis of `[B, T, D]`, which may be a strided view.
 fn layer_norm(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f64) -> CubeTensor {
     let x = if x.meta.is_tiled() {
         into_contiguous(x)
@@ -64,7 +64,7 @@ fn rms_shader(width: usize, eps: f64) -> Shader {
     }
 }
 
-/// Root-mean-square norm of rows.
+/// RMS norm of rows.
 fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f64) -> CubeTensor {
     let (x, weight) = (into_contiguous(x), into_contiguous(weight));
     let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);

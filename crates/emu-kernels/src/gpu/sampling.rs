@@ -1,4 +1,4 @@
-//! Choosing a token on a GPU.
+//! Token sampling on a GPU.
 
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -16,7 +16,7 @@ fn sample_shader(width: usize, spec: &SampleSpec) -> Shader {
         ("forbids", usize::from(banned.is_some())),
         ("banned", banned.unwrap_or(0)),
         ("end", spec.end.min(width - 1)),
-        // Without an end token there is nothing to ban.
+        // Without an end token in the vocabulary there is nothing to ban.
         (
             "min_length",
             if spec.end < width { spec.min_length } else { 0 },
@@ -42,7 +42,7 @@ fn sample_shader(width: usize, spec: &SampleSpec) -> Shader {
     }
 }
 
-/// Changes logits, draws a token, appends it to the history.
+/// Processes logits, samples a token, and appends it to the history.
 fn sample(
     logits: CubeTensor,
     numbers: CubeTensor,

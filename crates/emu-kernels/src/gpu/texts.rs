@@ -1,17 +1,17 @@
-//! Where the variable EMU_KERNEL_TEXTS names a folder, every kernel that is made leaves its text there as a browser gets it.
-//! So the tests give what ran natively to the compilers of browsers.
+//! If the environment variable EMU_KERNEL_TEXTS names a folder, every compiled kernel writes its text there, in the form for
+//! browsers. Tests use this to run the shader compilers of browsers on natively used kernels.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
-/// What takes the places in a template.
+/// Values of a template's constants.
 type Constants<'a> = &'a [(&'static str, usize)];
 
-/// Writes a kernel's text, where that is wanted.
+/// Writes a kernel's text, if enabled.
 ///
 /// # Panics
-/// Where the folder cannot be written: a test that relies on it would see too little.
+/// If the folder cannot be written: a test that relies on it would see too few kernels.
 pub fn keep(name: &str, template: &str, constants: Constants, text: impl FnOnce() -> String) {
     let Some(folder) = std::env::var_os("EMU_KERNEL_TEXTS") else {
         return;
@@ -27,7 +27,7 @@ pub fn keep(name: &str, template: &str, constants: Constants, text: impl FnOnce(
     }
 }
 
-/// The kernel, the sections of its text that count, and what tells texts of the same sections apart.
+/// File name: the kernel, its enabled sections, and a hash that tells apart texts with the same sections.
 fn file_name(name: &str, template: &str, constants: Constants, text: &str) -> String {
     let section = |name: &str| template.contains(&format!("//@if {name}\n"));
     let mut sections: Vec<_> = { constants.iter() }

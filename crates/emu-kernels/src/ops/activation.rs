@@ -39,8 +39,8 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.clone().mul(activation::sigmoid(x.mul_scalar(1.702)))
 }
 
-/// Zeroes each element with this probability and scales the rest to keep the mean. Draws from the device's generator,
-/// which training reseeds at every step.
+/// Inverted dropout: zeroes each element with this probability and rescales the rest to keep the mean. Uses the device's
+/// random generator, which training reseeds at every step.
 pub fn dropout<const D: usize>(x: Tensor<D>, probability: f64) -> Tensor<D> {
     let keep = x.random_like(Distribution::Bernoulli(1.0 - probability));
     x.mul(keep).div_scalar(1.0 - probability)
@@ -51,7 +51,7 @@ pub fn dropout<const D: usize>(x: Tensor<D>, probability: f64) -> Tensor<D> {
 #[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
 #[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
 pub trait ActivationBackend: Backend {
-    /// `silu(gate) * up`, of one shape.
+    /// `silu(gate) * up`, both of the same shape.
     fn emu_silu_gate(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `silu(x[.., :D]) * x[.., D:]`: `[rows, 2 D]` to `[rows, D]`.
@@ -70,23 +70,23 @@ pub trait ActivationBackend: Backend {
     }
 }
 
-/// The first and the second half of each row of `[rows, 2 D]`.
+/// Splits each row of `[rows, 2 D]` in halves.
 fn halves<B: Backend>(x: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let [rows, both] = x.shape().dims::<2>();
     [0..both / 2, both / 2..both]
         .map(|columns| B::float_slice(x.clone(), &[(0..rows).into(), columns.into()]))
 }
 
-/// Their backward passes.
+/// Backward passes of activations and gates.
 #[cfg(not(target_family = "wasm"))]
 pub trait ActivationGradient: ActivationBackend {
-    /// The gradients at gate and up.
+    /// Gradients of `gate` and `up`.
     fn emu_silu_gate_backward(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         grad: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// The gradient at `x` of the exact GELU.
+    /// Gradient of `x` for the exact GELU.
     fn emu_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }

@@ -1,4 +1,4 @@
-//! Attention of many queries; [`super::decode`] has that of a decoding step.
+//! Attention of many queries (prefill, encoders, diffusion); [`super::decode`] has that of a decoding step.
 
 use burn::backend::Dispatch;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
@@ -10,12 +10,12 @@ use burn::tensor::{Bool, Device, Tensor};
 use crate::device::on_cpu;
 use crate::spec::AttentionSpec;
 
-/// What attention is masked and shifted by.
+/// Scale, mask and bias of attention.
 #[derive(Clone, Debug, Default)]
 pub struct AttentionOptions {
-    /// Query `t` of the last T positions sees keys up to its own position.
+    /// Causal mask: the queries are the last T positions, and each sees keys up to its own.
     pub causal: bool,
-    /// Factor of the scores; `1 / sqrt(E)` where absent.
+    /// Scale of the scores; `1 / sqrt(E)` if absent.
     pub scale: Option<f64>,
     /// `[B or 1, 1, T or 1, S]`, true where a key is masked.
     pub mask: Option<Tensor<4, Bool>>,
@@ -47,8 +47,8 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
     burn_ops::attention(q, k, v, mask, bias, options)
 }
 
-/// Whether a kernel computes attention of heads of this size on this device: in one launch, with keys and values that
-/// query heads share, from buffers that may be longer.
+/// Whether the fused attention kernel supports this device and head size: one launch, grouped-query heads, key/value buffers
+/// with spare capacity.
 pub(crate) fn runs_in_kernel(device: &Device, head_size: usize) -> bool {
     cfg!(feature = "wgpu")
         && !on_cpu(device)
@@ -56,8 +56,7 @@ pub(crate) fn runs_in_kernel(device: &Device, head_size: usize) -> bool {
         && AttentionSpec::fits(head_size)
 }
 
-/// Whether a kernel computes the backward pass of attention of heads of this size: with keys and values that query heads
-/// share.
+/// Whether the fused backward kernel supports this device and head size; it supports grouped-query heads.
 fn learns_in_kernel(device: &Device, head_size: usize) -> bool {
     cfg!(all(feature = "wgpu", not(target_family = "wasm")))
         && !on_cpu(device)
@@ -65,7 +64,7 @@ fn learns_in_kernel(device: &Device, head_size: usize) -> bool {
         && AttentionSpec::fits_backward(head_size)
 }
 
-/// Attention below the tensor, over the first `kv_len` keys.
+/// Fused attention of the backend, over the first `kv_len` keys.
 pub(crate) fn fused_attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -82,7 +81,7 @@ pub(crate) fn fused_attention(
         bias: options.bias.is_some(),
         score_gradient: false,
     };
-    // Placeholders that nobody reads cost no launch and no upload.
+    // Uninitialized placeholders need neither launch nor upload.
     let mask = { options.mask }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
     let bias = { options.bias }.unwrap_or_else(|| Tensor::empty([1; 4], &device));
     Tensor::from_dispatch(Dispatch::emu_attention(
@@ -106,7 +105,7 @@ fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
         .reshape([b, g * times, s, e])
 }
 
-/// Attention. Shapes as above; masks and biases may have 1 where they repeat.
+/// Attention. Shapes as above; masks and biases broadcast along axes of size 1.
 #[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex, Autodiff))]
 #[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
 #[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
@@ -122,11 +121,11 @@ pub trait AttentionBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Its backward pass.
+/// Backward pass of attention.
 #[cfg(not(target_family = "wasm"))]
 pub trait AttentionGradient: AttentionBackend {
-    /// The result, and what the backward pass needs of it: the probabilities `[B, H, T, S]`, or what a backend keeps in
-    /// their place.
+    /// Forward pass that also returns what the backward pass needs: the probabilities `[B, H, T, S]`, or what the backend saves
+    /// instead.
     fn emu_attention_saving(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -136,8 +135,8 @@ pub trait AttentionGradient: AttentionBackend {
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// The gradients at q, k and v, and where the spec wants it that at the scores, `[B, H, T, S]` or already summed where
-    /// the bias has 1. `y` is the result, `saved` what [`AttentionGradient::emu_attention_saving`] gave beside it.
+    /// Gradients of q, k and v, and, if `spec.score_gradient`, of the scores: `[B, H, T, S]`, or already summed over the
+    /// bias's axes of size 1. `y` and `saved` are the results of [`AttentionGradient::emu_attention_saving`].
     #[allow(clippy::too_many_arguments)]
     fn emu_attention_backward(
         q: FloatTensor<Self>,

@@ -1,4 +1,4 @@
-//! Convolutions, and what pictures are enlarged and joined with.
+//! Convolutions, upsampling and skip connections.
 
 use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
@@ -9,18 +9,18 @@ use burn::tensor::Tensor;
 use crate::device::on_cpu;
 use crate::spec::{ConvFusion, ConvSpec};
 
-/// What is fused with a convolution.
+/// Operations fused with a convolution.
 #[derive(Clone, Debug, Default)]
 pub struct ConvExtras {
-    /// The input is upsampled by repeating pixels, then cut to this height and width.
+    /// Nearest-neighbour upsampling of the input, cropped to this height and width.
     pub upsampled: Option<(usize, usize)>,
-    /// `[B, in - C, H, W]`: channels that follow the C of the input, which then is not upsampled.
+    /// Skip connection, `[B, in - C, H, W]`: channels appended to the C of the input, which is then not upsampled.
     pub skip: Option<Tensor<4>>,
-    /// `[B or 1, out]`, added to the channels.
+    /// `[B or 1, out]`, added per channel.
     pub shift: Option<Tensor<2>>,
-    /// Added to the output, in its shape.
+    /// Added to the output; same shape.
     pub residual: Option<Tensor<4>>,
-    /// Whether a permutation to `[B, H', W', out]` follows, which then may cost nothing.
+    /// Hint that a permutation to `[B, H', W', out]` follows, which NHWC output makes free.
     pub channels_last: bool,
 }
 
@@ -38,7 +38,7 @@ pub fn conv2d(
     conv2d_with(x, weight, bias, stride, padding, ConvExtras::default())
 }
 
-/// [`conv2d`], and what comes before and after it.
+/// [`conv2d`] with fused operations.
 pub fn conv2d_with(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -75,8 +75,8 @@ pub fn conv2d_with(
     ))
 }
 
-/// Channels of `x` and then those of `skip`, for operations that take the second as `skip`: apart where they read both,
-/// in one tensor where they would join them each for itself.
+/// Concatenates the channels of `x` and `skip`, for operations with a `skip` argument: returns both tensors where kernels
+/// read both, else one tensor, so that it is concatenated only once.
 pub fn split_skip(x: Tensor<4>, skip: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
     let device = x.device();
     if on_cpu(&device) || device.is_autodiff() {
@@ -85,7 +85,7 @@ pub fn split_skip(x: Tensor<4>, skip: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>
     (x, Some(skip))
 }
 
-/// Doubles height and width by repeating pixels: `[B, C, H, W]` to `[B, C, 2H, 2W]`.
+/// Nearest-neighbour upsampling by 2: `[B, C, H, W]` to `[B, C, 2H, 2W]`.
 pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
     let [b, c, h, w] = x.dims();
     let wide = x
@@ -109,7 +109,7 @@ pub trait ConvBackend: Backend {
         spec: ConvSpec,
     ) -> FloatTensor<Self>;
 
-    /// The same with what the fusion says; what it does not say is a placeholder.
+    /// Same, with the operations that `fusion` enables; tensors of the others are placeholders.
     #[allow(clippy::too_many_arguments)]
     fn emu_conv2d_fused(
         x: FloatTensor<Self>,
@@ -139,7 +139,7 @@ pub trait ConvBackend: Backend {
     }
 }
 
-/// Doubles height and width by repeating pixels, then cuts them.
+/// Nearest-neighbour upsampling by 2, then cropping.
 fn upsampled<B: Backend>(x: FloatTensor<B>, (height, width): (usize, usize)) -> FloatTensor<B> {
     let [b, c, h, w] = x.shape().dims::<4>();
     let repeat = |x, from: [usize; 4], to: [usize; 4]| {
@@ -155,10 +155,10 @@ fn upsampled<B: Backend>(x: FloatTensor<B>, (height, width): (usize, usize)) -> 
     B::float_slice(both, &ranges.map(Into::into))
 }
 
-/// Their backward passes.
+/// Backward passes of convolutions.
 #[cfg(not(target_family = "wasm"))]
 pub trait ConvGradient: ConvBackend {
-    /// The gradient at `x`.
+    /// Gradient of `x`.
     fn emu_conv2d_x_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -166,7 +166,7 @@ pub trait ConvGradient: ConvBackend {
         spec: ConvSpec,
     ) -> FloatTensor<Self>;
 
-    /// The gradients at weight and bias.
+    /// Gradients of weight and bias.
     fn emu_conv2d_parameters_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -1,4 +1,4 @@
-//! Products with matrices and rows of tables, dense ones; [`crate::packed`] has the packed ones.
+//! Dense matrix products and embedding lookups, and the backend trait of the packed ones in [`crate::packed`].
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
@@ -26,7 +26,7 @@ pub fn linear<const D: usize>(
 fn product(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     count::weights_read(4 * weight.shape().num_elements() as u64);
     if on_cpu(&x.device()) {
-        // One product of all rows, and two in the backward pass: Burn's linear makes one for each batch.
+        // One gemm over all rows, and two in the backward pass: Burn's linear does one per batch element.
         let [b, t, d] = x.dims();
         let y = x.reshape([b * t, d]).matmul(weight.transpose());
         let y = match bias {
@@ -39,7 +39,7 @@ fn product(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3
     burn_ops::linear(x, weight.transpose(), bias)
 }
 
-/// Rows of a table.
+/// Embedding lookup.
 ///
 /// # Shapes
 /// - `weight`: `[rows, D]`, `ids`: `[B, T]`
@@ -48,8 +48,8 @@ pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     burn_ops::embedding(weight, ids)
 }
 
-/// Packed matrices: `words`, `scales` and `mins` as in [`crate::packed::Packed`]; scales and minimums are placeholders where
-/// the scheme has none. Dense ones are multiplied by Burn; unpacking one whole would need the memory that packing saves.
+/// Packed matrices: `words`, `scales` and `mins` as in [`crate::packed::Packed`]; scales and minimums are placeholders if the
+/// scheme has none. Burn multiplies dense ones; dequantizing a whole matrix would need the memory that packing saves.
 #[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex))]
 #[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
 #[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
@@ -65,7 +65,7 @@ pub trait MatmulBackend: Backend {
         spec: PackedSpec,
     ) -> FloatTensor<Self>;
 
-    /// Rows, unpacked: `[n]` ids to `[n, in]`.
+    /// Dequantized rows: `[n]` ids to `[n, in]`.
     fn emu_packed_rows(
         ids: IntTensor<Self>,
         words: IntTensor<Self>,

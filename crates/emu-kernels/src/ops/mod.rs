@@ -1,13 +1,14 @@
-//! The operations that Emu's networks are made of, as functions of tensors.
+//! Tensor operations of Emu's networks.
 //!
 //! B batch, H heads, G key/value heads (H is a multiple of G), T queries, S keys, E head size, D width.
 //!
-//! Each function says what it computes and in which shapes, and asks the trait of its topic for the implementation
-//! of the tensor's device; where Burn's own operations serve best, it composes them.
+//! Each function documents formula and shapes, and dispatches to its topic's backend trait, or composes Burn's own operations
+//! where those perform best.
 //!
-//! The trait stands below the functions of its topic. Implementations stand beside their kernels: those of Flex in `cpu`, those
-//! of Cube in `gpu`, those of Burn's graph in `autodiff`, which methods with a default need not have. Burn's macro makes
-//! `Dispatch`, the backend of every tensor, find the implementation of a tensor's device. Gradients are no part of that: only
+//! The trait is below the functions of its topic. Implementations are next to their kernels: Flex in `cpu`, Cube in `gpu`,
+//! Burn's autodiff graph in `autodiff`, which may omit methods that have a default. Burn's macro makes `Dispatch`, the backend
+//! of every tensor, select the implementation for a tensor's device. Gradients are separate traits: only `autodiff` uses
+//! them, and WASM modules are built without it.
 //! `autodiff` asks for them, and there is none in a WASM module.
 
 pub mod activation;
@@ -27,7 +28,7 @@ pub use conv::{ConvExtras, conv2d, conv2d_with, split_skip, upsample_nearest2};
 pub use matmul::{embedding, linear};
 pub use norm::{group_norm, group_norm_silu, layer_norm, rms_norm};
 
-/// Runs a rank-3 operation over a tensor of any rank by folding the leading axes.
+/// Applies a rank-3 operation to a tensor of any rank by folding the leading axes.
 fn folded<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<D> {
     let mut dims = x.dims();
     let width = dims[D - 1];
@@ -41,7 +42,7 @@ fn folded<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<3>) -> Tensor<3>) 
     y.reshape(dims)
 }
 
-/// Runs an operation of rows over a tensor of any rank by folding the leading axes.
+/// Applies a row-wise operation to a tensor of any rank by folding the leading axes.
 fn of_rows<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<D> {
     let mut dims = x.dims();
     let rows = dims[..D - 1].iter().product::<usize>();

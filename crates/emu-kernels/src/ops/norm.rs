@@ -1,4 +1,4 @@
-//! Norms.
+//! Normalization: layer norm, RMS norm, group norm.
 
 use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
@@ -28,7 +28,7 @@ pub fn layer_norm<const D: usize>(
     })
 }
 
-/// Root-mean-square norm over the last axis: `x / sqrt(mean(x²) + eps) * weight` (Zhang and Sennrich, 2019).
+/// RMS norm over the last axis: `x / sqrt(mean(x²) + eps) * weight` (Zhang and Sennrich, 2019).
 ///
 /// # Shapes
 /// - `x`: `[.., D]`, `weight`: `[D]`
@@ -52,7 +52,7 @@ pub fn group_norm(
     normalise(x, weight, bias, None, spec)
 }
 
-/// Group norm followed by SiLU, of the channels of `x` and then those of `skip`.
+/// Group norm and SiLU over the concatenated channels of `x` and `skip`.
 ///
 /// # Shapes
 /// - `x`: `[B, C, H, W]`, `skip`: `[B, C', H, W]`, `weight` and `bias`: `[C + C']`
@@ -101,11 +101,11 @@ pub trait NormBackend: Backend {
         eps: f64,
     ) -> FloatTensor<Self>;
 
-    /// `x / sqrt(mean(x²) + eps) * weight` of rows: `[rows, D]`, `[D]`.
+    /// `x / sqrt(mean(x²) + eps) * weight` per row: `[rows, D]`, `[D]`.
     fn emu_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64)
     -> FloatTensor<Self>;
 
-    /// Group norm of `[B, C, H, W]`, and SiLU where the spec says so.
+    /// Group norm of `[B, C, H, W]`, followed by SiLU if `spec.silu`.
     fn emu_group_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -113,7 +113,7 @@ pub trait NormBackend: Backend {
         spec: GroupNormSpec,
     ) -> FloatTensor<Self>;
 
-    /// Group norm of the channels of `x` and then those of `skip`.
+    /// Group norm over the concatenated channels of `x` and `skip`.
     fn emu_group_norm_with_skip(
         x: FloatTensor<Self>,
         skip: FloatTensor<Self>,
@@ -125,10 +125,10 @@ pub trait NormBackend: Backend {
     }
 }
 
-/// Their backward passes.
+/// Backward passes of norms.
 #[cfg(not(target_family = "wasm"))]
 pub trait NormGradient: NormBackend {
-    /// The gradient at `x` of a group norm.
+    /// Gradient of `x` for group norm.
     fn emu_group_norm_x_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -137,7 +137,7 @@ pub trait NormGradient: NormBackend {
         spec: GroupNormSpec,
     ) -> FloatTensor<Self>;
 
-    /// The gradients at its weight and bias, `[2, C]`.
+    /// Gradients of weight and bias for group norm, `[2, C]`.
     fn emu_group_norm_affine_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -1,5 +1,5 @@
-//! From logits to tokens, where the logits are: one step of sampling and one of beam search. [`crate::sample`] and
-//! [`crate::beams`] keep what lasts from step to step.
+//! Token sampling and beam search steps on the device of the logits. [`crate::sample`] and [`crate::beams`] hold the state
+//! between steps.
 
 use burn::backend::Dispatch;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -8,12 +8,12 @@ use burn::tensor::{Int, Tensor};
 
 use crate::spec::SampleSpec;
 
-/// Changes a row of logits, draws a token from it, and appends it to the history. Returns token and history; on a GPU they
-/// are the same tensors, written again.
+/// Processes a row of logits, samples a token, and appends it to the history. Returns token and history; on a GPU these are
+/// the input tensors, overwritten.
 ///
 /// # Shapes
-/// - `logits`: `[1, V]`; `numbers`: temperature, top-p, penalty, then a uniform number for each token
-/// - `token`: `[1]`; `history`: `[1 + capacity]`, how many tokens there are, then the tokens
+/// - `logits`: `[1, V]`; `numbers`: temperature, top-p, repetition penalty, then one uniform number per token
+/// - `token`: `[1]`; `history`: `[1 + capacity]`, number of tokens, then the tokens
 pub fn sample(
     logits: Tensor<2>,
     numbers: Tensor<1>,
@@ -31,9 +31,9 @@ pub fn sample(
     (Tensor::from_dispatch(token), Tensor::from_dispatch(history))
 }
 
-/// The `best` greatest continuations of beams by `[B, V]` logits, which may be written over: `[2 best]`, for each its place
-/// in the logits and the bits of its sum. `changes` says whether anything but the sums of beams changes scores; `asked` is
-/// what [`crate::beams::Ranking`] writes.
+/// The `best` highest-scoring continuations of the beams, from `[B, V]` logits, which may be overwritten: `[2 best]`, for
+/// each its flat index into the logits and the bits of its cumulative score. `changes` tells whether anything besides the
+/// beams' scores changes scores; `asked` is the buffer that [`crate::beams::Ranking`] uploads.
 pub fn best_beams(
     logits: Tensor<2>,
     asked: Tensor<1, Int>,
@@ -44,12 +44,12 @@ pub fn best_beams(
     Tensor::from_dispatch(Dispatch::emu_best_beams(logits, asked, best, changes))
 }
 
-/// Sampling and beam search, where the logits are; nothing differentiates through them.
+/// Sampling and beam search on the device of the logits, without gradients.
 #[cfg_attr(not(target_family = "wasm"), backend_extension(Cube, Flex))]
 #[cfg_attr(all(target_family = "wasm", feature = "wgpu"), backend_extension(Cube))]
 #[cfg_attr(all(target_family = "wasm", feature = "flex"), backend_extension(Flex))]
 pub trait SamplingBackend: Backend {
-    /// Changes a row of logits (`[1, V]`) and draws a token from it, which is written to `token` (`[1]`) and appended to the
+    /// Processes a row of logits (`[1, V]`) and samples a token, which is written to `token` (`[1]`) and appended to the
     /// history, both in place. See [`crate::sample::Sampler`] for the tensors. Returns token and history.
     fn emu_sample(
         logits: FloatTensor<Self>,
@@ -59,9 +59,9 @@ pub trait SamplingBackend: Backend {
         spec: SampleSpec,
     ) -> (IntTensor<Self>, IntTensor<Self>);
 
-    /// The `best` greatest continuations of beams by `[B, V]` logits, which may be written over: `[2 best]`, for each its
-    /// place in the logits and the bits of its sum. See [`crate::beams`] for what is asked; `changes` says whether anything
-    /// but the sums of beams changes scores.
+    /// The `best` highest-scoring continuations of the beams, from `[B, V]` logits, which may be overwritten: `[2 best]`, for
+    /// each its flat index into the logits and the bits of its cumulative score. See [`crate::beams`] for `asked`; `changes`
+    /// tells whether anything besides the beams' scores changes scores.
     fn emu_best_beams(
         logits: FloatTensor<Self>,
         asked: IntTensor<Self>,

@@ -27,9 +27,9 @@ fn difference<const D: usize>(got: Tensor<D>, want: &[f64]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// Norms and gates of rows of odd widths.
+/// RMS norm and SiLU gate, with odd widths.
 fn rows(device: &Device) {
-    // The last two have an eps whose inverse is no whole number.
+    // The reciprocal of the last two eps is no integer.
     for (rows, d, eps) in [
         (1, 4, 1e-5),
         (3, 50, 1e-5),
@@ -59,7 +59,7 @@ fn rows(device: &Device) {
     }
 }
 
-/// `[B, T, heads, E]` rows, rotated to their positions.
+/// Reference rotation of one head's vector to its position.
 fn rotated(x: &[f64], e: usize, position: usize, base: f64) -> Vec<f64> {
     let half = e / 2;
     (0..e)
@@ -71,7 +71,7 @@ fn rotated(x: &[f64], e: usize, position: usize, base: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Several positions at once and then one after the other, beside attention over everything that was written.
+/// A prefill and decoding steps, against reference attention over everything written.
 fn steps(device: &Device) {
     for (h, g, e, runs) in [
         (1, 1, 4, &[1, 1, 1][..]),
@@ -115,7 +115,7 @@ fn steps(device: &Device) {
     }
 }
 
-/// The greatest: the first of several, not the banned one, -1 where one is not a number.
+/// Greedy sampling: the lowest of equal maxima, never the banned token, -1 on NaN.
 fn greatest(device: &Device) {
     let (width, banned) = (1003, 17);
     let plain: Vec<f32> = random_values(30, width)
@@ -148,7 +148,7 @@ fn greatest(device: &Device) {
     }
 }
 
-/// The logits that generation would draw from, as probabilities in f64.
+/// Reference distribution after processors, top-k and top-p, as f64 probabilities.
 fn drawable(logits: &[f64], past: &[u32], p: &Processors, s: &Sampling, banned: usize) -> Vec<f64> {
     let mut narrow: Vec<f32> = logits.iter().map(|&v| v as f32).collect();
     p.apply(past, 2, &mut narrow);
@@ -173,7 +173,7 @@ fn drawable(logits: &[f64], past: &[u32], p: &Processors, s: &Sampling, banned: 
     weights
 }
 
-/// Tokens that are drawn one after the other fall where their uniform numbers do.
+/// Each sampled token's interval of the cumulative distribution contains its uniform number.
 fn drawn(device: &Device) {
     let (vocab, banned, tokens) = (517, 5, 12);
     let plain = Processors::default();
@@ -190,7 +190,7 @@ fn drawn(device: &Device) {
         (&plain, 2.0, 600, 0.9),
         (&strict, 1.1, 7, 0.8),
         (&strict, 0.0, 0, 1.0),
-        // A subnormal number, whose inverse is infinite.
+        // A subnormal number, whose reciprocal is infinite.
         (&strict, 1e-40, 0, 1.0),
         (&plain, 1e-40, 9, 0.9),
     ] {
@@ -212,7 +212,7 @@ fn drawn(device: &Device) {
         );
         let mut random = random;
         for step in 0..tokens {
-            // Few levels, so that there are ties, and a small vocabulary in effect, so that tokens come again.
+            // Few levels, so that there are ties; a few favoured tokens, so that tokens repeat.
             let mut logits = random_values(50 + step as u32, vocab);
             logits
                 .iter_mut()
@@ -244,7 +244,7 @@ fn drawn(device: &Device) {
             }
             history.push(got as u32);
         }
-        // After going back, the same tokens are drawn from other places.
+        // After a rewind, sampling continues from the shorter history.
         sampler.rewind(&history[..2]);
         let logits = Tensor::<3>::zeros([1, 1, vocab], device);
         let next = sampler.sample(logits, None).into_data();
@@ -261,7 +261,7 @@ fn random_values(seed: u32, n: usize) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// Beams that continue one another see what their ancestors wrote.
+/// Reordered beams attend to what their ancestors wrote.
 fn beams(device: &Device) {
     let (h, e, beams) = (2, 8, 3);
     let new = || KvCache::new(1, [1, h, 8, e], 100.0, device);
@@ -279,7 +279,7 @@ fn beams(device: &Device) {
     write(&mut cache, 42, beams);
     cache.reorder(&[1, 2, 1]);
     let got = write(&mut cache, 43, beams);
-    // The same, each beam as a sequence of its own with what its ancestors wrote: 1 <- 0, 2 <- 0, 1 <- 0 at first.
+    // Reference: each beam as a separate sequence with its ancestors' inputs: 1 <- 0, 2 <- 0, 1 <- 0 at first.
     for (beam, ancestors) in [[0, 1], [0, 2], [0, 1]].into_iter().enumerate() {
         let mut alone = new();
         let mut last = None;
@@ -300,13 +300,13 @@ fn beams(device: &Device) {
     }
 }
 
-/// What has no room is refused whole: no other head's rows change, and what follows is right.
+/// A write without room is refused as a whole: other heads' rows stay intact, and later writes are correct.
 fn room(device: &Device) {
     let (h, e, capacity) = (2, 8, 3);
     let width = 3 * h * e;
-    // A table of more positions than the cache holds, as of a longer one.
+    // Rotary tables with more positions than the cache holds, as of a longer cache.
     let tables = RopeTables::upto(9, e, 100.0, device);
-    // The second size has no kernels: it is composed of Burn's operations.
+    // Head size 6 has no kernels: it is composed of Burn's operations.
     for e in [e, 6] {
         let width = width / 8 * e;
         let tables = if e == 8 {
@@ -345,7 +345,7 @@ fn room(device: &Device) {
     assert!(caches.is_empty() && caches.extend(3).is_ok());
 }
 
-/// What every device must get right.
+/// All checks of a device.
 fn everything(device: &Device) {
     room(device);
     greatest(device);

@@ -24,14 +24,14 @@ fn random_split(
     let mut uniform = || f64::from(random.uniform());
     let blocks = out * width / BLOCK;
     let mut half_word = || match scheme {
-        // Both signs; some halves are denormal.
+        // Both signs; some values are subnormal.
         Scheme::F16 => u32::from(f16::from_f64((uniform() - 0.5).powi(3)).to_bits()),
         _ => (uniform() * 65_536.0) as u32,
     };
     let words: Vec<u32> = (0..blocks * scheme.words())
         .map(|_| half_word() | half_word() << 16)
         .collect();
-    // Of either sign, as the converter makes them.
+    // Both signs, as the converter produces.
     let halves = |uniform: &mut dyn FnMut() -> f64, size: f64| -> Vec<f16> {
         (0..blocks)
             .map(|_| f16::from_f64((uniform() - 0.5) * size))
@@ -68,7 +68,7 @@ fn floats<const D: usize>(x: Tensor<D>) -> Vec<f64> {
     x.into_data().iter::<f64>().collect()
 }
 
-/// What `f` makes of so many elements: in memory that is full of NaN before, beside tensors that nothing may write to.
+/// Runs `f`, which returns `elements` elements, with freed memory full of NaN and guard tensors that must stay unchanged.
 fn guarded<const D: usize>(
     elements: usize,
     device: &Device,
@@ -77,7 +77,7 @@ fn guarded<const D: usize>(
     const GUARD: f32 = 7.5;
     let full = |value| Tensor::<1>::full([elements], value, device);
     let [before, dirt, after] = [GUARD, f32::NAN, GUARD].map(full);
-    // Filled, and free again.
+    // Filled with NaN, then freed.
     drop(dirt.into_data());
     let made = floats(f());
     for guard in [before, after] {
@@ -86,7 +86,7 @@ fn guarded<const D: usize>(
     made
 }
 
-/// The greatest difference; infinite where one is not a number or they are not as many.
+/// Largest absolute difference; infinite if a value is not finite or the lengths differ.
 fn difference(got: &[f64], want: &[f64]) -> f64 {
     if got.len() != want.len() || got.iter().any(|g| !g.is_finite()) {
         return f64::INFINITY;
@@ -95,7 +95,7 @@ fn difference(got: &[f64], want: &[f64]) -> f64 {
     differences.fold(0.0, f64::max)
 }
 
-/// Products with one row, a few and many, whose sizes fill no tile and no workgroup, beside f64.
+/// Matrix products with one row, a few and many, of sizes that are no multiple of a tile or workgroup, against f64.
 fn products(device: &Device) {
     let sizes = [
         [1, 32],
@@ -149,7 +149,7 @@ fn products(device: &Device) {
     }
 }
 
-/// Rows of a table, the last one too, and the whole of it.
+/// Row lookups, including the last row, and the whole table.
 fn tables(device: &Device) {
     for scheme in ALL {
         for (out, width) in [(1, 32), (5, 96), (301, 64)] {
@@ -171,7 +171,7 @@ fn tables(device: &Device) {
     }
 }
 
-/// Layers whose parameters are packed: outputs, dense values, names, records.
+/// Layers with packed parameters: outputs, dense values, names, records.
 fn layers(device: &Device) {
     let (out, width) = (24, 64);
     let (packed, weights) = random(60, Scheme::Q4, [out, width], device);
@@ -204,7 +204,7 @@ fn layers(device: &Device) {
     assert!(difference(&floats(table.forward(ids)), &want) < 1e-6);
 }
 
-/// Matrices in several buffers give what they give in one.
+/// Matrices split into several buffers match those in one.
 fn splits(device: &Device) {
     let (out, width) = (37, 96);
     for scheme in ALL {
@@ -237,12 +237,12 @@ fn splits(device: &Device) {
         assert!(difference(&both[1].0, &both[0].0) < 1e-5, "{scheme:?}");
         assert!(difference(&both[1].1, &both[0].1) < 1e-5, "{scheme:?}");
         assert!(difference(&both[1].2, &both[0].2) == 0.0, "{scheme:?}");
-        assert!(Packed::stacked(&[&split, &split]).is_none());
+        assert!(Packed::concat_rows(&[&split, &split]).is_none());
     }
 }
 
-/// Matrices above each other, as one product and as a gate.
-fn stacks(device: &Device) {
+/// Stacked matrices, as one product and as a gate.
+fn fused_products(device: &Device) {
     let width = 96;
     for (scheme, out) in ALL
         .into_iter()
@@ -255,7 +255,7 @@ fn stacks(device: &Device) {
             layer
         });
         let [mut gate, mut up] = layers.clone();
-        let stacked = crate::QLinear::stack([&mut gate, &mut up]).expect("blocks of one kind");
+        let fused = crate::QLinear::fuse([&mut gate, &mut up]).expect("blocks of one kind");
         assert!(
             difference(&floats(up.weight.val()), &made[1].1) < 1e-6,
             "{scheme:?}"
@@ -265,30 +265,30 @@ fn stacks(device: &Device) {
             let x = Tensor::<2>::from_data(TensorData::new(xs, [rows, width]), device);
             let [g, u] = layers.clone().map(|layer| layer.forward(x.clone()));
             let beside = floats(Tensor::cat(vec![g.clone(), u.clone()], 1));
-            assert!(difference(&floats(stacked.linear(x.clone(), None)), &beside) < 1e-5);
+            assert!(difference(&floats(fused.linear(x.clone(), None)), &beside) < 1e-5);
             let want: Vec<f64> = floats(g)
                 .into_iter()
                 .zip(floats(u))
                 .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
                 .collect();
-            let made = guarded(rows * out, device, || stacked.gated(x.clone()));
+            let made = guarded(rows * out, device, || fused.gated(x.clone()));
             let error = difference(&made, &want);
             assert!(error < 1e-4, "{scheme:?}, {rows} rows: {error:e}");
             let residual = Tensor::<2>::ones([rows, 2 * out], device);
             let want: Vec<f64> = beside.iter().map(|y| y + 1.0).collect();
-            assert!(difference(&floats(stacked.linear_add(x, None, residual)), &want) < 1e-5);
+            assert!(difference(&floats(fused.linear_add(x, None, residual)), &want) < 1e-5);
         }
     }
     let out = 26;
     let other = random(82, Scheme::Q8, [out, width], device).0;
     let one = random(82, Scheme::Q4, [out, width], device).0;
-    assert!(Packed::stacked(&[&one, &other]).is_none());
+    assert!(Packed::concat_rows(&[&one, &other]).is_none());
 }
 
-/// What every device must get right.
+/// All checks of a device.
 fn everything(device: &Device) {
     splits(device);
-    stacks(device);
+    fused_products(device);
     products(device);
     tables(device);
     layers(device);
@@ -357,7 +357,7 @@ fn parts_that_do_not_fit_are_refused() {
     }
 }
 
-/// A token of the model of 14 billion weights reads more than 32 bits can say, which is what a page's `usize` has.
+/// A token of the 14B model reads more bytes than fit in 32 bits, the size of `usize` in a page.
 #[test]
 fn bytes_of_a_whole_model_are_counted_in_64_bits() {
     let (layers, width, ffn, vocab) = (40, 5120, 13_824, 32_274);
@@ -377,13 +377,13 @@ fn bytes_of_a_whole_model_are_counted_in_64_bits() {
     assert_eq!(bytes(Scheme::Q4), weights / 2 + weights / 16);
     assert_eq!(bytes(Scheme::Q4_1), weights / 2 + weights / 8);
     assert!(bytes(Scheme::Q4) > u64::from(u32::MAX));
-    // What sums them up gives them so.
+    // The functions that sum bytes return u64.
     let _: fn(&Packed) -> u64 = Packed::bytes;
     let _: fn(&Param<Tensor<2>>) -> u64 = super::bytes;
     let _: fn() -> u64 = crate::count::weight_bytes;
 }
 
-/// Halves take inputs as they are, whatever is allowed.
+/// f16 weights never quantize activations, even if allowed.
 #[test]
 fn halves_round_no_inputs() {
     let device = Device::flex();

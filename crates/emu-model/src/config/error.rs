@@ -1,6 +1,6 @@
-//! What is wrong with a configuration.
+//! Error of an invalid configuration.
 
-/// A configuration that cannot be built.
+/// An invalid configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "The model configuration is wrong: {0}. Correct it, or take one of the presets emu-14b, emu-mini or tiny."

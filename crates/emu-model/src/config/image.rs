@@ -1,19 +1,19 @@
-//! How pictures become tensors.
+//! Image normalisation.
 
 use serde::{Deserialize, Serialize};
 
-/// How pictures become tensors.
+/// Image normalisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageConfig {
-    /// Mean of each channel, of values in 0..1.
+    /// Mean of each channel, for values in 0..1.
     pub mean: [f32; 3],
     /// Standard deviation of each channel.
     pub std: [f32; 3],
 }
 
 impl ImageConfig {
-    /// Of EfficientNet-Lite, as it is published.
+    /// Published values of EfficientNet-Lite.
     pub const fn efficientnet_lite() -> Self {
         Self {
             mean: [0.498; 3],
@@ -23,7 +23,7 @@ impl ImageConfig {
 }
 
 impl Default for ImageConfig {
-    /// CLIP's.
+    /// Values of CLIP.
     fn default() -> Self {
         Self {
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_72],

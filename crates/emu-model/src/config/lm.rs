@@ -1,12 +1,12 @@
-//! Sizes of the transformers behind the encoder.
+//! Sizes of the causal former and the language model.
 
 use serde::{Deserialize, Serialize};
 
-/// The causal transformer between encoder and LM (a T5 decoder). Numbers may also have the names of transformers' `T5Config`.
+/// The causal former between encoder and LM (a T5 decoder). Fields also accept the names of transformers' `T5Config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CausalConfig {
-    /// Visual embeddings of a picture.
+    /// Visual embeddings per image.
     pub queries: usize,
     /// Width.
     pub d_model: usize,
@@ -26,20 +26,20 @@ pub struct CausalConfig {
     /// Distance from which all positions share the last bucket.
     #[serde(alias = "relative_attention_max_distance")]
     pub max_distance: usize,
-    /// Added to the mean square in its norms.
+    /// Eps of its norms, added to the mean square.
     #[serde(alias = "layer_norm_epsilon")]
     pub norm_eps: f64,
-    /// Each query also starts from the encoder's token of its raster position (small models; needs as many queries as
+    /// Adds to each query the projected encoder token at its raster position (small models; needs as many queries as
     /// patches).
     #[serde(default)]
     pub raster: bool,
 }
 
-/// The language model (LLaMA family). Numbers may also have the names of transformers' `LlamaConfig`.
+/// The language model (LLaMA family). Fields also accept the names of transformers' `LlamaConfig`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LmConfig {
-    /// Tokens, the special ones included.
+    /// Vocabulary size, including special tokens.
     #[serde(alias = "vocab_size")]
     pub vocab: usize,
     /// Width.
@@ -60,29 +60,28 @@ pub struct LmConfig {
     /// Size of a head.
     #[serde(alias = "head_dim")]
     pub head_size: usize,
-    /// Longest sequence.
+    /// Context length.
     #[serde(alias = "max_position_embeddings")]
     pub context: usize,
     /// Base of the rotary embedding.
     #[serde(alias = "rope_theta")]
     pub rope_base: f64,
-    /// Added to the mean square in its norms.
+    /// Eps of its norms, added to the mean square.
     #[serde(alias = "rms_norm_eps")]
     pub norm_eps: f64,
-    /// The output head shares the embedding table.
+    /// The output head shares the embedding table (tied embeddings).
     #[serde(default, alias = "tie_word_embeddings")]
     pub tied: bool,
 }
 
 impl LmConfig {
-    /// Numbers of a position in the widest activation of a layer: queries, keys and values beside each other, or gate and
-    /// up projection.
+    /// Elements per position of a layer's widest activation: fused QKV, or fused gate and up projection.
     pub fn widest(&self) -> usize {
         (2 * self.ffn).max((self.heads + 2 * self.kv_heads) * self.head_size)
     }
 }
 
-/// Low-rank adapters on the LM's attention.
+/// LoRA adapters on the LM's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterConfig {

@@ -1,4 +1,4 @@
-//! The sizes of models by name.
+//! Presets of model sizes.
 
 use super::{
     AdapterConfig, CausalConfig, EmuConfig, GenerationConfig, ImageConfig, LmConfig, PromptConfig,
@@ -6,7 +6,7 @@ use super::{
 };
 
 impl CausalConfig {
-    /// Of the released Emu-14B.
+    /// The causal former of the released Emu-14B.
     pub fn emu_14b() -> Self {
         Self {
             queries: 32,
@@ -73,7 +73,7 @@ impl EmuConfig {
         }
     }
 
-    /// The instruction-tuned variant of a pretrained model: two more tokens, adapters of rank 16 and alpha 16.
+    /// The instruction-tuned variant of a pretrained model: two more tokens, LoRA adapters of rank 16 and alpha 16.
     pub fn instruct(mut self) -> Self {
         self.special.user = Some(self.lm.vocab as u32);
         self.special.assistant = Some(self.lm.vocab as u32 + 1);
@@ -92,7 +92,7 @@ impl EmuConfig {
         self
     }
 
-    /// The small Emu that this project trains and ships: 64 px, a convolutional stem, 16 embeddings a picture.
+    /// emu-mini, which this project trains and ships: 64 px, a convolutional stem, 16 embeddings per image.
     pub fn emu_mini(vocab: usize, special: SpecialTokens) -> Self {
         Self {
             vision: VisionConfig {
@@ -147,7 +147,7 @@ impl EmuConfig {
         }
     }
 
-    /// The sizes of the reference's tiny model, for tests.
+    /// Sizes of the reference implementation's tiny model, for tests.
     pub fn tiny() -> Self {
         Self {
             vision: VisionConfig {

@@ -1,64 +1,64 @@
-//! Texts around what is said, and how answers are generated.
+//! Prompt templates and generation defaults.
 
 use serde::{Deserialize, Serialize};
 
-/// Texts around what the user says. `{}` is what was said.
+/// Prompt templates. `{}` is the user's text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
-    /// Put first in a chat, unless the user gives another.
+    /// System turn at the start of a chat, unless the user gives another one.
     pub system: String,
-    /// A system message that the user gives; without it, it stands as it is.
+    /// Template of a system message that the user gives; without a template the message is inserted verbatim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_turn: Option<String>,
-    /// A user's turn. Pictures without a mark in the text go where `{pictures}` stands, or else before the text.
+    /// Template of a user turn. Images without a mark in the text are inserted at `{pictures}`, or else before the
+    /// text.
     pub user: String,
-    /// What asks for the answer.
+    /// Start of the answer.
     pub assistant: String,
-    /// What ends an answer before the next turn.
+    /// End of an answer before the next turn.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub answered: String,
-    /// Turns of a conversation that the model follows; all of them without it. Earlier ones are left out, but for their pictures
-    /// where no later turn has any; a turn with pictures of its own is read by itself.
+    /// Number of turns that the model can follow; `None` for all. Earlier turns are dropped, but their images are kept
+    /// if no later turn has any. A turn with its own images is read without earlier turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<usize>,
-    /// What stands for a picture, with an `<image>` for each of its embeddings; without it these stand between `[IMG]` and
-    /// `[/IMG]`.
+    /// Template of an image, with one `<image>` per embedding; by default these stand between `[IMG]` and `[/IMG]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picture: Option<String>,
-    /// What stands for a drawing of several things, where a namer reads them one by one.
+    /// Templates of a drawing of several objects, if a namer reads them one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scenes: Option<ScenePrompts>,
-    /// A turn whose text marks the places of its pictures, where that is no turn of `user` and `assistant` but a text
-    /// to go on with.
+    /// Template of a turn whose text contains image marks, if that is not a turn of `user` and `assistant` but a text
+    /// to continue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marked: Option<String>,
-    /// What asks for a caption, after the picture. Empty: the picture alone does.
+    /// Caption prompt after the image. If empty, the image alone is the prompt.
     pub caption: String,
-    /// What asks for a picture.
+    /// Template of a request for an image.
     pub imagine: String,
-    /// What asks for a picture with words and pictures, where that differs.
+    /// Template of a request for an image with text and images, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<String>,
 }
 
-/// What stands for a drawing of several things on a plain background: an `<image>` for each embedding of each thing's name, in
-/// reading order, and behind them one for the background.
+/// Templates of a drawing of several objects on a plain background: one `<image>` per embedding of each object's name,
+/// in reading order, then one for the background.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScenePrompts {
-    /// Two beside each other.
+    /// Two objects side by side.
     pub beside: String,
-    /// Two above each other.
+    /// Two objects one above the other.
     pub above: String,
-    /// Three.
+    /// Three objects.
     pub three: String,
-    /// Four.
+    /// Four objects.
     pub four: String,
 }
 
 impl ScenePrompts {
-    /// Each with the number of its things.
+    /// Each template with its number of objects.
     pub fn each(&self) -> [(&str, usize); 4] {
         [
             (&self.beside, 2),
@@ -89,8 +89,9 @@ impl Default for PromptConfig {
 }
 
 impl PromptConfig {
-    /// Of models that this project trains, as the sequences of its training are made: a question follows its picture,
-    /// a text with marks is a document, a request to draw is a turn, and pictures to blend stand alone.
+    /// Templates of models that this project trains, in the format of their training sequences: a question follows its
+    /// image, a text with marks is a document, a request to draw is a turn, and images to blend have no text around
+    /// them.
     pub fn trained() -> Self {
         Self {
             user: "{pictures}[USER]{}".into(),
@@ -103,11 +104,11 @@ impl PromptConfig {
     }
 }
 
-/// How text is generated where the user does not say.
+/// Generation defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerationConfig {
-    /// Above 1 makes tokens that were used before less likely; 1 where absent.
+    /// Repetition penalty: above 1 makes tokens that already occurred less likely; 1 if `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
 }

@@ -1,34 +1,34 @@
-//! Sizes of the visual encoder.
+//! Sizes of the vision encoder.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clip::ClipConfig;
 use crate::efficientnet::EfficientNetConfig;
 
-/// The visual encoder (EVA-01-CLIP).
+/// The vision encoder (EVA-01-CLIP).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VisionConfig {
-    /// Side of the square picture, pixels.
+    /// Side of the square input image in pixels.
     pub image_size: usize,
-    /// Side of a patch, pixels. With a stem: how many pixels a token covers.
+    /// Side of a patch in pixels. With a stem: pixels per token along a side.
     pub patch_size: usize,
     /// Width of a token.
     pub width: usize,
     /// Number of blocks.
     pub layers: usize,
-    /// Size of a head; `width / head_width` heads.
+    /// Head size; there are `width / head_width` heads.
     pub head_width: usize,
     /// The MLP is `int(width * mlp_ratio)` wide.
     pub mlp_ratio: f64,
-    /// A convolutional stem in place of the patch embedding (small models that are trained from scratch).
+    /// A convolutional stem instead of the patch embedding (small models trained from scratch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<StemConfig>,
-    /// An EfficientNet in place of EVA: its features are the tokens, their mean stands where the class token does, and no
-    /// block follows.
+    /// An EfficientNet instead of EVA: its features are the tokens, their mean replaces the class token, and there are
+    /// no transformer blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub efficientnet: Option<EfficientNetConfig>,
-    /// CLIP's tower in place of EVA: the same sizes mean the same, and its norms have this eps.
+    /// CLIP's vision tower instead of EVA: the sizes have the same meaning, and its norms have this eps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
 }
@@ -41,12 +41,12 @@ pub struct StemConfig {
     pub channels: Vec<usize>,
     /// Residual blocks after each stage.
     pub blocks: Vec<usize>,
-    /// Groups of its normalisations.
+    /// Groups of its group norms.
     pub groups: usize,
 }
 
 impl VisionConfig {
-    /// Tokens of a picture, the class token included.
+    /// Tokens per image, including the class token.
     pub fn tokens(&self) -> usize {
         self.grid() * self.grid() + 1
     }
@@ -56,12 +56,12 @@ impl VisionConfig {
         self.image_size.div_ceil(self.patch_size)
     }
 
-    /// EfficientNet-Lite2 as it is published: 260 px, 9 x 9 tokens of 1,280.
+    /// The published EfficientNet-Lite2: 260 px, 9 x 9 tokens of width 1,280.
     pub fn efficientnet_lite2() -> Self {
         Self::of_efficientnet(EfficientNetConfig::lite2(), 260)
     }
 
-    /// An EfficientNet over square pictures of `image_size` pixels.
+    /// An EfficientNet as the encoder of square images of `image_size` pixels.
     pub fn of_efficientnet(net: EfficientNetConfig, image_size: usize) -> Self {
         Self {
             image_size,
@@ -76,7 +76,7 @@ impl VisionConfig {
         }
     }
 
-    /// CLIP's tower as the encoder.
+    /// CLIP's vision tower as the encoder.
     pub fn of_clip(clip: &ClipConfig) -> Self {
         Self {
             image_size: clip.image_size,
@@ -91,13 +91,13 @@ impl VisionConfig {
         }
     }
 
-    /// The tower's sizes, where it is one of CLIP's.
+    /// Sizes of the CLIP tower, if the encoder is one.
     pub fn clip_config(&self) -> Option<ClipConfig> {
         Some(ClipConfig {
             image_size: self.image_size,
             patch_size: self.patch_size,
             width: self.width,
-            // The ratio is that of two whole numbers.
+            // Exact: the ratio is a quotient of whole numbers.
             mlp_width: (self.width as f64 * self.mlp_ratio).round() as usize,
             layers: self.layers,
             heads: self.width / self.head_width,

@@ -1,4 +1,4 @@
-//! What UNet and VAE are both built of.
+//! Building blocks shared by UNet and VAE.
 //!
 //! B batch, C channels, H height, W width, E width of the time embedding.
 
@@ -7,20 +7,20 @@ use burn::tensor::{Device, Tensor};
 use emu_kernels::ops::{self, ConvExtras};
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear};
 
-/// Norm, SiLU, convolution, twice, added to the input.
+/// Residual block: (norm, SiLU, convolution) twice, plus the input.
 #[derive(Module, Debug)]
 pub struct Resnet {
     /// Before the first convolution.
     pub norm1: GroupNorm,
     /// 3x3.
     pub conv1: Conv2d,
-    /// From the time embedding to a shift of each channel; the VAE has none.
+    /// Projects the time embedding to a shift per channel; absent in the VAE.
     pub time_emb_proj: Option<QLinear>,
     /// Before the second convolution.
     pub norm2: GroupNorm,
     /// 3x3.
     pub conv2: Conv2d,
-    /// 1x1, where the number of channels changes.
+    /// 1x1 shortcut if the number of channels changes.
     pub conv_shortcut: Option<Conv2d>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct ResnetConfig {
     pub outputs: usize,
     pub groups: usize,
     pub eps: f64,
-    /// Width of the time embedding, in the UNet.
+    /// Width of the time embedding; `None` in the VAE.
     pub time: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ impl Resnet {
         self.forward_beside(x, None, time)
     }
 
-    /// As [`Resnet::forward`], with the channels of `skip` after those of `x`.
+    /// As [`Resnet::forward`], on `x` and the skip connection `skip` concatenated along the channels.
     pub fn forward_beside(
         &self,
         x: Tensor<4>,
@@ -140,8 +140,9 @@ impl Upsample {
         }
     }
 
-    /// `[B, C, H, W]` to `[B, C, 2H, 2W]`, or to `size` where that is one less: what was odd before it was halved
-    /// becomes odd again. (Nearest-neighbour resizing to an odd size is the upsampled picture without its last line.)
+    /// `[B, C, H, W]` to `[B, C, 2H, 2W]`, or to `size` if that is one less: an odd size that was halved on the way
+    /// down is restored. (Nearest-neighbour resizing to an odd size equals the upsampled image without its last row or
+    /// column.)
     pub fn forward(&self, x: Tensor<4>, size: Option<(usize, usize)>) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
         let extras = ConvExtras {

@@ -1,4 +1,4 @@
-//! UNet, autoencoder and null prompt as one module, with the configuration that goes into a pack.
+//! UNet, VAE and null prompt as one module, with the configuration that is stored in a pack.
 
 use burn::module::{Module, Param};
 use burn::tensor::Device;
@@ -12,30 +12,30 @@ use super::unet::{Unet, UnetConfig};
 use super::vae::{Vae, VaeConfig};
 use crate::config::ConfigError;
 
-/// Everything about drawing that is no weight.
+/// Configuration of the diffusion decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderConfig {
     /// Sizes of the UNet.
     pub unet: UnetConfig,
-    /// Sizes of the autoencoder.
+    /// Sizes of the VAE.
     pub vae: VaeConfig,
-    /// Noise levels, and the sampler that is used by default.
+    /// Noise levels and the default sampler.
     pub scheduler: SchedulerConfig,
-    /// Embeddings of a picture, N.
+    /// Number of embeddings per image, N.
     pub tokens: usize,
-    /// Side of a picture where none is asked for, pixels.
+    /// Default image side in pixels.
     pub image_size: usize,
-    /// Steps where none are asked for.
+    /// Default number of steps.
     #[serde(default = "steps")]
     pub steps: usize,
-    /// Guidance where none is asked for.
+    /// Default guidance scale.
     #[serde(default = "guidance")]
     pub guidance: f64,
-    /// What embeddings are shifted and scaled by before the UNet sees them.
+    /// Shift and scale of the embeddings before the UNet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalisation: Option<Normalisation>,
-    /// For rough previews: red, green and blue of each latent channel, of pictures from -1 to 1.
+    /// For rough previews: RGB weights of each latent channel, for images from -1 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latent_rgb: Option<Vec<[f32; 3]>>,
 }
@@ -48,13 +48,13 @@ fn guidance() -> f64 {
     7.5
 }
 
-/// `(x - mean) / std`, with one number for all or one per dimension of the embeddings.
+/// `(x - mean) / std`, with one value for all or one per embedding dimension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalisation {
-    /// 1 or D numbers.
+    /// 1 or D values.
     pub mean: Vec<f32>,
-    /// 1 or D numbers above zero.
+    /// 1 or D positive values.
     pub std: Vec<f32>,
 }
 
@@ -89,7 +89,7 @@ impl DecoderConfig {
         }
     }
 
-    /// The decoder of the small Emu, for this many embeddings of this width.
+    /// Decoder of emu-mini, for `tokens` embeddings of this width.
     pub fn emu_mini(tokens: usize, width: usize) -> Self {
         Self {
             unet: UnetConfig::emu_mini(width),
@@ -104,10 +104,10 @@ impl DecoderConfig {
         }
     }
 
-    /// From the configurations of a diffusers folder; `tokens` is the number of embeddings of a picture.
+    /// Reads the configurations of a diffusers folder; `tokens` is the number of embeddings per image.
     ///
     /// # Errors
-    /// Where one of them cannot be read, or they do not fit each other.
+    /// If a configuration is invalid, or they are inconsistent with each other.
     pub fn from_diffusers(
         unet: &Value,
         vae: &Value,
@@ -136,10 +136,10 @@ impl DecoderConfig {
         Ok(config)
     }
 
-    /// Checks that the parts fit each other, and each part.
+    /// Validates each part and their consistency.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.unet.validate()?;
         self.vae.validate()?;
@@ -190,10 +190,10 @@ impl DecoderConfig {
         Ok(())
     }
 
-    /// A new decoder, its weights not yet allocated.
+    /// Creates the decoder; weights are allocated lazily.
     ///
     /// # Errors
-    /// Where [`DecoderConfig::validate`] finds one.
+    /// As [`DecoderConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<Decoder, ConfigError> {
         self.validate()?;
         Ok(Decoder {
@@ -207,7 +207,7 @@ impl DecoderConfig {
         })
     }
 
-    /// Embeddings as the UNet wants them.
+    /// Normalises embeddings for the UNet.
     pub fn normalise(&self, embeddings: Tensor<3>) -> Tensor<3> {
         match &self.normalisation {
             Some(normalisation) => normalisation.apply(embeddings),
@@ -216,14 +216,14 @@ impl DecoderConfig {
     }
 }
 
-/// What draws.
+/// UNet, VAE and null prompt.
 #[derive(Module, Debug)]
 pub struct Decoder {
-    /// Predicts noise.
+    /// Noise prediction.
     pub unet: Unet,
-    /// Between pictures and latents.
+    /// Autoencoder between images and latents.
     pub vae: Vae,
-    /// The embeddings that the LM regresses for an empty prompt, `[1, N, D]`, as they are before normalisation.
+    /// Embeddings that the LM regresses for an empty prompt, `[1, N, D]`, before normalisation.
     pub null_prompt: Param<Tensor<3>>,
 }
 

@@ -1,4 +1,4 @@
-//! Reading the `config.json` of diffusers, in which most fields are features that only some models use.
+//! Reader for the `config.json` of diffusers, where most fields belong to features that only some models use.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::config::ConfigError;
 
-/// A foreign configuration being read; remembers which of its fields were looked at.
+/// Third-party configuration being read; tracks which fields have been read.
 pub(crate) struct Foreign<'a> {
     what: &'static str,
     fields: &'a Map<String, Value>,
@@ -14,7 +14,7 @@ pub(crate) struct Foreign<'a> {
 }
 
 impl<'a> Foreign<'a> {
-    /// `what` names the file's kind in errors.
+    /// `what` names the kind of file in errors.
     pub fn new(what: &'static str, value: &'a Value) -> Result<Self, ConfigError> {
         match value {
             Value::Object(fields) => Ok(Self {
@@ -26,7 +26,7 @@ impl<'a> Foreign<'a> {
         }
     }
 
-    /// A field that is there and not null.
+    /// The value of a field, unless absent or null.
     pub fn get(&mut self, key: &'static str) -> Option<&'a Value> {
         self.seen.insert(key);
         self.fields.get(key).filter(|v| !v.is_null())
@@ -103,7 +103,7 @@ impl<'a> Foreign<'a> {
         texts.ok_or_else(|| self.wrong(key, "a list of texts"))
     }
 
-    /// A feature of which only these values are supported (JSON); absent and null are always fine.
+    /// Checks that a field has one of the supported values (JSON); absent and null are always accepted.
     pub fn only(&mut self, key: &'static str, supported: &[&str]) -> Result<(), ConfigError> {
         let Some(value) = self.get(key) else {
             return Ok(());
@@ -120,12 +120,12 @@ impl<'a> Foreign<'a> {
         }
     }
 
-    /// A field that changes nothing here.
+    /// Marks fields that have no effect here as read.
     pub fn ignore(&mut self, keys: &[&'static str]) {
         self.seen.extend(keys);
     }
 
-    /// Fails at a field that nothing has looked at, unless it is off (null or false) or about the file itself (`_..`).
+    /// Fails on a field that was never read, unless it is off (null or false) or metadata of the file (`_..`).
     pub fn finish(self) -> Result<(), ConfigError> {
         let unknown = self.fields.iter().find(|(key, value)| {
             let off = matches!(value, Value::Null | Value::Bool(false));

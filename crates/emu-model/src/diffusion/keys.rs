@@ -1,13 +1,13 @@
-//! Names of checkpoint tensors beside the names of this crate's parameters, as data.
+//! Key maps: names of checkpoint tensors to names of this crate's parameters, as data.
 //!
-//! Field names follow the checkpoints wherever Rust allows, so that few rules are needed.
+//! Field names follow the checkpoints wherever Rust allows, so few rules are needed.
 
 use emu_pack::{KeyMap, PackError, Rule};
 
-/// `diffusion_pytorch_model` of a UNet.
+/// Key map of a UNet's `diffusion_pytorch_model`.
 ///
 /// # Errors
-/// None, unless a rule below is written wrongly.
+/// If a rule below is malformed; otherwise never.
 pub fn unet() -> Result<KeyMap, PackError> {
     let attention = |name: &str| {
         let old =
@@ -32,10 +32,10 @@ pub fn unet() -> Result<KeyMap, PackError> {
     KeyMap::new(rules, [])
 }
 
-/// `diffusion_pytorch_model` of an AutoencoderKL; the attention in its middle has older and newer names.
+/// Key map of an AutoencoderKL's `diffusion_pytorch_model`. The attention of the mid block has old and new names.
 ///
 /// # Errors
-/// None, unless a rule below is written wrongly.
+/// If a rule below is malformed; otherwise never.
 pub fn vae() -> Result<KeyMap, PackError> {
     let mut rules = vec![];
     for (older, newer, ours) in [
@@ -52,10 +52,10 @@ pub fn vae() -> Result<KeyMap, PackError> {
     KeyMap::new(rules, [])
 }
 
-/// `model.safetensors` of a StableDiffusionSafetyChecker.
+/// Key map of a StableDiffusionSafetyChecker's `model.safetensors`.
 ///
 /// # Errors
-/// None, unless a rule below is written wrongly.
+/// If a rule below is malformed; otherwise never.
 pub fn safety() -> Result<KeyMap, PackError> {
     KeyMap::new(
         [
@@ -78,7 +78,7 @@ pub fn safety() -> Result<KeyMap, PackError> {
             Rule::same("{name}"),
             Rule::same("visual_projection.weight"),
         ],
-        // A buffer of 0, 1, 2, .. that older versions of transformers save.
+        // Buffer with the position ids 0, 1, 2, .. that older versions of transformers save.
         ["vision_model.vision_model.embeddings.position_ids"],
     )
 }

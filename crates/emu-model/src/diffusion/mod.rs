@@ -1,9 +1,10 @@
-//! The decoder of pictures: a latent diffusion model whose condition is the LM's regressed embeddings.
+//! Diffusion decoder: a latent diffusion model conditioned on the image embeddings that the LM regresses.
 //!
-//! - [`unet`]: predicts the noise. [`vae`]: between pictures and latents. [`scheduler`]: noise levels, and the rules that
-//!   walk down them ([`sampler`]).
-//! - [`decoder`]: all of it as one module and one configuration. [`pipeline`]: drawing as a step machine.
-//! - [`keys`]: names of checkpoint tensors.
+//! - [`unet`]: noise prediction. [`vae`]: autoencoder between images and latents. [`scheduler`]: noise levels and the
+//!   update rules of the samplers ([`Scheduler`]).
+//! - [`decoder`]: UNet, VAE and null prompt as one module with one configuration. [`pipeline`]: image generation as a
+//!   step machine.
+//! - [`keys`]: key maps from checkpoint tensors.
 
 mod blocks;
 pub mod decoder;

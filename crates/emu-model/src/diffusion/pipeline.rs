@@ -1,6 +1,7 @@
-//! Drawing as a step machine: one evaluation of the UNet per step, previews between steps, a picture at the end.
+//! Image generation as a step machine: one UNet evaluation per step, optional previews between steps, decoding at the
+//! end.
 //!
-//! B pictures, N embeddings of a picture, D their width, L latent channels, H height and W width of the latents.
+//! B images, N embeddings per image, D their width, L latent channels, H, W height and width of the latents.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,7 +9,7 @@ use std::ops::RangeInclusive;
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::readback::{self, Done};
-use emu_kernels::throttle::{DRAWING, Work};
+use emu_kernels::throttle::Work;
 
 use super::decoder::{Decoder, DecoderConfig};
 use super::schedule::SchedulerKind;
@@ -17,53 +18,53 @@ use super::unet::Context;
 use crate::config::ConfigError;
 use crate::image::{ImageError, RgbImage, picture_from_decoded};
 
-/// Why a picture cannot be drawn.
+/// Errors of image generation.
 #[derive(Debug, thiserror::Error)]
 pub enum DrawError {
-    /// A size that the autoencoder cannot make.
+    /// An image size that the VAE cannot produce.
     #[error(
         "A picture of {width}x{height} cannot be drawn by this model. Use sides that are multiples of {factor}, from {factor} to {largest} pixels."
     )]
     Size {
-        /// What was asked for.
+        /// Requested width.
         width: usize,
-        /// What was asked for.
+        /// Requested height.
         height: usize,
-        /// Pixels that a latent covers.
+        /// Pixels per latent along a side.
         factor: usize,
-        /// Longest side.
+        /// Largest supported side.
         largest: usize,
     },
-    /// Guidance that is not a number, or too far from usual ones.
+    /// Guidance that is not finite or out of range.
     #[error("The guidance is {0}. Give a number from 0 to 100: 1 for none, 3 to 10 usually.")]
     Guidance(f64),
-    /// No steps, or more than there are noise levels.
+    /// Zero steps, or more than there are noise levels.
     #[error("The steps are {steps}. Give a whole number from 1 to {most}; 20 to 50 are usual.")]
     Steps {
-        /// What was asked for.
+        /// Requested steps.
         steps: usize,
-        /// Noise levels.
+        /// Number of noise levels.
         most: usize,
     },
-    /// A wrong configuration.
+    /// An invalid configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Embeddings of another shape than the model's.
+    /// A tensor whose shape does not match the model.
     #[error(
         "The {what} has the shape {actual:?}, where this model needs {expected}. Take it from the same model."
     )]
     Shape {
         /// Which tensor.
         what: &'static str,
-        /// Its shape.
+        /// Actual shape.
         actual: Vec<usize>,
-        /// What it should be.
+        /// Expected shape.
         expected: String,
     },
-    /// A device failed while results were read.
+    /// The device failed during a read-back.
     #[error("The device failed while computing: {0}. Try again, or use --device cpu.")]
     Device(String),
-    /// The model computed something that is not a number.
+    /// The model computed a non-finite value.
     #[error(
         "The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu."
     )]
@@ -71,7 +72,7 @@ pub enum DrawError {
 }
 
 impl DrawError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Size { .. } => "picture-size",
@@ -84,25 +85,25 @@ impl DrawError {
     }
 }
 
-/// How to draw.
+/// Options of image generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrawOptions {
-    /// Pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// Pixels.
+    /// Height in pixels.
     pub height: usize,
-    /// Steps of the sampler.
+    /// Number of sampler steps.
     pub steps: usize,
-    /// Which sampler.
+    /// Sampler.
     pub sampler: SchedulerKind,
-    /// How far from the negative prompt: 1 is the condition alone, at half the price.
+    /// Guidance scale: 1 uses the condition alone and halves the cost.
     pub guidance: f64,
-    /// Decides the latents that the walk starts from.
+    /// Seed of the initial latents.
     pub seed: u64,
 }
 
 impl DrawOptions {
-    /// A model's own choices.
+    /// The model's defaults.
     pub fn new(config: &DecoderConfig, seed: u64) -> Self {
         Self {
             width: config.image_size,
@@ -114,7 +115,7 @@ impl DrawOptions {
         }
     }
 
-    /// Checks the options against what a model can draw.
+    /// Validates the options against the model.
     ///
     /// # Errors
     /// Names the first option that is out of range.
@@ -133,7 +134,7 @@ impl DrawOptions {
         self.validate_walk(config)
     }
 
-    /// As [`DrawOptions::validate`], whatever the size.
+    /// As [`DrawOptions::validate`], without the size.
     fn validate_walk(&self, config: &DecoderConfig) -> Result<(), DrawError> {
         if !GUIDANCE.contains(&self.guidance) {
             return Err(DrawError::Guidance(self.guidance));
@@ -146,50 +147,50 @@ impl DrawOptions {
     }
 }
 
-/// What a step is to show.
+/// Kind of preview that a step returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preview {
-    /// Nothing: no read-back.
+    /// No preview, no read-back.
     #[default]
     None,
-    /// One pixel per latent where the configuration knows the latents' colours; else decoded.
+    /// One pixel per latent if the configuration has `latent_rgb`; otherwise decoded.
     Rough,
-    /// What the autoencoder makes of the clean latents as they are now thought to be.
+    /// The currently predicted clean latents, decoded by the VAE.
     Decoded,
 }
 
-/// What a step did.
+/// Result of a step.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// Evaluations made.
+    /// UNet evaluations so far.
     pub step: usize,
-    /// Evaluations in all.
+    /// Total UNet evaluations.
     pub total: usize,
-    /// One per picture, where a preview was asked for.
+    /// One per image if a preview was requested.
     pub previews: Vec<RgbImage>,
 }
 
-/// Longest side of a picture.
+/// Largest side of an image in pixels.
 const LARGEST: usize = 4096;
-/// How far predictions can be led.
+/// Accepted guidance scales.
 const GUIDANCE: RangeInclusive<f64> = 0.0..=100.0;
 
-/// A picture, or several, being drawn. Dropping it cancels.
+/// Generation of a batch of images. Dropping it cancels.
 #[derive(Debug)]
 pub struct Denoise<'a> {
     decoder: &'a Decoder,
     config: &'a DecoderConfig,
     sampler: Scheduler,
-    /// Of the conditions; with guidance, of the negatives behind them.
+    /// Context of the conditions; with guidance, followed by that of the negative conditions.
     context: Context,
-    /// Absent where only the condition counts.
+    /// `None` without classifier-free guidance.
     guidance: Option<f64>,
     latents: Tensor<4>,
-    /// The step that was launched last.
+    /// The last submitted step.
     sent: Option<Sent>,
 }
 
-/// A step that a device computes, and its end.
+/// A submitted step and its completion.
 struct Sent(Work, Done);
 
 impl fmt::Debug for Sent {
@@ -199,13 +200,13 @@ impl fmt::Debug for Sent {
 }
 
 impl<'a> Denoise<'a> {
-    /// Prepares everything that is the same at every step.
+    /// Computes everything that is constant over the steps.
     ///
     /// # Shapes
-    /// - `condition`: `[B, N, D]`; `negative`: `[B or 1, N, D]`, the model's null prompt where absent
+    /// - `condition`: `[B, N, D]`; `negative`: `[B or 1, N, D]`, the model's null prompt if `None`
     ///
     /// # Errors
-    /// Where options or shapes do not fit the model.
+    /// If options or shapes do not fit the model.
     pub fn new(
         decoder: &'a Decoder,
         config: &'a DecoderConfig,
@@ -227,13 +228,13 @@ impl<'a> Denoise<'a> {
         Self::from_latents(decoder, config, condition, negative, options, latents)
     }
 
-    /// As [`Denoise::new`], from latents of one's own, which decide the size.
+    /// As [`Denoise::new`], from given initial latents, which determine the size.
     ///
     /// # Shapes
     /// - `latents`: `[B, L, H, W]`, standard normal
     ///
     /// # Errors
-    /// Where options or shapes do not fit the model.
+    /// If options or shapes do not fit the model.
     pub fn from_latents(
         decoder: &'a Decoder,
         config: &'a DecoderConfig,
@@ -294,40 +295,42 @@ impl<'a> Denoise<'a> {
         })
     }
 
-    /// Evaluations made, and in all.
+    /// UNet evaluations so far, and in total.
     pub fn progress(&self) -> (usize, usize) {
         (self.sampler.position(), self.sampler.timesteps().len())
     }
 
-    /// Whether the walk is at its end.
+    /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.sampler.timestep().is_none()
     }
 
-    /// The latents as they are, `[B, L, H, W]`.
+    /// The current latents, `[B, L, H, W]`.
     pub fn latents(&self) -> Tensor<4> {
         self.latents.clone()
     }
 
-    /// One evaluation of the UNet and one move of the latents. Reads nothing back unless a preview is asked for. Does
+    /// One UNet evaluation and one update of the latents. Reads nothing back unless a preview is requested. Does
     /// nothing at the end.
     ///
-    /// A GPU would run steps behind what is told, and a stop would have to wait for all of them; were each awaited, it would
-    /// have nothing to do until the next is launched. So the one before is awaited.
+    /// Awaits the previous step, not this one. Without a wait the GPU's queue would run many steps behind the reported
+    /// progress, and a cancellation would wait for all of them; with a wait for the current step the GPU would idle
+    /// until the next launch.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn step(&mut self, preview: Preview) -> Result<Progress, DrawError> {
         let mut previews = vec![];
-        let cut = DRAWING.throttle();
+        let throttle = &self.decoder.unet.throttle;
+        let scope = throttle.scope();
         if let Some(output) = self.evaluate() {
             let clean = (preview != Preview::None)
                 .then(|| self.sampler.clean(output.clone(), self.latents.clone()));
             self.advance(output);
-            let sent = Sent(cut.end(), readback::done(&self.latents));
+            let sent = Sent(scope.end(), readback::done(&self.latents));
             if let Some(Sent(work, done)) = self.sent.replace(sent) {
                 done.await.map_err(DrawError::Device)?;
-                DRAWING.ended(work);
+                throttle.completed(work);
             }
             if let Some(clean) = clean {
                 previews = self.preview(clean, preview).await?;
@@ -341,7 +344,7 @@ impl<'a> Denoise<'a> {
         })
     }
 
-    /// The guided prediction for the current latents, `[B, L, H, W]`; none at the end.
+    /// The prediction with guidance for the current latents, `[B, L, H, W]`; `None` at the end.
     pub fn evaluate(&self) -> Option<Tensor<4>> {
         let timestep = [self.sampler.timestep()? as f32];
         let unet = &self.decoder.unet;
@@ -359,20 +362,20 @@ impl<'a> Denoise<'a> {
         Some(without.clone() + (with - without).mul_scalar(guidance))
     }
 
-    /// Moves the latents by what [`Denoise::evaluate`] returned.
+    /// Updates the latents with the output of [`Denoise::evaluate`].
     pub fn advance(&mut self, output: Tensor<4>) {
         self.latents = self.sampler.step(output, self.latents.clone());
     }
 
-    /// The pictures of the current latents.
+    /// Decodes the current latents to images.
     ///
     /// # Errors
-    /// Where the device fails, or the model computed what is not a number.
+    /// If the device fails or the model computed a non-finite value.
     pub async fn pictures(&self) -> Result<Vec<RgbImage>, DrawError> {
         decode_latents(self.decoder, self.config, self.latents.clone()).await
     }
 
-    /// Steps to the end and decodes.
+    /// Runs all remaining steps and decodes.
     ///
     /// # Errors
     /// As [`Denoise::pictures`].
@@ -408,8 +411,7 @@ impl<'a> Denoise<'a> {
     }
 }
 
-/// The latents that a seed stands for: each picture has a stream of its own, so that it does not depend on how many are
-/// drawn with it.
+/// Initial latents of a seed. Each image has its own random stream, so it does not depend on the batch size.
 pub fn seeded_latents(seed: u64, shape: [usize; 4], device: &Device) -> Tensor<4> {
     let [b, l, h, w] = shape;
     let values: Vec<f32> = (0..b as u64)
@@ -418,10 +420,10 @@ pub fn seeded_latents(seed: u64, shape: [usize; 4], device: &Device) -> Tensor<4
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// Pictures of scaled latents, `[B, L, H, W]`.
+/// Decodes scaled latents, `[B, L, H, W]`, to images.
 ///
 /// # Errors
-/// Where the device fails, or the model computed what is not a number.
+/// If the device fails or the model computed a non-finite value.
 pub async fn decode_latents(
     decoder: &Decoder,
     config: &DecoderConfig,
@@ -435,7 +437,7 @@ pub async fn decode_latents(
     .await
 }
 
-/// `[B, 3, H, W]` from -1 to 1 to pictures of 8 bits.
+/// Converts `[B, 3, H, W]` from -1 to 1 to 8-bit images.
 async fn to_pictures(values: Tensor<4>) -> Result<Vec<RgbImage>, DrawError> {
     let [_, channels, h, w] = values.dims();
     if channels != 3 {

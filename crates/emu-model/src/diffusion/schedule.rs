@@ -1,8 +1,8 @@
-//! Noise levels: what training adds and sampling takes away.
+//! Noise schedule: the noise levels that training adds and sampling removes.
 //!
-//! `a[t]` is the share of the signal's variance left after t + 1 steps of noise (`alphas_cumprod`):
-//! `noisy = sqrt(a[t]) x + sqrt(1 - a[t]) noise`, and the velocity is `sqrt(a[t]) noise - sqrt(1 - a[t]) x`
-//! (Salimans and Ho, "Progressive Distillation", 2022).
+//! `a[t]` (`alphas_cumprod`) is the fraction of signal variance left after t + 1 noise steps:
+//! `noisy = sqrt(a[t]) x + sqrt(1 - a[t]) noise`, and the velocity is `sqrt(a[t]) noise - sqrt(1 - a[t]) x` (Salimans
+//! and Ho, "Progressive Distillation", 2022).
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -11,17 +11,17 @@ use serde_json::Value;
 use super::foreign::Foreign;
 use crate::config::ConfigError;
 
-/// Which rule.
+/// Sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchedulerKind {
-    /// Linear multistep of order four; one evaluation more than steps.
+    /// Linear multistep of order four; one more evaluation than steps.
     #[default]
     #[serde(rename = "pndm")]
     Pndm,
     /// First order.
     #[serde(rename = "ddim")]
     Ddim,
-    /// Second order in the logarithm of the signal-to-noise ratio; good from about 10 steps on.
+    /// Second order in the log-SNR; good from about 10 steps.
     #[serde(rename = "dpm++")]
     DpmSolver,
 }
@@ -48,17 +48,17 @@ pub enum Prediction {
     /// The noise.
     #[default]
     Epsilon,
-    /// The velocity, a mixture of noise and picture.
+    /// The velocity, a linear combination of noise and image.
     VPrediction,
 }
 
-/// How the variance of the noise grows.
+/// Spacing of the betas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
-    /// Evenly spaced.
+    /// Betas evenly spaced.
     Linear,
-    /// Their square roots evenly spaced.
+    /// Square roots of the betas evenly spaced.
     #[default]
     ScaledLinear,
 }
@@ -69,26 +69,26 @@ pub enum BetaSchedule {
 pub enum Spacing {
     /// Multiples of `train_timesteps / steps`, shifted by `steps_offset`.
     Leading,
-    /// Evenly spaced from the last timestep down; the last one before 0 is left out.
+    /// `steps` timesteps evenly spaced from the last one down, without timestep 0.
     Linspace,
-    /// Counted down from the last timestep, which leading spacing never visits.
+    /// Evenly spaced down from the last timestep, which leading spacing never visits.
     Trailing,
 }
 
-/// Noise levels and the way to walk down them.
+/// Noise schedule and sampler configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchedulerConfig {
-    /// The sampler used where the caller names none.
+    /// Default sampler.
     #[serde(default)]
     pub sampler: SchedulerKind,
     /// Number of noise levels.
     pub train_timesteps: usize,
-    /// First variance.
+    /// Beta of the first noise level.
     pub beta_start: f64,
-    /// Last variance.
+    /// Beta of the last noise level.
     pub beta_end: f64,
-    /// Between them.
+    /// Spacing of the betas between them.
     #[serde(default)]
     pub beta_schedule: BetaSchedule,
     /// What the UNet predicts.
@@ -97,22 +97,23 @@ pub struct SchedulerConfig {
     /// Added to the timesteps of leading spacing.
     #[serde(default)]
     pub steps_offset: usize,
-    /// The step beyond the first noise level ends at no noise at all, instead of at the first level.
+    /// The final step ends at alpha 1 (no noise) instead of the first noise level.
     #[serde(default)]
     pub set_alpha_to_one: bool,
-    /// DDIM clips the predicted picture to -1..1.
+    /// DDIM clips the predicted clean sample to -1..1.
     #[serde(default)]
     pub clip_sample: bool,
-    /// Which timesteps are visited; by default leading for PNDM and DDIM, linspace for DPM-Solver++.
+    /// Timestep spacing; by default leading for PNDM and DDIM, linspace for DPM-Solver++.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacing: Option<Spacing>,
-    /// The last level is pure noise (Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023).
+    /// The last level is pure noise: zero terminal SNR (Lin et al., "Common Diffusion Noise Schedules and Sample Steps
+    /// are Flawed", 2023).
     #[serde(default)]
     pub zero_terminal_snr: bool,
 }
 
 impl Default for SchedulerConfig {
-    /// Stable Diffusion 1.5.
+    /// The schedule of Stable Diffusion 1.5.
     fn default() -> Self {
         Self {
             sampler: SchedulerKind::Pndm,
@@ -131,7 +132,7 @@ impl Default for SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// Small models trained from scratch: velocity, sampled with DDIM from pure noise.
+    /// The schedule of small models trained from scratch: velocity prediction, DDIM from pure noise.
     pub fn emu_mini() -> Self {
         Self {
             sampler: SchedulerKind::Ddim,
@@ -147,7 +148,7 @@ impl SchedulerConfig {
     /// Reads the `scheduler_config.json` of diffusers.
     ///
     /// # Errors
-    /// Names the first field whose value is of another kind than expected or asks for what is not supported here.
+    /// Names the first field that has an unexpected type or requests an unsupported feature.
     pub fn from_diffusers(value: &Value) -> Result<Self, ConfigError> {
         let mut from = Foreign::new("scheduler_config.json", value)?;
         let sampler = match from.str("_class_name", "PNDMScheduler")? {
@@ -191,7 +192,8 @@ impl SchedulerConfig {
         from.only("lower_order_final", &["true"])?;
         from.only("final_sigmas_type", &["\"zero\"", "\"sigma_min\""])?;
         let ends_at_zero = from.str("final_sigmas_type", "sigma_min")? == "zero";
-        // Parts of thresholding, which is off, and a bound for schedules that are not supported.
+        // Options of thresholding, which is off, and a bound for schedules that are not supported. `skip_prk_steps` is
+        // checked above.
         from.ignore(&[
             "dynamic_thresholding_ratio",
             "sample_max_value",
@@ -217,10 +219,10 @@ impl SchedulerConfig {
         Ok(config)
     }
 
-    /// Checks what the arithmetic relies on.
+    /// Checks the invariants of the arithmetic.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |what: String| Err(ConfigError(format!("scheduler: {what}")));
         if !(2..=1 << 20).contains(&self.train_timesteps) {
@@ -252,10 +254,10 @@ impl SchedulerConfig {
         Ok(())
     }
 
-    /// The noise levels.
+    /// Computes the noise levels.
     ///
     /// # Errors
-    /// Where [`SchedulerConfig::validate`] finds one.
+    /// As [`SchedulerConfig::validate`].
     pub fn noise_schedule(&self) -> Result<NoiseSchedule, ConfigError> {
         self.validate()?;
         let mut betas = self.betas();
@@ -291,7 +293,7 @@ impl SchedulerConfig {
     }
 }
 
-/// `n` numbers from `start` to `end` in f32, computed from the nearer end as PyTorch does.
+/// `n` values from `start` to `end` in f32, computed from the nearer end as in PyTorch.
 fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
     let step = (end - start) / (n.max(2) - 1) as f32;
     (0..n)
@@ -305,7 +307,7 @@ fn linspace(start: f32, end: f32, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Products of `1 - beta` up to each place: accumulated in f64, kept in f32, as PyTorch does.
+/// Cumulative product of `1 - beta`: accumulated in f64, stored in f32, as in PyTorch.
 fn cumulative(betas: &[f32]) -> Vec<f32> {
     let step = |product: &mut f64, beta: &f32| {
         *product *= f64::from(1.0 - beta);
@@ -314,7 +316,8 @@ fn cumulative(betas: &[f32]) -> Vec<f32> {
     betas.iter().scan(1.0f64, step).collect()
 }
 
-/// Betas shifted and scaled so that the last level has no signal left and the first one stays (Lin et al., Algorithm 1).
+/// Betas of the levels shifted and scaled so that the last one has no signal left and the first one is unchanged (Lin
+/// et al., Algorithm 1).
 fn rescaled(alphas_cumprod: &[f32]) -> Vec<f32> {
     let roots: Vec<f64> = alphas_cumprod
         .iter()
@@ -337,19 +340,19 @@ fn rescaled(alphas_cumprod: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Noise levels, and what training needs of them.
+/// Noise levels and the training targets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseSchedule {
-    /// Variance that each step adds.
+    /// Noise variance added by each step.
     pub betas: Vec<f32>,
-    /// Share of the signal's variance that is left after each step.
+    /// Fraction of signal variance left after each step.
     pub alphas_cumprod: Vec<f32>,
     /// What the UNet predicts.
     pub prediction: Prediction,
 }
 
 impl NoiseSchedule {
-    /// `a[t]`, of the last level for timesteps beyond it.
+    /// `a[t]`; timesteps beyond the last level use the last level.
     pub fn alpha(&self, timestep: usize) -> f64 {
         self.alphas_cumprod
             .get(timestep)
@@ -363,22 +366,22 @@ impl NoiseSchedule {
         a / (1.0 - a)
     }
 
-    /// Clean latents with noise of a level per row.
+    /// Adds noise to clean latents, with one level per row.
     ///
     /// # Shapes
-    /// - `clean`, `noise`: `[B, L, H, W]`; `timesteps`: B numbers
+    /// - `clean`, `noise`: `[B, L, H, W]`; `timesteps`: B values
     pub fn add_noise(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
         let (signal, sigma) = self.roots(timesteps, &clean.device());
         clean * signal + noise * sigma
     }
 
-    /// The velocity of noisy latents, shapes as in [`NoiseSchedule::add_noise`].
+    /// The velocity target; shapes as in [`NoiseSchedule::add_noise`].
     pub fn velocity(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
         let (signal, sigma) = self.roots(timesteps, &clean.device());
         noise * signal - clean * sigma
     }
 
-    /// What the UNet is trained to predict, shapes as in [`NoiseSchedule::add_noise`].
+    /// The training target of the UNet; shapes as in [`NoiseSchedule::add_noise`].
     pub fn target(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
         match self.prediction {
             Prediction::Epsilon => noise,
@@ -386,7 +389,7 @@ impl NoiseSchedule {
         }
     }
 
-    /// The clean latents that a prediction implies, one timestep for all rows.
+    /// The clean latents that a prediction implies, with one timestep for all rows.
     pub fn clean(&self, prediction: Tensor<4>, noisy: Tensor<4>, timestep: usize) -> Tensor<4> {
         let (signal, sigma) = self.levels(timestep);
         match self.prediction {
@@ -395,7 +398,7 @@ impl NoiseSchedule {
         }
     }
 
-    /// The noise that a prediction implies, one timestep for all rows.
+    /// The noise that a prediction implies, with one timestep for all rows.
     pub fn noise(&self, prediction: Tensor<4>, noisy: Tensor<4>, timestep: usize) -> Tensor<4> {
         let (signal, sigma) = self.levels(timestep);
         match self.prediction {

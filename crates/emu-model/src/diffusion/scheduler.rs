@@ -1,29 +1,29 @@
-//! Rules that walk from noise to latents: PNDM, DDIM, DPM-Solver++ (2M).
+//! Samplers that step from noise to clean latents: PNDM, DDIM, DPM-Solver++ (2M).
 //!
-//! A [`Scheduler`] knows its timesteps and coefficients on the host and moves tensors that stay on the device:
+//! A [`Scheduler`] keeps timesteps and coefficients on the host and updates latents that stay on the device:
 //!
 //! ```text
 //! while let Some(t) = sampler.timestep() { sample = sampler.step(unet(sample, t), sample) }
 //! ```
 //!
-//! Sources: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022), as diffusers 0.15.1 runs it
-//! (`skip_prk_steps`); Song et al., "Denoising Diffusion Implicit Models" (2021), eta 0; Lu et al., "DPM-Solver++"
-//! (2022), the multistep rule of second order.
+//! Sources: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (2022), as implemented in
+//! diffusers 0.15.1 (`skip_prk_steps`); Song et al., "Denoising Diffusion Implicit Models" (2021), eta 0; Lu et al.,
+//! "DPM-Solver++" (2022), second-order multistep.
 
 use burn::tensor::Tensor;
 
 use super::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind, Spacing};
 use crate::config::ConfigError;
 
-/// A walk under way.
+/// State of one sampling run.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     schedule: NoiseSchedule,
-    /// Levels that are left one after the other, the noisiest first.
+    /// Noise level at the start of each step, noisiest first.
     levels: Vec<usize>,
-    /// What follows each of them; none where the walk ends.
+    /// Noise level at the end of each step; `None` means `final_alpha`.
     next: Vec<Option<usize>>,
-    /// Timesteps of the evaluations.
+    /// Timesteps of the UNet evaluations.
     timesteps: Vec<usize>,
     position: usize,
     final_alpha: f64,
@@ -34,26 +34,26 @@ pub struct Scheduler {
 #[derive(Clone, Debug)]
 enum Rule {
     Pndm {
-        /// Newest last, at most four.
+        /// Last UNet outputs, newest last, at most four.
         outputs: Vec<Tensor<4>>,
-        /// Where the first step, which is made twice, began.
+        /// Sample before the first step, which is evaluated twice.
         start: Option<Tensor<4>>,
     },
     Ddim,
     DpmSolver {
-        /// The clean latents of the step before, and how far that step went.
+        /// Clean latents predicted at the previous step, and the step size h of that step.
         before: Option<(Tensor<4>, f64)>,
     },
 }
 
-/// Below this many steps DPM-Solver++ ends with a step of first order, which is stabler.
+/// With fewer steps than this, the last DPM-Solver++ step is of first order, which is more stable.
 const FEW_STEPS: usize = 15;
 
 impl SchedulerConfig {
-    /// A walk of this many steps.
+    /// Creates a sampler with this many steps.
     ///
     /// # Errors
-    /// Where the configuration is wrong, or there are not as many noise levels as steps.
+    /// If the configuration is invalid, or there are fewer noise levels than steps.
     pub fn sampler(&self, kind: SchedulerKind, steps: usize) -> Result<Scheduler, ConfigError> {
         let schedule = self.noise_schedule()?;
         let n = self.train_timesteps;
@@ -103,7 +103,7 @@ impl SchedulerConfig {
         let mut timesteps = levels.clone();
         let rule = match kind {
             SchedulerKind::Pndm => {
-                // The first step is made twice, the second time with what was seen at its end.
+                // The first step is evaluated twice, the second time at its end point.
                 if let Some(second) = levels.get(1) {
                     timesteps.insert(1, *second);
                 }
@@ -135,17 +135,17 @@ impl SchedulerConfig {
 }
 
 impl Scheduler {
-    /// Timesteps of all evaluations, in order.
+    /// Timesteps of all UNet evaluations, in order.
     pub fn timesteps(&self) -> &[usize] {
         &self.timesteps
     }
 
-    /// The timestep that the UNet is to be asked about next; none at the end.
+    /// The timestep of the next UNet evaluation; `None` at the end.
     pub fn timestep(&self) -> Option<usize> {
         self.timesteps.get(self.position).copied()
     }
 
-    /// Evaluations made so far.
+    /// Number of evaluations so far.
     pub fn position(&self) -> usize {
         self.position
     }
@@ -156,13 +156,13 @@ impl Scheduler {
             .clean(output, sample, self.timestep().unwrap_or(0))
     }
 
-    /// Moves on. After the end the sample comes back as it is.
+    /// Advances the sample by one evaluation. After the end, the sample is returned unchanged.
     ///
     /// # Shapes
     /// - `output`, `sample`: `[B, L, H, W]`, returned in the same shape
     pub fn step(&mut self, output: Tensor<4>, sample: Tensor<4>) -> Tensor<4> {
         let evaluation = self.position;
-        // PNDM's second evaluation belongs to the first step.
+        // The second evaluation of PNDM belongs to the first step.
         let step = if matches!(self.rule, Rule::Pndm { .. }) {
             evaluation.saturating_sub(1)
         } else {
@@ -206,7 +206,7 @@ impl Scheduler {
     }
 }
 
-/// The direction of a PNDM step and where it starts: the Adams-Bashforth rule of as high an order as there are outputs.
+/// Slope and start sample of a PNDM step: Adams-Bashforth of the highest order that the stored outputs allow.
 fn pndm_slope(
     evaluation: usize,
     output: Tensor<4>,
@@ -215,7 +215,7 @@ fn pndm_slope(
     start: &mut Option<Tensor<4>>,
 ) -> (Tensor<4>, Tensor<4>) {
     if evaluation == 1 {
-        // Heun's rule: the mean of the slopes at both ends, from the beginning again.
+        // Heun's method: the mean of the slopes at both ends of the first step, applied from its start.
         let first = outputs.last().cloned().unwrap_or_else(|| output.clone());
         return (
             (output + first).mul_scalar(0.5),
@@ -247,13 +247,13 @@ fn pndm_slope(
     )
 }
 
-/// Equation 11 of the PNDM paper: from level `a` to level `b` along this noise.
+/// Equation 11 of the PNDM paper: moves the sample from level `a` to level `b` along this noise.
 fn transfer(noise: Tensor<4>, sample: Tensor<4>, a: f64, b: f64) -> Tensor<4> {
     let divisor = a * libm::sqrt(1.0 - b) + libm::sqrt(a * (1.0 - a) * b);
     sample.mul_scalar(libm::sqrt(b / a)) - noise.mul_scalar((b - a) / divisor)
 }
 
-/// From level `a` to level `b`, in the half logarithm of the signal-to-noise ratio `l`: with `h = l(b) - l(a)`,
+/// DPM-Solver++ step from level `a` to level `b`, in the half log-SNR `l`: with `h = l(b) - l(a)`,
 /// `x' = σ(b)/σ(a) x - α(b) (exp(-h) - 1) D`, where D extrapolates the clean latents to the middle of the step.
 fn dpm_solver_step(
     clean: Tensor<4>,
@@ -292,7 +292,7 @@ mod tests {
         ]
     }
 
-    /// Data of a single point: the exact prediction is known everywhere, and every rule must arrive at the point.
+    /// For data of a single point the exact prediction is known everywhere; every sampler must converge to the point.
     #[test]
     fn arrive_at_a_point() {
         let device = Device::flex();
@@ -332,9 +332,8 @@ mod tests {
         }
     }
 
-    /// Normal data of variance s²: the exact solution shrinks x by the ratio of standard deviations, and rules of
-    /// higher order come closer to it. Held against it at three quarters of the way, before the logarithm of the
-    /// signal-to-noise ratio runs away.
+    /// For normal data of variance s² the exact solution scales x by the ratio of standard deviations; samplers of
+    /// higher order come closer to it. Compared after three quarters of the steps, before the log-SNR diverges.
     #[test]
     fn higher_orders_are_closer() {
         let device = Device::flex();
@@ -367,7 +366,7 @@ mod tests {
             pndm < ddim / 3.0 && dpm < ddim / 3.0,
             "ddim {ddim}, pndm {pndm}, dpm++ {dpm}"
         );
-        // Twice the steps, half the error in the first order, a quarter in the second.
+        // Doubling the steps halves the error in first order and quarters it in second order.
         assert!(error(SchedulerKind::Ddim, 40) > ddim / 3.0);
         assert!(error(SchedulerKind::DpmSolver, 40) < dpm / 3.0);
     }

@@ -1,4 +1,4 @@
-//! The transformers inside the UNet: self-attention over pixels, cross-attention to the condition, GEGLU.
+//! Spatial transformers of the UNet: self-attention over pixels, cross-attention to the condition, GEGLU feed-forward.
 //!
 //! B batch, C channels, L pixels, N condition tokens, D width of the condition, H heads, E head size.
 
@@ -11,7 +11,7 @@ use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, QLinear};
 
 use crate::probe::Probe;
 
-/// Norm, 1x1 convolution, transformer blocks over the pixels, 1x1 convolution, added to the input.
+/// Norm, 1x1 convolution, transformer blocks over the pixels, 1x1 convolution, plus the input.
 #[derive(Module, Debug)]
 pub struct SpatialTransformer {
     /// Eps 1e-6.
@@ -56,10 +56,10 @@ pub struct Attention {
     pub heads: usize,
 }
 
-/// A gated layer and the one that follows it.
+/// GEGLU feed-forward network.
 #[derive(Module, Debug)]
 pub struct FeedForward {
-    /// `[8C, C]`: value and gate.
+    /// `[8C, C]`: values and gates.
     pub gated: QLinear,
     /// `[C, 4C]`
     pub out: QLinear,
@@ -85,7 +85,7 @@ pub(crate) struct TransformerConfig {
 
 /// PyTorch's default.
 const LAYER_NORM_EPS: f64 = 1e-5;
-/// The transformers' group norm differs from the UNet's.
+/// Eps of the transformers' group norm; the UNet's is configurable.
 const GROUP_NORM_EPS: f64 = 1e-6;
 
 impl TransformerConfig {
@@ -176,12 +176,12 @@ impl TransformerBlock {
                 probe.see(format_args!("{name}.block.{part}"), &added);
             }
         };
-        // 1. pixels to pixels
+        // 1. self-attention
         let y = self.norm1.forward(x.clone());
         let own = self.attn1.keys_values(y.clone());
         let after = self.attn1.forward_add(y, own, x.clone());
         see("attn1", &x, &after);
-        // 2. pixels to condition
+        // 2. cross-attention
         let x = after;
         let y = self.norm2.forward(x.clone());
         let after = self.attn2.forward_add(y, condition.clone(), x.clone());
@@ -211,7 +211,7 @@ impl Attention {
         }
     }
 
-    /// What attention gives, added to `residual`.
+    /// Attention output plus `residual`.
     fn forward_add(&self, x: Tensor<3>, kv: CrossKv, residual: Tensor<3>) -> Tensor<3> {
         let CrossKv { k, v } = kv;
         let [b, l, c] = x.dims();

@@ -2,7 +2,7 @@
 //!
 //! Follows diffusers 0.15.1, `UNet2DConditionModel`, as Stable Diffusion 1.5 configures it.
 //!
-//! B batch, L latent channels, H height and W width of the latents, N condition tokens, D their width.
+//! B batch, L latent channels, H, W height and width of the latents, N condition tokens, D their width.
 
 mod config;
 mod network;

@@ -1,6 +1,6 @@
-//! The autoencoder between pictures and latents (diffusers' `AutoencoderKL`).
+//! The autoencoder between images and latents (diffusers' `AutoencoderKL`).
 //!
-//! B batch, L latent channels, H height and W width of the picture, F how many pixels a latent covers along a side.
+//! B batch, L latent channels, H, W height and width of the image, F pixels per latent along a side.
 
 use core::fmt::Arguments;
 
@@ -20,28 +20,28 @@ use crate::probe::Probe;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaeConfig {
-    /// Channels of a picture.
+    /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of a decoded picture.
+    /// Channels of a decoded image.
     pub out_channels: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Channels of each level, the finest first; all but the last halve the size.
+    /// Channels of each level, highest resolution first; all but the last are followed by a downsampling by 2.
     pub channels: Vec<usize>,
-    /// Residual blocks of a level of the encoder; one more in the decoder.
+    /// Residual blocks per encoder level; one more per decoder level.
     pub layers_per_block: usize,
     /// Groups of the group norms.
     pub norm_groups: usize,
-    /// The UNet sees latents times this.
+    /// Latents are multiplied by this for the UNet.
     pub scaling_factor: f64,
-    /// Residual blocks in the middle of encoder and decoder.
+    /// Whether encoder and decoder have mid blocks.
     #[serde(default = "yes")]
     pub mid_block: bool,
-    /// Self-attention between them.
+    /// Self-attention in the mid blocks.
     #[serde(default = "yes")]
     pub mid_attention: bool,
-    /// Side of the squares of pixels that become channels before the first convolution (and pixels again after the
-    /// last): small models spend most of their time at full size otherwise.
+    /// Side of the pixel patches that are moved to channels before the first convolution and back after the last one:
+    /// otherwise small models spend most of their time at full resolution.
     #[serde(default = "one")]
     pub patch: usize,
 }
@@ -57,7 +57,7 @@ fn yes() -> bool {
 /// Eps of every norm in the autoencoder.
 const NORM_EPS: f64 = 1e-6;
 
-/// Bounds of the posterior's log-variance.
+/// Clamp range of the posterior's log-variance.
 const LOG_VARIANCE: (f64, f64) = (-30.0, 20.0);
 
 impl VaeConfig {
@@ -77,7 +77,7 @@ impl VaeConfig {
         }
     }
 
-    /// A small autoencoder: a latent covers 4x4 pixels.
+    /// A small autoencoder with 4x4 pixels per latent.
     pub fn emu_mini() -> Self {
         Self {
             channels: vec![32, 64],
@@ -94,7 +94,7 @@ impl VaeConfig {
     /// Reads the `config.json` of a diffusers AutoencoderKL.
     ///
     /// # Errors
-    /// Names the first field whose value is of another kind than expected or asks for what is not supported here.
+    /// Names the first field that has an unexpected type or requests an unsupported feature.
     pub fn from_diffusers(value: &Value) -> Result<Self, ConfigError> {
         let mut from = Foreign::new("the VAE's config.json", value)?;
         let channels = from.sizes("block_out_channels", &[64])?;
@@ -114,7 +114,7 @@ impl VaeConfig {
         from.only("use_quant_conv", &["true"])?;
         from.only("use_post_quant_conv", &["true"])?;
         from.only("shift_factor", &["0"])?;
-        // The picture's size is the caller's; everything is computed in f32 here.
+        // The caller chooses the image size; everything is computed in f32 here.
         from.ignore(&["sample_size", "force_upcast"]);
         let config = Self {
             in_channels: from.usize("in_channels", 3)?,
@@ -133,10 +133,10 @@ impl VaeConfig {
         Ok(config)
     }
 
-    /// Checks what the network relies on.
+    /// Checks the invariants of the network.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |what: String| Err(ConfigError(format!("vae: {what}")));
         let levels = self.channels.len();
@@ -181,15 +181,15 @@ impl VaeConfig {
         Ok(())
     }
 
-    /// Pixels that a latent covers along a side.
+    /// Pixels per latent along a side.
     pub fn factor(&self) -> usize {
         self.patch << self.channels.len().saturating_sub(1)
     }
 
-    /// A new autoencoder, its weights not yet allocated.
+    /// Creates the autoencoder; weights are allocated lazily.
     ///
     /// # Errors
-    /// Where [`VaeConfig::validate`] finds one.
+    /// As [`VaeConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<Vae, ConfigError> {
         self.validate()?;
         let latent = self.latent_channels;
@@ -303,9 +303,9 @@ impl VaeConfig {
 /// The autoencoder.
 #[derive(Module, Debug)]
 pub struct Vae {
-    /// Pictures to the posterior.
+    /// Images to the posterior.
     pub encoder: Encoder,
-    /// Latents to pictures.
+    /// Latents to images.
     pub decoder: Decoder,
     /// 1x1, after the encoder.
     pub quant_conv: Conv2d,
@@ -315,16 +315,16 @@ pub struct Vae {
     pub patch: usize,
 }
 
-/// Pictures to the posterior.
+/// Images to the posterior.
 #[derive(Module, Debug)]
 pub struct Encoder {
     /// 3x3.
     pub conv_in: Conv2d,
-    /// The finest first.
+    /// Levels, highest resolution first.
     pub down_blocks: Vec<EncoderBlock>,
-    /// The middle.
+    /// Mid block at the lowest resolution.
     pub mid_block: MidBlock,
-    /// Last norm.
+    /// Output norm.
     pub conv_norm_out: GroupNorm,
     /// 3x3.
     pub conv_out: Conv2d,
@@ -339,16 +339,16 @@ pub struct EncoderBlock {
     pub downsamplers: Vec<Downsample>,
 }
 
-/// Latents to pictures.
+/// Latents to images.
 #[derive(Module, Debug)]
 pub struct Decoder {
     /// 3x3.
     pub conv_in: Conv2d,
-    /// The middle.
+    /// Mid block at the lowest resolution.
     pub mid_block: MidBlock,
-    /// The coarsest first.
+    /// Levels, lowest resolution first.
     pub up_blocks: Vec<DecoderBlock>,
-    /// Last norm.
+    /// Output norm.
     pub conv_norm_out: GroupNorm,
     /// 3x3.
     pub conv_out: Conv2d,
@@ -363,7 +363,7 @@ pub struct DecoderBlock {
     pub upsamplers: Vec<Upsample>,
 }
 
-/// Residual block, attention (where the model has it), residual block.
+/// Residual block, attention (if the model has it), residual block.
 #[derive(Module, Debug)]
 pub struct MidBlock {
     /// Two, or none.
@@ -372,12 +372,12 @@ pub struct MidBlock {
     pub attentions: Vec<PixelAttention>,
 }
 
-/// Self-attention of one head over the pixels, added to its input.
+/// Single-head self-attention over the pixels, added to its input.
 #[derive(Module, Debug)]
 pub struct PixelAttention {
-    /// Before it.
+    /// Before the attention.
     pub group_norm: GroupNorm,
-    /// `[C, C]`, as the three below.
+    /// Queries, `[C, C]` as the three below.
     pub to_q: QLinear,
     /// Keys.
     pub to_k: QLinear,
@@ -387,22 +387,22 @@ pub struct PixelAttention {
     pub to_out: QLinear,
 }
 
-/// What the encoder says of a picture: a normal distribution over latents.
+/// The encoder's posterior: a normal distribution over latents.
 #[derive(Clone, Debug)]
 pub struct Posterior {
     /// `[B, L, H/F, W/F]`
     pub mean: Tensor<4>,
-    /// Logarithm of the variance, in the same shape.
+    /// Logarithm of the variance, of the same shape.
     pub log_variance: Tensor<4>,
 }
 
 impl Posterior {
-    /// Latents drawn with this standard normal noise.
+    /// Samples latents with this standard normal noise.
     pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
         self.mean.clone() + self.log_variance.clone().mul_scalar(0.5).exp() * noise
     }
 
-    /// Divergence from the standard normal, summed over a picture's latents and averaged over pictures: `[1]`.
+    /// KL divergence from the standard normal, summed over an image's latents and averaged over images: `[1]`.
     pub fn kl(&self) -> Tensor<1> {
         let [b, ..] = self.mean.dims();
         let (mean, log_variance) = (self.mean.clone(), self.log_variance.clone());
@@ -420,7 +420,7 @@ impl Vae {
         self.encode_probed(pictures, &mut Probe::off())
     }
 
-    /// As [`Vae::encode`], showing its stages.
+    /// As [`Vae::encode`], reporting intermediate tensors to the probe.
     pub fn encode_probed(&self, pictures: Tensor<4>, probe: &mut Probe) -> Posterior {
         let moments = self.quant_conv.forward(
             self.encoder
@@ -443,7 +443,7 @@ impl Vae {
         self.decode_probed(latents, &mut Probe::off())
     }
 
-    /// As [`Vae::decode`], showing its stages.
+    /// As [`Vae::decode`], reporting intermediate tensors to the probe.
     pub fn decode_probed(&self, latents: Tensor<4>, probe: &mut Probe) -> Tensor<4> {
         let pictures = self
             .decoder
@@ -454,7 +454,7 @@ impl Vae {
     }
 }
 
-/// Squares of P by P pixels as channels: `[B, C, H, W]` to `[B, C·P², H/P, W/P]`.
+/// Pixel unshuffle (space to depth): P by P pixels to channels, `[B, C, H, W]` to `[B, C·P², H/P, W/P]`.
 fn pixels_to_channels(x: Tensor<4>, p: usize) -> Tensor<4> {
     if p == 1 {
         return x;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
-/// The network's sizes, channels as they are after any scaling.
+/// Sizes of the network; channels are those after any scaling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EfficientNetConfig {
@@ -14,32 +14,32 @@ pub struct EfficientNetConfig {
     pub stages: Vec<EfficientNetStage>,
     /// Channels of the features.
     pub features: usize,
-    /// Classes of the classifier that it was trained with, where that is kept.
+    /// Classes of the classifier that it was trained with, if it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
 }
 
-/// Blocks of one size.
+/// A stage of blocks of the same size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EfficientNetStage {
-    /// Blocks.
+    /// Number of blocks.
     pub repeats: usize,
-    /// Side of the kernels.
+    /// Kernel size.
     pub kernel: usize,
-    /// Step of the first block.
+    /// Stride of the first block.
     pub stride: usize,
-    /// Channels inside a block, in multiples of those that come in.
+    /// Expansion factor of the channels inside a block.
     pub expand: usize,
-    /// Channels that go out.
+    /// Output channels.
     pub outputs: usize,
 }
 
-/// Largest of any size here.
+/// Largest accepted size.
 const MOST: usize = 1 << 16;
 
 impl EfficientNetConfig {
-    /// EfficientNet-Lite2 for pictures of 260 pixels, with the classifier of ImageNet's 1,000 classes.
+    /// EfficientNet-Lite2 for images of 260 pixels, with the classifier of ImageNet's 1,000 classes.
     pub fn lite2() -> Self {
         let stage = |(repeats, kernel, stride, expand, outputs)| EfficientNetStage {
             repeats,
@@ -65,13 +65,13 @@ impl EfficientNetConfig {
         }
     }
 
-    /// How many pixels a feature covers along a side.
+    /// Pixels per feature along a side.
     pub fn stride(&self) -> usize {
         let strides = self.stages.iter().map(|stage| stage.stride);
         strides.fold(2, usize::saturating_mul)
     }
 
-    /// Numbers in the largest activation for a picture of this side.
+    /// Elements of the largest activation for an image of this side.
     pub fn largest_activation(&self, image_size: usize) -> u64 {
         let values = |side: usize, channels: usize| (side * side * channels) as u64;
         let (mut side, mut inputs) = (image_size.div_ceil(2), self.stem);
@@ -88,10 +88,10 @@ impl EfficientNetConfig {
         largest.max(values(side, self.features))
     }
 
-    /// Checks what the network relies on.
+    /// Checks the invariants of the network.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first invalid value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut sizes = vec![("stem", self.stem), ("features", self.features)];
         sizes.extend(self.classes.map(|n| ("classes", n)));

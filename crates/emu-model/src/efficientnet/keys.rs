@@ -1,13 +1,13 @@
-//! Names of published checkpoints, and their batch norms folded into the convolutions.
+//! Key map of published checkpoints, with batch norms folded into the convolutions.
 
 use emu_pack::{KeyMap, PackError, Plan, Rule, TensorData, TensorInfo, TensorSource, check};
 
-/// Added to the variance in the published networks' norms.
+/// Eps of the published networks' batch norms.
 const NORM_EPS: f32 = 1e-3;
-/// The tensors of a batch norm.
+/// Tensors of a batch norm.
 const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
-/// The checkpoints of `efficientnet-lite-pytorch`, of whatever size.
+/// Key map of the checkpoints of `efficientnet-lite-pytorch`, of any size.
 ///
 /// # Errors
 /// Never: the rules are constant and tested.
@@ -45,7 +45,7 @@ pub fn efficientnet_lite() -> Result<KeyMap, PackError> {
     KeyMap::new(rules, ignored.iter().map(String::as_str))
 }
 
-/// A checkpoint whose convolutions are followed by batch norms, as weights and biases of the convolutions alone.
+/// A checkpoint whose batch norms are folded into the weights and biases of the preceding convolutions.
 pub struct Folded<S> {
     source: S,
     plan: Plan,
@@ -53,10 +53,10 @@ pub struct Folded<S> {
 }
 
 impl<S: TensorSource> Folded<S> {
-    /// A checkpoint for a network with these parameters: every bias of a convolution comes from a norm.
+    /// Matches a checkpoint with the parameters of a network: every bias of a convolution comes from a batch norm.
     ///
     /// # Errors
-    /// [`PackError::Keys`] where a tensor is missing, unused or of another shape.
+    /// [`PackError::Keys`] if a tensor is missing, unused or of another shape.
     pub fn new(
         source: S,
         parameters: &[(String, Vec<usize>)],
@@ -91,7 +91,7 @@ impl<S: TensorSource> Folded<S> {
             .to_f32()
     }
 
-    /// `weight / sqrt(var + eps)` of a layer's norm.
+    /// `weight / sqrt(var + eps)` of a layer's batch norm.
     fn factors(&self, layer: &str) -> Result<Vec<f32>, PackError> {
         let (weight, variance) = (
             self.values(layer, "weight")?,
@@ -102,7 +102,7 @@ impl<S: TensorSource> Folded<S> {
     }
 }
 
-/// The layer of a parameter of a convolution.
+/// Layer of a convolution parameter; `None` for the classifier.
 fn convolution(name: &str) -> Option<&str> {
     let (layer, _) = name.rsplit_once('.')?;
     (layer != "classifier").then_some(layer)

@@ -1,8 +1,8 @@
-//! EfficientNet-Lite, a convolutional encoder for pictures (Tan and Le, 2019; the Lite variants have ReLU6 and no
+//! EfficientNet-Lite, a convolutional image encoder (Tan and Le, 2019; the Lite variants have ReLU6 and no
 //! squeeze-and-excitation).
 //!
-//! B batch, S side of the picture, C channels, P side of the features, K classes. Batch norms are folded into the
-//! convolutions before them where weights are read ([`Folded`]).
+//! B batch, S side of the image, C channels, P side of the feature map, K classes. Batch norms are folded into the
+//! preceding convolutions when weights are read ([`Folded`]).
 
 mod config;
 mod keys;
@@ -20,30 +20,31 @@ use crate::weights;
 /// The network.
 #[derive(Module, Debug)]
 pub struct EfficientNet {
-    /// Halves the picture.
+    /// 3x3 convolution of stride 2.
     pub stem: Conv2d,
-    /// All blocks, stage after stage.
+    /// Blocks of all stages.
     pub blocks: Vec<MbConv>,
-    /// To the features' channels.
+    /// 1x1 convolution to the channels of the features.
     pub head: Conv2d,
-    /// Of the classes that it was trained on, where they are kept.
+    /// Classifier of its training classes, if it is kept.
     pub classifier: Option<QLinear>,
 }
 
-/// An inverted bottleneck: to more channels, a convolution of each, and back.
+/// Inverted bottleneck: expansion, depthwise convolution, projection.
 #[derive(Module, Debug)]
 pub struct MbConv {
-    /// 1x1 to more channels, in all stages but those that stay as they are.
+    /// 1x1 expansion; `None` if the stage does not expand.
     pub expand: Option<Conv2d>,
-    /// Every channel by itself.
+    /// Depthwise convolution.
     pub depthwise: DepthwiseConv2d,
-    /// 1x1 to the stage's channels.
+    /// 1x1 projection to the stage's channels.
     pub project: Conv2d,
-    /// Whether the input is added to the output.
+    /// Whether there is a residual connection.
     pub skip: bool,
 }
 
-/// Zeros before and after an axis of `size`, so that a stride divides it rounding up ("same" of TensorFlow).
+/// Zero padding before and after an axis of `size`, such that the output is `size / stride` rounded up (TensorFlow's
+/// "same").
 fn same(size: usize, kernel: usize, stride: usize) -> (usize, usize) {
     let out = size.div_ceil(stride);
     let padding = ((out - 1) * stride + kernel).saturating_sub(size);
@@ -51,7 +52,7 @@ fn same(size: usize, kernel: usize, stride: usize) -> (usize, usize) {
 }
 
 impl EfficientNetConfig {
-    /// A new network for pictures of this side.
+    /// Creates a network for images of this side.
     pub fn init(&self, image_size: usize, device: &Device) -> EfficientNet {
         let pointwise = |inputs, outputs| Conv2dConfig::same(inputs, outputs, 1).init(device);
         let mut size = image_size;
@@ -97,7 +98,7 @@ impl EfficientNet {
         relu6(self.head.forward(x))
     }
 
-    /// What the classifier says of features, where it is kept.
+    /// Logits of the classifier, if it is kept.
     ///
     /// # Shapes
     /// - `features`: `[B, C, P, P]`
@@ -120,10 +121,10 @@ impl MbConv {
     }
 }
 
-/// The network with published weights, the batch norms folded.
+/// Loads published weights with folded batch norms.
 ///
 /// # Errors
-/// Where a tensor is missing, unused, misshapen or damaged.
+/// If a tensor is missing, unused, misshapen or damaged.
 pub fn load(
     config: &EfficientNetConfig,
     image_size: usize,

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn paddings_are_those_of_tensorflow() {
-    // even and odd sides, as they come from 260 pixels
+    // Even and odd sides, as they result from 260 pixels.
     assert_eq!(same(260, 3, 2), (0, 1));
     assert_eq!(same(130, 3, 1), (1, 1));
     assert_eq!(same(65, 5, 2), (2, 2));

@@ -1,6 +1,6 @@
-//! Beam search as transformers 4.31 does it: processors act on log-probabilities without renormalising, the best
-//! `2 · beams` continuations are considered (more where several tokens end an answer), a finished hypothesis scores
-//! `sum / length^penalty`, where the length counts `<s>` but not `</s>`.
+//! Beam search as in transformers 4.31: processors act on log-probabilities without renormalisation, the best
+//! `2 · beams` continuations are considered (more with several end tokens), and a finished hypothesis scores
+//! `sum / length^penalty`, where the length includes `<s>` but not `</s>`.
 
 use burn::tensor::Tensor;
 use emu_kernels::beams::{Continuation, Ranking, continuations};
@@ -12,18 +12,18 @@ use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
 
-/// How beams are searched.
+/// Options of beam search.
 #[derive(Clone, Debug)]
 pub struct BeamOptions {
-    /// Beams kept.
+    /// Number of beams.
     pub beams: usize,
-    /// Tokens at most.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
     /// Exponent of the length in a score; above 0 favours long sequences, below 0 short ones.
     pub length_penalty: f32,
-    /// What changes the scores.
+    /// Logits processors.
     pub processors: Processors,
-    /// Never emit [IMG], which beams cannot draw.
+    /// Never emit [IMG]: beam search does not generate images.
     pub ban_images: bool,
 }
 
@@ -43,7 +43,7 @@ impl Default for BeamOptions {
 /// A finished sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hypothesis {
-    /// `<s>` first, `</s>` last where it was reached.
+    /// Starts with `<s>`; ends with `</s>` if it was reached.
     pub tokens: Vec<u32>,
     /// Sum of log-probabilities over `length^penalty`.
     pub score: f32,
@@ -54,7 +54,7 @@ struct Beam {
     sum: f32,
 }
 
-/// A search over continuations of one prompt.
+/// Beam search over continuations of one prompt.
 pub struct BeamSearch<'a> {
     session: Session<'a>,
     rules: Rules,
@@ -66,10 +66,10 @@ pub struct BeamSearch<'a> {
 }
 
 impl<'a> BeamSearch<'a> {
-    /// Runs the prompt once and lets all beams see it.
+    /// Prefills the prompt once for all beams.
     ///
     /// # Errors
-    /// Where an option is out of range, or the prompt does not fit the context or its pictures.
+    /// If an option is out of range, or the prompt exceeds the context or does not match its images.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
@@ -79,7 +79,7 @@ impl<'a> BeamSearch<'a> {
         Self::over(&emu.lm, config.into(), prompt, options)
     }
 
-    /// As [`BeamSearch::new`], over a language model by its rules.
+    /// As [`BeamSearch::new`], over a language model and its [`Rules`].
     pub(crate) fn over(
         lm: &'a Lm,
         rules: Rules,
@@ -100,7 +100,7 @@ impl<'a> BeamSearch<'a> {
         let (mut session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         session.cache = session.cache.into_beams(n);
         let hidden = hidden.repeat_dim(0, n);
-        // All beams start alike; only the first may continue, or they would stay alike.
+        // All beams start identical. Only the first one may continue, or they would stay identical.
         let beams = (0..n)
             .map(|i| Beam {
                 tokens: vec![rules.bos],
@@ -123,7 +123,7 @@ impl<'a> BeamSearch<'a> {
         &self.beams[0].tokens
     }
 
-    /// What it cost so far.
+    /// Cost so far.
     pub fn cost(&self) -> Cost {
         self.session.cost
     }
@@ -131,7 +131,7 @@ impl<'a> BeamSearch<'a> {
     /// Extends every beam by a token. Returns false when the search is over.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn step(&mut self) -> Result<bool, GenerateError> {
         let Some(hidden) = self.hidden.take() else {
             return Ok(false);
@@ -142,16 +142,16 @@ impl<'a> BeamSearch<'a> {
         }
         self.made += 1;
 
-        // 1. the best continuations; nothing else comes back
+        // 1. Rank continuations on the device; only the best are read back.
         let n = self.options.beams;
         let best = self.best_continuations(hidden).await?;
 
-        // 2. ended ones become hypotheses, the others go on
+        // 2. Finished ones become hypotheses, the others continue.
         let length = self.beams[0].tokens.len();
         let mut next: Vec<(usize, u32, f32)> = Vec::with_capacity(n);
         for (rank, &Continuation { beam, token, sum }) in best.iter().enumerate() {
             if self.rules.ends.contains(&token) {
-                // One outside the top `beams` is dropped, not kept for later.
+                // An ended continuation outside the top `beams` is dropped, not kept for later.
                 if rank < n {
                     let mut tokens = self.beams[beam].tokens.clone();
                     tokens.push(token);
@@ -165,7 +165,7 @@ impl<'a> BeamSearch<'a> {
             }
         }
 
-        // 3. over when no continuation can beat the worst hypothesis
+        // 3. Stop when no continuation can beat the worst hypothesis.
         let reachable = best[0].sum / ((length + 1) as f32).powf(self.options.length_penalty);
         if self.finished.len() == n && self.finished.iter().all(|h| h.score >= reachable) {
             return Ok(false);
@@ -191,7 +191,7 @@ impl<'a> BeamSearch<'a> {
         Ok(true)
     }
 
-    /// The best continuations of all beams, whose last hidden states these are.
+    /// Ranks the continuations of all beams, given their last hidden states.
     async fn best_continuations(
         &self,
         hidden: Tensor<3>,
@@ -222,13 +222,13 @@ impl<'a> BeamSearch<'a> {
             .fold(f32::INFINITY, f32::min);
         if self.finished.len() < n || score > worst {
             self.finished.push(Hypothesis { tokens, score });
-            // Stable: of equals, the older stays in front.
+            // Stable sort: of equal scores, the older one stays in front.
             self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
             self.finished.truncate(n);
         }
     }
 
-    /// Takes the unfinished beams as they are.
+    /// Turns the unfinished beams into hypotheses.
     fn close(&mut self) {
         for beam in std::mem::take(&mut self.beams) {
             let length = beam.tokens.len();
@@ -236,10 +236,10 @@ impl<'a> BeamSearch<'a> {
         }
     }
 
-    /// Runs to the end. Returns the hypotheses, best first.
+    /// Runs all remaining steps. Returns the hypotheses, best first.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn run(mut self) -> Result<Vec<Hypothesis>, GenerateError> {
         while self.step().await? {}
         Ok(self.finished)
@@ -251,7 +251,8 @@ impl<'a> BeamSearch<'a> {
     }
 }
 
-/// Continuations that are considered: as many go on as there are beams, even if every beam could also end in every way.
+/// Number of continuations to consider: enough for `beams` unfinished ones even if every beam also ends with every end
+/// token.
 fn considered(rules: &Rules, beams: usize) -> usize {
     beams.saturating_mul(1 + rules.ends.len().max(1))
 }

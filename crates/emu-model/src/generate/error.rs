@@ -1,60 +1,78 @@
-//! What can stop a generation, and reading its results.
+//! Errors of generation, and the read-back of results.
 
 use burn::tensor::Tensor;
 use emu_kernels::cache::CacheFull;
 use emu_kernels::count;
+use emu_kernels::decode_session::DecodeError;
 
+use crate::lm::NoRegressionHead;
 use crate::splice::SpliceError;
 
-/// Why a generation cannot start or go on.
+/// Why a generation cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// Marks and pictures do not match.
+    /// Number of image marks and images differ.
     #[error(transparent)]
     Splice(#[from] SpliceError),
-    /// The prompt and what is asked for do not fit in the context.
+    /// Prompt and requested tokens exceed the context.
     #[error(
         "The prompt of {prompt} tokens leaves no room for {wanted} more in the context of {context}. Shorten the prompt, use fewer pictures, or ask for fewer new tokens."
     )]
     TooLong {
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens that were to be generated at least.
+        /// Minimum number of tokens to generate.
         wanted: usize,
-        /// Positions the model has.
+        /// Context length.
         context: usize,
     },
-    /// A step has no room in the cache that the prompt was given.
+    /// The KV cache reserved for the prompt is full.
     #[error(transparent)]
     CacheFull(#[from] CacheFull),
     /// An empty prompt.
     #[error("The prompt is empty. Give at least one token.")]
     Empty,
-    /// Options that make no sense.
+    /// An option out of range.
     #[error("The generation option {option} is {value}. {advice}")]
     Option {
-        /// Its name.
+        /// Name of the option.
         option: &'static str,
-        /// What was given.
+        /// Given value.
         value: String,
-        /// What it should be.
+        /// What to use instead.
         advice: &'static str,
     },
-    /// A picture is asked for of a model that regresses none.
+    /// An image is requested from a model that regresses no embeddings.
     #[error("This model reads pictures but draws none. Ask in words, or use a model that draws.")]
     DrawsNothing,
-    /// A device failed while results were read.
+    /// The device failed during a read-back.
     #[error("The device failed while computing: {0}. Try again, or use --device cpu.")]
     Device(String),
-    /// The model computed something that is not a number.
+    /// The model computed a non-finite value.
     #[error(
         "The model computed values that are not finite. Its weights are broken, or the device miscalculates: try --device cpu."
     )]
     NotFinite,
 }
 
+impl From<NoRegressionHead> for GenerateError {
+    fn from(_: NoRegressionHead) -> Self {
+        Self::DrawsNothing
+    }
+}
+
+impl From<DecodeError> for GenerateError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Cache(full) => Self::CacheFull(full),
+            DecodeError::Device(reason) => Self::Device(reason),
+            DecodeError::NotFinite => Self::NotFinite,
+        }
+    }
+}
+
 impl GenerateError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Splice(_) => "image-marks",
@@ -71,7 +89,7 @@ impl GenerateError {
 /// Reads a tensor back as f32.
 ///
 /// # Errors
-/// Where the device fails.
+/// If the device fails.
 pub async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, GenerateError> {
     let data = tensor
         .into_data_async()

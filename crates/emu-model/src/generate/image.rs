@@ -1,5 +1,4 @@
-//! The embeddings of a picture that a prompt asks for: one prefill and one single-token step per embedding, or one pass of a
-//! reader of requests.
+//! Embeddings of a requested image: a prefill and one single-token step per embedding, or one pass of a request reader.
 
 use burn::tensor::Tensor;
 
@@ -7,7 +6,7 @@ use super::{Asking, Cost, GenerateError, Prompt, Rules, Session};
 use crate::Emu;
 use crate::config::EmuConfig;
 
-/// Regresses the visual embeddings that follow a prompt, one a step.
+/// Regresses the visual embeddings that follow a prompt, one per step.
 pub struct ImageEmbedder<'a> {
     session: Session<'a>,
     config: &'a EmuConfig,
@@ -17,13 +16,13 @@ pub struct ImageEmbedder<'a> {
 }
 
 impl<'a> ImageEmbedder<'a> {
-    /// Runs the prompt, which does not hold the final [IMG].
+    /// Prefills the prompt, which does not contain the final [IMG].
     ///
     /// # Arguments
-    /// - `seed`: decides what the prompt leaves open, where a reader finds the words of a picture in it
+    /// - `seed`: chooses what the prompt leaves open, in models with a request reader
     ///
     /// # Errors
-    /// Where the model draws nothing, or the prompt does not fit the context or its pictures.
+    /// If the model generates no images, or the prompt exceeds the context or does not match its images.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
@@ -46,44 +45,47 @@ impl<'a> ImageEmbedder<'a> {
         })
     }
 
-    /// Embeddings made so far.
+    /// Number of embeddings so far.
     pub fn done(&self) -> usize {
         self.embeddings.len()
     }
 
-    /// Embeddings of a picture.
+    /// Number of embeddings of an image.
     pub fn total(&self) -> usize {
         self.config.drawn()
     }
 
-    /// What it cost so far.
+    /// Cost so far.
     pub fn cost(&self) -> Cost {
         self.session.cost
     }
 
-    /// Finds the next embedding, or all of them. Returns all, `[1, Q, D]`, with the last.
+    /// Computes the next embedding, or all of them. Returns all, `[1, Q, D]`, with the last one.
     ///
     /// # Errors
-    /// Where the cache has no room for it, or the device fails.
+    /// If the cache is full, or the device fails.
     pub async fn step(&mut self) -> Result<Option<Tensor<3>>, GenerateError> {
         if let Some(asking) = &self.requests {
-            let wanted = asking.wanted(&self.session, self.seed).await?;
+            let wanted = {
+                let (lm, cache) = (self.session.lm, &self.session.cache);
+                asking.wanted(lm, cache, self.seed).await?
+            };
             self.session.came_back();
             return Ok(Some(wanted.condition));
         }
         if self.done() < self.total() {
-            // [IMG] gives the first embedding, each embedding the next one.
+            // [IMG] yields the first embedding, each embedding the next one.
             let hidden = match self.embeddings.last() {
                 None => self.session.advance_tokens(&[self.config.special.img])?,
                 Some(last) => self.session.advance(last.clone())?,
             };
-            self.embeddings.push(self.session.lm.regress(hidden));
+            self.embeddings.push(self.session.lm.regress(hidden)?);
         }
         let all = self.done() == self.total();
         Ok(all.then(|| Tensor::cat(self.embeddings.clone(), 1)))
     }
 
-    /// Runs to the end.
+    /// Runs all remaining steps.
     ///
     /// # Errors
     /// As [`ImageEmbedder::step`].

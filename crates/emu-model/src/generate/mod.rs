@@ -1,5 +1,5 @@
-//! Generation as step machines: each `step` does a bounded piece of work and returns an event, so that a caller can show
-//! progress, stop between steps, and drive a model in a terminal, a test or a browser's worker alike.
+//! Generation as step machines: each `step` does a bounded amount of work and returns an event, so a caller can show
+//! progress, stop between steps, and drive a model from a terminal, a test or a browser worker.
 
 pub mod beam;
 mod error;
@@ -12,7 +12,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use emu_kernels::cache::{CacheFull, KvCache};
 use emu_kernels::count;
 use emu_kernels::sample::Processors;
-use emu_kernels::throttle::{READING, Work};
+use emu_kernels::throttle::Work;
 
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use error::{GenerateError, read};
@@ -26,32 +26,32 @@ use crate::lm::Lm;
 use crate::requests::{Heard, Requests, RequestsConfig, Route, Wanted};
 use crate::splice::splice;
 
-/// How often the language model ran: what a generation costs.
+/// Number of forward passes of the language model, as the cost of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Runs over several tokens.
+    /// Prefills: passes over several tokens.
     pub prefills: usize,
-    /// Tokens in them.
+    /// Tokens in the prefills.
     pub prefill_tokens: usize,
-    /// Runs over a single token (of each beam).
+    /// Decode steps: passes over a single token (per beam).
     pub steps: usize,
 }
 
-/// A prompt: token ids, and the visual embeddings that take the places of its `<image>` tokens.
+/// A prompt: token ids, and the visual embeddings that replace its `<image>` tokens.
 #[derive(Clone, Debug)]
 pub struct Prompt {
-    /// Token ids, `<s>` first.
+    /// Token ids, starting with `<s>`.
     pub ids: Vec<u32>,
-    /// `[pictures, Q, D]`, or all of them in one row where a soft prompt is among them.
+    /// `[images, Q, D]`, or all embeddings in a single row if a soft prompt is among them.
     pub visual: Option<Tensor<3>>,
-    /// Tokens in front of a conversation's first turn.
+    /// Number of tokens before the first turn of a conversation.
     pub opening: usize,
-    /// The same conversation for the language model alone, without the soft prompt in front; where it may answer it so.
+    /// The same conversation without the soft prompt, if the language model may answer without it.
     pub alone: Option<Vec<u32>>,
 }
 
 impl Prompt {
-    /// A prompt without pictures.
+    /// A text-only prompt.
     pub fn text(ids: Vec<u32>) -> Self {
         Self {
             ids,
@@ -62,31 +62,31 @@ impl Prompt {
     }
 }
 
-/// What generation needs to know of a language model beside its weights.
+/// Limits and special tokens of a language model, as generation needs them.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// Positions it has.
+    /// Context length.
     pub context: usize,
-    /// Tokens it knows.
+    /// Vocabulary size.
     pub vocab: usize,
-    /// What a generated sequence is said to begin with.
+    /// First token of the generated sequence.
     pub bos: u32,
-    /// Tokens that end an answer, the usual one first.
+    /// End tokens, the usual one first.
     pub ends: Vec<u32>,
-    /// Of a model that sees and draws.
+    /// Image tokens of a multimodal model.
     pub pictures: Option<PictureRules>,
 }
 
-/// The tokens around pictures.
+/// Image tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PictureRules {
-    /// In the place of an embedding.
+    /// `<image>`: placeholder of one embedding.
     pub image: u32,
-    /// Before a picture.
+    /// `[IMG]`: before an image.
     pub img: u32,
-    /// After a picture.
+    /// `[/IMG]`: after an image.
     pub end_img: u32,
-    /// Embeddings of a picture that the model draws.
+    /// Embeddings of a generated image.
     pub queries: usize,
 }
 
@@ -111,19 +111,19 @@ impl From<&EmuConfig> for Rules {
 }
 
 impl Rules {
-    /// Bounds what may be asked for without limit: repeats longer than anything that is generated are as long as it.
+    /// Clamps unbounded options: an n-gram cannot be longer than the longest sequence.
     pub fn limit(&self, processors: &mut Processors) {
         let ngram = &mut processors.no_repeat_ngram;
         *ngram = (*ngram).min(self.context + 1);
     }
 
-    /// The end token that a minimum length bans; none is beyond every vocabulary.
+    /// The end token that the minimum length bans; if there is none, an id outside any vocabulary.
     pub fn end(&self) -> u32 {
         self.ends.first().copied().unwrap_or(u32::MAX)
     }
 }
 
-/// What reads from a prompt which picture it asks for.
+/// Request reader of a prompt: whether it asks for an image, and for which one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     requests: &'a Requests,
@@ -132,7 +132,7 @@ pub(crate) struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    /// None in a model whose LM regresses embeddings, or that draws nothing.
+    /// `None` if the LM regresses embeddings itself, or the model generates no images.
     pub fn of(emu: &'a Emu, config: &'a EmuConfig, prompt: &Prompt) -> Option<Self> {
         Some(Self {
             requests: emu.requests.as_ref()?,
@@ -141,10 +141,10 @@ impl<'a> Asking<'a> {
         })
     }
 
-    fn heard<'s>(&self, session: &'s Session<'_>) -> Heard<'s> {
+    fn heard<'s>(&self, lm: &'s Lm, cache: &'s KvCache) -> Heard<'s> {
         Heard {
-            lm: session.lm,
-            cache: &session.cache,
+            lm,
+            cache,
             opening: self.opening,
         }
     }
@@ -152,35 +152,40 @@ impl<'a> Asking<'a> {
     /// See [`Requests::route`].
     pub async fn route(
         &self,
-        session: &Session<'_>,
+        lm: &Lm,
+        cache: &KvCache,
         hidden: Tensor<3>,
     ) -> Result<Route, GenerateError> {
-        let heard = self.heard(session);
+        let heard = self.heard(lm, cache);
         self.requests.route(self.config, heard, hidden).await
     }
 
     /// See [`Requests::wanted`].
-    pub async fn wanted(&self, session: &Session<'_>, seed: u64) -> Result<Wanted, GenerateError> {
-        self.requests
-            .wanted(self.config, self.heard(session), seed)
-            .await
+    pub async fn wanted(
+        &self,
+        lm: &Lm,
+        cache: &KvCache,
+        seed: u64,
+    ) -> Result<Wanted, GenerateError> {
+        let heard = self.heard(lm, cache);
+        self.requests.wanted(self.config, heard, seed).await
     }
 }
 
-/// A model running over one sequence.
+/// State of a model over one sequence.
 pub(crate) struct Session<'a> {
     pub lm: &'a Lm,
     pub cache: KvCache,
     pub cost: Cost,
-    /// The prompt, until something behind it came back.
+    /// The prefill, until a later result has been read back.
     prompt: Option<Work>,
 }
 
 impl<'a> Session<'a> {
-    /// Runs the prompt. Returns its last hidden state, `[1, 1, D]`.
+    /// Prefills the prompt. Returns its last hidden state, `[1, 1, D]`.
     ///
     /// # Arguments
-    /// - `room`: positions that will follow the prompt at least (`reserve` at most)
+    /// - `room`: minimum number of positions after the prompt
     pub fn start(
         lm: &'a Lm,
         prompt: &Prompt,
@@ -199,14 +204,14 @@ impl<'a> Session<'a> {
                 context,
             });
         }
-        // Without pictures, no token marks one.
+        // A text-only model has no image token.
         let image = rules.pictures.map_or(u32::MAX, |pictures| pictures.image);
         let ids = std::slice::from_ref(&prompt.ids);
         let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
         let mut cache = lm.cache(1, (length + reserve).min(context));
-        let cut = READING.throttle();
+        let scope = lm.throttle.scope();
         let hidden = lm.step(embeds, &mut cache)?;
-        let prompt = Some(cut.end());
+        let prompt = Some(scope.end());
         let cost = Cost {
             prefills: 1,
             prefill_tokens: length,
@@ -221,29 +226,18 @@ impl<'a> Session<'a> {
         Ok((session, hidden.narrow(1, length - 1, 1)))
     }
 
-    /// Something that was launched behind the prompt, and nothing else before it, has come back.
+    /// Ends the throttle's timing of the prefill. Call after the read-back of the first result that was launched after
+    /// the prefill.
     pub fn came_back(&mut self) {
         if let Some(work) = self.prompt.take() {
-            READING.ended(work);
-        }
-    }
-
-    /// Logits of a `[1, 1, D]` hidden state.
-    ///
-    /// # Errors
-    /// Where the device fails, or computes what is not a number.
-    pub async fn logits(&mut self, hidden: Tensor<3>) -> Result<Vec<f32>, GenerateError> {
-        let logits = read(self.lm.logits(hidden)).await?;
-        match logits.iter().any(|v| v.is_nan()) {
-            true => Err(GenerateError::NotFinite),
-            false => Ok(logits),
+            self.lm.throttle.completed(work);
         }
     }
 
     /// Appends one position to every beam: `[B, 1, D]` in and out.
     ///
     /// # Errors
-    /// Where the cache has no room for it.
+    /// If the cache is full.
     pub fn advance(&mut self, embeds: Tensor<3>) -> Result<Tensor<3>, CacheFull> {
         self.cost.steps += 1;
         self.lm.step(embeds, &mut self.cache)
@@ -252,31 +246,18 @@ impl<'a> Session<'a> {
     /// Appends one token to every beam.
     ///
     /// # Errors
-    /// Where the cache has no room for it.
+    /// If the cache is full.
     pub fn advance_tokens(&mut self, tokens: &[u32]) -> Result<Tensor<3>, CacheFull> {
-        let device = self.lm.embed_tokens.weight.lazy_device();
-        count::flushed();
-        let ids: Tensor<2, Int> = Tensor::from_data(
-            TensorData::new(
-                tokens.iter().map(|&t| t as i32).collect(),
-                [tokens.len(), 1],
-            ),
-            &device,
-        );
         self.cost.steps += 1;
-        self.lm.step_tokens(ids, &mut self.cache)
+        step_tokens(self.lm, &mut self.cache, tokens)
     }
+}
 
-    /// Appends one token that is on the device, `[1]`. It is not counted: it may turn out not to be needed.
-    ///
-    /// # Errors
-    /// Where the cache has no room for it.
-    pub fn run_ahead(&mut self, token: Tensor<1, Int>) -> Result<Tensor<3>, CacheFull> {
-        // Where logits are no numbers, there is no token. That is found when it comes back.
-        let token = match self.lm.embed_tokens.is_packed() {
-            true => token,
-            false => token.clamp_min(0),
-        };
-        self.lm.step_tokens(token.reshape([1, 1]), &mut self.cache)
-    }
+/// Uploads one token of every beam and appends it.
+fn step_tokens(lm: &Lm, cache: &mut KvCache, tokens: &[u32]) -> Result<Tensor<3>, CacheFull> {
+    let device = lm.embed_tokens.weight.lazy_device();
+    count::flushed();
+    let ids = tokens.iter().map(|&t| t as i32).collect();
+    let ids = TensorData::new(ids, [tokens.len(), 1]);
+    lm.step_tokens(Tensor::<2, Int>::from_data(ids, &device), cache)
 }

@@ -1,5 +1,5 @@
-//! What generation can be asked for, and within which limits. Every machine checks them when it starts; a program checks them
-//! before it loads a model.
+//! Valid ranges of generation options. Every step machine checks them on creation; a program checks them before it
+//! loads a model.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,13 +8,13 @@ use emu_kernels::sample::{Processors, Sampling};
 
 use super::{BeamOptions, GenerateError, TextOptions};
 
-/// Most beams of a search: each has a cache of its own.
+/// Largest number of beams: each has its own KV cache.
 const MAX_BEAMS: usize = 32;
-/// Temperatures other than 0. Below, quotients of logits overflow; above, every token is as likely as any other.
+/// Temperatures other than 0. Below, logits divided by the temperature overflow; above, all tokens are equally likely.
 const TEMPERATURES: RangeInclusive<f32> = 1e-3..=1e3;
-/// Repetition penalties. Beyond, products with logits overflow.
+/// Repetition penalties. Outside, products with logits overflow.
 const PENALTIES: RangeInclusive<f32> = 0.01..=100.0;
-/// Length penalties. Beyond, powers of a length overflow.
+/// Length penalties. Outside, powers of the length overflow.
 const LENGTH_PENALTIES: RangeInclusive<f32> = -5.0..=5.0;
 
 fn wrong(
@@ -66,7 +66,7 @@ fn sampling(sampling: &Sampling) -> Result<(), GenerateError> {
 }
 
 impl TextOptions {
-    /// Checks what can be checked without a model.
+    /// Checks everything that does not depend on a model.
     ///
     /// # Errors
     /// [`GenerateError::Option`] names the first option that is out of range.
@@ -78,7 +78,7 @@ impl TextOptions {
 }
 
 impl BeamOptions {
-    /// Checks what can be checked without a model.
+    /// Checks everything that does not depend on a model.
     ///
     /// # Errors
     /// [`GenerateError::Option`] names the first option that is out of range.
@@ -104,7 +104,7 @@ mod tests {
 
     const NONSENSE: [f32; 4] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1e30];
 
-    /// The option that is named, if one is.
+    /// Name of the rejected option, if any.
     fn named(result: Result<(), GenerateError>) -> Option<&'static str> {
         match result {
             Ok(()) => None,

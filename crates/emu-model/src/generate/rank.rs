@@ -7,16 +7,16 @@ use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Visibility;
 
-/// The loss of each candidate after the prompt. Smaller is better.
+/// Loss of each candidate after the prompt. Smaller is better.
 ///
-/// As in the released code the sum over the candidate's tokens is divided by **all** positions of the padded batch
-/// that predict, prompt and padding included, so that losses of one call compare, and those of different calls do not.
+/// As in the released code, the sum over the candidate's tokens is divided by **all** predicting positions of the
+/// padded batch, including prompt and padding. Losses of one call are comparable; losses of different calls are not.
 ///
 /// # Arguments
 /// - `candidates`: token ids without `<s>`
 ///
 /// # Errors
-/// Where prompt and candidate do not fit the context, or the device fails.
+/// If prompt and candidate exceed the context, or the device fails.
 pub async fn rank_losses(
     emu: &Emu,
     config: &EmuConfig,

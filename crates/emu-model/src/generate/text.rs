@@ -1,37 +1,35 @@
-//! Greedy decoding and sampling, with pictures where the model asks for them.
+//! Greedy decoding and sampling, with images when the model emits them.
 
-use std::collections::VecDeque;
-
-use burn::tensor::Tensor;
-use emu_kernels::cache::CacheFull;
-use emu_kernels::device::runs_behind;
+use burn::tensor::{Device, Tensor};
+use emu_kernels::decode_session::DecodeSession;
 use emu_kernels::random::{Philox, Stream};
-use emu_kernels::readback::{self, Readback, RecordError, Recorded};
 use emu_kernels::sample::{Processors, Sampler, Sampling};
+use emu_kernels::throttle::Work;
 
-use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session};
+use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session, read, step_tokens};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
 use crate::requests::Route;
 
-/// How text is generated.
+/// Options of text generation.
 #[derive(Clone, Debug)]
 pub struct TextOptions {
-    /// Tokens at most.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// What changes the logits.
+    /// Logits processors.
     pub processors: Processors,
-    /// How a token is chosen.
+    /// Sampling.
     pub sampling: Sampling,
-    /// For sampling.
+    /// Seed of the sampling.
     pub seed: u64,
-    /// When the model emits [IMG]: regress a picture's embeddings and go on. Where a reader finds requests for pictures: answer
-    /// one with the picture. A model that draws nothing emits none then.
+    /// Generate images. When the model emits [IMG], the visual embeddings of an image are regressed and text continues.
+    /// A model with a request reader answers a request with an image. With this option, a model without a regression
+    /// head never emits [IMG].
     pub images: bool,
-    /// Never emit [IMG] where nobody draws (`images` is off).
+    /// Never emit [IMG] if `images` is off.
     pub ban_images: bool,
-    /// Go on after tokens that end an answer, as for measuring.
+    /// Continue after end tokens, for benchmarks.
     pub ignore_ends: bool,
     /// Keep the processed logits of every token for [`TextMachine::processed`].
     pub keep_logits: bool,
@@ -53,7 +51,7 @@ impl Default for TextOptions {
 }
 
 impl TextOptions {
-    /// Positions of the cache behind a prompt.
+    /// Cache positions to reserve after the prompt.
     fn reserve(&self, rules: &Rules) -> usize {
         match self.images {
             true => rules.context,
@@ -65,122 +63,79 @@ impl TextOptions {
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model said `</s>`, or another token that ends an answer.
+    /// The model emitted `</s>` or another end token.
     End,
-    /// As many tokens as were asked for, or as the context holds.
+    /// `max_new_tokens` or the context length was reached.
     Length,
 }
 
-/// What a step brought.
-// One is moved per step: its size does not matter.
+/// Result of a step.
+// Moved once per step: the size does not matter.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum TextEvent {
-    /// A token of text, or the end token.
+    /// A text token, or the end token.
     Token(u32),
-    /// One of a picture's visual embeddings was regressed: how many of how many.
+    /// One visual embedding of an image was regressed: its number and the total.
     Embedding(usize, usize),
-    /// All of them: `[1, Q, D]`.
+    /// All embeddings of an image: `[1, Q, D]`.
     Image(Tensor<3>),
-    /// Words about a picture that was read from a request. They are the answer, and no tokens.
+    /// Description of an image that was generated for a request. It is the whole answer; no tokens are emitted.
     Words(String),
-    /// Nothing follows.
+    /// End of the generation.
     Done(Finish),
 }
 
-// One of each lives in a machine: their sizes do not matter.
+// One value per machine: the size does not matter.
 #[allow(clippy::large_enum_variant)]
 enum State<'a> {
-    /// Nothing yet, and it is open who answers.
+    /// Nothing generated yet; the route of the answer is undecided.
     Open(Open<'a>),
-    /// Text.
+    /// Generating text.
     Text,
-    /// A picture is being made; this hidden state gives its next embedding.
+    /// Regressing an image; this hidden state yields its next embedding.
     Draw(Tensor<3>, PictureRules, Vec<Tensor<3>>),
-    /// A picture is drawn from a request; these words follow.
+    /// An image was generated for a request; this description follows.
     Say(String),
     Done(Finish),
 }
 
-/// A conversation that was read, and for which it is open who answers.
+/// A prefilled conversation whose route is undecided.
 struct Open<'a> {
     asking: Asking<'a>,
-    /// The prompt's last hidden state.
+    /// Last hidden state of the prompt.
     hidden: Tensor<3>,
-    /// Whether a picture may be the answer.
+    /// Whether the answer may be an image.
     draws: bool,
     /// See [`Prompt::alone`].
     alone: Option<Vec<u32>>,
 }
 
-/// Where the next token comes from.
-#[allow(clippy::large_enum_variant)]
-enum Next {
-    /// The logits of this hidden state.
-    Sample(Tensor<3>),
-    /// A turn of the model, which reads the last token where it is.
-    Turn,
-    /// Nothing follows.
-    Nothing,
-}
-
-/// A token that was asked for.
-struct Asked {
-    token: Readback,
-    /// Whether it took a turn of the model.
-    turned: bool,
-}
-
-/// A turn of the model that was recorded.
-struct Turn {
-    recorded: Recorded,
-    /// What it writes: the hidden state after the token that it reads.
-    hidden: Tensor<3>,
-    /// The token that it may not choose.
-    banned: Option<u32>,
-}
-
-/// Tokens on their way at once, where the device computes beside us: while one comes back, it computes the next.
-const DEPTH: usize = 2;
-// All replays of a turn write the same hidden state. What is kept of it for going back (`TextMachine::read`) is that of the
-// newest token; a second one on its way behind it would have written over what the first left.
-const _: () = assert!(DEPTH <= 2, "replays share one hidden state");
-/// Turns before one is recorded: kernels are compiled by then, and memory is where it stays.
-const LIVE_TURNS: usize = 2;
-
-/// A generation of one sequence.
+/// Text generation of one sequence.
 ///
-/// On a GPU it does not wait for a token to go on: the model reads it where it was chosen, and it comes back meanwhile. What
-/// was computed beyond the end, or beyond the begin of a picture, is forgotten by setting back the length of the cache.
+/// On a GPU, the model reads each sampled token on the device while its read-back is in flight ([`DecodeSession`]).
+/// Work beyond the end, or beyond the start of an image, is discarded by truncating the KV cache.
 pub struct TextMachine<'a> {
-    /// Dropped before what it was recorded with.
-    recorded: Option<Turn>,
-    /// Turns so far that were not recorded; absent where recording failed.
-    live: Option<usize>,
-    session: Session<'a>,
+    lm: &'a Lm,
+    decode: DecodeSession<'a, Lm>,
+    cost: Cost,
+    /// The prefill, until a later result has been read back.
+    prefill: Option<Work>,
     rules: Rules,
     options: TextOptions,
+    /// Random generator of sampling on the host.
     random: Philox,
-    sampler: Sampler,
-    /// Asked for and not yet taken, oldest first.
-    asked: VecDeque<Asked>,
-    /// Of tokens that the model has read before they were taken here: the hidden state after each, and the positions in the
-    /// cache with it.
-    read: VecDeque<(Tensor<3>, usize)>,
-    next: Next,
-    /// How many tokens may be asked for at once.
-    depth: usize,
-    /// `<s>` and what was made since.
+    /// `<s>` and all generated tokens.
     history: Vec<u32>,
     state: State<'a>,
     processed: Option<Vec<f32>>,
 }
 
 impl<'a> TextMachine<'a> {
-    /// Runs the prompt.
+    /// Prefills the prompt.
     ///
     /// # Errors
-    /// Where an option is out of range, or the prompt does not fit the context or its pictures.
+    /// If an option is out of range, or the prompt exceeds the context or does not match its images.
     pub fn new(
         emu: &'a Emu,
         config: &'a EmuConfig,
@@ -190,7 +145,7 @@ impl<'a> TextMachine<'a> {
         let (draws, alone) = (options.images, prompt.alone.clone());
         let asking = Asking::of(emu, config, prompt).filter(|_| draws || alone.is_some());
         let mut machine = Self::over(&emu.lm, config.into(), prompt, options)?;
-        if let (Some(asking), Next::Sample(hidden)) = (asking, &machine.next) {
+        if let (Some(asking), Some(hidden)) = (asking, machine.decode.hidden()) {
             machine.state = State::Open(Open {
                 asking,
                 hidden: hidden.clone(),
@@ -201,7 +156,7 @@ impl<'a> TextMachine<'a> {
         Ok(machine)
     }
 
-    /// As [`TextMachine::new`], over a language model by its rules.
+    /// As [`TextMachine::new`], over a language model and its [`Rules`].
     pub(crate) fn over(
         lm: &'a Lm,
         rules: Rules,
@@ -216,54 +171,40 @@ impl<'a> TextMachine<'a> {
         let (session, hidden) = Session::start(lm, prompt, &rules, 1, options.reserve(&rules))?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
-        let device = hidden.device();
-        let sampler = Sampler::new(
-            options.processors.clone(),
-            options.sampling.clone(),
-            rules.end(),
-            &history,
-            options.max_new_tokens.min(rules.context),
-            &mut random.clone(),
-            &device,
-        );
-        let behind = runs_behind(&device);
+        let sampler = sampler(&options, &rules, &history, &random, &hidden.device());
         Ok(Self {
-            recorded: None,
-            live: behind.then_some(0),
-            session,
+            lm,
+            decode: DecodeSession::new(lm, session.cache, sampler, hidden),
+            cost: session.cost,
+            prefill: session.prompt,
             rules,
             options,
             random,
-            sampler,
-            asked: VecDeque::new(),
-            read: VecDeque::new(),
-            next: Next::Sample(hidden),
-            depth: if behind { DEPTH } else { 1 },
             history,
             state: State::Text,
             processed: None,
         })
     }
 
-    /// `<s>` and everything made so far.
+    /// `<s>` and all tokens generated so far.
     pub fn sequence(&self) -> &[u32] {
         &self.history
     }
 
-    /// The processed logits of the last chosen token, where they are kept.
+    /// Processed logits of the last token, if `keep_logits` is set.
     pub fn processed(&self) -> Option<&[f32]> {
         self.processed.as_deref()
     }
 
-    /// What it cost so far.
+    /// Cost so far.
     pub fn cost(&self) -> Cost {
-        self.session.cost
+        self.cost
     }
 
-    /// Does the next piece of work.
+    /// Does the next unit of work.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn step(&mut self) -> Result<TextEvent, GenerateError> {
         match std::mem::replace(&mut self.state, State::Done(Finish::Length)) {
             State::Done(finish) => {
@@ -271,13 +212,14 @@ impl<'a> TextMachine<'a> {
                 Ok(TextEvent::Done(finish))
             }
             State::Open(open) => {
-                let route = open.asking.route(&self.session, open.hidden).await?;
-                self.session.came_back();
+                let (lm, cache) = (self.lm, self.decode.cache());
+                let route = open.asking.route(lm, cache, open.hidden).await?;
+                self.came_back();
                 match (route, open.alone) {
                     (Route::Picture, _) if open.draws => {
-                        let seed = self.options.seed;
-                        let wanted = open.asking.wanted(&self.session, seed).await?;
-                        self.next = Next::Nothing;
+                        let (cache, seed) = (self.decode.cache(), self.options.seed);
+                        let wanted = open.asking.wanted(lm, cache, seed).await?;
+                        self.decode.stop();
                         self.state = State::Say(wanted.said);
                         return Ok(TextEvent::Image(wanted.condition));
                     }
@@ -295,44 +237,66 @@ impl<'a> TextMachine<'a> {
         }
     }
 
-    /// Reads another prompt in the place of the first, before anything was said.
+    /// Replaces the prompt by another one, before anything was generated.
     fn restart(&mut self, ids: Vec<u32>) -> Result<(), GenerateError> {
         let (rules, reserve) = (&self.rules, self.options.reserve(&self.rules));
         let prompt = Prompt::text(ids);
-        let (session, hidden) = Session::start(self.session.lm, &prompt, rules, 1, reserve)?;
-        let before = std::mem::replace(&mut self.session, session).cost;
-        self.session.cost.prefills += before.prefills;
-        self.session.cost.prefill_tokens += before.prefill_tokens;
-        self.next = Next::Sample(hidden);
+        let (session, hidden) = Session::start(self.lm, &prompt, rules, 1, reserve)?;
+        let device = hidden.device();
+        let sampler = sampler(&self.options, rules, &self.history, &self.random, &device);
+        self.decode = DecodeSession::new(self.lm, session.cache, sampler, hidden);
+        self.prefill = session.prompt;
+        self.cost.prefills += session.cost.prefills;
+        self.cost.prefill_tokens += session.cost.prefill_tokens;
         Ok(())
     }
 
+    /// Ends the throttle's timing of the prefill. Call after the read-back of the first result that was launched after
+    /// the prefill.
+    fn came_back(&mut self) {
+        if let Some(work) = self.prefill.take() {
+            self.lm.throttle.completed(work);
+        }
+    }
+
     async fn say(&mut self) -> Result<TextEvent, GenerateError> {
-        let token = match self.options.keep_logits {
-            true => self.sample_here().await?,
-            false => self.take().await?,
+        let (token, after) = match self.options.keep_logits {
+            true => (self.sample_here().await?, None),
+            false => {
+                let (room, rules, options) = (self.room(), &self.rules, &self.options);
+                let decoded = self.decode.take(room, |left| banned(rules, options, left));
+                let decoded = decoded.await?;
+                self.came_back();
+                match decoded {
+                    Some(decoded) => {
+                        self.cost.steps += usize::from(decoded.stepped);
+                        (Some(decoded.token), decoded.after)
+                    }
+                    None => (None, None),
+                }
+            }
         };
         let Some(token) = token else {
             return Ok(TextEvent::Done(Finish::Length));
         };
         self.history.push(token);
-        let read = self.read.pop_front();
         let pictures = self.rules.pictures;
         let pictures = pictures.filter(|p| self.options.images && token == p.img);
         self.state = if !self.options.ignore_ends && self.rules.ends.contains(&token) {
-            // Nothing goes on from here.
-            (self.asked, self.next) = (VecDeque::new(), Next::Nothing);
+            self.decode.stop();
             State::Done(Finish::End)
-        } else if let Some(pictures) = pictures.filter(|_| self.goes_on(self.history.len())) {
-            let hidden = match read {
-                Some((hidden, length)) => {
-                    self.session.cache.truncate(length);
-                    self.session.cost.steps += 1;
-                    hidden
+        } else if let Some(pictures) = pictures.filter(|_| self.room() > 0 && !self.is_full()) {
+            self.cost.steps += 1;
+            let hidden = match after {
+                Some(after) => {
+                    self.decode.rewind(&self.history, Some(after.kv_len));
+                    after.hidden
                 }
-                None => self.session.advance_tokens(&[token])?,
+                None => {
+                    self.decode.rewind(&self.history, None);
+                    step_tokens(self.lm, self.decode.cache_mut(), &[token])?
+                }
             };
-            self.go_back();
             State::Draw(hidden, pictures, Vec::with_capacity(pictures.queries))
         } else {
             State::Text
@@ -340,129 +304,39 @@ impl<'a> TextMachine<'a> {
         Ok(TextEvent::Token(token))
     }
 
-    /// The next token that was asked for; so many are asked for that the device has work meanwhile. None where nothing follows.
-    async fn take(&mut self) -> Result<Option<u32>, GenerateError> {
-        while self.asked.len() < self.depth && self.has_room(self.history.len() + self.asked.len())
-        {
-            let turned = match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::Sample(hidden) => {
-                    let banned = self.banned(0);
-                    sample(&self.session, &mut self.sampler, hidden, banned);
-                    false
-                }
-                Next::Turn if self.goes_on(self.history.len() + self.asked.len()) => {
-                    let hidden = self.turn()?;
-                    // Those that were taken are not set back to.
-                    if !self.asked.is_empty() {
-                        self.read.push_back((hidden, self.session.cache.len()));
-                    }
-                    true
-                }
-                _ => break,
-            };
-            let token = readback::start(self.sampler.token());
-            self.asked.push_back(Asked { token, turned });
-            self.next = Next::Turn;
+    /// Number of tokens that may still be generated.
+    fn room(&self) -> usize {
+        (self.options.max_new_tokens + 1).saturating_sub(self.history.len())
+    }
+
+    /// Whether the KV cache is full.
+    fn is_full(&self) -> bool {
+        self.decode.cache().len() >= self.decode.cache().capacity()
+    }
+
+    /// Samples a token on the host and keeps its processed logits.
+    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
+        if self.room() == 0 {
+            return Ok(None);
         }
-        let Some(Asked { token, turned }) = self.asked.pop_front() else {
+        let (history, cost) = (&self.history, &mut self.cost);
+        let hidden = self.decode.next_hidden(|lm, cache| {
+            cost.steps += 1;
+            step_tokens(lm, cache, &history[history.len() - 1..])
+        })?;
+        let Some(hidden) = hidden else {
             return Ok(None);
         };
-        let answer = token.await.map_err(GenerateError::Device)?;
-        self.session.came_back();
-        self.session.cost.steps += usize::from(turned);
-        let token = answer.first().and_then(|&token| u32::try_from(token).ok());
-        token.map(Some).ok_or(GenerateError::NotFinite)
-    }
-
-    /// The model reads the last token that was chosen, where it is, and chooses the next. Returns the hidden state in between.
-    fn turn(&mut self) -> Result<Tensor<3>, GenerateError> {
-        let banned = self.banned(1);
-        self.recorded.take_if(|turn| turn.banned != banned);
-        if self.recorded.is_none() {
-            let (session, sampler) = (&mut self.session, &mut self.sampler);
-            if self.live != Some(LIVE_TURNS) {
-                self.live = self.live.map(|turns| turns + 1);
-                return Ok(turn(session, sampler, banned)?);
-            }
-            let device = sampler.token().device();
-            match Recorded::record(&device, || turn(session, sampler, banned)) {
-                Ok((recorded, hidden)) => {
-                    let hidden = hidden?;
-                    // It will run below, as every time after.
-                    session.cache.unrecorded();
-                    self.recorded = Some(Turn {
-                        recorded,
-                        hidden,
-                        banned,
-                    });
-                }
-                Err(failed) => {
-                    if let RecordError::Discarded(_) = failed {
-                        session.cache.unrecorded();
-                    }
-                    self.live = None;
-                    return Ok(turn(session, sampler, banned)?);
-                }
-            }
+        let mut logits = read(self.lm.logits(hidden)).await?;
+        self.came_back();
+        if logits.iter().any(|v| v.is_nan()) {
+            return Err(GenerateError::NotFinite);
         }
-        let Some(turn) = &mut self.recorded else {
-            return Err(GenerateError::Empty);
-        };
-        // Safety: weights are borrowed, cache and sampler are fields; where one of their tensors is replaced, in `go_back`, the
-        // recording is dropped.
-        unsafe { turn.recorded.replay() }.map_err(|e| GenerateError::Device(format!("{e:?}")))?;
-        self.session.cache.replayed();
-        Ok(turn.hidden.clone())
-    }
-
-    /// Goes on after the tokens that were taken, whatever was computed since.
-    fn go_back(&mut self) {
-        self.asked.clear();
-        self.read.clear();
-        self.recorded = None;
-        self.live = self.live.map(|_| 0);
-        self.next = Next::Nothing;
-        self.sampler.rewind(&self.history);
-    }
-
-    /// Whether another token may follow so many, `<s>` counted.
-    fn has_room(&self, tokens: usize) -> bool {
-        tokens <= self.options.max_new_tokens
-    }
-
-    /// Whether the model may read the last of so many tokens to find another.
-    fn goes_on(&self, tokens: usize) -> bool {
-        self.has_room(tokens) && self.session.cache.len() < self.session.cache.capacity()
-    }
-
-    /// The token that may not come once the cache is so many positions longer: nobody would draw it, or there would be no
-    /// room for it.
-    fn banned(&self, more: usize) -> Option<u32> {
-        let length = self.session.cache.len() + more;
-        let left = self.session.cache.capacity().saturating_sub(length);
-        self.rules.pictures.and_then(|pictures| {
-            let banned = match self.options.images {
-                true => left < pictures.queries + 2,
-                false => self.options.ban_images,
-            };
-            banned.then_some(pictures.img)
-        })
-    }
-
-    /// Chooses a token here, from logits that are brought here and kept.
-    async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
-        let tokens = self.history.len();
-        let hidden = match std::mem::replace(&mut self.next, Next::Turn) {
-            Next::Sample(hidden) if self.has_room(tokens) => hidden,
-            Next::Turn if self.goes_on(tokens) => {
-                self.session.advance_tokens(&self.history[tokens - 1..])?
-            }
-            _ => return Ok(None),
-        };
-        let banned = self.banned(0);
-        let mut logits = self.session.logits(hidden).await?;
         let processors = &self.options.processors;
         processors.apply(&self.history, self.rules.end(), &mut logits);
+        let cache = self.decode.cache();
+        let left = cache.capacity().saturating_sub(cache.len());
+        let banned = banned(&self.rules, &self.options, left);
         if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
             *score = f32::NEG_INFINITY;
         }
@@ -479,23 +353,26 @@ impl<'a> TextMachine<'a> {
         mut embeddings: Vec<Tensor<3>>,
     ) -> Result<TextEvent, GenerateError> {
         let queries = pictures.queries;
-        let embedding = self.session.lm.regress(hidden); // [1, 1, D]
+        let embedding = self.lm.regress(hidden)?; // [1, 1, D]
         embeddings.push(embedding.clone());
-        let hidden = self.session.advance(embedding)?;
+        self.cost.steps += 1;
+        let hidden = self.lm.step(embedding, self.decode.cache_mut())?;
         if embeddings.len() < queries {
             let done = embeddings.len();
             self.state = State::Draw(hidden, pictures, embeddings);
             return Ok(TextEvent::Embedding(done, queries));
         }
-        self.next = Next::Sample(self.session.advance_tokens(&[pictures.end_img])?);
+        self.cost.steps += 1;
+        let hidden = step_tokens(self.lm, self.decode.cache_mut(), &[pictures.end_img])?;
+        self.decode.resume(hidden);
         self.state = State::Text;
         Ok(TextEvent::Image(Tensor::cat(embeddings, 1)))
     }
 
-    /// Runs to the end. Returns the sequence, `<s>` first.
+    /// Runs all remaining steps. Returns the sequence, starting with `<s>`.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub async fn run(mut self) -> Result<Vec<u32>, GenerateError> {
         loop {
             if let TextEvent::Done(_) = self.step().await? {
@@ -505,21 +382,33 @@ impl<'a> TextMachine<'a> {
     }
 }
 
-/// The model reads the last token that was chosen and chooses the next.
-fn turn(
-    session: &mut Session<'_>,
-    sampler: &mut Sampler,
-    banned: Option<u32>,
-) -> Result<Tensor<3>, CacheFull> {
-    let hidden = session.run_ahead(sampler.token())?;
-    sample(session, sampler, hidden.clone(), banned);
-    Ok(hidden)
+/// Creates a sampler for the continuation of `history`, with a copy of the random generator.
+fn sampler(
+    options: &TextOptions,
+    rules: &Rules,
+    history: &[u32],
+    random: &Philox,
+    device: &Device,
+) -> Sampler {
+    Sampler::new(
+        options.processors.clone(),
+        options.sampling.clone(),
+        rules.end(),
+        history,
+        options.max_new_tokens.min(rules.context),
+        &mut random.clone(),
+        device,
+    )
 }
 
-/// Chooses a token by the logits of a hidden state.
-fn sample(session: &Session<'_>, sampler: &mut Sampler, hidden: Tensor<3>, banned: Option<u32>) {
-    let logits = session.lm.logits(hidden);
-    sampler.sample(logits, banned.map(|token| token as usize));
+/// The token to ban with `left` free positions in the KV cache: [IMG], if images are off or one would not fit.
+fn banned(rules: &Rules, options: &TextOptions, left: usize) -> Option<u32> {
+    let pictures = rules.pictures?;
+    let banned = match options.images {
+        true => left < pictures.queries + 2,
+        false => options.ban_images,
+    };
+    banned.then_some(pictures.img)
 }
 
 #[cfg(test)]

@@ -1,37 +1,37 @@
-//! Where decoders that work row by row put their pixels. A picture with more pixels than the limit is halved while it
-//! is read, so that the memory it takes is bounded by the limit and not by the file.
+//! The pixel buffer of row-by-row decoders. A picture with more pixels than the limit is downscaled by two while it is
+//! read, so that memory is bounded by the limit and not by the file.
 
 use super::{ImageError, Limits, RgbImage};
 
-/// Pictures over the limit are reduced by this factor in both directions.
+/// Downscaling factor, in both directions, of pictures over the limit.
 const REDUCTION: u32 = 2;
 
-/// The order in which rows come.
+/// The order in which rows arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
     /// From top to bottom, each once.
     InOrder,
-    /// In any order, in parts.
+    /// In any order, some columns at a time.
     Interlaced,
 }
 
-/// A picture that is being put together.
+/// A picture under construction.
 pub(super) struct Canvas {
-    /// Size of the picture in the file.
+    /// Size of the picture in the file, in pixels.
     width: usize,
     height: usize,
     /// 1, or [`REDUCTION`].
     factor: usize,
-    /// The pixels of the result.
+    /// Output pixels.
     rgb: Vec<u8>,
-    /// Where the picture is reduced: sums over the pixels of the file, of one row of the result or of all of them.
+    /// Channel sums over the source pixels of each output pixel, if downscaling: one output row, or all of them if interlaced.
     sums: Vec<u16>,
     rows: Rows,
-    /// The row of the result that `sums` holds, where it holds one.
+    /// The output row that `sums` accumulates, if it holds one row only.
     summed: usize,
 }
 
-/// By how much a picture of this size is reduced, for the formats that are read row by row.
+/// Downscaling factor for a picture of this size, for the formats that are read row by row.
 pub(super) fn factor(width: u32, height: u32, limits: &Limits) -> Result<u32, ImageError> {
     let over = limits.check_pixels(width, height);
     match over {
@@ -48,12 +48,12 @@ pub(super) fn factor(width: u32, height: u32, limits: &Limits) -> Result<u32, Im
     }
 }
 
-/// The size after a reduction.
+/// Output size after downscaling by `factor`.
 pub(super) fn reduced(width: u32, height: u32, factor: u32) -> (u32, u32) {
     (width.div_ceil(factor), height.div_ceil(factor))
 }
 
-/// So many copies of a value, or an error where the memory is not there (in a page that is soon).
+/// Allocates `count` copies of a value; fails with [`ImageError::OutOfMemory`] if the allocation fails (likely in a page).
 pub(super) fn filled<T: Clone>(
     count: usize,
     value: T,
@@ -68,7 +68,7 @@ pub(super) fn filled<T: Clone>(
 }
 
 impl Canvas {
-    /// A black picture of this size, which is checked first.
+    /// A black canvas of this size. The size is checked before anything is allocated.
     pub fn new(width: u32, height: u32, rows: Rows, limits: &Limits) -> Result<Self, ImageError> {
         let factor = factor(width, height, limits)?;
         let (out_width, out_height) = reduced(width, height, factor);
@@ -89,7 +89,7 @@ impl Canvas {
         })
     }
 
-    /// Puts pixels into row `y`: at column `start` and on, `step` apart. What lies outside the picture is dropped.
+    /// Writes pixels into row `y` from column `start` on, `step` columns apart. Pixels outside the picture are dropped.
     pub fn put(
         &mut self,
         y: usize,
@@ -127,7 +127,7 @@ impl Canvas {
         }
     }
 
-    /// Writes the means of one row of the result, whose sums begin at `from`, and clears the sums.
+    /// Writes the averages of one output row, whose sums begin at `from`, and clears the sums.
     fn flush(&mut self, row: usize, from: usize) {
         let line = self.width.div_ceil(self.factor) * 3;
         let down = self.factor.min(self.height - row * self.factor);
@@ -144,7 +144,7 @@ impl Canvas {
         }
     }
 
-    /// The picture.
+    /// Flushes pending sums and returns the picture.
     pub fn finish(mut self) -> RgbImage {
         let (width, height) = (
             self.width.div_ceil(self.factor),

@@ -1,4 +1,4 @@
-//! What the decoders of the `image` crate share.
+//! Code shared by the decoders of the `image` crate.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use super::error::ImageError;
 use super::format::Format;
 use super::limits::Limits;
 
-/// Checks the announced size, then decodes.
+/// Checks the size in the header, then decodes.
 pub(super) fn with_decoder<D: ImageDecoder>(
     decoder: Result<D, Inner>,
     format: Format,
@@ -22,7 +22,7 @@ pub(super) fn with_decoder<D: ImageDecoder>(
     DynamicImage::from_decoder(decoder).map_err(inner)
 }
 
-/// Sorts a decoder's error into cut short, damaged, or not supported.
+/// Classifies a decoder error: truncated, damaged, or not supported.
 pub(super) fn from_inner(format: Format, error: Inner) -> ImageError {
     match error {
         Inner::Unsupported(e) => ImageError::UnsupportedFeature {
@@ -44,7 +44,7 @@ pub(super) fn from_inner(format: Format, error: Inner) -> ImageError {
     }
 }
 
-/// Whether the end of the data was the cause. Decoders wrap that in errors of their own, so the words count too.
+/// Whether the error is an unexpected end of data. Decoders wrap that in errors of their own, so the message counts too.
 pub(super) fn ends_early(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(e) = cause {

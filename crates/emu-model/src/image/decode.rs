@@ -1,4 +1,4 @@
-//! From the bytes of a picture file to RGB, with limits that are checked before any pixel is decoded.
+//! Decodes a picture file to RGB. Limits are checked before any pixel is decoded.
 
 use std::io::Cursor;
 
@@ -9,12 +9,12 @@ use super::alpha::to_rgb;
 use super::codec::{from_inner, with_decoder};
 use super::{Format, ImageError, Limits, RgbImage, canvas, exif, gif, jpeg, png, tiff, webp};
 
-/// Decodes a picture to RGB: palettes are looked up, grey is repeated, of 16-bit samples the high byte is kept. Pixels
-/// are those of Pillow's `convert("RGB")`, but for three rules: EXIF orientation is applied, transparency is blended
-/// over white, and 16-bit *grey* pictures keep their high byte, where Pillow clips them at 255. Of an animation, the
-/// first frame.
+/// Decodes a picture to RGB: palettes are looked up, grey is replicated, 16-bit samples keep their high byte. The pixels
+/// equal Pillow's `convert("RGB")` with three exceptions: EXIF orientation is applied, transparency is composited over
+/// white, and 16-bit *grey* pictures keep their high byte, where Pillow clips them at 255. An animation gives its first
+/// frame.
 ///
-/// A PNG or JPEG over [`Limits::max_pixels`] comes out at half its size.
+/// A PNG or JPEG over [`Limits::max_pixels`] is downscaled to half its size.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let format = limits.check_file(bytes)?;
     let picture = match format {
@@ -30,7 +30,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     Ok(exif::upright(picture, exif::orientation(format, bytes)))
 }
 
-/// Width and height that [`decode`] will give, from the header alone.
+/// Width and height of the result of [`decode`], from the header alone.
 pub fn dimensions(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
     let format = limits.check_file(bytes)?;
     let inner = |e| from_inner(format, e);

@@ -1,4 +1,4 @@
-//! What can be wrong with a picture.
+//! Errors of picture decoding and encoding.
 
 use super::format::Format;
 
@@ -6,40 +6,40 @@ use super::format::Format;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The bytes start like none of the formats that are read here.
+    /// The first bytes match no supported format.
     #[error(
         "These bytes are not a picture in a known format. Use PNG, JPEG, GIF, WebP, BMP or TIFF."
     )]
     UnsupportedFormat,
-    /// A file of another kind, which is recognised but not read.
+    /// A file of a recognised but unsupported format.
     #[error("This file is {what}, which is not read as a picture. {advice}")]
     OtherFormat {
-        /// What it is, with its article.
+        /// Name of the format, with its article.
         what: &'static str,
-        /// What to do with it, a sentence.
+        /// What to do with it, as a sentence.
         advice: &'static str,
     },
     /// No bytes at all.
     #[error("This file is empty (0 bytes). Download or copy it again.")]
     EmptyFile,
-    /// The few lines that Git stores in place of a large file.
+    /// A Git LFS pointer: the few lines of text that Git stores in place of a large file.
     #[error(
         "This file is a Git LFS pointer, not the data that it points to. Fetch them with `git lfs pull`."
     )]
     LfsPointer,
-    /// HTML, which servers send in place of a file that is missing or needs a login.
+    /// An HTML page, which servers send in place of a file that is missing or needs a login.
     #[error(
         "This file is a web page (HTML). Open its address in a browser to see what it says, and download the picture or video itself."
     )]
     WebPage,
-    /// The format is known, but this file uses a part of it that is not read here.
+    /// The format is supported, but this file uses an unsupported feature of it.
     #[error(
         "This {format} picture uses a feature that is not supported ({feature}). Save it again as a plain PNG or JPEG."
     )]
     UnsupportedFeature {
         /// The format of the file.
         format: Format,
-        /// What the file uses.
+        /// The unsupported feature.
         feature: String,
     },
     /// The data contradict themselves.
@@ -47,7 +47,7 @@ pub enum ImageError {
     Unreadable {
         /// The format of the file.
         format: Format,
-        /// What the decoder stumbled over.
+        /// What the decoder reported.
         reason: String,
     },
     /// The data end too early.
@@ -56,7 +56,7 @@ pub enum ImageError {
         /// The format of the file.
         format: Format,
     },
-    /// More pixels than allowed; found in the header, before anything is decoded.
+    /// More pixels than allowed, according to the header; nothing is decoded.
     #[error(
         "This picture has {width} x {height} pixels, which is over the limit of {max_pixels} pixels. Make it smaller first."
     )]
@@ -68,17 +68,17 @@ pub enum ImageError {
         /// The limit in force.
         max_pixels: u64,
     },
-    /// A JPEG that goes over its pixels again and again, which takes time that its size does not tell.
+    /// A progressive JPEG with too many scans: its decoding time is out of proportion to its size.
     #[error(
         "This JPEG picture has {scans} progressive scans or more over the same pixels, which is over the limit of {max_scans} scans. Save it again as a plain JPEG or PNG."
     )]
     TooManyScans {
-        /// Scans seen, up to the one that was too much.
+        /// Scans seen, including the one over the limit.
         scans: usize,
         /// The limit for this picture.
         max_scans: usize,
     },
-    /// The memory for the pixels is not there.
+    /// The memory for the pixels cannot be allocated.
     #[error(
         "There is not enough memory for a picture of {width} x {height} pixels. Make it smaller first."
     )]
@@ -88,7 +88,7 @@ pub enum ImageError {
         /// Height in pixels.
         height: u32,
     },
-    /// A longer file than allowed.
+    /// The file is longer than allowed.
     #[error(
         "This picture file has {bytes} bytes, which is over the limit of {max_bytes} bytes. Compress it or make it smaller first."
     )]
@@ -98,7 +98,7 @@ pub enum ImageError {
         /// The limit in force.
         max_bytes: usize,
     },
-    /// No pixels at all, in the file or asked for.
+    /// The width or height is zero, in the file or in the request.
     #[error(
         "A picture of {width} x {height} pixels holds nothing. Both sides must be at least one pixel."
     )]
@@ -108,7 +108,7 @@ pub enum ImageError {
         /// Height in pixels.
         height: u32,
     },
-    /// Numbers that do not make a picture of the given size.
+    /// The number of values does not match the given size.
     #[error(
         "A picture of {width} x {height} pixels needs {expected} values, but {actual} were given. Pass three full colour planes."
     )]
@@ -122,7 +122,7 @@ pub enum ImageError {
         /// Values given.
         actual: usize,
     },
-    /// A NaN or an infinity where a colour should be.
+    /// A colour value is NaN or infinite.
     #[error(
         "The decoded picture holds a value that is not a number, at index {index}. Check the weights of the decoder."
     )]
@@ -130,7 +130,7 @@ pub enum ImageError {
         /// Index of the first such value.
         index: usize,
     },
-    /// A `preprocessor_config.json` that cannot be followed.
+    /// A `preprocessor_config.json` that cannot be used.
     #[error(
         "The preprocessor configuration cannot be used: {reason}. Use the preprocessor_config.json that came with the model."
     )]
@@ -141,13 +141,13 @@ pub enum ImageError {
     /// Writing a PNG failed.
     #[error("The picture could not be written as PNG ({reason}). Try a smaller picture.")]
     Encode {
-        /// What the encoder said.
+        /// What the encoder reported.
         reason: String,
     },
 }
 
 impl ImageError {
-    /// A short name of the kind of error that stays the same between versions.
+    /// A short error code that is stable between versions.
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnsupportedFormat | Self::OtherFormat { .. } => "image-format",

@@ -1,4 +1,4 @@
-//! EXIF orientation: how a picture has to be turned to be upright. Cameras and phones write it.
+//! EXIF orientation: the rotation and flip that make a picture upright. Cameras and phones write it.
 
 use ::image::DynamicImage;
 pub(crate) use ::image::metadata::Orientation;
@@ -6,16 +6,16 @@ pub(crate) use ::image::metadata::Orientation;
 use super::format::Format;
 use super::{RgbImage, jpeg, webp};
 
-/// What some writers put before the EXIF data, in PNG and WebP as well.
+/// Prefix that some encoders put before the EXIF data, in PNG and WebP as well.
 const EXIF_NAME: &[u8] = b"Exif\0\0";
 
-/// The orientation that a file states. One that is absent or damaged leaves the picture as it lies.
+/// The orientation that a file states; [`Orientation::NoTransforms`] if it is absent or damaged.
 pub(crate) fn orientation(format: Format, bytes: &[u8]) -> Orientation {
     let exif = match format {
         Format::Jpeg => jpeg::exif(bytes),
         Format::Png => png_chunk(bytes, b"eXIf"),
         Format::WebP => webp::chunk(bytes, b"EXIF"),
-        // EXIF data are a TIFF file, so a TIFF file says it in the same place.
+        // EXIF data are a TIFF structure, so a TIFF file has the tag in the same place.
         Format::Tiff => Some(bytes),
         Format::Gif | Format::Bmp => None,
     };
@@ -24,7 +24,7 @@ pub(crate) fn orientation(format: Format, bytes: &[u8]) -> Orientation {
         .unwrap_or(Orientation::NoTransforms)
 }
 
-/// Whether width and height change places.
+/// Whether the orientation swaps width and height.
 pub(super) fn is_transposed(orientation: Orientation) -> bool {
     matches!(
         orientation,
@@ -35,7 +35,7 @@ pub(super) fn is_transposed(orientation: Orientation) -> bool {
     )
 }
 
-/// Turns and mirrors a picture.
+/// Rotates and flips a picture.
 pub(crate) fn upright(picture: RgbImage, orientation: Orientation) -> RgbImage {
     if orientation == Orientation::NoTransforms {
         return picture;
@@ -45,7 +45,7 @@ pub(crate) fn upright(picture: RgbImage, orientation: Orientation) -> RgbImage {
     picture.into_rgb8()
 }
 
-/// The content of the first PNG chunk of this name. `eXIf` may stand after the pixels.
+/// The content of the first PNG chunk of this name. `eXIf` may follow the pixels.
 fn png_chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
     const SIGNATURE: usize = 8;
     let mut rest = bytes.get(SIGNATURE..)?;

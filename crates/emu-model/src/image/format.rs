@@ -1,26 +1,26 @@
-//! The picture formats that are read.
+//! The supported picture formats.
 
 use std::fmt;
 
-/// The picture formats that are read.
+/// A supported picture format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Portable Network Graphics.
     Png,
     /// JPEG, baseline and progressive.
     Jpeg,
-    /// GIF; of an animation, the first frame.
+    /// GIF; the first frame of an animation.
     Gif,
-    /// WebP, lossy and lossless; of an animation, the first frame.
+    /// WebP, lossy and lossless; the first frame of an animation.
     WebP,
     /// Windows bitmap.
     Bmp,
-    /// TIFF without compression, or with PackBits, LZW or Deflate; of several pictures, the first.
+    /// TIFF, uncompressed or with PackBits, LZW or Deflate; the first of several pictures.
     Tiff,
 }
 
 impl Format {
-    /// The format that the first bytes announce.
+    /// The format, detected by its magic bytes.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             Some(Self::Png)
@@ -53,7 +53,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Whether these are the headers of a Windows bitmap: the two letters alone begin words, too.
+/// Whether these are the headers of a Windows bitmap. The magic `BM` alone would match text that begins so.
 fn is_bmp(bytes: &[u8]) -> bool {
     const HEADER_SIZES: [u32; 7] = [12, 40, 52, 56, 64, 108, 124];
     let size = bytes.get(14..18).and_then(|b| b.first_chunk::<4>());

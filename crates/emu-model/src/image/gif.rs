@@ -1,4 +1,4 @@
-//! The first frame of a GIF, and all frames of an animation.
+//! GIF: the first frame, or all frames of an animation.
 
 use std::io::Cursor;
 
@@ -9,7 +9,7 @@ use super::{ImageError, Limits, RgbImage};
 
 type GifDecoder<'a> = Decoder<Cursor<&'a [u8]>>;
 
-/// Opens a GIF so that frames come as palette indices.
+/// Opens a GIF with palette indices as output.
 fn open<'a>(bytes: &'a [u8], limits: Option<&Limits>) -> Result<GifDecoder<'a>, ImageError> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
@@ -19,7 +19,7 @@ fn open<'a>(bytes: &'a [u8], limits: Option<&Limits>) -> Result<GifDecoder<'a>, 
     options.read_info(Cursor::new(bytes)).map_err(from_gif)
 }
 
-/// Sorts the decoder's error.
+/// Classifies a decoder error: truncated or damaged.
 fn from_gif(error: DecodingError) -> ImageError {
     let reason = error.to_string();
     let early = match &error {
@@ -45,7 +45,7 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((u32::from(decoder.width()), u32::from(decoder.height())))
 }
 
-/// The first frame. The canvas outside a smaller frame, and transparent pixels, are white.
+/// Decodes the first frame. The canvas outside a smaller frame, and transparent pixels, are white.
 pub(crate) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let mut frames = GifFrames::open(bytes, limits)?;
     match frames.next_frame()? {
@@ -56,11 +56,11 @@ pub(crate) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Im
     }
 }
 
-/// A frame's palette; without one, grey.
+/// A frame's palette; without one, indices are grey levels.
 struct Colors<'a>(Option<&'a [u8]>);
 
 impl Colors<'_> {
-    /// An index past the end of the palette is black.
+    /// The colour of an index; black past the end of the palette.
     fn of(&self, index: u8) -> [u8; 3] {
         let Some(palette) = self.0 else {
             return [index; 3];
@@ -72,24 +72,24 @@ impl Colors<'_> {
     }
 }
 
-/// The frames of an animation, each composed on the canvas that the ones before left.
+/// The frames of an animation, each composed onto the canvas that the previous ones left.
 pub(crate) struct GifFrames<'a> {
     decoder: GifDecoder<'a>,
     canvas: Option<RgbImage>,
-    /// What to do with the last frame's area before the next is drawn.
+    /// Disposal of the last frame's area before the next one is drawn.
     disposal: Disposal,
 }
 
-/// The end of a frame's time.
+/// The disposal method of a frame, with the data that it needs.
 enum Disposal {
     Keep,
-    /// An area goes back to the colours it had.
+    /// Restores an area to its previous pixels.
     Restore(Area, RgbImage),
-    /// An area becomes transparent, which is white.
+    /// Clears an area to transparent, which is white.
     Clear(Area),
 }
 
-/// Transparency is over white.
+/// The colour of transparent pixels.
 const WHITE: ::image::Rgb<u8> = ::image::Rgb([255; 3]);
 
 /// A rectangle that lies inside the canvas.
@@ -102,7 +102,7 @@ struct Area {
 }
 
 impl<'a> GifFrames<'a> {
-    /// How many frames there are; none is decoded.
+    /// Number of frames, without decoding any.
     pub fn count(bytes: &[u8]) -> Result<usize, ImageError> {
         let mut options = DecodeOptions::new();
         options.skip_frame_decoding(true);

@@ -1,4 +1,4 @@
-//! What a file is that is not read as a picture, so that the error can say what to do with it.
+//! Recognises files that are not supported pictures, so that the error can say what to do with them.
 
 use super::ImageError;
 
@@ -7,7 +7,7 @@ const EXPORT: &str = "Export it as PNG or JPEG first.";
 const AS_VIDEO: &str = "Give it as a video, or save a frame of it as PNG.";
 const UNPACK: &str = "Unpack it and give the pictures in it.";
 
-/// Files that are told by their first bytes.
+/// Magic bytes, name and advice of unsupported formats.
 const STARTS: &[(&[u8], &str, &str)] = &[
     (b"\xff\x0a", "a JPEG XL picture", CONVERT),
     (b"\0\0\0\x0cJXL ", "a JPEG XL picture", CONVERT),
@@ -64,7 +64,7 @@ const STARTS: &[(&[u8], &str, &str)] = &[
     ),
 ];
 
-/// Why a file whose format is not read is refused.
+/// The error for a file of an unsupported format.
 pub(crate) fn refusal(bytes: &[u8]) -> ImageError {
     let other = |what, advice| ImageError::OtherFormat { what, advice };
     if bytes.is_empty() {
@@ -112,7 +112,7 @@ pub(crate) fn refusal(bytes: &[u8]) -> ImageError {
     markup(bytes).unwrap_or(ImageError::UnsupportedFormat)
 }
 
-/// Files of boxes: AVIF, HEIC and MP4 differ by the brands that their first box lists.
+/// ISO base media files. AVIF, HEIC and MP4 differ in the brands that their `ftyp` box lists.
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     let (size, after) = bytes.split_first_chunk::<4>()?;
     let brands = after.strip_prefix(b"ftyp")?;
@@ -132,9 +132,9 @@ fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Web pages and drawings, which are text.
+/// Recognises text markup: HTML, SVG, XML.
 fn markup(bytes: &[u8]) -> Option<ImageError> {
-    /// Comments and declarations may stand before what tells the kind.
+    /// Bytes searched: comments and declarations may precede the root element.
     const LOOKED_AT: usize = 4096;
     let head = bytes.get(..LOOKED_AT).unwrap_or(bytes);
     let head = String::from_utf8_lossy(head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head));

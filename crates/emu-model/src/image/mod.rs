@@ -1,9 +1,9 @@
-//! Pictures in, numbers out, and back: decoding, Pillow's resize, normalisation, PNG.
+//! Picture preprocessing and output: decoding, Pillow's resize, normalisation, PNG encoding.
 //!
-//! Everything works on bytes and on [`RgbImage`]; nothing here touches a file. The results follow the released
-//! code, which is Pillow and numpy: pictures are turned to RGB first, resized in 8 bits, and only then become floats.
-//! Two rules are this project's own: pictures come out upright (EXIF orientation is applied), and transparent ones
-//! are shown over white. `docs/inputs.md` lists what is read and what is refused.
+//! Everything works on bytes and on [`RgbImage`]; nothing here touches the file system. The results follow the released
+//! code, which uses Pillow and numpy: pictures are converted to RGB first, resized in 8 bits, and only then become floats.
+//! Two rules differ: EXIF orientation is applied, and transparency is composited over white. `docs/inputs.md` lists the
+//! supported and the rejected inputs.
 
 mod alpha;
 mod canvas;

@@ -1,4 +1,4 @@
-//! Pictures as people bring them: turned by a camera, transparent, without an end, enormous, of other kinds.
+//! Real-world pictures: rotated by a camera, transparent, truncated, enormous, of unsupported formats.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn read(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     decode(bytes, &Limits::default())
 }
 
-/// EXIF data that hold nothing but an orientation.
+/// EXIF data with an orientation only.
 fn exif(value: u8, big_endian: bool) -> Vec<u8> {
     if big_endian {
         [
@@ -33,7 +33,7 @@ fn exif(value: u8, big_endian: bool) -> Vec<u8> {
     }
 }
 
-/// The file with an APP1 segment right after its start.
+/// The file with an APP1 segment directly after the start marker.
 fn jpeg_with(jpeg: &[u8], exif: &[u8]) -> Vec<u8> {
     let length = u16::try_from(exif.len() + 8).unwrap().to_be_bytes();
     [
@@ -47,21 +47,21 @@ fn jpeg_with(jpeg: &[u8], exif: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The file with the segment behind its frame header, where nobody expects it.
+/// The file with the segment after the frame header, an unusual position.
 fn jpeg_with_late(jpeg: &[u8], exif: &[u8]) -> Vec<u8> {
     let scan = jpeg.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
     let segment = &jpeg_with(jpeg, exif)[2..exif.len() + 12];
     [&jpeg[..scan], segment, &jpeg[scan..]].concat()
 }
 
-/// The bytes before and after the pixels of a PNG file, and the pixels.
+/// A PNG file split into the bytes before the pixels, the pixels, and the bytes after them.
 fn png_parts(png: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let at = png.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
     let end = png.len() - 12;
     (&png[..at], &png[at..end], &png[end..])
 }
 
-/// A chunk whose checksum is right: an encoder of the `png` crate writes it.
+/// A chunk with a valid checksum, written by the `png` crate's encoder.
 fn exif_chunk(data: &[u8]) -> Vec<u8> {
     let mut info = ::png::Info::with_size(1, 1);
     info.exif_metadata = Some(data.to_vec().into());
@@ -81,7 +81,7 @@ fn png_with(png: &[u8], exif: &[u8], after_pixels: bool) -> Vec<u8> {
     }
 }
 
-/// A plain WebP file in the extended form, with EXIF data.
+/// A still WebP file in the extended format, with EXIF data.
 fn webp_with(webp: &[u8], exif: &[u8], (width, height): (u32, u32)) -> Vec<u8> {
     let mut body = b"WEBPVP8X\x0a\0\0\0\x08\0\0\0".to_vec();
     body.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
@@ -113,8 +113,8 @@ fn tiff_of(picture: &RgbImage, orientation: u16) -> Vec<u8> {
     file.into_inner()
 }
 
-/// Where the pixel that is shown at (x, y) lies in a file of `width` x `height` pixels: the definition in the EXIF
-/// standard, which names the sides of the picture that the file's first row and first column are.
+/// Position in the file of the pixel displayed at (x, y), in a file of `width` x `height` pixels. This is the definition of
+/// the EXIF standard, which names the sides of the picture that correspond to the file's first row and first column.
 fn stored(value: u8, (x, y): (u32, u32), (width, height): (u32, u32)) -> (u32, u32) {
     match value {
         2 => (width - 1 - x, y),
@@ -214,7 +214,7 @@ fn damaged_exif_leaves_the_picture_as_it_lies() {
     }
 }
 
-/// The definition of "over white" in floating point.
+/// Reference implementation of compositing over white, in floating point.
 fn over_white_f64(rgba: [u8; 4]) -> [u8; 3] {
     let alpha = f64::from(rgba[3]) / 255.0;
     [0, 1, 2].map(|c| (f64::from(rgba[c]) * alpha + 255.0 * (1.0 - alpha)).round() as u8)
@@ -249,7 +249,7 @@ fn every_transparent_format_is_shown_over_white() {
         let bytes = fixture(file);
         let want = read(&fixture(&format!("{file}.white.png"))).unwrap();
         assert!(read(&bytes).unwrap() == want, "{file}");
-        // The page gives pixels that are decoded already: the same rule.
+        // The page passes decoded pixels; the same rule applies.
         let rgba = match ::image::load_from_memory(&bytes).unwrap() {
             ::image::DynamicImage::ImageRgba16(p) => {
                 let high = p.as_raw().iter().map(|v| (v >> 8) as u8).collect();
@@ -271,7 +271,7 @@ fn every_transparent_format_is_shown_over_white() {
 
 #[test]
 fn hidden_colours_do_not_show() {
-    // What design tools write: black under full transparency.
+    // Design tools write black under full transparency.
     let rgba = ::image::RgbaImage::from_fn(8, 8, |x, _| {
         ::image::Rgba(if x < 4 { [20, 30, 40, 255] } else { [0; 4] })
     });
@@ -344,7 +344,7 @@ fn a_progressive_jpeg_that_lost_a_scan_is_refused() {
         .filter(|at| whole[*at..*at + 2] == [0xff, 0xda])
         .collect();
     assert!(scans.len() > 4);
-    // Up to a scan's header, and up to the tables before it: every scan so far is whole.
+    // Cut at a scan's header, and at the tables before it: every scan so far is complete.
     for scan in &scans[1..] {
         let tables = whole[..*scan]
             .windows(2)
@@ -360,14 +360,14 @@ fn a_progressive_jpeg_that_lost_a_scan_is_refused() {
     }
 }
 
-/// A grey progressive JPEG: a DC scan of nothing but zeros, then `scans` scans that end every band at once.
+/// A grey progressive JPEG: a DC scan of zeros, then `scans` scans that end every band at once.
 fn scan_bomb(side: u16, scans: usize) -> Vec<u8> {
     let side = side.to_be_bytes();
     let mut file = b"\xff\xd8\xff\xdb\0\x43\0".to_vec();
     file.extend_from_slice(&[1; 64]);
     file.extend_from_slice(b"\xff\xc2\0\x0b\x08");
     file.extend_from_slice(&[side[0], side[1], side[0], side[1], 1, 1, 0x11, 0]);
-    // One code of one bit in each table: size 0 for DC, a run of 2^14 blocks and on for AC.
+    // Each table has one 1-bit code: size 0 for DC, an end-of-band run of at least 2^14 blocks for AC.
     let table =
         |class: u8, symbol: u8| [&[0xff, 0xc4, 0, 20, class, 1][..], &[0; 15], &[symbol]].concat();
     file.extend_from_slice(&table(0, 0));
@@ -375,7 +375,7 @@ fn scan_bomb(side: u16, scans: usize) -> Vec<u8> {
     let blocks = usize::from(u16::from_be_bytes(side)).div_ceil(8).pow(2);
     file.extend_from_slice(b"\xff\xda\0\x08\x01\x01\0\0\0\0");
     file.extend(std::iter::repeat_n(0, blocks.div_ceil(8)));
-    // A code and 14 bits of zeros a run: 15 bits for 2^14 blocks.
+    // A run is a code and 14 zero bits: 15 bits for 2^14 blocks.
     let runs = blocks.div_ceil(1 << 14);
     for _ in 0..scans {
         file.extend_from_slice(b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0");
@@ -402,12 +402,12 @@ fn a_jpeg_of_ten_thousand_scans_is_refused_at_once() {
             "{side} x {side}, {scans} scans: {took:?}"
         );
     }
-    // As many as encoders that search for the best number of scans write.
+    // As many as encoders write that optimize the number of scans.
     let grey = read(&scan_bomb(64, 60)).unwrap();
     assert!(grey.pixels().all(|p| p.0 == [128; 3]));
 }
 
-/// A grey PNG of one bit a pixel whose rows are all `byte`.
+/// A grey PNG with 1 bit per pixel whose row bytes are all `byte`.
 fn bilevel_png(width: u32, height: u32, byte: u8) -> Vec<u8> {
     use std::io::Write;
     let mut file = Vec::new();
@@ -432,7 +432,7 @@ fn a_phones_108_megapixels_are_read_and_a_bomb_is_not() {
     let picture = read(&file).unwrap();
     assert_eq!(picture.dimensions(), (6_000, 4_500));
     assert!(picture.as_raw().iter().all(|v| *v == 128));
-    // The header alone tells a bomb.
+    // A decompression bomb is detected by its header alone.
     for (width, height) in [
         (65_000, 65_000),
         (16_001, 16_000),
@@ -453,7 +453,7 @@ fn a_phones_108_megapixels_are_read_and_a_bomb_is_not() {
     }
 }
 
-/// The checksum of PNG, bit by bit.
+/// PNG's CRC-32, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -469,7 +469,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// Means of 2 x 2 pixels; at odd edges, of those that are there.
+/// Averages of 2 x 2 pixels; at odd edges, of those present.
 fn halved(picture: &RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
     RgbImage::from_fn(width.div_ceil(2), height.div_ceil(2), |x, y| {
@@ -518,7 +518,7 @@ fn pictures_over_the_limit_are_halved_while_they_are_read() {
     for (name, file) in files {
         let turned = read(&file).unwrap();
         let got = decode(&file, &tight).unwrap_or_else(|e| panic!("{name}: {e}"));
-        // Odd sides are halved before the picture is turned.
+        // Odd sides are downscaled before the picture is rotated.
         let want = if name == "turned" {
             ::image::imageops::rotate90(&halved(&::image::imageops::rotate270(&turned)))
         } else {
@@ -543,7 +543,7 @@ fn pictures_over_the_limit_are_halved_while_they_are_read() {
     }
 }
 
-/// An interlaced PNG: seven passes, each a small picture.
+/// An interlaced PNG: seven passes, each a smaller picture.
 fn interlaced(picture: &RgbImage) -> Vec<u8> {
     let (width, height) = picture.dimensions();
     let mut rows = Vec::new();
@@ -630,14 +630,14 @@ fn bmp_is_read() {
             Err(ImageError::Truncated { .. } | ImageError::Unreadable { .. })
         ));
     }
-    // Width and height of a bomb.
+    // Width and height of a decompression bomb.
     let mut bomb = file;
     bomb[18..26].copy_from_slice(&[0, 0, 1, 0, 0, 0, 1, 0]);
     assert!(matches!(
         read(&bomb),
         Err(ImageError::TooManyPixels { .. } | ImageError::Unreadable { .. })
     ));
-    // Two letters do not make a bitmap.
+    // The magic alone does not make a bitmap.
     assert!(matches!(
         read(b"BMW is a maker of cars, motorcycles and engines."),
         Err(ImageError::UnsupportedFormat)

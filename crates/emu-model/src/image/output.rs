@@ -1,11 +1,11 @@
-//! From the VAE's numbers to a picture, and to PNG.
+//! Converts decoded VAE output to a picture, and to PNG.
 
 use ::image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use super::{ImageError, RgbImage};
 
-/// The 8-bit picture of decoded values: `round(clamp(x / 2 + 0.5, 0, 1) * 255)` in f32, halves to even, as diffusers'
-/// `numpy_to_pil` does it.
+/// Converts decoded values to 8 bits: `round(clamp(x / 2 + 0.5, 0, 1) * 255)` in f32, ties to even, as diffusers'
+/// `numpy_to_pil` does.
 ///
 /// # Shapes
 /// - `values`: `[3, H, W]`, nominally from -1 to 1
@@ -47,7 +47,7 @@ pub fn picture_from_decoded(
     })
 }
 
-/// The picture as a PNG file, 8-bit RGB.
+/// Encodes the picture as PNG, 8-bit RGB.
 pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let (width, height) = image.dimensions();
     if width == 0 || height == 0 {

@@ -1,4 +1,4 @@
-//! PNG, row by row, so that a large one need not lie in memory as a whole. Of an animation, the default picture.
+//! PNG, decoded row by row, so that a large file is never in memory as a whole. An animation gives its default picture.
 
 use std::io::Cursor;
 
@@ -10,10 +10,10 @@ use super::codec::ends_early;
 use super::format::Format;
 use super::{ImageError, Limits, RgbImage};
 
-/// Memory for rows and chunks beside the pixels.
+/// Memory limit for rows and chunks, in addition to the pixels.
 const MAX_CHUNK_BYTES: usize = 64 << 20;
 
-/// First column, first row, distance of columns, distance of rows of the seven passes of an interlaced picture.
+/// The seven Adam7 passes of an interlaced picture: first column, first row, column step, row step.
 const PASSES: [[usize; 4]; 7] = [
     [0, 0, 8, 8],
     [4, 0, 8, 8],
@@ -46,7 +46,7 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((info.width, info.height))
 }
 
-/// Decodes to RGB: palettes are looked up, grey is repeated, of 16-bit samples the high byte is kept.
+/// Decodes to RGB: palettes are looked up, grey is replicated, 16-bit samples keep their high byte.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let mut decoder = Decoder::new_with_limits(
         Cursor::new(bytes),
@@ -84,7 +84,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErr
     Ok(canvas.finish())
 }
 
-/// Puts every row on the canvas; a pixel has `N` samples.
+/// Writes every row to the canvas; a pixel has `N` samples.
 fn read<const N: usize>(
     reader: &mut Reader<Cursor<&[u8]>>,
     canvas: &mut Canvas,

@@ -1,8 +1,8 @@
-//! Pillow's 8-bit bicubic resize, bit for bit.
+//! Pillow's 8-bit bicubic resize, bit-exact.
 //!
-//! Each output pixel is a weighted sum over a window that widens with the reduction (antialiasing). The weights of
-//! the cubic kernel with a = -0.5 are normalised in f64, then rounded to 22-bit fixed point; the horizontal pass
-//! runs first and is rounded and clipped to u8 before the vertical one, which is what makes the result exact.
+//! Each output pixel is a weighted sum over a window that widens with the downscaling factor (antialiasing). The weights of
+//! the cubic kernel with a = -0.5 are normalised in f64, then rounded to 22-bit fixed point. The horizontal pass runs
+//! first; its output is rounded and clipped to u8 before the vertical pass, as in Pillow.
 
 use std::borrow::Cow;
 
@@ -10,9 +10,9 @@ use super::{ImageError, RgbImage};
 
 /// Fraction bits of the weights.
 const PRECISION_BITS: u32 = 22;
-/// The kernel reaches this far on each side, in input pixels at scale 1.
+/// Kernel radius, in input pixels at scale 1.
 const SUPPORT: f64 = 2.0;
-/// No sensible target is larger; this bounds the memory that a wrong size can ask for.
+/// Upper bound on the output size, so that a wrong size cannot exhaust memory.
 const MAX_PIXELS: u64 = 1 << 28;
 
 /// One output position: input pixels `start..start + weights.len()` and their fixed-point weights.
@@ -39,12 +39,12 @@ fn windows(input: usize, output: usize) -> Vec<Window> {
     let scale = input as f64 / output as f64;
     let filter_scale = scale.max(1.0);
     let support = SUPPORT * filter_scale;
-    // multiplied, not divided by the scale, as Pillow does: the last bit of a weight may depend on it
+    // multiply by the inverse instead of dividing, as Pillow does: it can change the last bit of a weight
     let inverse = 1.0 / filter_scale;
     (0..output)
         .map(|i| {
             let center = (i as f64 + 0.5) * scale;
-            // `as` truncates towards zero and saturates negatives to 0, which is Pillow's clipping
+            // `as` truncates towards zero and saturates negatives to 0, as Pillow's clipping does
             let start = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(input);
             let raw: Vec<f64> = (start..end)
@@ -106,7 +106,7 @@ fn vertical(src: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
     out
 }
 
-/// Resizes to exactly `width` x `height`, whatever the aspect, with the bits of Pillow's `Image.resize(.., BICUBIC)`.
+/// Resizes to exactly `width` x `height`, ignoring the aspect ratio; bit-exact with Pillow's `Image.resize(.., BICUBIC)`.
 pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage, ImageError> {
     let (from_width, from_height) = image.dimensions();
     for (width, height) in [(from_width, from_height), (width, height)] {
@@ -114,7 +114,7 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> Result<RgbIm
             return Err(ImageError::ZeroSized { width, height });
         }
     }
-    // the picture between the passes counts as well
+    // the intermediate picture between the passes counts too
     if u64::from(width) * u64::from(height.max(from_height)) > MAX_PIXELS {
         return Err(ImageError::TooManyPixels {
             width,
@@ -122,7 +122,7 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> Result<RgbIm
             max_pixels: MAX_PIXELS,
         });
     }
-    // Borrowed as long as may be: a large picture is not copied.
+    // Borrowed while possible, to avoid copying a large picture.
     let mut pixels = Cow::Borrowed(image.as_raw().as_slice());
     if width != from_width {
         pixels = Cow::Owned(horizontal(

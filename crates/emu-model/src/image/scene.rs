@@ -1,8 +1,8 @@
-//! What lies apart from what on a plain background: where the objects of a drawing are, from its pixels alone.
+//! Object segmentation on a plain background: the bounding boxes of a drawing's objects, from its pixels alone.
 
 use ::image::{Rgb, RgbImage, imageops};
 
-/// A part of a picture, pixels.
+/// A rectangle of a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
     /// Left edge.
@@ -15,23 +15,23 @@ pub struct Area {
     pub height: u32,
 }
 
-/// Side that pictures are looked at with.
+/// Maximum side of the thumbnail that is analysed.
 const SIDE: u32 = 128;
-/// Part of the side that is the border.
+/// Border width is the shorter side divided by this.
 const BORDER: u32 = 32;
-/// How far a channel may be from the border's colour to belong to the background.
+/// Maximum difference per channel from the background colour.
 const SAME: u8 = 20;
-/// Share of the border that has to be of one colour.
+/// Fraction of the border that must match the background colour.
 const PLAIN: f64 = 0.95;
-/// Parts that are nearer than this share of the side belong together.
+/// Components at most the shorter side divided by this apart are merged.
 const GAP: u32 = 42;
-/// What covers less than this share of the picture is no object.
+/// Minimum area of an object, as a fraction of the picture.
 const SMALLEST: f64 = 0.006;
-/// More objects than this are not told apart.
+/// Maximum number of objects.
 const MOST: usize = 4;
 
-/// The objects of a drawing on a plain background in reading order; none where the background is not plain, or where what is on it
-/// are more than four things.
+/// Bounding boxes of the objects on a plain background, in reading order. Empty if the background is not plain, or if there
+/// are more than four objects.
 pub fn objects(picture: &RgbImage) -> Vec<Area> {
     let (width, height) = picture.dimensions();
     let small = imageops::thumbnail(picture, SIDE.min(width.max(1)), SIDE.min(height.max(1)));
@@ -42,7 +42,7 @@ pub fn objects(picture: &RgbImage) -> Vec<Area> {
     if found.len() > MOST {
         return vec![];
     }
-    // Back to the picture's own pixels.
+    // Scale back to the picture's pixels.
     let (w, h) = small.dimensions();
     let scale =
         |v: u32, from: u32, to: u32| (u64::from(v) * u64::from(to) / u64::from(from)) as u32;
@@ -58,14 +58,14 @@ pub fn objects(picture: &RgbImage) -> Vec<Area> {
         })
         .collect();
     areas.sort_by_key(Area::middle);
-    // Rows before columns only where the objects stand above each other.
+    // Sort by row only if the objects are stacked vertically.
     if !in_a_row(&areas) {
         areas.sort_by_key(|area| area.middle().1);
     }
     areas
 }
 
-/// Whether objects stand beside each other rather than above each other.
+/// Whether objects are arranged horizontally rather than vertically.
 pub fn in_a_row(areas: &[Area]) -> bool {
     let spread = |of: fn(&Area) -> u32| {
         let (least, most) = (areas.iter().map(of).min(), areas.iter().map(of).max());
@@ -74,7 +74,7 @@ pub fn in_a_row(areas: &[Area]) -> bool {
     spread(|area| area.middle().0) >= spread(|area| area.middle().1)
 }
 
-/// A square around an object, as large as it and a margin, what lies beyond the picture in the background's colour.
+/// Crops a square around an object, with a margin. Pixels outside the picture take the background colour.
 pub fn cut(picture: &RgbImage, area: Area) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = area.width.max(area.height).max(1);
@@ -99,12 +99,12 @@ pub fn cut(picture: &RgbImage, area: Area) -> RgbImage {
 }
 
 impl Area {
-    /// Its middle.
+    /// Centre of the area.
     fn middle(&self) -> (u32, u32) {
         (self.x + self.width / 2, self.y + self.height / 2)
     }
 
-    /// How far two areas are apart: 0 where they touch.
+    /// Distance between two areas; 0 if they touch.
     fn gap(&self, other: &Self) -> u32 {
         let apart = |a: u32, a_length: u32, b: u32, b_length: u32| {
             b.saturating_sub(a + a_length)
@@ -133,7 +133,7 @@ fn same(a: Rgb<u8>, b: Rgb<u8>) -> bool {
     channels.map(|(a, b)| a.abs_diff(*b)).max() <= Some(SAME)
 }
 
-/// The colour of the border, where nearly all of it has one.
+/// The median border colour, if at least [`PLAIN`] of the border matches it.
 fn plain_border(picture: &RgbImage) -> Option<Rgb<u8>> {
     let (w, h) = picture.dimensions();
     let ring = (w.min(h) / BORDER).max(1);
@@ -152,7 +152,7 @@ fn plain_border(picture: &RgbImage) -> Option<Rgb<u8>> {
     (plain as f64 >= PLAIN * border.len() as f64).then_some(colour)
 }
 
-/// What is not background: connected parts, those joined that are near each other.
+/// Connected components of the foreground; nearby ones are merged, small ones dropped.
 fn parts(picture: &RgbImage, background: Rgb<u8>) -> Vec<Area> {
     let (w, h) = picture.dimensions();
     let at = |x: u32, y: u32| (y * w + x) as usize;
@@ -198,7 +198,7 @@ fn parts(picture: &RgbImage, background: Rgb<u8>) -> Vec<Area> {
     found.into_iter().map(|(area, _)| area).collect()
 }
 
-/// Two parts that belong together, the first one first.
+/// Indices `i < j` of two components to merge.
 fn near(parts: &[(Area, usize)], gap: u32) -> Option<(usize, usize)> {
     let pairs = (0..parts.len()).flat_map(|i| (i + 1..parts.len()).map(move |j| (i, j)));
     { pairs }.find(|&(i, j)| parts[i].0.gap(&parts[j].0) <= gap)
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(found(&[lower, upper]), [upper, lower]);
         assert!(in_a_row(&objects(&drawing(&[left, right]))));
         assert!(!in_a_row(&objects(&drawing(&[upper, lower]))));
-        // Parts that nearly touch are one thing, crumbs are none.
+        // Components that nearly touch are merged; tiny ones are dropped.
         assert_eq!(
             found(&[[40, 40, 30, 30], [74, 40, 30, 30]]),
             [[40, 40, 64, 30]]

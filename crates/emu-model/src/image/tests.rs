@@ -1,4 +1,4 @@
-//! Pictures against Pillow 10.0 and the goldens of the released code; and every kind of bad file.
+//! Compares decoding with Pillow 10.0 and with the goldens of the released code; damaged files of every kind.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ fn open(folder: &str, name: &str) -> RgbImage {
         .unwrap_or_else(|e| panic!("{folder}/{name}: {e}"))
 }
 
-/// Greatest difference of two pictures of one size.
+/// Maximum difference between two pictures of the same size.
 fn difference(a: &RgbImage, b: &RgbImage) -> u8 {
     assert_eq!(a.dimensions(), b.dimensions());
     a.as_raw()
@@ -103,7 +103,7 @@ fn a_wrong_pixel_is_noticed() {
 
 #[test]
 fn every_kind_of_file_decodes_to_pillows_bytes() {
-    // Transparent ones are in `odd_tests`: they are shown over white, which is not Pillow's rule.
+    // Transparent files are tested in `odd_tests`: they are composited over white, unlike in Pillow.
     let exact = [
         "444.jpg",
         "422.jpg",
@@ -217,7 +217,7 @@ fn damaged_pictures_never_panic() {
             for value in [0, 0xff, whole[at] ^ 0x55] {
                 let mut damaged = whole.clone();
                 damaged[at] = value;
-                // some damage is invisible; what matters is that it returns
+                // some damage goes unnoticed; decoding must only return
                 let _ = decode(&damaged, &limits);
             }
         }
@@ -244,7 +244,7 @@ fn announced_size_is_checked_before_decoding() {
     );
     assert_eq!(error.code(), "image-too-large");
 
-    // the other formats, by a tiny limit; PNG and JPEG may have four times as many pixels
+    // the other formats, with a tiny limit; PNG and JPEG may have four times as many pixels
     for (file, max_pixels) in [
         ("rgba.png", 61 * 45 / 4 - 1),
         ("420.jpg", 61 * 45 / 4 - 1),
@@ -342,7 +342,7 @@ fn nothing_has_no_pixels() {
 
 #[test]
 fn decoded_values_become_bytes_as_in_diffusers() {
-    // halves go to the even neighbour: 2 * (0.5 / 255) - 1 is exactly half a step above 0
+    // ties go to even: 2 * (0.5 / 255) - 1 is exactly half a step above 0
     let values = [-1.0, 1.0, 0.0, -3.0, 9.0, 0.5];
     let picture = picture_from_decoded(&values, 2, 1).unwrap();
     assert_eq!(picture.as_raw(), &[0, 128, 255, 255, 0, 191]);
@@ -384,7 +384,7 @@ fn extractor_configuration() {
         (values[0], values[56 * 48], values[2 * 56 * 48]),
         (5.0, 10.0, 15.0)
     );
-    // older files give plain numbers; missing fields are CLIP's
+    // older files hold plain numbers; missing fields default to CLIP's values
     let old = ClipFeatureExtractor::from_json_bytes(br#"{"size": 224, "crop_size": 224}"#).unwrap();
     assert_eq!(old, ClipFeatureExtractor::default());
 
@@ -416,7 +416,7 @@ fn a_crop_larger_than_the_picture_pads_with_black() {
         .apply(&RgbImage::from_pixel(3, 5, ::image::Rgb([7; 3])))
         .unwrap();
     let rows: Vec<bool> = (0..8).map(|y| values[y * 4 + 1] == 7.0).collect();
-    // transformers: the picture starts at the upper half, rounded up
+    // as in transformers, an odd margin is larger at the top
     assert_eq!(rows, [false, false, true, true, true, true, true, false]);
     assert_eq!(values[2 * 4..2 * 4 + 4], [0.0, 7.0, 7.0, 7.0]);
 }

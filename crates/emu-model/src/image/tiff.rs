@@ -1,4 +1,4 @@
-//! TIFF: grey, palette, RGB and CMYK of up to 16 bits, with or without alpha; of several pictures, the first.
+//! TIFF: grey, palette, RGB and CMYK of up to 16 bits, with or without alpha; the first of several pictures.
 
 use std::io::Cursor;
 
@@ -13,9 +13,9 @@ use super::format::Format;
 use super::jpeg::cmyk_to_rgb;
 use super::{ImageError, Limits, RgbImage};
 
-/// The value of `ExtraSamples` for colours that are multiplied with their alpha.
+/// `ExtraSamples` value for premultiplied alpha.
 const PREMULTIPLIED: u16 = 1;
-/// Values of `PhotometricInterpretation`: grey where 0 is black, indices of a palette.
+/// `PhotometricInterpretation` values: grey with 0 as black, and palette indices.
 const GRAY: u8 = 1;
 const PALETTE: u16 = 3;
 
@@ -45,16 +45,16 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     decoder.dimensions().map_err(from_tiff)
 }
 
-/// How samples become a pixel.
+/// How samples map to a colour.
 enum Color {
     Gray,
-    /// The colour of each index.
+    /// Colour per index.
     Palette(Vec<[u8; 3]>),
     Rgb,
     Cmyk,
 }
 
-/// What a pixel is made of.
+/// Pixel format.
 struct Kind {
     color: Color,
     samples: usize,
@@ -72,7 +72,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErr
         let kind = kind(&mut decoder)?;
         return read(&mut decoder, &kind, limits);
     }
-    // The library does not read palettes; it reads their indices where the file calls them grey.
+    // The `tiff` crate does not decode palettes, so the file is patched to grey to read the indices.
     let palette = palette(&mut decoder)?;
     let gray = called_gray(bytes).ok_or_else(|| unsupported("a palette".to_owned()))?;
     let mut decoder = open(&gray, limits)?;
@@ -92,7 +92,7 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Decoder<Cursor<&'a [u8]>
     Ok(decoder.with_limits(own))
 }
 
-/// What the header says of colours, samples, bits, alpha.
+/// The pixel format from the header: colours, samples, bits, alpha.
 fn kind(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<Kind, ImageError> {
     let (color, samples, bits) = match decoder.colortype().map_err(from_tiff)? {
         ColorType::Gray(bits) => (Color::Gray, 1, bits),
@@ -120,17 +120,17 @@ fn kind(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<Kind, ImageError> {
     })
 }
 
-/// The samples of a picture, of 8 bits or fewer, and where those of a pixel lie.
+/// The samples of a picture, 8 bits or fewer each, and their memory layout.
 struct Samples {
     data: Vec<u8>,
     bits: usize,
-    /// Bytes from one row to the next.
+    /// Row stride in bytes.
     row: usize,
-    /// Samples from one pixel to the next.
+    /// Pixel stride in samples.
     step: usize,
-    /// Samples from one channel to the next in one plane.
+    /// Channel stride within a plane, in samples.
     within: usize,
-    /// Bytes from one plane to the next.
+    /// Plane stride in bytes.
     between: usize,
 }
 
@@ -161,7 +161,7 @@ impl Samples {
         } else if kind.bits < 8 {
             (kind.samples, 1, 0)
         } else {
-            // There may be more samples than the colour needs.
+            // A pixel may have extra samples.
             (row / width.max(1), 1, 0)
         };
         Ok(Self {
@@ -174,7 +174,7 @@ impl Samples {
         })
     }
 
-    /// A sample as it is in the file.
+    /// The raw sample value.
     fn at(&self, x: usize, y: usize, channel: usize) -> u8 {
         let bit = (x * self.step + channel * self.within) * self.bits;
         let byte = y * self.row + channel * self.between + bit / 8;
@@ -182,18 +182,18 @@ impl Samples {
         if self.bits == 8 {
             return byte;
         }
-        // Packed from the most significant bit on.
+        // Packed, most significant bits first.
         byte >> (8 - self.bits - bit % 8) & ((1 << self.bits) - 1)
     }
 
-    /// A sample on a scale of 0 to 255.
+    /// The sample scaled to 0..=255.
     fn wide(&self, x: usize, y: usize, channel: usize) -> u8 {
         let most = (1u16 << self.bits) - 1;
         (u16::from(self.at(x, y, channel)) * (255 / most)) as u8
     }
 }
 
-/// Reads the samples and makes pixels of them.
+/// Reads the samples and converts them to pixels.
 fn read(
     decoder: &mut Decoder<Cursor<&[u8]>>,
     kind: &Kind,
@@ -228,7 +228,7 @@ fn read(
     Ok(canvas.finish())
 }
 
-/// A colour over white.
+/// Composites a colour over white.
 fn blend(rgb: [u8; 3], alpha: u8, premultiplied: bool) -> [u8; 3] {
     if premultiplied {
         return rgb.map(|c| c.saturating_add(255 - alpha));
@@ -237,7 +237,7 @@ fn blend(rgb: [u8; 3], alpha: u8, premultiplied: bool) -> [u8; 3] {
     pixel_over_white([r, g, b, alpha])
 }
 
-/// The colours of a palette: all reds, all greens, all blues, of 16 bits.
+/// The palette. `ColorMap` holds all reds, then greens, then blues, 16 bits each; the high bytes are kept.
 fn palette(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<Vec<[u8; 3]>, ImageError> {
     let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(from_tiff)?;
     let count = map.len() / 3;
@@ -247,7 +247,7 @@ fn palette(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<Vec<[u8; 3]>, ImageEr
         .collect())
 }
 
-/// The file with `PhotometricInterpretation` changed from palette to grey.
+/// A copy of the file with `PhotometricInterpretation` changed from palette to grey.
 fn called_gray(bytes: &[u8]) -> Option<Vec<u8>> {
     const ENTRY: usize = 12;
     let big_endian = bytes.starts_with(b"MM");

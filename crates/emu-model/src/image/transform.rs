@@ -1,15 +1,15 @@
-//! From an RGB picture to the numbers that the encoders take: planes `[3, H, W]`, row-major, normalised.
+//! Preprocessing for the encoders: from RGB pixels to normalised planes `[3, H, W]`, row-major.
 
 use serde::Deserialize;
 
 use super::{ImageError, RgbImage, resize_bicubic};
 
-/// Mean of the red, green and blue planes that CLIP was trained with, on a scale of 0 to 1.
+/// Per-channel mean (red, green, blue) of CLIP's training data, on a scale of 0 to 1.
 pub const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-/// Standard deviation of the red, green and blue planes, on the same scale.
+/// Per-channel standard deviation, on the same scale.
 pub const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
-/// `(value / 255 - mean) / std` per plane, in f64 and then rounded to f32, as numpy does it in the released code.
+/// Normalises: `(value / 255 - mean) / std` per plane, in f64 and then rounded to f32, as numpy does in the released code.
 ///
 /// # Shapes
 /// - returns `[3, H, W]`
@@ -19,9 +19,9 @@ pub fn normalize(image: &RgbImage, mean: &[f64; 3], std: &[f64; 3]) -> Vec<f32> 
     })
 }
 
-/// Applies `f(value, plane)` to every byte and reorders pixels to planes.
+/// Applies `f(value, plane)` to every byte and deinterleaves pixels to planes.
 fn planes(image: &RgbImage, f: impl Fn(u8, usize) -> f32) -> Vec<f32> {
-    // a byte has 256 values: three short tables replace a division per pixel
+    // three lookup tables of 256 entries replace a division per pixel
     (0..3)
         .flat_map(|plane| {
             let table: Vec<f32> = (0..=u8::MAX).map(|value| f(value, plane)).collect();
@@ -31,8 +31,8 @@ fn planes(image: &RgbImage, f: impl Fn(u8, usize) -> f32) -> Vec<f32> {
         .collect()
 }
 
-/// The picture as Emu's visual encoder wants it: resized to `size` x `size` without keeping the aspect, normalised
-/// with CLIP's mean and deviation. (`process_img` of the released code.)
+/// Input of Emu's vision encoder: resized to `size` x `size` ignoring the aspect ratio, normalised with CLIP's mean and
+/// standard deviation (`process_img` of the released code).
 ///
 /// # Shapes
 /// - returns `[3, size, size]`
@@ -40,7 +40,7 @@ pub fn process_img(image: &RgbImage, size: u32) -> Result<Vec<f32>, ImageError> 
     process_img_with(image, size, &CLIP_MEAN, &CLIP_STD)
 }
 
-/// [`process_img`] with another mean and deviation.
+/// [`process_img`] with another mean and standard deviation.
 ///
 /// # Shapes
 /// - returns `[3, size, size]`
@@ -53,24 +53,23 @@ pub fn process_img_with(
     Ok(normalize(&resize_bicubic(image, size, size)?, mean, std))
 }
 
-/// The preprocessing of the safety checker: `CLIPImageProcessor` of transformers 4.31, read from its
-/// `preprocessor_config.json`. The shortest edge is resized, the centre cut out, then values are rescaled and
-/// normalised.
+/// Preprocessing of the safety checker: `CLIPImageProcessor` of transformers 4.31, configured by its
+/// `preprocessor_config.json`. Steps: resize the shortest edge, centre crop, rescale, normalise.
 ///
-/// The checker sees the finished 8-bit picture: pass what [`super::picture_from_decoded`] returned.
+/// The checker takes the final 8-bit picture: pass the result of [`super::picture_from_decoded`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipFeatureExtractor {
-    /// Length that the shorter side gets; `None` leaves the size alone.
+    /// Target length of the shorter side; `None` skips the resize.
     pub shortest_edge: Option<u32>,
-    /// Height and width of the cut; `None` cuts nothing.
+    /// Height and width of the centre crop; `None` skips it.
     pub crop: Option<(u32, u32)>,
-    /// Factor on the bytes; `None` keeps them as they are.
+    /// Factor applied to the bytes; `None` skips it.
     pub rescale: Option<f64>,
-    /// Mean and deviation per plane; `None` does not normalise.
+    /// Mean and standard deviation per plane; `None` skips normalisation.
     pub normalize: Option<([f64; 3], [f64; 3])>,
 }
 
-/// A size as transformers writes it: one number, an edge, or two sides.
+/// A size in a transformers configuration: a number, a shortest edge, or both sides.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum SizeConfig {
@@ -101,13 +100,13 @@ fn yes() -> bool {
     true
 }
 
-/// Pillow's number for bicubic resampling.
+/// Pillow's constant for bicubic resampling.
 const RESAMPLE_BICUBIC: u32 = 3;
-/// Sides beyond this are a broken configuration.
+/// Longer sides are rejected as a broken configuration.
 const MAX_EDGE: u32 = 1 << 14;
 
 impl Default for ClipFeatureExtractor {
-    /// 224 pixels, CLIP's mean and deviation: what CLIP ViT-L/14 uses.
+    /// The values of CLIP ViT-L/14: 224 pixels, CLIP's mean and standard deviation.
     fn default() -> Self {
         Self {
             shortest_edge: Some(224),
@@ -172,7 +171,7 @@ impl ClipFeatureExtractor {
         })
     }
 
-    /// The picture as the checker's CLIP wants it.
+    /// Preprocesses a picture for the checker's CLIP.
     ///
     /// # Shapes
     /// - returns `([3, H, W], H, W)`
@@ -198,7 +197,7 @@ impl ClipFeatureExtractor {
             picture = center_crop(&picture, crop_width, crop_height);
         }
         let (width, height) = picture.dimensions();
-        // rounded to f32 after each step, as transformers does it
+        // rounded to f32 after each step, as in transformers
         let values = planes(&picture, |value, plane| {
             let value = self.rescale.map_or(f32::from(value), |factor| {
                 (f64::from(value) * factor) as f32
@@ -211,10 +210,10 @@ impl ClipFeatureExtractor {
     }
 }
 
-/// Cuts out the middle; where the picture is smaller than the cut, black is added around it.
+/// Centre crop; a smaller picture is padded with black.
 fn center_crop(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     let (from_width, from_height) = (i64::from(image.width()), i64::from(image.height()));
-    // rounded down for both signs, as transformers does it
+    // rounded down for both signs, as in transformers
     let offset = |from: i64, to: u32| (from - i64::from(to)).div_euclid(2);
     let (left, top) = (offset(from_width, width), offset(from_height, height));
     RgbImage::from_fn(width, height, |x, y| {

@@ -1,5 +1,5 @@
-//! WebP. Of animations the frames are taken from the RIFF file, decoded as still pictures and composed as libwebp does
-//! it. (The decoder's own composition is off by one on every opaque pixel.)
+//! WebP. Animation frames are extracted from the RIFF file, decoded as still pictures and composed as libwebp does.
+//! (The decoder's own composition is off by one on every opaque pixel.)
 
 use std::collections::VecDeque;
 use std::io::Cursor;
@@ -12,12 +12,12 @@ use super::codec::with_decoder;
 use super::format::Format;
 use super::{ImageError, Limits, RgbImage};
 
-/// Flag of the extended header: there is an animation.
+/// Flag of the extended header (`VP8X`): the file is an animation.
 const ANIMATED: u8 = 2;
-/// Flags of a frame: its area is cleared after its time; its pixels replace those below.
+/// Frame flags: clear the frame's area after display; overwrite the pixels below instead of blending.
 const DISPOSE: u8 = 1;
 const REPLACE: u8 = 2;
-/// Bytes of a frame's header.
+/// Length of a frame header in bytes.
 const FRAME_HEADER: usize = 16;
 
 fn damaged(reason: &str) -> ImageError {
@@ -33,7 +33,7 @@ fn truncated() -> ImageError {
     }
 }
 
-/// The picture, or the first frame of an animation.
+/// Decodes the picture, or the first frame of an animation.
 pub(super) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let Some(mut frames) = WebPFrames::read(bytes, limits)? else {
         let decoder = WebPDecoder::new(Cursor::new(bytes));
@@ -46,7 +46,7 @@ pub(super) fn decode_first(bytes: &[u8], limits: &Limits) -> Result<RgbImage, Im
     }
 }
 
-/// The content of the first chunk of this name; none where chunks before it are damaged.
+/// The content of the first chunk of this name; `None` if a chunk before it is damaged.
 pub(super) fn chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
     let content = bytes.get(12..)?;
     let mut sound = chunks(content).map_while(Result::ok);
@@ -61,7 +61,7 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Result<([u8; 4], &[u8]), Imag
         let (name, after) = rest.split_first_chunk::<4>()?;
         let chunk = after.split_first_chunk::<4>().and_then(|(size, after)| {
             let size = u32::from_le_bytes(*size) as usize;
-            // padded to even lengths; the last padding may be missing
+            // chunks are padded to even lengths; the last padding byte may be missing
             let next = after.get(size + size % 2..).unwrap_or_default();
             Some((after.get(..size)?, next))
         });
@@ -78,7 +78,7 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = Result<([u8; 4], &[u8]), Imag
     })
 }
 
-/// A little-endian number of three bytes.
+/// A 24-bit little-endian number.
 fn u24(bytes: &[u8], at: usize) -> Option<u32> {
     let b = bytes.get(at..at + 3)?;
     Some(
@@ -88,7 +88,7 @@ fn u24(bytes: &[u8], at: usize) -> Option<u32> {
     )
 }
 
-/// An animation and the canvas as its last frame left it.
+/// An animation, and the canvas as the last frame left it.
 pub(crate) struct WebPFrames<'a> {
     waiting: VecDeque<&'a [u8]>,
     canvas: RgbaImage,
@@ -136,17 +136,17 @@ impl<'a> WebPFrames<'a> {
         }))
     }
 
-    /// Frames that are still to come.
+    /// Number of remaining frames.
     pub fn frames(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The canvas over white.
+    /// The canvas composited over white.
     pub fn picture(&self) -> RgbImage {
         to_rgb(DynamicImage::ImageRgba8(self.canvas.clone()))
     }
 
-    /// Draws the next frame; false after the last.
+    /// Draws the next frame; `false` after the last.
     pub fn step(&mut self) -> Result<bool, ImageError> {
         let Some(frame) = self.waiting.pop_front() else {
             return Ok(false);
@@ -184,7 +184,7 @@ impl<'a> WebPFrames<'a> {
         Ok(true)
     }
 
-    /// A frame's chunks as a still picture.
+    /// Decodes a frame's chunks as a still picture.
     fn decode(&self, content: &[u8]) -> Result<RgbaImage, ImageError> {
         let mut alpha = None;
         let mut picture = None;
@@ -200,7 +200,7 @@ impl<'a> WebPFrames<'a> {
         let (name, bytes) = picture.ok_or_else(|| damaged("a frame has no picture"))?;
         let mut body = b"WEBP".to_vec();
         if let Some(alpha) = alpha {
-            // alpha needs the extended header, whose size has to agree
+            // an alpha chunk needs the extended header, whose size has to match
             let (width, height) =
                 lossy_size(bytes).ok_or_else(|| damaged("a frame has no size"))?;
             let mut header = vec![0x10, 0, 0, 0];
@@ -238,7 +238,7 @@ fn push_chunk(out: &mut Vec<u8>, name: &[u8; 4], content: &[u8]) {
     }
 }
 
-/// libwebp's blending of colours that are not multiplied with their alpha.
+/// libwebp's alpha blending for straight (not premultiplied) alpha.
 fn blend(above: Rgba<u8>, below: Rgba<u8>) -> Rgba<u8> {
     let [
         Rgba([r, g, b, alpha]),

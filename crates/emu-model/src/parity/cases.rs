@@ -1,4 +1,4 @@
-//! What the cases of the golden JSON leave unsaid: which pictures are meant, and how to read lists.
+//! What the cases of the golden JSON leave open: which images belong to a prompt. Also helpers for lists.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::{Goldens, ParityError, Row};
 use crate::generate::Prompt;
 use crate::tokenizer::names;
 
-/// Keeps the rows of the first assignment of pictures, or of the one that fits; true when it does.
+/// Keeps the rows of the first assignment of images, or of the one that fits; returns whether it fits.
 pub(super) fn settled(kept: &mut Vec<Row>, rows: Vec<Row>) -> bool {
     let fits = rows.iter().all(Row::passes);
     if fits || kept.is_empty() {
@@ -18,11 +18,11 @@ pub(super) fn settled(kept: &mut Vec<Row>, rows: Vec<Row>) -> bool {
 }
 
 impl Generator<'_> {
-    /// Which pictures may be meant, as lists of their numbers for all prompts in order.
+    /// Candidate assignments of images, as lists of image numbers for all prompts in order.
     ///
-    /// A case either lists them or says only how many there are. In the latter case the goldens' `texts` tell: a
-    /// prompt that begins one of them has its pictures. Where none does, the first or the last so many are meant;
-    /// the numbers decide between these, which they do beyond doubt.
+    /// A case lists its images or states only their number. In the latter case the goldens' `texts` decide: a prompt
+    /// that is the start of one of them has its images. Otherwise the candidates are the first or the last images; the
+    /// numerical comparison then identifies the right one unambiguously.
     pub(super) fn assignments(
         &self,
         goldens: &Goldens<'_>,
@@ -45,7 +45,7 @@ impl Generator<'_> {
         found.extend(by_texts(goldens, prompts, &wanted));
         found.push((0..n).collect());
         found.push((held - n..held).collect());
-        // One picture for several prompts, or any other single one.
+        // One image for several prompts, or any other single one.
         if n == 1 {
             found.extend((0..held).map(|i| vec![i]));
         }
@@ -64,7 +64,7 @@ impl Generator<'_> {
         marks / config.queries().max(1)
     }
 
-    /// Prompts with their pictures, which are handed out in order.
+    /// Prompts with their images, assigned in order.
     pub(super) fn prompts(
         &self,
         ids: &[Vec<u32>],
@@ -95,7 +95,7 @@ impl Generator<'_> {
     }
 }
 
-/// The pictures of the texts that prompts begin, if each prompt with pictures begins one.
+/// Images of the texts that start with the prompts, if each prompt with images is the start of one.
 fn by_texts(goldens: &Goldens<'_>, prompts: &[&str], wanted: &[usize]) -> Option<Vec<usize>> {
     let texts = list(goldens.json.get("texts")?);
     let mut starts = vec![];
@@ -113,12 +113,12 @@ fn by_texts(goldens: &Goldens<'_>, prompts: &[&str], wanted: &[usize]) -> Option
     Some(pictures)
 }
 
-/// The elements of a list; none of anything else.
+/// Elements of a list; empty for anything else.
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The leaves of nested lists, in order.
+/// Leaves of nested lists, in order.
 pub(super) fn flat(value: &Value) -> Vec<&Value> {
     match value.as_array() {
         Some(values) => values.iter().flat_map(flat).collect(),

@@ -1,4 +1,4 @@
-//! Stages of encoder, causal former and LM against the goldens.
+//! Intermediate tensors of vision encoder, causal former and LM against the goldens.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
@@ -15,9 +15,9 @@ use crate::probe::Probe;
 pub struct Subject<'a> {
     /// The networks.
     pub emu: &'a Emu,
-    /// Their sizes.
+    /// Its configuration.
     pub config: &'a EmuConfig,
-    /// Where they are.
+    /// Its device.
     pub device: &'a Device,
 }
 
@@ -25,7 +25,7 @@ pub struct Subject<'a> {
 pub struct Batch {
     /// B rows of T token ids.
     pub ids: Vec<Vec<u32>>,
-    /// B rows of T: whether the token is none of the padding.
+    /// B rows of T: false for padding.
     pub real: Vec<Vec<bool>>,
 }
 
@@ -33,7 +33,7 @@ impl Batch {
     /// Reads a batch.
     ///
     /// # Errors
-    /// Where one of the two tensors is absent, or they differ in shape.
+    /// If one of the two tensors is absent, or their shapes differ.
     pub fn read(goldens: &Goldens<'_>, prefix: &str) -> Result<Self, ParityError> {
         let ids = goldens.token_rows(&format!("{prefix}.input_ids"))?;
         let name = format!("{prefix}.attention_mask");
@@ -53,12 +53,12 @@ impl Batch {
         })
     }
 
-    /// Tokens of a row.
+    /// Tokens per row.
     pub fn steps(&self) -> usize {
         self.ids.first().map_or(0, Vec::len)
     }
 
-    /// The padding hidden from every query.
+    /// Mask of the padding for every query.
     pub fn visibility(&self, device: &Device) -> Visibility {
         let hidden: Vec<bool> = self.real.iter().flatten().map(|real| !real).collect();
         let shape = [self.ids.len(), 1, 1, self.steps()];
@@ -66,21 +66,21 @@ impl Batch {
         Visibility::Padding(hidden)
     }
 
-    /// One mark for each token, row by row.
+    /// One flag per token, row by row.
     pub fn kept(&self) -> Vec<bool> {
         self.real.iter().flatten().copied().collect()
     }
 
-    /// `<image>` tokens in all rows.
+    /// Number of `<image>` tokens in all rows.
     pub fn image_tokens(&self, image: u32) -> usize {
         self.ids.iter().flatten().filter(|&&id| id == image).count()
     }
 }
 
-/// Encoder and causal former on the goldens' pictures, then every padded batch of the pretrained model.
+/// Vision encoder and causal former on the goldens' images, then every padded batch of the pretrained model.
 ///
 /// # Errors
-/// Where the pictures are absent or of another size than the model's.
+/// If the images are absent or of another size than the model's.
 pub fn forward(subject: Subject<'_>, goldens: &Goldens<'_>) -> Result<Vec<Row>, ParityError> {
     let mut rows = vec![];
     let visual = vision(subject, goldens, &mut rows)?;
@@ -96,10 +96,10 @@ pub fn forward(subject: Subject<'_>, goldens: &Goldens<'_>) -> Result<Vec<Row>, 
     Ok(rows)
 }
 
-/// The visual embeddings of the goldens' pictures, `[B, Q, D]`.
+/// Visual embeddings of the goldens' images, `[B, Q, D]`.
 ///
 /// # Errors
-/// Where there are none.
+/// If there are none.
 pub fn embeddings(subject: Subject<'_>, goldens: &Goldens<'_>) -> Result<Tensor<3>, ParityError> {
     let images = goldens.tensor::<4>("images", subject.device)?;
     check_images(subject, &images)?;
@@ -141,13 +141,13 @@ fn vision(
     Ok(visual)
 }
 
-/// The part that the goldens are of.
+/// The causal former, which the goldens are of.
 fn former<'a>(subject: Subject<'a>) -> Result<&'a CausalFormer, ParityError> {
     let none = || ConfigError("it has no causal former to compare".into());
     Ok(subject.emu.cformer.as_ref().ok_or_else(none)?)
 }
 
-/// The causal former with another number of queries than the model's own, its relative bias and its buckets.
+/// The causal former with another number of queries than the model's: its relative bias and its buckets.
 fn more_queries(
     subject: Subject<'_>,
     goldens: &Goldens<'_>,
@@ -182,10 +182,11 @@ fn more_queries(
     Ok(())
 }
 
-/// All stages of the LM on a padded batch, with the positions of training and, where listed, those of generation.
+/// Intermediate tensors of the LM on a padded batch, with the positions of training and, if listed, those of
+/// generation.
 ///
 /// # Errors
-/// Where the batch is incomplete.
+/// If the batch is incomplete.
 pub fn batch(
     subject: Subject<'_>,
     goldens: &Goldens<'_>,
@@ -237,7 +238,9 @@ fn stages(
         &mut probe,
     );
     probe.see(format_args!("logits"), &lm.logits(hidden.clone()));
-    probe.see(format_args!("regress"), &lm.regress(hidden));
+    if let Ok(regressed) = lm.regress(hidden) {
+        probe.see(format_args!("regress"), &regressed);
+    }
 
     let kept = batch.kept();
     for (name, got) in probe.into_seen() {
@@ -251,7 +254,7 @@ fn stages(
     Ok(())
 }
 
-/// Weights with their adapters added: `instruct.merged_<projection>_layer<i>`.
+/// Weights with merged LoRA adapters: `instruct.merged_<projection>_layer<i>`.
 pub fn merged(subject: Subject<'_>, goldens: &Goldens<'_>) -> Vec<Row> {
     let mut rows = vec![];
     for name in goldens.names() {

@@ -1,4 +1,4 @@
-//! The picture decoder against the goldens: UNet, VAE, schedulers, denoising, its loss and gradients, the safety checker.
+//! Diffusion decoder against the goldens: UNet, VAE, schedulers, denoising, its loss and gradients, the safety checker.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::probe::Probe;
 use crate::safety::{SafetyChecker, SafetyConfig, is_flagged};
 use crate::weights;
 
-/// A network as its makers publish it.
+/// A published network.
 #[derive(Clone, Copy)]
 pub struct Published<'a> {
     /// Its `config.json`.
@@ -25,14 +25,14 @@ pub struct Published<'a> {
     pub weights: &'a dyn TensorSource,
 }
 
-/// Everything that the goldens of the decoder were made with.
+/// All inputs of the decoder's goldens.
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
-    /// The numbers.
+    /// The goldens.
     pub goldens: Goldens<'a>,
     /// The UNet.
     pub unet: Published<'a>,
-    /// The autoencoder.
+    /// The VAE.
     pub vae: Published<'a>,
     /// The safety checker.
     pub safety: Published<'a>,
@@ -44,17 +44,17 @@ pub struct Reference<'a> {
     pub extractor: &'a [u8],
 }
 
-/// f32 tables whose arithmetic is repeated step by step.
+/// Bound of f32 tables that are computed by the same arithmetic.
 const TABLE: Bound = Bound::Absolute(2e-7);
 
-/// A byte more or less.
+/// Bound of 8-bit image values.
 const PICTURE: Bound = Bound::Absolute(1.0);
 
 impl Reference<'_> {
-    /// Every forward golden. Needs no gradients.
+    /// Compares all forward goldens. Needs no gradients.
     ///
     /// # Errors
-    /// Where weights or a configuration cannot be read; a golden that cannot be compared is a row that failed.
+    /// If weights or a configuration cannot be read. A golden that cannot be compared is a failed row.
     pub fn forward(&self, device: &Device) -> Result<Vec<Row>, ParityError> {
         let (config, decoder) = self.decoder(device)?;
         let mut rows = self.schedules()?;
@@ -66,8 +66,8 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// Names of the goldens that [`Reference::forward`] and [`Reference::training`] do not compare, but which are
-    /// inputs of theirs.
+    /// Names of the goldens that [`Reference::forward`] and [`Reference::training`] do not compare because they are
+    /// their inputs.
     pub fn inputs() -> &'static [&'static str] {
         &[
             "unet.context",
@@ -87,7 +87,7 @@ impl Reference<'_> {
     /// The decoder with the published weights.
     ///
     /// # Errors
-    /// Where weights or a configuration cannot be read or do not fit.
+    /// If weights or a configuration cannot be read or are inconsistent.
     pub fn decoder(&self, device: &Device) -> Result<(DecoderConfig, Decoder), ParityError> {
         let (shape, _) = self.goldens.floats("unet.context")?;
         let tokens = shape.get(1).copied().unwrap_or(0);
@@ -99,10 +99,10 @@ impl Reference<'_> {
         Ok((config, decoder))
     }
 
-    /// Noise levels, timesteps, and the samplers alone.
+    /// Compares noise levels, timesteps, and the samplers alone.
     ///
     /// # Errors
-    /// Where a configuration or an input cannot be read.
+    /// If a configuration or an input cannot be read.
     pub fn schedules(&self) -> Result<Vec<Row>, ParityError> {
         let goldens = &self.goldens;
         let device = Device::flex();
@@ -160,10 +160,10 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// Stages of one forward pass, and whole passes at other timesteps.
+    /// Compares the intermediate tensors of one forward pass, and the outputs at other timesteps.
     ///
     /// # Errors
-    /// Where an input cannot be read.
+    /// If an input cannot be read.
     pub fn unet(&self, decoder: &Decoder, device: &Device) -> Result<Vec<Row>, ParityError> {
         let goldens = &self.goldens;
         let latents: Tensor<4> = goldens.tensor("unet.latents", device)?;
@@ -180,7 +180,7 @@ impl Reference<'_> {
                 rows.push(Row::failed(name, "its name holds no timesteps"));
                 continue;
             };
-            // The stages are those of timestep 1.
+            // The goldens' intermediate tensors are those of timestep 1.
             let first = timesteps.iter().all(|t| *t == 1.0);
             let mut probe = if first { Probe::on("") } else { Probe::off() };
             let unet = &decoder.unet;
@@ -204,10 +204,10 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// Stages of encoder and decoder.
+    /// Compares the intermediate tensors of encoder and decoder.
     ///
     /// # Errors
-    /// Where an input cannot be read.
+    /// If an input cannot be read.
     pub fn vae(&self, decoder: &Decoder, device: &Device) -> Result<Vec<Row>, ParityError> {
         let goldens = &self.goldens;
         let mut probe = Probe::on("");
@@ -224,10 +224,10 @@ impl Reference<'_> {
         Ok(names.map(|name| seen(goldens, &stages, name)).collect())
     }
 
-    /// Guided walks with the UNet: predictions and latents of every step.
+    /// Compares guided sampling with the UNet: predictions and latents of every step.
     ///
     /// # Errors
-    /// Where an input cannot be read.
+    /// If an input cannot be read.
     pub fn denoising(
         &self,
         decoder: &Decoder,
@@ -286,10 +286,10 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// From the embeddings of a prompt to the picture and what the checker sees of it.
+    /// Compares the whole pipeline: from the embeddings of a prompt to the image and the checker's result.
     ///
     /// # Errors
-    /// Where an input cannot be read.
+    /// If an input cannot be read.
     pub fn pipeline(
         &self,
         decoder: &Decoder,
@@ -319,7 +319,7 @@ impl Reference<'_> {
         }
         rows.push(goldens.compare("pipe.final_latents", &walk.latents(), Bound::Denoising));
 
-        // Decoded from the golden's latents, so that its bound is the autoencoder's own.
+        // Decoded from the golden's latents, so that the bound applies to the VAE alone.
         let latents: Tensor<4> = goldens.tensor("pipe.final_latents", device)?;
         let decode = |latents: Tensor<4>| {
             decoder
@@ -328,7 +328,7 @@ impl Reference<'_> {
         };
         rows.push(goldens.compare("pipe.decoded", &decode(latents), Bound::Forward));
 
-        // The picture of our own walk.
+        // The image of our own sampling.
         let decoded = decode(walk.latents());
         let [_, _, h, w] = decoded.dims();
         let values: Vec<f32> = decoded.to_data().iter::<f32>().collect();
@@ -352,7 +352,7 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// What the checker sees of the golden picture, and whether it is flagged.
+    /// Compares the checker's result on the golden image.
     fn picture_check(
         &self,
         shape: Vec<usize>,
@@ -385,10 +385,10 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// Stages of the checker, and which pictures it flags.
+    /// Compares the intermediate tensors of the checker, and which images it flags.
     ///
     /// # Errors
-    /// Where weights, the configuration or an input cannot be read.
+    /// If weights, the configuration or an input cannot be read.
     pub fn safety(&self, device: &Device) -> Result<Vec<Row>, ParityError> {
         let goldens = &self.goldens;
         let mut probe = Probe::on("");
@@ -416,10 +416,10 @@ impl Reference<'_> {
         Ok(rows)
     }
 
-    /// The denoising loss and its gradients. Wants a device with automatic differentiation.
+    /// Compares the denoising loss and its gradients. Needs a device with automatic differentiation.
     ///
     /// # Errors
-    /// Where weights, a configuration or an input cannot be read.
+    /// If weights, a configuration or an input cannot be read.
     pub fn training(&self, device: &Device) -> Result<Vec<Row>, ParityError> {
         let goldens = &self.goldens;
         let map = keys::unet()?;
@@ -485,7 +485,7 @@ impl Reference<'_> {
         self.goldens.json.get("pipe")?.get(key)
     }
 
-    /// The traces were made with the guidance of the pipeline.
+    /// Guidance scale of the pipeline, which the traces were made with.
     fn guidance(&self) -> f64 {
         self.pipe("guidance_scale")
             .and_then(Value::as_f64)
@@ -493,7 +493,7 @@ impl Reference<'_> {
     }
 }
 
-/// A module filled from a checkpoint that holds its parameters, no more and no less.
+/// Fills a module from a checkpoint that has exactly its parameters.
 ///
 /// # Errors
 /// A missing, unused or misshapen key, or a tensor that cannot be read.
@@ -515,7 +515,7 @@ fn kind_name(kind: SchedulerKind) -> &'static str {
     }
 }
 
-/// PNDM makes its first step twice.
+/// PNDM evaluates its first step twice.
 fn steps_of(kind: SchedulerKind, evaluations: usize) -> usize {
     if kind == SchedulerKind::Pndm {
         evaluations.saturating_sub(1)
@@ -534,7 +534,8 @@ fn timesteps_of(name: &str, rows: usize) -> Option<Vec<f32>> {
     (list.len() == 1 || list.len() == rows).then_some(list)
 }
 
-/// The golden of a stage that a probe saw. What is computed once for all rows counts for each.
+/// Compares an intermediate tensor of the probe with its golden. A tensor computed once for all rows is compared with
+/// each row.
 fn seen(goldens: &Goldens<'_>, stages: &BTreeMap<String, BurnData>, name: &str) -> Row {
     let Some(got) = stages.get(name) else {
         return Row::failed(name, "the network shows no stage of this name");
@@ -556,7 +557,7 @@ fn seen(goldens: &Goldens<'_>, stages: &BTreeMap<String, BurnData>, name: &str) 
     goldens.compare_data(name, got, bound)
 }
 
-/// Conditions and negatives of a guided batch.
+/// Splits a guided batch into conditions and negative conditions.
 fn halves(both: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
     let [rows, ..] = both.dims();
     (
@@ -579,7 +580,7 @@ fn flags(checker: &SafetyChecker, images: Tensor<4>, probe: &mut Probe) -> Vec<b
         .collect()
 }
 
-/// Gradients by the names of the parameters.
+/// Gradients by parameter name.
 pub fn gradients<M: Module>(module: &M, gradients: &Gradients) -> BTreeMap<String, BurnData> {
     let mut collect = Collect {
         path: vec![],

@@ -10,7 +10,7 @@ use super::{Bound, Goldens, ParityError, Row, exact};
 use crate::generate::ImageEmbedder;
 use crate::tokenizer::{RELEASED_MARK, expand_pictures, names};
 
-/// Embeddings regressed for a prompt and, where the case has one, for the empty prompt of guidance.
+/// Embeddings regressed for a prompt and, if the case has one, for the empty prompt of the guidance.
 pub(super) async fn image(
     generator: Generator<'_>,
     goldens: &Goldens<'_>,
@@ -28,7 +28,7 @@ pub(super) async fn image(
         let marks = text.matches(RELEASED_MARK).count();
         texts.push(expand_pictures(text, marks, q)?);
     }
-    // White space before [IMG] is dropped, so it must be there when the text is encoded.
+    // White space before [IMG] is dropped, so [IMG] must be present when the text is encoded.
     let asks: Vec<String> = texts
         .iter()
         .map(|text| format!("{text}{}", names::IMG))
@@ -80,7 +80,7 @@ pub(super) async fn image(
     Ok(kept)
 }
 
-/// What the original's last run reads: the prompt, [IMG], all embeddings but the last; padded on the right.
+/// Input of the original's last pass: the prompt, [IMG], all embeddings but the last; right-padded.
 fn final_prompts(
     generator: Generator<'_>,
     goldens: &Goldens<'_>,

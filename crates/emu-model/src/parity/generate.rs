@@ -1,7 +1,7 @@
 //! Generated text, ranked candidates and regressed embeddings against the goldens.
 //!
-//! The original runs prompts as one padded batch; here each runs alone, so that equal results also show that padding
-//! changes nothing.
+//! The original runs prompts as one padded batch; here each runs alone. Equal results thus also show that padding has
+//! no effect.
 
 use burn::tensor::Tensor;
 use emu_kernels::sample::Processors;
@@ -15,18 +15,18 @@ use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
 use crate::tokenizer::{EmuTokenizer, Roles};
 
-/// A model with what it needs to generate from texts.
+/// A model with its inputs for generation from texts.
 #[derive(Clone, Copy)]
 pub struct Generator<'a> {
-    /// Networks, sizes, device.
+    /// Networks, configuration, device.
     pub subject: Subject<'a>,
-    /// Texts to ids and back.
+    /// Tokenizer.
     pub tokenizer: &'a EmuTokenizer,
-    /// `[B, Q, D]`, of the goldens' pictures in order.
+    /// Visual embeddings of the goldens' images in order, `[B, Q, D]`.
     pub visual: &'a Tensor<3>,
 }
 
-/// Which tokens a tokenizer of the goldens needs.
+/// Special tokens of the goldens' tokenizer.
 pub fn roles(instruct: bool) -> Roles {
     if instruct {
         Roles::Instruct
@@ -38,7 +38,7 @@ pub fn roles(instruct: bool) -> Roles {
 /// Every case of the JSON's `generate`, `predict` and `generate_image`.
 ///
 /// # Errors
-/// Where a case is incomplete or a prompt does not fit.
+/// If a case is incomplete or a prompt exceeds the context.
 pub async fn all(generator: Generator<'_>, goldens: &Goldens<'_>) -> Result<Vec<Row>, ParityError> {
     let mut rows = vec![];
     for (name, case) in goldens.cases("generate") {
@@ -78,9 +78,9 @@ pub async fn instruct(
     Ok(rows)
 }
 
-/// A case of generated text.
+/// A case of text generation.
 struct TextCase<'a> {
-    /// Of its tensors.
+    /// Prefix of its tensors.
     prefix: String,
     prompts: Vec<&'a str>,
     json: &'a Value,
@@ -197,7 +197,8 @@ async fn greedy(
     Ok(rows)
 }
 
-/// Processed logits `[B, steps, V]`. A row that ended early runs on over padding in the original: not compared.
+/// Compares processed logits `[B, steps, V]`. After an early end the original continues over padding, which is not
+/// compared.
 fn compare_scores(
     goldens: &Goldens<'_>,
     name: &str,
@@ -254,7 +255,7 @@ async fn beams(
     Ok(rows)
 }
 
-/// Sequences padded as the original pads them, and their texts.
+/// Compares sequences, padded as in the original, and their texts.
 fn compare_sequences(
     generator: Generator<'_>,
     goldens: &Goldens<'_>,
@@ -273,7 +274,7 @@ fn compare_sequences(
         .iter()
         .map(|row| {
             let mut row = row.clone();
-            // The original has no room for the end of a sequence that is as long as may be.
+            // The original has no room for the end token of a sequence of maximum length.
             if row.len() == width + 1 && row.last() == Some(&special.eos) {
                 row.pop();
             }

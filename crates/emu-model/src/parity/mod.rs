@@ -1,7 +1,7 @@
-//! Comparison with numbers of the original implementation ("goldens"): tensor by tensor, each with its bound.
+//! Parity: comparison with tensors of the original implementation ("goldens"), each with its error bound.
 //!
-//! A golden is looked up by what the data lists, never by a count or size known here: whoever lays out other numbers in
-//! the same way gets them compared.
+//! Goldens are looked up by the names in the data, never by a count or size in the code: other goldens of the same
+//! layout are compared too.
 
 mod cases;
 pub mod core;
@@ -23,18 +23,19 @@ use crate::tokenizer::TokenizerError;
 /// A compared tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Its name in the goldens.
+    /// Name of the golden.
     pub tensor: String,
-    /// Greatest absolute difference; for ids and texts, how many differ. Infinite where nothing can be compared.
+    /// Largest absolute difference; for ids and texts, the number of differences. Infinite if no comparison was
+    /// possible.
     pub error: f64,
-    /// What the error may be.
+    /// Bound of the error.
     pub bound: f64,
-    /// Why nothing could be compared, in words.
+    /// Why no comparison was possible.
     pub note: Option<String>,
 }
 
 impl Row {
-    /// A comparison that was made.
+    /// The result of a comparison.
     pub fn new(tensor: impl Into<String>, error: f64, bound: f64) -> Self {
         Self {
             tensor: tensor.into(),
@@ -44,7 +45,7 @@ impl Row {
         }
     }
 
-    /// A comparison that could not be made, which counts as failed.
+    /// A comparison that was not possible; counts as failed.
     pub fn failed(tensor: impl Into<String>, note: impl ToString) -> Self {
         Self {
             tensor: tensor.into(),
@@ -60,21 +61,21 @@ impl Row {
     }
 }
 
-/// How far a tensor may be off, given its greatest absolute value: the limits that the reference suggests for f32.
+/// Error bound of a tensor, given its largest absolute value: the limits that the reference suggests for f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
     /// `1e-4 · max(1, absmax)`
     Forward,
-    /// `2e-4 · absmax`, and what rounding leaves of a gradient that is zero.
+    /// `2e-4 · absmax`, and at least 1e-8 for the rounding error of zero gradients.
     Gradient,
     /// `1e-3 · absmax / 10`
     Denoising,
-    /// This much.
+    /// A constant.
     Absolute(f64),
 }
 
 impl Bound {
-    /// The limit for a tensor of this greatest absolute value.
+    /// The bound for a tensor of this largest absolute value.
     pub fn limit(self, absmax: f64) -> f64 {
         match self {
             Self::Forward => 1e-4 * absmax.max(1.0),
@@ -85,16 +86,16 @@ impl Bound {
     }
 }
 
-/// Why a part of the goldens could not be compared at all.
+/// Why a part of the goldens could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
     /// A tensor is absent or unreadable.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// A configuration does not fit.
+    /// A configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Pictures and their marks do not match.
+    /// Images and their marks do not match.
     #[error(transparent)]
     Splice(#[from] SpliceError),
     /// A generation failed.
@@ -103,10 +104,10 @@ pub enum ParityError {
     /// A text cannot be encoded or decoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The JSON beside the tensors lacks something.
+    /// The golden JSON lacks an entry.
     #[error("The golden JSON has no usable {0}. Give a folder laid out like the reference.")]
     Json(String),
-    /// A tensor has another rank or length than its kind.
+    /// A tensor has an unexpected rank or length.
     #[error(
         "The golden {tensor} has the shape {shape:?}, which is none of its kind. Give a folder laid out like the reference."
     )]
@@ -119,7 +120,7 @@ pub enum ParityError {
 }
 
 impl ParityError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Pack(e) => e.code(),
@@ -133,7 +134,7 @@ impl ParityError {
     }
 }
 
-/// Tensors of the original implementation, and the JSON that says what they are.
+/// Tensors of the original implementation, and the JSON that describes them.
 #[derive(Clone, Copy)]
 pub struct Goldens<'a> {
     /// The tensors.
@@ -148,25 +149,25 @@ impl<'a> Goldens<'a> {
         self.tensors.tensors().iter().map(|info| info.name.as_str())
     }
 
-    /// Whether there is a tensor of this name.
+    /// Whether a tensor of this name exists.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.info(name).is_some()
     }
 
-    /// Shape and values of a tensor of floats.
+    /// Shape and values of a float tensor.
     ///
     /// # Errors
-    /// Where it is absent or holds no floats.
+    /// If it is absent or not of floats.
     pub fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), ParityError> {
         let data = self.tensors.read(name)?;
         let values = data.to_f32()?;
         Ok((data.info.shape, values))
     }
 
-    /// Shape and values of a tensor of integers.
+    /// Shape and values of an integer tensor.
     ///
     /// # Errors
-    /// Where it is absent or holds no integers.
+    /// If it is absent or not of integers.
     pub fn ints(&self, name: &str) -> Result<(Vec<usize>, Vec<i64>), ParityError> {
         let data = self.tensors.read(name)?;
         let values = data.to_i64()?;
@@ -176,7 +177,7 @@ impl<'a> Goldens<'a> {
     /// The rows of an integer tensor of rank 2.
     ///
     /// # Errors
-    /// Where it is absent, of another rank, or holds no integers.
+    /// If it is absent, of another rank, or not of integers.
     pub fn rows(&self, name: &str) -> Result<Vec<Vec<i64>>, ParityError> {
         match self.ints(name)? {
             (shape, values) if shape.len() == 2 => Ok(values
@@ -202,10 +203,10 @@ impl<'a> Goldens<'a> {
             .collect())
     }
 
-    /// A tensor of floats on a device.
+    /// Loads a float tensor to a device.
     ///
     /// # Errors
-    /// Where it is absent, of another rank, or holds no floats.
+    /// If it is absent, of another rank, or not of floats.
     pub fn tensor<const D: usize>(
         &self,
         name: &str,
@@ -221,7 +222,7 @@ impl<'a> Goldens<'a> {
         }
     }
 
-    /// An object of the JSON, its entries in order; empty where there is none.
+    /// Entries of an object of the JSON, in order; empty if it is absent.
     pub fn cases(&self, key: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
         let object = self.json.get(key).and_then(Value::as_object);
         object
@@ -247,7 +248,7 @@ impl<'a> Goldens<'a> {
 /// Compares a tensor with its golden: same shape, and every value within the bound.
 pub fn compare_tensor(name: &str, got: &BurnData, want: &TensorData, bound: Bound) -> Row {
     let found: Vec<usize> = got.shape().iter().copied().collect();
-    // A loss is a scalar in one library and a vector of one in the other.
+    // A loss is a scalar in one library and a vector of one element in the other.
     let one = found.iter().product::<usize>() == 1 && want.info.elements().unwrap_or(0) == 1;
     if found != want.info.shape && !one {
         let shape = &want.info.shape;
@@ -260,7 +261,7 @@ pub fn compare_tensor(name: &str, got: &BurnData, want: &TensorData, bound: Boun
     }
 }
 
-/// Compares values. Equal infinities agree; NaN agrees with nothing.
+/// Compares values. Equal infinities agree; NaN never does.
 pub fn compare(name: &str, got: &[f32], want: &[f32], bound: Bound) -> Row {
     if got.len() != want.len() {
         let note = format!("{} values instead of {}", got.len(), want.len());
@@ -273,7 +274,7 @@ pub fn compare(name: &str, got: &[f32], want: &[f32], bound: Bound) -> Row {
     )
 }
 
-/// Compares the rows (of `width` values) that are true in `keep`.
+/// Compares the rows (of `width` values) for which `keep` is true.
 pub fn compare_kept(name: &str, got: &[f32], want: &[f32], keep: &[bool], bound: Bound) -> Row {
     let width = want.len().checked_div(keep.len()).unwrap_or(0);
     if got.len() != want.len() || width * keep.len() != want.len() {
@@ -293,7 +294,7 @@ pub fn compare_kept(name: &str, got: &[f32], want: &[f32], keep: &[bool], bound:
     compare(name, &pick(got), &pick(want), bound)
 }
 
-/// Compares what must be equal: the error is the number of places that differ, a missing or additional one included.
+/// Compares for equality: the error is the number of differing elements, including missing and additional ones.
 pub fn exact<T: PartialEq>(name: &str, got: &[T], want: &[T]) -> Row {
     let common = got.iter().zip(want).filter(|(a, b)| a != b).count();
     Row::new(name, (common + got.len().abs_diff(want.len())) as f64, 0.0)
@@ -311,7 +312,7 @@ fn greatest_difference(got: &[f32], want: &[f32]) -> f64 {
         } else {
             (f64::from(*a) - f64::from(*b)).abs()
         };
-        // `max` would lose a NaN.
+        // `max` would ignore NaN.
         if difference.is_nan() {
             f64::INFINITY
         } else {

@@ -8,8 +8,8 @@ use super::generate::Generator;
 use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::generate::rank_losses;
 
-/// Candidates by loss. The original takes them in segments; losses of different segments are divided by different
-/// lengths and compared all the same.
+/// Candidates by loss. The original evaluates them in segments and compares losses across segments, although each
+/// segment divides by its own length.
 pub(super) async fn predict(
     generator: Generator<'_>,
     goldens: &Goldens<'_>,
@@ -74,7 +74,7 @@ pub(super) async fn predict(
     Ok(kept)
 }
 
-/// Equal parts, the last one taking what is left.
+/// Splits into equal parts; the last one takes the remainder.
 fn split<T>(all: &[T], parts: usize) -> Vec<&[T]> {
     let size = all.len() / parts;
     (0..parts)

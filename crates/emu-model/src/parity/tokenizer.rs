@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::{ParityError, Row, exact};
 use crate::tokenizer::{EmuTokenizer, Side, names};
 
-/// Texts with their `ids` (`<s>` first) and decoded forms, one row for each thing compared: the error is the number of
-/// texts that differ.
+/// Texts with their `ids` (starting with `<s>`) and decoded forms, one row per kind of comparison: the error is the
+/// number of texts that differ.
 ///
 /// # Errors
-/// Where a case lacks its text or ids, or the tokenizer fails.
+/// If a case lacks its text or ids, or the tokenizer fails.
 pub fn cases(
     name: &str,
     tokenizer: &EmuTokenizer,
@@ -49,7 +49,7 @@ pub fn cases(
         .collect())
 }
 
-/// How often something was compared, and what differed.
+/// Number of comparisons, and the texts that differ.
 #[derive(Default)]
 struct Compared {
     made: usize,
@@ -75,10 +75,10 @@ impl Compared {
     }
 }
 
-/// The ids of the special tokens, and rows padded on either side.
+/// Ids of the special tokens, and rows padded on either side.
 ///
 /// # Errors
-/// Where the JSON has a row that is no row, or the tokenizer fails.
+/// If a row of the JSON is not a list, or the tokenizer fails.
 pub fn specials_and_padding(
     name: &str,
     tokenizer: &EmuTokenizer,

@@ -65,7 +65,7 @@ fn config() -> EmuConfig {
     config
 }
 
-/// Distances of 0 to the rows of these tokens and of 1 to all others.
+/// Distances of 0 to the rows of these tokens and 1 to all others.
 fn nearest(slots: [Option<u32>; 6]) -> Nearest {
     let tokens = vocabulary().tokens();
     let rows = [None].into_iter().chain(tokens.iter().copied().map(Some));
@@ -90,7 +90,7 @@ fn the_nearest_words_are_drawn_and_said() {
         "a dog on a red background"
     );
     assert_eq!(said([hot, dog, None, None, None, None]), "a hot dog");
-    // A long name keeps its end.
+    // A long name keeps its last token.
     assert_eq!(
         said([Some(22), Some(24), None, None, left, None]),
         "a polar bear cub"
@@ -99,7 +99,7 @@ fn the_nearest_words_are_drawn_and_said() {
         said([dog, None, hot, dog, above, red]),
         "a dog above a hot dog on a red background"
     );
-    // Two without a place stand beside each other; a picture shows something.
+    // Two objects without a layout stand side by side; an image always shows something.
     assert_eq!(
         said([dog, None, dog, None, None, None]),
         "a dog to the left of a dog"
@@ -166,12 +166,12 @@ fn a_request_is_answered_with_a_picture_and_what_it_shows() {
     };
     assert_eq!(condition.dims(), [1, 6, 64]);
     assert!(said.starts_with("I drew a"), "{said}");
-    // Asked for directly, the same is found, whatever the trigger says.
+    // A direct request finds the same image, whatever the trigger's score.
     fires(&mut emu, -1e6);
     let embedder = ImageEmbedder::new(&emu, &config, &prompt, 0).expect("it fits");
     let (direct, _) = read_sync(embedder.run()).expect("embeddings");
     assert_eq!(numbers(&direct), numbers(condition));
-    // It may not draw, or nothing is asked for: text, and the same text.
+    // With images off, or no request: text, and the same text.
     let text = |emu: &Emu, images| -> Vec<u32> {
         let found = events(emu, &config, &prompt, images);
         let tokens = found.iter().map(|event| match event {
@@ -186,7 +186,7 @@ fn a_request_is_answered_with_a_picture_and_what_it_shows() {
     assert_eq!(text(&emu, true), plain);
     fires(&mut emu, 1e6);
     assert_eq!(text(&emu, false), plain);
-    // What is not a number is told.
+    // NaN is an error.
     fires(&mut emu, f32::NAN);
     let options = TextOptions {
         images: true,
@@ -236,7 +236,7 @@ fn the_language_model_answers_alone_what_is_not_about_pictures() {
         assert_eq!(tokens(&emu, &behind, images), apart);
         decide(&mut emu, -1e6, -1e6);
         assert_eq!(tokens(&emu, &behind, images), together);
-        // With nothing to read in its place, it stays as it is.
+        // Without a prompt for the LM alone, the prompt stays as it is.
         decide(&mut emu, 1e6, -1e6);
         let bound = Prompt {
             alone: None,
@@ -244,11 +244,11 @@ fn the_language_model_answers_alone_what_is_not_about_pictures() {
         };
         assert_eq!(tokens(&emu, &bound, images), together);
     }
-    // A picture comes first.
+    // A request for an image takes precedence.
     decide(&mut emu, 1e6, 1e6);
     let found = events(&emu, &config, &behind, true);
     assert!(matches!(found[0], TextEvent::Image(_)), "{found:?}");
-    // Both prompts are counted.
+    // The cost includes both prompts.
     decide(&mut emu, 1e6, -1e6);
     let mut machine =
         TextMachine::new(&emu, &config, &behind, TextOptions::default()).expect("it fits");

@@ -1,5 +1,5 @@
-//! A language model's file as the LM of an Emu: its blocks as they are, its tokenizer with Emu's tokens, its manner of speaking
-//! as templates.
+//! A language model file as the LM of an Emu: its weights unchanged, its tokenizer extended by Emu's tokens, its chat
+//! template as prompt templates.
 
 use burn::tensor::Device;
 use emu_pack::{PackError, Plan, Stored, TensorData, TensorSource, check};
@@ -16,21 +16,21 @@ use crate::namer::NamerConfig;
 use crate::tokenizer::{EmuTokenizer, Vocabulary};
 use crate::weights;
 
-/// The embeddings of the tokens among the parameters.
+/// Name of the token embedding table.
 const TABLE: &str = "embed_tokens.weight";
 
-/// The parameters of a language model in a GGUF file, by the model's names and in its order of rows.
+/// Parameters of a language model in a GGUF file, by this crate's names and in its row order.
 #[derive(Debug)]
 pub(super) struct LmWeights<'a, S: ?Sized> {
     source: &'a S,
     plan: Plan,
-    /// Of queries, and of keys.
+    /// Number of query heads and of key heads.
     heads: (usize, usize),
 }
 
 impl<'a, S: TensorSource + ?Sized> LmWeights<'a, S> {
     /// # Errors
-    /// Where a tensor is missing, unknown or misshapen.
+    /// If a tensor is missing, unknown or has the wrong shape.
     pub(super) fn new(source: &'a S, config: &TextConfig, lm: &Lm) -> Result<Self, PackError> {
         Ok(Self {
             source,
@@ -39,10 +39,10 @@ impl<'a, S: TensorSource + ?Sized> LmWeights<'a, S> {
         })
     }
 
-    /// A parameter, in blocks where the file has it so.
+    /// Reads a parameter, quantized if the file has it so.
     ///
     /// # Errors
-    /// Where the file is damaged there.
+    /// If the file is damaged there.
     pub(super) fn read(&self, name: &str) -> Result<Stored, PackError> {
         let tensor = self.plan.read_stored(self.source, name)?;
         match keys::rope_halves(name, self.heads) {
@@ -52,27 +52,27 @@ impl<'a, S: TensorSource + ?Sized> LmWeights<'a, S> {
     }
 }
 
-/// A language model that is to see: everything about it that a pack holds.
+/// Base of a multimodal model: everything about the language model that a pack stores.
 #[derive(Debug)]
 pub struct Base<'a, S: ?Sized> {
-    /// What it is.
+    /// Its configuration.
     pub config: TextConfig,
-    /// Ids of the tokens around texts and pictures.
+    /// Ids of the special tokens.
     pub special: SpecialTokens,
-    /// Its `tokenizer.json`, in which marks that it does without are Emu's.
+    /// Its `tokenizer.json`, extended by Emu's special tokens.
     pub tokenizer: String,
-    /// How it speaks.
+    /// Its prompt templates.
     pub prompts: PromptConfig,
     names: Vec<String>,
     weights: LmWeights<'a, S>,
 }
 
 impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
-    /// Understands the metadata and tensors of a GGUF file. No weight is read yet, and nothing is allocated on the device.
+    /// Parses the metadata and tensor list of a GGUF file. Reads no weights and allocates nothing on the device.
     ///
     /// # Errors
-    /// Where the model was not made for conversations, its tokenizer cannot be written, it needs what a pack does not hold, or
-    /// a tensor is missing, unknown or misshapen.
+    /// If the model has no chat template, its tokenizer cannot be converted, it needs a feature that packs do not
+    /// support, or a tensor is missing, unknown or has the wrong shape.
     pub fn new(
         metadata: &Map<String, Value>,
         source: &'a S,
@@ -105,7 +105,7 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
         })
     }
 
-    /// The configuration of a model that sees with this encoder and names what it sees.
+    /// Configuration of a model with this vision encoder and namer.
     pub fn with_namer(
         &self,
         vision: VisionConfig,
@@ -129,10 +129,10 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
         }
     }
 
-    /// The embeddings of all tokens, `[vocab, D]`.
+    /// Embedding table, `[vocab, D]`.
     ///
     /// # Errors
-    /// Where the file is damaged there.
+    /// If the file is damaged there.
     pub fn table(&self) -> Result<TensorData, PackError> {
         self.weights.read(TABLE)?.into_dense()
     }
@@ -140,7 +140,7 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
     /// Calls `f` with every parameter under its name in a pack, one at a time.
     ///
     /// # Errors
-    /// Where the file is damaged, and the first that `f` returns.
+    /// If the file is damaged; else the first error of `f`.
     pub fn each<E: From<PackError>>(
         &self,
         mut f: impl FnMut(Stored) -> Result<(), E>,
@@ -149,7 +149,8 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
             .try_for_each(|name| f(self.weights.read(name)?.renamed(&format!("lm.{name}"))))
     }
 
-    /// Where the file has each of them: name in a pack, name in the file, heads whose halves alternate there.
+    /// Location of each parameter: its name in a pack, its name in the file, and the number of heads if their halves
+    /// are interleaved there.
     pub fn places(&self) -> impl Iterator<Item = (String, String, Option<usize>)> {
         let LmWeights { plan, heads, .. } = &self.weights;
         self.names.iter().map(|name| {
@@ -163,7 +164,7 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
     }
 }
 
-/// The `tokenizer.json`, and the ids in it.
+/// The `tokenizer.json`, and the ids of its special tokens.
 fn tokenizer(
     vocabulary: &Vocabulary,
     config: &TextConfig,
@@ -182,7 +183,7 @@ fn tokenizer(
         return Err(TextError::Unsupported { what });
     }
     let special = SpecialTokens {
-        // What a generated sequence is said to begin with, as where the model is alone.
+        // First token of a generated sequence, as for the language model alone.
         bos: config
             .bos
             .or(config.ends.first().copied())

@@ -1,17 +1,17 @@
-//! ChatML: `<|im_start|>role`, a line's end, what was said, `<|im_end|>`, a line's end.
+//! ChatML: `<|im_start|>role`, a newline, the message, `<|im_end|>`, a newline.
 
 use crate::config::PromptConfig;
 use crate::tokenizer::names::{CHAT_END as END, CHAT_START as START};
 use crate::tokenizer::{PlainTokenizer, TokenizerError};
 
-/// Who speaks.
+/// Role of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
-    /// Who set the conversation up.
+    /// The system message.
     System,
-    /// Who asks.
+    /// The user.
     User,
-    /// Who answers: the model.
+    /// The model.
     Assistant,
 }
 
@@ -25,35 +25,35 @@ impl Speaker {
     }
 }
 
-/// What was said.
+/// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// By whom.
+    /// Its role.
     pub speaker: Speaker,
-    /// In these words; marks in them mean nothing.
+    /// Its text; special tokens spelled in it are plain text.
     pub text: String,
 }
 
-/// A model's manner of ChatML.
+/// A model's variant of ChatML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatMl {
-    /// Said first where the conversation has no system message.
+    /// Default system message.
     pub system: Option<String>,
     start: u32,
     end: u32,
 }
 
 impl ChatMl {
-    /// Understands a template in Jinja as far as ChatML goes: it must write ChatML's marks and the roles as they are
-    /// given. A system message that it writes out is what the model wants where there is none.
+    /// Recognizes a Jinja chat template that is ChatML: it must contain ChatML's special tokens and output the role of
+    /// each message. A literal system message in the template becomes the default.
     ///
-    /// `id`: of a token by its spelling.
+    /// `id`: maps the text of a token to its id.
     pub fn from_template(template: &str, id: impl Fn(&str) -> Option<u32>) -> Option<Self> {
         let roles = ["message['role']", "message.role", "message[\"role\"]"];
         if !template.contains(END) || !roles.iter().any(|role| template.contains(role)) {
             return None;
         }
-        // Line ends may be written out or be there.
+        // Newlines may be escaped or literal.
         let written = template.replace("\\n", "\n");
         let system = written
             .split_once(&format!("{START}{}\n", Speaker::System.name()))
@@ -66,12 +66,12 @@ impl ChatMl {
         })
     }
 
-    /// The tokens that begin and end turns.
+    /// The start and end token of a turn.
     pub(super) fn marks(&self) -> [u32; 2] {
         [self.start, self.end]
     }
 
-    /// The same as the templates of a model that sees: a picture is part of what the user says, before the words.
+    /// The same format as prompt templates of a multimodal model: images belong to the user turn, before the text.
     pub fn prompts(&self) -> PromptConfig {
         let turn =
             |speaker: Speaker, said: &str| format!("{START}{}\n{said}{END}\n", speaker.name());
@@ -88,10 +88,10 @@ impl ChatMl {
         }
     }
 
-    /// Appends a conversation and the start of the answer to it.
+    /// Appends a conversation and the start of the answer.
     ///
     /// # Errors
-    /// Where a text is too long.
+    /// If a text is too long.
     pub(super) fn write(
         &self,
         messages: &[Message],
@@ -112,7 +112,7 @@ impl ChatMl {
         if let (false, Some(system)) = (set_up, &self.system) {
             say(Speaker::System, system)?;
         }
-        // An empty system message is how a user asks for none.
+        // With an empty system message the user asks for none.
         let empty = |m: &&Message| m.speaker == Speaker::System && m.text.is_empty();
         for message in messages.iter().filter(|m| !empty(m)) {
             say(message.speaker, &message.text)?;

@@ -1,4 +1,4 @@
-//! What is known of a language model beside its weights, and what can be wrong with it.
+//! Configuration of a language model, and the errors of loading it.
 
 use emu_pack::{PackError, TensorSource};
 
@@ -7,57 +7,57 @@ use super::keys;
 use crate::config::LmConfig;
 use crate::tokenizer::{Role, TokenizerError, Vocabulary};
 
-/// Everything about a language model but its weights and its tokenizer.
+/// Configuration of a language model, without weights and tokenizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
     /// Sizes.
     pub lm: LmConfig,
-    /// What a sequence begins with, in models that have such a token.
+    /// The begin-of-sequence token, if the model has one.
     pub bos: Option<u32>,
-    /// Whether prompts begin with it.
+    /// Whether prompts start with it.
     pub bos_in_prompts: bool,
-    /// What positions are divided by, in models that were stretched to a longer context.
+    /// Divisor of the positions, in models with linear RoPE scaling.
     pub position_factor: f64,
-    /// Tokens that end an answer, the usual one first.
+    /// End tokens, the usual one first.
     pub ends: Vec<u32>,
-    /// How turns are written; none where the model was not made for conversations.
+    /// Chat template; `None` for a model that is not tuned for conversations.
     pub chat: Option<ChatMl>,
 }
 
-/// Why a language model cannot be loaded or asked.
+/// Why a language model cannot be loaded or prompted.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// An entry of the file's metadata is absent or wrong.
+    /// A metadata entry is missing or invalid.
     #[error("The model's metadata `{key}` {reason}. Take a complete file of the model.")]
     Metadata {
-        /// The entry.
+        /// Its key.
         key: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A model of another kind.
+    /// An unsupported kind of model.
     #[error(
         "This model uses {what}, which is not supported. Take a model of the LLaMA family, as LLaMA 3 or SmolLM2."
     )]
     Unsupported {
-        /// What it uses.
+        /// The unsupported feature.
         what: String,
     },
-    /// Not made for conversations.
+    /// The model has no supported chat template.
     #[error(
         "This model has no chat template that is understood here. Take an instruction-tuned one whose template is ChatML."
     )]
     NoChat,
-    /// Its tokenizer, or a text.
+    /// An error of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Its weights.
+    /// An error of the weights.
     #[error(transparent)]
     Pack(#[from] PackError),
 }
 
 impl TextError {
-    /// A stable name of the error.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Metadata { .. } => "text-metadata",
@@ -69,8 +69,8 @@ impl TextError {
     }
 }
 
-/// Makes marks of the tokens that begin and end turns, whatever the file calls them: some list them as text that is taken
-/// whole wherever it is spelled, and people could write turns of others.
+/// Makes turn and end tokens special, whatever type the file gives them. Some files list them as user-defined tokens
+/// that are matched anywhere in text, so user text could forge turns.
 pub(super) fn keep_from_people(vocabulary: &mut Vocabulary, config: &TextConfig) {
     let turns = config.chat.iter().flat_map(ChatMl::marks);
     for id in config.ends.iter().copied().chain(config.bos).chain(turns) {
@@ -82,7 +82,7 @@ pub(super) fn keep_from_people(vocabulary: &mut Vocabulary, config: &TextConfig)
     }
 }
 
-/// What the frequencies of the rotary embedding are divided by, none where it is 1: LLaMA 3's factors and a linear one.
+/// Divisors of the rotary frequencies: LLaMA 3's factors times the linear RoPE scaling. Empty without either.
 pub(super) fn rope_divisors<S: TensorSource + ?Sized>(
     source: &S,
     config: &TextConfig,
@@ -93,7 +93,7 @@ pub(super) fn rope_divisors<S: TensorSource + ?Sized>(
         None => vec![1.0; half],
         Some(_) => source.read(keys::ROPE_FACTORS)?.to_f32()?,
     };
-    // As llama.cpp, which takes any number here: only what no division gives a number for is refused.
+    // As in llama.cpp, any finite factor other than 0 is accepted.
     let sound = |factor: &f32| factor.is_finite() && *factor != 0.0;
     if factors.len() != half || !factors.iter().all(sound) {
         return Err(TextError::Metadata {

@@ -1,14 +1,14 @@
-//! The names of GGUF's tensors beside those of [`Lm`](crate::lm::Lm), and the order of their rows.
+//! Key map from GGUF tensors to [`Lm`](crate::lm::Lm), and the row order of projections.
 
 use emu_pack::{KeyMap, PackError, Rule};
 
-/// The output head, absent where it is the embedding table.
+/// The output head, absent if it is tied to the embedding table.
 pub(super) const HEAD: &str = "output.weight";
 
-/// What LLaMA 3 divides the frequencies of its rotary embedding by.
+/// LLaMA 3's divisors of the rotary frequencies.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Of the architecture `llama`.
+/// Key map of the architecture `llama`.
 pub(super) fn gguf() -> Result<KeyMap, PackError> {
     let layer = |gguf: &str, own: &str| {
         Rule::new(
@@ -31,17 +31,18 @@ pub(super) fn gguf() -> Result<KeyMap, PackError> {
             layer("ffn_up", "mlp.up_proj"),
             layer("ffn_down", "mlp.down_proj"),
         ],
-        // Read apart: no parameter.
+        // Read separately: not a parameter.
         [ROPE_FACTORS],
     )
 }
 
-/// Groups of rows of a projection to queries or keys whose halves alternate in the file: its heads; none for other tensors.
+/// Number of heads of a query or key projection, whose rows the file interleaves in two halves per head; `None` for
+/// other tensors.
 ///
-/// llama.cpp rotates neighbouring elements of a head, and its converter therefore interleaves the two halves of each. The rope
-/// here turns element i with element i + E/2, as LLaMA's own.
+/// llama.cpp rotates adjacent elements of a head, so its converter interleaves the two halves of each head. RoPE here
+/// rotates element i with element i + E/2, as in LLaMA.
 ///
-/// `heads`: of queries, and of keys.
+/// `heads`: number of query heads and of key heads.
 pub(super) fn rope_halves(name: &str, heads: (usize, usize)) -> Option<usize> {
     if name.contains(".q_proj.") {
         Some(heads.0)

@@ -1,4 +1,4 @@
-//! From the metadata of a GGUF file to sizes, tokenizer and template.
+//! Reads sizes, tokenizer and chat template from GGUF metadata.
 
 use serde_json::{Map, Value};
 
@@ -7,14 +7,14 @@ use super::config::{TextConfig, TextError, keep_from_people};
 use crate::config::LmConfig;
 use crate::tokenizer::{Merging, Role, Splitting, Vocabulary};
 
-/// Sizes beyond this are mistakes.
+/// Larger sizes are invalid.
 const MAX_SIZE: u64 = 1 << 24;
-/// Spellings of tokens that end an answer, in whatever model has them.
+/// Names of end tokens that are used if a model has them.
 const ENDS: [&str; 3] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>"];
 
 type Metadata = Map<String, Value>;
 
-/// Everything but the weights.
+/// Reads everything but the weights.
 pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), TextError> {
     let unsupported = |what: String| TextError::Unsupported { what };
     match text(metadata, "general.architecture")? {
@@ -28,7 +28,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), Text
         found.and_then(|id| u32::try_from(id).ok())
     };
 
-    // SentencePiece's own ids, where the file names none.
+    // Default ids of SentencePiece, if the file has none.
     let spm = matches!(vocabulary.merging, Merging::Scores { .. });
     let token = |role: &str, usual: u32| match metadata.contains_key(&token_key(role)) {
         false if spm && (usual as usize) < lm.vocab => Ok(usual),
@@ -137,12 +137,12 @@ fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
     Ok(config)
 }
 
-/// What positions are divided by, of models that were stretched to a longer context linearly.
+/// Divisor of the positions: linear RoPE scaling.
 fn position_factor(metadata: &Metadata) -> Result<f64, TextError> {
     let kind = metadata.get("llama.rope.scaling.type");
     match kind.map(|kind| kind.as_str().unwrap_or_default()) {
         Some("none") => return Ok(1.0),
-        // What llama.cpp takes where nothing is said.
+        // llama.cpp's default.
         None | Some("linear") => {}
         Some(kind) => {
             return Err(TextError::Unsupported {
@@ -155,7 +155,7 @@ fn position_factor(metadata: &Metadata) -> Result<f64, TextError> {
         return Ok(1.0);
     };
     match entry(metadata, key)?.as_f64() {
-        // Not scaled, for llama.cpp too.
+        // No scaling, as in llama.cpp.
         Some(0.0) => Ok(1.0),
         _ => within(metadata, key, 1e-3, 1e6),
     }
@@ -172,9 +172,9 @@ fn vocabulary(metadata: &Metadata) -> Result<Vocabulary, TextError> {
         Some(Value::Array(types)) => types
             .iter()
             .map(|kind| match kind.as_u64() {
-                // Unknown and control.
+                // Unknown and control tokens.
                 Some(2 | 3) => Role::Mark,
-                // Defined by the user.
+                // User-defined tokens.
                 Some(4) => Role::Whole,
                 _ => Role::Text,
             })
@@ -184,7 +184,7 @@ fn vocabulary(metadata: &Metadata) -> Result<Vocabulary, TextError> {
     let merging = match text(metadata, "tokenizer.ggml.model")? {
         "gpt2" => {
             let name = match metadata.get("tokenizer.ggml.pre") {
-                // As llama.cpp.
+                // llama.cpp's default.
                 None => "default",
                 Some(_) => text(metadata, "tokenizer.ggml.pre")?,
             };
@@ -230,7 +230,7 @@ fn texts(metadata: &Metadata, key: &str) -> Result<Vec<String>, TextError> {
     texts.ok_or_else(|| wrong(key, "is no list of texts"))
 }
 
-/// A number from 1 on.
+/// A whole number from 1 to [`MAX_SIZE`].
 fn size(metadata: &Metadata, key: &str) -> Result<usize, TextError> {
     let value = entry(metadata, key)?;
     match value.as_u64() {
@@ -247,7 +247,7 @@ fn scores(metadata: &Metadata, key: &str) -> Result<Vec<f32>, TextError> {
         .ok_or_else(|| wrong(key, "is no list of numbers"))
 }
 
-/// A number of that range.
+/// A number in the range.
 fn within(metadata: &Metadata, key: &str, least: f64, most: f64) -> Result<f64, TextError> {
     let value = entry(metadata, key)?;
     match value.as_f64() {
@@ -256,7 +256,7 @@ fn within(metadata: &Metadata, key: &str, least: f64, most: f64) -> Result<f64, 
     }
 }
 
-/// A value for people: long ones are not printed.
+/// A value for an error message; long ones are not printed.
 fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) | Value::Object(_) | Value::String(_) => "no number".into(),
@@ -278,7 +278,7 @@ fn token_key(role: &str) -> String {
     format!("tokenizer.ggml.{role}_token_id")
 }
 
-/// The id of the token with this role.
+/// Id of the token with this role.
 fn token(metadata: &Metadata, role: &str, vocab: usize) -> Result<u32, TextError> {
     let key = token_key(role);
     let value = entry(metadata, &key)?;
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!((config.bos, config.bos_in_prompts), (Some(1), true));
         let error = with(&[(bos, Value::Null), (add, json!(true))]).expect_err("no token");
         assert!(error.to_string().contains(bos), "{error}");
-        // LLaMA 3 begins with it, unless the file says otherwise.
+        // LLaMA 3 prompts start with it unless the file says otherwise.
         let pre = ("tokenizer.ggml.pre", json!("llama-bpe"));
         let (config, _) = with(std::slice::from_ref(&pre)).expect("a model");
         assert!(config.bos_in_prompts);

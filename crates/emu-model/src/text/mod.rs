@@ -1,4 +1,4 @@
-//! A language model alone: no pictures in, none out. The same [`Lm`], with its own tokenizer and manner of speaking.
+//! A text-only language model: the same [`Lm`], with its own tokenizer and chat template.
 
 mod base;
 mod chat;
@@ -25,21 +25,21 @@ use crate::lm::Lm;
 use crate::tokenizer::PlainTokenizer;
 use crate::weights;
 
-/// A language model that is ready to run.
+/// A loaded language model.
 #[derive(Debug)]
 pub struct TextModel {
-    /// What it is.
+    /// Its configuration.
     pub config: TextConfig,
     /// Its weights.
     pub lm: Lm,
-    /// Texts to ids and back.
+    /// Its tokenizer.
     pub tokenizer: PlainTokenizer,
 }
 
-/// The tokenizer that the metadata of a GGUF file describe.
+/// Reads the tokenizer from the metadata of a GGUF file.
 ///
 /// # Errors
-/// Where it is of another kind, or its lists contradict each other.
+/// If its kind is unsupported, or its lists contradict each other.
 pub fn tokenizer(metadata: &Map<String, Value>) -> Result<PlainTokenizer, TextError> {
     let (_, vocabulary) = metadata::read(metadata)?;
     Ok(PlainTokenizer::new(vocabulary)?)
@@ -49,7 +49,7 @@ impl TextModel {
     /// Loads a model from the metadata and tensors of a GGUF file.
     ///
     /// # Errors
-    /// Where it is of another kind, or a tensor is missing, unknown, misshapen or damaged.
+    /// If its kind is unsupported, or a tensor is missing, unknown, damaged or has the wrong shape.
     pub fn from_gguf<S: TensorSource + ?Sized>(
         metadata: &Map<String, Value>,
         source: &S,
@@ -66,7 +66,7 @@ impl TextModel {
         let lm = lm.with_rope_divisors(rope_divisors(source, &config)?);
         let parameters = LmWeights::new(source, &config, &lm)?;
         let lm = weights::load(lm, device, |name| parameters.read(name))?
-            .stack()
+            .fuse()
             .with_activations(|_| Activations::Int8);
         Ok(Self {
             config,
@@ -75,10 +75,10 @@ impl TextModel {
         })
     }
 
-    /// A conversation as a prompt that asks for the next answer.
+    /// Builds the prompt of a conversation, up to the start of the answer.
     ///
     /// # Errors
-    /// Where the model was not made for conversations, or a text is too long.
+    /// If the model has no chat template, or a text is too long.
     pub fn chat(&self, messages: &[Message]) -> Result<Prompt, TextError> {
         let chat = self.config.chat.as_ref().ok_or(TextError::NoChat)?;
         let mut ids = self.start();
@@ -86,10 +86,10 @@ impl TextModel {
         Ok(Prompt::text(ids))
     }
 
-    /// A text that the model goes on with.
+    /// Builds the prompt of a text to continue.
     ///
     /// # Errors
-    /// Where it is too long.
+    /// If it is too long.
     pub fn continue_text(&self, text: &str) -> Result<Prompt, TextError> {
         let mut ids = self.start();
         ids.extend(self.tokenizer.encode(text)?);
@@ -105,7 +105,7 @@ impl TextModel {
         Rules {
             context: self.config.lm.context,
             vocab: self.config.lm.vocab,
-            // The end of the text before, as GPT-2 has it.
+            // GPT-2 begins with the end token of the previous text.
             bos: (self.config.bos)
                 .or(self.config.ends.first().copied())
                 .unwrap_or_default(),
@@ -114,10 +114,10 @@ impl TextModel {
         }
     }
 
-    /// Generates text, a token a step.
+    /// Generates text, one token per step.
     ///
     /// # Errors
-    /// Where the prompt does not fit the context, or an option makes no sense.
+    /// If the prompt exceeds the context, or an option is out of range.
     pub fn generate(
         &self,
         prompt: &Prompt,
@@ -126,7 +126,7 @@ impl TextModel {
         TextMachine::over(&self.lm, self.rules(), prompt, options)
     }
 
-    /// Searches for likely continuations.
+    /// Beam search.
     ///
     /// # Errors
     /// As [`TextModel::generate`].
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn people_cannot_write_turns() {
-        // The bytes; then ChatML's marks as files give them: control tokens, or defined by a user.
+        // The bytes, then ChatML's special tokens as files declare them: control tokens or user-defined.
         let bytes = ('!'..='~')
             .chain('\u{a1}'..='\u{ac}')
             .chain('\u{ae}'..='\u{ff}');
@@ -175,7 +175,7 @@ mod tests {
             roles[256..].fill(role);
             let mut vocabulary = Vocabulary {
                 tokens: tokens.clone(),
-                // As of files without the list.
+                // As in files without the list.
                 roles: if role == Role::Text { vec![] } else { roles },
                 merging: Merging::Ranks {
                     merges: vec![],

@@ -1,4 +1,4 @@
-//! From a `tokenizer.json` to the parts of an [`EmuTokenizer`](super::EmuTokenizer).
+//! Builds the parts of an [`EmuTokenizer`](super::EmuTokenizer) from a `tokenizer.json`.
 
 use std::collections::HashMap;
 
@@ -13,21 +13,21 @@ use super::pieces::{Piece, Pieces};
 use super::sentencepiece::WORD_MARK;
 use super::special::{Manner, Roles, SpecialTokens, names};
 
-/// What a tokenizer is made of.
+/// The parts of a tokenizer.
 pub(super) struct Parts {
-    /// Its special tokens are among its added ones.
+    /// The special tokens are among its added tokens.
     pub model: Tokenizer,
     pub specials: SpecialTokens,
     pub manner: Manner,
     pub pieces: Pieces,
 }
 
-/// How pieces spell bytes and spaces.
+/// How vocabulary pieces encode bytes and spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spelling {
-    /// Text with `▁` for a space; `<0xE4>` for a byte.
+    /// SentencePiece: `▁` for a space, `<0xE4>` for a byte.
     WordMarks,
-    /// GPT-2's: every byte is one printable character.
+    /// GPT-2's byte-level alphabet: every byte is one printable character.
     ByteLevel,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<Parts, Token
             max_bytes: MAX_FILE_BYTES,
         });
     }
-    // What is no JSON for another reason is told with the place.
+    // Other invalid JSON is reported below with its position.
     TokenizerError::refuse_others(bytes, &[FileKind::Json, FileKind::Text, FileKind::Empty])?;
     let value = serde_json::from_slice(bytes).map_err(|e| TokenizerError::Json {
         reason: e.to_string(),
@@ -46,7 +46,7 @@ pub(super) fn from_json(bytes: &[u8], add: Option<Roles>) -> Result<Parts, Token
     from_value(value, add)
 }
 
-/// `add`: which special tokens to add where they are missing.
+/// `add`: the special tokens to add if they are missing.
 pub(super) fn from_value(mut json: Value, add: Option<Roles>) -> Result<Parts, TokenizerError> {
     let unsupported = |feature: &str| TokenizerError::Unsupported {
         feature: feature.to_owned(),
@@ -54,7 +54,7 @@ pub(super) fn from_value(mut json: Value, add: Option<Roles>) -> Result<Parts, T
     let damaged = |reason: &str| TokenizerError::Json {
         reason: reason.to_owned(),
     };
-    // files written by old versions leave the type out
+    // old versions omit the type
     if json["model"].get("type").is_some_and(|t| t != "BPE") {
         return Err(unsupported("a model other than BPE"));
     }
@@ -85,7 +85,7 @@ pub(super) fn from_value(mut json: Value, add: Option<Roles>) -> Result<Parts, T
         ids.contains_key(name) || added.any(|token| token["content"] == name)
     });
     add_specials(&mut json, &ids, add, manner)?;
-    // Texts are encoded whole, and batches padded here.
+    // Texts are not truncated, and `EmuTokenizer::pad` pads batches.
     json["truncation"] = Value::Null;
     json["padding"] = Value::Null;
     let bytes = serde_json::to_vec(&json).map_err(|e| TokenizerError::Json {
@@ -97,7 +97,7 @@ pub(super) fn from_value(mut json: Value, add: Option<Roles>) -> Result<Parts, T
 
     for token in json["added_tokens"].as_array().into_iter().flatten() {
         let content = token["content"].as_str().unwrap_or_default();
-        // The library numbers tokens itself, whatever the file says.
+        // The library assigns ids itself and ignores those of the file.
         let given = model.token_to_id(content).map(u64::from);
         if !content.is_empty() && given != token["id"].as_u64() {
             return Err(damaged(&format!(
@@ -114,7 +114,7 @@ pub(super) fn from_value(mut json: Value, add: Option<Roles>) -> Result<Parts, T
         pieces.set(*id, spelling.piece(piece, drops_first_space));
     }
     for (id, token) in model.get_added_vocabulary().get_added_tokens_decoder() {
-        // Other marks of a language model alone are not for people, as in `PlainTokenizer`.
+        // The language model's other control tokens decode to nothing, as in `PlainTokenizer`.
         let hidden = manner == Manner::ChatMl && token.special && !specials.contains(*id);
         let bytes = match hidden {
             true => vec![],
@@ -151,7 +151,7 @@ fn spelling(json: &Value) -> Option<Spelling> {
     }
 }
 
-/// Whether every text gets a space in front, which decoding then drops.
+/// Whether encoding prepends a space to every text, which decoding then drops.
 fn adds_prefix(json: &Value) -> bool {
     let normalizers = nodes(&json["normalizer"], "normalizers");
     let pre_tokenizers = nodes(&json["pre_tokenizer"], "pretokenizers");
@@ -165,7 +165,7 @@ fn adds_prefix(json: &Value) -> bool {
         })
 }
 
-/// Puts the special tokens among the added tokens, with the white-space rule; adds missing ones at the end.
+/// Adds the special tokens to the added tokens, with their white-space rule; missing ones get ids at the end.
 fn add_specials(
     json: &mut Value,
     ids: &HashMap<String, u32>,
@@ -216,7 +216,7 @@ fn add_specials(
     Ok(())
 }
 
-/// All names, those that may be added in the order in which they get ids.
+/// All spellings of special tokens; those that may be added are in id order.
 fn names_in_order(manner: Manner) -> impl Iterator<Item = &'static str> {
     let [bos, eos, unk] = manner.marks();
     [unk, bos, eos]
@@ -245,7 +245,7 @@ fn resolve(model: &Tokenizer, manner: Manner) -> Result<SpecialTokens, Tokenizer
 }
 
 impl Spelling {
-    /// The bytes that a piece stands for.
+    /// Decodes a vocabulary entry to bytes.
     pub(super) fn piece(self, text: &str, drops_first_space: bool) -> Piece {
         let bytes: Vec<u8> = match self {
             Self::WordMarks => match byte_piece(text) {
@@ -257,7 +257,7 @@ impl Spelling {
                 }
                 None => text.replace(WORD_MARK, " ").into_bytes(),
             },
-            // a character outside the alphabet can only be part of an added token
+            // characters outside the alphabet occur only in added tokens
             Self::ByteLevel => {
                 let mut utf8 = [0; 4];
                 text.chars()
@@ -275,7 +275,7 @@ impl Spelling {
     }
 }
 
-/// The byte of a piece like `<0xE4>`.
+/// The byte of a byte-fallback piece such as `<0xE4>`.
 fn byte_piece(text: &str) -> Option<u8> {
     let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
     if hex.len() == 2 {
@@ -285,8 +285,8 @@ fn byte_piece(text: &str) -> Option<u8> {
     }
 }
 
-/// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 stands for itself, the other 68 bytes
-/// follow from U+0100 on.
+/// The byte encoded by a character of GPT-2's alphabet: printable Latin-1 characters encode themselves, the other 68 bytes
+/// are mapped to U+0100 and up.
 fn byte_of(c: char) -> Option<u8> {
     let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     match u32::from(c) {

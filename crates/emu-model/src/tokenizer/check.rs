@@ -1,5 +1,5 @@
-//! What a `tokenizer.json` must not hold: the `tokenizers` library trusts its files, and panics or takes all memory where
-//! they contradict themselves. Everything that it runs is on a list here.
+//! Validates a `tokenizer.json`. The `tokenizers` library trusts its files: it panics or exhausts memory on inconsistent
+//! ones. Only components on the allow lists below are passed to it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::TokenizerError;
 
-/// Normalizers that are run.
+/// Allowed normalizers.
 const NORMALIZERS: [&str; 10] = [
     "Sequence",
     "Prepend",
@@ -20,7 +20,7 @@ const NORMALIZERS: [&str; 10] = [
     "Strip",
     "StripAccents",
 ];
-/// Pre-tokenizers that are run.
+/// Allowed pre-tokenizers.
 const PRE_TOKENIZERS: [&str; 8] = [
     "Sequence",
     "ByteLevel",
@@ -31,9 +31,9 @@ const PRE_TOKENIZERS: [&str; 8] = [
     "Whitespace",
     "WhitespaceSplit",
 ];
-/// Post-processors, of which only what leaves ids alone is run.
+/// Allowed post-processors; only their effects that keep ids unchanged are used.
 const POST_PROCESSORS: [&str; 3] = ["Sequence", "ByteLevel", "TemplateProcessing"];
-/// Decoders, of which only the kind matters.
+/// Allowed decoders; only their type is used.
 const DECODERS: [&str; 7] = [
     "Sequence",
     "ByteLevel",
@@ -43,14 +43,14 @@ const DECODERS: [&str; 7] = [
     "Fuse",
     "Strip",
 ];
-/// Components of a kind; real files have less than ten.
+/// Maximum nodes per component; real files have less than ten.
 const MAX_NODES: usize = 64;
-/// How much longer than the text all replacements together may make it.
+/// Maximum factor by which all normalizers together may lengthen a text.
 const MAX_GROWTH: usize = 1 << 12;
-/// Longest pattern and longest replacement, in bytes.
+/// Maximum length of a pattern or a replacement, in bytes.
 const MAX_PATTERN: usize = 4 << 10;
 
-/// Every node of a component, sequences opened.
+/// The nodes of a component, with a sequence expanded.
 pub(super) fn nodes<'a>(component: &'a Value, list: &str) -> Vec<&'a Value> {
     match component.get(list).and_then(Value::as_array) {
         Some(inner) => inner.iter().collect(),
@@ -66,7 +66,7 @@ fn damaged(reason: String) -> TokenizerError {
     TokenizerError::Json { reason }
 }
 
-/// Refuses what the library would fail on without an error.
+/// Rejects files on which the library would fail without an error.
 pub(super) fn check(json: &Value, ids: &HashMap<String, u32>) -> Result<(), TokenizerError> {
     let normalizers = listed(json, "normalizer", "normalizers", &NORMALIZERS)?;
     let pre_tokenizers = listed(json, "pre_tokenizer", "pretokenizers", &PRE_TOKENIZERS)?;
@@ -78,7 +78,7 @@ pub(super) fn check(json: &Value, ids: &HashMap<String, u32>) -> Result<(), Toke
     model(&json["model"], ids)
 }
 
-/// All nodes of a component, which are of the kinds in the list.
+/// All nodes of a component; an error if one is not on the allow list.
 fn listed<'a>(
     json: &'a Value,
     component: &str,
@@ -108,7 +108,7 @@ fn listed<'a>(
     Ok(found)
 }
 
-/// Patterns and replacements of a length that a real file may have.
+/// Rejects overlong patterns and replacements.
 fn patterns<'a>(nodes: impl Iterator<Item = &'a &'a Value>) -> Result<(), TokenizerError> {
     for node in nodes {
         let pattern = &node["pattern"];
@@ -128,13 +128,13 @@ fn patterns<'a>(nodes: impl Iterator<Item = &'a &'a Value>) -> Result<(), Tokeni
     Ok(())
 }
 
-/// Replacements may not blow a text up.
+/// Rejects normalizers that could lengthen a text too much.
 fn growth(normalizers: &[&Value]) -> Result<(), TokenizerError> {
     let mut most = 1usize;
     for node in normalizers {
         let length = |key: &str| node[key].as_str().map_or(0, str::len);
         let times = match node["type"].as_str() {
-            // Of an empty match, a replacement stands between any two bytes.
+            // An empty match inserts the replacement between any two bytes.
             Some("Replace") => match node["pattern"]["String"].as_str() {
                 Some(pattern) => length("content").div_ceil(pattern.len().max(1)).max(1),
                 None => 1 + length("content"),
@@ -152,8 +152,8 @@ fn growth(normalizers: &[&Value]) -> Result<(), TokenizerError> {
     }
 }
 
-/// A template takes the text once: the library reads a second one that is not there, and chains of templates that give
-/// another number of pieces are not implemented in it.
+/// A template must use the text exactly once. The library would read a second text that is absent, and does not implement
+/// chains of templates that give another number of pieces.
 fn template(node: &Value) -> Result<(), TokenizerError> {
     if node["type"] != "TemplateProcessing" {
         return Ok(());
@@ -204,8 +204,8 @@ fn model(model: &Value, ids: &HashMap<String, u32>) -> Result<(), TokenizerError
     Ok(())
 }
 
-/// The piece that a merge takes or makes and that does not exist. The library would panic where what a merge makes is
-/// longer than any piece.
+/// Checks that both parts of a merge and its result are pieces; the error is the missing one. The library would panic on a
+/// result longer than any piece.
 pub(super) fn merge_fits(
     (left, right): (&str, &str),
     is_piece: impl Fn(&str) -> bool,
@@ -223,7 +223,7 @@ mod tests {
 
     use crate::tokenizer::{EmuTokenizer, Roles, TokenizerError};
 
-    /// A small byte-level tokenizer that is sound.
+    /// A small valid byte-level tokenizer.
     fn sound() -> Value {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -232,7 +232,7 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).expect("the fixture")).expect("JSON")
     }
 
-    /// Reads it in both ways, and encodes with it where it can be read.
+    /// Reads it with both constructors, and encodes with it if it is valid.
     fn read(json: &Value) -> Result<(), TokenizerError> {
         let bytes = json.to_string();
         let base = EmuTokenizer::from_base_json_bytes(bytes.as_bytes(), Roles::Instruct);
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn merges_beyond_every_piece_are_refused() {
         read(&sound()).expect("a sound file");
-        // The first panicked the library: what it makes is longer than any piece.
+        // The first panicked in the library: its result is longer than any piece.
         for merge in [
             json!(["[ASSISTANT]", "[ASSISTANT]"]),
             json!("[ASSISTANT] [ASSISTANT]"),
@@ -316,7 +316,7 @@ mod tests {
             vocab.insert("\u{101}\u{102}".into(), first);
         });
         assert_eq!(twice.expect_err("twice").code(), "tokenizer-damaged");
-        // Without text it is no token, and nothing takes it.
+        // An added token without text is ignored.
         let empty = token(0.into(), "");
         changed(|json| {
             json["added_tokens"]

@@ -1,4 +1,4 @@
-//! What can be wrong with a tokenizer file, a text or a prompt.
+//! Errors of tokenizer files, texts and prompts.
 
 use emu_pack::{FileKind, WrongKind};
 
@@ -16,16 +16,16 @@ pub enum TokenizerError {
         /// The limit in force.
         max_bytes: usize,
     },
-    /// A file of another kind.
+    /// A file of another format.
     #[error("The tokenizer file {kind}.")]
     WrongFile {
-        /// What it is.
+        /// The detected format.
         kind: WrongKind,
     },
     /// Not a `tokenizer.json`.
     #[error("The tokenizer.json cannot be read: {reason}. Use the file that came with the model.")]
     Json {
-        /// Where reading stopped.
+        /// What is wrong, and where.
         reason: String,
     },
     /// Not a SentencePiece model.
@@ -33,15 +33,15 @@ pub enum TokenizerError {
         "The SentencePiece model cannot be read: {reason}. Use the tokenizer.model that came with the weights."
     )]
     SentencePiece {
-        /// Where reading stopped.
+        /// What is wrong, and where.
         reason: String,
     },
-    /// A sound file of a kind that is not covered.
+    /// A valid file with an unsupported feature.
     #[error(
         "This tokenizer uses {feature}, which is not supported. Convert it to a BPE tokenizer.json as LLaMA's or GPT-2's."
     )]
     Unsupported {
-        /// What it uses.
+        /// The unsupported feature.
         feature: String,
     },
     /// A special token is missing.
@@ -52,13 +52,13 @@ pub enum TokenizerError {
         /// Its spelling.
         name: &'static str,
     },
-    /// The `tokenizers` library refused.
+    /// The `tokenizers` library returned an error.
     #[error("The tokenizer failed: {reason}. Use the tokenizer file that came with the model.")]
     Model {
-        /// What it said.
+        /// The library's message.
         reason: String,
     },
-    /// A text beyond the limit.
+    /// The text is longer than allowed.
     #[error(
         "The text has {bytes} bytes, which is over the limit of {max_bytes}. Shorten it or encode it in parts."
     )]
@@ -78,7 +78,7 @@ pub enum TokenizerError {
         /// Number of ids.
         size: usize,
     },
-    /// Marks and pictures differ in number.
+    /// The number of picture marks differs from the number of pictures.
     #[error(
         "The prompt has {marks} picture marks, but {pictures} pictures were given. Write one <image> for each picture, or none to put the pictures first."
     )]
@@ -88,7 +88,7 @@ pub enum TokenizerError {
         /// Pictures given.
         pictures: usize,
     },
-    /// A picture block written out by hand has the wrong length.
+    /// A picture block spelled out in the prompt has the wrong length.
     #[error(
         "A picture block in the prompt holds {found} <image> tokens, but this model takes {expected}. Write a single <image> mark instead."
     )]
@@ -98,20 +98,20 @@ pub enum TokenizerError {
         /// Tokens per picture.
         expected: usize,
     },
-    /// More tokens than the model can see.
+    /// The prompt exceeds the context length.
     #[error(
         "The prompt has {tokens} tokens, but the context holds {context}. Shorten the text or use fewer pictures."
     )]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
-        /// The model's context.
+        /// The model's context length.
         context: usize,
     },
 }
 
 impl TokenizerError {
-    /// Refuses a file of a known kind that is none of `wanted`.
+    /// Rejects a file of a known kind that is not in `wanted`.
     pub(super) fn refuse_others(bytes: &[u8], wanted: &[FileKind]) -> Result<(), Self> {
         match FileKind::of(bytes) {
             FileKind::Unknown => Ok(()),
@@ -122,7 +122,7 @@ impl TokenizerError {
         }
     }
 
-    /// A short name of the kind of error that stays the same between versions.
+    /// A short error code that is stable between versions.
     pub fn code(&self) -> &'static str {
         match self {
             Self::FileTooLarge { .. } => "tokenizer-too-large",

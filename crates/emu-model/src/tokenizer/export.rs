@@ -1,4 +1,4 @@
-//! The vocabulary of a language model as the `tokenizer.json` of a pack.
+//! Exports a language model's vocabulary as the `tokenizer.json` of a pack.
 
 use std::collections::HashSet;
 
@@ -8,18 +8,18 @@ use super::plain::{Merging, Role, Vocabulary};
 use super::special::Roles;
 use super::{MAX_FILE_BYTES, TokenizerError};
 
-/// How many marks become Emu's.
+/// Number of control tokens that are replaced by Emu's.
 const SPARE: usize = 4;
 
 impl Vocabulary {
-    /// The `tokenizer.json` of the same tokenizer with `[PAD] [IMG] [/IMG] <image>`, which take the places of marks that the
-    /// model does without: no id moves, and the table of embeddings stays as it is. A text has the same tokens as with a
-    /// [`PlainTokenizer`](super::PlainTokenizer) of these lists.
+    /// The equivalent `tokenizer.json` with `[PAD] [IMG] [/IMG] <image>` in the places of unused control tokens: no id changes,
+    /// and the embedding table stays as it is. A text has the same tokens as with a
+    /// [`PlainTokenizer`](super::PlainTokenizer) of this vocabulary.
     ///
-    /// `used`: marks that keep their meaning.
+    /// `used`: control tokens that keep their meaning.
     ///
     /// # Errors
-    /// Where the tokenizer is not byte-level BPE, has too few marks to spare, or spells two tokens alike.
+    /// The tokenizer is not byte-level BPE, has too few unused control tokens, spells two tokens alike, or is too large.
     pub fn to_emu_json(&self, used: &[u32]) -> Result<String, TokenizerError> {
         let unsupported = |feature: &str| TokenizerError::Unsupported {
             feature: feature.to_owned(),
@@ -29,7 +29,7 @@ impl Vocabulary {
         };
         let role = |id: usize| self.roles.get(id).copied().unwrap_or(Role::Text);
 
-        // 1. the marks, Emu's in the places of the first that nothing needs
+        // 1. control tokens: Emu's replace the first unused ones
         let mut tokens: Vec<&str> = self.tokens.iter().map(String::as_str).collect();
         let spare = |id: &usize| {
             let wanted = u32::try_from(*id).is_ok_and(|id| used.contains(&id));
@@ -51,7 +51,7 @@ impl Vocabulary {
             });
         }
 
-        // 2. texts make no marks: their merges are left out, as where the model is alone
+        // 2. merges that produce control tokens are dropped, as in `PlainTokenizer`
         let marks: HashSet<&str> = { tokens.iter().zip(&self.tokens).enumerate() }
             .filter(|(id, _)| role(*id) == Role::Mark)
             .flat_map(|(_, (new, old))| [*new, old.as_str()])
@@ -66,7 +66,7 @@ impl Vocabulary {
         };
         let merges: Vec<&String> = merges.iter().filter(makes_text).collect();
 
-        // 3. as the library writes it
+        // 3. the JSON as the library writes it
         let added = tokens.iter().enumerate().filter_map(|(id, token)| {
             let special = match role(id) {
                 Role::Text => return None,
@@ -126,7 +126,7 @@ mod tests {
         "<rest>",
     ];
 
-    /// The marks, the bytes, some words, and a token that is taken whole.
+    /// Control tokens, the bytes, some words, and a user-defined token.
     fn vocabulary(splitting: Splitting) -> Vocabulary {
         let bytes = ('!'..='~').chain('\u{a1}'..='\u{ac}');
         let bytes = bytes
@@ -141,7 +141,7 @@ mod tests {
         let mut roles = vec![Role::Text; tokens.len()];
         roles[..MARKS.len()].fill(Role::Mark);
         roles[tokens.len() - 1] = Role::Whole;
-        // The last two make a mark, and go on from one: both are left out.
+        // The last two produce a control token and extend one: both are dropped.
         let merges = [
             "1 2",
             "\u{120} a",
@@ -207,12 +207,12 @@ mod tests {
             text("assistant\n"),
         ];
         assert_eq!(ids, expected.concat());
-        // What stands in the text, and what people see.
+        // With special tokens, and without.
         let decoded = emu.decode(&ids, false).expect("a text");
         assert!(decoded.starts_with("<|im_start|>user\n 12 <|im_end|>[IMG]\n[IMG]<image>"));
         let seen = emu.decode(&ids, true).expect("a text");
         assert_eq!(seen, "user\n 12 <|im_end|>[IMG]\n a\nassistant\n");
-        // A mark of the model's own, which no text spells, is not for people.
+        // Other control tokens of the model decode to nothing.
         assert_eq!(emu.decode(&[7], true).expect("a text"), "");
     }
 
@@ -246,7 +246,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..Default::default() })]
 
-        /// Token for token the language model's own tokenizer, whatever people write.
+        /// User text has the same tokens as with the language model's own tokenizer.
         #[test]
         fn texts_have_the_tokens_of_the_model_alone(
             text in r"(a|an| |12|7|<repo>x?|<rest>|<whole>|\[IMG\]|<image>|<\|im_(start|end)\|>|<\|endoftext\|>|\n|\PC){0,24}",

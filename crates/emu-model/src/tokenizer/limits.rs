@@ -1,6 +1,6 @@
-//! What is read at most.
+//! Size limits.
 
-/// Longest text that is encoded at once, in bytes.
+/// Maximum length of a text to encode, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
-/// Largest tokenizer file that is read, in bytes.
+/// Maximum size of a tokenizer file, in bytes.
 pub const MAX_FILE_BYTES: usize = 64 << 20;

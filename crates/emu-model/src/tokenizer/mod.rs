@@ -1,9 +1,9 @@
-//! Text to token ids and back, with Emu's special tokens.
+//! Tokenizer: text to token ids and back, with Emu's special tokens.
 //!
-//! The released code uses the slow `LlamaTokenizer` of transformers 4.31, and its treatment of special tokens is part
-//! of what the model learned: white space, newlines included, is stripped on both sides of a special token, every
-//! segment in between starts with a fresh word mark, and decoding joins segments with a space. [`EmuTokenizer`] does
-//! that around a Hugging Face `tokenizers` model, which encodes the segments.
+//! The released code uses the slow `LlamaTokenizer` of transformers 4.31, and the model was trained with its treatment of
+//! special tokens: white space, newlines included, is stripped on both sides of a special token, every segment in between
+//! starts with a fresh word mark, and decoding joins segments with a space. [`EmuTokenizer`] implements that around a
+//! Hugging Face `tokenizers` model, which encodes the segments.
 
 mod build;
 mod check;
@@ -39,7 +39,7 @@ use build::Parts;
 use pieces::{Pieces, Writer};
 use special::{Control, Controls, Cutter, Manner, Segment};
 
-/// Where padding goes.
+/// The padding side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Before the tokens, for generation.
@@ -48,12 +48,12 @@ pub enum Side {
     Right,
 }
 
-/// A batch of equally long rows.
+/// A padded batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padded {
     /// Token ids, `[B][T]`.
     pub ids: Vec<Vec<u32>>,
-    /// 1 where a token is real, 0 where it is padding, `[B][T]`.
+    /// Attention mask, `[B][T]`: 1 for a token, 0 for padding.
     pub mask: Vec<Vec<u8>>,
 }
 
@@ -64,13 +64,13 @@ pub struct EmuTokenizer {
 }
 
 struct Inner {
-    /// Encodes text alone: its special tokens are found here, not by the library.
+    /// Encodes text segments only: special tokens are matched here, not by the library.
     model: Tokenizer,
     specials: SpecialTokens,
     manner: Manner,
     controls: Controls,
     pieces: Arc<Pieces>,
-    /// For each byte, a token that stands for it alone.
+    /// For each byte, a token that consists of it alone.
     bytes: Vec<Option<u32>>,
 }
 
@@ -83,7 +83,7 @@ impl std::fmt::Debug for EmuTokenizer {
 }
 
 impl EmuTokenizer {
-    /// Around a model whose special tokens are among its added ones.
+    /// The special tokens must be among the model's added tokens.
     fn assemble(parts: Parts) -> Self {
         let Parts {
             mut model,
@@ -113,27 +113,26 @@ impl EmuTokenizer {
         }
     }
 
-    /// Reads a `tokenizer.json` that already holds Emu's special tokens: LLaMA's kind (word marks, byte fallback) or
+    /// Reads a `tokenizer.json` that already contains Emu's special tokens: LLaMA style (word marks, byte fallback) or
     /// byte-level BPE.
     pub fn from_json_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
         build::from_json(bytes, None).map(Self::assemble)
     }
 
-    /// Reads the `tokenizer.json` of a plain language model and adds the special tokens that it lacks at the end of
-    /// the vocabulary, in the order of the released code: `[PAD] [IMG] [/IMG] <image>`, and for
-    /// [`Roles::Instruct`] `[USER] [ASSISTANT]`.
+    /// Reads the `tokenizer.json` of a plain language model and appends missing special tokens to the vocabulary, in the order
+    /// of the released code: `[PAD] [IMG] [/IMG] <image>`, and for [`Roles::Instruct`] `[USER] [ASSISTANT]`.
     pub fn from_base_json_bytes(bytes: &[u8], roles: Roles) -> Result<Self, TokenizerError> {
         build::from_json(bytes, Some(roles)).map(Self::assemble)
     }
 
-    /// Reads a SentencePiece `tokenizer.model` (BPE, as LLaMA's) and adds the special tokens as
+    /// Reads a SentencePiece `tokenizer.model` (BPE, like LLaMA's) and adds the special tokens as
     /// [`EmuTokenizer::from_base_json_bytes`] does.
     pub fn from_sentencepiece_bytes(bytes: &[u8], roles: Roles) -> Result<Self, TokenizerError> {
         let json = sentencepiece::to_tokenizer_json(bytes)?;
         build::from_value(json, Some(roles)).map(Self::assemble)
     }
 
-    /// The equivalent `tokenizer.json`, special tokens included, their white-space rule as `lstrip` and `rstrip`.
+    /// The equivalent `tokenizer.json`, with the special tokens and their white-space rule as `lstrip` and `rstrip`.
     pub fn to_json(&self) -> Result<String, TokenizerError> {
         self.inner
             .model
@@ -148,29 +147,29 @@ impl EmuTokenizer {
         &self.inner.specials
     }
 
-    /// Number of ids, special tokens included: one more than the largest.
+    /// Vocabulary size including special tokens: the largest id plus one.
     pub fn vocab_size(&self) -> usize {
         self.inner.pieces.len()
     }
 
-    /// The id of a token as the vocabulary spells it.
+    /// The id of a token by its spelling in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.model.token_to_id(token)
     }
 
-    /// Token ids of a text in which the spelling of a special token is that token, as templates and the released code
-    /// write prompts. Starts with `<s>` where the model has it; ChatML's templates write their first token themselves. For
-    /// what people wrote there is [`EmuTokenizer::encode_plain`].
+    /// Encodes template text: the spelling of a special token is that token, as in the prompts of templates and of the released
+    /// code. Starts with `<s>` if the model has it; ChatML templates write their first token themselves. For user text use
+    /// [`EmuTokenizer::encode_plain`].
     ///
     /// # Errors
-    /// Where the text is too long.
+    /// The text is too long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids: Vec<u32> = self.first().into_iter().collect();
         ids.extend(self.encode_without_bos(text)?);
         Ok(ids)
     }
 
-    /// What every prompt begins with, whatever the template.
+    /// The token that begins every prompt, if the convention has one.
     fn first(&self) -> Option<u32> {
         (self.inner.manner == Manner::Llama).then_some(self.inner.specials.bos)
     }
@@ -186,8 +185,8 @@ impl EmuTokenizer {
         self.encode_segments(cutter.finish())
     }
 
-    /// Token ids of what people wrote: text through and through, whatever it spells. No control token comes of it, and no
-    /// white space is stripped. Without a leading `<s>`.
+    /// Encodes user text: plain text, whatever it spells. No control token can result, and no white space is stripped. No
+    /// leading `<s>`.
     ///
     /// # Errors
     /// As [`EmuTokenizer::encode`].
@@ -198,11 +197,11 @@ impl EmuTokenizer {
         Ok(ids)
     }
 
-    /// A whole prompt: templates and what people wrote, a block of `tokens_per_picture` for each picture, `<s>` first where
-    /// the model has it. It must fit into `context` tokens.
+    /// Encodes a whole prompt of template text, user text and pictures: a block of `tokens_per_picture` for each picture, a
+    /// leading `<s>` if the model has it. It must fit into `context` tokens.
     ///
     /// # Errors
-    /// Where a text is too long, or all of it for the context.
+    /// The text is too long, or the prompt exceeds the context.
     pub fn encode_prompt(
         &self,
         prompt: &PromptText,
@@ -247,7 +246,7 @@ impl EmuTokenizer {
         Ok(ids)
     }
 
-    /// Appends the tokens of a text that holds no control token.
+    /// Appends the tokens of a text segment.
     fn encode_text(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let Inner {
             model,
@@ -260,13 +259,13 @@ impl EmuTokenizer {
         let encoding = encoding.map_err(|e| TokenizerError::Model {
             reason: e.to_string(),
         })?;
-        // What the vocabulary cannot express is <unk>, unless the text spells that.
+        // <unk> stands for what the vocabulary cannot express, unless the text spells it.
         let [_, _, unk] = self.inner.manner.marks();
         let spelled = |id: u32| id != specials.unk || text.contains(unk);
         for &id in encoding.get_ids() {
             match controls.get(id).filter(|_| spelled(id)) {
                 None => ids.push(id),
-                // Merges of the vocabulary made it of its letters, which are what was meant.
+                // BPE merges produced a control token from its letters: emit the letters instead.
                 Some(control) => {
                     let letter = |byte: u8| bytes.get(usize::from(byte)).copied().flatten();
                     let letters = control.spelling.bytes();
@@ -277,9 +276,9 @@ impl EmuTokenizer {
         Ok(())
     }
 
-    /// The text of token ids. With `skip_special` the special tokens are left out first, and what remains is decoded
-    /// as one run; otherwise they stand in the text, `[PAD]`, `[IMG]`, `[/IMG]`, `<image>` and the roles set off by
-    /// spaces, except in ChatML, which adds none.
+    /// Decodes token ids. With `skip_special`, special tokens are dropped first, and the rest is decoded as one run. Otherwise
+    /// they appear in the text; `[PAD]`, `[IMG]`, `[/IMG]`, `<image>` and the role tokens are separated by spaces, except in
+    /// ChatML, which adds none.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
         if skip_special {
             let kept: Vec<u32> = ids
@@ -302,7 +301,7 @@ impl EmuTokenizer {
         Ok(parts.join(" "))
     }
 
-    /// Special tokens outside the language model's own vocabulary.
+    /// Whether `id` is a special token outside the language model's own vocabulary.
     fn stands_apart(&self, id: u32) -> bool {
         let specials = &self.inner.specials;
         specials.contains(id) && ![specials.bos, specials.eos, specials.unk].contains(&id)
@@ -312,8 +311,8 @@ impl EmuTokenizer {
         self.inner.model.id_to_token(id).unwrap_or_default()
     }
 
-    /// A run whose special tokens are `<s>`, `</s>` and `<unk>`: a space before each, unless it comes first or follows
-    /// another, and none behind; the text in between starts afresh.
+    /// Decodes a run whose only special tokens are `<s>`, `</s>` and `<unk>`. Text before a special token gets a leading space;
+    /// nothing follows the token, and the text after it is decoded afresh.
     fn decode_with_marks(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let mut text = String::new();
         let mut rest = ids;
@@ -333,7 +332,7 @@ impl EmuTokenizer {
         Ok(text)
     }
 
-    /// Text tokens alone.
+    /// Decodes text tokens.
     fn decode_run(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let mut writer = Writer::default();
         let mut text = String::new();
@@ -344,12 +343,12 @@ impl EmuTokenizer {
         Ok(text)
     }
 
-    /// A decoder for tokens as they are generated; see [`DecodeStream`].
+    /// A streaming decoder; see [`DecodeStream`].
     pub fn decode_stream(&self) -> DecodeStream {
         DecodeStream::new(self.inner.pieces.clone(), Some(self.inner.specials))
     }
 
-    /// Makes rows equally long with `[PAD]`.
+    /// Pads all rows to the same length with `[PAD]`.
     pub fn pad(&self, batch: &[Vec<u32>], side: Side) -> Padded {
         let longest = batch.iter().map(Vec::len).max().unwrap_or(0);
         let fill = |row: &[u32], value: &dyn Fn(u32) -> u32, empty: u32| -> Vec<u32> {
@@ -371,7 +370,7 @@ impl EmuTokenizer {
     }
 }
 
-/// Whether so many bytes of text may be encoded at once.
+/// Checks the length of a text against [`MAX_TEXT_BYTES`].
 fn fits(bytes: usize) -> Result<(), TokenizerError> {
     match bytes {
         0..=MAX_TEXT_BYTES => Ok(()),

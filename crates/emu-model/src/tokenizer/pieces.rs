@@ -1,21 +1,21 @@
-//! From pieces of the vocabulary back to text, all at once or while tokens arrive.
+//! Decoding of vocabulary pieces to text, at once or as a stream.
 //!
-//! Every piece is bytes. Word marks are spaces, of which the very first is dropped; what does not form UTF-8 becomes
-//! U+FFFD byte by byte, as SentencePiece does it.
+//! Every piece is a byte string. Word marks are spaces; the very first one is dropped. Invalid UTF-8 becomes U+FFFD byte by
+//! byte, as in SentencePiece.
 
 use std::sync::Arc;
 
 use super::{SpecialTokens, TokenizerError};
 
-/// Longest UTF-8 sequence.
+/// Length of the longest UTF-8 sequence.
 const MAX_CHAR_BYTES: usize = 4;
 
-/// What an id stands for in the text.
+/// The text of a token.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Piece {
-    /// Its bytes, word marks as spaces.
+    /// Bytes, with word marks as spaces.
     pub bytes: Vec<u8>,
-    /// Whether it starts with a word mark, which vanishes at the start of a text.
+    /// Whether it starts with a word mark, which is dropped at the start of a text.
     pub marked: bool,
 }
 
@@ -46,7 +46,7 @@ impl Pieces {
 }
 
 impl Pieces {
-    /// For each byte, the last token that stands for it alone, `skipped` ones aside.
+    /// For each byte, the last token that consists of it alone, except `skipped` ones.
     pub fn bytes(&self, skipped: impl Fn(u32) -> bool) -> Vec<Option<u32>> {
         let mut found = vec![None; 1 << u8::BITS];
         for (id, piece) in (0u32..).zip(&self.0) {
@@ -61,7 +61,7 @@ impl Pieces {
     }
 }
 
-/// Appends pieces to a text, keeping back bytes that may still become a character.
+/// Appends pieces to a text; holds back bytes that may be the start of a UTF-8 sequence.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Writer {
     pending: Vec<u8>,
@@ -83,7 +83,7 @@ impl Writer {
         self.drain(text, true);
     }
 
-    /// Moves complete characters to the text; with `all`, what is left as U+FFFD too.
+    /// Moves complete characters to the text; with `all`, also the rest as U+FFFD.
     fn drain(&mut self, text: &mut String, all: bool) {
         let mut rest = self.pending.as_slice();
         while !rest.is_empty() {
@@ -95,7 +95,7 @@ impl Writer {
                 Err(e) => {
                     let (valid, broken) = rest.split_at(e.valid_up_to());
                     text.push_str(std::str::from_utf8(valid).unwrap_or_default());
-                    // `None`: the bytes so far are the start of a character
+                    // `None`: the bytes so far are the start of a UTF-8 sequence
                     let open = e.error_len().is_none() && broken.len() < MAX_CHAR_BYTES;
                     if open && !all {
                         self.pending = broken.to_vec();
@@ -110,12 +110,12 @@ impl Writer {
     }
 }
 
-/// Decodes tokens as they come, special tokens left out. The pieces of text, put together, are what
-/// [`decode`](super::EmuTokenizer::decode) returns for all the ids at once.
+/// Streaming decoder; special tokens are skipped. The concatenated output equals that of
+/// [`decode`](super::EmuTokenizer::decode) for all ids at once.
 #[derive(Debug, Clone)]
 pub struct DecodeStream {
     pieces: Arc<Pieces>,
-    /// Tokens that are left out, of tokenizers whose pieces spell them.
+    /// Tokens to skip, for tokenizers whose pieces spell them.
     specials: Option<SpecialTokens>,
     writer: Writer,
 }
@@ -129,7 +129,7 @@ impl DecodeStream {
         }
     }
 
-    /// Takes one token; returns the text that is now certain, which may be empty.
+    /// Pushes one token; returns the text that is now complete, possibly empty.
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
         let mut text = String::new();
         if !self.specials.is_some_and(|specials| specials.contains(id)) {
@@ -138,7 +138,7 @@ impl DecodeStream {
         Ok(text)
     }
 
-    /// The text of bytes that were kept back; the stream then starts afresh.
+    /// Flushes the bytes held back and resets the stream.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
         self.writer.finish(&mut text);

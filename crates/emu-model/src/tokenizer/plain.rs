@@ -1,8 +1,8 @@
-//! The tokenizer of a language model alone, from the lists that a model file holds: byte-level BPE as GPT-2's, or
-//! SentencePiece's as LLaMA's.
+//! The tokenizer of a plain language model, from the vocabulary lists of a model file: byte-level BPE like GPT-2, or
+//! SentencePiece BPE like LLaMA.
 //!
-//! Unlike [`EmuTokenizer`](super::EmuTokenizer) it knows no pictures, adds no token of its own and strips no white
-//! space around special tokens.
+//! Unlike [`EmuTokenizer`](super::EmuTokenizer) it has no pictures, adds no tokens and strips no white space around special
+//! tokens.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,44 +17,44 @@ use super::pieces::{Piece, Pieces, Writer};
 use super::sentencepiece::{MAX_PIECE_BYTES, WORD_MARK, merges as merges_of_scores};
 use super::{DecodeStream, MAX_TEXT_BYTES, Splitting, TokenizerError};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A piece of text.
     Text,
-    /// A mark between texts, which no text spells.
+    /// A control token, which plain text never produces.
     Mark,
-    /// Taken as a whole wherever a text spells it.
+    /// A user-defined token, matched as a whole wherever a text spells it.
     Whole,
 }
 
-/// What leads from a text to pieces.
+/// The merge algorithm and its data.
 #[derive(Debug, Clone)]
 pub enum Merging {
-    /// Byte-level BPE: pieces are spelled in GPT-2's alphabet of bytes.
+    /// Byte-level BPE: pieces are spelled in GPT-2's byte alphabet.
     Ranks {
-        /// Pairs of pieces with a space between them, the first to apply first.
+        /// BPE merges by rank: two pieces separated by a space.
         merges: Vec<String>,
-        /// How a text is cut before.
+        /// Pre-tokenization.
         splitting: Splitting,
     },
-    /// SentencePiece's BPE: pieces have a word mark for a space, and the pair of the best score is merged first.
+    /// SentencePiece BPE: pieces have a word mark for a space, and the pair with the best score is merged first.
     Scores {
-        /// Of each token.
+        /// Score per token.
         scores: Vec<f32>,
-        /// Whether a text gets a space in front.
+        /// Whether a space is prepended to a text.
         space_first: bool,
     },
 }
 
-/// The lists that make a tokenizer.
+/// The vocabulary lists of a tokenizer.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
     /// Spellings by id.
     pub tokens: Vec<String>,
-    /// What each token is; [`Role::Text`] for those beyond the list.
+    /// Role per token; [`Role::Text`] beyond the end of the list.
     pub roles: Vec<Role>,
-    /// What makes pieces of a text.
+    /// The merge algorithm.
     pub merging: Merging,
 }
 
@@ -67,7 +67,7 @@ pub struct PlainTokenizer {
 struct Inner {
     model: Tokenizer,
     pieces: Arc<Pieces>,
-    /// Spellings that are looked for in texts, the longest first.
+    /// Tokens that are matched in texts by their spelling, longest first.
     special: Vec<Special>,
 }
 
@@ -86,10 +86,11 @@ impl std::fmt::Debug for PlainTokenizer {
 }
 
 impl PlainTokenizer {
-    /// A tokenizer of these lists.
+    /// Builds a tokenizer from vocabulary lists.
     ///
     /// # Errors
-    /// Where a merge is no pair, or one of pieces that the vocabulary lacks; where a SentencePiece vocabulary lacks a byte.
+    /// A merge is not a pair, or has pieces that the vocabulary lacks; a SentencePiece vocabulary lacks a byte, has a score
+    /// count other than its token count, or has an overlong piece.
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
         let Vocabulary {
             tokens,
@@ -115,7 +116,7 @@ impl PlainTokenizer {
                 id,
                 match role {
                     Role::Text => spelling.piece(token, drops_first_space),
-                    // Not for people.
+                    // Control tokens decode to nothing.
                     Role::Mark => Piece::default(),
                     Role::Whole => Piece {
                         bytes: token.clone().into_bytes(),
@@ -131,7 +132,7 @@ impl PlainTokenizer {
                 });
             }
         }
-        // Stable: of equally long ones, the lower id stays in front.
+        // Stable sort: for equal lengths, lower ids stay first.
         special.sort_by_key(|special| std::cmp::Reverse(special.spelling.len()));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -147,7 +148,7 @@ impl PlainTokenizer {
         self.inner.pieces.len()
     }
 
-    /// The id of a token as the vocabulary spells it.
+    /// The id of a token by its spelling in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         let special = self.inner.special.iter().find(|s| s.spelling == token);
         special
@@ -155,15 +156,15 @@ impl PlainTokenizer {
             .or_else(|| self.inner.model.token_to_id(token))
     }
 
-    /// Token ids of a text in which marks mean nothing: what a user wrote.
+    /// Encodes user text; spellings of control tokens have no meaning in it.
     ///
     /// # Errors
-    /// Where the text is too long.
+    /// The text is too long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.encode_at(text, false)
     }
 
-    /// Token ids of a text in which a mark's spelling is the mark: a whole prompt, as templates write it.
+    /// Encodes a whole prompt as written by a chat template; spellings of control tokens are those tokens.
     ///
     /// # Errors
     /// As [`PlainTokenizer::encode`].
@@ -213,10 +214,10 @@ impl PlainTokenizer {
         Ok(())
     }
 
-    /// The text of token ids, marks left out.
+    /// Decodes token ids; control tokens are skipped.
     ///
     /// # Errors
-    /// Where an id is outside the vocabulary.
+    /// An id is outside the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let (mut writer, mut text) = (Writer::default(), String::new());
         for id in ids {
@@ -226,7 +227,7 @@ impl PlainTokenizer {
         Ok(text)
     }
 
-    /// A decoder for tokens as they are generated, marks left out.
+    /// A streaming decoder; control tokens are skipped.
     pub fn decode_stream(&self) -> DecodeStream {
         DecodeStream::new(self.inner.pieces.clone(), None)
     }
@@ -238,14 +239,14 @@ fn failed(reason: impl std::fmt::Display) -> TokenizerError {
     }
 }
 
-/// The tokens that texts are made of: nothing that people write becomes a mark.
+/// The vocabulary for text, without control tokens, so that user text cannot produce one.
 fn texts(tokens: &[String], role: impl Fn(usize) -> Role) -> Vocab {
     let ids = tokens.iter().cloned().zip(0u32..);
     ids.filter(|(_, id)| role(*id as usize) != Role::Mark)
         .collect()
 }
 
-/// GPT-2's kind.
+/// Byte-level BPE (GPT-2).
 fn byte_level(
     tokens: &[String],
     role: impl Fn(usize) -> Role,
@@ -265,7 +266,7 @@ fn byte_level(
                 "the merge {merge:?} is no pair of its tokens that makes a third"
             ))
         })?;
-        // One of a mark is left out with it.
+        // Merges that involve a control token are dropped with it.
         if merge_fits((left, right), |piece| vocab.contains_key(piece)).is_ok() {
             pairs.push((left.to_owned(), right.to_owned()));
         }
@@ -278,7 +279,7 @@ fn byte_level(
     Ok(model)
 }
 
-/// LLaMA's kind.
+/// SentencePiece BPE (LLaMA).
 fn sentencepiece(
     tokens: &[String],
     role: impl Fn(usize) -> Role + Clone,
@@ -332,7 +333,7 @@ fn sentencepiece(
 mod tests {
     use super::*;
 
-    /// The bytes, two merges, a mark and a whole token.
+    /// The bytes, two merges, a control token and a user-defined token.
     fn vocabulary(splitting: Splitting) -> Vocabulary {
         let bytes = ('!'..='~').chain('¡'..='¬').chain('®'..='ÿ');
         let bytes = bytes.chain('\u{100}'..='\u{143}').map(String::from);
@@ -409,7 +410,7 @@ mod tests {
         }
     }
 
-    /// Ids of texts by llama.cpp, for vocabularies whose merges cross every cut.
+    /// Compares with ids from llama.cpp, for vocabularies whose merges cross every pre-tokenization boundary.
     #[test]
     fn every_kind_gives_the_ids_of_llama_cpp() {
         #[derive(serde::Deserialize)]
@@ -465,7 +466,7 @@ mod tests {
                         ids,
                         "{kind}: {text:?}"
                     );
-                    // Behind a whole token, a text gets its space as at the start.
+                    // After a user-defined token, a space is prepended as at the start of a text.
                     let spaced = kind == "prefix" && text.contains("<whole>");
                     let decoded = tokenizer.decode(ids).expect("a text");
                     assert_eq!(decoded == *text, !spaced, "{kind}: {decoded:?}");
@@ -478,7 +479,7 @@ mod tests {
 
     #[test]
     fn whole_words_and_merges_make_no_marks() {
-        // A mark that a word spells, and one that a merge would make.
+        // A control token spelled like a word, and one that a merge would produce.
         for (spelling, merge) in [("stop", None), ("no", Some("n o")), ("\u{120}no", None)] {
             for splitting in [Splitting::Llama3, Splitting::Gpt2] {
                 let mut vocabulary = vocabulary(splitting);
@@ -514,7 +515,7 @@ mod tests {
         };
         let count = tokens.len();
         let tokenizer = PlainTokenizer::new(vocabulary(tokens.clone(), count)).expect("sound");
-        // What a user wrote makes no mark, though its parts are pieces.
+        // User text produces no control token, although its parts are pieces.
         assert!(!tokenizer.encode("<s>").expect("ids").contains(&1));
         for (tokens, scores) in [
             (tokens.clone(), count - 1),

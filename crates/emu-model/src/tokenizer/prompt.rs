@@ -1,26 +1,26 @@
-//! Prompts before they are tokens: what templates write, what people wrote, and where pictures are.
+//! Prompts before tokenization: spans of template text, user text, and pictures.
 
 use super::TokenizerError;
 use super::special::names;
 
-/// The mark for a picture on the command line.
+/// The picture mark on the command line.
 pub const IMAGE_MARK: &str = names::IMAGE;
-/// The mark for a picture in the released code.
+/// The picture mark of the released code.
 pub const RELEASED_MARK: &str = "[<IMG_PLH>]";
 
-/// A piece of a prompt.
+/// A span of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Span {
-    /// What a template writes: the spelling of a special token is that token.
+    /// Text from a template: the spelling of a special token is that token.
     Template(String),
-    /// What people wrote: text, whatever it spells.
+    /// User text: always plain text, whatever it spells.
     Plain(String),
     /// A picture.
     Picture,
 }
 
 impl Span {
-    /// Bytes of its text.
+    /// Length of the text in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Template(text) | Self::Plain(text) => text.len(),
@@ -29,25 +29,25 @@ impl Span {
     }
 }
 
-/// A prompt in pieces, which [`encode_prompt`](super::EmuTokenizer::encode_prompt) encodes as one text: only where a piece
-/// comes from decides whether it may write special tokens.
+/// A prompt as a list of spans. [`encode_prompt`](super::EmuTokenizer::encode_prompt) encodes it as one text; only template
+/// spans may contain special tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptText {
     spans: Vec<Span>,
 }
 
 impl PromptText {
-    /// The pieces in order.
+    /// The spans in order.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }
 
-    /// Appends what a template writes.
+    /// Appends template text.
     pub fn template(&mut self, text: &str) {
         self.push(Span::Template(text.to_owned()));
     }
 
-    /// Appends what people wrote.
+    /// Appends user text.
     pub fn plain(&mut self, text: &str) {
         self.push(Span::Plain(text.to_owned()));
     }
@@ -62,7 +62,7 @@ impl PromptText {
         self.spans.extend(other.spans);
     }
 
-    /// The same with a template in the place of each picture, one after the other; the last of them for any that follow.
+    /// Replaces the pictures by the templates, in order; the last template is repeated for any further pictures.
     pub fn with_pictures_as(&self, templates: &[&str]) -> Self {
         let mut left = templates.iter();
         let mut template = "";
@@ -78,7 +78,7 @@ impl PromptText {
         }
     }
 
-    /// Whether nothing is in it.
+    /// Whether the prompt has no spans.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
@@ -90,7 +90,7 @@ impl PromptText {
     }
 }
 
-/// `[IMG]`, then `<image>` once per embedding, then `[/IMG]`.
+/// A picture block: `[IMG]`, then `<image>` once per embedding, then `[/IMG]`.
 pub fn picture_block(tokens_per_picture: usize) -> String {
     format!(
         "{}{}{}",
@@ -100,15 +100,15 @@ pub fn picture_block(tokens_per_picture: usize) -> String {
     )
 }
 
-/// What the released code asks an instruction-tuned model.
+/// The prompt of the released code for an instruction-tuned model.
 pub fn instruct_prompt(system: &str, user: &str) -> String {
     format!("{system} {}: {user} {}:", names::USER, names::ASSISTANT)
         .trim()
         .to_owned()
 }
 
-/// Replaces each picture mark (`<image>` or `[<IMG_PLH>]`) by a block of `tokens_per_picture` tokens. Without any mark
-/// the pictures come first. Blocks that are written out already count as marks.
+/// Replaces each picture mark (`<image>` or `[<IMG_PLH>]`) by a picture block of `tokens_per_picture` tokens. Without marks
+/// the pictures come first. Blocks that are already spelled out count as marks.
 pub fn expand_pictures(
     prompt: &str,
     pictures: usize,
@@ -149,8 +149,8 @@ pub fn expand_pictures(
     }
 }
 
-/// A block at the start of `text`: how many `<image>` it holds, and what follows it. `[IMG]` around other text, as in
-/// the released system messages, is no picture.
+/// Parses a picture block at the start of `text`: the number of `<image>` tokens, and the rest of the text. `[IMG]` around
+/// other text, as in the released system messages, is not a block.
 fn written_out(text: &str) -> Option<(usize, &str)> {
     let mut rest = text.strip_prefix(names::IMG)?;
     let mut found = 0;

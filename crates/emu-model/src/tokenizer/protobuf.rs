@@ -1,5 +1,5 @@
-//! Just enough of the protobuf wire format to read a SentencePiece model. Every length is checked against the bytes
-//! there are, so a damaged file can neither panic nor ask for memory.
+//! A minimal reader of the protobuf wire format, for SentencePiece models. Every length is checked against the available
+//! bytes, so a damaged file can neither panic nor allocate too much.
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The data contradict the wire format.
+/// The data violate the wire format.
 #[derive(Debug)]
 pub(super) struct Malformed;
 

@@ -1,10 +1,9 @@
-//! A SentencePiece `tokenizer.model` as a `tokenizer.json`.
+//! Converts a SentencePiece `tokenizer.model` to a `tokenizer.json`.
 //!
-//! SentencePiece's BPE keeps a score per piece and always merges the neighbours whose piece has the highest score.
-//! Hugging Face's BPE keeps a ranked list of merges. The list is derived from the scores: for every piece, all ways to
-//! split it into two pieces, best score first. Where scores tie, SentencePiece takes the leftmost pair, which a list
-//! cannot say in general; ties are ordered as transformers orders them, which for LLaMA's runs of spaces, the only ties
-//! in its vocabulary, comes to the same.
+//! SentencePiece BPE keeps a score per piece and always merges the adjacent pair whose piece has the highest score.
+//! Hugging Face BPE keeps a ranked list of merges. The list is derived from the scores: for every piece, all ways to
+//! split it into two pieces, best score first. On ties SentencePiece merges the leftmost pair, which a list cannot express
+//! in general; ties are ordered as in transformers. For LLaMA the result is the same: its only ties are runs of spaces.
 
 use std::collections::HashMap;
 
@@ -15,11 +14,11 @@ use super::limits::MAX_FILE_BYTES;
 use super::protobuf::{Fields, Malformed, Value};
 use super::{TokenizerError, names};
 
-/// More pieces than any vocabulary has.
+/// Maximum number of pieces; more than any real vocabulary has.
 const MAX_PIECES: usize = 1 << 20;
-/// Longer than any piece.
+/// Maximum length of a piece in bytes.
 pub(super) const MAX_PIECE_BYTES: usize = 1 << 10;
-/// SentencePiece's stand-in for a space.
+/// The word mark, SentencePiece's replacement for a space.
 pub(super) const WORD_MARK: &str = "\u{2581}";
 
 /// `ModelProto.SentencePiece.Type`
@@ -41,7 +40,7 @@ struct Piece {
 /// A merge: score of the result, ids of the parts, the parts.
 type Merge<'a> = (f32, (usize, usize), (&'a str, &'a str));
 
-/// What the file says, with SentencePiece's defaults for what it does not say.
+/// The fields of the file, with SentencePiece's defaults for missing ones.
 #[derive(Debug)]
 struct Model {
     pieces: Vec<Piece>,
@@ -73,7 +72,7 @@ impl From<Malformed> for TokenizerError {
     }
 }
 
-/// Reads the model and writes the equivalent `tokenizer.json`, without Emu's own tokens.
+/// Reads the model and returns the equivalent `tokenizer.json`, without Emu's own tokens.
 pub(super) fn to_tokenizer_json(bytes: &[u8]) -> Result<Json, TokenizerError> {
     if bytes.len() > MAX_FILE_BYTES {
         return Err(TokenizerError::FileTooLarge {
@@ -87,7 +86,7 @@ pub(super) fn to_tokenizer_json(bytes: &[u8]) -> Result<Json, TokenizerError> {
     model.to_json()
 }
 
-/// The merges by rank, as pairs of pieces, of the pieces of texts with their ids and scores.
+/// Merges by rank, as pairs of pieces, for text pieces given as (id, text, score).
 pub(super) fn merges<'a>(
     pieces: impl Iterator<Item = (usize, &'a str, f32)> + Clone,
 ) -> Vec<(&'a str, &'a str)> {
@@ -101,7 +100,7 @@ pub(super) fn merges<'a>(
             }
         }
     }
-    // ties by ids, as in the files that transformers writes
+    // ties are ordered by ids, as in files written by transformers
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     merges.into_iter().map(|merge| merge.2).collect()
 }
@@ -207,7 +206,7 @@ fn read_piece(bytes: &[u8]) -> Result<Piece, TokenizerError> {
 }
 
 impl Model {
-    /// Refuses what would tokenize differently here.
+    /// Rejects models that would tokenize differently here.
     fn check(&self) -> Result<(), TokenizerError> {
         if self.pieces.is_empty() {
             return Err(damaged("it has no pieces"));
@@ -243,7 +242,7 @@ impl Model {
         Ok(())
     }
 
-    /// The merges by rank, as pairs of pieces.
+    /// Merges by rank, as pairs of pieces.
     fn merges(&self) -> Vec<(&str, &str)> {
         let pieces = self.pieces.iter().enumerate();
         merges(

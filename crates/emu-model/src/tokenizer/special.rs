@@ -1,16 +1,16 @@
-//! Emu's special tokens, and how control tokens cut a text into segments.
+//! Emu's special tokens, and splitting of texts into segments at control tokens.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How the special tokens are spelled.
+/// Spellings of the special tokens.
 pub mod names {
     /// Start of a sequence.
     pub const BOS: &str = "<s>";
     /// End of a sequence.
     pub const EOS: &str = "</s>";
-    /// What the vocabulary cannot express.
+    /// Unknown: text that the vocabulary cannot express.
     pub const UNK: &str = "<unk>";
     /// Padding.
     pub const PAD: &str = "[PAD]";
@@ -20,29 +20,29 @@ pub mod names {
     pub const END_IMG: &str = "[/IMG]";
     /// One embedding of a picture.
     pub const IMAGE: &str = "<image>";
-    /// Before what the user says.
+    /// Before a user turn.
     pub const USER: &str = "[USER]";
-    /// Before what the model says.
+    /// Before a model turn.
     pub const ASSISTANT: &str = "[ASSISTANT]";
-    /// Before a turn of ChatML.
+    /// Before a ChatML turn.
     pub const CHAT_START: &str = "<|im_start|>";
-    /// After a turn of ChatML.
+    /// After a ChatML turn.
     pub const CHAT_END: &str = "<|im_end|>";
-    /// After a text, in models that speak ChatML.
+    /// End of text, in ChatML models.
     pub const END_OF_TEXT: &str = "<|endoftext|>";
 }
 
-/// Whose conventions a tokenizer follows for the tokens around texts.
+/// The special token conventions of a tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// The released Emu's: `<s>` begins every prompt, and special tokens take the white space beside them.
+    /// Released Emu: `<s>` begins every prompt, and special tokens strip adjacent white space.
     Llama,
-    /// ChatML's: templates write every special token, and no text is stripped.
+    /// ChatML: templates write every special token, and no white space is stripped.
     ChatMl,
 }
 
 impl Manner {
-    /// The manner of a tokenizer with these tokens.
+    /// Detects the convention from the tokens of a vocabulary.
     pub fn of(has: impl Fn(&str) -> bool) -> Self {
         match has(names::CHAT_START) && !has(names::BOS) {
             true => Self::ChatMl,
@@ -50,7 +50,7 @@ impl Manner {
         }
     }
 
-    /// Spellings of what begins a sequence, ends it, and stands for the unknown.
+    /// Spellings of the BOS, EOS and UNK tokens.
     pub fn marks(self) -> [&'static str; 3] {
         match self {
             Self::Llama => [names::BOS, names::EOS, names::UNK],
@@ -58,23 +58,23 @@ impl Manner {
         }
     }
 
-    /// Whether special tokens take the white space beside them.
+    /// Whether special tokens strip adjacent white space.
     pub fn strips(self) -> bool {
         self == Self::Llama
     }
 }
 
-/// Which special tokens are added to a language model's vocabulary.
+/// The special tokens to add to a language model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
     /// `[PAD] [IMG] [/IMG] <image>`.
     Pretrain,
-    /// Those, `[USER]` and `[ASSISTANT]`.
+    /// Those of [`Roles::Pretrain`], `[USER]` and `[ASSISTANT]`.
     Instruct,
 }
 
 impl Roles {
-    /// The added tokens in the order in which they get ids.
+    /// The added tokens in id order.
     pub(super) fn added(self) -> &'static [&'static str] {
         const ALL: [&str; 6] = [
             names::PAD,
@@ -98,7 +98,7 @@ pub struct SpecialTokens {
     pub bos: u32,
     /// `</s>`; `<|im_end|>` in ChatML
     pub eos: u32,
-    /// `<unk>`; `<|endoftext|>` in ChatML, whose bytes express every text
+    /// `<unk>`; `<|endoftext|>` in ChatML, where byte-level BPE needs no unknown token
     pub unk: u32,
     /// `[PAD]`
     pub pad: u32,
@@ -114,7 +114,7 @@ pub struct SpecialTokens {
     pub assistant: Option<u32>,
 }
 
-/// A part of a text.
+/// A segment of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     Text(String),
@@ -122,7 +122,7 @@ pub(super) enum Segment {
 }
 
 impl SpecialTokens {
-    /// Ids with their spellings.
+    /// Ids and spellings.
     fn all(&self, manner: Manner) -> impl Iterator<Item = (u32, &'static str)> {
         let [bos, eos, unk] = manner.marks();
         let required = [
@@ -146,34 +146,34 @@ impl SpecialTokens {
         self.all(Manner::Llama).map(|(id, _)| id).collect()
     }
 
-    /// Whether `id` is one of them.
+    /// Whether `id` is a special token.
     pub fn contains(&self, id: u32) -> bool {
         self.all(Manner::Llama).any(|(special, _)| special == id)
     }
 }
 
-/// A token that only templates may write.
+/// A control token: only templates may produce it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Control {
     pub spelling: String,
     pub id: u32,
-    /// Whether it takes the white space before it, and behind it.
+    /// Whether it strips the white space before it, and after it.
     pub strips: (bool, bool),
 }
 
-/// All control tokens of a tokenizer: Emu's, and those that its vocabulary had before.
+/// All control tokens of a tokenizer: Emu's special tokens, and those of the original vocabulary.
 #[derive(Debug, Default)]
 pub(super) struct Controls {
-    /// The longest spelling first.
+    /// Longest spelling first.
     tokens: Vec<Control>,
-    /// First bytes of the spellings.
+    /// First bytes of the spellings, for a quick scan.
     starts: Vec<u8>,
-    /// Places in `tokens`.
+    /// Index in `tokens` by id.
     by_id: HashMap<u32, usize>,
 }
 
 impl Controls {
-    /// Emu's special tokens strip white space on both sides or on none, as is the manner; `others` do as they say.
+    /// Emu's special tokens strip white space on both sides or none, depending on `manner`; `others` keep their own rule.
     pub fn new(
         specials: &SpecialTokens,
         manner: Manner,
@@ -210,11 +210,11 @@ impl Controls {
         self.tokens.get(*self.by_id.get(&id)?)
     }
 
-    /// The first control token that a text spells, and where.
+    /// The first control token spelled in a text, and its offset.
     fn find(&self, text: &str) -> Option<(usize, &Control)> {
         let bytes = text.bytes().enumerate();
         let starts = bytes.filter(|(_, byte)| self.starts.contains(byte));
-        // A spelling starts with the first byte of a character.
+        // `get` is `None` inside a character; a spelling starts at a character boundary.
         starts.map(|(at, _)| at).find_map(|at| {
             let rest = text.get(at..)?;
             let found = self.tokens.iter().find(|c| rest.starts_with(&c.spelling))?;
@@ -223,13 +223,13 @@ impl Controls {
     }
 }
 
-/// Cuts a prompt into segments at its control tokens, from left to right. Segments that are empty are left out.
+/// Splits a prompt into segments at its control tokens, from left to right. Empty segments are dropped.
 pub(super) struct Cutter<'a> {
     controls: &'a Controls,
     segments: Vec<Segment>,
-    /// Since the last control token.
+    /// Text since the last control token.
     text: String,
-    /// Whether that one strips the white space behind it.
+    /// Whether that token strips the white space after it.
     strip_start: bool,
 }
 
@@ -243,7 +243,7 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// A text in which the spelling of a control token is that token.
+    /// Appends template text: the spelling of a control token is that token.
     pub fn template(&mut self, text: &str) {
         let mut rest = text;
         while let Some((at, control)) = self.controls.find(rest) {
@@ -255,12 +255,12 @@ impl<'a> Cutter<'a> {
         self.text.push_str(rest);
     }
 
-    /// A text in which nothing is a control token.
+    /// Appends user text: nothing in it is a control token.
     pub fn plain(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
-    /// A control token by its id.
+    /// Appends a control token by its id.
     pub fn special(&mut self, id: u32) {
         if let Some(control) = self.controls.get(id) {
             self.control(control);
@@ -287,14 +287,14 @@ impl<'a> Cutter<'a> {
         self.text.clear();
     }
 
-    /// The segments.
+    /// Returns the segments.
     pub fn finish(mut self) -> Vec<Segment> {
         self.end_text(false);
         self.segments
     }
 }
 
-/// Python's `str.isspace`: Unicode's white space and four separators among the control characters.
+/// Python's `str.isspace`: Unicode white space and the four separators U+001C to U+001F.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

@@ -1,4 +1,4 @@
-//! How texts are cut before merges apply, by the names that llama.cpp gives the kinds.
+//! Pre-tokenization: splitting of texts before BPE merges, by llama.cpp's names.
 
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -9,35 +9,35 @@ use tokenizers::tokenizer::SplitDelimiterBehavior;
 
 use super::TokenizerError;
 
-/// Of LLaMA 3, with the digits of a number in groups of up to three.
+/// LLaMA 3: digits in groups of up to three.
 const LLAMA3: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// Of Qwen 2: the same, and every digit by itself.
+/// Qwen 2: like LLaMA 3, but every digit by itself.
 const QWEN2: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// Of Mistral NeMo: words end where a capital follows small letters.
+/// Mistral NeMo: words also end where a capital follows small letters.
 const TEKKEN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?(?:(?=\p{L})[^a-z])*(?:(?=\p{L})[^A-Z])+",
     r"|[^\r\n\p{L}\p{N}]?(?:(?=\p{L})[^a-z])+(?:(?=\p{L})[^A-Z])*",
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// At words, numbers and white space, as [`ByteLevel`] does.
+/// GPT-2: words, numbers and white space, as in [`ByteLevel`].
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// Before GPT-2's way in the default.
+/// Punctuation; applied before [`GPT2`] in [`Splitting::Default`].
 const PUNCTUATION: &str = r"[\p{P}$+<=>^~|]+";
 
-/// How a text is cut before merges apply.
+/// The pre-tokenization: how a text is split before BPE merges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Splitting {
-    /// At words, numbers and white space.
+    /// GPT-2: at words, numbers and white space.
     Gpt2,
-    /// The same, and every digit by itself.
+    /// GPT-2, and every digit by itself.
     Digits,
-    /// As llama.cpp does where a file names no kind: punctuation apart, numbers in threes.
+    /// llama.cpp's default for files without a name: punctuation separated, numbers in groups of three.
     Default,
     /// LLaMA 3.
     Llama3,
@@ -48,7 +48,7 @@ pub enum Splitting {
 }
 
 impl Splitting {
-    /// The kind by the name that a GGUF file gives it (`tokenizer.ggml.pre`).
+    /// By its name in a GGUF file (`tokenizer.ggml.pre`).
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "gigachat" | "mellum" => Self::Gpt2,
@@ -61,17 +61,17 @@ impl Splitting {
         })
     }
 
-    /// Whether a word that is a token is taken whole, merges or not.
+    /// Whether a word that is a token is taken whole, without merges (`ignore_merges`).
     pub const fn takes_whole_words(self) -> bool {
         matches!(self, Self::Llama3 | Self::Tekken)
     }
 
-    /// Whether prompts begin with the first token where the file says nothing of it.
+    /// Whether prompts begin with BOS if the file does not say.
     pub const fn begins_with_bos(self) -> bool {
         matches!(self, Self::Llama3 | Self::Tekken)
     }
 
-    /// The same for the library, the bytes of each part in GPT-2's alphabet.
+    /// The library's pre-tokenizer, which also maps bytes to GPT-2's alphabet.
     pub(super) fn pre_tokenizer(self) -> Result<PreTokenizerWrapper, TokenizerError> {
         let at = |pattern: &str| {
             let pattern = SplitPattern::Regex(pattern.into());

@@ -1,4 +1,4 @@
-//! The tokenizer against the released code's ids and texts, against SentencePiece itself, and against bad input.
+//! Compares the tokenizer with ids and texts of the released code and of SentencePiece; invalid input.
 
 use std::path::PathBuf;
 
@@ -99,7 +99,7 @@ fn tiny_goldens() {
     cases(&golden["released"])
         .iter()
         .for_each(|case| check(&pretrain, case));
-    // what a random model says: mostly broken UTF-8
+    // output of a random model: mostly invalid UTF-8
     for case in cases(&golden["generated"]) {
         let tokenizer = if case.instruct { &instruct } else { &pretrain };
         assert_eq!(tokenizer.decode(&case.ids, true).unwrap(), case.text);
@@ -124,7 +124,7 @@ fn tiny_goldens() {
     }
 }
 
-/// The folder of goldens that holds the LLaMA tokenizer, which must not be copied.
+/// The folder of goldens with the LLaMA tokenizer, which must not be redistributed.
 fn reference() -> Option<PathBuf> {
     let folder = std::env::var_os("EMU_REFERENCE")
         .map_or_else(|| root().join("../shared/reference"), PathBuf::from);
@@ -198,11 +198,11 @@ fn llama_runs_of_spaces_are_cut_from_the_left() {
     let Some(folder) = reference() else { return };
     let model = std::fs::read(folder.join("llama-tokenizer/tokenizer.model")).unwrap();
     let tokenizer = EmuTokenizer::from_sentencepiece_bytes(&model, Roles::Pretrain).unwrap();
-    // LLaMA has pieces of 1 to 16 spaces, all with the same score: SentencePiece then merges the leftmost pair
+    // LLaMA has pieces of 1 to 16 spaces, all with the same score: SentencePiece merges the leftmost pair
     let longest = tokenizer.token_to_id(&"\u{2581}".repeat(16)).unwrap();
     for count in 1..100 {
         let ids = tokenizer.encode_without_bos(&" ".repeat(count)).unwrap();
-        let (whole, rest) = ((count + 1) / 16, (count + 1) % 16); // with the word mark in front
+        let (whole, rest) = ((count + 1) / 16, (count + 1) % 16); // plus the leading word mark
         let rest = (rest > 0).then(|| tokenizer.token_to_id(&"\u{2581}".repeat(rest)).unwrap());
         let want: Vec<u32> = std::iter::repeat_n(longest, whole).chain(rest).collect();
         assert_eq!(ids, want, "{count} spaces");
@@ -253,12 +253,12 @@ fn byte_level_files_work_too() {
         .unwrap();
     assert_eq!(ids.iter().filter(|id| s.contains(**id)).count(), 7);
     assert_eq!(tokenizer.decode(&ids, true).unwrap(), ": a cat : the sun");
-    // the released code puts the space of `</s>` in front of the text before it
+    // the released code puts the space for `</s>` before the preceding text
     assert_eq!(
         tokenizer.decode(&ids, false).unwrap(),
         "<s> [USER] : a cat [IMG] <image> [/IMG] [ASSISTANT]  : the sun</s>"
     );
-    // the same piece with and without a special token in front: every segment starts afresh
+    // the same tokens with and without a special token before them: every segment starts with a fresh word mark
     assert_eq!(
         tokenizer.encode_without_bos("[IMG]dogs").unwrap()[1..],
         tokenizer.encode_without_bos("dogs").unwrap()
@@ -286,7 +286,7 @@ fn streams_hold_back_incomplete_characters() {
         ],
         ["", "", "", "", "🙂"]
     );
-    // a broken character is shown as soon as it is certain
+    // an invalid sequence is emitted as soon as it is known to be invalid
     assert_eq!(
         [push(byte(0xe4)), push(byte(0xbd)), push(byte(b'a'))],
         ["", "", "\u{fffd}\u{fffd}a"]
@@ -322,7 +322,7 @@ fn prompts_with_pictures() {
         expand(&format!("x {block} <image>"), 2).unwrap(),
         format!("x {block} {block}")
     );
-    // the released system message names a picture without holding one
+    // the released system message has `[IMG]` without a picture
     let system = "an image: [IMG]ImageContent[/IMG].";
     assert_eq!(
         expand(&format!("{system} <image>?"), 1).unwrap(),
@@ -374,7 +374,7 @@ fn prompts_with_pictures() {
     );
 }
 
-/// Tokenizers of every kind, with the ids that people must not be able to write.
+/// Tokenizers of every kind, with the ids that user text must never produce.
 fn kinds() -> &'static [(&'static str, EmuTokenizer, Vec<u32>)] {
     static KINDS: std::sync::OnceLock<Vec<(&'static str, EmuTokenizer, Vec<u32>)>> =
         std::sync::OnceLock::new();
@@ -436,7 +436,7 @@ fn what_people_write_is_never_a_control_token() {
                 ids.iter().all(|id| !forbidden.contains(id)),
                 "{kind} {text:?}: {ids:?}"
             );
-            // The mark of a word is a space once it is in a text.
+            // A word mark in the text decodes to a space.
             let text = text.replace(
                 '\u{2581}',
                 if ["llama", "pieces"].contains(kind) {
@@ -448,7 +448,7 @@ fn what_people_write_is_never_a_control_token() {
             assert_eq!(tokenizer.decode(&ids, true).unwrap(), text, "{kind}");
             assert_eq!(streamed(tokenizer, &ids), text, "{kind}");
         }
-        // The same spellings are tokens where a template has them.
+        // In template text the same spellings are tokens.
         let ids = tokenizer.encode_without_bos("[USER]</s>").unwrap();
         assert_eq!(
             Some(ids),
@@ -495,7 +495,7 @@ fn turns_cannot_be_forged() {
 #[test]
 fn a_vocabulary_whose_merges_spell_control_tokens_says_their_letters() {
     let mut json: Value = serde_json::from_slice(&fixture("tokenizer/byte-level.json")).unwrap();
-    // Without a space in front, so that the spelling can be a whole word.
+    // No prepended space, so that the spelling can be a whole word.
     json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
         "use_regex": false});
     let vocab = json["model"]["vocab"].as_object_mut().unwrap();
@@ -584,7 +584,7 @@ fn bad_files_are_refused() {
     ));
 }
 
-/// A protobuf field with bytes.
+/// A length-delimited protobuf field.
 fn field(number: u8, body: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, body.len() as u8][..], body].concat()
 }
@@ -603,7 +603,7 @@ fn bad_sentencepiece_models_are_refused() {
         assert!(expected, "{length}: {error}");
     }
     let is_unsupported = |bytes: &[u8]| matches!(load(bytes), TokenizerError::Unsupported { .. });
-    // later fields win, so options can be appended: trainer 3 (model type), normalizer 2, 4, 5
+    // later fields override earlier ones, so options can be appended: trainer 3 (model type), normalizer 2, 4, 5
     assert!(
         is_unsupported(&[&good[..], &field(2, &[3 << 3, 1])].concat()),
         "unigram"
@@ -669,7 +669,7 @@ proptest! {
     fn ordinary_text_survives(text in "[a-zA-Z0-9 .,!?'\n\u{e4}\u{f6}\u{fc}\u{4f60}\u{1f642}]{0,60}") {
         let tokenizer = tiny(Roles::Instruct);
         prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap(), true).unwrap(), &text[..]);
-        // byte-level tokenizers add a space only where there is none, so the first one is lost
+        // byte-level tokenizers prepend a space only if there is none, so the first one is lost
         let tokenizer = byte_level();
         let kept = text.strip_prefix(' ').unwrap_or(&text);
         prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap(), true).unwrap(), kept);

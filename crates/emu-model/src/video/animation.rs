@@ -1,10 +1,10 @@
-//! Frames of GIF and WebP animations.
+//! Frame sampling of GIF and WebP animations.
 
 use super::VideoError;
 use super::frames::{Picker, VideoFrames, sample_pictures};
 use crate::image::{Format, GifFrames, Limits, WebPFrames, orientation, upright};
 
-/// Counts the frames first, which decodes none of them, then composes them up to the last one wanted.
+/// Samples a GIF: counts the frames without decoding, then composes them up to the last sampled one.
 pub(super) fn sample_gif(
     bytes: &[u8],
     wanted: usize,
@@ -23,7 +23,7 @@ pub(super) fn sample_gif(
     picker.finish()
 }
 
-/// The same for WebP.
+/// Samples a WebP animation. A still file counts as a video of one frame.
 pub(super) fn sample_webp(
     bytes: &[u8],
     wanted: usize,

@@ -1,15 +1,15 @@
-//! The kinds of video files, by their first bytes.
+//! Video container detection by magic bytes.
 
 use crate::image::{ImageError, refusal};
 
-/// A kind of video file. Only MP4 is read by this crate; the others are known so that they can be named, or given to
-/// a program that reads them.
+/// A video container format. This crate reads only MP4; the others are detected so that errors can name them, or so that
+/// an external program can read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Container {
     /// MP4 or QuickTime.
     Mp4,
-    /// Matroska, and WebM, which is a part of it.
+    /// Matroska, and its subset WebM.
     Matroska,
     /// Audio Video Interleave.
     Avi,
@@ -19,16 +19,16 @@ pub enum Container {
     Ogg,
     /// Windows Media (ASF).
     Asf,
-    /// A program stream of MPEG-1 or MPEG-2, as on a DVD.
+    /// MPEG-1 or MPEG-2 program stream, as on a DVD.
     ProgramStream,
-    /// A transport stream of MPEG-2, as broadcast.
+    /// MPEG-2 transport stream, as in broadcasting.
     TransportStream,
 }
 
 impl Container {
-    /// The kind that the first bytes announce; a few hundred are enough.
+    /// Detects the container from the first bytes; a few hundred are enough.
     pub fn of(bytes: &[u8]) -> Option<Self> {
-        /// Bytes from one packet of a transport stream to the next.
+        /// Packet length of a transport stream in bytes.
         const PACKET: usize = 188;
         Some(match bytes {
             [0x1a, 0x45, 0xdf, 0xa3, ..] => Self::Matroska,
@@ -43,7 +43,7 @@ impl Container {
         })
     }
 
-    /// Its name, for people.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mp4 => "MP4",
@@ -58,7 +58,7 @@ impl Container {
     }
 }
 
-/// Whether this is the name of a box with which an MP4 begins.
+/// Whether `name` is the type of a box that can begin an MP4.
 fn is_mp4(name: &[u8]) -> bool {
     const FIRST: [&[u8]; 9] = [
         b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"mdat", b"wide", b"free", b"skip",
@@ -66,7 +66,7 @@ fn is_mp4(name: &[u8]) -> bool {
     FIRST.iter().any(|first| name.starts_with(first))
 }
 
-/// Whether a file of MP4's kind is a picture: AVIF, HEIC.
+/// Whether an ISO base media file is a still picture: AVIF, HEIC.
 fn is_still(bytes: &[u8]) -> bool {
     matches!(refusal(bytes), ImageError::OtherFormat { what, .. } if what.ends_with("picture"))
 }

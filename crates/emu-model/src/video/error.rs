@@ -1,4 +1,4 @@
-//! What can be wrong with a video.
+//! Errors of video reading.
 
 use crate::image::ImageError;
 
@@ -6,7 +6,7 @@ use crate::image::ImageError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VideoError {
-    /// Nothing to show.
+    /// The video has no frames.
     #[error("This video has no frames. Check that the file has a picture track and is complete.")]
     NoFrames,
     /// The data end too early.
@@ -15,18 +15,18 @@ pub enum VideoError {
     /// The data contradict themselves.
     #[error("This video is damaged ({reason}). Download or convert it again.")]
     Damaged {
-        /// What the reader stumbled over.
+        /// What the reader reported.
         reason: String,
     },
-    /// Not a kind of file that is read.
+    /// The container format is not supported.
     #[error(
         "This kind of video file ({container}) is not supported. Convert it to MP4 with H.264, GIF or WebP, for example with `ffmpeg -i INPUT -c:v libx264 -pix_fmt yuv420p OUTPUT.mp4`."
     )]
     UnsupportedContainer {
-        /// What it seems to be.
+        /// The detected format.
         container: &'static str,
     },
-    /// The file is read, its pictures are not.
+    /// The container is supported, its codec is not.
     #[error(
         "This video is coded as {codec}, which is not supported. Convert it to H.264 (profile high or below, 8-bit 4:2:0, not interlaced), for example with `ffmpeg -i INPUT -c:v libx264 -profile:v high -pix_fmt yuv420p OUTPUT.mp4`."
     )]
@@ -39,7 +39,7 @@ pub enum VideoError {
         "This build cannot decode H.264 video. Pass the frames as pictures, or as a GIF or WebP animation."
     )]
     NoDecoder,
-    /// A longer file than allowed.
+    /// The file is longer than allowed.
     #[error(
         "This video file has {bytes} bytes, which is over the limit of {max_bytes} bytes. Cut or compress it first."
     )]
@@ -49,19 +49,19 @@ pub enum VideoError {
         /// The limit in force.
         max_bytes: usize,
     },
-    /// More pictures than are read.
+    /// More frames than allowed.
     #[error("This video has more than {max_frames} frames. Cut it to the part that is meant.")]
     TooManyFrames {
         /// The limit in force.
         max_frames: usize,
     },
-    /// A frame cannot be used.
+    /// A frame cannot be decoded.
     #[error(transparent)]
     Frame(#[from] ImageError),
 }
 
 impl VideoError {
-    /// A short name of the kind of error that stays the same between versions.
+    /// A short error code that is stable between versions.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoFrames => "video-empty",

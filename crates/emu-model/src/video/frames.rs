@@ -1,24 +1,24 @@
-//! Which frames of a video are shown, and collecting them.
+//! Frame sampling: which frames of a video are used, and collecting them.
 
 use super::VideoError;
 use crate::image::{Limits, RgbImage, decode};
 
-/// Frames that the released code shows of a video.
+/// Number of frames that the released code samples from a video.
 pub const FRAMES_PER_VIDEO: usize = 8;
 
-/// The frames of a video that the model sees.
+/// The sampled frames of a video, as the model sees them.
 #[derive(Clone)]
 pub struct VideoFrames {
     /// The pictures, in order.
     pub frames: Vec<RgbImage>,
-    /// Where they stand in the video, counted from 0.
+    /// Frame indices in the video, counted from 0.
     pub offsets: Vec<usize>,
-    /// How many frames the video has.
+    /// Number of frames in the video.
     pub total: usize,
 }
 
 impl std::fmt::Debug for VideoFrames {
-    /// Without the pixels.
+    /// Omits the pixels.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sizes: Vec<_> = self.frames.iter().map(RgbImage::dimensions).collect();
         f.debug_struct("VideoFrames")
@@ -29,10 +29,10 @@ impl std::fmt::Debug for VideoFrames {
     }
 }
 
-/// Which of `total` frames are shown when `wanted` are to be: `get_index` of the released code.
+/// Indices of the `wanted` sampled frames of a video with `total` frames: `get_index` of the released code.
 ///
-/// With `step = (total - 1) / wanted`, frame i is `floor(step / 2) + round(i * step)`, halves rounded to even. A video
-/// with fewer frames than wanted shows some twice; one without frames shows none.
+/// With `step = (total - 1) / wanted`, frame i is `floor(step / 2) + round(i * step)`, ties to even. A video with fewer
+/// frames than wanted repeats some; one without frames gives none.
 pub fn sample_offsets(total: usize, wanted: usize) -> Vec<usize> {
     let Some(last) = total.checked_sub(1) else {
         return Vec::new();
@@ -44,7 +44,7 @@ pub fn sample_offsets(total: usize, wanted: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Reads `wanted` frames of a video whose frames are picture files, in order; only those are decoded.
+/// Samples `wanted` frames of a video given as picture files in order; only the sampled files are decoded.
 pub fn sample_pictures<T: AsRef<[u8]>>(
     files: &[T],
     wanted: usize,
@@ -58,7 +58,7 @@ pub fn sample_pictures<T: AsRef<[u8]>>(
     picker.finish()
 }
 
-/// Collects the wanted frames of a stream.
+/// Collects the sampled frames of a stream.
 pub(super) struct Picker {
     offsets: Vec<usize>,
     frames: Vec<RgbImage>,
@@ -77,12 +77,12 @@ impl Picker {
         })
     }
 
-    /// The next frame that is wanted.
+    /// Index of the next sampled frame; `None` if all are collected.
     pub fn next(&self) -> Option<usize> {
         self.offsets.get(self.frames.len()).copied()
     }
 
-    /// Takes frame `index` as often as it is wanted.
+    /// Collects frame `index` as often as it is sampled; does nothing if it is not the next sampled frame.
     pub fn take(
         &mut self,
         index: usize,
@@ -98,7 +98,7 @@ impl Picker {
         Ok(())
     }
 
-    /// All frames; an error if the stream ended before the last one.
+    /// Returns the sampled frames; [`VideoError::Truncated`] if the stream ended before the last one.
     pub fn finish(self) -> Result<VideoFrames, VideoError> {
         if self.next().is_some() {
             return Err(VideoError::Truncated);

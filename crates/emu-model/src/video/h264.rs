@@ -1,4 +1,4 @@
-//! H.264 through OpenH264 (a C++ library).
+//! H.264 decoding with OpenH264 (a C++ library).
 
 use openh264::decoder::{DecodeOptions, DecodedYUV, Decoder, Flush};
 use openh264::formats::YUVSource;
@@ -14,8 +14,8 @@ fn damaged(error: openh264::Error) -> VideoError {
     }
 }
 
-/// Decodes the wanted frames. Frames come out in the order in which they are shown; no frame before a key frame
-/// depends on one after it, so decoding starts at the key frame before each wanted frame.
+/// Decodes the sampled frames. Frames come out in presentation order. No frame before a key frame depends on one after it,
+/// so decoding starts at the last key frame before each sampled frame.
 pub(super) fn sample(
     track: &Track<'_>,
     wanted: usize,
@@ -26,14 +26,14 @@ pub(super) fn sample(
     let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
     while let Some(next) = picker.next() {
         let start = track.keyframe(next);
-        // frames shown so far, counted over the whole video
+        // index in the video of the next frame that the decoder outputs
         let mut shown = start;
         let mut decoder = Decoder::new().map_err(damaged)?;
         decoder
             .decode_with_options(&track.parameter_sets(), options.clone())
             .map_err(damaged)?;
         let mut fed = start;
-        // as far as this group of frames goes; the next one may be far away
+        // up to the end of this group of pictures; the next sampled frame may be far away
         while picker
             .next()
             .is_some_and(|next| track.keyframe(next) == start)
@@ -66,7 +66,7 @@ pub(super) fn sample(
     picker.finish()
 }
 
-/// BT.601 with limited range, each colour sample repeated over its four pixels.
+/// Converts YUV 4:2:0 to RGB: BT.601, limited range, each chroma sample replicated to its four pixels.
 fn to_rgb(frame: &DecodedYUV<'_>, limits: &Limits) -> Result<RgbImage, VideoError> {
     let (width, height) = frame.dimensions();
     limits.check_pixels(width as u32, height as u32)?;
@@ -98,7 +98,7 @@ fn to_rgb(frame: &DecodedYUV<'_>, limits: &Limits) -> Result<RgbImage, VideoErro
     })
 }
 
-/// The usual integer form with 8 fraction bits.
+/// The common integer formula with 8 fraction bits.
 fn yuv_to_rgb(y: u8, u: u8, v: u8) -> [u8; 3] {
     let (y, u, v) = (
         298 * (i32::from(y) - 16) + 128,

@@ -1,8 +1,8 @@
-//! Videos as the few frames that the model sees.
+//! Video input: sampling of the few frames that the model sees.
 //!
-//! The released code shows eight frames of a video, each as a picture of its own ([`sample_offsets`] has its rule).
-//! Read are MP4 files with H.264 (feature `video`, native only; fragmented or not, turned as they say), GIF and WebP
-//! animations, and frames that are already pictures. Frames that nobody will see are decoded only where later ones depend on them.
+//! The released code samples eight frames of a video and treats each as a picture ([`sample_offsets`] has the formula).
+//! Supported: MP4 with H.264 (feature `video`, native only; fragmented or not, with rotation applied), GIF and WebP
+//! animations, and frames given as pictures. Other frames are decoded only if sampled ones depend on them.
 
 mod animation;
 mod container;
@@ -25,9 +25,9 @@ pub use frames::{FRAMES_PER_VIDEO, VideoFrames, sample_offsets, sample_pictures}
 
 use crate::image::{Format, ImageError, Limits, refusal};
 
-/// Reads `wanted` frames of an MP4, a GIF or a WebP. A file with a single picture counts as a video of one frame.
+/// Samples `wanted` frames of an MP4, GIF or WebP file. A file with a single picture counts as a video of one frame.
 ///
-/// `limits` hold for every frame; the file's length is checked against `max_bytes`.
+/// `limits` apply to every frame; `max_bytes` applies to the file.
 pub fn sample_frames(
     bytes: &[u8],
     wanted: usize,
@@ -61,7 +61,7 @@ fn sample_mp4(bytes: &[u8], _wanted: usize, _limits: &Limits) -> Result<VideoFra
     Err(VideoError::NoDecoder)
 }
 
-/// Why a file that is not read is refused: what it might be, or that it is not the file that was meant.
+/// The error for an unsupported file: names the format, or reports what the file is instead (empty, a web page, ..).
 fn unsupported(bytes: &[u8]) -> VideoError {
     let container = match (Container::of(bytes), refusal(bytes)) {
         (Some(container), _) => container.name(),

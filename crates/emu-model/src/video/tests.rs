@@ -1,4 +1,4 @@
-//! Frame picking against the released rule, decoding against FFmpeg and Pillow, and every kind of bad file.
+//! Compares frame sampling with the released code, and decoding with FFmpeg and Pillow; damaged files of every kind.
 
 use std::path::PathBuf;
 
@@ -16,21 +16,21 @@ fn mp4_file() -> Vec<u8> {
     fixture("video/carphone_distorted.mp4")
 }
 
-/// A column of a sheet of frames.
+/// One frame of a contact sheet whose columns are frames.
 fn column(sheet: &RgbImage, index: usize, width: u32) -> RgbImage {
     ::image::imageops::crop_imm(sheet, index as u32 * width, 0, width, sheet.height()).to_image()
 }
 
 #[test]
 fn offsets_follow_the_released_rule() {
-    // values of numpy
+    // values from numpy
     assert_eq!(sample_offsets(120, 8), [7, 22, 37, 52, 67, 81, 96, 111]);
     assert_eq!(
         sample_offsets(250, 8),
         [15, 46, 77, 108, 139, 171, 202, 233]
     );
     assert_eq!(sample_offsets(132, 8), [8, 24, 41, 57, 74, 90, 106, 123]);
-    // steps of exactly 1.5: halves go to the even neighbour
+    // a step of exactly 1.5: ties go to even
     assert_eq!(sample_offsets(13, 8), [0, 2, 3, 4, 6, 8, 9, 10]);
     assert_eq!(sample_offsets(8, 8), [0, 1, 2, 3, 4, 4, 5, 6]);
     assert_eq!(sample_offsets(1, 8), [0; 8]);
@@ -105,7 +105,7 @@ fn damaged_webp_animations_never_panic() {
     }
 }
 
-/// A GIF of frames given as (left, disposal, index of one 2 x 2 square); palette of four colours, 3 transparent.
+/// A GIF with frames given as (left, disposal, palette index of a 2 x 2 square); four colours, index 3 transparent.
 fn gif_of(frames: &[(u16, gif::DisposalMethod, u8)]) -> Vec<u8> {
     let palette = [255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9];
     let mut bytes = Vec::new();
@@ -132,7 +132,7 @@ fn gif_frames_are_disposed_of() {
     let video = sample_frames(&bytes, 200, &Limits::default()).unwrap();
     let mut rows: Vec<[u8; 4]> = Vec::new();
     for frame in &video.frames {
-        // the channel that is brightest tells the colour; 9 is the transparent colour
+        // one letter per palette colour; anything else (white) is `.`
         let row = std::array::from_fn(|x| match frame.get_pixel(x as u32, 0).0 {
             [255, 0, 0] => b'r',
             [0, 255, 0] => b'g',
@@ -143,7 +143,7 @@ fn gif_frames_are_disposed_of() {
             rows.push(row);
         }
     }
-    // the fourth frame is transparent all over, the green square before it was taken back, the blue one cleared
+    // the fourth frame is fully transparent: the green square was restored, the blue one cleared
     assert_eq!(rows.map_strings(), ["rr..", "rrgg", "rrbb", "rr..", "rgg."]);
 }
 
@@ -163,7 +163,7 @@ impl MapStrings for Vec<[u8; 4]> {
 fn pictures_are_frames_too() {
     let picture =
         |value| encode_png(&RgbImage::from_pixel(3, 2, ::image::Rgb([value; 3]))).unwrap();
-    // frame 1 is not wanted and not looked at
+    // file 0 is not sampled, so it is not decoded
     let mut files: Vec<Vec<u8>> = (0..17).map(picture).collect();
     files[0] = b"not a picture".to_vec();
     let video = sample_pictures(&files, 8, &Limits::default()).unwrap();
@@ -180,7 +180,7 @@ fn pictures_are_frames_too() {
         matches!(error, VideoError::Frame(ImageError::UnsupportedFormat)),
         "{error}"
     );
-    // one picture file is a video of one frame
+    // a picture file is a video of one frame
     assert_eq!(
         sample_frames(&files[5], 8, &Limits::default())
             .unwrap()
@@ -243,7 +243,7 @@ fn other_containers_are_named() {
     ));
 }
 
-/// Replaces a pattern at its first occurrence.
+/// Replaces the first occurrence of a pattern.
 fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let at = bytes
         .windows(from.len())
@@ -273,14 +273,14 @@ fn tracks_without_usable_pictures() {
         error(&replace(&file, b"avcC", b"none")),
         VideoError::Damaged { .. }
     ));
-    // the table of sizes says that there are no samples
+    // the size table claims zero samples
     let empty = replace(
         &file,
         b"stsz\0\0\0\0\0\0\0\0\0\0\0\x78",
         b"stsz\0\0\0\0\0\0\0\0\0\0\0\0",
     );
     assert!(matches!(error(&empty), VideoError::NoFrames));
-    // or that there are four thousand million
+    // or 2^32 - 1 of them
     let huge = replace(
         &file,
         b"stsz\0\0\0\0\0\0\0\0\0\0\0\x78",
@@ -307,7 +307,7 @@ fn videos_cut_short_are_errors() {
     }
 }
 
-/// The file with the matrix of its track, or of the whole film, replaced: a, b, c, d.
+/// Replaces (a, b, c, d) in the matrix of the track or of the movie.
 fn turned(file: &[u8], header: &[u8; 4], [a, b, c, d]: [i32; 4]) -> Vec<u8> {
     let mut file = file.to_vec();
     let at = file.windows(4).position(|w| w == header).unwrap() + 4;
@@ -349,7 +349,7 @@ mod with_decoder {
                 };
                 assert_eq!(frame.dimensions(), size, "{matrix:?}");
                 for (x, y, pixel) in plain.enumerate_pixels() {
-                    // The matrix, then moved back to where both coordinates are positive.
+                    // Apply the matrix, then translate so that both coordinates are non-negative.
                     let to = |p: i32, q: i32| {
                         let (x, y) = (x as i32, y as i32);
                         let least = p.min(0) * (width as i32 - 1) + q.min(0) * (height as i32 - 1);
@@ -359,7 +359,7 @@ mod with_decoder {
                 }
             }
         }
-        // Two quarter turns, one of the track and one of the film.
+        // Two quarter turns, one in the track and one in the movie header.
         let quarter = turned(&file, b"tkhd", [0, 1, -1, 0]);
         let half = sample_frames(
             &turned(&quarter, b"mvhd", [0, 1, -1, 0]),
@@ -368,7 +368,7 @@ mod with_decoder {
         )
         .unwrap();
         assert!(half.frames[0] == ::image::imageops::rotate180(plain));
-        // An angle that is no quarter turn.
+        // An angle that is not a multiple of a quarter turn.
         let odd = sample_frames(
             &turned(&file, b"tkhd", [1, 1, -1, 1]),
             1,
@@ -391,7 +391,7 @@ mod with_decoder {
                 "{name}"
             );
             assert!(got.frames == want.frames, "{name}");
-            // As a recorder streams it, without the index at the end.
+            // As streamed by a recorder, without the index at the end.
             let end = file.windows(4).rposition(|w| w == b"mfra").unwrap() - 4;
             assert_eq!(
                 sample_frames(&file[..end], 8, &Limits::default())
@@ -401,7 +401,7 @@ mod with_decoder {
                 "{name}"
             );
             for length in (8..end).step_by(61) {
-                // Cut between two pieces, it is a shorter video.
+                // Cut between two fragments, it is a shorter video.
                 match sample_frames(&file[..length], 8, &Limits::default()) {
                     Ok(video) => assert!(video.total < 120, "{name}, {length} bytes"),
                     Err(VideoError::Truncated | VideoError::NoFrames) => {}
@@ -506,7 +506,7 @@ fn profiles_that_are_not_read_are_named() {
             "{file}: {text}"
         );
     }
-    // Files of the newer kind have their parameter sets in the pictures, and none in the description.
+    // `avc3` files have their parameter sets in the samples, and none in the description.
     let mut moved = fixture("video/h264-interlaced.mp4");
     let avcc = moved.windows(4).position(|w| w == b"avcC").unwrap();
     assert_eq!(moved[avcc + 9] & 31, 1);
@@ -517,7 +517,7 @@ fn profiles_that_are_not_read_are_named() {
 
 #[test]
 fn tables_of_a_few_bytes_do_not_take_gigabytes() {
-    // A million and more samples of one byte each, in a file that is long enough for them.
+    // Over a million samples of one byte each, in a file long enough to hold them.
     let file = mp4_file();
     let huge = replace(
         &file,
@@ -527,7 +527,7 @@ fn tables_of_a_few_bytes_do_not_take_gigabytes() {
     let long = [huge, vec![0; 8], vec![0; 3 << 20]].concat();
     let error = sample_frames(&long, 8, &Limits::default()).unwrap_err();
     assert_eq!(error.code(), "video-too-large", "{error}");
-    // A run of a fragment that says nothing about its samples, and has four thousand million of them.
+    // A fragment run with no fields per sample that claims 2^32 - 1 samples.
     let fragmented = fixture("video/fragmented.mp4");
     let at = fragmented.windows(4).position(|w| w == b"trun").unwrap();
     let mut endless = fragmented.clone();

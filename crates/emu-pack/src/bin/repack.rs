@@ -1,6 +1,6 @@
-//! What `cargo xtask` does to packs, without what `emu` needs to be built. The order comes as JSON on stdin, as this is no
-//! program for people: `{"pack": FOLDER, "out": FOLDER, "policy": "f16" or a TOML file}` writes a pack under another policy,
-//! `{"pack": FOLDER, "from": GGUF}` puts into a pack what its `elsewhere.json` lists.
+//! Pack operations for `cargo xtask`, without the dependencies of `emu`. The request is JSON on stdin, since this program is
+//! not meant for direct use: `{"pack": FOLDER, "out": FOLDER, "policy": "f16" or a TOML file}` rewrites a pack under another
+//! policy; `{"pack": FOLDER, "from": GGUF}` restores the shards listed in the pack's `elsewhere.json`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,13 +1,13 @@
-//! Tensors that are written as they come, in blocks or not.
+//! Adding stored tensors to a pack, quantized or dense, without re-encoding.
 
 use super::{Loss, PackWriter, policy::Encoding};
 use crate::{Dtype, PackError, Quantized, Stored, TensorData, TensorInfo};
 
 impl PackWriter {
-    /// Adds a tensor bit for bit, whatever the policy says: blocks as they are, a dense one in its type.
+    /// Adds a tensor bit for bit, ignoring the policy: quantized blocks unchanged, a dense tensor in its element type.
     ///
     /// # Errors
-    /// As [`add`](Self::add), and where the pieces of a quantized tensor do not fit each other.
+    /// As [`add`](Self::add), and if the parts of a quantized tensor do not match.
     pub fn add_stored(&mut self, component: &str, tensor: Stored) -> Result<(), PackError> {
         match tensor {
             Stored::Dense(tensor) => {
@@ -75,7 +75,7 @@ mod tests {
     use crate::convert::{PackMeta, Policy, Precision, WriteOptions, quantize};
     use crate::{PackReader, Scheme, quant};
 
-    /// A matrix of `[rows, 64]` in blocks.
+    /// A quantized matrix `[rows, 64]`.
     fn blocks(name: &str, scheme: Scheme, rows: usize) -> Quantized {
         let values: Vec<f32> = (0..rows * 64)
             .map(|i| ((i * 37 % 101) as f32).sin())

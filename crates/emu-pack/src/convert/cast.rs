@@ -1,4 +1,4 @@
-//! Between float types, on all cores, and what that loses.
+//! Multi-threaded casts between float types, with their rounding loss.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use super::Loss;
 use crate::{Dtype, PackError, TensorData, TensorInfo};
 
-/// Elements that one thread takes at a time.
+/// Elements per parallel task.
 const CHUNK: usize = 1 << 15;
 
-/// Converts to the same, a wider or a narrower float type; only F32 and F16 are ever the target of a policy.
+/// Casts to the same, a wider or a narrower float type; a policy only ever asks for F32 or F16.
 pub(super) fn cast(
     info: TensorInfo,
     bytes: &[u8],
@@ -62,7 +62,7 @@ fn each<const N: usize, const M: usize>(
     (converted, loss)
 }
 
-/// Nothing lost of these values.
+/// The [`Loss`] of values stored exactly.
 fn magnitude(dtype: Dtype, bytes: &[u8]) -> Loss {
     fn exact<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32 + Sync) -> Loss {
         let elements = bytes.as_chunks::<N>().0.par_chunks(CHUNK);
@@ -81,13 +81,13 @@ fn magnitude(dtype: Dtype, bytes: &[u8]) -> Loss {
     }
 }
 
-/// Whether rounding to f16 makes no value infinite.
+/// Whether no value overflows to infinity in f16.
 pub(super) fn fits_f16(tensor: &TensorData) -> bool {
     const LIMIT: f64 = 65520.0;
     all(tensor, |value| value.abs() < LIMIT)
 }
 
-/// Whether there is neither NaN nor infinity. Integers always pass.
+/// Whether the tensor has neither NaN nor infinity. Always true for integers.
 pub(super) fn is_finite(tensor: &TensorData) -> bool {
     all(tensor, f64::is_finite)
 }

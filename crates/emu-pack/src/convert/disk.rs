@@ -1,24 +1,24 @@
-//! The few things that writing a pack asks of a file system, so that tests can make each of them fail.
+//! The file system operations of the pack writer, as a trait so that tests can inject failures.
 
 use std::{fs, io, io::Write, path::Path};
 
-/// What the writer does to a disk.
+/// File system operations of the writer.
 pub(crate) trait Disk: Send {
     /// Creates a folder and its parents.
     fn create_folder(&mut self, path: &Path) -> io::Result<()>;
-    /// Creates a file of these bytes and waits until they are on the disk.
+    /// Creates a file with these bytes and syncs it to disk.
     fn write(&mut self, path: &Path, chunks: &[&[u8]]) -> io::Result<()>;
     /// Renames a file or folder.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
     /// Copies a file.
     fn copy(&mut self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a folder and what is in it.
+    /// Removes a folder and its contents.
     fn remove_folder(&mut self, path: &Path) -> io::Result<()>;
-    /// Waits until the entries of a folder are on the disk.
+    /// Syncs the entries of a folder to disk.
     fn sync_folder(&mut self, path: &Path) -> io::Result<()>;
 }
 
-/// The real one.
+/// The real file system.
 pub(crate) struct RealDisk;
 
 impl Disk for RealDisk {
@@ -48,7 +48,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&mut self, path: &Path) -> io::Result<()> {
-        // Only Unix lets a folder be opened and synced; elsewhere the rename has to do.
+        // Folders can be opened and synced on Unix only; elsewhere the rename has to suffice.
         match cfg!(unix) {
             true => fs::File::open(path)?.sync_all(),
             false => Ok(()),

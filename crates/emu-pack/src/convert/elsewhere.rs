@@ -1,5 +1,4 @@
-//! Packs of which a part is published elsewhere: the part is left out where the pack is kept, and put back in from there, byte
-//! for byte.
+//! Packs with shards that are not stored with the pack: they are rebuilt, byte for byte, from a file published elsewhere.
 
 use std::path::{Path, PathBuf};
 
@@ -8,28 +7,28 @@ use serde::{Deserialize, Serialize};
 use super::{PackMeta, PackWriter, WriteOptions};
 use crate::{FileEntry, Manifest, PackError, PackReader, TensorSource};
 
-/// Lists what is elsewhere, in the folder of the pack.
+/// File in the pack's folder that lists the tensors published elsewhere.
 pub const ELSEWHERE_FILE: &str = "elsewhere.json";
 
-/// The tensors of shards that are made of a published file.
+/// The tensors of the shards that are rebuilt from a published file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elsewhere {
     /// Name of the published file.
     pub file: String,
-    /// In the order in which they were added to the pack.
+    /// The tensors, in the order in which they were added to the pack.
     pub tensors: Vec<Moved>,
 }
 
-/// A tensor of a published file.
+/// A tensor taken from a published file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moved {
-    /// Its name in the pack.
+    /// Name in the pack.
     pub name: String,
-    /// Its name in the published file.
+    /// Name in the published file.
     pub from: String,
-    /// Groups of rows whose halves alternate in the published file (`Stored::with_halves_joined`).
+    /// Number of row groups whose halves are interleaved in the published file (`Stored::with_halves_joined`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halves: Option<usize>,
 }
@@ -38,17 +37,17 @@ impl Elsewhere {
     /// Reads the list of a pack.
     ///
     /// # Errors
-    /// Where there is none, or it is no such list.
+    /// The file is missing or invalid.
     pub fn read(pack: &Path) -> Result<Self, PackError> {
         let path = pack.join(ELSEWHERE_FILE);
         let text = std::fs::read(&path).map_err(|e| PackError::io(path.display(), e))?;
         serde_json::from_slice(&text).map_err(|e| bad(&path, &e.to_string()))
     }
 
-    /// Makes the shards that are missing in a pack's folder from the published file. Does nothing where none is.
+    /// Rebuilds the missing shards of a pack's folder from the published file. Does nothing if none is missing.
     ///
     /// # Errors
-    /// Where the file is not the one that the pack was made of, or the folder cannot be written; nothing is added then.
+    /// The file is not the one that the pack was made from, or the folder cannot be written; nothing is added then.
     pub fn complete(
         &self,
         pack: &Path,
@@ -77,7 +76,7 @@ impl Elsewhere {
         result
     }
 
-    /// Writes the shards of the published file into a folder. Returns them with their SHA-256.
+    /// Writes the shards made from the published file to a folder. Returns their paths and SHA-256 hashes.
     fn write(
         &self,
         folder: &Path,
@@ -103,7 +102,7 @@ impl Elsewhere {
     }
 }
 
-/// The shard with these bytes among those that were made.
+/// The rebuilt shard with the wanted hash.
 fn same<'a>(wanted: &FileEntry, made: &'a [(PathBuf, String)]) -> Result<&'a Path, PackError> {
     let found = made.iter().find(|(_, sha256)| *sha256 == wanted.sha256);
     let found = found.map(|(path, _)| path.as_path());
@@ -121,7 +120,7 @@ fn bad(path: &Path, reason: &str) -> PackError {
     }
 }
 
-/// A hidden folder on the same disk as the pack.
+/// A hidden sibling folder of the pack, on the same file system.
 fn beside(pack: &Path) -> Result<PathBuf, PackError> {
     let target = std::path::absolute(pack).map_err(|e| PackError::io(pack.display(), e))?;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -148,7 +147,7 @@ mod tests {
         ])
     }
 
-    /// A pack of three shards: two tensors of a published file, and one of our own behind them.
+    /// A pack of three shards: two from tensors of a published file, then one of its own.
     fn pack(folder: &Path) -> Elsewhere {
         let moved = |name: &str, from: &str, halves| Moved {
             name: name.into(),
@@ -197,10 +196,10 @@ mod tests {
         let q = before.read_logical("lm.q").expect("there");
         assert_eq!(q.bytes, [0, 1, 2, 3]);
 
-        // Whole already: nothing is read.
+        // Already complete: nothing is read.
         list.complete(&at, &source(vec![])).expect("whole");
         std::fs::remove_file(&shard).expect("removed");
-        // Another file, and one that lacks a tensor: nothing is left of the attempt.
+        // Another file, and one without a needed tensor: the attempt leaves nothing behind.
         let error = list.complete(&at, &published(1)).expect_err("another file");
         assert_eq!(error.code(), "wrong-hash");
         let error = list.complete(&at, &source(vec![])).expect_err("empty");

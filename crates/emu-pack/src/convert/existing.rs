@@ -1,20 +1,20 @@
-//! What is at the target of a writer.
+//! Inspection of the writer's target folder.
 
 use std::{collections::HashSet, fs, path::Path};
 
 use super::resume::{LOCK_FILE, PROGRESS_FILE};
 use crate::{MANIFEST_FILE, Manifest, PackError, manifest::MAX_MANIFEST, safetensors::read_small};
 
-/// What a writer finds.
+/// Contents of the target folder.
 #[derive(Default)]
 pub(super) struct Existing {
-    /// Whether anything is.
+    /// Whether the target exists.
     pub exists: bool,
-    /// Files which are none of the pack's own.
+    /// Files that do not belong to the pack.
     pub others: Vec<String>,
 }
 
-/// Looks at what is there; only nothing, an empty folder or a pack without sub-folders may be replaced.
+/// Inspects the target; an error unless it is absent, an empty folder, or a pack without sub-folders.
 pub(super) fn replaceable(target: &Path) -> Result<Existing, PackError> {
     let in_use = |reason: String| PackError::TargetInUse {
         path: target.display().to_string(),
@@ -32,7 +32,7 @@ pub(super) fn replaceable(target: &Path) -> Result<Existing, PackError> {
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == PROGRESS_FILE || name == LOCK_FILE {
-            // Left by a writer that was killed just behind the exchange.
+            // Left by a writer that was killed right after the exchange.
             continue;
         }
         if !entry.file_type().map_err(io)?.is_file() {
@@ -61,7 +61,7 @@ pub(super) fn replaceable(target: &Path) -> Result<Existing, PackError> {
             .chain(old.files)
             .map(|entry| entry.file)
             .collect(),
-        // A damaged pack, or one of another version: its shards are known by their names.
+        // A damaged pack, or one of another version: recognise its shards by name.
         Err(_) => files
             .iter()
             .filter(|name| name.ends_with(".safetensors"))

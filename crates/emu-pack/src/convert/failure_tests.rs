@@ -1,4 +1,4 @@
-//! Writers that fail or are killed at every single thing they ask of the disk.
+//! Fault injection: the writer fails or is killed at every single file system operation.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{PackError, PackReader, TensorData, TensorSource};
 
-/// Does `left` things, then breaks: a full disk that goes on answering, or (killed) nothing any more.
+/// Allows `left` operations, then fails: only those that need space (a full disk), or all of them (`killed`).
 struct Breaking {
     disk: RealDisk,
     left: usize,
@@ -47,7 +47,7 @@ impl Disk for Breaking {
     fn write(&mut self, path: &Path, chunks: &[&[u8]]) -> io::Result<()> {
         let result = self.step(true);
         if result.is_err() {
-            // Half of it was written before the disk was full.
+            // Half of the data was written before the disk was full.
             let all = chunks.concat();
             let _ = self.disk.write(path, &[&all[..all.len() / 2]]);
         }
@@ -80,7 +80,7 @@ fn write(folder: &Path, value: f32, disk: Box<dyn Disk>) -> Result<(), PackError
     write_with_key(folder, value, disk, None).map(drop)
 }
 
-/// Writes a pack of several shards and two components; returns how many shards were taken over.
+/// Writes a pack of several shards and two components; returns the number of resumed shards.
 fn write_with_key(
     folder: &Path,
     value: f32,
@@ -145,11 +145,11 @@ fn an_interrupted_conversion_goes_on_from_its_last_shard() {
             let folder = root.path().join(format!("{killed}-{left}"));
             let written = write_with_key(&folder, 1.0, disk(left, killed), Some("k"));
             if written.is_ok() || folder.exists() {
-                // Broken at the very end, where the pack is in its place.
+                // Failed at the very end, with the pack already in place.
                 continue;
             }
             let kept = write_with_key(&folder, 1.0, disk(usize::MAX, true), Some("k")).unwrap();
-            // More work done is more work kept, and the result is the same to the byte.
+            // Later failures keep at least as many shards, and the result is byte-identical.
             assert!(kept >= kept_before, "{left}: {kept} after {kept_before}");
             assert!(files(&folder) == whole, "{killed} {left}");
             kept_before = kept;
@@ -212,7 +212,7 @@ fn two_writers_of_one_pack_exclude_each_other() {
     assert!(create().is_ok());
 }
 
-/// The value that the pack's tensors hold, after verifying all of it.
+/// The value of the pack's tensors, after verification.
 fn value(folder: &Path) -> Result<f32, PackError> {
     let pack = PackReader::open(folder)?;
     pack.verify()?;
@@ -238,17 +238,17 @@ fn break_everywhere(killed: bool) {
     assert!(steps > 10);
 
     for left in 0..steps + 4 {
-        // Where nothing was: nothing that reads as a pack, unless the writer got to its end.
+        // New target: no readable pack unless the writer completed.
         let fresh = root.path().join(format!("fresh-{left}"));
         match write(&fresh, 1.0, disk(left)) {
             Ok(()) => assert_eq!(value(&fresh).unwrap(), 1.0),
             Err(error) => {
                 assert_eq!(error.code(), "disk-full", "{error}");
-                // At the very end, only the sync of the parent folder failed: the pack is whole.
+                // If only the final sync of the parent folder failed, the pack is complete.
                 assert!(!fresh.exists() || value(&fresh).unwrap() == 1.0);
             }
         }
-        // Where a pack was: that one or the new one, whole.
+        // Existing pack: the old or the new one, complete.
         let over = root.path().join(format!("over-{left}"));
         write(&over, 1.0, Box::new(RealDisk)).unwrap();
         fs::write(over.join("README.md"), "card").unwrap();
@@ -284,7 +284,7 @@ fn killed_at_every_step() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_really_full_device() {
-    // Writing to /dev/full fails as a full disk does.
+    // Writing to /dev/full fails like a full disk.
     let error = RealDisk
         .write(Path::new("/dev/full"), &[b"x"])
         .map_err(|e| PackError::io("/dev/full", e))

@@ -1,4 +1,4 @@
-//! Folders as diffusers and transformers publish them, and telling one kind of file from another.
+//! Model folders as published by diffusers and transformers, and weight file detection.
 
 use std::{
     fs::File,
@@ -13,13 +13,13 @@ use crate::{
     sniff::{refuse_others, sniff},
 };
 
-/// Weights from any kind of file.
+/// A weight source of any file kind.
 pub type Weights = Box<dyn TensorSource + Send + Sync>;
 
-/// Largest `config.json` read.
+/// Maximum size of a `config.json`.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// The weight files that are looked for, the first present winning: safetensors before pickles.
+/// Weight file names in order of preference: safetensors before pickles.
 const CANDIDATES: [&str; 8] = [
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -35,14 +35,14 @@ const CANDIDATES: [&str; 8] = [
 pub struct ModelFolder {
     /// The parsed `config.json`.
     pub config: serde_json::Value,
-    /// The file or index that was chosen; the folder itself where every `.safetensors` of it was taken.
+    /// The chosen file or shard index; the folder itself if all its `.safetensors` files were taken.
     pub file: PathBuf,
     /// The weights.
     pub weights: Weights,
 }
 
 impl ModelFolder {
-    /// Opens a folder that holds `config.json` and weights under one of the usual names.
+    /// Opens a folder with a `config.json` and weights under a usual name.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, PackError> {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
@@ -64,7 +64,7 @@ impl ModelFolder {
         })
     }
 
-    /// The same without what wrappers put around the names that a map knows.
+    /// Removes what wrappers add to tensor names (prefixes and segments), so that `map` knows the names.
     ///
     /// # Errors
     /// As [`Unwrapped::new`].
@@ -88,7 +88,7 @@ impl TensorSource for ModelFolder {
     }
 }
 
-/// Opens a weight file of any kind (told by its content, not its name), an index of shards, or a folder of them.
+/// Opens a weight file of any kind (detected by content, not by name), a shard index, or a folder of weight files.
 pub fn open_weights(path: impl AsRef<Path>) -> Result<Weights, PackError> {
     let path = path.as_ref();
     if path.is_dir() {

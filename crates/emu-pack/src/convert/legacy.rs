@@ -1,5 +1,5 @@
-//! Checkpoints of PyTorch before 1.6: three small pickles, that of the weights, one of the storages' keys, and then each
-//! storage with its number of elements before it.
+//! Checkpoints of PyTorch before 1.6: three small pickles, the pickle of the weights, one with the storage keys, and then
+//! each storage with its number of elements before it.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,12 +11,12 @@ use crate::safetensors::ReadSeek;
 use crate::tensor::Index;
 use crate::{PackError, TensorData, TensorInfo, TensorSource};
 
-/// A `.pth` file in the old format of `torch.save`. Opening reads the pickles and checks that every tensor lies within its
-/// storage and every storage within the file; [`read`](TensorSource::read) reads the bytes of one tensor.
+/// A `.pth` file in the legacy format of `torch.save`. Opening parses the pickles and checks that every tensor lies within
+/// its storage and every storage within the file; [`read`](TensorSource::read) reads the bytes of one tensor.
 pub struct LegacyPyTorchFile {
     file: String,
     index: Index,
-    /// Each tensor, and where its storage begins, in the order of `index`.
+    /// Each tensor with the file offset of its storage, in the order of `index`.
     places: Vec<(PickledTensor, u64)>,
     reader: Mutex<Box<dyn ReadSeek>>,
 }
@@ -31,7 +31,7 @@ impl std::fmt::Debug for LegacyPyTorchFile {
 }
 
 impl LegacyPyTorchFile {
-    /// Opens a file, or anything that seeks; `name` is for error messages.
+    /// Opens any seekable reader; `name` is for error messages.
     pub fn from_reader(
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
@@ -40,7 +40,7 @@ impl LegacyPyTorchFile {
         let io = |e| PackError::io(&file, e);
         let file_len = reader.seek(SeekFrom::End(0)).map_err(io)?;
         reader.seek(SeekFrom::Start(0)).map_err(io)?;
-        // The pickles come first; what they need of the file is far less than the limit.
+        // The pickles come first; they are far smaller than the limit.
         let mut head = vec![];
         reader
             .by_ref()
@@ -89,7 +89,7 @@ impl LegacyPyTorchFile {
     }
 }
 
-/// Where each storage's values begin.
+/// File offset of each storage's values.
 fn storage_starts(
     file: &str,
     reader: &mut Box<dyn ReadSeek>,
@@ -169,7 +169,7 @@ impl TensorSource for LegacyPyTorchFile {
         let (size, elements) = (info.dtype.size(), info.elements()?);
         let mut bytes = vec![];
         if elements > 0 {
-            // The span from the first to the last element, from which the elements are gathered.
+            // Read the span from the first to the last element, then gather the elements.
             let first = start + tensor.offset * size as u64;
             let mut span = vec![0; tensor.span() * size];
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,22 +1,22 @@
-//! What storing a tensor in a narrower type loses.
+//! Quantization and rounding loss of stored tensors.
 
 use serde::{Deserialize, Serialize};
 
-/// Differences between values and what is stored of them, summed over any number of values.
+/// Error statistics of stored values against the originals; accumulates over any number of values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Sum of the squared differences.
     pub squared_error: f64,
     /// Sum of the squared values.
     pub squares: f64,
-    /// Greatest difference.
+    /// Maximum absolute difference.
     pub worst: f32,
-    /// Greatest value, without its sign.
+    /// Maximum absolute value.
     pub largest: f32,
 }
 
 impl Loss {
-    /// Of two disjoint sets of values.
+    /// Combines the statistics of two disjoint sets of values.
     pub fn and(self, other: Self) -> Self {
         Self {
             squared_error: self.squared_error + other.squared_error,
@@ -26,7 +26,7 @@ impl Loss {
         }
     }
 
-    /// Of values and what became of them.
+    /// Statistics of pairs (original, stored).
     pub fn between(values: impl IntoIterator<Item = (f32, f32)>) -> Self {
         let mut loss = Self::default();
         for (before, after) in values {
@@ -39,7 +39,7 @@ impl Loss {
         loss
     }
 
-    /// The error's length over the tensor's: 0 of nothing lost, about 0.1 of 4 bits, 0.005 of 8.
+    /// Relative error: norm of the error over norm of the tensor. 0 if lossless, about 0.1 at 4 bits, 0.005 at 8.
     pub fn relative(&self) -> f64 {
         if self.squared_error == 0.0 {
             return 0.0;
@@ -52,20 +52,20 @@ impl Loss {
     }
 }
 
-/// What became of one tensor in a pack.
+/// How one tensor was stored in a pack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The model's name for it.
+    /// Tensor name in the model.
     pub tensor: String,
-    /// The component it is in.
+    /// Component that contains it.
     pub component: String,
-    /// Its shape as the model has it.
+    /// Shape in the model.
     pub shape: Vec<usize>,
     /// `q8`, `q4`, `q4_1`, or the element type.
     pub stored: String,
-    /// Bytes of it on disk, scales and minima included.
+    /// Size on disk in bytes, scales and minima included.
     pub bytes: u64,
-    /// What was lost.
+    /// The loss.
     pub loss: Loss,
 }
 

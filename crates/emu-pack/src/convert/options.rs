@@ -1,34 +1,34 @@
-//! What a pack says of itself, and how it is written.
+//! Pack metadata and writer options.
 
 use super::policy::{Policy, Precision};
 
-/// Bytes of a shard at most, unless told otherwise.
+/// Default maximum shard size in bytes.
 pub const DEFAULT_SHARD_BYTES: u64 = 32 << 20;
 
-/// What a pack says of itself.
+/// Metadata of a pack.
 #[derive(Debug, Clone, Default)]
 pub struct PackMeta {
-    /// Name of the model.
+    /// Model name.
     pub name: String,
-    /// Licence of the weights.
+    /// License of the weights.
     pub license: String,
-    /// Whom to credit.
+    /// Attribution.
     pub attribution: String,
-    /// The model's configuration.
+    /// Model configuration.
     pub config: serde_json::Value,
-    /// WebGPU features without which it does not run.
+    /// Required WebGPU features.
     pub features: Vec<String>,
 }
 
-/// How a pack is written.
+/// Options of the pack writer.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    /// How tensors are stored.
+    /// How tensors are encoded.
     pub policy: Policy,
-    /// Bytes of a shard at most, header included.
+    /// Maximum shard size in bytes, header included.
     pub max_shard_bytes: u64,
-    /// Tells this conversion from any other: its sources and everything that decides its result. With it, a writer
-    /// that was killed leaves its finished shards to the next one of the same key; without, each begins anew.
+    /// Resume key: identifies the conversion by its sources and everything that determines its result. A killed writer with a
+    /// key leaves its finished shards to the next writer with the same key; without a key, each writer starts over.
     pub resume: Option<String>,
 }
 

@@ -1,9 +1,9 @@
-//! A pickle machine that can only build dictionaries of tensors.
+//! A restricted pickle interpreter that can only build dictionaries of tensors.
 //!
-//! It knows the opcodes that `torch.save` writes (protocols 2 to 5) and an allow-list of what they may call;
-//! everything else is an error that names it. Nothing is ever executed. Values live in one list and refer to each
-//! other by number, so that deep nesting and cycles cost no stack, and strings stay in the input; the limits below
-//! bound the memory to a small multiple of the input.
+//! It supports the opcodes that `torch.save` writes (protocols 2 to 5) and an allow list of callables; everything else is
+//! an error that names it. No code is ever executed. Values live in one list and refer to each other by index, so that
+//! deep nesting and cycles need no recursion, and strings stay in the input. The limits below bound memory to a small
+//! multiple of the input.
 
 mod calls;
 mod machine;
@@ -15,61 +15,61 @@ use std::{
 
 use crate::{Dtype, PackError, kind::LEGACY};
 
-/// Most values that a pickle may build; the full-size model needs about 60 thousand.
+/// Maximum number of values in a pickle; the full-size model needs about 60 thousand.
 const MAX_VALUES: usize = 500_000;
-/// Most dimensions of a tensor.
+/// Maximum number of tensor dimensions.
 const MAX_RANK: usize = 16;
-/// Keys under which trainers wrap a state dict.
+/// Keys under which trainers nest a state dict.
 const WRAPPERS: [&str; 3] = ["module", "state_dict", "model"];
 
-/// A tensor as the pickle describes it; its values lie elsewhere in the archive.
+/// A tensor described by the pickle; its values are elsewhere in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PickledTensor {
-    /// Its key in the state dict.
+    /// Key in the state dict.
     pub name: String,
     /// Element type.
     pub dtype: Dtype,
-    /// Name of the storage that holds its values, among others perhaps.
+    /// Key of the storage that holds its values; storages may be shared.
     pub storage: String,
-    /// Elements of the whole storage.
+    /// Number of elements of the whole storage.
     pub storage_elements: u64,
-    /// First element within the storage.
+    /// Offset of the first element in the storage, in elements.
     pub offset: u64,
-    /// Sizes.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// Distance, in elements, between neighbours along each dimension.
+    /// Stride of each dimension, in elements.
     pub strides: Vec<usize>,
 }
 
-/// What a pickle holds.
+/// The state dict of a pickle.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct StateDict {
-    /// Its tensors, in order.
+    /// Tensors, in order.
     pub tensors: Vec<PickledTensor>,
-    /// Keys of plain values (step counters and such) that were passed over.
+    /// Keys of skipped non-tensor values (such as step counters).
     pub skipped: Vec<String>,
 }
 
-/// Reads the pickle of a state dict, or of a dictionary with a state dict under `module`, `state_dict` or `model`.
+/// Reads the pickle of a state dict, possibly nested under `module`, `state_dict` or `model`.
 pub fn read_pickle(file: &str, data: &[u8]) -> Result<StateDict, PackError> {
     let mut machine = Machine::new(file, data);
     let top = machine.run()?;
     machine.state_dict(top)
 }
 
-/// The version that such a file says it has.
+/// Protocol version of the legacy format.
 const LEGACY_VERSION: u64 = 1001;
 
-/// The pickles of a file of PyTorch before 1.6.
+/// The parsed pickles of a legacy file (PyTorch before 1.6).
 pub(super) struct LegacyState {
     pub state: StateDict,
-    /// Keys of the storages, in their order in the file.
+    /// Storage keys, in file order.
     pub storages: Vec<String>,
-    /// Where the pickles end.
+    /// Offset of the end of the pickles.
     pub end: usize,
 }
 
-/// The pickle that begins at `end`, which moves behind it.
+/// Runs the pickle at offset `end` and advances `end` past it.
 fn next_pickle<'a>(
     file: &'a str,
     data: &'a [u8],
@@ -81,7 +81,7 @@ fn next_pickle<'a>(
     Ok((machine, top))
 }
 
-/// Reads the pickles of a file of PyTorch before 1.6 from its beginning.
+/// Reads the pickles at the beginning of a legacy file (PyTorch before 1.6).
 pub(super) fn read_legacy(file: &str, data: &[u8]) -> Result<LegacyState, PackError> {
     let mut end = LEGACY.len() + 1;
     let bad = |offset, reason: &str| PackError::BadPickle {
@@ -92,13 +92,13 @@ pub(super) fn read_legacy(file: &str, data: &[u8]) -> Result<LegacyState, PackEr
     if !data.starts_with(&LEGACY) || data.get(end - 1) != Some(&b'.') {
         return Err(bad(0, "it does not begin as a file of PyTorch before 1.6"));
     }
-    // 1. version, and what the machine was like that wrote it
+    // 1. protocol version, and system information of the writer
     let (machine, version) = next_pickle(file, data, &mut end)?;
     if machine.size(version)? != LEGACY_VERSION {
         return Err(machine.bad("its version is not 1001"));
     }
     next_pickle(file, data, &mut end)?;
-    // 2. the weights, then the keys of their storages
+    // 2. the weights, then the storage keys
     let (machine, top) = next_pickle(file, data, &mut end)?;
     let state = machine.state_dict(top)?;
     let (machine, keys) = next_pickle(file, data, &mut end)?;
@@ -113,7 +113,7 @@ pub(super) fn read_legacy(file: &str, data: &[u8]) -> Result<LegacyState, PackEr
     })
 }
 
-/// Number of a value in the machine's list.
+/// Index of a value in the machine's list.
 type Id = u32;
 
 #[derive(Debug, Clone)]
@@ -140,7 +140,7 @@ enum Callable {
     StorageType(StorageType),
 }
 
-/// Types which exist but are not supported are an error only where a tensor uses them, to name that tensor.
+/// Storage type. An unsupported type is an error only if a tensor uses it, so that the error can name the tensor.
 #[derive(Debug, Clone)]
 enum StorageType {
     Known(Dtype),
@@ -165,13 +165,13 @@ struct Tensor {
 struct Machine<'a> {
     file: &'a str,
     data: &'a [u8],
-    /// Next byte.
+    /// Offset of the next byte.
     at: usize,
-    /// Where the current instruction began, for error messages.
+    /// Offset of the current opcode, for error messages.
     op: usize,
     values: Vec<Value>,
     stack: Vec<Id>,
-    /// Heights of the stack at the open marks.
+    /// Stack heights at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
@@ -198,7 +198,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Finds the dictionary that holds tensors, at the top or inside of known wrappers, and lists it.
+    /// Finds the dictionary with the tensors, at the top level or inside known wrappers, and lists it.
     fn state_dict(&self, top: Id) -> Result<StateDict, PackError> {
         let mut at = top;
         for _ in 0..3 {

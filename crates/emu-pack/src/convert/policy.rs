@@ -1,4 +1,4 @@
-//! Which tensor is stored how.
+//! Storage policy: how each tensor is encoded.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -15,17 +15,17 @@ use crate::{
     safetensors::read_small,
 };
 
-/// Largest policy file read.
+/// Maximum size of a policy file.
 const MAX_POLICY: u64 = 1 << 20;
 
-/// What a policy asks for.
+/// A precision in a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// `none`: every tensor keeps the type it comes with.
+    /// `none`: every tensor keeps its type.
     Keep,
     /// `f16`: floats of two or more dimensions become F16, others (norms, biases) F32.
     F16,
-    /// `q8`, `q4`, `q4_1`: matrices and weights of convolutions whose rows divide into blocks are quantized, the rest is
+    /// `q8`, `q4`, `q4_1`: matrices and convolution weights whose rows divide into blocks are quantized; the rest is stored
     /// as with `f16`.
     Quantized(Scheme),
 }
@@ -58,9 +58,9 @@ impl fmt::Display for Precision {
     }
 }
 
-/// A [`Precision`] for every tensor: that of the first rule which fits, or else the default.
+/// Assigns a [`Precision`] to every tensor: that of the first matching rule, or else the default.
 ///
-/// As TOML, with the patterns of [`KeyMap`](crate::KeyMap); a rule with `dims` fits only tensors of so many dimensions:
+/// In TOML, with the patterns of [`KeyMap`](crate::KeyMap); a rule with `dims` matches only tensors with that many dimensions:
 ///
 /// ```
 /// let policy = emu_pack::convert::Policy::from_toml(r#"
@@ -89,7 +89,7 @@ struct PolicyRule {
 }
 
 impl Policy {
-    /// The same for all tensors.
+    /// The same precision for all tensors.
     pub fn uniform(precision: Precision) -> Self {
         Self {
             default: precision,
@@ -97,7 +97,7 @@ impl Policy {
         }
     }
 
-    /// Reads a policy written in TOML.
+    /// Parses a policy in TOML.
     pub fn from_toml(text: &str) -> Result<Self, PackError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -133,7 +133,7 @@ impl Policy {
         })
     }
 
-    /// The policy of a command-line argument: a precision's name, or the path of a `.toml` file.
+    /// Parses a command-line argument: a precision name, or the path of a `.toml` file.
     pub fn from_argument(argument: &str) -> Result<Self, PackError> {
         if !argument.ends_with(".toml") {
             return argument.parse().map(Self::uniform);
@@ -145,7 +145,7 @@ impl Policy {
         Self::from_toml(&text)
     }
 
-    /// What is asked for a tensor of this name and number of dimensions.
+    /// The precision for a tensor with this name and number of dimensions.
     pub fn precision(&self, name: &str, dims: usize) -> Precision {
         let rule = self.rules.iter().find(|rule| {
             rule.dims.is_none_or(|wanted| wanted == dims) && rule.pattern.capture(name).is_some()
@@ -153,7 +153,7 @@ impl Policy {
         rule.map_or(self.default, |rule| rule.precision)
     }
 
-    /// How a tensor is stored, which depends on its shape and, where f16 might not hold them, on its values.
+    /// The encoding of a tensor. It depends on the shape and, if f16 might overflow, on the values.
     pub fn encoding(&self, tensor: &TensorData) -> Result<Encoding, PackError> {
         let precision = self.precision(&tensor.info.name, tensor.info.shape.len());
         if precision == Precision::Keep || !tensor.info.dtype.is_float() {
@@ -173,17 +173,17 @@ impl Policy {
     }
 }
 
-/// How one tensor is stored.
+/// The encoding of one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// As one tensor of this type.
+    /// Dense, with this element type.
     Dense(Dtype),
-    /// As packed words, scales and perhaps minima.
+    /// Quantized: packed words, scales and, for some schemes, minima.
     Quantized(Scheme),
 }
 
 impl Encoding {
-    /// What is stored in place of a tensor.
+    /// The tensors that are stored for a tensor.
     pub fn stored(self, info: &TensorInfo) -> Vec<TensorInfo> {
         let dense = |dtype| {
             vec![TensorInfo {
@@ -200,7 +200,7 @@ impl Encoding {
         }
     }
 
-    /// The name of a scheme or of an element type.
+    /// Name of the scheme or element type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dense(dtype) => dtype.name(),
@@ -208,8 +208,8 @@ impl Encoding {
         }
     }
 
-    /// Encodes some rows of a tensor, described as a tensor of their own; one result for each of
-    /// [`stored`](Self::stored), and what was lost.
+    /// Encodes some rows of a tensor, given as a tensor of their own. Returns one tensor per entry of
+    /// [`stored`](Self::stored), and the loss.
     pub fn encode(
         self,
         rows: TensorInfo,

@@ -1,6 +1,6 @@
-//! Stored matrices times vectors, without widening the matrix.
+//! Matrix-vector products (gemv) on stored matrices, without dequantizing the whole matrix.
 //!
-//! For converters that must run a model which is larger than memory: a matrix is read, multiplied and forgotten.
+//! For converters that run a model larger than memory: a matrix is read, multiplied and dropped.
 
 use rayon::prelude::*;
 
@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl PackReader {
-    /// `W x` of the matrix `[out, in]` of this name, as it is stored, with sums in f32.
+    /// Computes `W x` for the stored matrix `[out, in]` of this name, accumulating in f32.
     ///
     /// # Errors
-    /// Where the tensor is no matrix with rows of `x`'s length, or cannot be read.
+    /// The tensor is not a matrix with rows of `x`'s length, or cannot be read.
     pub fn multiply(&self, name: &str, x: &[f32]) -> Result<Vec<f32>, PackError> {
         let packed = self.read(name)?;
         let wrong = || PackError::Misshapen {
@@ -54,7 +54,7 @@ impl PackReader {
     }
 }
 
-/// The product of a row of a type with a vector.
+/// Dot product of a row of some type with a vector.
 type Dot = fn(&[u8], &[f32]) -> f32;
 
 fn dense(dtype: Dtype) -> Option<Dot> {
@@ -77,7 +77,7 @@ fn dense(dtype: Dtype) -> Option<Dot> {
     }
 }
 
-/// The product of a row whose first block has number `first`.
+/// Dot product of a quantized row whose first block has index `first`.
 fn quantized(
     scheme: Scheme,
     row: &[u8],
@@ -117,7 +117,7 @@ fn bytes(block: &[u8], x: &[f32; BLOCK]) -> f32 {
     sums.iter().sum()
 }
 
-/// Two elements a byte, the first in its low half: words are little-endian.
+/// Dot product of 4-bit elements, two per byte with the first in the low nibble (words are little-endian).
 fn nibbles(block: &[u8], x: &[f32; BLOCK], low: impl Fn(u8) -> i8, high: impl Fn(u8) -> i8) -> f32 {
     let mut sums = [0.0f32; 8];
     for (block, x) in block.as_chunks::<4>().0.iter().zip(x.as_chunks::<8>().0) {

@@ -1,4 +1,4 @@
-//! PyTorch checkpoints: a zip archive of one pickle and one uncompressed entry per storage.
+//! PyTorch checkpoints: a zip archive with one pickle, and one uncompressed entry per storage.
 
 use std::{
     collections::HashMap,
@@ -18,28 +18,28 @@ use crate::{
     tensor::Index,
 };
 
-/// Largest pickle read: the full-size model's is well below one megabyte.
+/// Maximum pickle size; that of the full-size model is well below one megabyte.
 pub(super) const MAX_PICKLE: u64 = 64 << 20;
-/// Largest tensor which may have more elements than its storage (a broadcast one).
+/// Maximum size of a broadcast tensor (more elements than its storage).
 const MAX_BROADCAST: u64 = 64 << 20;
 
-/// A `.pt`, `.pth` or `.bin` file of `torch.save`. Opening reads the pickle and checks that every tensor lies
+/// A `.pt`, `.pth` or `.bin` file of `torch.save`. Opening parses the pickle and checks that every tensor lies
 /// within its storage; [`read`](TensorSource::read) reads the bytes of one tensor.
 pub struct PyTorchFile {
     file: String,
     index: Index,
-    /// Where each tensor's values are, in the order of `index`.
+    /// Location of each tensor's values, in the order of `index`.
     places: Vec<Place>,
     skipped: Vec<String>,
     archive: Mutex<ZipArchive<Box<dyn ReadSeek>>>,
 }
 
 struct Place {
-    /// Entry of the archive.
+    /// Index of the archive entry.
     entry: usize,
-    /// Bytes of that entry.
+    /// Size of the entry in bytes.
     entry_bytes: u64,
-    /// Whether the archive recorded a checksum.
+    /// Whether the archive has a checksum for it.
     has_crc: bool,
     tensor: PickledTensor,
 }
@@ -61,7 +61,7 @@ impl PyTorchFile {
         Self::from_reader(name, file)
     }
 
-    /// The same from anything that seeks; `name` is for error messages.
+    /// Opens any seekable reader; `name` is for error messages.
     pub fn from_reader(
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
@@ -91,7 +91,7 @@ impl PyTorchFile {
             return Err(bad("two entries of the archive have one name"));
         }
 
-        // 1. the pickle, and beside it the byte order
+        // 1. the pickle, and the byte order entry beside it
         let mut pickles = archive.file_names_raw().filter_map(|name| {
             let prefix = std::str::from_utf8(name).ok()?.strip_suffix("data.pkl")?;
             (prefix.is_empty() || prefix.ends_with('/')).then(|| prefix.to_owned())
@@ -116,7 +116,7 @@ impl PyTorchFile {
             &small_entry(&file, &mut archive, pickle, MAX_PICKLE)?,
         )?;
 
-        // 2. the place of every tensor
+        // 2. the location of every tensor
         let (mut index, mut places) = (Index::default(), Vec::with_capacity(state.tensors.len()));
         let mut entries = HashMap::new();
         for tensor in state.tensors {
@@ -152,7 +152,7 @@ impl PyTorchFile {
         })
     }
 
-    /// Keys of plain values that lie beside the tensors.
+    /// Keys of non-tensor values in the state dict.
     pub fn skipped(&self) -> &[String] {
         &self.skipped
     }
@@ -173,7 +173,7 @@ impl PyTorchFile {
             if place.has_crc && bytes.len() as u64 == place.entry_bytes {
                 let mut entry = archive.by_index(place.entry).map_err(zip)?;
                 entry.read_exact(&mut bytes).map_err(io)?;
-                // One more read reaches the end of the entry, where its checksum is compared.
+                // One more read reaches the end of the entry, which verifies its checksum.
                 entry.read(&mut [0]).map_err(io)?;
             } else {
                 let mut entry = archive.by_index_seek(place.entry).map_err(zip)?;
@@ -182,7 +182,7 @@ impl PyTorchFile {
             }
             return Ok(bytes);
         }
-        // The span from the first to the last element, from which the elements are gathered.
+        // Read the span from the first to the last element, then gather the elements.
         let mut span = vec![0; place.tensor.span() * size];
         let mut entry = archive.by_index_seek(place.entry).map_err(zip)?;
         entry.seek(SeekFrom::Start(first as u64)).map_err(io)?;
@@ -216,7 +216,7 @@ impl TensorSource for PyTorchFile {
 }
 
 impl PickledTensor {
-    /// Its name, type and sizes.
+    /// Name, type and shape.
     pub(super) fn info(&self) -> TensorInfo {
         TensorInfo {
             name: self.name.clone(),
@@ -225,12 +225,12 @@ impl PickledTensor {
         }
     }
 
-    /// Elements of the storage from its first to its last.
+    /// Number of storage elements from the tensor's first to its last element.
     pub(super) fn span(&self) -> usize {
         self.last_element() - self.offset as usize + 1
     }
 
-    /// Whether its elements lie side by side in row-major order.
+    /// Whether the tensor is contiguous in row-major order.
     pub(super) fn is_contiguous(&self) -> bool {
         let mut step = 1;
         self.shape
@@ -244,7 +244,7 @@ impl PickledTensor {
             })
     }
 
-    /// Place of the last element in the storage; `check_extent` has seen that this does not overflow.
+    /// Index of the last element in the storage; cannot overflow, as checked by `check_extent`.
     pub(super) fn last_element(&self) -> usize {
         let steps: usize = self
             .shape
@@ -256,7 +256,7 @@ impl PickledTensor {
     }
 }
 
-/// A whole entry of at most `limit` bytes, its checksum compared.
+/// Reads a whole entry of at most `limit` bytes and verifies its checksum.
 fn small_entry(
     file: &str,
     archive: &mut ZipArchive<Box<dyn ReadSeek>>,
@@ -303,7 +303,7 @@ fn small_entry(
     }
 }
 
-/// Entry, length and whether there is a checksum, of the storage of a tensor.
+/// Index and length of a storage's archive entry, and whether it has a checksum.
 fn storage_entry(
     file: &str,
     archive: &mut ZipArchive<Box<dyn ReadSeek>>,
@@ -349,7 +349,7 @@ fn storage_entry(
     Ok((index, size, entry.crc32() != 0))
 }
 
-/// Checks that every element of a tensor lies within its storage and that it is no bomb of broadcast values.
+/// Checks that every element of a tensor lies within its storage, and that a broadcast tensor is not excessively large.
 pub(super) fn check_extent(
     file: &str,
     info: &TensorInfo,
@@ -388,15 +388,15 @@ pub(super) fn check_extent(
     Ok(())
 }
 
-/// Copies elements in row-major order out of a span whose first element is the tensor's first.
+/// Gathers a tensor's elements in row-major order from a span that begins with its first element.
 pub(super) fn gather(span: &[u8], size: usize, elements: usize, tensor: &PickledTensor) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(elements * size);
     let mut place = vec![0usize; tensor.shape.len()];
     let mut at = 0usize;
     for _ in 0..elements {
         bytes.extend_from_slice(span.get(at * size..(at + 1) * size).unwrap_or_default());
-        // Counts up, last dimension first, keeping `at` in step.
-        // (A dimension of one never moves, and its stride may be any number.)
+        // Increments the index, last dimension first, and updates `at`.
+        // (A dimension of size 1 never advances; its stride is arbitrary.)
         let dimensions = place
             .iter_mut()
             .zip(&tensor.shape)

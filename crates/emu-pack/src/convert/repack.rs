@@ -1,4 +1,4 @@
-//! A pack written anew under another policy.
+//! Rewrites a pack under another policy.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use crate::convert::{PackMeta, PackWriter, WriteOptions};
 use crate::{Manifest, PackError, PackReader};
 
-/// Writes the model of a pack to `out` as `options` say. Quantized tensors are read as the model sees them, so that a
-/// pack of a finer precision is the better source.
+/// Writes the model of a pack to `out` with `options`. Quantized tensors are dequantized first, so a pack of higher precision
+/// is the better source.
 ///
 /// # Errors
-/// Where the source is damaged or the target cannot be written; nothing of it is there then.
+/// The source is damaged, or the target cannot be written; nothing is left of the target then.
 pub fn repack(
     from: &PackReader,
     out: impl AsRef<Path>,

@@ -1,7 +1,7 @@
-//! What a killed conversion leaves to the next: the finished shards and a note of what is in them.
+//! Resuming a killed conversion: its finished shards, and a progress file that describes them.
 //!
-//! The note is replaced after every shard, by renaming, so that it never speaks of a shard that is not whole. It
-//! belongs to one conversion, known by its key; of another one, nothing is taken over.
+//! The progress file is replaced after every shard by a rename, so it never refers to an incomplete shard. It belongs to
+//! one conversion, identified by its key; nothing is resumed from another.
 
 use std::{
     collections::HashSet,
@@ -17,29 +17,29 @@ use crate::{
     FileEntry, Manifest, PackError, TensorEntry, manifest::MAX_MANIFEST, safetensors::read_small,
 };
 
-/// The note, in the folder where a pack grows.
+/// The progress file, in the staging folder.
 pub(super) const PROGRESS_FILE: &str = ".progress.json";
-/// Held by the program that writes there.
+/// Lock file, held by the process that writes the folder.
 pub(super) const LOCK_FILE: &str = ".lock";
 
-/// The state of a writer just after a shard.
+/// The state of a writer after a finished shard.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// What is converted, and how.
+    /// Resume key of the conversion.
     key: String,
-    /// The manifest as it would be if nothing followed.
+    /// The manifest so far.
     manifest: Manifest,
-    /// What became of each tensor so far.
+    /// Outcome of each tensor so far.
     outcomes: Vec<Outcome>,
 }
 
-/// What can be taken over.
+/// State resumed from a killed writer.
 pub(super) struct Kept {
     pub manifest: Manifest,
     pub outcomes: Vec<Outcome>,
 }
 
-/// Name of a shard while the number of shards is not known.
+/// Name of a shard while the total number of shards is unknown.
 pub(super) fn working_name(number: usize) -> String {
     format!("shard-{number}")
 }
@@ -49,7 +49,7 @@ pub(super) fn final_name(component: &str, number: usize, count: usize) -> String
     format!("{component}-{number:05}-of-{count:05}.safetensors")
 }
 
-/// Writes the note.
+/// Writes the progress file.
 pub(super) fn save(
     disk: &mut dyn Disk,
     scratch: &Path,
@@ -57,7 +57,7 @@ pub(super) fn save(
     manifest: &Manifest,
     outcomes: &[Outcome],
 ) -> Result<(), PackError> {
-    // Without the tensors of which nothing is in a shard yet.
+    // Exclude tensors without any rows in a shard.
     let stored = manifest.tensors.iter().filter(|t| !t.parts.is_empty());
     let known: HashSet<&str> = stored.clone().map(|tensor| tensor.name.as_str()).collect();
     let outcomes = outcomes
@@ -87,8 +87,8 @@ pub(super) fn save(
         .map_err(|e| PackError::io(path.display(), e))
 }
 
-/// Reads the note of the conversion with this key, and checks every byte that it speaks of. `None` where there is
-/// nothing to take over, be it that it is damaged or of another conversion.
+/// Reads the progress file of the conversion with this key, and verifies every byte that it refers to. `None` if there is
+/// none, or if it is damaged or of another conversion.
 pub(super) fn load(disk: &mut dyn Disk, scratch: &Path, key: &str) -> Option<Kept> {
     let json = read_small(&scratch.join(PROGRESS_FILE), 2 * MAX_MANIFEST).ok()?;
     let progress: Progress = serde_json::from_slice(&json).ok()?;
@@ -96,7 +96,7 @@ pub(super) fn load(disk: &mut dyn Disk, scratch: &Path, key: &str) -> Option<Kep
         return None;
     }
     let manifest = progress.manifest;
-    // Shards whose final names were already given get their working names back.
+    // Shards that already have their final names are renamed back.
     for (component, entry) in &manifest.components {
         let count = entry.shards.len();
         for (i, file) in entry.shards.iter().enumerate() {
@@ -118,17 +118,17 @@ pub(super) fn load(disk: &mut dyn Disk, scratch: &Path, key: &str) -> Option<Kep
     })
 }
 
-/// Rows of a tensor that are in shards.
+/// Number of a tensor's rows that are in shards.
 pub(super) fn rows_stored(tensor: &TensorEntry) -> usize {
     tensor.parts.last().map_or(0, |part| part.rows[1])
 }
 
-/// Keeps other programs out of a folder until it is dropped.
+/// Locks a folder against other processes until dropped.
 pub(super) fn lock(scratch: &Path) -> Result<Option<File>, PackError> {
     let path = scratch.join(LOCK_FILE);
     let file = match File::create(&path) {
         Ok(file) => file,
-        // A disk that is full says so where it matters.
+        // A full disk is reported by later writes.
         Err(_) => return Ok(None),
     };
     match file.try_lock() {
@@ -137,7 +137,7 @@ pub(super) fn lock(scratch: &Path) -> Result<Option<File>, PackError> {
             path: scratch.display().to_string(),
             reason: "another program is writing there".into(),
         }),
-        // Where a file system knows no locks there is no protection.
+        // No protection on file systems without locks.
         Err(fs::TryLockError::Error(_)) => Ok(None),
     }
 }

@@ -1,22 +1,22 @@
-//! A shard that is being filled.
+//! A shard under construction.
 
 use super::Loss;
 use crate::{TensorData, TensorInfo};
 
-/// The shard being filled.
+/// A shard under construction.
 #[derive(Default)]
 pub(super) struct Shard {
-    /// The component whose tensors it holds.
+    /// Component of its tensors.
     pub component: String,
-    /// Tensors and their place in the manifest: index of the tensor, first row, last row.
+    /// Tensors with their manifest entry: index of the tensor, and row range `[first, end]`.
     pub pieces: Vec<(TensorData, usize, [usize; 2])>,
-    /// What was lost, by the place of the tensor's outcome.
+    /// Losses, by index of the tensor's outcome.
     pub losses: Vec<(usize, Loss)>,
-    /// What it will take at most, header included.
+    /// Upper bound of its size in bytes, header included.
     pub bytes: u64,
 }
 
-/// Bytes of a tensor's entry in a header, at most: its name as JSON, the rows of a part, numbers of 20 digits.
+/// Upper bound of a tensor's header entry in bytes: name as JSON, row range, numbers of up to 20 digits.
 pub(super) fn header_cost(info: &TensorInfo) -> u64 {
     let name = serde_json::Value::from(info.name.as_str())
         .to_string()

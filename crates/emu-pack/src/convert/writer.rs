@@ -1,10 +1,9 @@
-//! Writing packs: all of a pack or nothing, and the same bytes for the same tensors.
+//! The pack writer. It is atomic (a whole pack or nothing) and deterministic (the same bytes for the same tensors).
 //!
-//! Everything goes into a hidden folder beside the target, which takes the target's place at the very end. An
-//! existing pack is put aside for that moment under `.<name>.previous`, where
-//! [`PackReader::open`](crate::PackReader::open) and the next writer find it should the program be killed in
-//! between. A writer that is given a key notes each finished shard in the hidden folder, and one with the same key
-//! goes on from there.
+//! Everything is written to a hidden staging folder beside the target, which replaces the target at the very end. During
+//! that exchange an existing pack is moved to `.<name>.previous`, where [`PackReader::open`](crate::PackReader::open) and
+//! the next writer find it if the program is killed in between. A writer with a resume key records each finished shard in
+//! the staging folder; the next writer with the same key continues from there.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -33,35 +32,34 @@ use crate::{
     verify::hex,
 };
 
-/// Writes a pack, one tensor at a time. Holds no more than that tensor and one shard in memory.
+/// Writes a pack, one tensor at a time. Holds at most that tensor and one shard in memory.
 ///
-/// [`finish`](Self::finish) makes the pack appear; dropped before that, or failing at anything, a writer leaves
-/// what was there before.
+/// [`finish`](Self::finish) puts the pack in place. If the writer fails or is dropped before that, the target stays as it was.
 pub struct PackWriter {
     target: PathBuf,
-    /// Where the pack grows.
+    /// Hidden staging folder.
     scratch: PathBuf,
-    /// Where an existing pack is put for the moment of the exchange.
+    /// Where an existing pack is moved during the exchange.
     previous: PathBuf,
     options: WriteOptions,
     manifest: Manifest,
     names: HashSet<String>,
-    /// What became of each tensor that was added; losses count what is in shards.
+    /// Outcome of each added tensor; losses cover the rows that are in shards.
     outcomes: Vec<Outcome>,
-    /// Tensors of which an earlier writer stored a part, with the rows stored.
+    /// Tensors partly stored by an earlier writer, with their number of stored rows.
     begun: HashMap<String, usize>,
-    /// Shards that an earlier writer left.
+    /// Number of shards resumed from an earlier writer.
     kept: usize,
     shard: Shard,
     disk: Box<dyn Disk>,
-    /// Keeps other writers out.
+    /// Lock against other writers.
     _lock: Option<File>,
-    /// Whether what is in the hidden folder is worth nothing to another writer.
+    /// Whether the staging folder is useless to a later writer and is removed on drop.
     discard: bool,
 }
 
 impl PackWriter {
-    /// Begins a pack at `folder`, which must be absent, empty, or a pack to replace.
+    /// Creates a pack at `folder`, which must be absent, empty, or a pack to replace.
     pub fn create(
         folder: impl AsRef<Path>,
         meta: PackMeta,
@@ -88,7 +86,7 @@ impl PackWriter {
         let scratch = target.with_file_name(format!(".{name}.part"));
         let previous = set_aside(&target).ok_or_else(|| in_use("it has no name"))?;
 
-        // What a killed writer may have left: a pack put aside, or an unfinished one.
+        // Leftovers of a killed writer: a moved pack, or an unfinished one.
         if !target.exists() && previous.join(MANIFEST_FILE).is_file() {
             disk.rename(&previous, &target)
                 .map_err(|e| PackError::io(target.display(), e))?;
@@ -124,7 +122,7 @@ impl PackWriter {
             },
             ..manifest
         };
-        // Complete are the tensors of which every row is in a shard.
+        // A tensor is complete if all of its rows are in shards.
         let (mut names, mut begun) = (HashSet::new(), HashMap::new());
         for tensor in &manifest.tensors {
             match rows_stored(tensor) {
@@ -153,23 +151,23 @@ impl PackWriter {
         })
     }
 
-    /// Shards that were taken over from a writer that was killed.
+    /// Number of shards resumed from a killed writer.
     pub fn kept_shards(&self) -> usize {
         self.kept
     }
 
-    /// Whether all of a tensor is in a shard already, so that it need not be read and added.
+    /// Whether a tensor is completely stored already and need not be read and added.
     pub fn has(&self, tensor: &str) -> bool {
         self.names.contains(tensor)
     }
 
-    /// Everything added so far, for reading it back.
+    /// A reader of everything added so far.
     pub fn written(&mut self) -> Result<PackReader, PackError> {
         self.guarded(Self::flush)?;
         PackReader::growing(self.manifest.clone(), self.scratch.clone())
     }
 
-    /// Does something; if the disk fails meanwhile, what is finished is kept for another try.
+    /// Runs `work`; if the disk fails, finished shards are kept for a retry.
     pub(super) fn guarded<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, PackError>,
@@ -185,17 +183,17 @@ impl PackWriter {
         result
     }
 
-    /// Adds a tensor to a component. NaN, infinity, and a name that was there before are errors.
+    /// Adds a tensor to a component. NaN, infinity and duplicate names are errors.
     pub fn add(&mut self, component: &str, tensor: TensorData) -> Result<(), PackError> {
         self.guarded(|writer| writer.add_dense(component, &tensor, None))
     }
 
-    /// Ends a shard: what is added next begins another one.
+    /// Ends the current shard; the next tensor begins a new one.
     pub fn end_shard(&mut self) -> Result<(), PackError> {
         self.guarded(Self::flush)
     }
 
-    /// Adds a tensor in this encoding, or in that of the policy.
+    /// Adds a tensor in the given encoding, or else that of the policy.
     pub(super) fn add_dense(
         &mut self,
         component: &str,
@@ -222,7 +220,7 @@ impl PackWriter {
         })
     }
 
-    /// Adds a tensor of which `encode` gives ranges of rows, one tensor for each that is stored.
+    /// Adds a tensor. `encode` encodes a range of rows and returns one tensor per stored tensor.
     pub(super) fn add_encoded(
         &mut self,
         component: &str,
@@ -263,7 +261,7 @@ impl PackWriter {
             return Ok(());
         }
 
-        // Larger than a shard: as many rows as fit, again and again.
+        // Larger than a shard: split by rows.
         let row = (total - headers) / rows.max(1) as u64;
         let fit = self.room().saturating_sub(headers) / row.max(1);
         if fit == 0 {
@@ -284,7 +282,7 @@ impl PackWriter {
         Ok(())
     }
 
-    /// Lists a new tensor in the manifest; returns its place there, that of its outcome, and row 0.
+    /// Adds a new tensor to the manifest; returns its index there, the index of its outcome, and row 0.
     fn announce(
         &mut self,
         component: &str,
@@ -300,7 +298,7 @@ impl PackWriter {
         let mut bytes = 0;
         for (i, stored) in stored.iter().enumerate() {
             bytes += stored.byte_len()? as u64;
-            // Words say what they stand for where that is no matrix.
+            // Packed words record the logical shape if it is not a matrix.
             let packed = i == 0 && matches!(encoding, Encoding::Quantized(_));
             let logical = (packed && info.shape.len() != 2).then(|| info.shape.clone());
             self.manifest.tensors.push(TensorEntry {
@@ -323,7 +321,7 @@ impl PackWriter {
         Ok((first, outcome, 0))
     }
 
-    /// The same of a tensor that an earlier writer began, and the first row that is not stored.
+    /// The same indices for a tensor that an earlier writer began, and the first row that is not stored.
     fn place_of(&self, info: &TensorInfo, rows: usize) -> Result<(usize, usize, usize), PackError> {
         let tensors = self.manifest.tensors.iter();
         let first = { tensors }.position(|tensor| tensor.name == info.name);
@@ -338,7 +336,7 @@ impl PackWriter {
         })
     }
 
-    /// Adds a file under this name (`tokenizer.json`).
+    /// Adds a file under this name (such as `tokenizer.json`).
     pub fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
         self.guarded(|writer| writer.write_file(name, bytes))
     }
@@ -362,7 +360,7 @@ impl PackWriter {
         Ok(())
     }
 
-    /// Copies a file in under its own name.
+    /// Copies a file into the pack under its own name.
     pub fn copy_file(&mut self, path: impl AsRef<Path>) -> Result<(), PackError> {
         let path = path.as_ref();
         let name = path
@@ -374,14 +372,14 @@ impl PackWriter {
         self.add_file(&name, &bytes)
     }
 
-    /// Writes the manifest and puts the pack in its place.
+    /// Writes the manifest and puts the pack in place.
     ///
-    /// Files in the folder of a replaced pack that were none of its own (a model card) stay.
+    /// Foreign files in the folder of a replaced pack (such as a model card) are kept.
     pub fn finish(self) -> Result<Manifest, PackError> {
         self.finish_with_outcomes().map(|(manifest, _)| manifest)
     }
 
-    /// As [`finish`](Self::finish), and says what became of each tensor.
+    /// As [`finish`](Self::finish); also returns the outcome of each tensor.
     pub fn finish_with_outcomes(mut self) -> Result<(Manifest, Vec<Outcome>), PackError> {
         self.guarded(Self::complete)?;
         Ok((
@@ -420,7 +418,7 @@ impl PackWriter {
         self.exchange(old.exists)
     }
 
-    /// Puts the finished folder where the target is.
+    /// Moves the finished folder to the target.
     fn exchange(&mut self, replaces: bool) -> Result<(), PackError> {
         let io = |e| PackError::io(self.target.display(), e);
         if replaces {
@@ -431,12 +429,12 @@ impl PackWriter {
         }
         if let Err(error) = self.disk.rename(&self.scratch, &self.target) {
             if replaces {
-                // If this fails too, the old pack is still read from where it is.
+                // If this fails too, the old pack can still be read from where it is.
                 let _ = self.disk.rename(&self.previous, &self.target);
             }
             return Err(io(error));
         }
-        // The hidden folder is no more, and what only writers need goes out of the pack.
+        // The staging folder is now the pack; remove the writer's own files from it.
         for name in [resume::PROGRESS_FILE, resume::LOCK_FILE] {
             let _ = fs::remove_file(self.target.join(name));
         }
@@ -444,20 +442,20 @@ impl PackWriter {
             self.disk.sync_folder(parent).map_err(io)?;
         }
         if replaces {
-            // What cannot be removed now is removed by the next writer; the new pack is complete.
+            // On failure the next writer removes it; the new pack is complete.
             let _ = self.disk.remove_folder(&self.previous);
         }
         Ok(())
     }
 
-    /// Bytes that the current shard still takes. The fixed part: the length, braces and padding.
+    /// Bytes left in the current shard. The constant covers the header's length field, braces and padding.
     fn room(&self) -> u64 {
         self.options
             .max_shard_bytes
             .saturating_sub(self.shard.bytes + 32)
     }
 
-    /// Puts the stored pieces of some rows into the current shard.
+    /// Adds the encoded tensors of some rows to the current shard.
     fn add_rows(
         &mut self,
         (pieces, loss): (Vec<TensorData>, Loss),
@@ -480,7 +478,7 @@ impl PackWriter {
         self.shard.bytes += takes;
     }
 
-    /// Writes the current shard, if there is anything in it.
+    /// Writes the current shard unless it is empty.
     fn flush(&mut self) -> Result<(), PackError> {
         let Shard {
             component,
@@ -492,7 +490,7 @@ impl PackWriter {
         if pieces.is_empty() {
             return Ok(());
         }
-        // Wide types first, so that every tensor is aligned to its own elements.
+        // Wide types first, so that every tensor is aligned to its element size.
         pieces.sort_by(|(a, ..), (b, ..)| {
             let wide = |tensor: &TensorData| std::cmp::Reverse(tensor.info.dtype.size());
             wide(a)
@@ -553,7 +551,7 @@ impl PackWriter {
         }
     }
 
-    /// Gives the shards their final names, now that it is known how many each component has.
+    /// Gives the shards their final names, which contain the number of shards per component.
     fn name_shards(&mut self) -> Result<(), PackError> {
         let mut names = BTreeMap::new();
         for (component, entry) in &self.manifest.components {

@@ -1,9 +1,9 @@
-//! Quantizing: for each block the scale whose rounding loses least, in the sense of squares.
+//! Quantization: finds for each block the scale with the least squared rounding error.
 //!
-//! Plain rounding takes the scale from the largest value alone. A slightly other scale, which may clip that value,
-//! often serves the other 31 better. So some scales around the plain one are tried, those of the other sign too where
-//! the range of integers is lopsided, and the best is then refined by regression. Every trial uses the scale as f16
-//! will store it, so that its rounding is part of what is compared.
+//! Absmax rounding derives the scale from the largest value alone. A slightly different scale, which may clip that value,
+//! often suits the other 31 better. So a grid of scales around the absmax scale is tried, also with the opposite sign if
+//! the integer range is asymmetric, and the best one is refined by regression. Every trial uses the scale as rounded to
+//! f16, so that this rounding is part of the comparison.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -11,18 +11,18 @@ use rayon::prelude::*;
 use super::{BLOCK, Scheme, as_matrix};
 use crate::{Dtype, PackError, TensorData, TensorInfo, convert::Loss};
 
-/// Quantizes a matrix `[out, in]` or the weight `[out, in, height, width]` of a convolution: the packed words, the
+/// Quantizes a matrix `[out, in]` or a convolution weight `[out, in, height, width]`. Returns the packed words, the
 /// scales and, for `q4_1`, the minima.
 ///
-/// `Ok(None)` where the scheme does not apply: integers, another number of dimensions, or rows that do not divide into
-/// blocks. NaN, infinity, and values whose scale f16 cannot hold are errors.
+/// `Ok(None)` if the scheme does not apply: integers, another number of dimensions, or rows that do not divide into
+/// blocks. NaN, infinity, and values whose scale overflows f16 are errors.
 pub fn quantize(tensor: &TensorData, scheme: Scheme) -> Result<Option<Vec<TensorData>>, PackError> {
     tensor.check_finite()?;
     let made = quantize_rows(&tensor.info, &tensor.bytes, scheme)?;
     Ok(made.map(|(stored, _)| stored))
 }
 
-/// The same from borrowed bytes, which are known to be finite and as many as `info` says; and what it cost.
+/// [`quantize`] from borrowed bytes, which must be finite and match `info`; also returns the loss.
 pub(crate) fn quantize_rows(
     info: &TensorInfo,
     bytes: &[u8],
@@ -35,7 +35,7 @@ pub(crate) fn quantize_rows(
     else {
         return Ok(None);
     };
-    // Written in place, block by block, so that nothing of the tensor's size is held besides.
+    // Written in place, block by block, without temporaries of the tensor's size.
     let blocks = out * width / BLOCK;
     let (mut words, mut scales) = (
         vec![0u8; blocks * BLOCK * scheme.bits() / 8],
@@ -75,10 +75,10 @@ pub(crate) fn quantize_rows(
     Ok(Some((made, loss)))
 }
 
-/// Turns the bytes of one block into its values.
+/// Decodes the bytes of one block.
 type Decode = fn(&[u8], &mut [f32; BLOCK]);
 
-/// What decodes blocks of a type; `None` for integers.
+/// The block decoder of a type; `None` for integers.
 fn decoder(dtype: Dtype) -> Option<Decode> {
     fn block<const N: usize>(
         bytes: &[u8],
@@ -102,24 +102,24 @@ fn decoder(dtype: Dtype) -> Option<Decode> {
     }
 }
 
-/// How often the best scale of the grid is refined.
+/// Number of regression steps that refine the best scale of the grid.
 const REFINEMENTS: usize = 2;
 
-/// One quantized block.
+/// A quantized block.
 #[derive(Clone, Copy)]
 struct Block {
-    /// Whole numbers.
+    /// Integers, as f32.
     q: [f32; BLOCK],
     scale: f16,
     min: f16,
     /// Sum of the squared errors.
     error: f32,
-    /// Greatest error of a value.
+    /// Maximum absolute error.
     worst: f32,
 }
 
 impl Block {
-    /// The best block found. No value of it is off by more than the plain one's would at most be.
+    /// The best quantization found. Its maximum error stays within the bound of absmax rounding.
     fn of(scheme: Scheme, values: &[f32; BLOCK]) -> Self {
         let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| {
             (low.min(v), high.max(v))
@@ -132,11 +132,11 @@ impl Block {
             Scheme::Q4 => trial(largest / -8.0, 0.0),
             Scheme::Q4_1 => trial((high - low) / 15.0, low),
         };
-        // An empty block, or one that f16 cannot scale, which the caller refuses.
+        // An exact block, or one whose scale overflows f16, which the caller rejects.
         if best.error == 0.0 || !best.error.is_finite() {
             return best;
         }
-        // A step of plain rounding, and what f16 takes from it.
+        // A step of absmax rounding, plus the rounding of the scale to f16.
         let step = match scheme {
             Scheme::Q8 => largest.abs() / 127.0,
             Scheme::Q4 => largest.abs() / 8.0,
@@ -152,7 +152,7 @@ impl Block {
             Scheme::Q8 => [126.0, 126.5, 127.5, 128.0]
                 .iter()
                 .for_each(|n| offer(trial(largest.abs() / n, 0.0))),
-            // The largest value at about -8, the end of the wider side, or at about 7.
+            // Maps the largest value to about -8, the wider end of the range, or to about 7.
             Scheme::Q4 => [-7.0, -7.3, -7.6, -8.3, -8.6, 6.0, 6.35, 6.7, 7.0, 7.35]
                 .iter()
                 .for_each(|n| offer(trial(largest / n, 0.0))),
@@ -173,15 +173,15 @@ impl Block {
         best
     }
 
-    /// The nearest integers, given the scale and minimum as f16 will store them.
+    /// Rounds to the nearest integers, with scale and minimum as rounded to f16.
     #[inline]
     fn rounded(values: &[f32; BLOCK], scale: f32, min: f32, (least, most): (f32, f32)) -> Self {
-        // Adding and taking away what leaves no bits for a fraction rounds to the nearest whole number, and unlike
-        // `round` it is a plain vector instruction everywhere.
+        // Adding and subtracting a number that leaves no fraction bits rounds to the nearest integer. Unlike `round`, it
+        // compiles to plain vector instructions on every target.
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
         let (scale, min) = (f16::from_f32(scale), f16::from_f32(min));
         let (s, m) = (scale.to_f32(), min.to_f32());
-        // A scale that f16 rounds to zero leaves zeros: the whole block is below 1e-5.
+        // A scale that underflows to zero in f16 gives a zero block: all values are below 1e-5.
         let inverse = if s == 0.0 { 0.0 } else { 1.0 / s };
         let mut q = [0.0; BLOCK];
         let (mut error, mut worst) = ([0.0f32; 8], [0.0f32; 8]);
@@ -189,7 +189,7 @@ impl Block {
             let x = ((value - m) * inverse).max(least).min(most);
             *q = (x + ROUND) - ROUND;
             let off = *q * s + m - value;
-            // Eight sums side by side: one would wait for itself.
+            // Eight independent sums avoid a dependency chain.
             error[at % 8] += off * off;
             worst[at % 8] = worst[at % 8].max(off.abs());
         }
@@ -202,7 +202,7 @@ impl Block {
         }
     }
 
-    /// The scale and minimum which suit the integers best.
+    /// Least-squares scale and minimum for the integers.
     fn regressed(&self, scheme: Scheme, values: &[f32; BLOCK]) -> (f32, f32) {
         let (mut qq, mut qv, mut sum_q, mut sum_v) = (0.0f32, 0.0f32, 0.0f32, 0.0f32);
         for (&q, &v) in self.q.iter().zip(values) {
@@ -250,7 +250,7 @@ impl Block {
 }
 
 impl Scheme {
-    /// The least and the greatest integer.
+    /// Minimum and maximum integer.
     const fn range(self) -> (f32, f32) {
         match self {
             Self::Q8 => (-127.0, 127.0),
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn bits_lie_where_the_format_says() {
-        // Values that are their own quanta: 0.5 * q, the largest at the end of the range, in the first block of two.
+        // The first of two blocks holds exactly representable values: 0.5 * q, with the largest at the end of the range.
         let mut values = vec![0.0f32; 64];
         for (i, v) in values.iter_mut().take(16).enumerate() {
             *v = 0.5 * (i as f32 - 8.0);
@@ -292,7 +292,7 @@ mod tests {
             .unwrap();
         assert_eq!(stored[0].info.shape, [1, 8]);
         assert_eq!(stored[1].to_f32().unwrap(), [0.5, 0.0]);
-        // -8, -7, .. -1 from the low nibble up, then 0 .. 7
+        // from the low nibble up: -8, -7, .. -1, then 0 .. 7
         assert_eq!(
             stored[0].to_u32().unwrap()[..3],
             [0xfedc_ba98, 0x7654_3210, 0]
@@ -410,7 +410,7 @@ mod tests {
         );
     }
 
-    /// What plain rounding of the largest value gives, the reference for the search.
+    /// The error of absmax rounding, the baseline of the search.
     fn plain(values: &[f32; 32], scheme: Scheme) -> f64 {
         let (low, high) = values
             .iter()
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn the_search_loses_less_than_plain_rounding() {
-        // Normal values, which is what weights look like, in many blocks.
+        // Many blocks of normally distributed values, like weights.
         let mut state = 1u64;
         let mut uniform = || {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
@@ -494,7 +494,7 @@ mod tests {
                 for (block, back) in values.chunks(32).zip(back.chunks(32)) {
                     let (low, high) = block.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
                     let absmax = low.abs().max(high.abs());
-                    // a step of plain rounding, and f16's rounding of scale and minimum
+                    // a step of absmax rounding, plus the rounding of scale and minimum to f16
                     let bound = match scheme {
                         Scheme::Q8 => absmax / 127.0 + absmax * 1e-3,
                         Scheme::Q4 => absmax / 8.0 + absmax * 1e-3,

@@ -1,8 +1,8 @@
 //! Quantized tensors: blocks of 32 along the last dimension of a `[out, in]` matrix.
 //!
 //! A matrix `<name>` is stored as U32 words `[out, in * bits / 32]`, element 0 of a word in its lowest bits, and
-//! `<name>.scales`, F16 `[out, in / 32]`; the scheme `q4_1` adds `<name>.mins` of the same kind. The weight of a
-//! convolution, `[out, in, height, width]`, is stored as the matrix `[out, in * height * width]` that it is in memory.
+//! `<name>.scales`, F16 `[out, in / 32]`; the scheme `q4_1` adds `<name>.mins` of the same shape. A convolution weight
+//! `[out, in, height, width]` is stored as the matrix `[out, in * height * width]`, which has the same memory layout.
 //!
 //! | scheme | q | value |
 //! | --- | --- | --- |
@@ -22,10 +22,10 @@ pub use fit::quantize;
 #[cfg(feature = "convert")]
 pub(crate) use fit::quantize_rows;
 
-/// Elements that share a scale.
+/// Elements per block, which share a scale.
 pub const BLOCK: usize = 32;
 
-/// How a matrix is quantized.
+/// A quantization scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
@@ -48,7 +48,7 @@ impl Scheme {
         }
     }
 
-    /// Bits of one element, without its share of the scale.
+    /// Bits per element, without the scale.
     pub const fn bits(self) -> usize {
         match self {
             Self::Q8 => 8,
@@ -61,12 +61,12 @@ impl Scheme {
         32 / self.bits()
     }
 
-    /// Whether blocks have a minimum too.
+    /// Whether blocks have a minimum.
     pub const fn has_mins(self) -> bool {
         matches!(self, Self::Q4_1)
     }
 
-    /// The stored tensors of a matrix `[out, in]`; `None` where `in` is not divisible into blocks.
+    /// The stored tensors of a matrix `[out, in]`; `None` if `in` does not divide into blocks.
     pub fn stored(self, name: &str, out: usize, width: usize) -> Option<Vec<TensorInfo>> {
         if width == 0 || !width.is_multiple_of(BLOCK) {
             return None;
@@ -86,17 +86,17 @@ impl Scheme {
         Some(stored)
     }
 
-    /// The element in bits `at * bits ..` of a word, as a number.
+    /// Extracts the element in bits `at * bits ..` of a word.
     const fn element(self, word: u32, at: usize) -> i32 {
         match self {
             Self::Q8 => (word >> (8 * at)) as i8 as i32,
-            // Moved to the top and back, so that the sign is spread.
+            // Shifted to the top and back for sign extension.
             Self::Q4 => ((word << (28 - 4 * at)) as i32) >> 28,
             Self::Q4_1 => ((word >> (4 * at)) & 15) as i32,
         }
     }
 
-    /// Writes the f32 values of one block's words.
+    /// Dequantizes the words of one block to f32.
     fn widen(self, words: &[u8], scale: f32, min: f32, values: &mut [u8]) {
         let values = values.chunks_exact_mut(4 * self.per_word());
         for (values, &word) in values.zip(words.as_chunks::<4>().0) {
@@ -108,26 +108,26 @@ impl Scheme {
     }
 }
 
-/// A quantized tensor as it is stored.
+/// A stored quantized tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quantized {
-    /// How.
+    /// The scheme.
     pub scheme: Scheme,
     /// U32 `[out, words]`.
     pub words: TensorData,
     /// F16 `[out, blocks]`.
     pub scales: TensorData,
-    /// F16 `[out, blocks]`, where the scheme has minimums.
+    /// F16 `[out, blocks]`, if the scheme has minima.
     pub mins: Option<TensorData>,
-    /// The shape that the model knows: `[out, in]`, or that of a convolution's weight.
+    /// Logical shape: `[out, in]`, or that of a convolution weight.
     pub shape: Vec<usize>,
 }
 
 impl Quantized {
-    /// The tensor in f32, in the model's shape.
+    /// Dequantizes to f32, in the logical shape.
     ///
     /// # Errors
-    /// Where the pieces do not fit each other.
+    /// The stored tensors do not match.
     pub fn dequantize(&self) -> Result<TensorData, PackError> {
         let mins = self.mins.as_ref();
         let mut tensor = dequantize(self.scheme, &self.words, &self.scales, mins)?;
@@ -135,7 +135,7 @@ impl Quantized {
         Ok(tensor)
     }
 
-    /// Finds every scale and minimum finite.
+    /// Checks that every scale and minimum is finite.
     ///
     /// # Errors
     /// Names the tensor that is not.
@@ -145,12 +145,12 @@ impl Quantized {
     }
 }
 
-/// What a pack has of a parameter.
+/// A parameter as stored in a pack.
 #[derive(Debug, Clone)]
 pub enum Stored {
-    /// The values themselves.
+    /// Dense values.
     Dense(TensorData),
-    /// Blocks.
+    /// Quantized blocks.
     Quantized(Quantized),
 }
 
@@ -168,7 +168,7 @@ impl Stored {
         }
     }
 
-    /// The values, unpacked where they are quantized.
+    /// Converts to a dense tensor; dequantizes if needed.
     ///
     /// # Errors
     /// As [`Quantized::dequantize`].
@@ -196,7 +196,7 @@ pub fn mins_name(name: &str) -> String {
     format!("{name}.mins")
 }
 
-/// The f32 matrix `[out, in]` that stored tensors stand for. `mins` is needed for `q4_1` only.
+/// Dequantizes stored tensors to the f32 matrix `[out, in]`. `mins` is required for `q4_1` only.
 pub fn dequantize(
     scheme: Scheme,
     packed: &TensorData,
@@ -242,7 +242,7 @@ pub fn dequantize(
     }
     let mins = mins.filter(|_| scheme.has_mins());
     let mut bytes = vec![0; out.saturating_mul(width).saturating_mul(4)];
-    // As many blocks at a time as are worth handing to a thread.
+    // Blocks per parallel task.
     const CHUNK: usize = 1 << 10;
     let (packed_block, value_block) = (BLOCK * scheme.bits() / 8, BLOCK * 4);
     let fill = |at: usize, values: &mut [u8]| {
@@ -279,8 +279,8 @@ pub(crate) fn half_at(tensor: &TensorData, at: usize) -> f32 {
         .map_or(0.0, |bytes| f16::from_le_bytes(bytes).to_f32())
 }
 
-/// The matrix `[out, in]` as which a tensor of this shape is quantized: a matrix itself, or the weight
-/// `[out, in, height, width]` of a convolution with its last three dimensions as one.
+/// The matrix shape `[out, in]` under which a tensor is quantized: a matrix itself, or a convolution weight
+/// `[out, in, height, width]` with its last three dimensions merged.
 pub fn as_matrix(shape: &[usize]) -> Option<(usize, usize)> {
     match *shape {
         [out, width] => Some((out, width)),

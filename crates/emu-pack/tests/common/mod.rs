@@ -1,4 +1,4 @@
-//! Checkpoints made by the tests: a pickler for just what `torch.save` writes, and the archive around it.
+//! Checkpoint builders for tests: a pickler for the subset that `torch.save` writes, and the archive around it.
 
 #![allow(dead_code, missing_docs)]
 
@@ -16,7 +16,7 @@ pub fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A tensor as the pickle describes it.
+/// A tensor as described by the pickle.
 #[derive(Clone)]
 pub struct Fake {
     pub name: &'static str,
@@ -117,7 +117,7 @@ impl Pickle {
     }
 }
 
-/// An archive of these entries, stored.
+/// A zip archive of these entries, uncompressed.
 pub fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     archive_with(entries, |options| options)
 }
@@ -142,7 +142,7 @@ pub fn floats(values: &[f32]) -> Vec<u8> {
         .collect()
 }
 
-/// A small generator for mutations (xorshift), so that tests repeat.
+/// A small deterministic random number generator (xorshift) for mutations.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -153,7 +153,7 @@ impl Dice {
         (self.0 % below.max(1) as u64) as usize
     }
 
-    /// Flips, overwrites, inserts, removes or truncates, a few times over.
+    /// Flips, overwrites, inserts, removes or truncates bytes, a few times.
     pub fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..1 + self.roll(4) {

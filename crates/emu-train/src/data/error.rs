@@ -1,10 +1,10 @@
-//! What can go wrong while data are fetched, built or read.
+//! Errors of fetching, building and reading data.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// An error of [`crate::data`]. Each message says what is wrong, then what to do about it.
+/// An error of [`crate::data`]. Each message says what is wrong and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The operating system refused a file operation.
@@ -14,7 +14,7 @@ pub enum DataError {
         action: &'static str,
         /// The file or folder concerned.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The program `npm` could not be started.
@@ -22,7 +22,7 @@ pub enum DataError {
         "cannot start npm: {source}. Install Node.js (which brings npm), or copy a folder with the packages already installed and pass it as the source folder"
     )]
     NpmMissing {
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// `npm install` ran and failed.
@@ -30,17 +30,17 @@ pub enum DataError {
         "npm install failed ({status}): {tail}. Check the connection to the package registry, then run the command again"
     )]
     NpmFailed {
-        /// Exit status as text.
+        /// Exit status of npm as text.
         status: String,
-        /// The end of what npm printed.
+        /// The end of npm's output.
         tail: String,
     },
-    /// A source package is absent, incomplete or of another version.
+    /// A source package is missing, incomplete or of another version.
     #[error("the source package {package} {wanted} is not usable in {}: {found}. Delete that folder and fetch the sources again", .dir.display())]
     Package {
         /// Name of the package.
         package: String,
-        /// The version that is needed.
+        /// The required version.
         wanted: String,
         /// The folder searched.
         dir: PathBuf,
@@ -55,12 +55,12 @@ pub enum DataError {
         /// What was expected.
         message: String,
     },
-    /// The list of concepts contradicts itself or the sources.
+    /// The list of concepts is inconsistent, in itself or with the sources.
     #[error(
         "the concept list is unusable: {0}. Correct the list (configs/data/emoji.toml describes its fields)"
     )]
     Concepts(String),
-    /// The sizes or counts asked for cannot be built.
+    /// The build options contain an invalid size or count.
     #[error("these build options are unusable: {0}. Change the option named")]
     Options(String),
     /// A drawing could not be rendered.
@@ -68,11 +68,11 @@ pub enum DataError {
         "the drawing of {name:?} in {set} cannot be rendered: {message}. List that set under `skip` for this concept"
     )]
     Drawing {
-        /// Concept.
+        /// Name of the concept.
         name: String,
         /// Drawing set.
         set: String,
-        /// What the renderer said.
+        /// The renderer's error.
         message: String,
     },
     /// No scene met the constraints of its split.
@@ -80,18 +80,18 @@ pub enum DataError {
         "no {what} could be composed after {attempts} attempts. Use more concepts or hold out fewer combinations"
     )]
     Impossible {
-        /// What was to be composed.
+        /// Description of the scene or picture.
         what: String,
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: usize,
     },
-    /// The tokenizer could not be trained, or misses its guarantees.
+    /// The tokenizer could not be trained, or does not meet its requirements.
     #[error("the tokenizer cannot be built: {0}. Check the corpus, or allow a larger vocabulary")]
     Tokenizer(String),
     /// The output folder already holds a finished data set.
     #[error("{} already holds a data set. Choose another folder, or ask for it to be overwritten", .0.display())]
     Exists(PathBuf),
-    /// A path names no shard.
+    /// No shard was found at the path.
     #[error("no .tar shard was found at {}. Name a folder of shards, or the shards themselves", .0.display())]
     NoShards(PathBuf),
     /// A shard is not a readable tar file.
@@ -99,9 +99,9 @@ pub enum DataError {
     Shard {
         /// The shard.
         path: PathBuf,
-        /// Where reading stopped.
+        /// Byte offset at which reading stopped.
         offset: u64,
-        /// What is wrong there.
+        /// What is wrong at that offset.
         message: String,
     },
     /// A sample of a shard is unusable.
@@ -115,17 +115,17 @@ pub enum DataError {
         /// Number of samples.
         len: usize,
     },
-    /// A mixture of data sets was described wrongly.
+    /// A mixture of data sets is invalid.
     #[error(
         "the mixture of data sets is unusable: {0}. Give every part a positive weight and at least one usable sample"
     )]
     Mixture(String),
-    /// A picture's size and its bytes disagree, or the codec refused it.
+    /// A picture's size does not match its number of bytes, or the codec failed.
     #[error("the picture is unusable: {0}")]
     Picture(String),
 }
 
-/// A sample that cannot be learnt from.
+/// A sample that cannot be used for training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("the sample {key:?} of {} is unusable: {reason}", .shard.display())]
 pub struct BadSample {
@@ -134,17 +134,17 @@ pub struct BadSample {
     pub shard: PathBuf,
     /// Key of the sample.
     pub key: String,
-    /// What is wrong with it, without a full stop.
+    /// The reason, without a full stop.
     pub reason: String,
 }
 
-/// A path in a JSON file, which has no place for names that are not Unicode.
+/// Serialises a path as JSON text; characters that are not Unicode are replaced.
 fn lossy<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
 }
 
 impl BadSample {
-    /// A sample and what is wrong with it.
+    /// A bad sample with its reason.
     pub fn new(shard: impl AsRef<Path>, key: impl Into<String>, reason: impl ToString) -> Self {
         Self {
             shard: shard.as_ref().to_path_buf(),
@@ -155,7 +155,7 @@ impl BadSample {
 }
 
 impl DataError {
-    /// Wraps an I/O error with what was attempted.
+    /// Wraps an I/O error with the attempted action.
     pub(crate) fn io(
         action: &'static str,
         path: impl AsRef<Path>,
@@ -168,7 +168,7 @@ impl DataError {
         }
     }
 
-    /// A file whose contents are not what they should be.
+    /// A file with malformed contents.
     pub(crate) fn malformed(path: impl AsRef<Path>, message: impl ToString) -> Self {
         Self::Malformed {
             path: path.as_ref().to_path_buf(),

@@ -1,19 +1,19 @@
-//! Which members of a shard form which sample, by their names alone.
+//! Groups the members of a shard into samples by their names.
 
 use std::collections::{BTreeMap, HashMap};
 
 use emu_model::image::Limits as PictureLimits;
 
-/// Bounds on what a shard may ask of memory.
+/// Limits on the memory use of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest picture file in bytes.
     pub member_bytes: u64,
-    /// Largest JSON or text in bytes.
+    /// Largest JSON or text member in bytes.
     pub text_bytes: u64,
-    /// Largest picture.
+    /// Largest picture dimensions.
     pub picture: PictureLimits,
-    /// Most pictures in one sample.
+    /// Maximum number of pictures per sample.
     pub pictures: usize,
 }
 
@@ -28,47 +28,47 @@ impl Default for Limits {
     }
 }
 
-/// A member of a sample and where its bytes lie in the shard.
+/// A member of a sample, and the position of its bytes in the shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
-    /// What follows the key and its dot.
+    /// The part of the name after the key and its dot.
     pub extension: String,
     pub offset: u64,
     pub bytes: u64,
 }
 
-/// The members of a sample that are read.
+/// The members of a sample that are read, by type.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Members {
     pub json: Option<Member>,
     pub txt: Option<Member>,
-    /// By number; an unnumbered picture is number 0.
+    /// Pictures by number. An unnumbered picture has number 0.
     pub images: Vec<(u32, Member)>,
 }
 
-/// Consecutive members that share a key.
+/// Consecutive members with the same key.
 #[derive(Debug)]
 pub(super) struct Group {
     pub key: String,
     members: Vec<Member>,
 }
 
-/// What the members of a group are, or why they are no sample.
+/// The result of resolving a group: its members by type, or why it is not a sample.
 pub(super) enum Outcome {
     Sample(Members),
     Bad(String),
-    /// No text where the rest of the sample may lie elsewhere in the shard.
+    /// The group has no text. The rest of the sample may be elsewhere in the shard.
     NoText(String),
 }
 
-/// What an extension announces.
+/// Type of a member, by its extension.
 enum Kind {
     Json,
     Text,
     Picture(u32),
-    /// A text whose extension has a dot that no number stands before: `seg.json`.
+    /// A text with a prefix before its format: `seg.json`.
     DottedText,
-    /// Such a picture: `mask.png`.
+    /// A picture with a prefix that is not a number: `mask.png`.
     DottedPicture,
     Other,
 }
@@ -92,19 +92,19 @@ fn kind(extension: &str) -> Kind {
     }
 }
 
-/// Key and extension of a member's path: WebDataset's key ends at the first dot of the file's name. `None` for hidden
-/// files and files without an extension, which belong to no sample.
+/// Key and extension of a member's path. WebDataset's key ends at the first dot of the file name. `None` for hidden
+/// files and files without an extension, which do not belong to any sample.
 pub(super) fn split(name: &str) -> Option<(&str, &str)> {
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = name[start..].find('.').filter(|&dot| dot > 0)?;
     Some((&name[..start + dot], &name[start + dot + 1..]))
 }
 
-/// Collects the members of a shard in their order.
+/// Collects the members of a shard in order.
 #[derive(Debug, Default)]
 pub(super) struct Groups(Vec<Group>);
 
-/// A sample's key, and its members or why it cannot be used.
+/// A sample's key, and its members or the reason it cannot be used.
 pub type Keyed = (String, Result<Members, String>);
 
 impl Groups {
@@ -119,7 +119,8 @@ impl Groups {
         }
     }
 
-    /// Each sample by its key, in order; and a file that is ignored because of the dots in its name, with their number.
+    /// All samples by key, in order; and the first file ignored because of the dots in its name, with the number of
+    /// such files.
     pub fn finish(self, limits: &Limits) -> (Vec<Keyed>, Option<(String, usize)>) {
         let mut times: HashMap<String, usize> = HashMap::new();
         for group in &self.0 {
@@ -155,7 +156,7 @@ impl Groups {
     }
 }
 
-/// What the members are to each other; and those that are ignored because of dots in their names.
+/// Determines the role of each member. Also returns the members ignored because of the dots in their names.
 fn resolve(key: &str, members: Vec<Member>, limits: &Limits) -> (Outcome, Vec<Member>) {
     let mut found = Members::default();
     let mut images: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
@@ -176,7 +177,7 @@ fn resolve(key: &str, members: Vec<Member>, limits: &Limits) -> (Outcome, Vec<Me
             return (Outcome::Bad(reason), vec![]);
         }
         match kind {
-            // A member that comes twice under one name is replaced by the later one, as tar does it.
+            // A repeated name replaces the earlier member, as in tar.
             Kind::Json => found.json = Some(member),
             Kind::Text => found.txt = Some(member),
             Kind::Picture(number) => {
@@ -191,7 +192,7 @@ fn resolve(key: &str, members: Vec<Member>, limits: &Limits) -> (Outcome, Vec<Me
     }
     let bad = |reason: String| (Outcome::Bad(reason), vec![]);
 
-    // 1. keys with dots, which WebDataset's rule takes apart elsewhere than their author thought
+    // 1. keys with dots, which WebDataset splits at the first dot
     let no_text = found.json.is_none() && found.txt.is_none();
     let misled = match (no_text, dotted_texts.as_slice(), images.is_empty()) {
         (true, [first, _, ..], _) => Some(first),
@@ -254,7 +255,7 @@ fn resolve(key: &str, members: Vec<Member>, limits: &Limits) -> (Outcome, Vec<Me
     (Outcome::Sample(found), ignored)
 }
 
-/// The key that the file's author may have meant, without its dots.
+/// The key that was probably intended, with its dots replaced.
 fn renamed(key: &str, extension: &str) -> String {
     let file = key.rsplit('/').next().unwrap_or(key);
     match extension.rsplit_once('.') {
@@ -263,7 +264,7 @@ fn renamed(key: &str, extension: &str) -> String {
     }
 }
 
-/// Adds a member in place of one of the same name.
+/// Adds a member, replacing one of the same name.
 fn replace(members: &mut Vec<Member>, member: Member) {
     members.retain(|other| other.extension != member.extension);
     members.push(member);
@@ -311,7 +312,7 @@ mod tests {
                 "photo.v1.1.txt",
             ][..],
             &["photo.v1.0.png", "photo.v1.0.txt"],
-            // numbers, which alone would be pictures of one sample
+            // numbers, which would otherwise be pictures of one sample
             &["photo.0.png", "photo.0.txt", "photo.1.png", "photo.1.txt"],
             &["folder/photo.final.jpg", "folder/photo.txt"],
         ] {
@@ -349,7 +350,7 @@ mod tests {
         let members = samples[0].1.as_ref().expect("a sample");
         assert_eq!((members.images.len(), members.json.is_none()), (1, true));
         assert_eq!(ignored, Some(("1.mask.png".into(), 2)));
-        // the only text counts, whatever stands before its format
+        // the only text is used, whatever its prefix
         assert!(samples_of_one(&["1.png", "1.caption.txt"]).txt.is_some());
     }
 

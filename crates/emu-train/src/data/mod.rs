@@ -1,9 +1,9 @@
-//! Data: WebDataset shards in, and the builder of the emoji data set that emu-mini is trained on.
+//! Data: the reader of WebDataset shards, and the builder of the emoji data set for training emu-mini.
 //!
-//! A data set is a folder of tar shards; consecutive members that share a key are one sample ([`ShardDataset`]). Samples
-//! that cannot be used are named ([`BadSample`]): training skips, counts and lists them.
-//! [`EpochOrder`] and [`Mixture`] say which sample a step visits, from the step alone. [`emoji`] composes scenes with
-//! exact captions and questions from drawings that npm packages carry, and [`record`] describes what it writes.
+//! A data set is a folder of tar shards. Consecutive members with the same key form one sample ([`ShardDataset`]).
+//! Unusable samples are reported as [`BadSample`]; training skips, counts and lists them. [`EpochOrder`] and
+//! [`Mixture`] compute the sample of a step from the step alone. [`emoji`] composes scenes with exact captions and
+//! questions from drawings in npm packages. [`record`] describes the format that it writes.
 
 mod error;
 mod index;

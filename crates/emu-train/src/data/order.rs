@@ -1,16 +1,16 @@
-//! In which order samples are visited: permutations and mixtures computed from the step alone, so that a resumed run
-//! needs no saved state.
+//! Order of samples: permutations and mixtures computed from the step alone, so that a resumed run needs no saved
+//! state.
 
 use super::DataError;
 use super::rng::mix;
 
 /// A pseudo-random permutation of `0..len` for every epoch.
 ///
-/// A Feistel network of four rounds on the smallest even number of bits that holds `len`, walked along its cycle until
-/// it lands inside the range (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing is stored.
+/// A Feistel network of four rounds on the smallest even number of bits that holds `len`, with cycle walking until the
+/// value is in range (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochOrder {
-    /// Orders with different seeds are unrelated.
+    /// Different seeds give independent orders.
     pub seed: u64,
     /// Number of samples in an epoch.
     pub len: u64,
@@ -22,7 +22,7 @@ impl EpochOrder {
         Self { seed, len }
     }
 
-    /// The sample visited at `position` of an epoch, below `len`. Positions past the end wrap around; an empty order
+    /// Index of the sample at `position` in an epoch, below `len`. Positions past the end wrap around; an empty order
     /// gives 0.
     pub fn at(&self, epoch: u64, position: u64) -> u64 {
         if self.len <= 1 {
@@ -38,7 +38,7 @@ impl EpochOrder {
         }
     }
 
-    /// The sample visited at a step counted over all epochs.
+    /// Index of the sample at a step counted over all epochs.
     pub fn index(&self, step: u64) -> u64 {
         match self.len {
             0 => 0,
@@ -58,7 +58,7 @@ impl EpochOrder {
     }
 }
 
-/// Where one sample of a [`Mixture`] comes from.
+/// Source of one sample of a [`Mixture`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pick {
     /// Index of the data set.
@@ -67,15 +67,16 @@ pub struct Pick {
     pub sample: u64,
 }
 
-/// Several data sets visited in fixed proportions, deterministic by (seed, step).
+/// Several data sets sampled in fixed proportions, deterministic by (seed, step).
 ///
-/// Steps come in blocks of 1024. Every block holds each part in its exact proportion, shuffled; since the number of
-/// samples a part has given before a block is known, each part runs through its own [`EpochOrder`] without a counter.
+/// Steps are divided into blocks of 1024. Every block holds each part in its exact proportion, shuffled. The number of
+/// samples that a part has provided before a block is therefore known, and each part follows its own [`EpochOrder`]
+/// without a counter.
 #[derive(Debug, Clone)]
 pub struct Mixture {
     seed: u64,
     orders: Vec<EpochOrder>,
-    /// `ends[i]`: slots of a block that belong to the parts up to and including `i`.
+    /// `ends[i]`: number of slots of a block that belong to the parts up to and including `i`.
     ends: Vec<u64>,
 }
 
@@ -120,7 +121,7 @@ impl Mixture {
         Ok(Self { seed, orders, ends })
     }
 
-    /// The sample visited at a step.
+    /// The sample at a step.
     pub fn pick(&self, step: u64) -> Pick {
         let (block, slot) = (step / BLOCK, step % BLOCK);
         let slot = EpochOrder::new(mix(self.seed), BLOCK).at(block, slot);
@@ -189,7 +190,7 @@ mod tests {
             }
         }
         assert_eq!(counts, [1536, 512]);
-        // The order inside a block is shuffled, so the first epoch of a part is spread but complete over blocks.
+        // The order inside a block is shuffled, so the first epoch of a part is complete only over several blocks.
         let seen: std::collections::BTreeSet<u64> = (0..2048)
             .map(|step| mixture.pick(step))
             .filter(|pick| pick.part == 1)

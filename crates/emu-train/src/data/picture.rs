@@ -1,4 +1,4 @@
-//! Pictures as plain bytes, and their codecs.
+//! Pictures as raw bytes, and their codecs.
 
 use emu_model::image::{Limits, decode};
 use image::ImageEncoder;
@@ -6,7 +6,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
 use super::DataError;
 
-/// An RGB picture, row by row from the top left, three bytes a pixel.
+/// An RGB picture, row by row from the top left, three bytes per pixel.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
     /// Width in pixels.
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Picture {
 }
 
 impl Picture {
-    /// A picture of these bytes.
+    /// A picture with these bytes.
     ///
     /// # Errors
     /// If the number of bytes is not `width * height * 3`, or a side is zero.
@@ -39,20 +39,20 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// Decodes a picture file with the model's own decoder, so that training sees what the model will see.
+    /// Decodes a picture file with the model's own decoder, so that training and inference see the same pixels.
     ///
     /// # Errors
-    /// If the bytes are no picture that is read, are truncated, or exceed the limits.
+    /// If the format is not supported, or the bytes are truncated or exceed the limits.
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, DataError> {
         let rgb = decode(bytes, limits).map_err(|error| DataError::Picture(error.to_string()))?;
         let (width, height) = rgb.dimensions();
         Self::new(width, height, rgb.into_raw())
     }
 
-    /// The picture as PNG. The bytes depend on nothing but the pixels.
+    /// Encodes the picture as PNG. The bytes depend on the pixels only.
     ///
     /// # Errors
-    /// If size and bytes disagree.
+    /// If the size does not match the number of bytes.
     pub fn to_png(&self) -> Result<Vec<u8>, DataError> {
         let mut png = Vec::new();
         PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive)

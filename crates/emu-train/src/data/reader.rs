@@ -1,4 +1,4 @@
-//! Reading WebDataset shards in place: members are indexed by offset, never extracted.
+//! Reads WebDataset shards in place: members are indexed by offset and never extracted.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -11,7 +11,7 @@ use super::index::{Groups, Limits, Member, Members, split};
 use super::record::{Document, Part, Record};
 use super::{BadSample, DataError, Picture};
 
-/// One sample, read and decoded.
+/// A sample, read and decoded.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// Its key in the shard.
@@ -35,15 +35,15 @@ impl Sample {
         typed(self.json.clone()).map_err(|reason| self.refuse(reason))
     }
 
-    /// This sample cannot be used, for this reason.
+    /// An error that this sample cannot be used, for this reason.
     pub fn refuse(&self, reason: impl ToString) -> DataError {
         DataError::Sample(BadSample::new(&self.shard, &self.key, reason))
     }
 
-    /// The pictures that the record has places for, in the order of the places.
+    /// The pictures that the record refers to, in the record's order.
     ///
     /// # Errors
-    /// [`DataError::Sample`] where there are more or fewer, so that no picture gets the place of another.
+    /// [`DataError::Sample`] if the number of pictures differs, so that no picture takes the position of another.
     pub fn pictures(&self, record: &Record) -> Result<Vec<&Picture>, DataError> {
         match (record, self.images.as_slice()) {
             (Record::Document(document), _) => self.pictures_of(document),
@@ -75,7 +75,7 @@ impl Sample {
     }
 }
 
-/// A record, or what keeps the JSON from being one.
+/// Parses a record, or returns why the JSON is not one.
 fn typed(json: Value) -> Result<Record, String> {
     if json.get("kind").is_none() {
         let what = match json.get("caption") {
@@ -91,7 +91,7 @@ fn typed(json: Value) -> Result<Record, String> {
 /// Shards opened for random access.
 ///
 /// Members whose paths agree up to the first dot of the file name form one sample. Pictures are `png`, `jpg`, `jpeg`,
-/// `webp`, `gif`, `bmp` or `tif` members, text is `json` or `txt`; other members are ignored. Samples that are unusable
+/// `webp`, `gif`, `bmp` or `tif` members; text is `json` or `txt`. Other members are ignored. Samples that are unusable
 /// by their names and sizes alone are left out ([`ShardDataset::bad`]).
 #[derive(Debug)]
 pub struct ShardDataset {
@@ -115,7 +115,7 @@ struct Entry {
 }
 
 impl ShardDataset {
-    /// Opens a shard, or every `.tar` of a folder in order of name, with default [`Limits`].
+    /// Opens a shard, or all `.tar` files of a folder in order of their names, with default [`Limits`].
     ///
     /// # Errors
     /// If there is no shard, one cannot be read to its end, or no sample is usable.
@@ -127,7 +127,7 @@ impl ShardDataset {
         Self::open_folder(path, "")
     }
 
-    /// Opens only the shards of a folder that are named `KIND-*.tar`: `"draw"` opens `draw-00000.tar`,
+    /// Opens only those shards of a folder whose names match `KIND-*.tar`: `"draw"` opens `draw-00000.tar`,
     /// `draw-00001.tar` and so on, but not `drawings-00000.tar`.
     ///
     /// # Errors
@@ -194,13 +194,12 @@ impl ShardDataset {
         self.entries.len()
     }
 
-    /// Whether there are no samples; never true of an opened data set.
+    /// Whether there are no samples; always false for an opened data set.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Samples that were left out when the shards were opened, in their order. Others may turn out to be unusable when
-    /// they are read.
+    /// Samples left out when the shards were opened, in order. Others may turn out to be unusable when they are read.
     pub fn bad(&self) -> &[BadSample] {
         &self.bad
     }
@@ -209,7 +208,7 @@ impl ShardDataset {
     ///
     /// # Errors
     /// [`DataError::Sample`] if the JSON or a picture is malformed; others if the index is out of range or the shard
-    /// changed since it was opened.
+    /// has changed since it was opened.
     pub fn get(&self, index: usize) -> Result<Sample, DataError> {
         let entry = self.entry(index)?;
         let json = self.json_of(entry)?;
@@ -231,8 +230,7 @@ impl ShardDataset {
         })
     }
 
-    /// The first `limit` samples with their indices, for measuring: those that are unusable are left out with a
-    /// warning.
+    /// The first `limit` samples with their indices, for evaluation. Unusable ones are left out with a warning.
     pub fn samples(
         &self,
         limit: usize,
@@ -257,7 +255,7 @@ impl ShardDataset {
     /// Reads only the JSON of a sample, as a typed record.
     ///
     /// # Errors
-    /// As for [`get`](Self::get), and if the JSON is no [`Record`].
+    /// As for [`get`](Self::get), and if the JSON is not a [`Record`].
     pub fn record(&self, index: usize) -> Result<Record, DataError> {
         let entry = self.entry(index)?;
         typed(self.json_of(entry)?).map_err(|reason| self.refuse(entry, reason))
@@ -282,7 +280,7 @@ impl ShardDataset {
 
     fn read(&self, entry: &Entry, member: &Member) -> Result<Vec<u8>, DataError> {
         let shard = &self.shards[entry.shard];
-        // A panic elsewhere cannot leave a file handle in a wrong state: every read seeks first.
+        // A panic elsewhere cannot corrupt the file handle, since every read seeks first.
         let mut file = shard.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = vec![0; member.bytes as usize];
         file.seek(SeekFrom::Start(member.offset))
@@ -291,7 +289,7 @@ impl ShardDataset {
         Ok(bytes)
     }
 
-    /// The text of a sample: its JSON where that is a record or has a caption, else its caption as a pair.
+    /// The text of a sample: its JSON if that is a record or has a caption, otherwise its text member as a pair.
     fn json_of(&self, entry: &Entry) -> Result<Value, DataError> {
         let Members { json, txt, .. } = &entry.members;
         let object = match json {
@@ -325,7 +323,8 @@ impl ShardDataset {
         }
     }
 
-    /// Adds the samples of a shard. Returns a file that is ignored because of the dots in its name, and how many are.
+    /// Adds the samples of a shard. Returns the first file ignored because of the dots in its name, and the number of
+    /// such files.
     fn add_shard(&mut self, path: &Path) -> Result<Option<(String, usize)>, DataError> {
         let file = File::open(path).map_err(DataError::io("open", path))?;
         let length = file.metadata().map_err(DataError::io("read", path))?.len();
@@ -370,7 +369,7 @@ impl ShardDataset {
                 );
             }
         }
-        // Cut within the padding of a member, the archive would look as if it ended there.
+        // A file cut within the padding of a member would look complete.
         if end.next_multiple_of(BLOCK) > length {
             return Err(damaged(length, "the file ends within a block".into()));
         }
@@ -394,10 +393,10 @@ impl ShardDataset {
     }
 }
 
-/// Bytes of a block of a tar file.
+/// Block size of the tar format in bytes.
 const BLOCK: u64 = 512;
 
-/// What some editors write before a text.
+/// Some editors write it before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 #[cfg(test)]

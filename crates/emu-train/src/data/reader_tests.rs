@@ -94,7 +94,7 @@ fn refuses_truncated_shards() {
     assert!(ShardDataset::open(&path).is_err(), "cut within a header");
     let text = shard(folder.path(), "t.tar", &[sample("k", &[("txt", b"a dog")])]);
     let whole = fs::read(&text).expect("written");
-    // Without the two blocks that end an archive all is there; without padding the file was cut.
+    // A missing end-of-archive marker is accepted. Missing padding means that the file was cut.
     fs::write(&text, &whole[..1024]).expect("writable");
     assert_eq!(ShardDataset::open(&text).expect("whole").len(), 1);
     fs::write(&text, &whole[..700]).expect("writable");
@@ -226,7 +226,7 @@ fn unusable_samples_are_left_out_and_named() {
         .map(|found| found.map(|(i, sample)| (i, sample.key)).expect("usable"))
         .collect();
     assert_eq!(keys, [(0, "first".to_string()), (2, "last".to_string())]);
-    // What a typed record lacks is told with shard and key.
+    // Errors of a typed record name shard and key.
     let json: &[(&str, &[u8])] = &[("json", b"{}"), ("png", &picture)];
     let path = shard(folder.path(), "t.tar", &[sample("empty", json)]);
     let sample = ShardDataset::open(&path).and_then(|set| set.get(0));

@@ -1,22 +1,22 @@
-//! What the JSON member of a sample holds.
+//! The JSON member of a sample.
 
 use serde::{Deserialize, Serialize};
 
-/// The JSON member of one sample, told apart by its field `kind`.
+/// The JSON member of a sample, tagged by the field `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
     /// A picture (`png`) with its caption and questions.
     Scene(Scene),
-    /// Text and pictures (`0.png`, `1.png`, ...) in an order.
+    /// A sequence of text and pictures (`0.png`, `1.png`, ...).
     Document(Document),
-    /// One drawing (`png`) with its name, for a judge of drawings.
+    /// A single drawing (`png`) with its name, for training the judge.
     Drawing(Drawing),
-    /// A picture with a caption, as other people's WebDatasets hold it.
+    /// A picture with a caption, as in third-party WebDatasets.
     Pair(Pair),
 }
 
-/// How the objects of a scene lie.
+/// Spatial arrangement of the objects in a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
@@ -29,10 +29,10 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The words that spell layouts ([`Layout::word`]).
+    /// The words for layouts in spelled pictures ([`Layout::word`]).
     pub const WORDS: [&'static str; 2] = ["left", "above"];
 
-    /// What stands for it where a picture is spelled in words: one word where several objects lie.
+    /// The layout's word when a picture is spelled in words. `None` for a single object.
     pub fn word(self) -> Option<&'static str> {
         let [row, column] = Self::WORDS;
         match self {
@@ -43,21 +43,21 @@ impl Layout {
     }
 }
 
-/// Where an object lies within its layout.
+/// Position of an object within its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// The only object.
     Center,
-    /// First of a row.
+    /// First in a row.
     Left,
     /// Second of three.
     Middle,
-    /// Last of a row.
+    /// Last in a row.
     Right,
-    /// First of a column.
+    /// First in a column.
     Top,
-    /// Last of a column.
+    /// Last in a column.
     Bottom,
 }
 
@@ -70,13 +70,13 @@ pub struct Object {
     pub hexcode: String,
     /// Drawing set ("noto").
     pub set: String,
-    /// Where it lies.
+    /// Its position.
     pub place: Place,
-    /// Horizontal centre, as a share of the width.
+    /// Horizontal centre, as a fraction of the width.
     pub cx: f64,
-    /// Vertical centre, as a share of the height.
+    /// Vertical centre, as a fraction of the height.
     pub cy: f64,
-    /// Larger side of the drawing, as a share of the picture's side.
+    /// Larger side of the drawing, as a fraction of the picture's side.
     pub size: f64,
 }
 
@@ -85,7 +85,7 @@ pub struct Object {
 pub struct Qa {
     /// `name`, `colour`, `count`, `relation` or `yesno`.
     pub kind: String,
-    /// For `yesno`: `presence`, `place`, `relation` or `background`; every form asks as many yes as no questions.
+    /// For `yesno`: `presence`, `place`, `relation` or `background`. Every form has as many yes as no questions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<String>,
     /// The question, ending with "?".
@@ -94,22 +94,22 @@ pub struct Qa {
     pub answer: String,
 }
 
-/// A composed picture with everything that is known about it.
+/// A composed picture with its complete description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
     /// `train`, `val`, `t1`, `t2` or `t3`.
     pub split: String,
     /// Name of the background colour.
     pub background: String,
-    /// How the objects lie.
+    /// Arrangement of the objects.
     pub layout: Layout,
     /// In reading order: left to right, top to bottom.
     pub objects: Vec<Object>,
-    /// One phrase that names all of it.
+    /// A caption that describes the whole picture.
     pub caption: String,
     /// Questions with answers.
     pub qa: Vec<Qa>,
-    /// In T3, which combination training never showed: `pair`, `relation` or `colour`.
+    /// In T3, the kind of combination that is not in the training data: `pair`, `relation` or `colour`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<String>,
 }
@@ -124,7 +124,7 @@ pub enum Part {
     Image(String),
 }
 
-/// Text and pictures in an order.
+/// A sequence of text and pictures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     /// `train` or a test split.
@@ -133,22 +133,22 @@ pub struct Document {
     pub task: String,
     /// The document.
     pub parts: Vec<Part>,
-    /// Index in `parts` of what is to be produced from the parts before it (`draw`, `fewshot`, `blend`).
+    /// Index in `parts` of the target, which is to be produced from the parts before it (`draw`, `fewshot`, `blend`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<usize>,
-    /// For `fewshot`: what the examples ask for (`name`, `colour`, `count` or `name+colour`).
+    /// For `fewshot`: what the texts of the examples name (`name`, `colour`, `count` or `name+colour`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// For `draw` and `blend`: the background of the picture to be produced.
+    /// For `draw` and `blend`: the background of the target picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<String>,
-    /// For `draw` and `blend`: the layout of the picture to be produced.
+    /// For `draw` and `blend`: the layout of the target picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
-    /// For `draw` and `blend`: the objects of the picture to be produced.
+    /// For `draw` and `blend`: the objects of the target picture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<Object>,
-    /// In the test split, what training never showed: `template`, `pair`, `relation`, `colour`.
+    /// In the test split, what is not in the training data: `template`, `pair`, `relation`, `colour`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Randomness that depends on nothing but its key, so that sample `i` of a build is the same whichever thread makes it.
+//! Random numbers determined by a key alone, so that sample `i` of a build does not depend on the thread.
 
 /// One step of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64-bit words that mixes every bit.
 pub(crate) fn mix(word: u64) -> u64 {
@@ -8,7 +8,7 @@ pub(crate) fn mix(word: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A hash of some texts under a seed; FNV-1a per text, then mixed. Stable across platforms and releases.
+/// Hash of some texts with a seed: FNV-1a per text, then mixed. Stable across platforms and releases.
 pub(crate) fn hash_texts(seed: u64, texts: &[&str]) -> u64 {
     texts.iter().fold(mix(seed), |state, text| {
         let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| {
@@ -18,7 +18,7 @@ pub(crate) fn hash_texts(seed: u64, texts: &[&str]) -> u64 {
     })
 }
 
-/// A small generator: SplitMix64 over a counter.
+/// A small random number generator: SplitMix64 over a counter.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
@@ -34,7 +34,8 @@ impl Rng {
         mix(self.0)
     }
 
-    /// Uniform in `0..bound` (0 for an empty range); the bias of the multiplication is below 2^-32 for the sizes used here.
+    /// Uniform in `0..bound` (0 for an empty range). The bias of the multiplication is below 2^-32 for the sizes used
+    /// here.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }
@@ -54,12 +55,12 @@ impl Rng {
         self.unit() < probability
     }
 
-    /// One of the items; `None` of an empty slice.
+    /// A random item; `None` for an empty slice.
     pub(crate) fn choose<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
 
-    /// Fisher-Yates.
+    /// Fisher-Yates shuffle.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));

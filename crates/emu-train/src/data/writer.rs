@@ -1,4 +1,4 @@
-//! Writing WebDataset shards whose bytes depend on nothing but their contents.
+//! Writes WebDataset shards reproducibly: the bytes depend on the contents only.
 
 use std::fs;
 use std::path::Path;
@@ -16,18 +16,18 @@ pub type Member = (String, Vec<u8>);
 pub struct SampleFiles {
     /// Key, unique in its shard, without dots.
     pub key: String,
-    /// Members in the order in which they are written.
+    /// Members in the order of writing.
     pub members: Vec<Member>,
 }
 
-/// A written shard, as `index.json` lists it.
+/// A written shard, as listed in `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardInfo {
     /// Path below the data set's folder, with forward slashes.
     pub file: String,
     /// Split ("train").
     pub split: String,
-    /// What the shard holds ("scenes").
+    /// Kind of the samples ("scenes").
     pub kind: String,
     /// Number of samples.
     pub samples: usize,
@@ -39,7 +39,7 @@ pub struct ShardInfo {
 
 /// Writes samples as a tar file and returns its size and SHA-256. Owner, group and time are zero.
 ///
-/// The file appears under its name only when it is complete.
+/// The file is visible under its name only once it is complete.
 ///
 /// # Errors
 /// If a name does not fit into a tar header or the file cannot be written.
@@ -70,7 +70,7 @@ pub fn write_shard(path: &Path, samples: &[SampleFiles]) -> Result<(u64, String)
     Ok((bytes.len() as u64, sha256_hex(&bytes)))
 }
 
-/// Writes a file under a temporary name beside its own, then renames it.
+/// Writes a file under a temporary name, then renames it.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;

@@ -1,4 +1,4 @@
-//! Whether two models say the same: the most likely next token at every place of captions and questions.
+//! Agreement of two models: the most likely next token at every position of captions and questions.
 
 use burn::tensor::Tensor;
 use emu_kernels::random::{Philox, Stream};
@@ -12,19 +12,19 @@ use crate::data::ShardDataset;
 use crate::data::record::Record;
 use crate::stages::sequence::{Sequence, pad};
 
-/// What a place of a scene's sequence belongs to.
+/// Categories of positions in a scene's sequence.
 const CAPTION: &str = "caption";
 const ANSWER: &str = "answer";
 const QUESTION: &str = "question";
-/// Captions and answers together: what the model is trained to say.
+/// Captions and answers together: the text that the model is trained to produce.
 const ALL: &str = "all";
 
 impl Subject<'_> {
-    /// Agreement with another model of the same sizes and tokenizer, both given the data's own words: `caption`,
-    /// `answer`, both as `all`, and `question` (which users say and no model is trained to).
+    /// Agreement with another model of the same sizes and tokenizer, both under teacher forcing on the data: `caption`,
+    /// `answer`, both as `all`, and `question` (the user's turns, which no model is trained to produce).
     ///
     /// # Errors
-    /// Where the data cannot be read or a sequence does not fit the model.
+    /// If the data cannot be read or a sequence does not fit the model.
     pub fn agrees_with(
         &self,
         other: &Emu,
@@ -57,7 +57,7 @@ impl Subject<'_> {
         Ok(scores)
     }
 
-    /// The most likely token after each of a sequence.
+    /// The most likely next token at each position of a sequence.
     fn next_tokens(
         &self,
         emu: &Emu,
@@ -78,7 +78,8 @@ impl Subject<'_> {
     }
 }
 
-/// The places of a scene's text that follow a place of their own segment or of the picture, and what each belongs to.
+/// The text positions of a scene whose preceding position is in the same segment or in the picture, with their
+/// category.
 fn places(sequence: &Sequence) -> impl Iterator<Item = (usize, &'static str)> {
     (1..sequence.ids.len()).filter_map(|at| {
         let (segment, before) = (sequence.segments[at], sequence.segments[at - 1]);
@@ -86,7 +87,7 @@ fn places(sequence: &Sequence) -> impl Iterator<Item = (usize, &'static str)> {
             (0, _) => None,
             (1, true) => Some((at, CAPTION)),
             (_, true) => Some((at, ANSWER)),
-            // A turn's first token follows the picture, not the turn that happens to lie before it.
+            // The first token of a turn is conditioned on the picture, not on the preceding turn in the sequence.
             (_, false) => (segment == before).then_some((at, QUESTION)),
         }
     })

@@ -1,4 +1,4 @@
-//! What a model draws when it is asked to, judged by a classifier of its own.
+//! Evaluates drawings of a model with a classifier.
 
 use burn::tensor::{Device, Tensor};
 use emu_kernels::random::{Philox, Stream};
@@ -17,11 +17,11 @@ use crate::stages::sequence::Composer;
 
 /// A model that draws.
 pub struct Artist<'a> {
-    /// What reads the request.
+    /// Encoder and LM, which read the request.
     pub subject: Subject<'a>,
-    /// What draws.
+    /// The diffusion decoder.
     pub decoder: &'a Decoder,
-    /// Its sizes.
+    /// Sizes of the decoder.
     pub config: &'a DecoderConfig,
 }
 
@@ -29,7 +29,7 @@ impl Artist<'_> {
     /// Draws a request.
     ///
     /// # Errors
-    /// Where the model fails.
+    /// If the model fails.
     pub fn draw(&self, text: &str, seed: u64) -> Result<RgbImage, TrainError> {
         let config = self.subject.config;
         let composer = Composer::new(self.subject.words, config.queries(), config.lm.context);
@@ -53,12 +53,12 @@ impl Artist<'_> {
             .ok_or_else(|| TrainError::Stage("Nothing was drawn.".into()))
     }
 
-    /// Draws the first requests of a set and judges them: `background`, `one` (single objects), `two` (both of two),
-    /// `each` (single objects of pairs). The same of the pictures that the data has for these requests, as `data.one`
-    /// and so on, says what the judge can see at best. Returns the pictures in order.
+    /// Draws the first requests of a set and evaluates them: `background`, `one` (single objects), `two` (both objects
+    /// of a pair), `each` (single objects of pairs). The data's own pictures of these requests are scored as `data.one`
+    /// and so on, which is the upper bound of the judge. Returns the pictures in order.
     ///
     /// # Errors
-    /// Where the data cannot be read or the model fails.
+    /// If the data cannot be read or the model fails.
     pub fn judged(
         &self,
         set: &ShardDataset,
@@ -92,7 +92,7 @@ impl Artist<'_> {
     }
 }
 
-/// Adds what the judge says of a picture that a document asks for, under names that begin with `prefix`.
+/// Adds the judge's scores of a picture for a document's request, under names that begin with `prefix`.
 fn judge_one(
     scores: &mut Scores,
     prefix: &str,
@@ -121,7 +121,7 @@ fn judge_one(
     Ok(())
 }
 
-/// The square of a picture in which an object was asked for.
+/// The square of a picture that should hold the requested object.
 fn crop(picture: &RgbImage, object: &Object, layout: Option<Layout>) -> RgbImage {
     if !matches!(layout, Some(Layout::Row | Layout::Column)) {
         return picture.clone();

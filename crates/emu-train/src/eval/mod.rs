@@ -1,6 +1,6 @@
-//! Measuring a trained model on held-out data: captions and questions, few-shot completion, drawing.
+//! Evaluation of a trained model on held-out data: captions and questions, few-shot completion, drawing.
 //!
-//! Answers are taken greedily and compared as text. Drawings are judged by [`crate::judge`], a classifier that shares
+//! Answers are decoded greedily and compared as text. Drawings are scored by [`crate::judge`], a classifier that shares
 //! nothing with the model.
 
 pub mod agree;
@@ -11,22 +11,22 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Right answers of all, by kind.
+/// Scores by kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Scores(pub BTreeMap<String, Score>);
 
-/// Right answers of all.
+/// Number of correct answers among all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Score {
-    /// Right ones.
+    /// Correct answers.
     pub right: usize,
-    /// All.
+    /// All answers.
     pub total: usize,
 }
 
 impl Score {
-    /// Right over all; 0 of none.
+    /// Share of correct answers; 0 if there are none.
     pub fn share(&self) -> f32 {
         self.right as f32 / self.total.max(1) as f32
     }

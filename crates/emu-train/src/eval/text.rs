@@ -1,4 +1,4 @@
-//! What a model says about held-out pictures.
+//! Evaluates a model's text about held-out pictures.
 
 use burn::tensor::{Device, Tensor};
 use emu_kernels::random::{Philox, Stream};
@@ -12,7 +12,7 @@ use crate::data::record::{Document, Part, Record, Scene};
 use crate::stages::corpus::{Words, image_tensor, pixels};
 use crate::stages::sequence::Composer;
 
-/// A model to be asked.
+/// A model under evaluation.
 pub struct Subject<'a> {
     /// Encoder and LM, without autodiff.
     pub emu: &'a Emu,
@@ -20,11 +20,11 @@ pub struct Subject<'a> {
     pub config: &'a EmuConfig,
     /// Its tokenizer.
     pub words: &'a Words,
-    /// Where it is.
+    /// The device of the model.
     pub device: &'a Device,
 }
 
-/// Tokens of an answer at most: no caption of the data is longer.
+/// Maximum number of tokens of an answer. No caption of the data is longer.
 const ANSWER: usize = 32;
 
 impl Subject<'_> {
@@ -32,10 +32,10 @@ impl Subject<'_> {
         Composer::new(self.words, self.config.queries(), self.config.lm.context)
     }
 
-    /// Pictures as the encoder takes them, `[B, 3, H, W]`.
+    /// Pictures as the encoder's input, `[B, 3, H, W]`.
     ///
     /// # Errors
-    /// Where one cannot be resized.
+    /// If one cannot be resized.
     pub(super) fn pixels(
         &self,
         pictures: &[crate::data::Picture],
@@ -79,11 +79,11 @@ impl Subject<'_> {
         Ok(machine.sequence().get(1..).unwrap_or_default().to_vec())
     }
 
-    /// Captions and answers about scenes. Kinds: `caption` (the whole text), `caption.objects` (both of two in their
+    /// Captions and answers about scenes. Kinds: `caption` (the whole text), `caption.objects` (both of two objects, in
     /// order), `name.alone`, `name.together`, `colour`, `count`, `relation`, `yesno`.
     ///
     /// # Errors
-    /// Where the data cannot be read or the model fails.
+    /// If the data cannot be read or the model fails.
     pub fn scenes(
         &self,
         set: &ShardDataset,
@@ -127,11 +127,11 @@ impl Subject<'_> {
         Ok(scores)
     }
 
-    /// Completion of documents whose pattern only the examples show: `few` with all examples, `zero` with the last
-    /// picture alone; and each by pattern.
+    /// Completion of documents whose pattern is shown only by examples: `few` with all examples, `zero` with the last
+    /// picture alone, and each by pattern.
     ///
     /// # Errors
-    /// Where the data cannot be read or the model fails.
+    /// If the data cannot be read or the model fails.
     pub fn fewshot(&self, set: &ShardDataset, limit: usize) -> Result<Scores, TrainError> {
         let composer = self.composer();
         let mut scores = Scores::default();
@@ -169,10 +169,10 @@ impl Subject<'_> {
         Ok(scores)
     }
 
-    /// Whether an [IMG] follows requests to draw, unprompted: `follows`.
+    /// Whether [IMG] follows requests to draw, without being forced: `follows`.
     ///
     /// # Errors
-    /// Where the data cannot be read or the model fails.
+    /// If the data cannot be read or the model fails.
     pub fn follows(&self, set: &ShardDataset, limit: usize) -> Result<Scores, TrainError> {
         let composer = self.composer();
         let mut scores = Scores::default();
@@ -198,7 +198,7 @@ pub fn request_of(document: &Document) -> Option<&str> {
     }
 }
 
-/// Whether a caption names both of two different objects in their order.
+/// Whether a caption names both of two different objects in their order; `None` for any other scene.
 fn names_in_order(caption: &str, scene: &Scene) -> Option<bool> {
     let [first, second] = scene.objects.as_slice() else {
         return None;

@@ -1,12 +1,12 @@
-//! The guard against collapse.
+//! Detection of collapsed embeddings.
 //!
-//! Regression targets are detached, which does not rule out that the encoder makes all pictures alike: constant
-//! embeddings are regressed perfectly. The guard watches how much the targets vary from picture to picture.
+//! Regression targets are detached, but the encoder may still map all pictures to the same embeddings, since constant
+//! embeddings are easy to regress. The monitor tracks the variance of the targets across pictures.
 
 use burn::tensor::Tensor;
 
-/// Mean over positions and width of the variance across pictures, relative to the mean square: 0 for pictures that all
-/// look alike, near 1 for embeddings without a common part.
+/// Variance across pictures, averaged over positions and width, relative to the mean square: 0 if all embeddings are
+/// equal, near 1 if they have no common component.
 ///
 /// # Shapes
 /// - `embeddings`: `[B, Q, D]` with at least two pictures
@@ -16,7 +16,7 @@ pub fn relative_variance(embeddings: Tensor<3>) -> Tensor<1> {
     variance / embeddings.square().mean().add_scalar(1e-12)
 }
 
-/// Follows the variance of the targets and says when it has vanished.
+/// Tracks the variance of the targets and detects when it has vanished.
 #[derive(Clone, Debug)]
 pub struct CollapseMonitor {
     floor: f32,
@@ -25,7 +25,7 @@ pub struct CollapseMonitor {
 }
 
 impl CollapseMonitor {
-    /// Complains once the relative variance stayed below `floor` for `patience` looks in a row.
+    /// Reports collapse once the relative variance has been below `floor` for `patience` consecutive checks.
     pub fn new(floor: f32, patience: usize) -> Self {
         Self {
             floor,
@@ -34,7 +34,7 @@ impl CollapseMonitor {
         }
     }
 
-    /// Takes a value of [`relative_variance`]. True means collapsed.
+    /// Adds a value of [`relative_variance`]. Returns true on collapse.
     pub fn collapsed(&mut self, variance: f32) -> bool {
         self.low = if variance.is_nan() || variance < self.floor {
             self.low + 1

@@ -1,11 +1,11 @@
-//! Contrast of a picture's embeddings with the embeddings of words, for an encoder that starts from scratch.
+//! Contrastive scores between a picture's embeddings and word embeddings, for training an encoder from scratch.
 //!
-//! B pictures, Q embeddings a picture, N words, D width.
+//! B pictures, Q embeddings per picture, N words, width D.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
-/// `log Σ_q exp(x_q)` over axis 1 of `[B, Q, N]`, `[B, N]`.
+/// The logsumexp over axis 1: `log Σ_q exp(x_q)`, `[B, Q, N]` to `[B, N]`.
 fn log_sum_exp(x: Tensor<3>) -> Tensor<2> {
     let [b, _, n] = x.dims();
     let max = x.clone().detach().max_dim(1); // [B, 1, N]
@@ -13,9 +13,8 @@ fn log_sum_exp(x: Tensor<3>) -> Tensor<2> {
     (sum.log() + max).reshape([b, n])
 }
 
-/// Scores of words for whole pictures: each embedding scores each word, the picture's score is their log-sum-exp, so
-/// that one embedding that shows a thing is enough. (Averaging instead learns half as well: what most embeddings show
-/// is background.)
+/// Scores of words for whole pictures. Each embedding scores each word; the picture's score is their logsumexp, so that
+/// one embedding of the object is enough. (The mean learns half as well, because most embeddings show background.)
 ///
 /// # Shapes
 /// - `embeddings`: `[B, Q, D]`, `words`: `[N, D]`
@@ -30,7 +29,7 @@ pub fn scores(embeddings: Tensor<3>, words: Tensor<2>) -> (Tensor<3>, Tensor<2>)
     (each.clone(), log_sum_exp(each))
 }
 
-/// Cross-entropy with several right answers for a row: the mean of `-log p` over all (row, answer) pairs.
+/// Cross-entropy with several correct answers per row: the mean of `-log p` over all (row, answer) pairs.
 ///
 /// # Shapes
 /// - `scores`: `[R, N]`; `answers`: (row, word) pairs, not empty

@@ -1,24 +1,24 @@
-//! Losses of the picture decoder: the autoencoder's, and denoising.
+//! Losses of the diffusion decoder: of its autoencoder (VAE), and denoising.
 
 use burn::tensor::Tensor;
 use emu_model::diffusion::schedule::NoiseSchedule;
 use emu_model::diffusion::unet::Unet;
 use emu_model::diffusion::vae::Vae;
 
-/// The pieces of the autoencoder's loss.
+/// Terms of the autoencoder's loss.
 #[derive(Clone, Debug)]
 pub struct AutoencoderLoss {
-    /// Mean absolute error of pixels.
+    /// Mean absolute error of the pixels.
     pub pixels: Tensor<1>,
-    /// Mean absolute error of the differences between neighbours, which keeps edges.
+    /// Mean absolute error of differences between neighbouring pixels, which preserves edges.
     pub edges: Tensor<1>,
-    /// Divergence of the posterior from a standard normal.
+    /// KL divergence of the posterior from a standard normal.
     pub kl: Tensor<1>,
-    /// `[B, 3, S, S]`, what came out.
+    /// `[B, 3, S, S]`, the reconstructed pictures.
     pub reconstruction: Tensor<4>,
 }
 
-/// Differences between neighbouring pixels, down and across.
+/// Vertical and horizontal differences between neighbouring pixels.
 fn differences(x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     let [_, _, h, w] = x.dims();
     let down = x.clone().narrow(2, 1, h - 1) - x.clone().narrow(2, 0, h - 1);
@@ -26,10 +26,10 @@ fn differences(x: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     (down, across)
 }
 
-/// The autoencoder's loss on pictures.
+/// The autoencoder's loss on a batch of pictures.
 ///
 /// # Shapes
-/// - `pictures`: `[B, 3, S, S]` from -1 to 1; `noise`: standard normal, of the latents' shape
+/// - `pictures`: `[B, 3, S, S]` in -1..1; `noise`: standard normal, of the latents' shape
 pub fn autoencoder(vae: &Vae, pictures: Tensor<4>, noise: Tensor<4>) -> AutoencoderLoss {
     let posterior = vae.encode(pictures.clone());
     let reconstruction = vae.decode(posterior.sample(noise));
@@ -43,7 +43,7 @@ pub fn autoencoder(vae: &Vae, pictures: Tensor<4>, noise: Tensor<4>) -> Autoenco
     }
 }
 
-/// Mean squared error of the UNet's prediction at the given noise levels.
+/// Mean squared error of the UNet's prediction at the given timesteps.
 ///
 /// # Shapes
 /// - `latents`, `noise`: `[B, L, H, W]`; `timesteps`: B; `context`: `[B, N, D]`

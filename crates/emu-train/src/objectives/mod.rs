@@ -1,4 +1,4 @@
-//! The losses. Pure functions of tensors and token ids: no data sets, no files, no randomness of their own.
+//! Loss functions. They are pure functions of tensors and token ids: no data sets, files or randomness.
 
 pub mod collapse;
 pub mod contrast;

@@ -1,68 +1,65 @@
-//! Emu's objective: one sequence of text tokens and visual embeddings, cross-entropy for the one, l2 for the other.
+//! Emu's objective on one sequence of text tokens and visual embeddings: cross-entropy for tokens, l2 for embeddings.
 
 use burn::tensor::Tensor;
 use emu_model::Emu;
 use emu_model::config::SpecialTokens;
-use emu_model::emu::SpliceError;
+use emu_model::generate::GenerateError;
 use emu_model::lm::Visibility;
 
 use super::{cross_entropy, rows};
 
-/// Which positions of the picture are regressed.
+/// Positions of a picture that are regressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Regression {
-    /// The n embeddings, predicted from [IMG] and the first n - 1 of them.
+    /// The n embeddings, predicted from [IMG] and the first n - 1 embeddings.
     #[default]
     N,
-    /// Also the embedding of [/IMG], predicted from the last one: what the masks in the released code suggest.
+    /// Also the embedding of [/IMG], predicted from the last one. The masks in the released code suggest this.
     NPlusOne,
 }
 
 /// Variants of the objective.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnifiedOptions {
-    /// [IMG] is a label too, so that the LM learns when to draw. The paper's masks never teach it.
+    /// Also use [IMG] as a label, so that the LM learns when to draw. The paper's masks exclude it.
     pub predict_boi: bool,
-    /// Positions regressed.
+    /// Positions that are regressed.
     pub regression: Regression,
 }
 
-/// Sequences that a loss is computed on.
+/// Sequences of a batch.
 #[derive(Clone, Debug)]
 pub struct Sequences {
     /// B rows of T token ids, padded on the right.
     pub ids: Vec<Vec<u32>>,
-    /// B rows of T positions, or one row for all.
+    /// B rows of T positions, or one shared row.
     pub positions: Vec<Vec<usize>>,
-    /// What may not be seen beyond the causal order.
+    /// Attention mask in addition to the causal one.
     pub visibility: Visibility,
-    /// B rows of T: whether the token, or the embedding in its place, is to be predicted at all (answers only, for
-    /// example). Absent: all are.
+    /// B rows of T: whether the token, or the embedding in its place, is a target (only answers, for example). `None`:
+    /// all are.
     pub wanted: Option<Vec<Vec<bool>>>,
 }
 
-/// The pieces of the objective.
+/// Terms of the objective.
 #[derive(Clone, Debug)]
 pub struct UnifiedLoss {
     /// Mean cross-entropy over the labelled tokens.
     pub text: Option<Tensor<1>>,
     /// Mean squared error over the regressed positions and the width.
     pub visual: Option<Tensor<1>>,
-    /// `[N, D]`, what was regressed.
+    /// `[N, D]`, the predicted embeddings.
     pub predicted: Option<Tensor<2>>,
-    /// `[N, D]`, detached.
+    /// `[N, D]`, their targets, detached.
     pub target: Option<Tensor<2>>,
-    /// B rows of T: the label of each position, where it has one.
+    /// B rows of T: the label of each position, if it has one.
     pub labels: Vec<Vec<Option<u32>>>,
-    /// B rows of T: whether the position regresses the next embedding.
+    /// B rows of T: whether the position predicts the next embedding.
     pub regressed: Vec<Vec<bool>>,
 }
 
 impl UnifiedLoss {
-    /// `text + weight · visual`.
-    ///
-    /// # Panics
-    /// Never with sequences of at least one label or picture; a batch of neither gives `None`.
+    /// `text + weight · visual`; `None` for a batch with neither labels nor pictures.
     pub fn total(&self, visual_weight: f64) -> Option<Tensor<1>> {
         match (&self.text, &self.visual) {
             (Some(text), Some(visual)) => {
@@ -75,7 +72,7 @@ impl UnifiedLoss {
     }
 }
 
-/// The label of each token: itself, unless it is one that nobody predicts.
+/// The label of each token: the token itself, or `None` if it is not predicted.
 pub fn labels(
     ids: &[Vec<u32>],
     special: &SpecialTokens,
@@ -96,10 +93,10 @@ pub fn labels(
 ///
 /// # Shapes
 /// - `visual`: `[pictures, Q, D]`, the causal former's embeddings in the order of the `<image>` tokens
-/// - `seen`: the same with noise, where the LM is not to rely on them while it regresses; what it reads instead
+/// - `seen`: the embeddings that the LM reads instead, with noise added so that it does not rely on them in regression
 ///
 /// # Errors
-/// Where embeddings and `<image>` tokens differ in number.
+/// If the number of embeddings differs from that of `<image>` tokens, or the model has no regression head.
 pub fn unified(
     emu: &Emu,
     special: &SpecialTokens,
@@ -107,7 +104,7 @@ pub fn unified(
     visual: Option<Tensor<3>>,
     seen: Option<Tensor<3>>,
     options: &UnifiedOptions,
-) -> Result<UnifiedLoss, SpliceError> {
+) -> Result<UnifiedLoss, GenerateError> {
     let embeds = emu.splice(&batch.ids, seen.or_else(|| visual.clone()), special.image)?; // [B, T, D]
     let hidden = emu.lm.forward(embeds, &batch.positions, &batch.visibility); // [B, T, D]
 
@@ -135,7 +132,7 @@ pub fn unified(
 
     // 2. pictures: each embedding is regressed from the position before it
     let [pictures, queries, d] = visual.as_ref().map_or([0; 3], |v| v.dims());
-    let end_row = pictures * queries; // behind the visual embeddings: that of [/IMG]
+    let end_row = pictures * queries; // row index of the [/IMG] embedding, after the visual embeddings
     let mut regressed = vec![vec![false; steps]; batch.ids.len()];
     let (mut from, mut to, mut next) = (vec![], vec![], 0);
     for (b, row) in batch.ids.iter().enumerate() {
@@ -160,7 +157,7 @@ pub fn unified(
     if let (Some(visual), false) = (visual, from.is_empty()) {
         let prediction = emu
             .lm
-            .regress(rows(hidden, &from).unsqueeze_dim::<3>(0))
+            .regress(rows(hidden, &from).unsqueeze_dim::<3>(0))?
             .squeeze_dim::<2>(0);
         let end = emu
             .lm

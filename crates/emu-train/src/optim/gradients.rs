@@ -1,4 +1,4 @@
-//! The mean gradient of the micro-batches of a step.
+//! The gradient of a step, averaged over its micro-batches.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -6,15 +6,15 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use super::host;
 use super::values::{floats, on_host};
 
-/// Gradients of a module's parameters, averaged over micro-batches by their weights: the same as the gradients of one
-/// large batch.
+/// Gradients of a module's parameters, as a weighted mean over micro-batches. They equal the gradients of one large
+/// batch.
 #[derive(Debug, Default)]
 pub struct GradientSum {
     list: Vec<Option<Gradient>>,
     weight: f64,
 }
 
-/// A gradient, flat.
+/// A flattened gradient.
 #[derive(Debug)]
 pub(super) enum Gradient {
     Host(TensorData),
@@ -39,12 +39,12 @@ impl Gradient {
 }
 
 impl GradientSum {
-    /// Nothing yet.
+    /// An empty sum.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in the gradients of a micro-batch of this weight (its number of samples).
+    /// Adds the gradients of a micro-batch with this weight (its number of samples).
     pub fn add<M: Module>(&mut self, module: &M, gradients: Gradients, weight: f64) {
         self.weight += weight;
         let share = if self.weight > 0.0 {
@@ -65,7 +65,7 @@ impl GradientSum {
         self.list.iter().all(Option::is_none)
     }
 
-    /// Parts of the sum of squares over all gradients: what is known on the host, and a tensor `[1]` of what is not yet.
+    /// Sum of squares over all gradients: the part known on the host, and a `[1]` tensor for gradients on the device.
     pub fn square_sum(&self) -> (f64, Option<Tensor<1>>) {
         let mut known = 0.0;
         let mut tensors = Vec::new();
@@ -81,13 +81,13 @@ impl GradientSum {
         )
     }
 
-    /// The norm of all gradients together, read back at once.
+    /// The global gradient norm, in one read-back.
     pub fn norm(&self) -> f64 {
         let (known, tensor) = self.square_sum();
         (known + tensor.map_or(0.0, |t| floats(t).iter().map(|&x| f64::from(x)).sum())).sqrt()
     }
 
-    /// The first parameter, by number, whose gradient holds a NaN or an infinity.
+    /// Index of the first parameter whose gradient holds a NaN or an infinity.
     pub fn first_not_finite(&self) -> Option<usize> {
         self.list.iter().position(|gradient| match gradient {
             None => false,
@@ -98,7 +98,7 @@ impl GradientSum {
         })
     }
 
-    /// Gradients that stay tensors on any device.
+    /// Gradients that stay tensors, on any device.
     #[cfg(test)]
     pub(super) fn of_tensors(tensors: Vec<Tensor<1>>) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl GradientSum {
 struct Collector<'a> {
     sum: &'a mut GradientSum,
     gradients: Gradients,
-    /// Part of the weights so far that is new.
+    /// Weight of the new gradients, relative to the total so far.
     share: f64,
     index: usize,
 }

@@ -1,9 +1,9 @@
-//! Tensors that live in host memory, as slices.
+//! Slice operations on tensors in host memory.
 
 use super::slices::{self, AdamWUpdate};
 use burn::tensor::TensorData;
 
-/// One update of a parameter, in place. An empty `average` starts from the old value.
+/// Updates a parameter in place. An empty `average` is initialised with the old value.
 pub(super) fn step(
     data: &mut TensorData,
     gradient: &TensorData,
@@ -19,7 +19,7 @@ pub(super) fn step(
     slices::adamw(p, g, m, v, average, update);
 }
 
-/// The sum of squares; NaN of anything but f32.
+/// The sum of squares; NaN for any type but f32.
 pub(super) fn square_sum(data: &TensorData) -> f64 {
     data.as_slice::<f32>().map_or(f64::NAN, slices::square_sum)
 }

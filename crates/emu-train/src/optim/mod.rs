@@ -1,8 +1,8 @@
-//! AdamW, accumulation and clipping of gradients, and the average of the weights.
+//! AdamW, gradient accumulation, gradient clipping, and the EMA of the weights.
 //!
-//! Burn's AdamW makes about twelve passes over every tensor, and clips each tensor by itself. Here the whole update of a
-//! tensor, its average included, is one pass where tensors live in host memory ([`host`]), and composed of Burn's
-//! operations elsewhere; the two keep the same state and write the same files.
+//! Burn's AdamW makes about twelve passes over every tensor, and clips each tensor separately. Here the whole update of
+//! a tensor, including its EMA, is one pass for tensors in host memory ([`host`]), and composed of Burn's operations
+//! elsewhere. Both implementations keep the same state and write the same files.
 
 mod gradients;
 mod host;
@@ -22,10 +22,10 @@ pub(crate) use self::values::floats;
 use self::values::on_host;
 use crate::config::OptimiserConfig;
 
-/// AdamW with a rate for each parameter, and optionally an average of the weights.
+/// AdamW with a learning rate per parameter, and optionally an EMA of the weights.
 ///
-/// As PyTorch's: `p ← p·(1 − lr·wd) − lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + eps)`, where `t` counts the updates of that
-/// parameter. A parameter without a gradient is left alone.
+/// As in PyTorch: `p ← p·(1 − lr·wd) − lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + eps)`, where `t` counts the updates of
+/// that parameter. Parameters without a gradient are not updated.
 #[derive(Debug)]
 pub struct AdamW {
     settings: OptimiserConfig,
@@ -34,7 +34,7 @@ pub struct AdamW {
     average: Option<Average>,
 }
 
-/// What is remembered of one parameter.
+/// Optimiser state of one parameter.
 #[derive(Debug)]
 struct State {
     updates: u64,
@@ -42,16 +42,16 @@ struct State {
     v: Values,
 }
 
-/// The average of the weights: `a ← a + (1 − d)(p − a)` after every step, `d = min(decay, (1 + t) / (10 + t))`.
+/// EMA of the weights: `a ← a + (1 − d)(p − a)` after every step, `d = min(decay, (1 + t) / (10 + t))`.
 #[derive(Debug)]
 struct Average {
     decay: f64,
     updates: u64,
-    /// Absent for a parameter that never moved: its average is its value.
+    /// `None` for a parameter that was never updated: its EMA is its value.
     values: Vec<Option<Values>>,
 }
 
-/// One number for each element of a parameter, where the parameter is.
+/// One number per element of a parameter, on the parameter's device.
 #[derive(Clone, Debug)]
 enum Values {
     Host(Vec<f32>),
@@ -91,7 +91,7 @@ impl Values {
 }
 
 impl AdamW {
-    /// An optimiser of this module's parameters that has made no step yet. `decay` asks for an average of the weights.
+    /// An optimiser for this module's parameters, before its first step. With `decay`, it keeps an EMA of the weights.
     pub fn new<M: Module>(module: &M, settings: OptimiserConfig, decay: Option<f64>) -> Self {
         let names: Vec<String> = emu_model::weights::parameters(module)
             .into_iter()
@@ -115,8 +115,8 @@ impl AdamW {
         &self.names
     }
 
-    /// Moves every parameter that has a gradient. `scale` multiplies the gradients ([`AdamW::clip_scale`]); `rates` has one
-    /// rate for each parameter, in the order of [`AdamW::names`].
+    /// Updates every parameter that has a gradient. `scale` multiplies the gradients ([`AdamW::clip_scale`]). `rates`
+    /// has one learning rate per parameter, in the order of [`AdamW::names`].
     pub fn step<M: Module>(
         &mut self,
         module: M,
@@ -139,8 +139,7 @@ impl AdamW {
         })
     }
 
-    /// What to multiply gradients of this norm by: `clip / (norm + 1e-6)` where that is less than 1, as PyTorch's
-    /// `clip_grad_norm_`.
+    /// Scale for gradients of this norm: `clip / (norm + 1e-6)`, at most 1, as in PyTorch's `clip_grad_norm_`.
     pub fn clip_scale(&self, norm: f64) -> f64 {
         if self.settings.clip > 0.0 {
             (self.settings.clip / (norm + 1e-6)).min(1.0)
@@ -149,7 +148,7 @@ impl AdamW {
         }
     }
 
-    /// The module with the averaged weights, if an average is kept.
+    /// The module with EMA weights, if an EMA is kept.
     pub fn averaged<M: Module>(&self, module: &M) -> Option<M> {
         let average = self.average.as_ref()?;
         Some(module.clone().map(&mut Replacer {
@@ -185,7 +184,7 @@ impl AdamW {
         }
     }
 
-    /// The state as tensors to store: `<name>.m`, `<name>.v`, `<name>.updates`, and `average.updates`.
+    /// The optimiser state as tensors: `<name>.m`, `<name>.v`, `<name>.updates`, and `average.updates`.
     pub(crate) fn export(&self) -> Result<Vec<Stored>, PackError> {
         let mut list = Vec::new();
         let count =
@@ -203,7 +202,7 @@ impl AdamW {
         Ok(list)
     }
 
-    /// The averaged weights as tensors to store, those that never moved not among them.
+    /// The EMA weights as tensors, without those of parameters that were never updated.
     pub(crate) fn export_average(&self) -> Result<Option<Vec<Stored>>, PackError> {
         let Some(average) = &self.average else {
             return Ok(None);
@@ -218,10 +217,10 @@ impl AdamW {
         Ok(Some(list))
     }
 
-    /// Takes up the state that [`AdamW::export`] and [`AdamW::export_average`] gave.
+    /// Restores the state from [`AdamW::export`] and [`AdamW::export_average`].
     ///
     /// # Errors
-    /// The name of the tensor that is missing, or does not fit the module.
+    /// The name of the tensor that is missing or does not match the module.
     pub(crate) fn import<M: Module>(
         &mut self,
         module: &M,
@@ -376,7 +375,7 @@ impl ModuleMapper for Stepper<'_> {
     }
 }
 
-/// The slot of an average, for host memory.
+/// The EMA slot, initialised for host memory.
 fn host_average(slot: &mut Option<Values>) -> &mut Vec<f32> {
     if !matches!(slot, Some(Values::Host(_))) {
         *slot = Some(Values::Host(vec![]));

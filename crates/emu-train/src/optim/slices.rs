@@ -1,17 +1,17 @@
-//! Passes over plain slices in host memory, each of which reads and writes every element once: what an optimiser does.
+//! Optimiser passes over plain slices in host memory. Each reads and writes every element once.
 
 use rayon::prelude::*;
 
-/// Elements that a thread takes at a time. Sums are made by chunk and added in order: the result does not depend on the
-/// number of threads.
+/// Elements per task of the thread pool. Sums are made per chunk and added in order, so that the result does not depend
+/// on the number of threads.
 const CHUNK: usize = 1 << 14;
 
-/// The numbers of one AdamW update of one parameter.
+/// Coefficients of one AdamW update of one parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWUpdate {
-    /// What gradients are multiplied by: clipping.
+    /// Factor on gradients, for clipping.
     pub scale: f64,
-    /// What the parameter is multiplied by: `1 - lr · weight decay`.
+    /// Factor on the parameter: `1 - lr · weight decay`.
     pub decay: f64,
     /// Decay of the first moment.
     pub beta1: f64,
@@ -21,14 +21,14 @@ pub struct AdamWUpdate {
     pub root: f64,
     /// `lr / (1 - beta1^t)`
     pub rate: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
-    /// How far the average of the weights goes towards them.
+    /// `1 - d` of the EMA, where `d` is its decay at this step.
     pub follow: f64,
 }
 
-/// One update of a parameter, its moments and (where there is one) its average, in place. An empty average starts from
-/// the old value. Where lengths differ, the shortest decides.
+/// Updates a parameter, its moments and its EMA (if any) in place. An empty EMA is initialised with the old value. If
+/// lengths differ, the shortest applies.
 pub fn adamw(
     p: &mut [f32],
     g: &[f32],
@@ -114,7 +114,7 @@ pub fn square_sum(x: &[f32]) -> f64 {
 }
 
 fn square_sum_of(x: &[f32]) -> f64 {
-    // Eight sums side by side: one sum would wait for each addition.
+    // Eight independent sums: a single one would be bound by the latency of each addition.
     let (chunks, rest) = x.as_chunks::<8>();
     let mut sums = [0f64; 8];
     for chunk in chunks {

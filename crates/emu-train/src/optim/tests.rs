@@ -27,7 +27,7 @@ impl Flat {
         self.list.iter().map(|p| floats(p.val())).collect()
     }
 
-    /// The gradients that a loss gives which is linear with these slopes.
+    /// Gradients of a linear loss with these slopes.
     fn gradients(&self, slopes: &[Vec<f32>]) -> GradientSum {
         let device = self.list[0].val().device();
         let terms: Vec<Tensor<1>> = self
@@ -61,7 +61,7 @@ fn tensors(slopes: &[Vec<f32>]) -> GradientSum {
     GradientSum::of_tensors(slopes.iter().map(tensor).collect())
 }
 
-/// One step on the reference's weights and gradients gives the reference's weights, on both ways.
+/// One step on the reference's weights and gradients gives the reference's result, in both implementations.
 #[test]
 fn equals_pytorch() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/reference");
@@ -106,7 +106,7 @@ fn equals_pytorch() {
             .zip(&gradients)
         {
             for ((now, after), gradient) in now.iter().zip(after).zip(gradient) {
-                // The first step is lr · sign(gradient), whatever the gradient's size.
+                // The first step is lr · sign(gradient), regardless of the gradient's magnitude.
                 let bound = if gradient.abs() > 1e-6 {
                     2e-6 * after.abs().max(1.0)
                 } else {
@@ -129,18 +129,18 @@ fn random(seed: u64, sizes: &[usize]) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// Ten steps beside the formula in f64, on both ways; the sizes cover one and several chunks.
+/// Ten steps compared with the formula in f64, in both implementations. The sizes cover one and several chunks.
 #[test]
 fn equals_its_formula() {
     let sizes = [1, 7, 40_000];
     let start = random(1, &sizes);
     let device = Device::flex().autodiff();
-    let mut twin: Vec<[f64; 3]> = start
+    let mut reference: Vec<[f64; 3]> = start
         .concat()
         .iter()
         .map(|p| [f64::from(*p), 0.0, 0.0])
         .collect();
-    let mut average: Vec<f64> = twin.iter().map(|p| p[0]).collect();
+    let mut average: Vec<f64> = reference.iter().map(|p| p[0]).collect();
     let mut host = Flat::new(&start, &device);
     let mut composed = Flat::new(&start, &device);
     let mut a = AdamW::new(&host, settings(0.1), Some(0.5));
@@ -152,7 +152,11 @@ fn equals_its_formula() {
         composed = b.step(composed, tensors(&gradients), scale, &[rate; 3]);
         let t = (step + 1) as i32;
         let decay = 0.5f64.min((1.0 + step as f64) / (10.0 + step as f64));
-        for (([p, m, v], average), g) in twin.iter_mut().zip(&mut average).zip(gradients.concat()) {
+        for (([p, m, v], average), g) in reference
+            .iter_mut()
+            .zip(&mut average)
+            .zip(gradients.concat())
+        {
             let g = f64::from(g) * scale;
             *m = 0.9 * *m + 0.1 * g;
             *v = 0.98 * *v + 0.02 * g * g;
@@ -171,7 +175,7 @@ fn equals_its_formula() {
                 .fold(0.0, f64::max);
             assert!(error < 2e-6, "{error}");
         };
-        near(module.values(), twin.iter().map(|p| p[0]).collect());
+        near(module.values(), reference.iter().map(|p| p[0]).collect());
         near(
             optimiser.averaged(module).unwrap().values(),
             average.clone(),
@@ -326,7 +330,7 @@ fn the_state_can_be_stored_and_must_fit() {
     );
 }
 
-/// Prints how long one step takes. Run with `--ignored --nocapture`.
+/// Prints the time of one step. Run with `--ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn speed() {

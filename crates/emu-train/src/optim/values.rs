@@ -1,8 +1,8 @@
-//! Where the values of tensors are.
+//! Access to tensor values.
 
 use burn::tensor::{Device, Tensor};
 
-/// Whether tensors of this device are slices in host memory.
+/// Whether tensors on this device are slices in host memory.
 pub(crate) fn on_host(device: &Device) -> bool {
     *device == Device::flex()
 }

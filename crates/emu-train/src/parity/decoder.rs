@@ -1,4 +1,4 @@
-//! The picture decoder's part of the folder.
+//! Goldens of the diffusion decoder.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::folder::{Files, FolderError, Report, read, read_json};
 
-/// What the decoder's goldens were made with.
+/// The files behind the decoder's goldens.
 struct Parts {
     goldens: SafetensorsFile,
     json: Value,
@@ -23,7 +23,7 @@ struct Parts {
     extractor: Vec<u8>,
 }
 
-/// Compares all goldens of the decoder, or says which file the folder lacks.
+/// Compares all goldens of the decoder, or reports which file the folder lacks.
 pub(super) fn compare(files: &Files, device: &Device, report: &mut Report) {
     let prefix = files.stem.strip_suffix("emu").unwrap_or("tiny-");
     let at = |name: &str| -> PathBuf { files.folder.join(format!("{prefix}{name}")) };
@@ -54,7 +54,7 @@ pub(super) fn compare(files: &Files, device: &Device, report: &mut Report) {
     }
 }
 
-/// A folder that holds a configuration but none of the usual weight files.
+/// Whether a folder holds a configuration but no weight file of a known name.
 fn is_absent(error: &FolderError) -> bool {
     match error {
         FolderError::Parity(emu_model::parity::ParityError::Pack(error)) => {

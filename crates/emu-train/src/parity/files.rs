@@ -1,4 +1,4 @@
-//! The same weights in every kind of file.
+//! The same weights in every supported file format.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -33,8 +33,8 @@ pub(super) fn compare(files: &Files, report: &mut Report) {
     }
 }
 
-/// The greatest difference between two files, each value rounded to the type it has in the second. Names must be the
-/// same, and fill the model.
+/// The largest difference between two files, with each value rounded to its type in the second. The names must be equal
+/// and cover the model.
 fn same(files: &Files, base: &Path, other: &Path, instruct: bool) -> Result<f64, FolderError> {
     let (base, other) = (open_weights(base)?, open_weights(other)?);
     let (config, map) = match instruct {

@@ -1,4 +1,4 @@
-//! The folder of goldens: its files, what can be wrong with them, and what came of comparing.
+//! The folder of goldens: its files, errors and comparison report.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use emu_pack::convert::open_weights;
 use emu_pack::{KeyMap, PackError, SafetensorsFile, TensorSource};
 use serde_json::Value;
 
-/// Why a folder of goldens cannot be compared at all.
+/// The reason that a folder of goldens cannot be compared at all.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
-    /// No such goldens.
+    /// The folder holds no goldens.
     #[error(
         "{} holds no *-emu-config.json, so it is not laid out like the reference. Name a folder that is.",
         .0.display()
@@ -31,7 +31,7 @@ pub enum FolderError {
         /// What is wrong.
         reason: String,
     },
-    /// Weights or goldens do not fit.
+    /// Weights or goldens do not match.
     #[error(transparent)]
     Parity(#[from] ParityError),
 }
@@ -48,29 +48,29 @@ impl From<emu_model::config::ConfigError> for FolderError {
     }
 }
 
-/// What was compared and what was not.
+/// The result: what was compared and what was not.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// One for each golden, in the order they were compared.
+    /// One row per golden, in order of comparison.
     pub rows: Vec<Row>,
-    /// Parts whose files the folder lacks, with the file.
+    /// Parts that were skipped, each with the file that the folder lacks.
     pub skipped: Vec<(&'static str, String)>,
-    /// Goldens that nothing was compared with.
+    /// Goldens that were not used by any comparison.
     pub uncompared: Vec<String>,
 }
 
 impl Report {
-    /// Whether every comparison passed, and there was one.
+    /// Whether there is at least one comparison and all passed.
     pub fn passes(&self) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(Row::passes)
     }
 
-    /// The rows that did not pass.
+    /// The rows that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| !row.passes())
     }
 
-    /// Takes the rows of a part; a part that cannot be compared at all is one failed row.
+    /// Adds the rows of a part. A part that cannot be compared at all becomes one failed row.
     pub fn take<E: Display>(&mut self, part: &str, rows: Result<Vec<Row>, E>) {
         match rows {
             Ok(rows) => self.rows.extend(rows),
@@ -79,7 +79,7 @@ impl Report {
     }
 }
 
-/// The files of the language model's goldens, which share a stem: `tiny-emu` in the reference.
+/// The files of the language model's goldens, which share a stem: `tiny-emu` in the reference implementation.
 pub(crate) struct Files {
     pub folder: PathBuf,
     pub stem: String,
@@ -87,7 +87,7 @@ pub(crate) struct Files {
     pub config: Value,
     /// The LLaMA folder that the configuration names.
     pub llama: PathBuf,
-    /// What the goldens are.
+    /// Description of the goldens.
     pub json: Value,
 }
 
@@ -131,14 +131,14 @@ impl Files {
         SafetensorsFile::open(self.path("-golden.safetensors"))
     }
 
-    /// The pretrained model's configuration, with the special tokens that the goldens state.
+    /// The pretrained model's configuration, with the special tokens given by the goldens.
     pub fn pretrained(&self) -> Result<EmuConfig, FolderError> {
         let llama = read_json(&self.llama.join("config.json"))?;
         let config = reference::emu_config(&self.config, &llama)?;
         Ok(config)
     }
 
-    /// The instruction-tuned model's, its adapter from the weights.
+    /// The instruction-tuned model's configuration, with the adapter sizes from the weights.
     pub fn instructed(&self, weights: &dyn TensorSource) -> Result<EmuConfig, FolderError> {
         let lora = self.json.get("instruct").and_then(|i| i.get("lora"));
         let mut config = self.pretrained()?.instruct();
@@ -154,7 +154,7 @@ impl Files {
     }
 }
 
-/// A model filled from a weight file, strictly.
+/// A model loaded strictly from a weight file.
 pub(crate) fn open(
     path: &Path,
     config: &EmuConfig,

@@ -1,4 +1,4 @@
-//! Losses, their gradients and an optimiser step against the goldens.
+//! Compares losses, their gradients and an optimiser step with the goldens.
 
 use emu_kernels::burn::tensor::{Device, Tensor};
 use emu_model::parity::core::{self, Batch, Subject};
@@ -14,13 +14,13 @@ use crate::config::OptimiserConfig;
 use crate::objectives::unified::{Regression, Sequences, UnifiedLoss, UnifiedOptions, unified};
 use crate::optim::{AdamW, GradientSum};
 
-/// A model that gradients are wanted of, with its batch.
+/// A model in training, with its goldens.
 struct Trained<'a> {
     emu: Emu,
     config: &'a EmuConfig,
     device: &'a Device,
     goldens: &'a Goldens<'a>,
-    /// Of the goldens: where its batch and its gradients are.
+    /// Prefix of its batch and gradients in the goldens.
     prefix: &'a str,
 }
 
@@ -57,7 +57,7 @@ impl Trained<'_> {
         )?)
     }
 
-    /// Compares every golden gradient under `prefix` with those of this loss.
+    /// Compares every golden gradient under `prefix` with that of this loss.
     fn gradients(&self, prefix: &str, loss: Option<Tensor<1>>, map: &KeyMap) -> Vec<Row> {
         let names: Vec<&str> = self
             .goldens
@@ -85,7 +85,7 @@ impl Trained<'_> {
         rows
     }
 
-    /// Labels as the original writes them, -100 for none.
+    /// Labels in the reference's format, -100 for none.
     fn labels(&self, name: &str, loss: &UnifiedLoss) -> Result<Row, ParityError> {
         let label = |label: &Option<u32>| label.map_or(-100, i64::from);
         let got: Vec<i64> = loss.labels.iter().flatten().map(label).collect();
@@ -94,7 +94,7 @@ impl Trained<'_> {
     }
 }
 
-/// Both losses of the pretrained model and their pieces, all gradients, and a step of AdamW.
+/// Both losses of the pretrained model and their terms, all gradients, and a step of AdamW.
 pub(super) fn pretrained(files: &Files, device: &Device) -> Result<Vec<Row>, FolderError> {
     let source = files.goldens()?;
     let goldens = Goldens {
@@ -113,7 +113,7 @@ pub(super) fn pretrained(files: &Files, device: &Device) -> Result<Vec<Row>, Fol
         prefix: "right",
     };
 
-    // 1. the losses and their pieces
+    // 1. the losses and their terms
     let loss = trained.loss(Regression::N)?;
     let other = trained.loss(Regression::NPlusOne)?;
     let mut rows = vec![];
@@ -149,7 +149,7 @@ pub(super) fn pretrained(files: &Files, device: &Device) -> Result<Vec<Row>, Fol
         });
     }
 
-    // 2. gradients of the losses apart and of their sum
+    // 2. gradients of each loss and of their sum
     let (text, visual) = (
         trained.loss(Regression::N)?.text,
         trained.loss(Regression::N)?.visual,
@@ -158,12 +158,12 @@ pub(super) fn pretrained(files: &Files, device: &Device) -> Result<Vec<Row>, Fol
     rows.extend(trained.gradients("grad_reg/", visual, &map));
     rows.extend(trained.gradients("grad/", loss.total(1.0), &map));
 
-    // 3. one step
+    // 3. one optimiser step
     rows.extend(step(trained, &map)?);
     Ok(rows)
 }
 
-/// The instruction-tuned model: text loss, labels, gradients of the adapters.
+/// The instruction-tuned model: text loss, labels, gradients of the LoRA adapters.
 pub(super) fn instructed(files: &Files, device: &Device) -> Result<Vec<Row>, FolderError> {
     let source = files.goldens()?;
     let goldens = Goldens {
@@ -197,7 +197,7 @@ fn scalar(goldens: &Goldens<'_>, name: &str, value: &Option<Tensor<1>>) -> Row {
     }
 }
 
-/// One step of AdamW on the total loss, as the JSON describes it, and the losses after it.
+/// One AdamW step on the total loss, with the settings in the JSON, and the losses after it.
 fn step(mut trained: Trained<'_>, map: &KeyMap) -> Result<Vec<Row>, ParityError> {
     let goldens = trained.goldens;
     let Some(settings) = goldens.json.get("adamw") else {
@@ -265,8 +265,9 @@ fn step(mut trained: Trained<'_>, map: &KeyMap) -> Result<Vec<Row>, ParityError>
     Ok(rows)
 }
 
-/// The first step of AdamW moves a weight by about `lr · sign(gradient)`: where a gradient is as small as its own
-/// rounding error its sign is chance, and the weight may be off by twice the rate. Elsewhere it must agree.
+/// The first step of AdamW moves a weight by about `lr · sign(gradient)`. If the gradient is as small as its own
+/// rounding error, its sign is arbitrary, and the weight may be off by twice the learning rate. Elsewhere it must
+/// match.
 fn compare_step(
     goldens: &Goldens<'_>,
     name: &str,
@@ -282,7 +283,7 @@ fn compare_step(
     let absmax = gradient.iter().fold(0f32, |max, g| max.max(g.abs()));
     let (mut clear, mut chance) = ((vec![], vec![]), (vec![], vec![]));
     for ((got, want), gradient) in got.iter().zip(&want).zip(&gradient) {
-        // Below 1e-6 the eps of 1e-8 and the gradient's error shape the step as well.
+        // Below 1e-6, the eps of 1e-8 and the gradient's error also affect the step.
         let certain = gradient.abs() > 2e-4 * absmax && gradient.abs() > 1e-6;
         let (ours, theirs) = if certain { &mut clear } else { &mut chance };
         ours.push(*got);

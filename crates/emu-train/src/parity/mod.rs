@@ -1,5 +1,5 @@
-//! Every golden of a folder laid out like the reference: files read here, numbers compared by
-//! [`emu_model::parity`] and, where a loss or an optimiser is needed, by this module.
+//! Compares every golden in a folder laid out like the reference implementation. This module reads the files;
+//! [`emu_model::parity`] compares the numbers, and this module those that need a loss or an optimiser.
 
 mod decoder;
 mod files;
@@ -24,10 +24,10 @@ pub use folder::{FolderError, Report};
 
 use folder::{Files, open, read, read_json};
 
-/// Compares everything in `folder`. `progress` is told the name of each part before it runs.
+/// Compares everything in `folder`. `progress` receives the name of each part before it runs.
 ///
 /// # Errors
-/// Where the folder is not laid out like the reference. What cannot be compared inside of it is a failed row.
+/// If the folder is not laid out like the reference. Anything inside it that cannot be compared is a failed row.
 pub fn run(
     folder: &Path,
     device: &Device,
@@ -150,7 +150,7 @@ fn instructed(files: &Files, device: &Device) -> Result<Vec<Row>, FolderError> {
     Ok(rows)
 }
 
-/// The real LLaMA tokenizer, from both of its files, where the folder holds it.
+/// The original LLaMA tokenizer, from both of its files, if the folder holds them.
 fn llama_tokenizer(folder: &Path, report: &mut Report) {
     let (golden, tokenizer) = (
         folder.join("tokenizer-golden.json"),

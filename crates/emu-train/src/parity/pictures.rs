@@ -1,4 +1,4 @@
-//! Decoding, Pillow's resize and normalisation against the goldens.
+//! Compares decoding, Pillow's resize and normalisation with the goldens.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::folder::{FolderError, Report, read, read_json};
 
-/// The goldens' own spread: two libraries' normalisations differ by this much.
+/// Tolerance of normalised pixels: the two libraries behind the goldens differ by this much.
 const NORMALISED: Bound = Bound::Absolute(1e-6);
 
 /// Compares every picture that the JSON lists.
@@ -99,7 +99,7 @@ enum Made {
     Unknown,
 }
 
-/// What a golden of this name holds, at its size.
+/// What the golden of this name should hold, at its size.
 fn made(picture: &RgbImage, part: &str, side: u32) -> Result<Made, String> {
     let words = |e: emu_model::image::ImageError| e.to_string();
     Ok(match part {

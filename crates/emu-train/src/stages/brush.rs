@@ -1,6 +1,6 @@
-//! A picture decoder that learns from the words of a language model: the UNet denoises latents under the spelled names,
-//! layout and colour of pictures ([`emu_model::spelling`]). No encoder and no pass through the language model is needed; what
-//! later puts a request into that space is trained apart.
+//! A diffusion decoder conditioned on the token embeddings of a language model: the UNet denoises latents under the
+//! spelled names, layout and colour of pictures ([`emu_model::spelling`]). It needs neither an encoder nor a forward
+//! pass of the language model. The network that maps a request to these embeddings is trained separately.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,29 +30,30 @@ use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    /// GGUF file of the language model whose words are spelled.
+    /// GGUF file of the language model whose token embeddings are used.
     lm: PathBuf,
-    /// JSON file of the decoder's sizes.
+    /// JSON file with the decoder's sizes.
     sizes: PathBuf,
-    /// How pictures are spelled.
+    /// Format of spelled pictures.
     spelling: SpellingConfig,
-    /// Largest standard deviation of the noise on the conditions, in units of theirs: what regresses them errs too.
+    /// Maximum standard deviation of noise on the conditions, in units of theirs. It covers the error of the network
+    /// that regresses them.
     #[serde(default)]
     noise: f64,
-    /// Share of the pictures that are denoised without a condition.
+    /// Share of the pictures that are trained with the null condition.
     #[serde(default = "tenth")]
     condition_drop: f64,
-    /// Pictures that the normalisation of latents is measured on.
+    /// Number of pictures for measuring the normalisation of latents.
     #[serde(default = "many")]
     measure: usize,
-    /// Folder of requests to draw samples of.
+    /// Folder of requests for samples.
     #[serde(default)]
     requests: Option<PathBuf>,
-    /// Samples drawn.
+    /// Number of samples.
     #[serde(default = "some")]
     samples: usize,
-    /// Keep the latents of every picture that was seen once, in 16 bits: 4 to 5 kB a picture at 96 px. The autoencoder must be
-    /// frozen.
+    /// Cache the latents of every picture after its first use, in f16: 4 to 5 kB per picture at 96 px. The autoencoder
+    /// must be frozen.
     #[serde(default)]
     keep_latents: bool,
 }
@@ -63,7 +64,7 @@ struct Batch {
     visited: Visited,
 }
 
-/// The stage.
+/// The stage `brush`.
 pub struct BrushStage {
     options: Options,
     config: DecoderConfig,
@@ -76,7 +77,7 @@ pub struct BrushStage {
     device: Device,
 }
 
-/// What a sample's last picture shows, where the data say it.
+/// Contents of a sample's last picture, if the record states them.
 fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
     match sample.record().ok()? {
         Record::Document(document) => {
@@ -87,17 +88,17 @@ fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
     }
 }
 
-/// The normalised embeddings of a picture, slot after slot.
+/// The normalised embeddings of a picture, slot by slot.
 fn spell(speller: &Speller, objects: &[Object], layout: Layout, colour: &str) -> Vec<f32> {
     let names = objects.iter().map(|object| object.name.as_str());
     speller.embeddings(&speller.slots(names, layout.word(), Some(colour)))
 }
 
 impl BrushStage {
-    /// Opens the data and reads the table of the language model.
+    /// Opens the data and reads the language model's token embeddings.
     ///
     /// # Errors
-    /// Where the configuration, the data or the model cannot be used.
+    /// If the configuration, the data or the model cannot be used.
     pub fn new(train: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let config: DecoderConfig = read_sizes(&options.sizes)?;
@@ -158,20 +159,20 @@ impl BrushStage {
         })
     }
 
-    /// Sizes of the model that is trained, as measured by [`BrushStage::measure`].
+    /// Sizes of the trained model, with the result of [`BrushStage::measure`].
     pub fn model_config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// How pictures are spelled.
+    /// Format of spelled pictures.
     pub fn spelling(&self) -> SpellingConfig {
         self.spelling.config
     }
 
-    /// Measures latents, so that the UNet sees them with variance 1, and sets what stands for no condition.
+    /// Measures the latents, so that the UNet sees them with variance 1, and sets the null condition.
     ///
     /// # Errors
-    /// Where the data cannot be read.
+    /// If the data cannot be read.
     pub fn measure(&mut self, decoder: Decoder) -> Result<Decoder, TrainError> {
         let size = self.config.image_size;
         let mut latents = vec![];
@@ -188,7 +189,7 @@ impl BrushStage {
         self.config
             .validate()
             .map_err(|e| TrainError::other("config", e))?;
-        // Before normalisation nothing is zeros.
+        // The null condition is all zeros before normalisation.
         let shape = [1, self.config.tokens, self.config.unet.context_width];
         let id = decoder.null_prompt.id;
         Ok(Decoder {
@@ -204,7 +205,7 @@ impl BrushStage {
     }
 }
 
-/// Everything that the data of a run may name: objects, colours and layouts, of the `concepts.json` beside the splits.
+/// All names in the data of a run: objects, colours and layouts, from the `concepts.json` beside the splits.
 fn names(train: &TrainConfig) -> Result<Vec<String>, TrainError> {
     #[derive(Deserialize)]
     struct Named {
@@ -227,7 +228,7 @@ fn names(train: &TrainConfig) -> Result<Vec<String>, TrainError> {
     Ok(names)
 }
 
-/// A picture and its condition: with noise, or none at all.
+/// A picture and its condition, with noise, or with the null condition.
 fn prepare(
     sample: &Sample,
     spelling: &Speller,
@@ -308,7 +309,7 @@ mod tests {
     use crate::data::Picture;
     use crate::data::record::Place;
 
-    /// Two words of two tokens and one of one, in two dimensions.
+    /// Three words of one token and one of two tokens, in two dimensions.
     fn speller() -> Speller {
         let words = [
             ("dog", vec![1]),

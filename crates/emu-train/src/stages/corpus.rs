@@ -1,4 +1,4 @@
-//! What the stages share about data: open data sets in a mixture, words as tokens, pictures as tensors.
+//! Data handling shared by the stages: a mixture of data sets, words as tokens, pictures as tensors.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use crate::data::{BadSample, DataError, Mixture, Picture, Sample, ShardDataset};
 use crate::skipped::Skipped;
 use crate::{TrainConfig, TrainError};
 
-/// The data sets of a run, visited in the configured proportions.
+/// The data sets of a run, sampled in the configured proportions.
 pub struct Corpus {
     sets: Vec<ShardDataset>,
     mixture: Mixture,
     skipped: Mutex<Skipped>,
 }
 
-/// Unusable samples in a row after which a search outside of training gives up.
+/// Maximum number of consecutive unusable samples in a search outside of training.
 const PATIENCE: usize = 1000;
 
 impl Corpus {
-    /// Opens what the configuration lists.
+    /// Opens the data sets in the configuration.
     ///
     /// # Errors
-    /// Where a data set cannot be opened, the weights make no mixture, or too many samples are unusable.
+    /// If a data set cannot be opened, the weights are invalid, or too many samples are unusable.
     pub fn open(config: &TrainConfig) -> Result<Arc<Self>, TrainError> {
         if config.data.is_empty() {
             return Err(TrainError::config(
@@ -52,19 +52,20 @@ impl Corpus {
         }))
     }
 
-    /// A micro-batch of training: `size` samples, each as `prepare` makes it. A sample for which that is
-    /// [`DataError::Sample`] is left out, and the next usable one of its data set takes its place; so a batch depends on
-    /// nothing but the data and its number.
+    /// A training micro-batch of `size` samples, each converted by `prepare`. If that returns [`DataError::Sample`],
+    /// the sample is left out and the next usable one of its data set replaces it. A batch thus depends only on the
+    /// data and its index.
     ///
     /// # Errors
-    /// [`TrainError::BadSamples`] where too many are left out; where shards cannot be read; other errors of `prepare`.
+    /// [`TrainError::BadSamples`] if too many are left out; an error if shards cannot be read; other errors of
+    /// `prepare`.
     pub fn batch<T>(
         &self,
         index: u64,
         size: usize,
         mut prepare: impl FnMut(&Sample) -> Result<T, TrainError>,
     ) -> Result<(Vec<T>, Visited), TrainError> {
-        // A panic elsewhere loses one micro-batch, and the next one counts anew.
+        // A panic elsewhere loses one micro-batch. The next one restores the count.
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         skipped.begin(index)?;
         let mut refuse = |set, sample, bad| skipped.add(set, sample, bad);
@@ -84,10 +85,10 @@ impl Corpus {
         Ok((items, visited))
     }
 
-    /// The same samples as [`Corpus::batch`] outside of training, where nothing is counted or listed.
+    /// The same samples as [`Corpus::batch`], for use outside of training: nothing is counted or listed.
     ///
     /// # Errors
-    /// Where no usable sample is found, or shards cannot be read; other errors of `prepare`.
+    /// If no usable sample is found, or shards cannot be read; other errors of `prepare`.
     pub fn peek<T>(
         &self,
         index: u64,
@@ -103,7 +104,7 @@ impl Corpus {
             .collect()
     }
 
-    /// The sample visited at this position of the run, or the first usable one that follows it in its data set.
+    /// The sample at this position of the run, or the next usable one in its data set.
     fn find<T>(
         &self,
         position: u64,
@@ -136,10 +137,10 @@ impl Corpus {
     }
 }
 
-/// Opens a folder of shards, or only those of one kind in it.
+/// Opens a folder of shards, or only the shards of one kind in it.
 ///
 /// # Errors
-/// Where there are none.
+/// If there are none.
 pub fn open_set(path: &Path, kind: Option<&str>) -> Result<ShardDataset, TrainError> {
     Ok(match kind {
         Some(kind) => ShardDataset::open_kind(path, kind)?,
@@ -147,10 +148,10 @@ pub fn open_set(path: &Path, kind: Option<&str>) -> Result<ShardDataset, TrainEr
     })
 }
 
-/// Opens the scenes of held-out splits, each named by its folder.
+/// Opens the scenes of held-out splits. The name of each is that of its folder.
 ///
 /// # Errors
-/// Where one has none.
+/// If a split has no scenes.
 pub fn open_held_out(paths: &[PathBuf]) -> Result<Vec<(String, ShardDataset)>, TrainError> {
     let open = |path: &PathBuf| {
         let name = path
@@ -161,7 +162,7 @@ pub fn open_held_out(paths: &[PathBuf]) -> Result<Vec<(String, ShardDataset)>, T
     paths.iter().map(open).collect()
 }
 
-/// The tokenizer of the data, with its special tokens looked up.
+/// The tokenizer of the data, with the ids of its special tokens.
 pub struct Words {
     tokenizer: EmuTokenizer,
     /// Ids of the special tokens.
@@ -172,13 +173,13 @@ impl Words {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// Where it cannot be read or lacks one of Emu's special tokens.
+    /// If it cannot be read or lacks one of Emu's special tokens.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
         Self::from_bytes(&bytes, &path.display().to_string())
     }
 
-    /// The bytes of a `tokenizer.json`; `name` is for errors.
+    /// Parses the bytes of a `tokenizer.json`; `name` is for error messages.
     ///
     /// # Errors
     /// As [`Words::open`].
@@ -204,17 +205,17 @@ impl Words {
         Ok(Self { tokenizer, special })
     }
 
-    /// Tokens there are.
+    /// Vocabulary size.
     pub fn vocab(&self) -> usize {
         self.tokenizer.vocab_size()
     }
 
-    /// Tokens of one segment of text between special tokens: stripped, with a fresh word mark. A special token that is
-    /// spelled in the text (`<image>`, `[USER]`, `</s>`) is text like any other: only the structure of a sample makes
+    /// Tokens of a text segment between special tokens, trimmed and starting like a new word. Special tokens spelled in
+    /// the text (`<image>`, `[USER]`, `</s>`) are encoded as plain text: only the structure of a sample produces
     /// control tokens.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         match text.trim() {
             "" => Ok(vec![]),
@@ -225,7 +226,7 @@ impl Words {
         }
     }
 
-    /// The text of tokens, special ones left out.
+    /// The text of tokens, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> String {
         self.tokenizer
             .decode(ids, true)
@@ -234,10 +235,10 @@ impl Words {
             .to_string()
     }
 
-    /// The one token of a word.
+    /// The token of a single-token word.
     ///
     /// # Errors
-    /// Where the word takes several.
+    /// If the word needs several tokens.
     pub fn word(&self, word: &str) -> Result<u32, TrainError> {
         match self.encode(word)?.as_slice() {
             [token] => Ok(*token),
@@ -249,7 +250,7 @@ impl Words {
     }
 }
 
-/// Words that pictures are contrasted with: tokens, and each word's place among them.
+/// Words for contrastive scores: tokens, and the index of each word.
 #[derive(Clone, Debug, Default)]
 pub struct WordList {
     /// Token of each word.
@@ -258,10 +259,10 @@ pub struct WordList {
 }
 
 impl WordList {
-    /// The list in this order.
+    /// The word list in this order, without duplicates.
     ///
     /// # Errors
-    /// Where a word takes several tokens.
+    /// If a word needs several tokens.
     pub fn new<'a>(
         words: &Words,
         list: impl IntoIterator<Item = &'a str>,
@@ -276,7 +277,7 @@ impl WordList {
         Ok(result)
     }
 
-    /// Place of a word.
+    /// Index of a word.
     pub fn get(&self, word: &str) -> Option<usize> {
         self.index.get(word).copied()
     }
@@ -286,16 +287,16 @@ impl WordList {
         self.tokens.len()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 }
 
-/// The names and colours of a data set that training may show, from the `concepts.json` beside its splits.
+/// Names and colours that may occur in training, from the `concepts.json` beside the splits.
 ///
 /// # Errors
-/// Where the file cannot be read.
+/// If the file cannot be read.
 pub fn concept_words(path: &Path, words: &Words) -> Result<(WordList, WordList), TrainError> {
     #[derive(serde::Deserialize)]
     struct Named {
@@ -320,10 +321,10 @@ pub fn concept_words(path: &Path, words: &Words) -> Result<(WordList, WordList),
     Ok((list(&concepts.concepts)?, list(&concepts.colours)?))
 }
 
-/// A normalised picture, channel by channel. The picture has the model's size already, or is resized to it.
+/// A normalised picture in channel-first order, resized to the model's size if necessary.
 ///
 /// # Errors
-/// [`DataError::Picture`] where it cannot be resized.
+/// [`DataError::Picture`] if it cannot be resized.
 pub fn pixels(picture: &Picture, size: usize, image: &ImageConfig) -> Result<Vec<f32>, DataError> {
     let resized;
     let rgb = if picture.width as usize == size && picture.height as usize == size {
@@ -342,7 +343,7 @@ pub fn pixels(picture: &Picture, size: usize, image: &ImageConfig) -> Result<Vec
     Ok(out)
 }
 
-/// The bytes of a picture resized to a square as the model's preprocessing does.
+/// The bytes of a picture resized to a square, as in the model's preprocessing.
 fn resize(picture: &Picture, size: usize) -> Result<Vec<u8>, DataError> {
     let side = u32::try_from(size).map_err(|e| DataError::Picture(e.to_string()))?;
     let image = image::RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone())
@@ -352,7 +353,7 @@ fn resize(picture: &Picture, size: usize) -> Result<Vec<u8>, DataError> {
         .map_err(|e| DataError::Picture(e.to_string()))
 }
 
-/// Pictures `[B, 3, S, S]` from their concatenated pixels.
+/// A tensor `[B, 3, S, S]` from the concatenated pixels of pictures.
 pub fn image_tensor(pixels: Vec<f32>, size: usize, device: &Device) -> Tensor<4> {
     let count = pixels.len() / (3 * size * size);
     Tensor::from_data(TensorData::new(pixels, [count, 3, size, size]), device)

@@ -1,5 +1,5 @@
-//! The picture decoder: a UNet that learns to denoise latents under the embeddings of pictures, those that the encoder
-//! gives and those that the LM regresses. Encoder, LM and autoencoder are frozen.
+//! The diffusion decoder: a UNet that learns to denoise latents conditioned on picture embeddings, from the encoder or
+//! regressed by the LM. Encoder, LM and autoencoder are frozen.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,24 +30,25 @@ use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 struct Options {
     /// `tokenizer.json` of the data.
     tokenizer: PathBuf,
-    /// Folder of the run whose encoder and LM give the embeddings.
+    /// Run folder of the encoder and LM that provide the embeddings.
     emu: PathBuf,
-    /// JSON file of the decoder's sizes; emu-mini's without it.
+    /// JSON file with the decoder's sizes; those of emu-mini if absent.
     #[serde(default)]
     sizes: Option<PathBuf>,
-    /// Share of the pictures whose embeddings are the LM's, from their text, not the encoder's.
+    /// Share of the pictures whose embeddings are regressed by the LM from their text instead of taken from the
+    /// encoder.
     #[serde(default)]
     regressed: f64,
-    /// Share of the pictures that are denoised under the null prompt.
+    /// Share of the pictures that are trained with the null prompt.
     #[serde(default = "tenth")]
     condition_drop: f64,
-    /// Pictures that the normalisation of embeddings and latents is measured on.
+    /// Number of pictures for measuring the normalisation of embeddings and latents.
     #[serde(default = "many")]
     measure: usize,
-    /// Folder of requests to draw samples of.
+    /// Folder of requests for samples.
     #[serde(default)]
     requests: Option<PathBuf>,
-    /// Samples drawn.
+    /// Number of samples.
     #[serde(default = "some")]
     samples: usize,
 }
@@ -63,19 +64,19 @@ pub(super) fn some() -> usize {
 }
 
 struct Batch {
-    /// As the encoder wants them.
+    /// Pixels for the encoder.
     seen: Vec<f32>,
-    /// As the autoencoder wants them.
+    /// Pixels for the autoencoder.
     plain: Vec<f32>,
-    /// Tokens up to the picture, where there is text before it and the LM is to give the embeddings.
+    /// Prompt of each picture whose embeddings the LM regresses.
     requests: Vec<Option<Vec<u32>>>,
     visited: Visited,
 }
 
-/// A picture as the encoder and as the autoencoder want it.
+/// A picture preprocessed for the encoder and for the autoencoder.
 type Views = (Vec<f32>, Vec<f32>);
 
-/// The stage.
+/// The stage `decoder`.
 pub struct DecoderStage {
     options: Options,
     config: DecoderConfig,
@@ -90,10 +91,10 @@ pub struct DecoderStage {
 }
 
 impl DecoderStage {
-    /// Opens the data and the frozen parts on `device` (without autodiff).
+    /// Opens the data, and the frozen parts on `device` (without autodiff).
     ///
     /// # Errors
-    /// Where the configuration, the data or the frozen parts cannot be used.
+    /// If the configuration, the data or the frozen parts cannot be used.
     pub fn new(train: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let words = Arc::new(Words::open(&options.tokenizer)?);
@@ -137,21 +138,22 @@ impl DecoderStage {
         })
     }
 
-    /// Sizes of the model that is trained, as measured by [`DecoderStage::measure`].
+    /// Sizes of the trained model, with the result of [`DecoderStage::measure`].
     pub fn model_config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// Sizes of the model that gives the embeddings.
+    /// Sizes of the model that provides the embeddings.
     pub fn emu_config(&self) -> &EmuConfig {
         &self.emu_config
     }
 
-    /// Measures embeddings and latents, so that the UNet sees both with mean 0 and variance 1, and embeds the null
-    /// prompt. Deterministic: the same pictures each time.
+    /// Measures the normalisation, so that the UNet sees embeddings with mean 0 and variance 1 and latents with
+    /// variance 1 (their mean is not subtracted), and computes the null prompt. Deterministic: it always uses the same
+    /// pictures.
     ///
     /// # Errors
-    /// Where the data cannot be read.
+    /// If the data cannot be read.
     pub fn measure(&mut self, decoder: Decoder) -> Result<Decoder, TrainError> {
         let mut embeddings = vec![];
         let mut latents = vec![];
@@ -196,7 +198,7 @@ impl DecoderStage {
         })
     }
 
-    /// The embeddings that the LM regresses after these prompts of one length, `[B, Q, D]`.
+    /// The embeddings that the LM regresses after prompts of equal length, `[B, Q, D]`.
     fn regress(&self, prompts: &[Vec<u32>]) -> Result<Tensor<3>, TrainError> {
         let lm = &self.emu.lm;
         let special = &self.words.special;
@@ -207,7 +209,7 @@ impl DecoderStage {
             .map_err(|e| TrainError::other("image-marks", e))?;
         let [b, t, _] = embeds.dims();
         let mut cache = lm.cache(b, t + queries);
-        // There is room for all of them.
+        // The cache has room for all of them.
         let full = |e| TrainError::other("prompt-too-long", e);
         lm.step(embeds, &mut cache).map_err(full)?;
         let begin = self
@@ -217,13 +219,15 @@ impl DecoderStage {
         let mut next = begin;
         let mut all = Vec::with_capacity(queries);
         for _ in 0..queries {
-            next = lm.regress(lm.step(next, &mut cache).map_err(full)?);
+            let hidden = lm.step(next, &mut cache).map_err(full)?;
+            let regressed = lm.regress(hidden);
+            next = regressed.map_err(|e| TrainError::other("no-component", e))?;
             all.push(next.clone());
         }
         Ok(Tensor::cat(all, 1))
     }
 
-    /// Embeddings for each picture of a batch: the LM's where there is a request, the encoder's elsewhere.
+    /// Conditions of a batch: embeddings regressed by the LM for pictures with a prompt, otherwise from the encoder.
     fn conditions(&self, batch: &Batch) -> Result<Tensor<3>, TrainError> {
         let size = self.config.image_size;
         let seen = self
@@ -249,7 +253,7 @@ impl DecoderStage {
     }
 }
 
-/// Makes batches of samples, on any thread.
+/// Prepares samples for batches, on any thread.
 struct Maker {
     words: Arc<Words>,
     emu: EmuConfig,
@@ -269,7 +273,7 @@ impl Maker {
             Ok(Record::Document(document)) => request(&composer, &document)?,
             _ => None,
         };
-        // The request, [IMG] and the embeddings that are regressed after it.
+        // The request, [IMG] and the embeddings regressed after it.
         let (context, queries) = (self.emu.lm.context, self.emu.queries());
         if let Some(tokens) = request.as_ref().map(|request| request.len() + 1 + queries)
             && tokens > context
@@ -283,7 +287,7 @@ impl Maker {
     }
 }
 
-/// The last picture of a sample.
+/// The last picture of a sample, preprocessed.
 fn views(sample: &Sample, size: usize, image: &ImageConfig) -> Result<Views, TrainError> {
     let picture = sample
         .images
@@ -311,7 +315,7 @@ impl Batch {
     }
 }
 
-/// The prompt of a request to draw: text, then a picture.
+/// The prompt of a drawing request (text, then a picture).
 fn request(composer: &Composer, document: &Document) -> Result<Option<Vec<u32>>, TrainError> {
     match document.parts.as_slice() {
         [Part::Text(text), Part::Image(_)] if document.task == "draw" => {
@@ -336,14 +340,14 @@ pub(super) fn moments(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
         .unzip()
 }
 
-/// The requests that samples are drawn of.
+/// Opens the requests for samples.
 pub(super) fn open_requests(folder: Option<&Path>) -> Result<Option<ShardDataset>, TrainError> {
     folder
         .map(|folder| open_set(folder, Some("draw")))
         .transpose()
 }
 
-/// Draws under conditions that are normalised already.
+/// Draws pictures under normalised conditions.
 pub(super) fn draw(
     model: &Decoder,
     config: &DecoderConfig,
@@ -361,13 +365,13 @@ pub(super) fn draw(
     burn::tensor::read_sync(drawing.run()).map_err(|e| TrainError::other(e.code(), e))
 }
 
-/// The latents of pictures, `[B, 3, S, S]`, as a UNet sees them.
+/// The latents of pictures `[B, 3, S, S]`, scaled for the UNet.
 pub(super) fn latents(model: &Decoder, config: &DecoderConfig, pictures: Tensor<4>) -> Tensor<4> {
     let latents = model.vae.encode(pictures).mean.detach();
     latents.mul_scalar(config.vae.scaling_factor)
 }
 
-/// The loss of denoising latents under normalised conditions, `[B, N, D]`, each picture at a noise level of its own.
+/// The denoising loss of latents under normalised conditions `[B, N, D]`, with a random timestep for each picture.
 pub(super) fn denoising_loss(
     model: &Decoder,
     schedule: &NoiseSchedule,
@@ -454,7 +458,7 @@ impl Stage for DecoderStage {
     }
 }
 
-/// The sizes of encoder, LM and decoder as one value, for the file beside the checkpoints.
+/// The sizes of encoder, LM and decoder as one JSON value, for the file beside the checkpoints.
 pub fn model_value(emu: &EmuConfig, decoder: &DecoderConfig) -> serde_json::Value {
     serde_json::json!({ "emu": emu, "decoder": decoder })
 }

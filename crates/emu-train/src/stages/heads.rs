@@ -1,6 +1,7 @@
-//! Names for what a frozen encoder sees, in closed form: one linear head over the square roots of its mean features, fitted
-//! to single drawings ([`crate::lda`]). No gradient, one pass over the pictures; features are kept beside the run, so that a
-//! pass that was interrupted goes on where it stopped.
+//! Fits a classifier of names to a frozen encoder, in closed form: a linear head over its pooled features (square roots
+//! of mean features for an EfficientNet, the first token for a CLIP), fitted to single drawings ([`crate::lda`]). It
+//! takes one pass over the pictures and no gradients. Features are cached beside the run, so that an interrupted pass
+//! can be resumed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,13 +28,13 @@ use crate::{RunOptions, TrainConfig, TrainError, TrainEvent};
 struct Options {
     /// A published encoder: the file of an EfficientNet-Lite2, or the folder of a CLIP.
     encoder: PathBuf,
-    /// Added to the diagonal of the covariance of standardised features.
+    /// Added to the diagonal of the covariance of the standardised features.
     #[serde(default = "one")]
     shrinkage: f64,
     /// Folders of held-out drawings.
     #[serde(default)]
     evaluate: Vec<PathBuf>,
-    /// Folder of photographs, for a gate that tells them from drawings; every second one is held out.
+    /// Folder of photographs, to train a gate that separates them from drawings. Every second one is held out.
     #[serde(default)]
     photos: Option<PathBuf>,
 }
@@ -42,22 +43,22 @@ fn one() -> f64 {
     1.0
 }
 
-/// Pictures whose features are kept in one file.
+/// Number of pictures per feature file.
 const CHUNK: usize = 256;
-/// The file of the heads in the folder of the run.
+/// Name of the heads' file in the run's folder.
 pub const FILE: &str = "heads.safetensors";
 
-/// Features and names of a data set's drawings.
+/// Features and names of the drawings of a data set.
 struct Seen {
     width: usize,
     features: Vec<f32>,
     names: Vec<String>,
 }
 
-/// Fits the head, measures it, and writes it into the run's folder with the names in their order.
+/// Fits the head, evaluates it, and writes it into the run's folder. Returns the path and the names by class index.
 ///
 /// # Errors
-/// Where the configuration, the data or the encoder cannot be used, or a file cannot be written.
+/// If the configuration, the data or the encoder cannot be used, or a file cannot be written.
 pub fn run(
     config: &TrainConfig,
     device: &Device,
@@ -91,7 +92,7 @@ pub fn run(
         names[place].clone_from(name);
     }
 
-    // 2. what it names of drawings that it was not fitted to
+    // 2. accuracy on held-out drawings
     let mut figures = vec![];
     for path in &settings.evaluate {
         let held_out = see(path, None)?;
@@ -111,7 +112,7 @@ pub fn run(
         TensorData::from_f32("names.bias", vec![names.len()], &lda.bias)?,
     ];
 
-    // 3. what is no drawing
+    // 3. the gate for photographs
     if let Some(folder) = &settings.photos {
         let photos = photographs(folder, |picture| encoder.look(picture))?;
         let gate = gate(&photos, &train, &mut figures)?;
@@ -130,7 +131,7 @@ pub fn run(
     Ok((path, names))
 }
 
-/// Square roots of the mean features of every drawing: kept in files, which are read where they are there.
+/// Features of every drawing, cached in files.
 fn seen(
     encoder: &Encoder,
     set: &ShardDataset,
@@ -177,7 +178,7 @@ fn seen(
     Ok(all)
 }
 
-/// A published encoder, and how it sees.
+/// A published encoder with its preprocessing.
 struct Encoder {
     net: Vision,
     size: usize,
@@ -198,7 +199,7 @@ impl Encoder {
         })
     }
 
-    /// A picture's features as names are told apart by them.
+    /// The features of a picture for the classifier.
     fn look(&self, picture: &Picture) -> Result<Vec<f32>, DataError> {
         let picture = pixels(picture, self.size, &self.image)?;
         let tokens = self
@@ -213,7 +214,7 @@ impl Encoder {
     }
 }
 
-/// The features of every picture in a folder and below, in the order of their paths.
+/// The features of all pictures in a folder and its subfolders, in order of their paths.
 fn photographs(
     folder: &Path,
     look: impl Fn(&Picture) -> Result<Vec<f32>, DataError>,
@@ -233,7 +234,7 @@ fn photographs(
     let mut found = vec![];
     for path in files {
         let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-        // Whatever else lies there.
+        // Other files are skipped.
         let Ok(rgb) = decode(&bytes, &Limits::default()) else {
             tracing::info!("{} is no picture", path.display());
             continue;
@@ -256,7 +257,7 @@ fn photographs(
     }
 }
 
-/// What tells photographs from drawings. Every second of either is held out, and what became of those is told.
+/// Fits the gate that separates photographs from drawings. Every second example of either is held out for evaluation.
 fn gate(
     photos: &[Vec<f32>],
     drawings: &Seen,
@@ -297,12 +298,12 @@ fn gate(
     Ok(found.classifier)
 }
 
-/// Tried for the gate.
+/// Penalties to try for the gate.
 const GATE_PENALTIES: [f64; 2] = [1e-2, 1e-1];
-/// Share of the drawings that may be taken for photographs.
+/// Maximum share of drawings classified as photographs.
 const GATE_FALSE_ALARMS: f64 = 0.005;
 
-/// The features of `rows` drawings in a file that is whole.
+/// Reads the features of `rows` drawings, if the file is complete.
 fn kept(path: &Path, rows: usize) -> Option<(usize, Vec<f32>)> {
     let tensor = SafetensorsFile::open(path).ok()?.read("features").ok()?;
     match *tensor.info.shape.as_slice() {

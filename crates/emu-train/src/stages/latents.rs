@@ -1,4 +1,4 @@
-//! Latents of pictures that a frozen autoencoder has encoded before.
+//! A cache of latents from a frozen autoencoder.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,12 @@ use half::f16;
 use super::decoder::floats;
 use crate::TrainError;
 
-/// Latents by the key of their sample. They are rounded the first time too, so that a run that was killed and resumed, which
-/// has to encode them again, goes on with the same numbers.
+/// Latents by sample key. They are rounded to f16 on first use too, so that a resumed run, which encodes them again,
+/// gets the same values.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     latents: HashMap<String, Vec<f16>>,
-    /// Of each of them: `[C, S, S]`.
+    /// Shape of each: `[C, S, S]`.
     shape: [usize; 3],
 }
 
@@ -21,11 +21,11 @@ impl Kept {
     /// The latents of a batch, `[B, C, S, S]`.
     ///
     /// # Arguments
-    /// - `pictures`: those of the keys, one after the other
-    /// - `encode`: gives the latents of some of them
+    /// - `pictures`: the pictures of `keys`, concatenated
+    /// - `encode`: computes the latents of pictures that are not cached
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub fn find(
         &mut self,
         keys: &[String],

@@ -1,10 +1,10 @@
-//! The stages of training, by the names that configurations use.
+//! The training stages, selected by their names in configurations.
 //!
-//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which needs a language model's words alone); `instruct`
-//! tunes what came out. `heads` fits names to a frozen encoder's features. Over a frozen language model, `reader` learns which
-//! picture is asked for, and whether one is, and `persona` a soft prompt. `judge` trains the classifier that
-//! measures drawings and is no part of the model. What all stages share about data
-//! is in [`corpus`], how records become sequences in [`sequence`].
+//! `vae`, then `vision` and `pretrain`, then `decoder` (or `brush`, which only needs the token embeddings of a language
+//! model). `instruct` fine-tunes the result. `heads` fits a classifier of names to the features of a frozen encoder. On
+//! a frozen language model, `reader` learns which picture is requested, and whether one is; `persona` learns a soft
+//! prompt. `judge` trains the classifier that evaluates drawings; it is not part of the model. [`corpus`] holds the
+//! data handling of all stages, [`sequence`] turns records into token sequences.
 
 pub mod corpus;
 pub mod sequence;
@@ -48,12 +48,12 @@ use crate::{RunOptions, TrainConfig, TrainError};
 use corpus::Words;
 use model_file::{read_sizes, write_model_file};
 
-/// How a run of any stage ended.
+/// Outcome of a run of any stage.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Steps made.
     pub step: u64,
-    /// Whether somebody asked it to stop before its last step.
+    /// Whether the run was stopped before its last step.
     pub stopped: bool,
     /// The last checkpoint.
     pub checkpoint: std::path::PathBuf,
@@ -221,11 +221,11 @@ impl Finished {
     }
 }
 
-/// The sizes of the Emu that a configuration asks for: the preset `emu-mini` with the tokenizer's vocabulary, another
-/// preset, or a TOML or JSON file.
+/// The sizes of the Emu in a configuration: the preset `emu-mini` with the tokenizer's vocabulary, another preset, or a
+/// TOML or JSON file.
 ///
 /// # Errors
-/// Where there is no such preset, or the file cannot be read or does not fit the tokenizer.
+/// If there is no such preset, or the file cannot be read or does not match the tokenizer.
 pub fn emu_config(config: &TrainConfig, words: &Words) -> Result<EmuConfig, TrainError> {
     let name = config.init.preset.as_deref().unwrap_or("emu-mini");
     let sizes = match name {

@@ -1,4 +1,4 @@
-//! Sizes and weights that lie in the folders of runs, and pictures as autoencoders want them.
+//! The model files in run folders: sizes and weights; and the pixel range of the autoencoder.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use emu_pack::TensorSource;
 
 use crate::TrainError;
 
-/// Name of the file beside the checkpoints of a run that holds the sizes of its model.
+/// Name of the file beside a run's checkpoints that holds the sizes of its model.
 pub const MODEL_FILE: &str = "model.json";
 
-/// The encoder and LM of a run, or of one of its checkpoints' folders, averaged weights where it has them.
+/// Loads the encoder and LM of a run from its folder, with EMA weights if it has them.
 ///
 /// # Errors
-/// Where the folder holds no run of an Emu, or its weights do not fit its sizes.
+/// If the folder holds no run of an Emu, or the weights do not match the sizes.
 pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), TrainError> {
     let value = read_model_file(folder)?;
     let path = folder.join(MODEL_FILE);
@@ -33,17 +33,17 @@ pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), Trai
     Ok((model, sizes))
 }
 
-/// Sizes of a part from a JSON file of the user's.
+/// Reads the sizes of a part from a JSON file in the configuration.
 pub(super) fn read_sizes<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
     serde_json::from_str(&text)
         .map_err(|e| TrainError::config("options.sizes", format!("{}: {e}", path.display())))
 }
 
-/// Reads the sizes of a model that lie beside its checkpoints.
+/// Reads the sizes of a model from the file beside its checkpoints.
 ///
 /// # Errors
-/// Where they cannot be read.
+/// If they cannot be read.
 pub fn read_model_file(folder: &Path) -> Result<serde_json::Value, TrainError> {
     let path = folder.join(MODEL_FILE);
     let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
@@ -53,7 +53,7 @@ pub fn read_model_file(folder: &Path) -> Result<serde_json::Value, TrainError> {
     })
 }
 
-/// Writes the sizes of a model beside its checkpoints.
+/// Writes the sizes of a model into the file beside its checkpoints.
 pub(super) fn write_model_file(out: &Path, value: &serde_json::Value) -> Result<(), TrainError> {
     std::fs::create_dir_all(out).map_err(TrainError::io("create", out))?;
     let path = out.join(MODEL_FILE);
@@ -61,7 +61,7 @@ pub(super) fn write_model_file(out: &Path, value: &serde_json::Value) -> Result<
     std::fs::write(&path, text).map_err(TrainError::io("write", &path))
 }
 
-/// Pictures from -1 to 1, as the autoencoder wants them.
+/// Normalisation to -1..1, the pixel range of the autoencoder.
 pub const PLAIN: ImageConfig = ImageConfig {
     mean: [0.5; 3],
     std: [0.5; 3],

@@ -1,8 +1,8 @@
-//! A soft prompt that tells a frozen language model who it is ([`emu_model::persona`]): the embeddings in place of its system
-//! message learn from questions with answers, and from what the model itself answers to ordinary questions under its own
-//! system message, so that those answers stay close.
+//! Trains a soft prompt that gives a frozen language model an identity ([`emu_model::persona`]). The embeddings that
+//! replace the system message are trained on questions with answers, and on the model's own answers to ordinary
+//! questions under its system message, so that those answers stay close.
 //!
-//! Questions that are held out decide which step is kept, and when there is no use in going on.
+//! The loss on held-out questions selects the step that is kept, and ends the run when it no longer improves.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decoder::floats;
 use super::speller::open_lm;
-use super::states::{conversation, message, sequence, system_turn, told};
+use super::states::{conversation, message, sequence, system_message, system_turn};
 use crate::checkpoint::{create_file, replace_file, replace_tensors};
 use crate::data::emoji::ConceptList;
 use crate::data::requests::{Persona, Seen, Shows, Topic};
@@ -33,50 +33,54 @@ use crate::{RunOptions, Stage, StepContext, StepLoss, StopFlag, TrainConfig, Tra
 struct Options {
     /// GGUF file of the language model.
     lm: PathBuf,
-    /// Questions and answers.
+    /// Questions and answers about the model.
     persona: PathBuf,
-    /// Embeddings that learn.
+    /// Number of trainable embeddings.
     length: usize,
-    /// The system message that they start as; the model's own without it.
+    /// System message to initialise the soft prompt from; the model's own if absent.
     #[serde(default)]
     start: Option<String>,
-    /// Questions about pictures, and what pictures may show.
+    /// Questions about pictures, and the possible contents of pictures.
     #[serde(default)]
     seen: Option<SeenOptions>,
-    /// Share of the questions that are of the judged topics, whatever their number.
+    /// Share of the questions about the model that are drawn from the judged topics, whatever their number.
     #[serde(default)]
     focus: f64,
-    /// Questions whose answers are to stay.
+    /// Ordinary questions, whose answers should not change.
     ordinary: Vec<String>,
-    /// Share of the samples that are such questions.
+    /// Share of the samples that are ordinary questions.
     ordinary_share: f64,
-    /// Turns of a conversation that it learns from, at most.
+    /// Whether to leave out the topics marked as ordinary: the language model answers such questions without the soft prompt
+    /// (see stage `reader`).
+    #[serde(default)]
+    alone: bool,
+    /// Maximum number of turns in a training conversation.
     #[serde(default = "one")]
     turns: usize,
-    /// Tokens of an answer at most, of those that are generated.
+    /// Maximum number of tokens of a generated answer.
     answer: usize,
-    /// What logits of tokens said before are divided by where answers are generated.
+    /// Repetition penalty of generated answers: divisor of the logits of tokens already generated.
     repetition_penalty: f32,
-    /// Evaluations in a row without a better one before the run ends.
+    /// Number of consecutive evaluations without improvement after which the run ends.
     patience: usize,
-    /// Topics at the beginning of the list whose held-out questions are answered and judged.
+    /// Number of topics, from the beginning of the list, whose held-out questions are answered and judged.
     judged: usize,
 }
 
-/// Pictures, spelled in words, and questions about them.
+/// Settings of pictures spelled in words, and questions about them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SeenOptions {
-    /// How pictures are spelled, questions and answers.
+    /// File with the spelling of pictures, questions and answers.
     questions: PathBuf,
-    /// What pictures may show: a list of concepts.
+    /// Possible contents of pictures: a list of concepts.
     concepts: PathBuf,
-    /// Share of the samples that are such questions.
+    /// Share of the samples that are questions about pictures.
     share: f64,
-    /// Share of the samples that are whole conversations of that list.
+    /// Share of the samples that are whole conversations from that list.
     #[serde(default)]
     talks: f64,
-    /// Questions in held-out wordings that are answered and compared.
+    /// Number of questions in held-out wordings that are evaluated.
     judged: usize,
 }
 
@@ -84,7 +88,7 @@ fn one() -> usize {
     1
 }
 
-/// The same, read.
+/// The files of [`SeenOptions`], read.
 struct Pictures {
     list: Seen,
     names: Vec<String>,
@@ -92,7 +96,7 @@ struct Pictures {
     share: f64,
     talks: f64,
     seed: u64,
-    /// In held-out wordings.
+    /// Questions in held-out wordings, with answers.
     held_out: Vec<(String, String)>,
 }
 
@@ -139,27 +143,27 @@ impl Pictures {
     }
 }
 
-/// The file of the best soft prompt in the folder of the run.
+/// Name of the file with the best soft prompt in the run's folder.
 pub const FILE: &str = "persona.safetensors";
-/// What is known of it.
+/// Step and loss of the best soft prompt.
 const BEST: &str = "best.json";
-/// How far from a held-out question the one stands that is asked before it: another topic, as a rule.
+/// Index distance between a held-out question and the one asked before it; usually enough to reach another topic.
 const BEHIND: usize = 17;
-/// What the model itself says.
+/// The model's own answers to ordinary questions.
 const ORDINARY: &str = "ordinary.json";
 
-/// A conversation in tokens.
+/// A tokenized conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Talk {
     tokens: Vec<u32>,
-    /// Where the answers are of which it learns.
+    /// Token ranges of the answers to train on.
     answers: Vec<Range<usize>>,
-    /// Whether the last answer is whole.
+    /// Whether the last answer is complete.
     ended: bool,
 }
 
 impl Talk {
-    /// This conversation and another behind it; that one alone where this does not end.
+    /// Appends another conversation to this one. Returns `next` alone if this one is incomplete.
     fn then(&self, between: &[u32], next: &Talk) -> Talk {
         if !self.ended {
             return next.clone();
@@ -175,14 +179,14 @@ impl Talk {
     }
 }
 
-/// What a conversation ends with.
+/// Kind of the last turn of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Something about the model itself.
+    /// A question about the model itself.
     Own,
-    /// A question that the model answers as before.
+    /// An ordinary question, which the model should answer as before.
     Ordinary,
-    /// A picture, or what was said before.
+    /// A question about a picture or earlier turns.
     Seen,
 }
 
@@ -196,26 +200,26 @@ struct Best {
 /// The stage.
 pub struct PersonaStage {
     options: Options,
-    /// As inference has it.
+    /// The model, without autodiff.
     model: TextModel,
-    /// The same weights where they can be differentiated through; nothing of it learns.
+    /// The same weights on the training device, all frozen. Gradients pass through them.
     frozen: Lm,
     topics: Vec<Topic>,
     own: Vec<Talk>,
-    /// Of these, how many are of the judged topics; they stand in front.
+    /// Number of conversations in `own` about the judged topics. They come first.
     focused: usize,
     ordinary: Vec<Talk>,
     held_out: Vec<Talk>,
-    /// What stands between two turns.
+    /// Tokens between two turns.
     between: Vec<u32>,
     pictures: Option<Pictures>,
     batch: usize,
     out: PathBuf,
     best: Option<Best>,
-    /// Evaluations since.
+    /// Number of evaluations since `best`.
     worse: usize,
     stop: StopFlag,
-    /// Whether it asked the run to end.
+    /// Whether the stage has asked the run to end.
     ended: bool,
 }
 
@@ -223,7 +227,7 @@ fn other(error: impl std::fmt::Display) -> TrainError {
     TrainError::Stage(error.to_string())
 }
 
-/// A question and its answer.
+/// A single question with its answer.
 fn pair(
     model: &TextModel,
     question: &str,
@@ -244,7 +248,7 @@ fn pair(
     })
 }
 
-/// What stands between an answer and what is said next.
+/// Tokens between an answer and the next turn.
 fn between(model: &TextModel) -> Result<Vec<u32>, TrainError> {
     let turns = [Speaker::User, Speaker::Assistant, Speaker::User].map(|who| message(who, "a"));
     let whole = conversation(model, &turns)?;
@@ -259,7 +263,7 @@ fn between(model: &TextModel) -> Result<Vec<u32>, TrainError> {
     Ok(whole.get(first.tokens.len()..until).unwrap_or(&[]).to_vec())
 }
 
-/// What the model answers to ordinary questions under its own system message: from a file, or generated and kept.
+/// The model's answers to ordinary questions under its own system message, from the cache file or generated.
 fn ordinary(options: &Options, model: &TextModel, path: &Path) -> Result<Vec<Talk>, TrainError> {
     #[derive(Serialize, Deserialize)]
     struct Kept {
@@ -290,7 +294,7 @@ fn ordinary(options: &Options, model: &TextModel, path: &Path) -> Result<Vec<Tal
                 TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => {}
             }
         }
-        // Where it was cut, its last token is learnt like any other, and no end behind it.
+        // A truncated answer is trained on without an end token.
         let ended = answer
             .last()
             .is_some_and(|token| model.config.ends.contains(token));
@@ -315,7 +319,7 @@ fn processors(options: &Options) -> Processors {
     }
 }
 
-/// Mean cross-entropy of the answers of some conversations behind a soft prompt.
+/// Mean cross-entropy of the answers in some conversations under a soft prompt.
 fn answer_loss(lm: &Lm, prompt: &SoftPrompt, pairs: &[&Talk]) -> Tensor<1> {
     let [n, _] = prompt.embeddings.dims();
     let t = pairs
@@ -323,7 +327,7 @@ fn answer_loss(lm: &Lm, prompt: &SoftPrompt, pairs: &[&Talk]) -> Tensor<1> {
         .map(|pair| pair.tokens.len())
         .max()
         .unwrap_or(1);
-    // Padding behind a sequence is seen by nothing in front of it, and nothing is learnt of it.
+    // Padding follows the sequence: causal attention hides it, and it has no targets.
     let mut ids = vec![0i32; pairs.len() * t];
     let (mut from, mut targets) = (vec![], vec![]);
     for (b, pair) in pairs.iter().enumerate() {
@@ -344,7 +348,7 @@ fn answer_loss(lm: &Lm, prompt: &SoftPrompt, pairs: &[&Talk]) -> Tensor<1> {
     cross_entropy(logits, &targets)
 }
 
-/// Words in small letters, for comparing answers.
+/// Lower-case words of a text, for comparing answers.
 fn words(text: &str) -> Vec<String> {
     let parts = text.split(|c: char| !c.is_alphanumeric() && c != '\'');
     parts
@@ -353,7 +357,7 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// How much two answers share: the harmonic mean of the shares of each one's words that the other has.
+/// Similarity of two answers: the harmonic mean of the shares of each one's words that occur in the other.
 fn likeness(a: &str, b: &str) -> f64 {
     let (a, b) = (words(a), words(b));
     let mut left = b.clone();
@@ -364,7 +368,7 @@ fn likeness(a: &str, b: &str) -> f64 {
     2.0 * common.count() as f64 / (a.len() + b.len()).max(1) as f64
 }
 
-/// The topic whose answers a text is most like, if it shares half of its words with one.
+/// The topic with the most similar answer, if the similarity is at least one half.
 fn topic_of(text: &str, topics: &[Topic]) -> Option<usize> {
     let all = topics.iter().enumerate().flat_map(|(i, topic)| {
         let answers = topic.answers.iter();
@@ -375,11 +379,11 @@ fn topic_of(text: &str, topics: &[Topic]) -> Option<usize> {
 }
 
 impl PersonaStage {
-    /// Opens the language model on `device`, and once more where it can be differentiated through, and has it answer the
+    /// Opens the language model on `device`, and again on the `training` device, and generates its answers to the
     /// ordinary questions.
     ///
     /// # Errors
-    /// Where the configuration, the questions or the language model cannot be used, or a file cannot be written.
+    /// If the configuration, the questions or the language model cannot be used, or a file cannot be written.
     pub fn new(
         train: &TrainConfig,
         device: &Device,
@@ -423,7 +427,11 @@ impl PersonaStage {
         if options.ordinary.is_empty() && options.ordinary_share > 0.0 {
             return wrong("ordinary", "it is empty, but has a share");
         }
-        let Persona { topic: topics } = Persona::read(&options.persona)?;
+        let Persona { topic: mut topics } = Persona::read(&options.persona)?;
+        topics.retain(|topic| !(options.alone && topic.ordinary));
+        if topics.is_empty() {
+            return wrong("persona", "all of its topics are ordinary");
+        }
         std::fs::create_dir_all(&train.out).map_err(TrainError::io("create", &train.out))?;
         let ordinary = ordinary(&options, &model, &train.out.join(ORDINARY))?;
         let pairs =
@@ -443,12 +451,12 @@ impl PersonaStage {
         let own = pairs(|t| (&t.train, &t.answers))?;
         let judged = topics.iter().take(options.judged);
         let focused = judged.map(|t| t.train.len() * t.answers.len()).sum();
-        // One answer is enough to see whether it learns.
+        // One answer is enough to measure progress.
         let held_out = pairs(|t| (&t.held_out, &t.answers[..1]))?;
-        // What an earlier run left in the folder is not this one's.
         let pictures = { options.seen.as_ref() }
             .map(|seen| Pictures::open(seen, train.seed))
             .transpose()?;
+        // Only a resumed run uses the best result in the folder.
         let best = std::fs::read(train.out.join(BEST))
             .ok()
             .filter(|_| run.resume);
@@ -472,13 +480,13 @@ impl PersonaStage {
         })
     }
 
-    /// A soft prompt that says what the configured system message says, or the model's own.
+    /// A soft prompt initialised from the configured system message, or from the model's own.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is none.
     pub fn init(&self, device: &Device) -> Result<SoftPrompt, TrainError> {
         let turn = match &self.options.start {
-            Some(text) => told(&self.model, text)?,
+            Some(text) => system_message(&self.model, text)?,
             None => system_turn(&self.model)?,
         };
         if turn.is_empty() {
@@ -496,12 +504,12 @@ impl PersonaStage {
         ))
     }
 
-    /// Whether it asked the run to end, because nothing got better.
+    /// Whether the stage has asked the run to end, because nothing improved.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// A conversation of several turns.
+    /// Tokenizes a conversation of several turns.
     fn talk(&self, turns: &[(String, String)]) -> Result<Talk, TrainError> {
         let mut talk: Option<Talk> = None;
         for (question, answer) in turns {
@@ -515,7 +523,7 @@ impl PersonaStage {
         talk.ok_or_else(|| TrainError::Stage("a conversation has no turns".into()))
     }
 
-    /// Something to learn from, and what kind it is.
+    /// A random training conversation with its kind.
     fn draw(&self, random: &mut Philox) -> Result<(Kind, Talk), TrainError> {
         let drawn = f64::from(random.uniform());
         let mut until = self.options.ordinary_share;
@@ -545,7 +553,7 @@ impl PersonaStage {
         Ok((Kind::Own, self.own[random.below(among)].clone()))
     }
 
-    /// The model's answer to a question behind a soft prompt.
+    /// The model's greedy answer to a question under a soft prompt.
     fn answer(&self, prompt: &SoftPrompt, question: &str) -> Result<String, TrainError> {
         let lm = &self.model.lm;
         let ids = conversation(&self.model, &[message(Speaker::User, question)])?;
@@ -573,7 +581,7 @@ impl PersonaStage {
         self.model.tokenizer.decode(&said).map_err(other)
     }
 
-    /// Held-out questions of the topics at the beginning, the answers, and whether they are of the right topic.
+    /// Held-out questions of the judged topics, the answers, and whether the topic of each answer is correct.
     fn judged(&self, prompt: &SoftPrompt) -> Result<Vec<(String, String, bool)>, TrainError> {
         let mut found = vec![];
         for (i, topic) in self.topics.iter().take(self.options.judged).enumerate() {
@@ -586,7 +594,7 @@ impl PersonaStage {
         Ok(found)
     }
 
-    /// Keeps a soft prompt if it is the best so far; ends the run where none was for long.
+    /// Saves a soft prompt if it is the best so far. Ends the run after too many evaluations without improvement.
     fn keep(&mut self, prompt: &SoftPrompt, step: u64, loss: f32) -> Result<(), TrainError> {
         self.worse += 1;
         if self.best.is_none_or(|best| loss < best.loss) {
@@ -675,7 +683,7 @@ impl Stage for PersonaStage {
             figures.push(("seen".into(), seen));
         }
         if self.options.turns > 1 && self.held_out.len() > 1 {
-            // The same questions, each behind another that was answered.
+            // The same questions, each after another question with its answer.
             let behind = self.held_out.iter().enumerate().map(|(i, question)| {
                 let before = &self.held_out[(i + BEHIND) % self.held_out.len()];
                 let mut talk = before.then(&self.between, question);

@@ -27,7 +27,7 @@ fn stage(config: &TrainConfig, run: &RunOptions) -> PersonaStage {
     PersonaStage::over(options, tiny(), frozen, config, run).expect("a stage")
 }
 
-/// What an evaluation found, by name.
+/// Figures of an evaluation, by name.
 type Figures = Vec<(String, f32)>;
 
 fn train(
@@ -110,7 +110,7 @@ fn a_run_ends_where_nothing_gets_better() {
     config
         .options
         .insert("patience".into(), toml::Value::Integer(2));
-    // Without a rate nothing is ever better than the first evaluation.
+    // With a learning rate of 0, no evaluation improves on the first.
     config.optimiser.lr = 0.0;
     let (outcome, figures, ended) = train(&config, None, false);
     assert!(ended && outcome.stopped);
@@ -130,7 +130,7 @@ fn losses_are_those_of_the_answers_alone() {
     };
     let (short, long) = (talk(&ids, 2), talk(&[9, 9, 9, 9, 9, 9, 3], 6));
     let loss = |pairs: &[&Talk]| floats(answer_loss(&model.lm, &prompt, pairs)).expect("a loss")[0];
-    // By hand: the turn and the tokens as one sequence.
+    // Reference: the system turn and the tokens as one sequence.
     let whole: Vec<u32> = turn.iter().chain(&ids).copied().collect();
     let x = model.lm.embed(sequence(&model, &whole));
     let positions = [(0..whole.len()).collect()];
@@ -146,7 +146,7 @@ fn losses_are_those_of_the_answers_alone() {
     let expected = (nll(&logits[..vocab], 7) + nll(&logits[vocab..], 8)) / 2.0;
     let found = loss(&[&short]);
     assert!((found - expected).abs() < 1e-3, "{found} {expected}");
-    // Padding behind the shorter one changes nothing: three tokens count the same.
+    // Padding of the shorter one has no effect: all three tokens have equal weight.
     let both = loss(&[&short, &long]);
     let apart = (2.0 * found + loss(&[&long])) / 3.0;
     assert!((both - apart).abs() < 1e-3, "{both} {apart}");
@@ -175,7 +175,7 @@ fn a_conversation_is_as_the_model_reads_it() {
     let answer = |talk: &Talk, i: usize| talk.tokens[talk.answers[i].clone()].to_vec();
     assert_eq!(answer(&talk, 0), answer(&first, 0));
     assert_eq!(answer(&talk, 1), answer(&second, 0));
-    // What was cut short cannot be gone on from.
+    // A truncated conversation cannot be continued.
     let cut = Talk {
         ended: false,
         ..first
@@ -226,7 +226,7 @@ fn what_the_model_says_itself_is_asked_once() {
     let pair = &first.ordinary[0];
     let answer = &pair.answers[0];
     assert!(!answer.is_empty() && answer.len() <= 5 && answer.end == pair.tokens.len());
-    // What is in the file counts while the questions are the same.
+    // The cached answers are used as long as the questions are the same.
     let text = fs::read_to_string(&path).expect("a file");
     let changed = text.replacen("\"tokens\":[", "\"tokens\":[7,", 1);
     fs::write(&path, changed).expect("writes");
@@ -258,4 +258,23 @@ fn what_cannot_be_learnt_is_said() {
         .options
         .insert("length".into(), toml::Value::Integer(0));
     assert!(refused(&config).contains("options.length"));
+}
+
+#[test]
+fn ordinary_topics_may_be_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), "run", 1, "alone=true\n");
+    assert_eq!(stage(&config, &RunOptions::default()).own.len(), 5);
+    let path = folder.path().join("persona.toml");
+    let topics = fs::read_to_string(&path).expect("a list");
+    let mark = |topics: &str, times| topics.replacen("train=", "ordinary=true\ntrain=", times);
+    fs::write(&path, mark(&topics, 1)).expect("writes");
+    let left = stage(&config, &RunOptions::default());
+    assert_eq!((left.own.len(), left.held_out.len()), (1, 1));
+    fs::write(&path, mark(&topics, 2)).expect("writes");
+    let options: Options = config.options().expect("options");
+    let run = RunOptions::default();
+    let refused = PersonaStage::over(options, tiny(), tiny().lm, &config, &run);
+    let error = refused.err().map_or(String::new(), |e| e.to_string());
+    assert!(error.contains("all of its topics"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Joint training of encoder, causal former and LM with the unified objective; and its answer-only variant for
+//! Joint training of encoder, causal former and LM with the unified objective, and its answer-only variant for
 //! instruction tuning.
 
 use std::path::PathBuf;
@@ -28,52 +28,53 @@ use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 struct Options {
     /// `tokenizer.json` of the data.
     tokenizer: PathBuf,
-    /// `concepts.json` of the data, for the contrast that goes on beside the unified objective.
+    /// `concepts.json` of the data, for the additional contrastive losses.
     #[serde(default)]
     concepts: Option<PathBuf>,
-    /// Questions asked about each scene.
+    /// Number of questions per scene.
     #[serde(default = "questions")]
     questions: usize,
-    /// Questions of relation asked about each pair beside those.
+    /// Number of additional relation questions per pair of objects.
     #[serde(default)]
     relations: usize,
-    /// Weight of the regression.
+    /// Weight of the regression loss.
     #[serde(default = "one")]
     visual_weight: f64,
-    /// Weight of the contrast of whole pictures.
+    /// Weight of the contrastive losses of whole pictures.
     #[serde(default)]
     contrast_weight: f64,
-    /// Weight of the contrast of places.
+    /// Weight of the contrastive loss of positions.
     #[serde(default)]
     place_weight: f64,
-    /// Largest standard deviation of the noise on the embeddings that the LM reads while it regresses, in units of
-    /// theirs: what it draws then follows from the text, not only from what it has drawn already.
+    /// Maximum standard deviation of noise on the embeddings that the LM reads during regression, in units of their
+    /// root mean square. It makes the LM draw from the text, not only from the embeddings before.
     #[serde(default)]
     input_noise: f64,
-    /// Only answers are learnt (instruction tuning).
+    /// Train on answers only (instruction tuning).
     #[serde(default)]
     answers_only: bool,
-    /// Low-rank adapters on the LM's attention. What else is trained is up to the rates: `*.lora` names the adapters.
+    /// LoRA adapters on the LM's attention. The learning rates select what else is trained: `*.lora` names the
+    /// adapters.
     #[serde(default)]
     adapter: Option<Adapter>,
-    /// Folders of held-out scenes to measure on.
+    /// Folders of held-out scenes for evaluation.
     #[serde(default)]
     evaluate: Vec<PathBuf>,
-    /// Scenes measured of each.
+    /// Number of scenes to evaluate in each folder.
     #[serde(default = "some")]
     evaluate_samples: usize,
-    /// The run ends with an error when the relative variance of the embeddings across pictures stays below this.
+    /// The run ends with an error if the relative variance of the embeddings across pictures stays below this value.
     #[serde(default = "floor")]
     collapse_floor: f32,
 }
 
-/// Adapters and their regularisation.
+/// Sizes and dropout of the LoRA adapters.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Adapter {
     rank: usize,
     alpha: f64,
-    /// Probability with which an input of an adapter is dropped.
+    /// Dropout probability of the adapters' inputs.
     #[serde(default)]
     dropout: f64,
 }
@@ -95,16 +96,16 @@ struct Batch {
     sequences: Vec<Sequence>,
     pixels: Vec<f32>,
     shown: Shown,
-    /// Of each picture: whether it is regressed.
+    /// For each picture: whether it is regressed.
     drawn: Vec<bool>,
     visited: Visited,
 }
 
-/// What a batch takes of a sample.
+/// A sample prepared for a batch.
 struct Prepared {
     record: Record,
     sequence: Sequence,
-    /// Of each picture.
+    /// Pixels of each picture.
     pixels: Vec<Vec<f32>>,
 }
 
@@ -124,7 +125,7 @@ impl Pretrain {
     /// Opens the data.
     ///
     /// # Errors
-    /// Where the configuration or the data cannot be used.
+    /// If the configuration or the data cannot be used.
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let words = Arc::new(Words::open(&options.tokenizer)?);
@@ -175,18 +176,18 @@ impl Pretrain {
         })
     }
 
-    /// Probability with which an input of an adapter is dropped.
+    /// Dropout probability of the adapters' inputs.
     pub fn lora_dropout(&self) -> f64 {
         self.options.adapter.as_ref().map_or(0.0, |a| a.dropout)
     }
 
-    /// Sizes of the model that is trained.
+    /// Sizes of the trained model.
     pub fn model_config(&self) -> &EmuConfig {
         &self.config
     }
 }
 
-/// Makes batches of samples, on any thread.
+/// Prepares samples for batches, on any thread.
 struct Maker {
     words: Arc<Words>,
     vocabulary: Option<Arc<Vocabulary>>,
@@ -202,7 +203,7 @@ impl Maker {
             .with_relations(self.relations)
     }
 
-    /// The sequence of a sample and its pictures, as many as the sequence has places for.
+    /// The sequence of a sample, and the pictures that it refers to.
     fn prepare(&self, sample: &Sample, random: &mut Philox) -> Result<Prepared, TrainError> {
         let composer = self.composer();
         let record = sample.record()?;
@@ -272,7 +273,7 @@ impl Maker {
     }
 }
 
-/// Noise for the embeddings of pictures that are regressed, `[P, Q, D]`; each picture its own strength.
+/// Noise for the embeddings of regressed pictures, `[P, Q, D]`. Each picture has its own random strength.
 fn noise(
     drawn: &[bool],
     q: usize,
@@ -304,7 +305,7 @@ impl Stage for Pretrain {
         let device = &context.device;
         let count = batch.visited.keys.len();
 
-        // 1. pictures to embeddings
+        // 1. embed the pictures
         let visual = (!batch.drawn.is_empty()).then(|| {
             model.embed_images(image_tensor(
                 batch.pixels,
@@ -343,7 +344,7 @@ impl Stage for Pretrain {
             seen,
             &options,
         )
-        .map_err(|e| TrainError::other("image-marks", e))?;
+        .map_err(|e| TrainError::other(e.code(), e))?;
         let mut total = losses.total(self.options.visual_weight).ok_or_else(|| {
             TrainError::Stage("A batch has nothing to predict. Check the data.".into())
         })?;
@@ -351,7 +352,7 @@ impl Stage for Pretrain {
         terms.extend(losses.text.clone().map(|t| ("text", t)));
         terms.extend(losses.visual.clone().map(|t| ("visual", t)));
 
-        // 3. contrast and the guard against collapse
+        // 3. contrastive losses and collapse detection
         if let (Some(vocabulary), Some(visual)) = (&self.vocabulary, &visual) {
             let weights = [
                 self.options.contrast_weight,

@@ -1,7 +1,8 @@
-//! The language side of drawing over a frozen language model: a network that reads from its attention values which picture a
-//! conversation asks for ([`emu_model::reader`]), and a logistic regression that tells whether one is asked for at all.
+//! The language side of drawing on a frozen language model: a network that reads from its attention values which
+//! picture a conversation requests ([`emu_model::reader`]), and a logistic regression that decides whether it requests
+//! one.
 //!
-//! Nothing goes backwards through the language model: its states are computed once ([`super::states`]).
+//! There is no backward pass through the language model: its states are computed once ([`super::states`]).
 
 use std::path::PathBuf;
 
@@ -32,59 +33,61 @@ use crate::{RunOptions, Stage, StepContext, StepLoss, TrainConfig, TrainError, T
 struct Options {
     /// GGUF file of the language model.
     lm: PathBuf,
-    /// A soft prompt (`persona.safetensors` of its run) that stands before conversations: half of them are read after it,
-    /// half after the model's own system message. Without, all are read after that.
+    /// A soft prompt (`persona.safetensors` of its run) before conversations: half of the conversations are read after
+    /// it, half after the model's own system message. If absent, all are read after the system message.
     #[serde(default)]
     soft_prompt: Option<PathBuf>,
-    /// What is drawn.
+    /// List of concepts that can be drawn.
     concepts: PathBuf,
-    /// Seed of the pictures' data set, whose combinations are held out here too.
+    /// Seed of the pictures' data set, so that the same combinations are held out.
     pictures_seed: u64,
-    /// How people ask, and what else they say.
+    /// Wordings of requests, and other prompts.
     wordings: PathBuf,
-    /// Other words for what is drawn.
+    /// Synonyms of the concepts' names.
     synonyms: PathBuf,
-    /// How people change a picture.
+    /// Wordings of changes to a picture.
     changes: PathBuf,
-    /// What is said of the model.
+    /// Questions about the model.
     persona: PathBuf,
-    /// What the language model answers alone; without, it answers behind the soft prompt whatever is asked.
+    /// Settings for the choice between answering with and without the soft prompt. If absent, the soft prompt is always
+    /// used.
     #[serde(default)]
     ordinary: Option<OrdinaryOptions>,
-    /// Requests to learn from.
+    /// Number of training requests.
     requests: usize,
-    /// Other conversations to learn from.
+    /// Number of other training conversations.
     others: usize,
-    /// Requests in held-out wordings that it is measured on.
+    /// Number of requests with held-out wordings for evaluation.
     evaluate: usize,
-    /// Layers of the language model that are read.
+    /// Layers of the language model whose attention values are read.
     layers: Vec<usize>,
-    /// Tokens that are read.
+    /// Maximum number of tokens read per conversation.
     window: usize,
     /// Width of the reader.
     width: usize,
-    /// Its heads.
+    /// Number of the reader's attention heads.
     heads: usize,
-    /// Its layers.
+    /// Number of the reader's layers.
     depth: usize,
-    /// Share of the values that are dropped while it learns.
+    /// Dropout probability of the values in training.
     #[serde(default)]
     dropout: f64,
-    /// How it is told whether a picture is asked for.
+    /// Settings of the trigger, which decides whether a picture is requested.
     trigger: TriggerOptions,
-    /// How pictures are spelled.
+    /// Format of spelled pictures.
     spelling: SpellingConfig,
 }
 
-/// How it is told whether the language model answers alone.
+/// Settings of the second regression: whether the language model answers without the soft prompt.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OrdinaryOptions {
-    /// What it answers, and what not.
+    /// Prompts to answer without the soft prompt, and prompts addressed to the model.
     prompts: PathBuf,
-    /// Conversations of each kind to learn from.
+    /// Number of training conversations of each kind.
     count: usize,
-    /// As of the trigger; its false alarms are what is said to the model itself and answered without the soft prompt.
+    /// Fit settings, as for the trigger. A false alarm is a prompt addressed to the model that is answered without the
+    /// soft prompt.
     rule: TriggerOptions,
 }
 
@@ -93,10 +96,10 @@ pub struct ReaderStage {
     config: ReaderConfig,
     sizes: emu_model::config::LmConfig,
     speller: Speller,
-    /// The slots of every name that is drawn, and of nothing.
+    /// The slots of every drawable name, preceded by those of no object.
     names: Vec<Vec<Option<u32>>>,
     train: Read,
-    /// Its conversations, the shortest first.
+    /// Indices of the training conversations, sorted by length.
     by_length: Vec<usize>,
     held_out: Vec<Read>,
     trigger: TriggerConfig,
@@ -123,11 +126,11 @@ fn lists(options: &Options) -> Result<(Lists, ConceptList), TrainError> {
 }
 
 impl ReaderStage {
-    /// Reads the lists, has the language model read the conversations, and fits the logistic regression, which is written
-    /// into the run's folder and measured at once.
+    /// Reads the lists, runs the language model on the conversations, and fits the logistic regression, which is
+    /// written into the run's folder and evaluated at once.
     ///
     /// # Errors
-    /// Where the configuration, the lists or the language model cannot be used, or a file cannot be written.
+    /// If the configuration, the lists or the language model cannot be used, or a file cannot be written.
     pub fn new(
         train: &TrainConfig,
         device: &Device,
@@ -166,7 +169,7 @@ impl ReaderStage {
         }
         let (lists, concepts) = lists(options)?;
 
-        // 1. the words of the language model, the same as those that stage `brush` draws from
+        // 1. the token embeddings of the language model, the same as in the stage `brush`
         let names = concepts.all().map(|c| c.name.clone());
         let colours = concepts.colours.iter().map(|c| c.name.clone());
         let words = Layout::WORDS.map(String::from).into_iter();
@@ -174,7 +177,7 @@ impl ReaderStage {
         let table = &model.lm.embed_tokens;
         let speller = Speller::new(options.spelling, table, &model.tokenizer, words)?;
 
-        // 2. what it makes of conversations
+        // 2. the states of the conversations
         let start = |start| Frozen {
             model,
             start,
@@ -192,7 +195,7 @@ impl ReaderStage {
             folder: train.out.join("states"),
         };
         let of = |set, name, count| reading.read(set, name, count, &starts);
-        // Measured after what inference has in front.
+        // Evaluation uses the same start as inference.
         let last = &starts[starts.len() - 1..];
         let measure = |set, name, count| reading.read(set, name, count, last);
         let requests = of(Set::Train, "requests", options.requests)?;
@@ -209,7 +212,7 @@ impl ReaderStage {
             once(Set::OthersHeldOut),
         )?;
 
-        // 3. whether a picture is asked for
+        // 3. the trigger: whether a picture is requested
         let mut fitted = vec![Classes {
             name: "trigger",
             rule: &options.trigger,
@@ -219,7 +222,7 @@ impl ReaderStage {
             quiet: vec![&quiet],
         }];
 
-        // 4. whether the language model answers alone
+        // 4. whether the language model answers without the soft prompt
         let alone = { options.ordinary.as_ref() }
             .map(|options| {
                 let count = options.count;
@@ -237,7 +240,7 @@ impl ReaderStage {
             })
             .transpose()?;
         if let Some((options, ordinary, own, ordinary_held_out, own_held_out)) = &alone {
-            // As many requests as what else is said to the model.
+            // About as many requests as prompts addressed to the model.
             let every = requests.asked.len().div_ceil(own.asked.len().max(1));
             fitted.push(Classes {
                 name: "alone",
@@ -256,7 +259,7 @@ impl ReaderStage {
             });
         }
 
-        // 5. which picture: the network's units
+        // 5. the reader: normalisation of its inputs and outputs
         let inputs: Vec<f32> = requests.states.values.iter().map(|v| v.to_f32()).collect();
         let (mean, std) = moments(&inputs, requests.states.inputs);
         config.inputs = Some(Normalisation { mean, std });
@@ -287,27 +290,27 @@ impl ReaderStage {
         })
     }
 
-    /// Sizes of the network, and the units of its inputs and outputs.
+    /// Sizes of the reader, and the normalisation of its inputs and outputs.
     pub fn model_config(&self) -> &ReaderConfig {
         &self.config
     }
 
-    /// What the trigger looks at.
+    /// Inputs of the trigger.
     pub fn trigger_config(&self) -> &TriggerConfig {
         &self.trigger
     }
 
-    /// What tells whether the language model answers alone looks at.
+    /// Inputs of the regression for answers without the soft prompt.
     pub fn alone_config(&self) -> Option<&TriggerConfig> {
         self.alone.as_ref()
     }
 
-    /// A new network.
+    /// A new reader with random weights.
     pub fn init(&self, device: &Device) -> Reader {
         self.config.init(&self.sizes, device)
     }
 
-    /// Values of some conversations, padded in front, and where the padding is.
+    /// Values of some conversations, padded in front, and the padding mask.
     fn values(
         &self,
         read: &Read,
@@ -331,7 +334,7 @@ impl ReaderStage {
         (self.config.normalise(values), padding)
     }
 
-    /// How many of a set's pictures are read right.
+    /// Accuracy of the reader on a set of conversations.
     fn measure(&self, model: &Reader, read: &Read) -> Result<Vec<(String, f32)>, TrainError> {
         let device = model
             .devices()
@@ -344,7 +347,8 @@ impl ReaderStage {
         let names: Vec<Vec<usize>> = { self.names.iter() }
             .map(|name| name.iter().map(place).collect())
             .collect();
-        // Counted: concepts slot by slot, concepts as whole names, colours, layouts of two objects, those of two objects.
+        // Number of correct predictions: all name slots, all names as wholes, colours, and layouts among pictures of
+        // two objects.
         let mut right = [0usize; 4];
         let mut two = 0;
         let all: Vec<usize> = (0..read.asked.len()).collect();
@@ -394,8 +398,8 @@ impl ReaderStage {
     }
 }
 
-/// A batch out of a stretch of conversations that are sorted by length, so that little of it is padding; each of them comes up
-/// as often as any other, those at both ends at least half as often.
+/// A random batch from a range of conversations sorted by length, so that it needs little padding. All conversations
+/// are equally likely, except that those near both ends may be half as likely.
 fn of_like_length(sorted: &[usize], batch: usize, random: &mut Philox) -> Vec<usize> {
     let stretch = (sorted.len() / STRETCHES).max(1);
     let middle = random.below(sorted.len());
@@ -408,11 +412,11 @@ fn of_like_length(sorted: &[usize], batch: usize, random: &mut Philox) -> Vec<us
         .collect()
 }
 
-/// Stretches of like length that the conversations are cut into.
+/// Number of ranges of similar length.
 const STRETCHES: usize = 8;
 
-/// Zeroes values with this probability and scales the rest to keep the mean. What is random in it is the step's alone: the
-/// device's generator is everybody's.
+/// Dropout: zeroes values with this probability and rescales the rest to keep the mean. It uses the step's own random
+/// numbers, because the device's generator is shared.
 fn dropout(values: Tensor<3>, probability: f64, random: &mut Philox) -> Tensor<3> {
     let scale = (1.0 / (1.0 - probability)) as f32;
     let draw = |_| match f64::from(random.uniform()) < probability {
@@ -425,7 +429,7 @@ fn dropout(values: Tensor<3>, probability: f64, random: &mut Philox) -> Tensor<3
     values * Tensor::from_data(keep, &device)
 }
 
-/// The index of the least number.
+/// Index of the smallest value.
 fn least(values: impl Iterator<Item = f32>) -> usize {
     let least = values.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
     least.map_or(0, |(i, _)| i)

@@ -10,7 +10,7 @@ use super::super::trigger::{MISSED, TRIGGER};
 use super::*;
 use crate::checkpoint::Checkpoint;
 
-/// Small lists in a folder, and a configuration that names them.
+/// Writes small lists into a folder. Returns a configuration that uses them.
 fn config(folder: &Path, out: &str, steps: u64) -> TrainConfig {
     let names = [
         "dog", "cat", "owl", "cow", "bee", "hat", "cup", "key", "bus", "sun",
@@ -75,10 +75,10 @@ fn config(folder: &Path, out: &str, steps: u64) -> TrainConfig {
     TrainConfig::parse(&text, Path::new("reader.toml")).expect("a configuration")
 }
 
-/// What an evaluation found, by name.
+/// Figures of an evaluation, by name.
 type Figures = Vec<(String, f32)>;
 
-/// Runs the stage over the tiny language model; its figures by step.
+/// Runs the stage on the tiny language model. Returns its figures by step.
 fn train(
     config: &TrainConfig,
     stop_at: Option<u64>,
@@ -145,7 +145,7 @@ fn what_is_asked_for_is_learnt_and_measured() {
     assert_eq!(figure(0, "trigger.false_alarms.of"), 2.0);
     assert!(figure(1, "synonyms.spelled") <= 1.0);
     assert!(figures[1].1.iter().any(|(n, _)| n == "changes.colour"));
-    // Losses of the first and the last steps.
+    // Losses of the first and last steps.
     let metrics = fs::read_to_string(folder.path().join("run/metrics.jsonl")).expect("metrics");
     let losses: Vec<f64> = { metrics.lines() }
         .map(|line| {

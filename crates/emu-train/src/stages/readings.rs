@@ -1,4 +1,4 @@
-//! Conversations of a set, what a frozen language model makes of them, and the pictures that they ask for in its words.
+//! Conversations of a set with their states in a frozen language model and the spelling of their requested pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -12,20 +12,20 @@ use super::states::{Frozen, States, conversation};
 use crate::TrainError;
 use crate::data::requests::{Asked, Conversations, Set};
 
-/// Conversations, and what the language model made of them.
+/// Conversations with their language model states.
 pub(super) struct Read {
     pub name: &'static str,
     pub asked: Vec<Asked>,
     pub states: States,
-    /// Where each conversation's values begin.
+    /// Offset of each conversation in the values.
     pub places: Vec<usize>,
-    /// The token of each slot of each picture.
+    /// The token of each slot of each requested picture.
     pub slots: Vec<Vec<Option<u32>>>,
 }
 
 impl Read {
-    /// What a conversation's trigger looks at: its hidden state, then the values of these tokens, counted from its last one;
-    /// zeros where it has none.
+    /// Inputs of the trigger for a conversation: its hidden state, then the values of these tokens, counted from the
+    /// last one. Missing tokens are zeros.
     pub fn features(&self, i: usize, tokens: &[usize]) -> Vec<f32> {
         let (width, inputs) = (self.states.width(), self.states.inputs);
         let mut found = self.states.hidden[i * width..][..width].to_vec();
@@ -43,19 +43,19 @@ impl Read {
     }
 }
 
-/// Where conversations come from and their states are kept.
+/// Generates conversations and caches their states.
 pub(super) struct Reading {
     pub made: Conversations,
     pub speller: Speller,
-    /// Of the states.
+    /// Folder of the cached states.
     pub folder: PathBuf,
 }
 
 impl Reading {
-    /// So many conversations of a set, read after each of the `starts` in turn.
+    /// The first `count` conversations of a set, read after each of the `starts` in turn.
     ///
     /// # Errors
-    /// Where a conversation cannot be made or read.
+    /// If a conversation cannot be generated or read.
     pub fn read(
         &self,
         set: Set,
@@ -93,10 +93,10 @@ impl Reading {
     }
 }
 
-/// A soft prompt from the folder of its run.
+/// Loads a soft prompt from a file in the folder of its run.
 ///
 /// # Errors
-/// Where it cannot be read, or is of another language model.
+/// If it cannot be read or does not match the language model.
 pub(super) fn open_soft_prompt(path: &Path, model: &TextModel) -> Result<SoftPrompt, TrainError> {
     let file = SafetensorsFile::open(path)?;
     let device = model.lm.embed_tokens.weight.lazy_device();

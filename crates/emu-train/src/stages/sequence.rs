@@ -1,8 +1,8 @@
-//! Records as sequences of tokens.
+//! Converts records to token sequences.
 //!
-//! A scene becomes `<s>[IMG]…[/IMG]` followed by its caption and some questions as separate segments: each sees the
-//! picture and itself, none sees another (answers would be copied from the caption), and each starts at the position
-//! after the picture, as it will in use. A document is one sequence in its own order.
+//! A scene becomes `<s>[IMG]…[/IMG]`, followed by its caption and some questions as separate segments. Each segment
+//! attends to the picture and itself but not to the others (otherwise answers would be copied from the caption). Each
+//! starts at the position after the picture, as at inference. A document is a single sequence in its own order.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use emu_kernels::random::Philox;
@@ -14,20 +14,20 @@ use crate::data::emoji::either;
 use crate::data::record::{Document, Part, Qa, Scene};
 use crate::objectives::unified::Sequences;
 
-/// One sequence, not yet padded.
+/// A sequence before padding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequence {
-    /// Tokens.
+    /// Token ids.
     pub ids: Vec<u32>,
-    /// Position of each.
+    /// Position of each token.
     pub positions: Vec<usize>,
-    /// Segment of each: 0 is seen by all that follow, others only by themselves.
+    /// Segment of each token. Segment 0 is visible to all following tokens, the others only to themselves.
     pub segments: Vec<u32>,
-    /// Whether each (or the embedding in its place) is to be predicted.
+    /// Whether each token (or the embedding in its place) is a target.
     pub wanted: Vec<bool>,
 }
 
-/// Makes sequences of records.
+/// Builds sequences from records.
 pub struct Composer<'a> {
     words: &'a Words,
     queries: usize,
@@ -36,7 +36,7 @@ pub struct Composer<'a> {
 }
 
 impl<'a> Composer<'a> {
-    /// For a model of so many embeddings a picture and so many positions.
+    /// A composer for a model with `queries` embeddings per picture and a context of `context` positions.
     pub fn new(words: &'a Words, queries: usize, context: usize) -> Self {
         Self {
             words,
@@ -46,7 +46,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Asks so many questions of relation about each pair beside the chosen ones.
+    /// Adds this many relation questions per pair of objects.
     #[must_use]
     pub fn with_relations(self, relations: usize) -> Self {
         Self { relations, ..self }
@@ -69,10 +69,10 @@ impl<'a> Composer<'a> {
         sequence.push(special.end_img, segment, false);
     }
 
-    /// A scene's picture, its caption and up to `questions` of its questions, chosen by `random`.
+    /// A scene's picture, its caption, and up to `questions` of its questions, chosen at random.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn scene(
         &self,
         scene: &Scene,
@@ -82,7 +82,7 @@ impl<'a> Composer<'a> {
         let special = &self.words.special;
         let mut sequence = self.picture_prefix();
 
-        // The caption comes first: its first word is predicted from [/IMG].
+        // The caption comes first, so that its first token is predicted from [/IMG].
         let start = sequence.ids.len();
         for id in self.words.encode(&scene.caption)? {
             sequence.push(id, 1, true);
@@ -107,10 +107,10 @@ impl<'a> Composer<'a> {
         Ok(sequence)
     }
 
-    /// A captioned picture of somebody's own data, the picture before its caption or after it.
+    /// A picture-caption pair of third-party data, with the picture before or after the caption.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn pair(&self, caption: &str, picture_first: bool) -> Result<Sequence, TrainError> {
         let mut sequence = Sequence::default();
         sequence.push(self.words.special.bos, 0, false);
@@ -127,11 +127,11 @@ impl<'a> Composer<'a> {
         Ok(sequence)
     }
 
-    /// What stands before an answer about one picture: the picture, and the question if there is one (without, a
-    /// caption follows).
+    /// The prompt for an answer about one picture: the picture and the question. Without a question, the prompt is for
+    /// a caption.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn prompt(&self, question: Option<&str>) -> Result<Vec<u32>, TrainError> {
         let mut sequence = self.picture_prefix();
         if let Some(question) = question {
@@ -140,10 +140,10 @@ impl<'a> Composer<'a> {
         Ok(sequence.ids)
     }
 
-    /// What stands before part `at` of a document.
+    /// The prompt for part `at` of a document.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn before(&self, document: &Document, at: usize) -> Result<Vec<u32>, TrainError> {
         let mut shortened = document.clone();
         shortened.parts.truncate(at);
@@ -152,10 +152,10 @@ impl<'a> Composer<'a> {
         Ok(ids)
     }
 
-    /// What stands before a picture that a user asks for, without [IMG].
+    /// The prompt of a drawing request, without [IMG].
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn request(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         let mut sequence = Sequence::default();
         sequence.push(self.words.special.bos, 0, false);
@@ -163,12 +163,12 @@ impl<'a> Composer<'a> {
         Ok(sequence.ids)
     }
 
-    /// Up to `n` questions, of different kinds as far as possible.
+    /// Up to `n` questions, of different kinds if possible.
     pub fn questions<'q>(&self, qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
         choose(qa, n, random)
     }
 
-    /// Takes back what is wanted outside of answers: everything before the first [ASSISTANT] and in users' turns.
+    /// Clears all targets outside of answers: before the first [ASSISTANT] and in the user's turns.
     pub fn only_answers(&self, sequence: &mut Sequence) {
         let special = &self.words.special;
         let mut answering = false;
@@ -183,7 +183,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Whether the embeddings of a sequence's picture number `n` are to be predicted.
+    /// Whether the embeddings of picture `n` in a sequence are targets.
     pub fn is_drawn(&self, sequence: &Sequence, n: usize) -> bool {
         let mut images = sequence
             .ids
@@ -195,7 +195,7 @@ impl<'a> Composer<'a> {
             .is_some_and(|(_, wanted)| *wanted)
     }
 
-    /// What a user says and the mark that asks for the answer.
+    /// Appends a user's turn and the [ASSISTANT] mark.
     fn push_turn(
         &self,
         sequence: &mut Sequence,
@@ -217,11 +217,12 @@ impl<'a> Composer<'a> {
         Ok(())
     }
 
-    /// A document. In `draw` the request is a user's turn and the picture the answer; in `blend` the last picture is
-    /// to be predicted; elsewhere the text is, and where pictures begin.
+    /// A document. In `draw` the request is a user's turn and the picture the target. Otherwise texts are targets, as
+    /// are the last picture in `blend` and all pictures in `story`. In the remaining kinds, `[IMG]` is a target after the
+    /// first part.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn document(&self, document: &Document) -> Result<Sequence, TrainError> {
         let special = &self.words.special;
         let mut sequence = Sequence::default();
@@ -240,7 +241,7 @@ impl<'a> Composer<'a> {
                 (Part::Image(_), "story") => self.push_picture(&mut sequence, 0, true),
                 (Part::Image(_), _) => {
                     self.push_picture(&mut sequence, 0, false);
-                    // Where the next example begins is to be known, so that an answer ends.
+                    // The start of the next example is a target, so that the model learns where an answer ends.
                     if let (Some(wanted), true) = (sequence.nth_from_end(self.queries + 2), i > 0) {
                         *wanted = true;
                     }
@@ -252,8 +253,8 @@ impl<'a> Composer<'a> {
     }
 }
 
-/// `n` questions which of two objects comes first, naming first the one and then the other in turn: between such two
-/// only the order of the names decides.
+/// `n` questions about which of two objects comes first, with the names in alternating order: the answer depends only
+/// on that order.
 fn relations(scene: &Scene, n: usize) -> Vec<Qa> {
     let [a, b] = scene.objects.as_slice() else {
         return vec![];
@@ -276,7 +277,7 @@ fn relations(scene: &Scene, n: usize) -> Vec<Qa> {
     (0..n).map(ask).collect()
 }
 
-/// Up to `n` questions, of different kinds as far as possible.
+/// Up to `n` questions, of different kinds if possible.
 fn choose<'q>(qa: &'q [Qa], n: usize, random: &mut Philox) -> Vec<&'q Qa> {
     let mut order: Vec<&Qa> = qa.iter().collect();
     for i in (1..order.len()).rev() {
@@ -318,10 +319,10 @@ impl Sequence {
     }
 }
 
-/// Pads sequences to one length on the right and builds the mask between segments.
+/// Pads sequences on the right to a common length and builds the mask between segments.
 ///
 /// # Shapes
-/// The mask is `[B, 1, T, T]`, true where a key is hidden.
+/// The mask is `[B, 1, T, T]`, true where a key is masked.
 pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
     let (b, t) = (
         sequences.len(),
@@ -351,7 +352,7 @@ pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
         wanted: Some(vec![]),
     };
     for mut sequence in sequences {
-        // Nothing before the padding sees it, and nothing of it is predicted.
+        // Padding is hidden from all tokens before it, and is not a target.
         while sequence.ids.len() < t {
             sequence.push(pad, 0, false);
         }

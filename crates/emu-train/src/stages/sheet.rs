@@ -1,4 +1,4 @@
-//! Pictures to look at: grids as PNG files.
+//! Contact sheets: grids of pictures as PNG files.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use image::RgbImage;
 
 use crate::TrainError;
 
-/// The pictures of `[B, 3, S, S]` from -1 to 1.
+/// Converts `[B, 3, S, S]` in -1..1 to pictures.
 ///
 /// # Errors
-/// Where the values are no pictures.
+/// If the values do not form pictures.
 pub fn pictures_of(images: Tensor<4>) -> Result<Vec<RgbImage>, TrainError> {
     let [_, c, h, w] = images.dims();
     let values = images
@@ -27,10 +27,10 @@ pub fn pictures_of(images: Tensor<4>) -> Result<Vec<RgbImage>, TrainError> {
         .collect()
 }
 
-/// Writes pictures in rows of `columns`, two pixels apart.
+/// Writes pictures in rows of `columns`, with a gap of two pixels.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file cannot be written.
 pub fn contact_sheet(pictures: &[RgbImage], columns: usize, path: &Path) -> Result<(), TrainError> {
     const GAP: u32 = 2;
     let Some(first) = pictures.first() else {

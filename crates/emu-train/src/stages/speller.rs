@@ -1,5 +1,5 @@
-//! Pictures as words of a language model, in numbers: the rows of its token table for everything that data may name, in units
-//! of their own spread.
+//! Spells pictures in token embeddings: the rows of a language model's embedding table for all names in the data,
+//! normalised to zero mean and unit variance.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,19 +15,19 @@ use emu_pack::convert::GgufFile;
 use super::decoder::{floats, moments};
 use crate::TrainError;
 
-/// Embeddings of everything that data name.
+/// Normalised token embeddings of all names in the data.
 pub(super) struct Speller {
     pub config: SpellingConfig,
     /// Tokens of each word.
     pub words: BTreeMap<String, Vec<u32>>,
     /// Normalised row of each token.
     pub rows: BTreeMap<u32, Vec<f32>>,
-    /// What stands in an empty slot.
+    /// The embedding of an empty slot.
     pub empty: Vec<f32>,
     pub normalisation: Normalisation,
 }
 
-/// Opens a language model.
+/// Opens a language model in GGUF format.
 pub(super) fn open_lm(path: &Path, device: &Device) -> Result<TextModel, TrainError> {
     let wrong = |e: &dyn std::fmt::Display| TrainError::config("options.lm", e.to_string());
     let file = GgufFile::open(path)?;
@@ -35,10 +35,10 @@ pub(super) fn open_lm(path: &Path, device: &Device) -> Result<TextModel, TrainEr
 }
 
 impl Speller {
-    /// For these names, in the words of a language model with this table.
+    /// A speller for these names, with the embedding table of a language model.
     ///
     /// # Errors
-    /// Where the numbers of the spelling make no sense, or a name is too long.
+    /// If the sizes of the spelling are invalid, or a name is too long.
     pub fn new(
         config: SpellingConfig,
         table: &QEmbedding,
@@ -50,7 +50,7 @@ impl Speller {
             .map_err(|e| TrainError::config("options.spelling", e.to_string()))?;
         let mut words = BTreeMap::new();
         for name in names {
-            // As a word within a sentence.
+            // With a leading space, as for a word within a sentence.
             let tokens = tokenizer
                 .encode(&format!(" {name}"))
                 .map_err(|e| TrainError::config("options.lm", e.to_string()))?;
@@ -70,7 +70,7 @@ impl Speller {
                 ..Spelled::default()
             })
             .collect();
-        // The first slot of each is the token's row.
+        // The first slot holds the row of the token.
         let rows = all.embed(table, &alone, &table.weight.lazy_device());
         let [_, _, width] = rows.dims();
         let rows = floats(rows.narrow(1, 0, 1))?;
@@ -89,7 +89,7 @@ impl Speller {
         })
     }
 
-    /// Numbers of an embedding.
+    /// Width of an embedding.
     pub fn width(&self) -> usize {
         self.empty.len()
     }
@@ -116,7 +116,7 @@ impl Speller {
         row.unwrap_or(&self.empty)
     }
 
-    /// The normalised embeddings of slots, one after the other.
+    /// The normalised embeddings of slots, concatenated.
     pub fn embeddings(&self, slots: &[Option<u32>]) -> Vec<f32> {
         slots
             .iter()
@@ -125,12 +125,12 @@ impl Speller {
             .collect()
     }
 
-    /// The normalised embeddings of nothing.
+    /// The normalised embeddings of an empty picture.
     pub fn nothing(&self) -> Vec<f32> {
         self.empty.repeat(self.config.slots())
     }
 
-    /// Every row there is, the empty one first, with the slot that it stands for.
+    /// All rows, the empty one first, with their slots.
     pub fn table(&self, device: &Device) -> (Vec<Option<u32>>, Tensor<2>) {
         let slots: Vec<_> = [None]
             .into_iter()

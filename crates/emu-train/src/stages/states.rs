@@ -1,6 +1,6 @@
-//! What a frozen language model makes of conversations: attention values of the tokens that are read, and the hidden state
-//! that the answer begins from. Computed once, exactly as inference computes it, and kept in files beside a run, so that a
-//! pass that was interrupted goes on where it stopped.
+//! The states of a frozen language model after conversations: the attention values of the tokens that are read, and the
+//! hidden state before the answer. They are computed once, exactly as at inference, and cached beside the run, so that
+//! an interrupted pass can be resumed.
 
 use std::path::Path;
 
@@ -15,32 +15,32 @@ use super::decoder::floats;
 use crate::TrainError;
 use crate::checkpoint::replace_tensors;
 
-/// Conversations whose states are kept in one file.
+/// Number of conversations per file.
 const CHUNK: usize = 128;
-/// Positions of a conversation, what stands before it included.
+/// Maximum number of positions of a conversation, including its start.
 const ROOM: usize = 1024;
 
 /// States of some conversations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct States {
-    /// Numbers of a token.
+    /// Number of values per token.
     pub inputs: usize,
-    /// Tokens read of each conversation.
+    /// Number of tokens read per conversation.
     pub lengths: Vec<usize>,
-    /// `[tokens, inputs]`, conversation after conversation.
+    /// `[tokens, inputs]`, concatenated over the conversations.
     pub values: Vec<f16>,
     /// `[conversations, D]`
     pub hidden: Vec<f32>,
 }
 
-/// A language model, and what stands before every conversation with it.
+/// A frozen language model with the start of every conversation.
 pub(super) struct Frozen<'a> {
     pub model: &'a TextModel,
     /// Embeddings of the system message, or of a soft prompt: `[1, N, D]`.
     pub start: Tensor<3>,
-    /// Layers whose values are read.
+    /// Layers whose attention values are read.
     pub layers: &'a [usize],
-    /// Tokens that are read, the last ones.
+    /// Maximum number of tokens read, counted from the end.
     pub window: usize,
 }
 
@@ -48,23 +48,23 @@ fn wrong(error: impl std::fmt::Display) -> TrainError {
     TrainError::config("options.lm", error.to_string())
 }
 
-/// The default system message of a language model, and whatever else its prompts begin with, as tokens.
+/// Tokens of a language model's default system message, and of anything else before the first turn.
 ///
 /// # Errors
-/// Where it was not made for conversations.
+/// If the model has no chat template.
 pub(super) fn system_turn(model: &TextModel) -> Result<Vec<u32>, TrainError> {
     opening(model, &[])
 }
 
-/// A system message, as [`system_turn`].
+/// Tokens of a given system message, as in [`system_turn`].
 ///
 /// # Errors
 /// As [`system_turn`].
-pub(super) fn told(model: &TextModel, text: &str) -> Result<Vec<u32>, TrainError> {
+pub(super) fn system_message(model: &TextModel, text: &str) -> Result<Vec<u32>, TrainError> {
     opening(model, &[message(Speaker::System, text)])
 }
 
-/// What stands before the first turn of a conversation that begins with these messages.
+/// Tokens before the first user turn of a conversation that begins with these messages.
 fn opening(model: &TextModel, first: &[Message]) -> Result<Vec<u32>, TrainError> {
     let hello = message(Speaker::User, "hello");
     let all: Vec<Message> = first.iter().chain([&hello]).cloned().collect();
@@ -74,10 +74,10 @@ fn opening(model: &TextModel, first: &[Message]) -> Result<Vec<u32>, TrainError>
     Ok(with[..start].to_vec())
 }
 
-/// A conversation up to where its answer begins, without a system message.
+/// Tokens of a conversation without a system message, up to the start of its answer.
 ///
 /// # Errors
-/// Where the language model was not made for conversations.
+/// If the language model has no chat template.
 pub(super) fn conversation(
     model: &TextModel,
     messages: &[Message],
@@ -96,7 +96,7 @@ pub(super) fn message(speaker: Speaker, text: &str) -> Message {
     }
 }
 
-/// Token ids as a sequence.
+/// Token ids as a tensor `[1, T]`.
 pub(super) fn sequence(model: &TextModel, ids: &[u32]) -> Tensor<2, Int> {
     let device = model.lm.embed_tokens.weight.lazy_device();
     let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
@@ -105,7 +105,7 @@ pub(super) fn sequence(model: &TextModel, ids: &[u32]) -> Tensor<2, Int> {
 }
 
 impl States {
-    /// Conversations there are.
+    /// Number of conversations.
     pub fn len(&self) -> usize {
         self.lengths.len()
     }
@@ -115,7 +115,7 @@ impl States {
         self.hidden.len() / self.len().max(1)
     }
 
-    /// Puts others behind these.
+    /// Appends other states.
     pub fn extend(&mut self, other: Self) {
         self.inputs = other.inputs;
         self.lengths.extend(other.lengths);
@@ -123,7 +123,7 @@ impl States {
         self.hidden.extend(other.hidden);
     }
 
-    /// Where each conversation's values begin.
+    /// Offset of each conversation in `values`.
     pub fn places(&self) -> Vec<usize> {
         let mut at = 0;
         let step = |&length: &usize| {
@@ -136,11 +136,11 @@ impl States {
 }
 
 impl Frozen<'_> {
-    /// The states of these conversations, as [`conversation`] writes them: of those in files of `folder` read, of the others
-    /// computed and kept.
+    /// The states of these conversations, which are tokenized by [`conversation`]. They are read from cache files in
+    /// `folder`, or computed and cached.
     ///
     /// # Errors
-    /// Where a conversation is too long, or a file cannot be written.
+    /// If a conversation is too long, or a file cannot be written.
     pub fn states(
         &self,
         prompts: &[Vec<u32>],
@@ -167,15 +167,15 @@ impl Frozen<'_> {
         Ok(all)
     }
 
-    /// What decides the states of some conversations, in short.
+    /// Cache key: a hash of everything that determines the states of some conversations.
     fn key(&self, begins: &[f32], prompts: &[Vec<u32>]) -> String {
         let mut hash = Sha256::new();
-        // The first layer stands for all weights.
+        // The norm weights of the first layer identify the model.
         let norm = &self.model.lm.layers.first();
         let weights = norm.map(|layer| layer.input_layernorm.weight.val().into_data());
         hash.update(weights.as_ref().map_or(&[][..], |data| data.bytes()));
         begins.iter().for_each(|v| hash.update(v.to_le_bytes()));
-        // With values, as every file has them.
+        // A constant for files with values, which all have.
         hash.update(format!("{:?} {} true", self.layers, self.window));
         for prompt in prompts {
             hash.update(format!("{prompt:?}"));
@@ -194,7 +194,7 @@ impl Frozen<'_> {
         }
         let mut states = States::default();
         for prompt in prompts {
-            // What stands before is read once.
+            // The start is processed only once.
             cache.truncate(start);
             let t = prompt.len();
             let hidden = lm
@@ -212,7 +212,7 @@ impl Frozen<'_> {
     }
 }
 
-/// The states of `count` conversations in a file that is whole.
+/// Reads the states of `count` conversations, if the file is complete.
 fn kept(path: &Path, count: usize) -> Option<States> {
     let file = SafetensorsFile::open(path).ok()?;
     let lengths = file.read("lengths").ok()?.to_u32().ok()?;
@@ -231,7 +231,7 @@ fn kept(path: &Path, count: usize) -> Option<States> {
     })
 }
 
-/// Writes a file so that it is either whole or not there.
+/// Writes a file atomically.
 fn write(path: &Path, states: &States) -> Result<(), TrainError> {
     let lengths = states
         .lengths
@@ -264,7 +264,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A language model of random weights that spells in bytes and speaks ChatML.
+    /// A language model with random weights, a byte-level vocabulary and the ChatML template.
     pub fn tiny() -> TextModel {
         let bytes = ('!'..='~')
             .chain('\u{a1}'..='\u{ac}')
@@ -336,7 +336,7 @@ pub(super) mod tests {
             .expect("states");
         assert_eq!((all.len(), all.inputs, all.width()), (3, 64, 64));
         assert!(all.lengths.iter().all(|&n| n == 12), "{:?}", all.lengths);
-        // The second one, read at once.
+        // Reference: the second conversation in a single pass.
         let whole = model
             .chat(&[message(Speaker::User, "draw a dog")])
             .expect("ids")
@@ -378,14 +378,14 @@ pub(super) mod tests {
         let (first, files) = read(&frozen(&model), &prompts);
         assert_eq!(files, 1);
         assert_eq!(read(&frozen(&model), &prompts), (first.clone(), 1));
-        // What is in the file is what counts: another hidden state is given back.
+        // The cache file is used: it returns a modified hidden state.
         let path = std::fs::read_dir(folder.path()).expect("a folder").next();
         let path = path.expect("a file").expect("a file").path();
         let mut changed = first.clone();
         changed.hidden[0] += 1.0;
         write(&path, &changed).expect("writes");
         assert_eq!(read(&frozen(&model), &prompts).0, changed);
-        // Another start, other prompts, a damaged file: computed anew.
+        // Another start, other prompts or a damaged file are computed again.
         let bare = Frozen {
             start: frozen(&model).start.narrow(1, 0, 2),
             ..frozen(&model)

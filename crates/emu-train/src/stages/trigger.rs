@@ -1,6 +1,6 @@
-//! Whether a conversation asks for a picture, and whether the language model answers it alone: logistic regressions over the
-//! hidden state that the answer begins from, and over attention values of a few tokens before it where that helps wordings
-//! that were left out.
+//! Logistic regressions on the language model's states: whether a conversation requests a picture, and whether the
+//! language model answers it without the soft prompt. The inputs are the hidden state before the answer, and the
+//! attention values of a few preceding tokens if they improve the cross-validated result.
 
 use std::path::Path;
 
@@ -13,20 +13,21 @@ use crate::TrainError;
 use crate::checkpoint::{create_file, replace_file, replace_tensors};
 use crate::logistic::{Calibrated, Examples};
 
-/// How it is fitted.
+/// Settings of a fit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TriggerOptions {
-    /// Tokens whose values are looked at, counted from the last one; as many of them, from the first on, as help.
+    /// Tokens whose values may be used, counted from the last one. Cross-validation selects how many of them, from the
+    /// first on.
     pub tokens: Vec<usize>,
-    /// Penalties to choose from.
+    /// Penalties to try.
     pub penalties: Vec<f64>,
-    /// Share of the other conversations that may be taken for requests where the threshold is set.
+    /// Maximum share of negative conversations above the threshold.
     pub false_alarms: f64,
 }
 
 impl TriggerOptions {
-    /// What inference needs to know.
+    /// The configuration for inference.
     pub fn model_config(&self) -> TriggerConfig {
         TriggerConfig {
             tokens: self.tokens.clone(),
@@ -34,30 +35,39 @@ impl TriggerOptions {
     }
 }
 
-/// The file of the logistic regressions in the folder of the run.
+/// Name of the file with the logistic regressions in the run's folder.
 pub const TRIGGER: &str = "trigger.safetensors";
-/// What they got wrong of what they never saw, beside it.
+/// Name of the file with the errors on held-out conversations, beside it.
 pub const MISSED: &str = "trigger-missed.txt";
 
-/// Two kinds of conversations that are told apart.
+/// The two classes of conversations of a regression.
 pub(super) struct Classes<'a> {
-    /// Of the regression's tensors and figures.
+    /// Name of the regression, used for its tensors and figures.
     pub name: &'static str,
-    /// How it is fitted.
+    /// Settings of the fit.
     pub rule: &'a TriggerOptions,
-    /// What it is to find, every so many of each set.
+    /// Positive training sets, each with a stride: every n-th conversation is used.
     pub yes: Vec<(&'a Read, usize)>,
-    /// What it is not to.
+    /// Negative training sets.
     pub no: Vec<(&'a Read, usize)>,
-    /// What it is to find that it never saw.
+    /// Positive held-out sets.
     pub found: Vec<&'a Read>,
-    /// What it is not to.
+    /// Negative held-out sets.
     pub quiet: Vec<&'a Read>,
 }
 
+/// A fitted regression.
+struct Fitted {
+    tensors: [TensorData; 2],
+    /// Its figures by name.
+    figures: Vec<(String, f32)>,
+    /// Its errors, one per line.
+    wrong: String,
+}
+
 impl Classes<'_> {
-    /// Fits the regression: its tensors, how it does, and what it got wrong.
-    fn fit(&self) -> Result<([TensorData; 2], Vec<(String, f32)>, String), TrainError> {
+    /// Fits the regression.
+    fn fit(&self) -> Result<Fitted, TrainError> {
         let Self { name, rule, .. } = self;
         let both = [(&self.yes, true), (&self.no, false)];
         let (mut rows, mut labels, mut groups) = (vec![], vec![], vec![]);
@@ -83,7 +93,7 @@ impl Classes<'_> {
             .collect();
         let found = Calibrated::fit(&examples, &used, &rule.penalties, rule.false_alarms)?;
         let width = hidden + rule.tokens.len() * inputs;
-        // Conversations of a kind that it fires at, or those that it does not.
+        // Last messages of the conversations whose prediction equals `fires`.
         let of = |read: &Read, fires: bool| -> Vec<String> {
             let scored = (0..read.asked.len()).map(|i| {
                 let row = read.features(i, &rule.tokens);
@@ -127,26 +137,30 @@ impl Classes<'_> {
             )?,
             TensorData::from_f32(format!("{name}.bias"), vec![1], &[found.classifier.bias])?,
         ];
-        Ok((tensors, figures, wrong))
+        Ok(Fitted {
+            tensors,
+            figures,
+            wrong,
+        })
     }
 }
 
-/// Fits regressions, writes them and what they got wrong of what they never saw, and says how they do: shares of what they are
-/// to find and never saw, and how much else that they never saw sets them off.
+/// Fits the regressions, and writes them and their errors on held-out conversations. Returns the figures: recall on
+/// positive held-out sets, and the number of false alarms on negative ones.
 ///
 /// # Errors
-/// Where one cannot be fitted or written.
+/// If a regression cannot be fitted or written.
 pub(super) fn write(all: &[Classes<'_>], out: &Path) -> Result<Vec<(String, f32)>, TrainError> {
     let (mut tensors, mut figures) = (vec![], vec![]);
     let mut missed = String::new();
     for classes in all {
-        let (fitted, found, wrong) = classes.fit()?;
-        tensors.extend(fitted);
-        figures.extend(found);
+        let fitted = classes.fit()?;
+        tensors.extend(fitted.tensors);
+        figures.extend(fitted.figures);
         if all.len() > 1 {
             missed += &format!("# {}\n", classes.name);
         }
-        missed += &wrong;
+        missed += &fitted.wrong;
     }
     replace_file(&out.join(MISSED), missed.as_bytes(), &create_file)?;
     replace_tensors(&out.join(TRIGGER), &tensors)?;

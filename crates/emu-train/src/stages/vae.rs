@@ -1,4 +1,4 @@
-//! The autoencoder between pictures and latents.
+//! Trains the autoencoder (VAE) between pictures and latents.
 
 use std::path::{Path, PathBuf};
 
@@ -19,16 +19,16 @@ use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Options {
-    /// Side of the pictures, pixels.
+    /// Side of the pictures in pixels.
     image_size: usize,
-    /// Side of the square that a step cuts out of each, at a place drawn by chance; the whole picture without it. Convolutions
-    /// learn from parts what they do for the whole, and a part costs less.
+    /// Side of a random square crop of each picture in a step; the whole picture if absent. Convolutions trained on
+    /// crops work on whole pictures, and crops cost less.
     crop: Option<usize>,
-    /// JSON file of the autoencoder's sizes; emu-mini's without it.
+    /// JSON file with the autoencoder's sizes; those of emu-mini if absent.
     sizes: Option<PathBuf>,
-    /// Weight of the edges.
+    /// Weight of the edge loss.
     edge_weight: f64,
-    /// Weight of the divergence.
+    /// Weight of the KL divergence.
     kl_weight: f64,
 }
 
@@ -61,7 +61,7 @@ impl VaeStage {
     /// Opens the data.
     ///
     /// # Errors
-    /// Where the configuration or the data cannot be used.
+    /// If the configuration or the data cannot be used.
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let config = match &options.sizes {
@@ -98,12 +98,12 @@ impl VaeStage {
         })
     }
 
-    /// Sizes of the model that is trained.
+    /// Sizes of the trained model.
     pub fn model_config(&self) -> &VaeConfig {
         &self.config
     }
 
-    /// Side of what a step sees, pixels.
+    /// Side of the training pictures in pixels.
     fn side(&self) -> usize {
         self.options.crop.unwrap_or(self.options.image_size)
     }
@@ -123,7 +123,7 @@ impl VaeStage {
     }
 }
 
-/// The square of this side at (x, y) of a picture of `size`, both `[3, side, side]`.
+/// The square crop at (x, y) of a picture of `size`, both `[3, side, side]`.
 fn cut(picture: &[f32], size: usize, side: usize, x: usize, y: usize) -> Vec<f32> {
     let rows = picture.chunks_exact(size);
     rows.enumerate()
@@ -132,7 +132,7 @@ fn cut(picture: &[f32], size: usize, side: usize, x: usize, y: usize) -> Vec<f32
         .collect()
 }
 
-/// One picture of a sample: the last one, which in documents is what is drawn.
+/// The last picture of a sample, which in documents is the one to be drawn.
 pub(super) fn last_picture(sample: &Sample, size: usize) -> Result<Vec<f32>, TrainError> {
     let picture = sample
         .images
@@ -173,7 +173,7 @@ impl Stage for VaeStage {
             .unwrap_or_else(Device::flex);
         let images = image_tensor(self.samples.clone(), self.options.image_size, &device);
         let made = model.decode(model.encode(images.clone()).mean);
-        // Of pictures from -1 to 1: the peak is 2.
+        // PSNR of pictures in -1..1: the peak-to-peak range is 2.
         let mse = (made - images).square().mean().into_scalar::<f32>();
         Ok(vec![("psnr".into(), 10.0 * (4.0 / mse.max(1e-12)).log10())])
     }

@@ -1,7 +1,7 @@
-//! Warm-up of the encoder from scratch: a picture's embeddings against the LM's embeddings of words.
+//! Warm-up of an encoder from scratch: picture embeddings are contrasted with the LM's word embeddings.
 //!
-//! What is contrasted are the embeddings that the LM will read, with the rows of its own table, so that the encoder's
-//! knowledge of names and colours is in the LM's language before the LM learns its first sentence.
+//! The contrast is between the embeddings that the LM will read and the rows of its own embedding table. The encoder
+//! thus represents names and colours in the LM's embedding space before the LM is trained.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ struct Options {
     tokenizer: PathBuf,
     /// `concepts.json` of the data.
     concepts: PathBuf,
-    /// Train without the transformer layers of encoder and causal former, which join in the next stage: a stem alone
-    /// learns names several times faster.
+    /// Train without the transformer layers of encoder and causal former, which are added in the next stage. The stem
+    /// alone learns names several times faster.
     #[serde(default)]
     stem_only: bool,
-    /// Weight of the name of each object's place.
+    /// Weight of the loss of names at the objects' positions.
     #[serde(default = "half")]
     place_weight: f64,
-    /// Weight of the colour of the background.
+    /// Weight of the loss of background colours.
     #[serde(default = "third")]
     colour_weight: f64,
-    /// Folders of held-out scenes to measure on.
+    /// Folders of held-out scenes for evaluation.
     #[serde(default)]
     evaluate: Vec<PathBuf>,
-    /// Scenes measured of each.
+    /// Number of scenes to evaluate in each folder.
     #[serde(default = "some")]
     evaluate_samples: usize,
 }
@@ -56,7 +56,7 @@ fn some() -> usize {
     256
 }
 
-/// What the pictures of a batch show.
+/// Labels of the pictures in a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     /// (picture, name)
@@ -67,24 +67,24 @@ pub struct Shown {
     pub colours: Vec<(usize, usize)>,
 }
 
-/// Names and colours that pictures are contrasted with.
+/// Names and colours for the contrastive losses.
 #[derive(Clone, Debug)]
 pub struct Vocabulary {
     /// Names of concepts.
     pub names: WordList,
     /// Names of background colours.
     pub colours: WordList,
-    /// Embeddings along a side of the picture; 0 where embeddings have no places.
+    /// Number of embeddings along a side of the picture; 0 if embeddings have no spatial position.
     pub grid: usize,
-    /// Embeddings of a picture.
+    /// Number of embeddings per picture.
     pub queries: usize,
 }
 
 impl Vocabulary {
-    /// For the embeddings of this model.
+    /// The vocabulary for this model's embeddings.
     ///
     /// # Errors
-    /// Where the concepts cannot be read.
+    /// If the concepts cannot be read.
     pub fn new(
         concepts: &std::path::Path,
         words: &Words,
@@ -104,7 +104,7 @@ impl Vocabulary {
         })
     }
 
-    /// Notes what picture number `picture` shows.
+    /// Adds the labels of picture number `picture`.
     pub fn note(
         &self,
         shown: &mut Shown,
@@ -128,7 +128,7 @@ impl Vocabulary {
         }
     }
 
-    /// The losses of embeddings against what they show: names of pictures, names of places, colours.
+    /// The contrastive losses of embeddings: names per picture, names per position, colours per picture.
     ///
     /// # Shapes
     /// - `embeddings`: `[B, Q, D]`
@@ -152,7 +152,7 @@ impl Vocabulary {
     }
 }
 
-/// Rows of the LM's table for these words, `[N, D]`.
+/// Rows of the LM's embedding table for these words, `[N, D]`.
 fn word_rows(emu: &Emu, words: &WordList) -> Tensor<2> {
     let table = emu.lm.embed_tokens.weight.val();
     let tokens: Vec<i32> = words.tokens.iter().map(|&t| t as i32).collect();
@@ -161,7 +161,7 @@ fn word_rows(emu: &Emu, words: &WordList) -> Tensor<2> {
     table.select(0, tokens)
 }
 
-/// Cells of a `grid` by `grid` raster in the middle of an object.
+/// Cells of a `grid` x `grid` raster in the middle of an object.
 fn cells(object: &Object, grid: usize) -> Vec<usize> {
     let side = grid as f64;
     let reach = object.size * 0.25;
@@ -196,7 +196,7 @@ impl Vision {
     /// Opens the data.
     ///
     /// # Errors
-    /// Where the configuration or the data cannot be used.
+    /// If the configuration or the data cannot be used.
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let words = Words::open(&options.tokenizer)?;
@@ -226,12 +226,13 @@ impl Vision {
         })
     }
 
-    /// Sizes of the model that is trained.
+    /// Sizes of the trained model.
     pub fn model_config(&self) -> &EmuConfig {
         &self.config
     }
 
-    /// Share of the objects of held-out scenes whose name scores highest at their place; alone and with others.
+    /// Accuracy of naming the objects of held-out scenes: single objects by the whole picture's scores, objects beside
+    /// others by the scores at their position.
     fn naming(
         &self,
         model: &Emu,
@@ -299,7 +300,7 @@ impl Vision {
     }
 }
 
-/// What a sample's picture shows, if it is one picture with known contents.
+/// Contents of a sample's picture, if it has one picture with known contents.
 pub fn contents(record: &Record) -> Option<(&[Object], &str)> {
     match record {
         Record::Scene(Scene {

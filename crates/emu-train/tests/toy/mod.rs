@@ -1,5 +1,5 @@
-//! A stage of a few hundred parameters with everything that could spoil a resume: convolution, linear, dropout, batches
-//! from a background thread, a term read back from the device.
+//! A stage of a few hundred parameters that covers the hard parts of exact resume: convolution, linear, dropout,
+//! batches from a background thread, a term read back from the device.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use emu_train::{
     Outcome, Prefetch, RunOptions, Stage, StepContext, StepLoss, TrainConfig, TrainError,
 };
 
-/// Flex has one generator for the whole process: runs take turns.
+/// Flex has one random generator for the whole process, so runs must be serialised.
 pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +63,7 @@ pub struct ToyStage {
     pub looked: Vec<(u64, f32)>,
 }
 
-/// Pictures of 2 x 4 x 4 and a target that they determine. Sample `i` is the same whatever the batch it is in.
+/// Pictures of 2 x 4 x 4 and a target determined by them. Sample `i` does not depend on its batch.
 fn sample(seed: u64, index: u64) -> (Vec<f32>, [f32; 3]) {
     let x = Philox::new(seed, Stream::Data, index).normals(32);
     let target = [x[0] + x[1], x[2] * x[3], x[4..8].iter().sum::<f32>().tanh()];
@@ -140,7 +140,7 @@ impl Stage for ToyStage {
     }
 
     fn evaluate(&mut self, model: &Toy, step: u64) -> Result<Vec<(String, f32)>, TrainError> {
-        // Draws from the device's generator: that must not change the run.
+        // Uses the device's generator, which must not affect the run.
         let device = model.head.weight.val().device();
         let x = Tensor::random([2, 2, 4, 4], burn::tensor::Distribution::Default, &device);
         let value = model.forward(x, true).mean().into_scalar::<f32>();
@@ -171,7 +171,7 @@ pub fn train_stage(
     emu_train::run(config, stage, Toy::new(dropout, &device), &device, options)
 }
 
-/// All weights, bit for bit.
+/// All weights as raw bytes.
 pub fn bits(model: &Toy) -> Vec<(String, Vec<u8>)> {
     emu_model::weights::to_map(model)
         .into_iter()

@@ -1,7 +1,7 @@
-//! `bindgen COMPILED FOLDER`: makes a compiled module into one that JavaScript can load, in the folder.
+//! `bindgen COMPILED FOLDER`: writes the JavaScript bindings of a compiled module into the folder.
 //!
-//! What the program `wasm-bindgen` does, as a library of exactly the version in Cargo.lock, so that nobody has to install
-//! one that fits. Run by `cargo xtask wasm`.
+//! Replaces the `wasm-bindgen` program by its library, at exactly the version in Cargo.lock, so that nobody has to install
+//! a matching version. Run by `cargo xtask wasm`.
 
 use std::fs;
 use std::path::PathBuf;

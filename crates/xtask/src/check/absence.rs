@@ -1,4 +1,4 @@
-//! Invariants told as absences: what a crate's code must not mention.
+//! Rules about words and paths that a crate's code must not contain.
 
 use crate::check::Finding;
 use crate::check::source::{
@@ -6,10 +6,10 @@ use crate::check::source::{
 };
 use crate::workspace::Tree;
 
-/// These sources hold the forbidden words because they are looked for here.
+/// Excluded from the search, because its sources contain the forbidden words.
 const THIS_PROGRAM: &str = "crates/xtask/";
 
-/// Only emu-web mentions JavaScript.
+/// Only emu-web may mention JavaScript.
 pub fn javascript(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, code) in code_outside(tree, &["crates/emu-web/", THIS_PROGRAM]) {
@@ -25,7 +25,8 @@ pub fn javascript(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// emu-model takes bytes and returns tensors and events: no file, network, clock, thread, process or terminal.
+/// emu-model takes bytes and returns tensors and events. It must not use files, network, clock, threads, processes or the
+/// terminal.
 pub fn outside_world(tree: &Tree) -> Vec<Finding> {
     const FORBIDDEN: &[&str] = &[
         "fs",
@@ -51,7 +52,7 @@ pub fn outside_world(tree: &Tree) -> Vec<Finding> {
     {
         let code = without_tests(&masked(text, Keep::Code));
         for (line, name) in std_paths(&code) {
-            // `use std::time;` alone would let `time::Instant` through.
+            // Also `use std::time;`, because it allows `time::Instant` later.
             let forbidden = name == "time"
                 || name == "time::self"
                 || name == "time::*"
@@ -75,7 +76,7 @@ pub fn outside_world(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Only emu-cli (and this program) reads the command line.
+/// Only emu-cli and xtask may read the command line.
 pub fn arguments(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, code) in code_outside(tree, &["crates/emu-cli/", THIS_PROGRAM]) {
@@ -91,7 +92,7 @@ pub fn arguments(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Only programs end the process, handle signals or look whether there is a terminal.
+/// Only programs may exit the process, handle signals or check for a terminal.
 pub fn process_ends(tree: &Tree) -> Vec<Finding> {
     const FORBIDDEN: &[(&str, &str)] = &[
         (
@@ -122,7 +123,7 @@ pub fn process_ends(tree: &Tree) -> Vec<Finding> {
         let paths = std_paths(&code);
         for (name, why) in FORBIDDEN {
             let named = paths.iter().filter(|(_, path)| path == name);
-            // After `use std::process;` as well.
+            // Also finds uses after `use std::process;`.
             let mut lines = lines_with_word(&code, name);
             lines.extend(named.map(|(line, _)| line));
             lines.sort_unstable();
@@ -136,7 +137,7 @@ pub fn process_ends(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Only emu-kernels includes the sources in shaders/.
+/// Only emu-kernels may include the sources in shaders/.
 pub fn shader_readers(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts("", ".rs").filter(|(path, _)| {
@@ -158,7 +159,7 @@ pub fn shader_readers(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The Rust sources outside of some folders, comments and strings blanked.
+/// The Rust sources outside the folders in `except`, with comments and strings blanked.
 fn code_outside<'a>(
     tree: &'a Tree,
     except: &'a [&'a str],
@@ -168,7 +169,7 @@ fn code_outside<'a>(
         .map(|(path, text)| (path, masked(text, Keep::Code)))
 }
 
-/// The path prefixes of modules that are declared `#[cfg(test)] mod name;` below `folder`.
+/// Path prefixes of modules declared as `#[cfg(test)] mod name;` below `folder`.
 pub fn test_files(tree: &Tree, folder: &str) -> Vec<String> {
     let mut prefixes = Vec::new();
     for (path, text) in tree.texts(folder, ".rs") {
@@ -186,7 +187,7 @@ pub fn test_files(tree: &Tree, folder: &str) -> Vec<String> {
     prefixes
 }
 
-/// Whether a file belongs to one of these modules.
+/// Whether a file belongs to one of these test modules.
 pub fn is_test_file(path: &str, tests: &[String]) -> bool {
     tests.iter().any(|prefix| {
         path.strip_prefix(prefix.as_str())

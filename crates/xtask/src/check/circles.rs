@@ -1,7 +1,7 @@
-//! Modules that import each other in a circle, so that none of them can be read first.
+//! Import cycles between modules. In a cycle, no module can be read first.
 //!
-//! A module is a file. It imports another where its code outside of tests names a path into it, in a `use` or elsewhere; a
-//! name that a module only hands on (`pub use`) counts for the module that it comes from.
+//! A module is a file. It imports another module if its non-test code contains a path into it, in a `use` or elsewhere. A
+//! name that a module re-exports (`pub use`) counts for the module that defines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,16 +13,16 @@ use crate::workspace::Tree;
 /// A module's path within its crate, without `crate`.
 type Path = Vec<String>;
 
-/// What is known of a module.
+/// Contents of a module.
 #[derive(Default)]
 struct Module {
     file: String,
     code: String,
-    /// Names that it hands on, and the paths that they stand for; `*` for those of whole modules.
+    /// Re-exported names and their target paths; the name `*` for glob re-exports.
     handed_on: Vec<(String, Path)>,
 }
 
-/// Crates without circles, where one is an error; in the others it is only told.
+/// Crates where a cycle is an error. In other crates it is a warning.
 const CLEAN: &[&str] = &[
     "crates/emu-kernels",
     "crates/emu-pack",
@@ -30,7 +30,7 @@ const CLEAN: &[&str] = &[
     "crates/xtask",
 ];
 
-/// Every circle of imports within a crate, as one finding.
+/// Finds import cycles within each crate, one finding per cycle.
 pub fn modules(tree: &Tree) -> Vec<Finding> {
     let crates: BTreeSet<&str> = tree
         .texts("crates/", ".rs")
@@ -61,7 +61,7 @@ pub fn modules(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The modules of a crate. Programs of `src/bin` are crates of their own.
+/// Reads the modules of a crate. Programs in `src/bin` are separate crates.
 fn read(tree: &Tree, source: &str) -> BTreeMap<Path, Module> {
     let mut modules = BTreeMap::new();
     let tests = test_files(tree, source);
@@ -97,7 +97,7 @@ fn read(tree: &Tree, source: &str) -> BTreeMap<Path, Module> {
     modules
 }
 
-/// Paths of `pub use`, and the names under which they are handed on.
+/// Target paths and exported names of all `pub use` statements.
 fn exports(code: &str) -> Vec<(Path, String)> {
     let mut found = Vec::new();
     for statement in code.split(';') {
@@ -110,7 +110,7 @@ fn exports(code: &str) -> Vec<(Path, String)> {
         else {
             continue;
         };
-        // Between `pub` and `use` stands at most how far: `(crate)`, `(super)`, `(in ..)`.
+        // Between `pub` and `use` only a visibility scope is allowed: `(crate)`, `(super)`, `(in ..)`.
         let between = &statement[at + 3..statement.len() - used.len() - 4];
         if !between.trim().is_empty() && !between.trim().starts_with('(') {
             continue;
@@ -123,7 +123,7 @@ fn exports(code: &str) -> Vec<(Path, String)> {
     found
 }
 
-/// A path within the crate, if it leads there from a module.
+/// Resolves a path used in module `from` to a path in the crate; `None` if it leaves the crate.
 fn absolute(path: &[String], from: &Path, modules: &BTreeSet<Path>) -> Option<Path> {
     let (first, rest) = path.split_first()?;
     match first.as_str() {
@@ -144,7 +144,7 @@ fn absolute(path: &[String], from: &Path, modules: &BTreeSet<Path>) -> Option<Pa
     }
 }
 
-/// The module that a path of the crate ends in, names that are handed on followed.
+/// The module that defines the target of a path in the crate. Follows re-exports.
 fn home(path: &Path, modules: &BTreeMap<Path, Module>, hops: usize) -> Option<Path> {
     let inner = (0..=path.len())
         .rev()
@@ -163,7 +163,7 @@ fn home(path: &Path, modules: &BTreeMap<Path, Module>, hops: usize) -> Option<Pa
     Some(module)
 }
 
-/// Which modules each one imports.
+/// The imported modules of each module.
 fn imports(modules: &BTreeMap<Path, Module>) -> BTreeMap<Path, BTreeSet<Path>> {
     let paths: BTreeSet<Path> = modules.keys().cloned().collect();
     let mut found = BTreeMap::new();
@@ -177,7 +177,7 @@ fn imports(modules: &BTreeMap<Path, Module>) -> BTreeMap<Path, BTreeSet<Path>> {
                 .rev()
                 .find(|i| !word(bytes[*i]))
                 .map_or(0, |i| i + 1);
-            // A path begins where no `::` stands in front.
+            // A path starts only where no `::` precedes it.
             if start == at || code[..start].ends_with("::") {
                 continue;
             }
@@ -194,7 +194,7 @@ fn imports(modules: &BTreeMap<Path, Module>) -> BTreeMap<Path, BTreeSet<Path>> {
     found
 }
 
-/// Where a path or a use tree that begins a text ends.
+/// End of the path or use tree at the start of `text`.
 fn path_end(text: &str) -> usize {
     let mut depth = 0usize;
     for (i, c) in text.char_indices() {
@@ -213,7 +213,7 @@ fn path_end(text: &str) -> usize {
     text.len()
 }
 
-/// The code without its `pub use` statements: handing on is not using.
+/// The code without `pub use` statements: a re-export is not a use.
 fn without_exports(code: &str) -> String {
     let parts = code.split_inclusive(';').map(|statement| {
         let start = statement
@@ -224,7 +224,7 @@ fn without_exports(code: &str) -> String {
     parts.collect()
 }
 
-/// Groups of modules that reach each other, each sorted.
+/// Groups of modules that import each other, each group sorted.
 fn circles(imports: &BTreeMap<Path, BTreeSet<Path>>) -> Vec<Vec<Path>> {
     let reach = |from: &Path| -> BTreeSet<Path> {
         let (mut seen, mut left) = (BTreeSet::new(), vec![from.clone()]);
@@ -300,7 +300,7 @@ mod tests {
                 ("crates/x/src/cpu.rs", "use crate::ops::h;"),
             ])
         };
-        // A room whose door hands on what is inside, and whose inside uses the door's helper, is no circle.
+        // A parent that re-exports its child, and a child that uses the parent's helper, are no cycle.
         assert_eq!(
             house("use super::fold;\npub fn f() {}"),
             Vec::<String>::new()

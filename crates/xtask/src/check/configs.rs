@@ -1,9 +1,9 @@
-//! Every TOML file of the checkout parses.
+//! All TOML files of the checkout must parse.
 
 use crate::check::Finding;
 use crate::workspace::Tree;
 
-/// TOML files that do not parse.
+/// Finds TOML files that do not parse.
 pub fn parse(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts("", ".toml") {

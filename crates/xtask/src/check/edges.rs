@@ -1,19 +1,19 @@
-//! Which package may depend on which, and on which libraries.
+//! Allowed dependencies between packages, and on libraries.
 
 use crate::check::Finding;
 use crate::workspace::{Dependency, Package};
 
-/// One package's place in the house.
+/// Allowed dependencies of one package.
 struct Place {
     name: &'static str,
     /// The packages of this workspace that it may depend on.
     may_use: &'static [&'static str],
 }
 
-/// Every library, for those at the edge of the house that may use any of them.
+/// All libraries of the workspace, for packages that may use any of them.
 const LIBRARIES: &[&str] = &["emu-kernels", "emu-model", "emu-pack", "emu-train"];
 
-/// The whole house. A package that is not named here has no place yet, which is an error too.
+/// All packages. A package that is missing here is an error too.
 const PLACES: &[Place] = &[
     Place {
         name: "emu-pack",
@@ -49,7 +49,7 @@ const PLACES: &[Place] = &[
     },
 ];
 
-/// Libraries that only some packages may know: the libraries, and those packages.
+/// Restricted libraries: the libraries, the packages that may use them, and the reason.
 const MISPLACED: &[(&[&str], &[&str], &str)] = &[
     (
         &[
@@ -88,7 +88,7 @@ const MISPLACED: &[(&[&str], &[&str], &str)] = &[
     ),
 ];
 
-/// Features of a library that only some packages may switch on: the library, its features, and those packages.
+/// Restricted features of a library: the library, its features, the packages that may enable them, and the reason.
 const MISPLACED_FEATURES: &[(&str, &[&str], &[&str], &str)] = &[(
     "burn",
     &["tui", "train"],
@@ -96,12 +96,12 @@ const MISPLACED_FEATURES: &[(&str, &[&str], &[&str], &str)] = &[(
     "that is Burn's terminal dashboard, and only emu-cli knows the terminal; emit events and let it show them",
 )];
 
-/// Libraries that emu-model must not know: it does no file, network, clock or thread work.
+/// Libraries that emu-model must not use, because it does no file, network, clock or thread work.
 const NOT_IN_MODEL: &[&str] = &[
     "rayon", "tokio", "reqwest", "ureq", "tempfile", "walkdir", "memmap2", "chrono", "time",
 ];
 
-/// Edges between packages of this workspace that the design does not have.
+/// Finds dependencies between packages of this workspace that [`PLACES`] does not allow.
 pub fn forbidden_edges(packages: &[Package]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in packages {
@@ -137,7 +137,7 @@ pub fn forbidden_edges(packages: &[Package]) -> Vec<Finding> {
     findings
 }
 
-/// Direct dependencies on libraries that the package must not know.
+/// Finds direct dependencies on libraries that the package must not use.
 pub fn misplaced_libraries(packages: &[Package]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in packages {

@@ -1,29 +1,29 @@
-//! What a rule finds.
+//! Findings of rules.
 
 use std::fmt;
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The check fails.
+    /// Fails the check.
     Error,
-    /// Told, nothing more.
+    /// Is only printed.
     Warning,
 }
 
-/// One thing that a rule does not allow.
+/// One violation of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How much it matters.
+    /// Severity.
     pub severity: Severity,
-    /// The file, with the line where there is one, or the package.
+    /// The file, with the line if there is one, or the package.
     pub place: String,
     /// What is wrong, and what to do.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding that fails the check.
+    /// Creates a finding that fails the check.
     pub fn error(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -32,7 +32,7 @@ impl Finding {
         }
     }
 
-    /// A finding that is only told.
+    /// Creates a finding that is only printed.
     pub fn warning(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,

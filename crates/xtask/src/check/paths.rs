@@ -1,14 +1,14 @@
-//! Nobody else has this machine's folders.
+//! Files must not contain absolute paths of one machine.
 
 use crate::check::Finding;
 use crate::workspace::Tree;
 
-/// Folders that stand for one machine; put together below, so that this file does not hold what it looks for.
+/// Top-level folders specific to one machine. Written without slashes, so that this file does not match its own pattern.
 const HOMES: &[&str] = &["root", "work"];
-/// Folders whose children are people's homes.
+/// Parent folders of users' home directories.
 const PARENTS_OF_HOMES: &[&str] = &["home", "Users"];
 
-/// Text files that mention a home directory or an absolute working folder.
+/// Finds text files that mention a home directory or an absolute working folder.
 pub fn machine_paths(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts("", "") {
@@ -24,11 +24,11 @@ pub fn machine_paths(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The first such path in a line.
+/// The first machine path in a line.
 fn machine_path(line: &str) -> Option<String> {
     let starts_a_path = |start: usize| {
         let before = line[..start].chars().next_back().unwrap_or(' ');
-        // `../work/`, `https://host/home/`, `$HOME/work/` and `{root}/work/` are no absolute paths.
+        // `../work/`, `https://host/home/`, `$HOME/work/` and `{root}/work/` are not absolute paths.
         !(before.is_alphanumeric() || ".-_~}*/".contains(before))
     };
     for folder in HOMES {

@@ -1,9 +1,9 @@
-//! Every shader says in its header which CPU twin computes the same and which test compares the two.
+//! The header of every shader must name its CPU reference implementation (`reference`) and the test that compares the two.
 
 use crate::check::Finding;
 use crate::workspace::Tree;
 
-/// Shaders whose header names no twin or test, or one that does not exist.
+/// Finds shaders whose header lacks a `reference` or `test` entry, or names a file that does not exist.
 pub fn headers(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts("shaders/", ".wgsl") {
@@ -12,7 +12,7 @@ pub fn headers(tree: &Tree) -> Vec<Finding> {
             .map_while(|line| line.trim_start().strip_prefix("//"))
             .collect();
         for (label, meaning) in [
-            ("twin", "the CPU function that computes the same"),
+            ("reference", "the CPU function that computes the same"),
             ("test", "the test that compares the two"),
         ] {
             match file_after(&header, label) {
@@ -30,7 +30,7 @@ pub fn headers(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The file that follows the word `label` in the header.
+/// The file name after the word `label` in the header.
 fn file_after<'a>(header: &[&'a str], label: &str) -> Option<&'a str> {
     header.iter().find_map(|line| {
         let mut words = line
@@ -48,7 +48,7 @@ fn file_after<'a>(header: &[&'a str], label: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    const TWIN: (&str, &str) = ("crates/emu-kernels/src/twin/a.rs", "");
+    const REFERENCE: (&str, &str) = ("crates/emu-kernels/src/cpu/a.rs", "");
     const TEST: (&str, &str) = ("tests/kernels/a.rs", "");
 
     #[test]
@@ -56,9 +56,9 @@ mod tests {
         let tree = Tree::planted(&[
             (
                 "shaders/a.wgsl",
-                "// a: y = x\n// twin  crates/emu-kernels/src/twin/a.rs     test  tests/kernels/a.rs\nfn main() {}",
+                "// a: y = x\n// reference  crates/emu-kernels/src/cpu/a.rs     test  tests/kernels/a.rs\nfn main() {}",
             ),
-            TWIN,
+            REFERENCE,
             TEST,
         ]);
         assert_eq!(headers(&tree), []);
@@ -69,18 +69,18 @@ mod tests {
         let no_header = Tree::planted(&[
             (
                 "shaders/a.wgsl",
-                "fn main() {}\n// twin crates/emu-kernels/src/twin/a.rs",
+                "fn main() {}\n// reference crates/emu-kernels/src/cpu/a.rs",
             ),
-            TWIN,
+            REFERENCE,
             TEST,
         ]);
         assert_eq!(headers(&no_header).len(), 2);
         let no_file = Tree::planted(&[
             (
                 "shaders/a.wgsl",
-                "// twin crates/emu-kernels/src/twin/a.rs test tests/kernels/b.rs",
+                "// reference crates/emu-kernels/src/cpu/a.rs test tests/kernels/b.rs",
             ),
-            TWIN,
+            REFERENCE,
             TEST,
         ]);
         assert_eq!(headers(&no_file).len(), 1);

@@ -1,18 +1,18 @@
-//! How large things may grow.
+//! Size limits.
 
 use crate::check::Finding;
 use crate::workspace::Tree;
 
-/// A Rust file of more lines than this is hard to read in one sitting.
+/// A Rust file with more lines than this gets a warning.
 const LINES_WARNING: usize = 600;
-/// A Rust file of more lines than this has to be split.
+/// A Rust file with more lines than this must be split.
 const LINES_ERROR: usize = 900;
-/// What the test data may weigh in every clone.
+/// Maximum size of the test fixtures, which are part of every clone.
 const FIXTURE_BYTES: u64 = 20_000_000;
-/// What the shipped model may weigh.
+/// Maximum size of a shipped model.
 const MODEL_BYTES: u64 = 40_000_000;
 
-/// Rust files that have grown too long.
+/// Finds Rust files that are too long.
 pub fn rust_files(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts("", ".rs") {
@@ -34,7 +34,7 @@ pub fn rust_files(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Test data or a model that is too heavy for every clone to carry.
+/// Finds fixtures and models that are too large for a clone.
 pub fn data(tree: &Tree) -> Vec<Finding> {
     [
         ("tests/fixtures/", FIXTURE_BYTES),

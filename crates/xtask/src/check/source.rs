@@ -1,15 +1,15 @@
-//! Just enough of Rust's grammar to tell code from comments, strings and tests, line by line.
+//! A minimal Rust lexer that separates code from comments, strings and tests, and keeps line numbers.
 
-/// What to blank out.
+/// What [`masked`] keeps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Code only: comments and the insides of strings are blanked.
+    /// Code only: comments and string contents are blanked.
     Code,
     /// Code and strings: comments are blanked.
     CodeAndStrings,
 }
 
-/// The source with everything but `keep` replaced by spaces; lines stay where they are.
+/// Replaces everything but `keep` by spaces. Line breaks stay.
 pub fn masked(source: &str, keep: Keep) -> String {
     let chars: Vec<char> = source.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
@@ -46,7 +46,7 @@ pub fn masked(source: &str, keep: Keep) -> String {
                 }
             }
         } else if let Some(hashes) = raw_string_start(&chars, i) {
-            // r"..", r#".."#, br#".."#: ends at a quote with as many hashes.
+            // r"..", r#".."#, br#".."#: ends at a quote with the same number of hashes.
             while at(i) != '"' {
                 out.push(at(i));
                 i += 1;
@@ -75,7 +75,7 @@ pub fn masked(source: &str, keep: Keep) -> String {
             out.push('"');
             i += 1;
         } else if c == '\'' && (at(i + 1) == '\\' || at(i + 2) == '\'') {
-            // A character, not a lifetime.
+            // A character literal, not a lifetime.
             out.push('\'');
             i += 1;
             if at(i) == '\\' {
@@ -99,7 +99,7 @@ pub fn masked(source: &str, keep: Keep) -> String {
     out
 }
 
-/// The number of hashes, where a raw string starts at `i`.
+/// The number of hashes, if a raw string starts at `i`.
 fn raw_string_start(chars: &[char], i: usize) -> Option<usize> {
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
     if i > 0 && is_word(at(i - 1)) {
@@ -114,7 +114,7 @@ fn raw_string_start(chars: &[char], i: usize) -> Option<usize> {
     (at(j + hashes) == '"').then_some(hashes)
 }
 
-/// Masked code with the modules under `#[cfg(test)]` blanked as well: tests may do what the library may not.
+/// Masked code with items under `#[cfg(test)]` blanked as well, because tests are exempt from the rules.
 pub fn without_tests(masked: &str) -> String {
     let mut out = masked.to_owned();
     let mut from = 0;
@@ -122,7 +122,7 @@ pub fn without_tests(masked: &str) -> String {
         let start = from + found;
         let after = start + "#[cfg(test)]".len();
         let Some(rest) = out.get(after..) else { break };
-        // Whatever item follows: up to its `;`, or to the end of its braces.
+        // The next item ends at its `;` or its closing brace.
         let end = match rest.find([';', '{']) {
             None => out.len(),
             Some(k) if rest[k..].starts_with(';') => after + k + 1,
@@ -138,7 +138,7 @@ pub fn without_tests(masked: &str) -> String {
     out
 }
 
-/// The names of modules declared as `#[cfg(test)] mod name;`, whose files are tests.
+/// Names of modules declared as `#[cfg(test)] mod name;`. Their files are test files.
 pub fn test_modules(masked: &str) -> Vec<String> {
     let mut names = Vec::new();
     for part in masked.split("#[cfg(test)]").skip(1) {
@@ -156,7 +156,7 @@ pub fn test_modules(masked: &str) -> Vec<String> {
     names
 }
 
-/// The length of `text`, which starts with `{`, up to and with its partner.
+/// Length of `text`, which starts with `{`, up to and including the matching `}`.
 fn closing_brace(text: &str) -> usize {
     let mut depth = 0usize;
     for (i, c) in text.char_indices() {
@@ -174,7 +174,7 @@ fn closing_brace(text: &str) -> usize {
     text.len()
 }
 
-/// Every path below `std::` that the code names, groups in braces spelled out: line, and path without `std::`.
+/// All paths below `std::` in the code, with use groups expanded: line number, and path without `std::`.
 pub fn std_paths(code: &str) -> Vec<(usize, String)> {
     let mut paths = Vec::new();
     for (start, _) in code.match_indices("std::") {
@@ -200,10 +200,10 @@ pub fn std_paths(code: &str) -> Vec<(usize, String)> {
     paths
 }
 
-/// Spells out a use tree: `a::{b, c::{d}}` gives `a::b` and `a::c::d`.
+/// Expands a use tree: `a::{b, c::{d}}` gives `a::b` and `a::c::d`.
 fn expand(prefix: &str, tree: &str, each: &mut impl FnMut(String)) {
     let Some(open) = tree.find('{') else {
-        // Renaming (`Instant as Clock`) does not hide what is meant.
+        // The original name counts, not the alias (`Instant as Clock`).
         let name = tree
             .split_whitespace()
             .next()
@@ -231,12 +231,12 @@ fn expand(prefix: &str, tree: &str, each: &mut impl FnMut(String)) {
         }
         piece.push(c);
     }
-    // The trimming above may have taken braces of the last piece with it.
+    // The trim above may have removed closing braces of the last piece; this restores them.
     piece.push_str(&"}".repeat(depth));
     expand(&inner_prefix, piece.trim(), each);
 }
 
-/// Spells out a use tree as [`std_paths`] does: of each path its parts, and the name that it is given.
+/// Expands a use tree like [`std_paths`]. Passes each path and the name it gets to `each`.
 pub fn grouped_paths(tree: &str, each: &mut impl FnMut(&str, &str)) {
     let one_line: String = tree.split_whitespace().collect::<Vec<_>>().join(" ");
     let spelled = one_line
@@ -255,7 +255,7 @@ pub fn grouped_paths(tree: &str, each: &mut impl FnMut(&str, &str)) {
     );
 }
 
-/// Where `word` stands in the code as a word of its own: lines, counted from 1.
+/// Line numbers, from 1, where `word` occurs as a whole word.
 pub fn lines_with_word(code: &str, word: &str) -> Vec<usize> {
     code.match_indices(word)
         .filter(|(start, _)| {
@@ -267,7 +267,7 @@ pub fn lines_with_word(code: &str, word: &str) -> Vec<usize> {
         .collect()
 }
 
-/// The line of a byte, counted from 1.
+/// Line number of a byte offset, from 1.
 pub fn line_of(text: &str, byte: usize) -> usize {
     text.as_bytes()[..byte]
         .iter()

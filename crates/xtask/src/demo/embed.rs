@@ -1,16 +1,16 @@
-//! Pictures inside a page.
+//! Embeds pictures in a page.
 
 use std::path::Path;
 
-/// A picture, ready to stand in an `src` attribute.
+/// A picture as a data URI for a `src` attribute.
 pub struct Embedded {
     /// `data:image/png;base64,…`
     pub uri: String,
-    /// Width and height in pixels, where the format is PNG.
+    /// Width and height in pixels, for PNG.
     pub size: Option<(u32, u32)>,
 }
 
-/// Reads and embeds a picture; `None` where it cannot be read.
+/// Reads and embeds a picture; `None` if it cannot be read.
 pub fn picture(file: &Path) -> Option<Embedded> {
     let bytes = std::fs::read(file).ok()?;
     let mime = match bytes.as_slice() {
@@ -25,7 +25,7 @@ pub fn picture(file: &Path) -> Option<Embedded> {
     })
 }
 
-/// Width and height in a PNG's first chunk.
+/// Width and height from a PNG's first chunk.
 fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     if bytes.get(12..16)? != b"IHDR" {
         return None;
@@ -34,7 +34,7 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((number(16)?, number(20)?))
 }
 
-/// RFC 4648, with padding.
+/// Base64 of RFC 4648, with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);

@@ -1,4 +1,4 @@
-//! The demo as one page that needs nothing from outside.
+//! The demo as a single self-contained page.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,11 +10,11 @@ use super::plan::{Item, Kind, Plan, Step};
 /// Colours, sizes and layout of the page.
 const STYLE: &str = include_str!("page.css");
 
-/// The whole page.
+/// Renders the whole page.
 pub fn render(plan: &Plan, performance: &Performance) -> String {
     let mut html = String::new();
     let runs: usize = performance.steps.iter().map(Vec::len).sum();
-    // Writing into a String cannot fail.
+    // Writing to a String cannot fail.
     let _ = write!(
         html,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -51,14 +51,14 @@ fn section(html: &mut String, step: &Step, runs: &[Run]) {
     html.push_str("</div>\n</section>\n");
 }
 
-/// The first item of a step whose questions are all about the same pictures, which are then shown once.
+/// The first item of a step, if all questions of the step are about the same pictures. The pictures are then shown once.
 fn one_scene(step: &Step) -> Option<&Item> {
     let first = step.items.first()?;
     let same = |item: &Item| item.images == first.images && !item.prompt.contains("<image>");
     (step.kind == Kind::Answer && step.items.iter().all(same)).then_some(first)
 }
 
-/// A scene, and beside it everything that was asked about it.
+/// A scene with all questions about it.
 fn conversation(html: &mut String, scene: &Item, step: &Step, runs: &[Run]) {
     html.push_str("<article>\n<div class=\"in\">\n");
     scene
@@ -86,7 +86,7 @@ fn card(html: &mut String, item: &Item, run: &Run) {
     html.push_str("</div>\n</article>\n");
 }
 
-/// What came out, what was expected, how long it took and with which command.
+/// The result, the expected answer, the time and the command.
 fn came(html: &mut String, item: &Item, run: &Run) {
     match &run.outcome {
         Ok(Outcome::Text(text)) => {
@@ -124,7 +124,7 @@ fn came(html: &mut String, item: &Item, run: &Run) {
     );
 }
 
-/// What went in: pictures, each with the words that follow it, in the order in which the model reads them.
+/// The input: pictures, each followed by its text, in the order in which the model reads them.
 fn given(html: &mut String, item: &Item) {
     let words = |html: &mut String, words: &str| {
         if !words.trim().is_empty() {
@@ -174,7 +174,7 @@ fn image(html: &mut String, file: &Path, alt: &str, class: &str) {
     }
 }
 
-/// Text made safe for elements and quoted attributes.
+/// Escapes text for HTML elements and quoted attributes.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -1,4 +1,4 @@
-//! Runs the demo's steps through the `emu` program and keeps what came out.
+//! Runs the demo's steps through the `emu` program and collects the results.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,49 +10,49 @@ use serde_json::Value;
 use super::plan::{Item, Kind, Plan, Step};
 use crate::command;
 
-/// Where and with what the demo runs.
+/// Settings of a demo run.
 pub struct Stage<'a> {
-    /// The root of the checkout: commands run and pictures are named from there.
+    /// The root of the checkout: current directory of the commands, base of picture paths.
     pub root: &'a Path,
     /// The `emu` program.
     pub emu: &'a Path,
-    /// Its `--device`.
+    /// `--device` of `emu`.
     pub device: &'a str,
-    /// Its `--seed`.
+    /// `--seed` of `emu`.
     pub seed: u64,
-    /// Where drawings go.
+    /// Output folder of drawings.
     pub out: &'a Path,
 }
 
-/// Everything that came out, in the order of the plan's steps and items.
+/// All results, in the order of the plan's steps and items.
 pub struct Performance {
     /// Per step, per item.
     pub steps: Vec<Vec<Run>>,
-    /// The whole, in seconds.
+    /// Total time in seconds.
     pub seconds: f64,
 }
 
 /// One run of `emu`.
 pub struct Run {
-    /// As one would type it, with `emu` for the program.
+    /// The command line as a user would type it, with `emu` as the program.
     pub line: String,
-    /// How long it took, start and loading included.
+    /// Time in seconds, including start-up and loading.
     pub seconds: f64,
-    /// What came out, or why nothing did.
+    /// The output, or the error.
     pub outcome: Result<Outcome>,
 }
 
-/// What one run gave.
+/// Output of one run.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// Words.
+    /// Text.
     Text(String),
-    /// A picture's file, and whether the safety checker flagged it.
+    /// The file of a picture, and whether the safety checker flagged it.
     Picture { file: PathBuf, flagged: bool },
 }
 
 impl Performance {
-    /// How many runs gave nothing.
+    /// Number of failed runs.
     pub fn failures(&self) -> usize {
         self.steps
             .iter()
@@ -62,7 +62,7 @@ impl Performance {
     }
 }
 
-/// Performs the whole plan, telling each run as it ends. A run that fails is kept as such, and the rest goes on.
+/// Runs the whole plan and prints each run as it ends. After a failed run the rest goes on.
 pub fn perform(stage: &Stage, plan: &Plan) -> Result<Performance> {
     let clock = Instant::now();
     let mut steps = Vec::with_capacity(plan.steps.len());
@@ -108,7 +108,7 @@ fn tell(item: &Item, run: &Run) {
 fn run_item(stage: &Stage, step: &Step, item: &Item, picture: PathBuf) -> Run {
     let mut emu = emu_command(stage, step, item, &picture);
     let line = command::line(&emu).replacen(&stage.emu.to_string_lossy().into_owned(), "emu", 1);
-    // A picture of an earlier demo must not pass for this one's.
+    // A picture of an earlier demo must not count as this run's output.
     let _ = std::fs::remove_file(&picture);
     let clock = Instant::now();
     let printed = command::capture(&mut emu);
@@ -121,7 +121,7 @@ fn run_item(stage: &Stage, step: &Step, item: &Item, picture: PathBuf) -> Run {
     }
 }
 
-/// The command of one item, as DESIGN's command line has it.
+/// Builds the command line of one item.
 fn emu_command(stage: &Stage, step: &Step, item: &Item, picture: &Path) -> Command {
     let shown = |path: &Path| path.strip_prefix(stage.root).unwrap_or(path).to_path_buf();
     let mut emu = command::new(stage.emu, stage.root);
@@ -161,7 +161,7 @@ fn emu_command(stage: &Stage, step: &Step, item: &Item, picture: &Path) -> Comma
     emu
 }
 
-/// What the lines of JSON say.
+/// Reads the result from the JSON lines that `emu` printed.
 fn outcome(kind: Kind, printed: &str, picture: PathBuf) -> Result<Outcome> {
     let events = printed
         .lines()
@@ -182,7 +182,7 @@ fn outcome(kind: Kind, printed: &str, picture: PathBuf) -> Result<Outcome> {
             ))
         }
         Kind::Answer | Kind::Complete => {
-            // Text comes in pieces, as it is decoded.
+            // Text is streamed in pieces.
             let text: String = events
                 .iter()
                 .filter(|event| event["type"] == "text")
@@ -271,7 +271,7 @@ mod tests {
         );
     }
 
-    /// A stand-in for `emu` that draws an empty file and prints events.
+    /// Uses a fake `emu` that draws an empty file and prints events.
     #[cfg(unix)]
     #[test]
     fn a_plan_is_performed_and_failures_are_kept() {

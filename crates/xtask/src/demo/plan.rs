@@ -1,4 +1,4 @@
-//! What the demo shows: `demo.json`, beside the pictures it names.
+//! Contents of the demo: `demo.json`, next to the pictures it names.
 //!
 //! ```json
 //! {
@@ -15,10 +15,10 @@
 //! }
 //! ```
 //!
-//! `kind` picks the command: `caption` is `emu caption`, `answer` and `complete` are `emu chat`, `draw` and `blend` are
-//! `emu imagine`. `arguments` are added to that command as they stand. `truth` is what a person would say; it is shown
-//! beside the model's words and compared with nothing. `<image>` marks in a prompt stand for the item's pictures in
-//! order; without marks the pictures come first. A blend without a prompt is its pictures and nothing else.
+//! `kind` selects the command: `caption` is `emu caption`, `answer` and `complete` are `emu chat`, `draw` and `blend` are
+//! `emu imagine`. `arguments` are appended to that command unchanged. `truth` is a human's answer; it is shown next to the
+//! model's answer and not checked. `<image>` marks in a prompt stand for the item's pictures in order; without marks the
+//! pictures come first. A blend without a prompt consists of its pictures only.
 
 use std::path::{Path, PathBuf};
 
@@ -30,20 +30,20 @@ use serde_json::Value;
 pub struct Plan {
     /// The page's title.
     pub title: String,
-    /// One sentence under it.
+    /// One sentence below the title.
     pub about: String,
-    /// In the order they are shown.
+    /// Steps in display order.
     pub steps: Vec<Step>,
 }
 
-/// What a step shows, and with it which command runs.
+/// Kind of a step, which selects the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Pictures in, a line of text each.
+    /// Pictures in, one line of text each.
     Caption,
     /// A picture and a question in, text out.
     Answer,
-    /// Pictures and texts in turn, the last text is left to the model.
+    /// Alternating pictures and texts; the model writes the last text.
     Complete,
     /// Text in, a picture out.
     Draw,
@@ -60,7 +60,7 @@ impl Kind {
         Kind::Blend,
     ];
 
-    /// As it stands in `demo.json`.
+    /// Its name in `demo.json`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Caption => "caption",
@@ -75,13 +75,13 @@ impl Kind {
 /// One section of the page.
 #[derive(Debug)]
 pub struct Step {
-    /// What it shows.
+    /// Its kind.
     pub kind: Kind,
     /// Its heading.
     pub title: String,
-    /// A sentence under the heading.
+    /// A sentence below the heading.
     pub about: String,
-    /// Added to every command of this step.
+    /// Arguments added to every command of this step.
     pub arguments: Vec<String>,
     /// The runs.
     pub items: Vec<Item>,
@@ -90,16 +90,16 @@ pub struct Step {
 /// One run of `emu`.
 #[derive(Debug)]
 pub struct Item {
-    /// The pictures that go in.
+    /// Input pictures.
     pub images: Vec<PathBuf>,
-    /// The text that goes in.
+    /// Input text.
     pub prompt: String,
-    /// What a person would say.
+    /// A human's answer.
     pub truth: Option<String>,
 }
 
 impl Plan {
-    /// Reads `demo.json` in `folder` and makes sure that every picture it names is there.
+    /// Reads `demo.json` in `folder` and checks that all pictures exist.
     pub fn read(folder: &Path) -> Result<Self> {
         let file = folder.join("demo.json");
         let text = std::fs::read_to_string(&file).with_context(|| {

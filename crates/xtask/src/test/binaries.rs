@@ -1,4 +1,4 @@
-//! Builds every test of the workspace once, and finds what was built.
+//! Builds all tests of the workspace once and collects the test binaries.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,34 +11,34 @@ use crate::command::{self, Ended};
 use crate::setup::Machine;
 use crate::workspace::Workspace;
 
-/// Between two crates the compiler says nothing, for minutes where a crate is large.
+/// Timeout without compiler output. The compiler prints nothing while it compiles a large crate, which takes minutes.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// One built test.
+/// A test binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestBinary {
-    /// The package it belongs to.
+    /// Its package.
     pub package: String,
-    /// The library, program or integration test.
+    /// Its target: library, program or integration test.
     pub target: String,
     /// The file to run.
     pub executable: PathBuf,
-    /// The package's folder, where Cargo would run it.
+    /// The package's folder, where Cargo would run the binary.
     pub folder: PathBuf,
 }
 
-/// What a build gave.
+/// Result of a build.
 #[derive(Default)]
 pub struct Built {
-    /// The tests.
+    /// The test binaries.
     pub found: Vec<TestBinary>,
-    /// Warnings of the compiler and, where it was asked, of clippy; they were shown.
+    /// Number of warnings of the compiler and, if enabled, clippy. They have been printed.
     pub warnings: usize,
-    /// Whether everything was built.
+    /// Whether the whole build succeeded.
     pub complete: bool,
 }
 
-/// `cargo test --workspace --no-run`, and the `emu` program with the very same dependencies, for the tests that run it.
+/// `cargo test --workspace --no-run`, and the `emu` program with the same dependencies for the tests that run it.
 pub fn build(workspace: &Workspace, machine: &Machine) -> Result<Built> {
     let mut built = Built::default();
     let mut tests = cargo(workspace, machine);
@@ -69,14 +69,14 @@ pub fn build(workspace: &Workspace, machine: &Machine) -> Result<Built> {
     Ok(built)
 }
 
-/// What the compiler says of the sources.
+/// A compiler diagnostic.
 #[derive(Debug, PartialEq, Eq)]
 struct Diagnostic<'a> {
     text: &'a str,
     warns: bool,
 }
 
-/// What this message of Cargo's passes on from the compiler.
+/// The compiler diagnostic in a message of Cargo.
 fn diagnostic(message: &Value) -> Option<Diagnostic<'_>> {
     if message["reason"] != "compiler-message" {
         return None;
@@ -87,7 +87,7 @@ fn diagnostic(message: &Value) -> Option<Diagnostic<'_>> {
     })
 }
 
-/// A test binary, where this message of Cargo's announces one.
+/// The test binary that a message of Cargo announces.
 fn test_binary(message: &Value) -> Option<TestBinary> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;

@@ -1,18 +1,18 @@
-//! What the runners report.
+//! Counts of test results.
 
 use std::time::Duration;
 
-/// A test binary that finishes no test for this long hangs.
+/// Timeout of a test binary without a finished test.
 pub const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
-/// How many tests ended which way.
+/// Number of tests per result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Ran and held.
+    /// Passed.
     pub passed: usize,
-    /// Ran and did not hold, or could not be built.
+    /// Failed, or could not be built.
     pub failed: usize,
-    /// Could not run here, for a reason that was printed.
+    /// Could not run here, for a printed reason.
     pub skipped: usize,
 }
 
@@ -31,7 +31,7 @@ impl Counts {
         }
     }
 
-    /// The closing line of the whole run.
+    /// The last line of the whole run.
     pub fn closing_line(self) -> String {
         format!(
             "{} passed, {} failed, {} skipped",

@@ -1,37 +1,37 @@
-//! Reads what Rust's test harness prints, line by line, and counts.
+//! Parses the output of Rust's test harness line by line and counts the results.
 
 use std::collections::HashSet;
 
 use super::counts::Counts;
 
-/// Whether a line is worth showing.
+/// Whether a line is printed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Told {
     /// A result, a failure, a reason for skipping.
     Show,
-    /// The output of tests that passed, and empty frames.
+    /// Output of tests that passed, and empty lines.
     Hide,
 }
 
-/// Where in the harness's output the reader is.
+/// Section of the harness's output.
 #[derive(Default, PartialEq, Eq)]
 enum Part {
-    /// Results as they come.
+    /// Results of single tests.
     #[default]
     Results,
-    /// The output of tests that passed (`--show-output`).
+    /// Output of tests that passed (`--show-output`).
     Successes,
-    /// The output of tests that failed.
+    /// Output of tests that failed.
     Failures,
 }
 
-/// The state of reading one run, of one binary or of several after each other (doc tests).
+/// Parser state for one run, of one binary or of several in sequence (doc tests).
 #[derive(Default)]
 pub struct Reader {
     part: Part,
-    /// The test whose output is being shown.
+    /// The test whose output is being printed.
     current: String,
-    /// The tests that printed a reason for skipping: counted as skipped, though the harness counts them as passed.
+    /// Tests that printed a reason for skipping. They count as skipped, though the harness counts them as passed.
     skipped: HashSet<String>,
     totals: Counts,
     summaries: usize,
@@ -39,7 +39,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes in one line.
+    /// Parses one line.
     pub fn read(&mut self, line: &str) -> Told {
         if let Some(counts) = summary(line) {
             self.totals.add(counts);
@@ -75,7 +75,7 @@ impl Reader {
             self.current = name.to_owned();
         }
         match self.part {
-            // A test that failed did not skip, whatever it printed before.
+            // A failed test does not count as skipped, whatever it printed before.
             Part::Successes if line.starts_with("SKIP ") => {
                 self.skipped
                     .insert(format!("{}/{}", self.summaries, self.current));
@@ -87,18 +87,18 @@ impl Reader {
         }
     }
 
-    /// Whether every run that started has told its result.
+    /// Whether all runs that started have printed a summary.
     pub fn ended(&self) -> bool {
         self.summaries >= self.started && self.summaries > 0
     }
 
-    /// The counts, once the child has ended.
+    /// The counts, after the child process has exited.
     pub fn finish(&self, succeeded: bool) -> Counts {
         let mut counts = self.totals;
         let skipped = self.skipped.len().min(counts.passed);
         counts.passed -= skipped;
         counts.skipped += skipped;
-        // Killed, crashed, or not built: no harness was left to count it.
+        // Killed, crashed or not built: the harness could not count the failure.
         if !self.ended() || (!succeeded && counts.failed == 0) {
             counts.failed += 1;
         }

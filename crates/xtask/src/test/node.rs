@@ -1,8 +1,8 @@
-//! Reads what Node's test runner prints as TAP, line by line, and counts.
+//! Parses the TAP output of Node's test runner line by line and counts the results.
 
 use super::counts::Counts;
 
-/// The state of reading one run.
+/// Parser state.
 #[derive(Debug, Default)]
 pub struct Reader {
     counts: Counts,
@@ -10,9 +10,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes in one line; whether it is worth showing.
+    /// Parses one line. Returns whether to print it.
     pub fn read(&mut self, line: &str) -> bool {
-        // The totals at the end, of tests without their suites: `# pass 12`.
+        // Totals at the end, which count tests without suites: `# pass 12`.
         if let Some((name, number)) = line
             .strip_prefix("# ")
             .and_then(|rest| rest.split_once(' '))
@@ -43,7 +43,7 @@ impl Reader {
         result || !noise.iter().any(|start| line.starts_with(start))
     }
 
-    /// The counts of a run that ended like this; a run without totals, or one that failed without saying where, failed.
+    /// The counts. A run without totals counts as failed, and so does one that failed without a failed test.
     pub fn finish(self, succeeded: bool) -> Counts {
         let mut counts = self.counts;
         if !self.ended || (!succeeded && counts.failed == 0) {

@@ -1,4 +1,4 @@
-//! What the programs of every tier are started with.
+//! Environment of the programs in every tier.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use crate::command;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// Names the folder where kernels leave their texts.
+/// Environment variable with the folder where tests write their kernel sources.
 pub const KERNEL_TEXTS: &str = "EMU_KERNEL_TEXTS";
 
-/// Where the tier of the GPU leaves the texts of all kernels, which the tier of the pages gives to browsers.
+/// Folder where the GPU tier writes all kernel sources. The web tier compiles them in browsers.
 pub fn kernel_texts(workspace: &Workspace) -> PathBuf {
     workspace.root.join("target/kernel-texts")
 }
 
-/// The Cargo that builds tests. It compiles the crates of the workspace through clippy, which says what it finds and
-/// compiles as the compiler does: a run of clippy alone would have to read every dependency a second time.
+/// The Cargo that builds tests. It compiles the workspace's crates through clippy, which lints and compiles in one pass. A
+/// separate clippy run would have to read every dependency a second time.
 pub fn cargo(workspace: &Workspace, machine: &setup::Machine) -> std::process::Command {
     let mut cargo = command::cargo(workspace);
     if machine.no_clippy.is_none() {

@@ -1,5 +1,5 @@
-//! The tier of the pages: builds what a browser gets, then runs the tests of the packages, of the page, and of both in
-//! real browsers.
+//! The web tier: builds the files for browsers, then runs the tests of the packages, of the page, and of both in real
+//! browsers.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -15,10 +15,10 @@ use crate::wasm::WasmArgs;
 use crate::web;
 use crate::workspace::Workspace;
 
-/// Folders below `web` with tests.
+/// Folders with tests below `web`.
 const SUITES: [&str; 3] = ["package", "demo", "e2e"];
 
-/// `cargo xtask soak`: the end-to-end tests with full counts, hours where the GPU is a software one.
+/// `cargo xtask soak`: the end-to-end tests with full counts. Takes hours on a software GPU.
 pub fn soak(workspace: &Workspace) -> Result<bool> {
     let machine = setup::prepare(workspace, true)?;
     if let Some(missing) = machine.no_pages() {
@@ -31,14 +31,14 @@ pub fn soak(workspace: &Workspace) -> Result<bool> {
     Ok(counts.failed == 0)
 }
 
-/// The build of what a browser gets, as a process beside the other tiers: for much of its time it uses one processor.
+/// Build of the files for browsers, as a process in parallel to the other tiers. It mostly uses one processor.
 pub struct Build {
     child: Child,
     log: PathBuf,
 }
 
 impl Build {
-    /// Starts it, with its output in a file below `target`.
+    /// Starts the build, with its output in a log file below `target`.
     pub fn start(workspace: &Workspace) -> Result<Self> {
         let target = workspace.root.join("target");
         std::fs::create_dir_all(&target)
@@ -58,7 +58,7 @@ impl Build {
         Ok(Self { child, log })
     }
 
-    /// Waits for it and shows what it printed; whether it succeeded and everything is within its budget.
+    /// Waits for the build and prints its log. Returns whether it succeeded and all sizes are within budget.
     fn finish(mut self) -> Result<bool> {
         let status = self
             .child
@@ -73,13 +73,13 @@ impl Build {
 
 impl Drop for Build {
     fn drop(&mut self) {
-        // Ended already where it was waited for.
+        // Already exited if `finish` was called.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits for the build and runs the tests; `filter` is a pattern of test names.
+/// Waits for the build and runs the tests. `filter` is a pattern of test names.
 pub fn run(
     workspace: &Workspace,
     build: Option<Build>,
@@ -95,7 +95,7 @@ pub fn run(
         counts.skipped += 1;
         return Ok(counts);
     };
-    // What the end-to-end tests compare with.
+    // The end-to-end tests compare with this program.
     let emu = command::build_emu(workspace, cargo(workspace, machine))?;
     let built = build.finish()?;
     counts.add(Counts::one(built));
@@ -119,7 +119,7 @@ fn suite(
     println!("-- web/{name}");
     let mut npm = command::new("npm", &workspace.root.join("web").join(name));
     npm.args(["run", "--silent", "test"]);
-    // Not as arguments: they would come behind the files.
+    // Not as arguments, because npm would put them after the file names.
     let pattern = filter.map(|pattern| format!(" --test-name-pattern={pattern}"));
     let options = format!("--test-reporter=tap{}", pattern.unwrap_or_default());
     npm.env("NODE_OPTIONS", options)
@@ -128,7 +128,7 @@ fn suite(
     if soak {
         npm.env("EMU_SOAK", "1");
     }
-    // The tests of a browser that is not there say so themselves, and count as skipped.
+    // Tests of a missing browser skip themselves.
     for (variable, program) in setup::browsers() {
         match program {
             Some(program) => npm.env(variable, program),

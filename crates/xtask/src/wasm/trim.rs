@@ -1,36 +1,36 @@
-//! Takes out of a compiled module what nothing runs, where the linker cannot know it.
+//! Removes functions from a compiled module that never run, where the linker cannot know that.
 //!
-//! CubeCL describes its kernels in `pliron`, whose every operation registers a function that reads it from text. Nothing
-//! here reads kernels from text, but a function that is registered is linked, and with it a library of parsers. Such a
-//! body becomes one `unreachable`; what only it called is removed by wasm-opt.
+//! CubeCL describes its kernels in `pliron`, where every operation registers a function that parses it from text. Nothing
+//! here parses kernels from text, but a registered function is linked, together with a library of parsers. The body of such
+//! a function is replaced by `unreachable`; wasm-opt then removes what only it called.
 //!
 //! That these functions never run was established for the versions in [`KNOWN`] by running every kernel of the module in
-//! two browsers. With other versions nothing is taken out: [`check_versions`] refuses.
+//! two browsers. With other versions nothing is removed: [`check_versions`] fails.
 
 use anyhow::{Context, Result, bail};
 use toml::Table;
 
-/// The packages that [`DEAD`] speaks of, or whose use of them it relies on, with the versions it was established for.
+/// Packages that [`DEAD`] is about or relies on, with the versions it was established for.
 const KNOWN: [(&str, &str); 2] = [("pliron", "0.19.0"), ("cubecl-ir", "0.11.3")];
 
-/// What is in the mangled names of the functions that read kernels from text.
+/// Substrings of the mangled names of functions that parse kernels from text.
 const DEAD: [&str; 2] = [
     "pliron..parsable..Parsable$GT$5parse17h",
     "6pliron2op22canonical_syntax_parse",
 ];
-/// Bodies up to so many bytes stay: the compiler may have made one function of them and of others that say the same.
+/// Bodies up to this size stay: the compiler may have merged them with identical functions that are in use.
 const SMALL: usize = 64;
 
 const CUSTOM: u8 = 0;
 const IMPORT: u8 = 2;
 const CODE: u8 = 10;
-/// No local variables; `unreachable`; end.
+/// A function body: no local variables; `unreachable`; end.
 const NOTHING: [u8; 4] = [3, 0, 0x00, 0x0b];
 
-/// Makes sure that a build with this `Cargo.lock` has the versions that the trimming was established for.
+/// Checks that `Cargo.lock` has the versions that the trimming was established for.
 ///
 /// # Errors
-/// Where a package has another version, several, or is not there.
+/// Where a package has another version, several versions, or is missing.
 pub fn check_versions(lock: &str) -> Result<()> {
     let lock: Table = lock.parse().context("Cargo.lock is not TOML")?;
     let packages = lock.get("package").and_then(|list| list.as_array());
@@ -57,10 +57,10 @@ pub fn check_versions(lock: &str) -> Result<()> {
     Ok(())
 }
 
-/// A module without the bodies of dead functions, and how many those were.
+/// The module with the bodies of dead functions replaced, and the number of these functions.
 ///
 /// # Errors
-/// Where the module is not one, or has no names.
+/// Where the bytes are not a WebAssembly module, or it has no name section.
 pub fn trim(module: &[u8]) -> Result<(Vec<u8>, usize)> {
     let sections = sections(module)?;
     let (mut dead, mut imported) = (None, 0);
@@ -104,7 +104,7 @@ pub fn trim(module: &[u8]) -> Result<(Vec<u8>, usize)> {
     Ok((out, taken))
 }
 
-/// Identifiers and contents.
+/// Section ids and contents.
 fn sections(module: &[u8]) -> Result<Vec<(u8, &[u8])>> {
     let rest =
         { module.strip_prefix(b"\0asm\x01\0\0\0") }.context("this is no WebAssembly module")?;
@@ -117,7 +117,7 @@ fn sections(module: &[u8]) -> Result<Vec<(u8, &[u8])>> {
     Ok(sections)
 }
 
-/// From the section of names, if this is it: the dead functions in ascending order.
+/// Indices of the dead functions in ascending order, if this is the name section.
 fn dead_functions(custom: &[u8]) -> Result<Option<Vec<usize>>> {
     const FUNCTIONS: u8 = 1;
     let mut reader = Reader(custom);
@@ -144,7 +144,7 @@ fn dead_functions(custom: &[u8]) -> Result<Option<Vec<usize>>> {
     Ok(Some(dead))
 }
 
-/// Functions are counted from those that the module imports.
+/// Number of imported functions. Function indices start with these.
 fn imported_functions(imports: &[u8]) -> Result<usize> {
     let mut reader = Reader(imports);
     let mut functions = 0;
@@ -162,7 +162,7 @@ fn imported_functions(imports: &[u8]) -> Result<usize> {
     Ok(functions)
 }
 
-/// What is still to be read.
+/// The bytes not read yet.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
         Ok(self.bytes(1)?[0])
     }
 
-    /// An unsigned number, seven bits a byte.
+    /// An unsigned LEB128 number.
     fn number(&mut self) -> Result<usize> {
         let mut number = 0;
         for shift in (0..35).step_by(7) {
@@ -222,7 +222,7 @@ mod tests {
         out
     }
 
-    /// A module that imports a function and has others of these names and lengths.
+    /// A module that imports one function and defines others with these names and lengths.
     fn module(functions: &[(&str, usize)]) -> Vec<u8> {
         let mut out = b"\0asm\x01\0\0\0".to_vec();
         out.extend(section(
@@ -264,7 +264,7 @@ mod tests {
         want.push(100);
         want.extend(vec![1; 100]);
         assert_eq!(code(&after), want);
-        // All else is as it was.
+        // All other sections stay unchanged.
         let rest = |module: &[u8]| {
             let found = sections(module).expect("sections");
             let kept = found.iter().filter(|section| section.0 != CODE);

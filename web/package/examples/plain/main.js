@@ -17,7 +17,7 @@ status(`Ready, on ${emu.device.name}.`);
 let stop = new AbortController();
 element("stop").onclick = () => stop.abort();
 
-/** Does one thing at a time, and says what went wrong. */
+/** Runs one job at a time, and shows its error. */
 async function attempt(work) {
   stop.abort();
   stop = new AbortController();

@@ -1,4 +1,4 @@
-// No configuration of Vite is needed: it finds the worker, the WASM module and the pack's files by itself.
+// Vite needs no configuration: it finds the worker, the WASM module and the pack's files by itself.
 import { Emu, EmuError, type Message } from "emu-webgpu";
 import { pack } from "emu-webgpu-mini";
 

@@ -1,27 +1,27 @@
-//! What the products share: the matrix, blocks of it, and where results go.
+//! Shared by gemv and gemm: the matrix, its blocks, and the output.
 
 use super::super::math::sigmoid;
 use crate::spec::{BLOCK, PackedSpec, Scheme};
 
-/// Rows of `x` in a tile of registers.
+/// Rows of `x` in a register tile.
 pub const COLUMNS: usize = 4;
-/// Vectors of rows of the matrix in a tile.
+/// Vectors of matrix rows in a register tile.
 pub const VECTORS: usize = 2;
 
-/// A packed matrix in slices: bytes of its words, the bits of scales and minimums in f16.
+/// Slices of a packed matrix: bytes of its words, f16 bits of scales and minimums.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// 32 or 16 to a block.
+    /// 32 or 16 bytes per block.
     pub bytes: &'a [u8],
-    /// One of a block.
+    /// One per block.
     pub scales: &'a [u16],
-    /// One of a block where the scheme has them.
+    /// One per block if the scheme has them.
     pub mins: &'a [u16],
     /// Its sizes, and whether it is a gate.
     pub spec: PackedSpec,
 }
 
-/// What is added to a product.
+/// Terms added to a product.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Added<'a> {
     /// `[out]`
@@ -30,23 +30,23 @@ pub struct Added<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
-/// Where a product goes.
+/// Destination of a product.
 #[derive(Clone, Copy)]
 pub struct Output<'a> {
-    /// `[rows, made]`, not yet written.
+    /// `[rows, made]`, uninitialized.
     pub y: *mut f32,
     pub made: usize,
     pub rows: usize,
     pub added: Added<'a>,
 }
 
-// SAFETY: parts of a product write to different columns.
+// SAFETY: parts of a product write to disjoint columns.
 unsafe impl Sync for Output<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Output<'_> {}
 
 impl Output<'_> {
-    /// Writes an element, with what is added to it.
+    /// Writes an element, with bias and residual added.
     ///
     /// # Safety
     /// No other thread writes to this column.
@@ -56,7 +56,7 @@ impl Output<'_> {
         let at = row * self.made + column;
         let bias = self.added.bias.map_or(0.0, |bias| bias[column]);
         let residual = self.added.residual.map_or(0.0, |residual| residual[at]);
-        // SAFETY: the assertion, and the caller's.
+        // SAFETY: the assertion above, and the caller's guarantee.
         unsafe { self.y.add(at).write(value + bias + residual) };
     }
 }
@@ -67,11 +67,11 @@ pub fn gate(g: f32, u: f32) -> f32 {
     g * sigmoid(g) * u
 }
 
-/// f16 by its bits.
+/// Converts f16 bits to f32.
 #[inline(always)]
 pub fn widened(half: u16) -> f32 {
     let half = u32::from(half);
-    // The exponent moves by 112, which is exact for what is denormal too.
+    // The exponent is rebased by 112 with a multiplication, which is exact for subnormals too.
     let size = f32::from_bits((half & 0x7fff) << 13) * f32::from_bits(239 << 23);
     let bits = match half & 0x7c00 {
         0x7c00 => 0x7f80_0000 | (half & 0x3ff) << 13,
@@ -80,7 +80,8 @@ pub fn widened(half: u16) -> f32 {
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
-/// A block in bytes: its scale and the sum of the bytes. The scale of what is not finite is not a number.
+/// Quantizes a block to 8 bits; returns the bytes, the scale and the sum of the bytes. The scale is NaN if a value is not
+/// finite.
 #[inline(always)]
 pub fn round(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32, i32) {
     const SHIFT: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, in the lowest bits
@@ -96,7 +97,7 @@ pub fn round(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32, i32) {
         .iter()
         .fold(0.0, |a: f32, &b| if b > a { b } else { a });
     let poison: f32 = poison.iter().sum();
-    // Not of a denormal, whose inverse is infinite.
+    // Not for subnormals, whose reciprocal is infinite.
     let factor = if most > 1e-35 { 127.0 / most } else { 0.0 };
     let mut bytes = [0i8; BLOCK];
     let mut sum = 0;
@@ -107,7 +108,7 @@ pub fn round(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32, i32) {
     (bytes, most / 127.0 + poison, sum)
 }
 
-/// What turns stored nibbles into 0 to 15.
+/// XOR mask that maps stored nibbles to 0 to 15.
 pub fn flip(scheme: Scheme) -> u8 {
     match scheme {
         Scheme::Q4 => 0x88,

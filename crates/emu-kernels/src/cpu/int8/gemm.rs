@@ -1,4 +1,4 @@
-//! Many rows of `x`: rows of the matrix are unpacked side by side and multiplied in tiles of registers.
+//! Gemm, many rows of `x`: rows of the matrix are unpacked side by side and multiplied in register tiles.
 
 use super::blocks::{COLUMNS, Matrix, Output, VECTORS, flip, gate, round, widened};
 use super::isa::{Isa, Job};
@@ -8,7 +8,7 @@ use crate::spec::{BLOCK, PackedSpec, Scheme};
 /// Lanes of the widest vectors.
 const MOST_LANES: usize = 16;
 
-/// Lanes of a vector.
+/// Queries the lanes of a vector.
 pub struct Lanes;
 
 impl Job for Lanes {
@@ -20,16 +20,16 @@ impl Job for Lanes {
     }
 }
 
-/// Many rows of bytes, in order; rows up to a multiple of [`COLUMNS`] are zeros.
+/// Quantized rows of `x`, in order, padded with zeros to a multiple of [`COLUMNS`].
 pub struct RoundedTiles {
-    /// `[padded, width / STEP]`: as many elements of a row as a lane takes, bytes or 16 bits.
+    /// `[padded, width / STEP]`: one 32-bit cell per lane, which holds `STEP` elements of a row, bytes or 16-bit values.
     cells: Vec<i32>,
-    /// `[padded, blocks]`: scale, scale times the sum of the bytes, what undoes the bias of the matrix.
+    /// `[padded, blocks]`: scale, scale times the sum of the bytes, correction for the bias of the matrix.
     blocks: Vec<(f32, f32, i32)>,
     rows: usize,
 }
 
-/// Rounds some rows of many.
+/// Quantizes some of the rows.
 struct RoundTiles<'a> {
     x: &'a [f32],
     scheme: Scheme,
@@ -37,7 +37,7 @@ struct RoundTiles<'a> {
     blocks: &'a mut [(f32, f32, i32)],
 }
 
-/// Cells of a block.
+/// Queries the cells of a block.
 struct Cells;
 
 impl Job for Cells {
@@ -57,7 +57,7 @@ impl Job for RoundTiles<'_> {
         let blocks = self.x.as_chunks::<BLOCK>().0.iter().zip(self.blocks);
         for ((x, block), cells) in blocks.zip(self.cells.chunks_exact_mut(BLOCK / S::STEP)) {
             let (bytes, scale, sum) = round(x);
-            // A product of 16 bits has signs; that of bytes only one.
+            // 16-bit products are signed; byte products have an unsigned matrix operand, hence the bias.
             let bias = if S::STEP == 4 {
                 bias_of_lanes(self.scheme)
             } else {
@@ -69,7 +69,7 @@ impl Job for RoundTiles<'_> {
     }
 }
 
-/// What is added to elements of the matrix where lanes take bytes.
+/// Bias added to elements of the matrix in byte products.
 fn bias_of_lanes(scheme: Scheme) -> i32 {
     match scheme {
         Scheme::Q8 => 128,
@@ -78,7 +78,7 @@ fn bias_of_lanes(scheme: Scheme) -> i32 {
     }
 }
 
-/// The values of a block as lanes take them.
+/// Packs the values of a block into cells.
 #[inline(always)]
 fn pack<S: Simd>(values: &[i16; BLOCK], cells: &mut [i32]) {
     if S::STEP == 4 {
@@ -93,7 +93,7 @@ fn pack<S: Simd>(values: &[i16; BLOCK], cells: &mut [i32]) {
     }
 }
 
-/// Rounds all rows.
+/// Quantizes all rows.
 pub fn round_tiles(isa: Isa, x: &[f32], w: Matrix) -> RoundedTiles {
     let PackedSpec { width, scheme, .. } = w.spec;
     let (rows, blocks) = (x.len() / width, width / BLOCK);
@@ -119,7 +119,7 @@ pub fn round_tiles(isa: Isa, x: &[f32], w: Matrix) -> RoundedTiles {
     to
 }
 
-/// Columns of a product of many rows.
+/// A range of columns of a gemm.
 pub struct Gemm<'a> {
     pub x: &'a RoundedTiles,
     pub w: Matrix<'a>,
@@ -127,7 +127,7 @@ pub struct Gemm<'a> {
     pub to: Output<'a>,
 }
 
-/// Rows of the matrix side by side, a row to a lane.
+/// Unpacked rows of the matrix, side by side, one row per lane.
 struct Unpacked {
     /// `[blocks, BLOCK / STEP, LANES]`
     cells: Vec<i32>,
@@ -166,7 +166,7 @@ impl Job for Gemm<'_> {
             }
             for from in (0..self.x.rows).step_by(COLUMNS) {
                 let mut values = [[[0.0f32; MOST_LANES]; COLUMNS]; VECTORS];
-                // SAFETY: the instruction set is there, and the rows of x: they are padded to a multiple of COLUMNS.
+                // SAFETY: the instruction set is available, and `x` has the rows: it is padded to a multiple of COLUMNS.
                 unsafe { self.tile::<S>(&tiles, from, &mut values) };
                 for c in 0..COLUMNS.min(self.x.rows - from) {
                     for i in 0..here {
@@ -174,7 +174,7 @@ impl Job for Gemm<'_> {
                             true => gate(values[0][c][i], values[1][c][i]),
                             false => values[i / S::LANES][c][i % S::LANES],
                         };
-                        // SAFETY: the column is of this part.
+                        // SAFETY: the column belongs to this part.
                         unsafe { to.write(from + c, first + i, value) };
                     }
                 }
@@ -184,7 +184,7 @@ impl Job for Gemm<'_> {
 }
 
 impl Unpacked {
-    /// Takes rows of the matrix, at most as many as there are lanes; the others stay what they were.
+    /// Unpacks rows of the matrix, at most as many as there are lanes; other lanes keep their values.
     #[inline(always)]
     fn fill<S: Simd>(&mut self, w: Matrix, rows: core::ops::Range<usize>) {
         let (blocks, scheme) = (w.spec.width / BLOCK, w.spec.scheme);
@@ -212,7 +212,7 @@ impl Unpacked {
                         *v = i16::from(*b as i8) + bias as i16;
                     }
                 } else {
-                    // With the sign bit flipped, nibbles are 8 too great.
+                    // With the sign bit flipped, nibbles are too great by 8.
                     let less = if scheme == Scheme::Q4 { 8 - bias } else { 0 };
                     for (pair, b) in values.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
                         let b = b ^ flip(scheme);
@@ -230,10 +230,10 @@ impl Unpacked {
 }
 
 impl Gemm<'_> {
-    /// A tile of registers.
+    /// Computes one register tile.
     ///
     /// # Safety
-    /// The instruction set must be there, and [`COLUMNS`] rows from `from` on.
+    /// The instruction set must be available, and [`COLUMNS`] rows from `from` on must exist.
     #[inline(always)]
     unsafe fn tile<S: Simd>(
         &self,
@@ -254,8 +254,8 @@ impl Gemm<'_> {
             debug_assert!(w.scales.len() == blocks * S::LANES && w.mins.len() == w.scales.len());
         }
         debug_assert!(S::LANES <= MOST_LANES);
-        // SAFETY: the slices above hold COLUMNS rows; those of the matrix are as long as `Gemm::run` made them, and a vector
-        // fits where it is stored.
+        // SAFETY: the slices above hold COLUMNS rows; the buffers of the matrix have the lengths that `Gemm::run` gave them, and
+        // a vector fits where it is stored.
         unsafe {
             let mut total = [[S::zero(); COLUMNS]; VECTORS];
             let row = blocks * steps;

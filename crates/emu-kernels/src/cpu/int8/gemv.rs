@@ -1,25 +1,25 @@
-//! Gemv rows of `x`: each row of the matrix is multiplied as it is unpacked.
+//! Gemv, few rows of `x`: each row of the matrix is multiplied as it is unpacked.
 
 use super::blocks::{Matrix, Output, flip, gate, round};
 use super::isa::Job;
 use super::simd::Simd;
 use crate::spec::{BLOCK, PackedSpec, Scheme};
 
-/// Gemv rows of bytes, as vectors want them.
+/// Quantized rows of `x`, in the order of the vectors.
 pub struct RoundedRows {
-    /// `[rows, groups, 2, 16 · GROUP]`: those that go with one vector of the matrix, those that go with the other.
+    /// `[rows, groups, 2, 16 · GROUP]`: elements for the first vector of the matrix, then for the second.
     bytes: Vec<i8>,
-    /// `[rows, groups, LANES]`: what undoes the bias of the matrix.
+    /// `[rows, groups, LANES]`: correction for the bias of the matrix.
     base: Vec<i32>,
     /// `[rows, groups, LANES]`: scales.
     scales: Vec<f32>,
-    /// `[rows, groups, LANES]`: in the first lane of a block its sum, for minimums.
+    /// `[rows, groups, LANES]`: the first lane of a block holds its sum, for minimums.
     sums: Vec<f32>,
     rows: usize,
     groups: usize,
 }
 
-/// What is added to elements of the matrix where they are unpacked without a sign.
+/// Bias added to elements of the matrix where they are unpacked as unsigned.
 fn bias<S: Simd>(scheme: Scheme) -> i32 {
     match scheme {
         Scheme::Q8 => S::BYTE_BIAS,
@@ -28,7 +28,7 @@ fn bias<S: Simd>(scheme: Scheme) -> i32 {
     }
 }
 
-/// Rounds few rows.
+/// Quantizes the rows of a gemv.
 pub struct RoundRows<'a> {
     pub x: &'a [f32],
     pub w: Matrix<'a>,
@@ -61,7 +61,7 @@ impl Job for RoundRows<'_> {
                 to.bytes[first..first + half].copy_from_slice(&bytes[..half]);
                 to.bytes[second..second + half].copy_from_slice(&bytes[half..]);
             } else {
-                // Low nibbles are elements at even places.
+                // Low nibbles are even-indexed elements.
                 for i in 0..half {
                     to.bytes[first + i] = bytes[2 * i];
                     to.bytes[second + i] = bytes[2 * i + 1];
@@ -76,7 +76,7 @@ impl Job for RoundRows<'_> {
     }
 }
 
-/// Columns of a product of few rows.
+/// A range of columns of a gemv.
 pub struct Gemv<'a> {
     pub x: &'a RoundedRows,
     pub w: Matrix<'a>,
@@ -89,13 +89,13 @@ impl Job for Gemv<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the instruction set is there.
+        // SAFETY: the instruction set is available.
         unsafe {
             match self.w.spec.scheme {
                 Scheme::Q8 => self.columns::<S, 0>(),
                 Scheme::Q4 => self.columns::<S, 1>(),
                 Scheme::Q4_1 => self.columns::<S, 2>(),
-                // Refused before.
+                // Rejected by the caller.
                 Scheme::F16 => {}
             }
         }
@@ -103,16 +103,16 @@ impl Job for Gemv<'_> {
 }
 
 impl Gemv<'_> {
-    /// SCHEME: [`Scheme`] by its number.
+    /// SCHEME: index into [`SCHEMES`].
     #[inline(always)]
     unsafe fn columns<S: Simd, const SCHEME: u8>(&self) {
         let (w, to) = (self.w, self.to);
         let mut values = [0.0f32; 4];
         for column in self.part.clone() {
             let mut from = 0;
-            // Four, two, one: however many there are.
+            // Four, two or one rows at a time.
             while from < self.x.rows {
-                // SAFETY: the instruction set is there.
+                // SAFETY: the instruction set is available.
                 let count = unsafe { self.some::<S, SCHEME>(column, from, &mut values) };
                 if w.spec.pair {
                     let mut up = [0.0; 4];
@@ -123,7 +123,7 @@ impl Gemv<'_> {
                     }
                 }
                 for (i, v) in values.iter().enumerate().take(count) {
-                    // SAFETY: the column is of this part.
+                    // SAFETY: the column belongs to this part.
                     unsafe { to.write(from + i, column, *v) };
                 }
                 from += count;
@@ -131,7 +131,7 @@ impl Gemv<'_> {
         }
     }
 
-    /// A row of the matrix times four, two or one of the rows of `x` that are left. Returns how many.
+    /// A row of the matrix times the next four, two or one rows of `x`. Returns how many.
     #[inline(always)]
     unsafe fn some<S: Simd, const SCHEME: u8>(
         &self,
@@ -139,7 +139,7 @@ impl Gemv<'_> {
         from: usize,
         out: &mut [f32; 4],
     ) -> usize {
-        // SAFETY: the caller's; the rows of x are there.
+        // SAFETY: the caller's guarantee; the rows of `x` exist.
         unsafe {
             match self.x.rows - from {
                 4.. => self.dot::<S, SCHEME, 4>(row, from, out),
@@ -170,15 +170,15 @@ impl Gemv<'_> {
             scales: self.w.scales[first..][..blocks].as_ptr(),
             mins: mins[first..][..blocks].as_ptr(),
         };
-        // Rows of x are padded to groups, as `RoundRows` made them.
+        // Rows of `x` are padded to groups by `RoundRows`.
         let padded = (from + C) * self.x.groups;
         debug_assert!(self.x.groups * S::GROUP >= blocks && from + C <= self.x.rows);
         debug_assert!(self.x.bytes.len() >= padded * BLOCK * S::GROUP);
         for lanes in [self.x.base.len(), self.x.scales.len(), self.x.sums.len()] {
             debug_assert!(lanes >= padded * S::LANES);
         }
-        // SAFETY: groups but the last one are whole, and of that one only the blocks that there are are read from the
-        // matrix; rows of x are as above.
+        // SAFETY: all groups but the last are whole, and of the last only existing blocks are read from the matrix; rows of
+        // `x` are padded as above.
         unsafe {
             let mut total = [S::zero(); C];
             let whole = blocks / S::GROUP;
@@ -196,7 +196,7 @@ impl Gemv<'_> {
         C
     }
 
-    /// Adds a group's products, of which `left` blocks are there.
+    /// Adds the products of a group that has `left` blocks.
     #[inline(always)]
     unsafe fn group<S: Simd, const SCHEME: u8, const C: usize>(
         &self,
@@ -210,7 +210,7 @@ impl Gemv<'_> {
         let (vector, size, first) = (16 * S::GROUP, 4 * scheme.words(), group * S::GROUP);
         debug_assert!((1..=S::GROUP).contains(&left) && group < self.x.groups);
         debug_assert!(first + left <= self.w.spec.width / BLOCK);
-        // SAFETY: the caller's.
+        // SAFETY: the caller's guarantee.
         unsafe {
             let at = row.bytes.add(first * size);
             let w = if scheme == Scheme::Q8 {
@@ -250,10 +250,10 @@ impl Gemv<'_> {
     }
 }
 
-/// The schemes by their numbers, for constants.
+/// Schemes by index, for const generics.
 const SCHEMES: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
 
-/// Where a row of the matrix begins.
+/// Start of a row of the matrix.
 #[derive(Clone, Copy)]
 struct Row {
     bytes: *const u8,

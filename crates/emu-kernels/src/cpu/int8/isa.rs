@@ -1,4 +1,4 @@
-//! Instruction sets, and work that is compiled for each of them.
+//! Instruction sets, and jobs compiled for each of them.
 
 use super::simd::{Portable, Simd};
 #[cfg(target_family = "wasm")]
@@ -6,10 +6,10 @@ use super::wasm;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
-/// An instruction set that products of bytes are written for.
+/// An instruction set with an implementation of byte products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// None in particular.
+    /// No specific instruction set.
     Portable,
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
@@ -20,13 +20,13 @@ pub enum Isa {
     /// AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// WebAssembly's.
+    /// WebAssembly SIMD.
     #[cfg(target_family = "wasm")]
     Simd128,
 }
 
 impl Isa {
-    /// All of them, the fastest first.
+    /// All instruction sets, fastest first.
     pub const ALL: &[Self] = &[
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
@@ -39,7 +39,7 @@ impl Isa {
         Self::Portable,
     ];
 
-    /// Whether this machine has it.
+    /// Whether this machine supports it.
     pub fn available(self) -> bool {
         match self {
             Self::Portable => true,
@@ -64,7 +64,7 @@ impl Isa {
         }
     }
 
-    /// The fastest that this machine has.
+    /// The fastest one that this machine supports.
     pub fn best() -> Self {
         let mut all = Self::ALL.iter().copied();
         all.find(|isa| isa.available()).unwrap_or(Self::Portable)
@@ -74,9 +74,9 @@ impl Isa {
     pub fn run<J: Job>(self, job: J) -> J::Output {
         assert!(self.available(), "{self:?} is not there");
         match self {
-            // SAFETY: no instructions in particular.
+            // SAFETY: needs no specific instructions.
             Self::Portable => unsafe { job.run::<Portable>() },
-            // SAFETY: available, as for the others.
+            // SAFETY: available, as asserted above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512(job) },
             #[cfg(target_arch = "x86_64")]
@@ -92,28 +92,28 @@ impl Isa {
     }
 }
 
-/// What is compiled once for each instruction set. Implementations are inlined into the functions below.
+/// Code that is compiled once per instruction set. Implementations are inlined into the functions below.
 pub trait Job {
-    /// What comes of it.
+    /// The result.
     type Output;
-    /// Does it.
+    /// Runs the job.
     ///
     /// # Safety
-    /// The instruction set must be there.
+    /// The instruction set must be available.
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
 /// # Safety
-/// The features must be there.
+/// The CPU features must be available.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn avx512<J: Job>(job: J) -> J::Output {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's guarantee.
     unsafe { job.run::<x86::Avx512>() }
 }
 
 /// # Safety
-/// The features must be there.
+/// The CPU features must be available.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
 unsafe fn avx_vnni<J: Job>(job: J) -> J::Output {
@@ -122,7 +122,7 @@ unsafe fn avx_vnni<J: Job>(job: J) -> J::Output {
 }
 
 /// # Safety
-/// The features must be there.
+/// The CPU features must be available.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<J: Job>(job: J) -> J::Output {

@@ -1,12 +1,12 @@
-//! Products of packed matrices with rows that are rounded to bytes, so that integers are multiplied with integers.
+//! Products of packed matrices with activations quantized to 8 bits, in integer arithmetic.
 //!
-//! Of every block of 32 of `x` the greatest absolute value becomes 127: `x ≈ d·q`, `d = max / 127`, and no element moves by
-//! more than `d / 2`. Sums over a block are exact integers; they become floats with the two scales of the block. So
-//! `|y - x·w| <= Σ over blocks of d / 2 · Σ |w|`, besides the rounding of the sum over blocks in f32.
+//! In every block of 32 elements of `x` the greatest absolute value maps to 127: `x ≈ d·q`, `d = max / 127`, and no element
+//! changes by more than `d / 2`. Sums over a block are exact integers, which the two scales of the block turn into floats.
+//! So `|y - x·w| <= Σ over blocks of d / 2 · Σ |w|`, besides the rounding of the sum over blocks in f32.
 //!
-//! Gemv rows of `x` (a token, beams): each row of the matrix is read once and multiplied with all of them, four lanes of a
-//! vector for each block. Many rows (a prompt): rows of the matrix are unpacked side by side, so that a lane is a row, and
-//! multiplied in tiles of registers.
+//! Gemv, few rows of `x` (a token, beams): each row of the matrix is read once and multiplied with all of them, four SIMD
+//! lanes per block. Gemm, many rows (a prompt): rows of the matrix are unpacked side by side, one row per lane, and
+//! multiplied in register tiles.
 
 // Loops over registers: all arrays have the same small size.
 #![allow(clippy::needless_range_loop)]
@@ -31,9 +31,9 @@ pub use blocks::{Added, Matrix, widened};
 pub use isa::{Isa, Job};
 pub use simd::Simd;
 
-/// Up to so many rows of `x` every row of the matrix is multiplied as it is unpacked.
+/// Maximum rows of `x` of a gemv, where every row of the matrix is multiplied as it is unpacked.
 const GEMV_ROWS: usize = 6;
-/// Products that are worth another thread: about 5 µs.
+/// Multiply-adds worth another thread: about 5 µs.
 #[cfg(not(target_family = "wasm"))]
 const PART: usize = 1 << 17;
 
@@ -43,7 +43,7 @@ pub fn linear(isa: Isa, x: &[f32], w: Matrix, added: Added) -> Vec<f32> {
     let blocks = width / BLOCK;
     let rows = x.len() / width.max(1);
     let made = if w.spec.pair { out / 2 } else { out };
-    // Halves take inputs as they are. Every access below lies within these.
+    // f16 weights do not quantize activations. Every access below is within these bounds.
     assert!(w.spec.scheme.has_scales());
     assert_eq!(width, blocks * BLOCK);
     assert_eq!(x.len(), rows * width);
@@ -69,20 +69,20 @@ pub fn linear(isa: Isa, x: &[f32], w: Matrix, added: Added) -> Vec<f32> {
     } else {
         let x = round_tiles(isa, x, w);
         let lanes = isa.run(Lanes);
-        // A gate takes a vector of each of its halves.
+        // A gate tile holds one vector of each half.
         let tile = if w.spec.pair { lanes } else { VECTORS * lanes };
         split(made, rows * width * (out / made.max(1)), tile, &|part| {
             isa.run(Gemm { x: &x, w, part, to });
         });
     }
-    // SAFETY: the parts cover all columns, and each wrote its own in every row.
+    // SAFETY: the parts cover all columns, and each wrote its columns in every row.
     unsafe { y.set_len(rows * made) };
     y
 }
 
-/// Calls `work` for ranges that cover `0..n`, on threads where that pays. Ranges begin at multiples of `unit`.
+/// Calls `work` for ranges that cover `0..n`, in parallel where that pays. Ranges start at multiples of `unit`.
 ///
-/// `cost`: products of each.
+/// `cost`: multiply-adds per element of the range.
 #[cfg(not(target_family = "wasm"))]
 fn split(n: usize, cost: usize, unit: usize, work: &(dyn Fn(core::ops::Range<usize>) + Sync)) {
     let each = (PART / cost.max(1)).max(1).next_multiple_of(unit);

@@ -1,63 +1,62 @@
-//! What products of bytes need of an instruction set, and the same without one.
+//! SIMD operations that byte products need, and a portable implementation.
 
-/// Vectors of an instruction set.
+/// SIMD vectors of an instruction set.
 ///
-/// A vector holds [`GROUP`](Self::GROUP) times 16 bytes, or four 32-bit lanes for each 16. In the product of a row by a row
-/// the 16 bytes are one half of a block, so that four lanes belong to a block; in the product of many rows by many a lane is a
-/// row of the matrix.
+/// A vector holds [`GROUP`](Self::GROUP) times 16 bytes, or four 32-bit lanes for each 16. In a gemv the 16 bytes are one half
+/// of a block, so that four lanes belong to a block; in a gemm a lane is a row of the matrix.
 ///
 /// # Safety
-/// Every method may use the instructions of the set: it must be [there](super::isa::Isa::available). Pointers must be those of
-/// as many values as a method reads or writes; they need no alignment.
+/// Every method may use the instructions of the set: it must be [available](super::isa::Isa::available). Pointers must be
+/// valid for as many values as a method reads or writes; they need no alignment.
 #[allow(clippy::missing_safety_doc)]
 pub trait Simd: Copy {
-    /// Blocks, halves of which fill a vector.
+    /// Blocks per vector pair: each vector holds half of every block.
     const GROUP: usize;
     /// 32-bit lanes.
     const LANES: usize = 4 * Self::GROUP;
-    /// What a [`Self::dot_bytes`] wants to have been added to bytes of the matrix: 128 where it takes them as unsigned.
+    /// Bias of the matrix's bytes in [`Self::dot_bytes`]: 128 if it takes them as unsigned.
     const BYTE_BIAS: i32;
-    /// Elements of a row in a lane in products of many rows: 4 bytes without a sign, or 2 of 16 bits with one.
+    /// Elements of a row per lane in a gemm: 4 unsigned bytes or 2 signed 16-bit values.
     const STEP: usize;
 
-    /// Vectors of bytes, of integers, of floats.
+    /// Vector of bytes.
     type Bytes: Copy;
-    /// 32 bits.
+    /// Vector of 32-bit integers.
     type Ints: Copy;
-    /// 32 bits.
+    /// Vector of f32.
     type Floats: Copy;
 
-    /// The first `count` bytes of a vector, a multiple of 16; zeros after them.
+    /// Loads `count` bytes, a multiple of 16; the rest is zero.
     unsafe fn load(at: *const u8, count: usize) -> Self::Bytes;
-    /// Low and high nibbles of every byte after an exclusive or with `flip`.
+    /// Low and high nibbles of every byte, after XOR with `flip`.
     unsafe fn nibbles(v: Self::Bytes, flip: u8) -> [Self::Bytes; 2];
-    /// First and second halves of [`GROUP`](Self::GROUP) blocks that lie in two vectors, with [`BYTE_BIAS`](Self::BYTE_BIAS).
+    /// First and second halves of the [`GROUP`](Self::GROUP) blocks in two vectors, with [`BYTE_BIAS`](Self::BYTE_BIAS) added.
     unsafe fn halves(v: [Self::Bytes; 2]) -> [Self::Bytes; 2];
-    /// `acc + w · x`, where four lanes sum 32 products: `w` from 0 to 15.
+    /// `acc + w · x`, where four lanes sum 32 products; `w` is from 0 to 15.
     unsafe fn dot_nibbles(acc: Self::Ints, w: [Self::Bytes; 2], x: [Self::Bytes; 2]) -> Self::Ints;
-    /// The same with what [`halves`](Self::halves) gave.
+    /// Same, with the result of [`halves`](Self::halves).
     unsafe fn dot_bytes(acc: Self::Ints, w: [Self::Bytes; 2], x: [Self::Bytes; 2]) -> Self::Ints;
-    /// `acc + w · x`, where every lane sums [`STEP`](Self::STEP) products; `x` lies in 32 bits and is the same for all lanes.
+    /// `acc + w · x`, where every lane sums [`STEP`](Self::STEP) products; `x` is a 32-bit cell broadcast to all lanes.
     unsafe fn dot_lanes(acc: Self::Ints, w: Self::Bytes, x: i32) -> Self::Ints;
 
-    /// A vector of integers.
+    /// Loads a vector of integers.
     unsafe fn load_ints(at: *const i32) -> Self::Ints;
-    /// The same in all lanes.
+    /// Broadcasts to all lanes.
     unsafe fn splat_ints(v: i32) -> Self::Ints;
-    /// As floats.
+    /// Converts to f32.
     unsafe fn floats(v: Self::Ints) -> Self::Floats;
 
     /// Zeros.
     unsafe fn zero() -> Self::Floats;
-    /// The same in all lanes.
+    /// Broadcasts to all lanes.
     unsafe fn splat(v: f32) -> Self::Floats;
-    /// A vector of floats.
+    /// Loads a vector of floats.
     unsafe fn load_floats(at: *const f32) -> Self::Floats;
-    /// The first `count` of [`GROUP`](Self::GROUP) f16, each in four lanes; zeros after them. Finite.
+    /// Converts `count` of [`GROUP`](Self::GROUP) finite f16, each broadcast to four lanes; the rest is zero.
     unsafe fn widen(at: *const u16, count: usize) -> Self::Floats;
-    /// The sum of all lanes.
+    /// Sum of all lanes.
     unsafe fn sum(v: Self::Floats) -> f32;
-    /// Writes a vector of floats.
+    /// Stores a vector of floats.
     unsafe fn store(v: Self::Floats, at: *mut f32);
     /// `a · b`
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -65,7 +64,7 @@ pub trait Simd: Copy {
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 }
 
-/// No instruction set in particular: plain loops, which compilers turn into what there is.
+/// No specific instruction set: plain loops, which the compiler vectorizes where it can.
 #[derive(Clone, Copy)]
 pub struct Portable;
 
@@ -82,7 +81,7 @@ impl Simd for Portable {
     unsafe fn load(at: *const u8, count: usize) -> Self::Bytes {
         match count {
             0 => [0; 16],
-            // SAFETY: the caller's.
+            // SAFETY: the caller's guarantee.
             _ => unsafe { at.cast::<[u8; 16]>().read_unaligned() },
         }
     }
@@ -100,8 +99,8 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn dot_nibbles(acc: Self::Ints, w: [Self::Bytes; 2], x: [Self::Bytes; 2]) -> Self::Ints {
-        // Nibbles are bytes without a sign bit.
-        // SAFETY: no instructions in particular.
+        // Nibbles are non-negative bytes.
+        // SAFETY: needs no specific instructions.
         unsafe { Self::dot_bytes(acc, w, x) }
     }
 
@@ -131,7 +130,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn load_ints(at: *const i32) -> Self::Ints {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's guarantee.
         unsafe { at.cast::<[i32; 4]>().read_unaligned() }
     }
 
@@ -157,13 +156,13 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn load_floats(at: *const f32) -> Self::Floats {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's guarantee.
         unsafe { at.cast::<[f32; 4]>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn widen(at: *const u16, _: usize) -> Self::Floats {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's guarantee.
         [super::blocks::widened(unsafe { at.read() }); 4]
     }
 
@@ -174,7 +173,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn store(v: Self::Floats, at: *mut f32) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's guarantee.
         unsafe { at.cast::<[f32; 4]>().write_unaligned(v) }
     }
 

@@ -6,7 +6,7 @@ use crate::random::{Philox, Stream};
 use crate::spec::{Activations, Scheme};
 
 const ALL: [Scheme; 3] = [Scheme::Q8, Scheme::Q4, Scheme::Q4_1];
-/// Sizes that fill no vector, no group of blocks and no tile; even where a gate is made.
+/// Sizes that are no multiple of a vector, a group of blocks or a tile; some are even, for gates.
 const SIZES: [[usize; 2]; 7] = [
     [1, 32],
     [2, 64],
@@ -18,7 +18,7 @@ const SIZES: [[usize; 2]; 7] = [
 ];
 const ROWS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 9, 23];
 
-/// A matrix that owns its parts, and the integers in it.
+/// A matrix that owns its parts, with its stored integers.
 struct Made {
     bytes: Vec<u8>,
     scales: Vec<u16>,
@@ -97,7 +97,7 @@ impl Made {
         self.stored[at] as f64 * of(&self.scales) + min
     }
 
-    /// The product with rows of `x`, in f64.
+    /// Reference product with rows of `x`, in f64.
     fn product(&self, x: &[f64]) -> Vec<f64> {
         let PackedSpec { out, width, .. } = self.spec;
         let element = |x: &[f64], o: usize| -> f64 {
@@ -116,7 +116,7 @@ fn available() -> impl Iterator<Item = Isa> {
     Isa::ALL.iter().copied().filter(|isa| isa.available())
 }
 
-/// Whole numbers whose greatest in every block is 127, so that rounding changes nothing.
+/// Integers whose greatest absolute value in every block is 127, so that quantization is exact.
 fn whole(rows: usize, width: usize) -> Vec<f32> {
     let mut random = Philox::new(rows as u64, Stream::Init, 7);
     let mut x: Vec<f32> = (0..rows * width)
@@ -132,7 +132,7 @@ fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// Where nothing is rounded, every instruction set gives the integers of the plain sum, to the bit.
+/// Where quantization is exact, every instruction set matches the reference bit for bit.
 #[test]
 fn whole_numbers_are_exact() {
     println!("{:?}", available().collect::<Vec<_>>());
@@ -142,7 +142,7 @@ fn whole_numbers_are_exact() {
             for rows in ROWS {
                 let x = whole(rows, shape[1]);
                 let want = w.product(&wide(&x));
-                // Halves below 2^24: every partial sum is a float.
+                // Results are multiples of 1/2, and twice their size is below 2^24: every partial sum is exact in f32.
                 if want.iter().any(|y| 2.0 * y.abs() > 8e6) {
                     continue;
                 }
@@ -159,7 +159,7 @@ fn whole_numbers_are_exact() {
     }
 }
 
-/// The greatest sums that there are.
+/// Extreme values, which give the greatest sums.
 #[test]
 fn nothing_overflows() {
     for scheme in ALL {
@@ -180,7 +180,7 @@ fn nothing_overflows() {
     }
 }
 
-/// How far off products may be: what rounding `x` does, and sums in f32.
+/// Error bounds of products: quantization of `x`, and f32 summation.
 fn bounds(w: &Made, x: &[f32]) -> Vec<f64> {
     let PackedSpec { out, width, .. } = w.spec;
     let mut bounds = vec![];
@@ -193,14 +193,14 @@ fn bounds(w: &Made, x: &[f32]) -> Vec<f64> {
                     .sum();
                 most * size
             });
-            // Half of a step of 1/127; and at most a few hundred roundings of partial sums, each below the sum of sizes.
+            // Half of a step of 1/127, plus at most a few hundred roundings of partial sums, each below the sum of magnitudes.
             bounds.push(blocks.sum::<f64>() * (0.5 / 127.0 + 1e-5));
         }
     }
     bounds
 }
 
-/// By how many times its bound the worst element is off; infinite where one is not a number or they are not as many.
+/// Greatest error relative to its bound; infinite if a value is not finite or the lengths differ.
 fn excess(got: &[f32], want: &[f64], bounds: &[f64]) -> f64 {
     if got.len() != want.len() || got.iter().any(|g| !g.is_finite()) {
         return f64::INFINITY;
@@ -246,7 +246,7 @@ fn products_are_as_close_as_rounding_allows() {
     }
 }
 
-/// A gate is the gate of its two products, each as it is alone.
+/// A gate equals SiLU and product of its two plain products.
 #[test]
 fn gates_are_those_of_their_products() {
     for scheme in ALL {
@@ -276,7 +276,7 @@ fn gates_are_those_of_their_products() {
     }
 }
 
-/// What is not a number stays in its row, and is not lost there; nothing becomes nothing.
+/// A non-finite value makes its own row NaN and no other; zeros and tiny values give zero.
 #[test]
 fn what_is_not_finite_is_seen() {
     let w = Made::random(Scheme::Q4_1, [18, 96], 1.0);

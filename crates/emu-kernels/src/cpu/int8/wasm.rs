@@ -1,4 +1,4 @@
-//! Products of bytes in WebAssembly, `simd128`.
+//! Byte products in WebAssembly, `simd128`.
 
 use core::arch::wasm32::*;
 
@@ -8,7 +8,7 @@ use super::simd::Simd;
 #[derive(Clone, Copy)]
 pub struct Simd128;
 
-// SAFETY of every call below: the trait's methods ask for pointers to as much as is read.
+// SAFETY of every call below: the trait's methods require pointers to as much as is read.
 impl Simd for Simd128 {
     const GROUP: usize = 1;
     const BYTE_BIAS: i32 = 0;
@@ -43,7 +43,7 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     unsafe fn dot_nibbles(acc: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
-        // Four products of at most 15 · 127 stay within 16 bits.
+        // Sums of four products of at most 15 · 127 fit in 16 bits.
         let first = i16x8_add(
             i16x8_extmul_low_i8x16(w[0], x[0]),
             i16x8_extmul_high_i8x16(w[0], x[0]),
@@ -57,7 +57,7 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     unsafe fn dot_bytes(acc: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
-        // Two products of at most 128 · 127 stay within 16 bits.
+        // Sums of two products of at most 128 · 127 fit in 16 bits.
         let pairs = |w, x| {
             i32x4_extadd_pairwise_i16x8(i16x8_add(
                 i16x8_extmul_low_i8x16(w, x),
@@ -104,7 +104,7 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     unsafe fn widen(at: *const u16, _: usize) -> v128 {
-        // Two of it fill a lane: the exponent moves by 112 in the lower one, and the upper one has the sign in its place.
+        // Two copies of the f16 fill a lane: the lower one's exponent is rebased by 112, the upper one provides the sign bit.
         let both = unsafe { v128_load16_splat(at.cast()) };
         let size = i32x4_shl(v128_and(both, i32x4_splat(0x7fff)), 13);
         let size = f32x4_mul(size, f32x4_splat(f32::from_bits(239 << 23)));

@@ -1,4 +1,4 @@
-//! Products of bytes on x86-64: AVX-512 with VNNI, AVX-VNNI, AVX2.
+//! Byte products on x86-64: AVX-512 with VNNI, AVX-VNNI, AVX2.
 
 use core::arch::x86_64::*;
 
@@ -8,7 +8,7 @@ use super::simd::Simd;
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
-// SAFETY of every call below: the trait's methods ask for the features and for pointers to as much as is read.
+// SAFETY of every call below: the trait's methods require the features, and pointers to as much as is read.
 impl Simd for Avx512 {
     const GROUP: usize = 4;
     const BYTE_BIAS: i32 = 128;
@@ -132,7 +132,7 @@ impl Simd for Avx512 {
     }
 }
 
-/// 256 bits. Features `avx2`, `fma`, `f16c`, and `avxvnni` where VNNI.
+/// 256 bits. Features `avx2`, `fma`, `f16c`, and `avxvnni` if VNNI.
 #[derive(Clone, Copy)]
 pub struct Avx2<const VNNI: bool>;
 
@@ -190,7 +190,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 let acc = _mm256_dpbusd_avx_epi32(acc, w[0], x[0]);
                 return _mm256_dpbusd_avx_epi32(acc, w[1], x[1]);
             }
-            // Four products of at most 15 · 127 stay within 16 bits.
+            // Sums of four products of at most 15 · 127 fit in 16 bits.
             let pairs = _mm256_add_epi16(
                 _mm256_maddubs_epi16(w[0], x[0]),
                 _mm256_maddubs_epi16(w[1], x[1]),
@@ -206,7 +206,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 return Self::dot_nibbles(acc, w, x);
             }
             for i in 0..2 {
-                // |w| times x with w's sign: two products of at most 128 · 127 stay within 16 bits.
+                // |w| times x with the sign of w: sums of two products of at most 128 · 127 fit in 16 bits.
                 let (size, x) = (_mm256_abs_epi8(w[i]), _mm256_sign_epi8(x[i], w[i]));
                 let pairs = _mm256_maddubs_epi16(size, x);
                 acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

@@ -6,13 +6,13 @@ use serde_json::Value;
 use crate::config::ConfigError;
 use crate::diffusion::foreign::Foreign;
 
-/// What a level of the UNet is made of.
+/// Layers of one UNet level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockKind {
     /// Residual blocks.
     Plain,
-    /// Residual blocks, each followed by a transformer that sees the condition.
+    /// Residual blocks, each followed by a transformer with cross-attention to the condition.
     CrossAttention,
 }
 
@@ -24,29 +24,29 @@ pub struct UnetConfig {
     pub in_channels: usize,
     /// Channels of the prediction.
     pub out_channels: usize,
-    /// Channels of each level, the finest first.
+    /// Channels of each level, highest resolution first.
     pub channels: Vec<usize>,
-    /// Levels on the way down, the finest first.
+    /// Levels of the down path, highest resolution first.
     pub down: Vec<BlockKind>,
-    /// Levels on the way up, the coarsest first.
+    /// Levels of the up path, lowest resolution first.
     pub up: Vec<BlockKind>,
-    /// Residual blocks of a level on the way down; one more on the way up.
+    /// Residual blocks per level of the down path; one more in the up path.
     pub layers_per_block: usize,
-    /// Attention heads of each level, the finest first (diffusers calls this number `attention_head_dim`).
+    /// Attention heads of each level, highest resolution first (`attention_head_dim` in diffusers).
     pub heads: Vec<usize>,
     /// Width of the condition.
     pub context_width: usize,
     /// Groups of the group norms.
     pub norm_groups: usize,
-    /// Eps of the residual blocks' norms; the transformers' is 1e-6.
+    /// Eps of the residual blocks' group norms; the transformers' is 1e-6.
     pub norm_eps: f64,
-    /// Zero rows and columns `(before, after)` where the size is halved.
+    /// Zero padding `(before, after)` of the downsampling convolutions.
     #[serde(default = "one_each")]
     pub downsample_padding: (usize, usize),
-    /// The time embedding starts with its cosines.
+    /// The sinusoidal time embedding has its cosines before its sines.
     #[serde(default = "yes")]
     pub flip_sin_to_cos: bool,
-    /// Subtracted from the number of frequencies where they are spaced.
+    /// Subtracted from the number of frequencies in the divisor of the exponent.
     #[serde(default)]
     pub freq_shift: f64,
 }
@@ -60,7 +60,7 @@ fn yes() -> bool {
 }
 
 impl UnetConfig {
-    /// The UNet of Stable Diffusion 1.5 with the condition's width of Emu-14B.
+    /// The UNet of Stable Diffusion 1.5 with the condition width of Emu-14B.
     pub fn emu_14b() -> Self {
         use BlockKind::{CrossAttention, Plain};
         Self {
@@ -80,7 +80,7 @@ impl UnetConfig {
         }
     }
 
-    /// A small UNet for latents of 16x16 whose transformers sit at 8x8 and 4x4.
+    /// A small UNet for latents of 16x16 with transformers at 8x8 and 4x4.
     pub fn emu_mini(context_width: usize) -> Self {
         use BlockKind::{CrossAttention, Plain};
         Self {
@@ -100,7 +100,7 @@ impl UnetConfig {
     /// Reads the `config.json` of a diffusers UNet.
     ///
     /// # Errors
-    /// Names the first field whose value is of another kind than expected or asks for what is not supported here.
+    /// Names the first field that has an unexpected type or requests an unsupported feature.
     pub fn from_diffusers(value: &Value) -> Result<Self, ConfigError> {
         let mut from = Foreign::new("the UNet's config.json", value)?;
         let kind = |name: &str, plain: &str, cross: &str| match name {
@@ -132,8 +132,8 @@ impl UnetConfig {
         from.only("resnet_time_scale_shift", &["\"default\""])?;
         from.only("time_embedding_type", &["\"positional\""])?;
         from.only("transformer_layers_per_block", &["1"])?;
-        // The picture's size is the caller's; attention is computed in f32 here; the last one belongs to a feature
-        // whose own switch (`addition_embed_type`) is checked.
+        // `sample_size`: the caller chooses the image size. `upcast_attention`: attention is always in f32 here.
+        // `addition_embed_type_num_heads`: belongs to a feature whose own switch (`addition_embed_type`) is checked.
         from.ignore(&[
             "sample_size",
             "upcast_attention",
@@ -157,7 +157,7 @@ impl UnetConfig {
             context_width: from.usize("cross_attention_dim", 1280)?,
             norm_groups: from.usize("norm_num_groups", 32)?,
             norm_eps: from.f64("norm_eps", 1e-5)?,
-            // No padding means one row and column at the far sides, which diffusers adds by hand.
+            // diffusers implements 0 as an explicit padding of one row and one column at the far sides.
             downsample_padding: if padding == 0 {
                 (0, 1)
             } else {
@@ -171,10 +171,10 @@ impl UnetConfig {
         Ok(config)
     }
 
-    /// Checks what the network relies on.
+    /// Checks the invariants of the network.
     ///
     /// # Errors
-    /// Names the first number that does not fit.
+    /// Names the first inconsistent value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |what: String| Err(ConfigError(format!("unet: {what}")));
         let levels = self.channels.len();
@@ -240,7 +240,7 @@ impl UnetConfig {
         Ok(())
     }
 
-    /// Channels of the finest level.
+    /// Channels of the level with the highest resolution.
     pub fn first_channels(&self) -> usize {
         self.channels.first().copied().unwrap_or(0)
     }
@@ -250,7 +250,7 @@ impl UnetConfig {
         4 * self.first_channels()
     }
 
-    /// Frequencies of the sinusoidal time embedding.
+    /// Number of frequencies of the sinusoidal time embedding.
     pub fn time_frequencies(&self) -> usize {
         self.first_channels() / 2
     }

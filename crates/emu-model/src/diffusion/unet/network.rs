@@ -1,10 +1,11 @@
-//! The network.
+//! The UNet module and its forward pass.
 
 use core::fmt::Arguments;
 
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
+use emu_kernels::throttle::Throttle;
 use emu_kernels::{Conv2d, Conv2dConfig, GroupNorm, QLinear, count};
 
 use super::config::{BlockKind, UnetConfig};
@@ -18,15 +19,15 @@ use crate::probe::Probe;
 pub struct Unet {
     /// Latents to channels, 3x3.
     pub conv_in: Conv2d,
-    /// Two layers on the sinusoids of the timestep.
+    /// MLP on the sinusoidal embedding of the timestep.
     pub time_embedding: TimeEmbedding,
-    /// Levels down, the finest first.
+    /// Down path, highest resolution first.
     pub down_blocks: Vec<DownBlock>,
-    /// The middle.
+    /// Mid block at the lowest resolution.
     pub mid_block: MidBlock,
-    /// Levels up, the coarsest first.
+    /// Up path, lowest resolution first.
     pub up_blocks: Vec<UpBlock>,
-    /// Last norm.
+    /// Output norm.
     pub conv_norm_out: GroupNorm,
     /// Channels to prediction, 3x3.
     pub conv_out: Conv2d,
@@ -34,49 +35,53 @@ pub struct Unet {
     pub flip_sin_to_cos: bool,
     /// See [`UnetConfig::freq_shift`].
     pub freq_shift: f64,
+    /// Throttle of denoising steps.
+    #[module(skip)]
+    pub throttle: Throttle,
 }
 
 /// Linear, SiLU, linear.
 #[derive(Module, Debug)]
 pub struct TimeEmbedding {
-    /// Up.
+    /// C to 4C.
     pub linear_1: QLinear,
-    /// Across.
+    /// 4C to 4C.
     pub linear_2: QLinear,
 }
 
-/// A level on the way down.
+/// One level of the down path.
 #[derive(Module, Debug)]
 pub struct DownBlock {
     /// Residual blocks.
     pub resnets: Vec<Resnet>,
-    /// One after each residual block, or none at all.
+    /// One after each residual block, or none.
     pub attentions: Vec<SpatialTransformer>,
     /// At most one.
     pub downsamplers: Vec<Downsample>,
 }
 
-/// The middle: residual block, transformer, residual block.
+/// Mid block: residual block, transformer, residual block.
 #[derive(Module, Debug)]
 pub struct MidBlock {
-    /// One more than transformers.
+    /// One more than `attentions`.
     pub resnets: Vec<Resnet>,
-    /// Between them.
+    /// Between the residual blocks.
     pub attentions: Vec<SpatialTransformer>,
 }
 
-/// A level on the way up; each residual block also sees a skip connection.
+/// One level of the up path; each residual block also takes a skip connection.
 #[derive(Module, Debug)]
 pub struct UpBlock {
     /// Residual blocks.
     pub resnets: Vec<Resnet>,
-    /// One after each residual block, or none at all.
+    /// One after each residual block, or none.
     pub attentions: Vec<SpatialTransformer>,
     /// At most one.
     pub upsamplers: Vec<Upsample>,
 }
 
-/// Keys and values of the condition in every transformer: computed once per picture, used at every step.
+/// Cross-attention keys and values of the condition for every transformer: computed once per image, reused at every
+/// step.
 #[derive(Clone, Debug)]
 pub struct Context {
     down: Vec<Vec<Vec<CrossKv>>>,
@@ -85,10 +90,10 @@ pub struct Context {
 }
 
 impl UnetConfig {
-    /// A new UNet, its weights not yet allocated.
+    /// Creates the UNet; weights are allocated lazily.
     ///
     /// # Errors
-    /// Where [`UnetConfig::validate`] finds one.
+    /// As [`UnetConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<Unet, ConfigError> {
         self.validate()?;
         let (first, last) = (
@@ -103,7 +108,7 @@ impl UnetConfig {
             .zip(self.heads.iter().copied())
             .collect();
 
-        // Down: each level takes the channels of the one before.
+        // Down path: the first residual block of a level takes the channels of the level before.
         let mut inputs = first;
         let down_blocks =
             levels
@@ -144,7 +149,7 @@ impl UnetConfig {
             attentions: self.transformers(BlockKind::CrossAttention, 1, last, mid_heads, device),
         };
 
-        // Up: skips have the channels of this level, but the last one those of the level above it.
+        // Up path: skip connections have the channels of this level, the last one those of the next finer level.
         let mut previous = last;
         let finer = |i: usize| {
             levels
@@ -193,6 +198,7 @@ impl UnetConfig {
             conv_out: Conv2dConfig::same(first, self.out_channels, 3).init(device),
             flip_sin_to_cos: self.flip_sin_to_cos,
             freq_shift: self.freq_shift,
+            throttle: Throttle::default(),
         })
     }
 
@@ -228,11 +234,11 @@ impl UnetConfig {
     }
 }
 
-/// Longest period of the timestep's sinusoids.
+/// Longest period of the timestep sinusoids.
 const MAX_PERIOD: f32 = 10_000.0;
 
 impl Unet {
-    /// The prediction for noisy latents.
+    /// Predicts noise or velocity for noisy latents.
     ///
     /// # Shapes
     /// - `latents`: `[B, L, H, W]`; `timesteps`: B numbers, or one for all; `context`: `[B, N, D]`
@@ -242,7 +248,7 @@ impl Unet {
         self.forward_prepared(latents, timesteps, &context)
     }
 
-    /// Keys and values of a condition, for [`Unet::forward_prepared`].
+    /// Computes the keys and values of a condition for [`Unet::forward_prepared`].
     ///
     /// # Shapes
     /// - `context`: `[B, N, D]`
@@ -265,7 +271,7 @@ impl Unet {
         }
     }
 
-    /// As [`Unet::forward`], with the condition's keys and values at hand.
+    /// As [`Unet::forward`], with precomputed keys and values of the condition.
     pub fn forward_prepared(
         &self,
         latents: Tensor<4>,
@@ -275,7 +281,7 @@ impl Unet {
         self.forward_probed(latents, timesteps, context, &mut Probe::off())
     }
 
-    /// As [`Unet::forward_prepared`], showing its stages.
+    /// As [`Unet::forward_prepared`], reporting intermediate tensors to the probe.
     pub fn forward_probed(
         &self,
         latents: Tensor<4>,
@@ -283,7 +289,7 @@ impl Unet {
         context: &Context,
         probe: &mut Probe,
     ) -> Tensor<4> {
-        // 1. time
+        // 1. time embedding
         let time = self.time_proj(timesteps, &latents.device()); // [B or 1, C]
         probe.see(format_args!("unet.time_proj"), &time);
         let time = self
@@ -291,9 +297,9 @@ impl Unet {
             .linear_2
             .forward(silu(self.time_embedding.linear_1.forward(time)));
         probe.see(format_args!("unet.time_embedding"), &time);
-        let time = silu(time); // what every residual block does first
+        let time = silu(time); // applied once here instead of in every residual block
 
-        // 2. down, remembering every stage
+        // 2. down path, collecting the skip connections
         let mut x = self.conv_in.forward(latents);
         probe.see(format_args!("unet.conv_in"), &x);
         let mut skips = vec![x.clone()];
@@ -308,10 +314,10 @@ impl Unet {
             );
         }
 
-        // 3. middle
+        // 3. mid block
         x = self.mid_block.forward(x, &time, &context.mid, probe);
 
-        // 4. up, using up what was remembered
+        // 4. up path, consuming the skip connections
         for (i, (block, context)) in self.up_blocks.iter().zip(&context.up).enumerate() {
             x = block.forward(
                 x,
@@ -323,7 +329,7 @@ impl Unet {
             );
         }
 
-        // 5. out
+        // 5. output
         if probe.is_on() {
             probe.see(
                 format_args!("unet.conv_norm_out"),
@@ -333,8 +339,8 @@ impl Unet {
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
     }
 
-    /// Sinusoids of the timesteps, `[timesteps, C]`. Computed on the host: GPUs lose precision in the sines of large
-    /// numbers.
+    /// Sinusoidal embedding of the timesteps, `[timesteps, C]`. Computed on the host: GPUs lose precision in the sine
+    /// of large arguments.
     pub fn time_proj(&self, timesteps: &[f32], device: &Device) -> Tensor<2> {
         let [_, width] = self.time_embedding.linear_1.weight.lazy_shape().dims();
         let half = width / 2;

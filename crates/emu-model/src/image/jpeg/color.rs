@@ -1,6 +1,6 @@
-//! From colour planes to RGB, in libjpeg's 16-bit fixed point; CMYK by Pillow's conversion.
+//! Colour conversion from planes to RGB, in libjpeg's 16-bit fixed point; CMYK follows Pillow.
 
-/// What the planes hold.
+/// The colour space of the planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ColorSpace {
     Gray,
@@ -26,7 +26,7 @@ fn ycc_to_rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [red, green, blue].map(|v| v.clamp(0, 255) as u8)
 }
 
-/// Pillow's CMYK to RGB; the inks at 255 cover fully.
+/// Pillow's conversion from CMYK to RGB; 255 is full ink.
 pub(in crate::image) fn cmyk_to_rgb(ink: [u8; 3], black: u8) -> [u8; 3] {
     let light = u32::from(255 - black);
     ink.map(|ink| {
@@ -35,7 +35,7 @@ pub(in crate::image) fn cmyk_to_rgb(ink: [u8; 3], black: u8) -> [u8; 3] {
     })
 }
 
-/// A row of pixels from the rows of the planes. Adobe's files hold inks inverted.
+/// Converts one row of each plane to RGB pixels. Adobe files store CMYK inverted.
 pub(super) fn to_rgb(rows: &[Vec<u8>], space: ColorSpace, adobe: bool, out: &mut Vec<[u8; 3]>) {
     let invert = |v: u8| if adobe { 255 - v } else { v };
     out.clear();

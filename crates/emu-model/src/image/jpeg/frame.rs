@@ -1,4 +1,4 @@
-//! The frame: the planes of a picture, their coefficients and samples.
+//! The frame: a picture's components with their coefficients and samples.
 
 use super::idct;
 use super::plane::{Plane, damaged, unsupported};
@@ -6,42 +6,42 @@ use super::scan_header::ScanHeader;
 use crate::image::canvas::filled;
 use crate::image::{ImageError, Limits};
 
-/// A colour plane as the frame header describes it, and its coefficients.
+/// A component (colour plane) of the frame header, with its coefficients.
 pub(super) struct Component {
     pub id: u8,
     /// Sampling factors, 1 to 4.
     pub h: usize,
     pub v: usize,
     pub quant_index: usize,
-    /// The table in force at the component's first scan, in reading order.
+    /// The quantisation table in force at the component's first scan, in row-major order.
     pub quant: Option<[u16; 64]>,
     /// Size in samples.
     pub width: usize,
     pub height: usize,
-    /// Size in blocks, without and with the blocks that fill up the last MCUs.
+    /// Size in blocks, without and with the padding blocks of the last MCUs.
     pub across: usize,
     pub down: usize,
     pub padded_across: usize,
     pub padded_down: usize,
-    /// One entry per padded block, in reading order within the block; of all rows, or of one row of MCUs.
+    /// One entry per block including padding, row-major within the block; for all rows, or for one row of MCUs.
     pub coefficients: Vec<Block>,
-    /// The row of blocks at which `coefficients` begins.
+    /// The row of blocks with which `coefficients` begins.
     pub first_row: usize,
-    /// The samples of the rows that are transformed already.
+    /// Samples; valid for the rows that went through the inverse DCT.
     samples: Vec<u8>,
-    /// Whether a scan held it.
+    /// Whether a scan contained this component.
     pub seen: bool,
-    /// Per coefficient, in zigzag order: the bits that the scans so far left out; [`UNSENT`] before the first.
+    /// Per coefficient, in zigzag order: low bits not yet sent by the scans so far; [`UNSENT`] before the first.
     bits_left: [u32; 64],
 }
 
 /// A block's coefficients.
 type Block = [i16; 64];
 
-/// For coefficients that no scan held yet.
+/// Marks coefficients that no scan has sent yet.
 const UNSENT: u32 = u32::MAX;
 
-/// Memory for the coefficients of a picture that cannot be read row by row, in bytes per pixel of the limit.
+/// Limit on the coefficient memory of a picture that cannot be decoded row by row, in bytes per pixel of the limit.
 const COEFFICIENT_BYTES: u64 = 12;
 
 impl Component {
@@ -54,7 +54,7 @@ impl Component {
         self.padded_across * 8
     }
 
-    /// Transforms the coefficients at hand into samples, and makes them zero for the next row of MCUs.
+    /// Runs the inverse DCT over the buffered coefficients and zeroes them for the next row of MCUs.
     pub fn flush(&mut self) {
         let stride = self.stride();
         let quant = self.quant.unwrap_or([1; 64]);
@@ -71,7 +71,7 @@ impl Component {
         self.first_row += self.v;
     }
 
-    /// The plane; what is left of the coefficients is transformed and freed.
+    /// Returns the plane; remaining coefficients are transformed and freed.
     fn take_plane(&mut self, streamed: bool, size: (u32, u32)) -> Result<Plane, ImageError> {
         if !streamed {
             self.samples = filled(self.stride() * self.padded_down * 8, 0, size)?;
@@ -95,12 +95,12 @@ pub(super) struct Frame {
     pub components: Vec<Component>,
     pub h_max: usize,
     pub v_max: usize,
-    /// Whether the one scan holds all of every block, so that each row of MCUs is transformed as it comes and only
-    /// one is in memory.
+    /// Whether a single scan holds all coefficients. Each row of MCUs is then transformed at once, and only one row of
+    /// coefficients is in memory.
     pub streamed: bool,
 }
 
-/// A plane and the factors, horizontal and vertical, that enlarge it to the picture.
+/// A plane with its upsampling factors, horizontal and vertical.
 pub type Sampled = (Plane, (usize, usize));
 
 impl Frame {
@@ -177,8 +177,7 @@ impl Frame {
         })
     }
 
-    /// Memory for the coefficients, and where they come row by row, for the samples. Does nothing after the first
-    /// scan.
+    /// Allocates the coefficients and, if streamed, the samples. Does nothing after the first scan.
     pub fn allocate(&mut self, first: &ScanHeader, limits: &Limits) -> Result<(), ImageError> {
         if self.components.iter().any(|c| !c.coefficients.is_empty()) {
             return Ok(());
@@ -208,19 +207,19 @@ impl Frame {
         Ok(())
     }
 
-    /// Blocks of all planes.
+    /// Number of blocks of all components.
     pub fn blocks(&self) -> u64 {
         self.components.iter().map(Component::blocks).sum()
     }
 
-    /// Blocks that a scan goes over.
+    /// Number of blocks that a scan covers.
     pub fn blocks_of(&self, scan: &ScanHeader) -> u64 {
         let parts = scan.components.iter();
         let components = parts.filter_map(|part| self.components.get(part.index));
         components.map(Component::blocks).sum()
     }
 
-    /// Notes what a scan has brought.
+    /// Records which coefficient bits a scan has sent.
     pub fn note(&mut self, scan: &ScanHeader) {
         for part in &scan.components {
             if let Some(component) = self.components.get_mut(part.index) {
@@ -229,13 +228,13 @@ impl Frame {
         }
     }
 
-    /// Whether every coefficient of every plane has come, to its last bit.
+    /// Whether every coefficient of every component was sent, to its last bit.
     pub fn is_complete(&self) -> bool {
         let complete = |c: &Component| c.bits_left.iter().all(|left| *left == 0);
         self.components.iter().all(complete)
     }
 
-    /// The planes, each with the factors that enlarge it to the picture.
+    /// The planes, each with its upsampling factors.
     pub fn take_planes(&mut self) -> Result<Vec<Sampled>, ImageError> {
         let (streamed, size) = (self.streamed, (self.width as u32, self.height as u32));
         let (h_max, v_max) = (self.h_max, self.v_max);

@@ -7,7 +7,7 @@ use super::plane::{damaged, truncated, unsupported};
 use super::scan_header::{ScanComponent, ScanHeader};
 use crate::image::ImageError;
 
-/// Order in which a block's 64 coefficients are stored: diagonal by diagonal.
+/// Zigzag order: position in the block of each of the 64 coefficients, as they are stored.
 pub(super) const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
@@ -24,13 +24,13 @@ pub(super) struct Tables {
     pub restart_interval: usize,
 }
 
-/// Walks over the markers of a file.
+/// Reads a file marker by marker.
 pub(super) struct Reader<'a> {
     data: &'a [u8],
     at: usize,
     pub tables: Tables,
     jfif: bool,
-    /// The transform byte of Adobe's marker.
+    /// The transform byte of the Adobe marker (APP14).
     pub adobe: Option<u8>,
     /// The first EXIF segment.
     pub exif: Option<&'a [u8]>,
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What follows the current position.
+    /// The bytes after the current position.
     pub fn rest(&self) -> &'a [u8] {
         self.data.get(self.at..).unwrap_or_default()
     }
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
         self.at = (self.at + count).min(self.data.len());
     }
 
-    /// The next marker's code; bytes before it are passed over, as libjpeg does.
+    /// The code of the next marker; bytes before it are skipped, as libjpeg does.
     fn marker(&mut self) -> Result<u8, ImageError> {
         loop {
             let rest = self.rest();
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
                 .ok_or_else(truncated)?;
             let code = rest.get(at + 1).copied().ok_or_else(truncated)?;
             self.skip(at + 2);
-            // restart markers without meaning here, and TEM
+            // stray restart markers, and TEM
             if !matches!(code, 0xd0..=0xd7 | 0x01) {
                 return Ok(code);
             }
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         Ok(body)
     }
 
-    /// Reads up to and with the frame header.
+    /// Reads up to and including the frame header.
     pub fn read_frame(&mut self) -> Result<Frame, ImageError> {
         loop {
             match self.marker()? {
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads up to and with the next scan header; `None` at the end marker.
+    /// Reads up to and including the next scan header; `None` at the end marker (EOI).
     pub fn next_scan(&mut self, frame: &mut Frame) -> Result<Option<ScanHeader>, ImageError> {
         loop {
             match self.marker()? {
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Handles a segment that holds tables or says what the colours are.
+    /// Handles a segment with tables, restart interval, or application data.
     fn table(&mut self, code: u8) -> Result<(), ImageError> {
         let body = self.segment()?;
         match code {
@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// How the planes are to be read, by libjpeg's rules.
+    /// The colour space of the components, by libjpeg's rules.
     pub fn color_space(&self, frame: &Frame) -> ColorSpace {
         let ids: Vec<u8> = frame.components.iter().map(|c| c.id).collect();
         match (ids.len(), self.adobe) {

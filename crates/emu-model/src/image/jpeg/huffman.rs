@@ -1,9 +1,9 @@
-//! Huffman codes and the bits of entropy-coded data.
+//! Huffman tables, and the bit reader for entropy-coded data.
 
 use super::plane::{damaged, truncated};
 use crate::image::ImageError;
 
-/// Codes up to this length are found in one step.
+/// Codes up to this length are decoded by one table lookup.
 const FAST_BITS: u32 = 9;
 
 /// A canonical Huffman code of at most 16 bits.
@@ -12,7 +12,7 @@ pub(super) struct HuffmanTable {
     fast: Vec<(u8, u8)>,
     /// Per length: one past the last code, aligned to 16 bits.
     limit: [u32; 17],
-    /// Per length: what to add to a code to get the symbol's index.
+    /// Per length: symbol index minus code.
     offset: [i32; 17],
     symbols: Vec<u8>,
 }
@@ -55,7 +55,7 @@ impl HuffmanTable {
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
-    /// The next bits, at the top.
+    /// Buffered bits, left-aligned.
     window: u64,
     available: u32,
 }
@@ -70,12 +70,12 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Bytes passed, once the bits read ahead are dropped: everything up to the next marker.
+    /// Bytes consumed, once the bits read ahead are dropped: everything up to the next marker.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// Takes in bytes while there is room and no marker.
+    /// Refills the window until it is full or a marker follows.
     fn fill(&mut self) {
         while self.available <= 56 {
             let byte = match self.data.get(self.at..) {
@@ -96,7 +96,7 @@ impl<'a> Bits<'a> {
 
     fn ended(&self) -> ImageError {
         match self.data.get(self.at..) {
-            // The end of the file, or a marker that says so.
+            // The end of the file, or an EOI marker.
             None | Some([] | [_] | [0xff, 0xd9, ..]) => truncated(),
             Some(_) => damaged("compressed data end too early"),
         }
@@ -129,7 +129,7 @@ impl<'a> Bits<'a> {
         Ok(self.take(1)? == 1)
     }
 
-    /// A signed value of `size` bits in JPEG's form: a leading zero means negative.
+    /// A signed value of `size` bits, sign-extended as in JPEG: a leading zero bit means negative.
     pub fn signed(&mut self, size: u32) -> Result<i32, ImageError> {
         let value = self.take(size)?;
         Ok(if size > 0 && value < 1 << (size - 1) {
@@ -168,11 +168,11 @@ impl<'a> Bits<'a> {
         })
     }
 
-    /// Passes over a restart marker; `number` counts them from 0.
+    /// Skips a restart marker and resets the bit window; `number` counts the markers from 0.
     pub fn restart(&mut self, number: usize) -> Result<(), ImageError> {
         (self.window, self.available) = (0, 0);
         let rest = self.data.get(self.at..).unwrap_or_default();
-        // any number of 0xff may stand before a marker
+        // any number of 0xff fill bytes may precede a marker
         let fill = rest.iter().take_while(|b| **b == 0xff).count();
         match rest.get(fill) {
             Some(code) if fill > 0 && usize::from(*code) == 0xd0 + number % 8 => {

@@ -2,12 +2,12 @@
 
 use std::num::Wrapping;
 
-/// Damaged files hold absurd coefficients; they wrap here rather than panic.
+/// Damaged files hold out-of-range coefficients; arithmetic wraps here rather than panics.
 type Int = Wrapping<i32>;
 
 /// Fraction bits of the constants.
 const CONST_BITS: usize = 13;
-/// Extra bits kept between the passes.
+/// Extra precision kept between the two passes, in bits.
 const PASS1_BITS: usize = 2;
 
 /// `x` in fixed point.
@@ -15,7 +15,7 @@ const fn fix(x: f64) -> Int {
     Wrapping((x * (1 << CONST_BITS) as f64 + 0.5) as i32)
 }
 
-/// One pass over eight values; results are scaled by 2^13 and not yet rounded.
+/// One 1-D pass over eight values; results are scaled by 2^13 and not yet rounded.
 fn pass(x: [Int; 8]) -> [Int; 8] {
     // even part
     let z1 = (x[2] + x[6]) * fix(0.541196100);
@@ -49,12 +49,12 @@ fn pass(x: [Int; 8]) -> [Int; 8] {
     ]
 }
 
-/// Rounds away `bits` fraction bits.
+/// Shifts out `bits` fraction bits with rounding.
 fn descale(x: Int, bits: usize) -> Int {
     (x + Wrapping(1 << (bits - 1))) >> bits
 }
 
-/// Dequantises and transforms a block; writes eight rows of eight samples at the start of `out`, `stride` apart.
+/// Dequantises and transforms a block; writes eight rows of eight samples to the start of `out`, `stride` apart.
 pub(super) fn inverse(block: &[i16; 64], quant: &[u16; 64], out: &mut [u8], stride: usize) {
     let mut columns = [Wrapping(0); 64];
     for c in 0..8 {
@@ -62,7 +62,7 @@ pub(super) fn inverse(block: &[i16; 64], quant: &[u16; 64], out: &mut [u8], stri
             Wrapping(i32::from(block[r * 8 + c])) * Wrapping(i32::from(quant[r * 8 + c]))
         });
         let y = if x[1..].iter().all(|v| v.0 == 0) {
-            // the general case gives the same value
+            // shortcut for DC only; the general case gives the same value
             [x[0] << PASS1_BITS; 8]
         } else {
             pass(x).map(|v| descale(v, CONST_BITS - PASS1_BITS))

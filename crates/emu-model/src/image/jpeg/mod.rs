@@ -1,11 +1,11 @@
-//! A JPEG decoder whose bytes equal those of libjpeg-turbo with its default settings, which is what Pillow uses.
+//! A JPEG decoder that is bit-exact with libjpeg-turbo at its default settings, which is what Pillow uses.
 //!
-//! The goldens hold the pixels of Pillow's decoder, and resized pictures are compared exactly; the pure-Rust decoders
-//! at hand round elsewhere (by up to 5 of 255 before the resize, 2 after it). What has to agree: the "slow" integer
-//! inverse DCT, the triangle filter that enlarges colour planes, and the fixed-point colour conversion.
+//! The goldens hold pixels decoded by Pillow, and resized pictures are compared exactly. The available pure-Rust decoders
+//! round differently (by up to 5 of 255 before the resize, 2 after it). Three parts have to match: the "slow" integer
+//! inverse DCT, the triangle filter for chroma upsampling, and the fixed-point colour conversion.
 //!
-//! Baseline, extended and progressive Huffman files with 8-bit samples are read; grey, YCbCr, RGB, CMYK and YCCK.
-//! Damaged data are an error here, where libjpeg warns and goes on with grey blocks; only a tail may be missing.
+//! Supported: baseline, extended and progressive Huffman files with 8-bit samples; grey, YCbCr, RGB, CMYK and YCCK.
+//! Damaged data are an error here, where libjpeg warns and continues with grey blocks; only a short tail may be missing.
 //! Sequential files are decoded row by row, so that a large one takes little more memory than its pixels.
 
 mod color;
@@ -26,11 +26,11 @@ use super::canvas::{Canvas, Rows, factor};
 use super::{ImageError, Limits, RgbImage};
 pub(super) use color::cmyk_to_rgb;
 
-/// Scans of a progressive file: as many as libjpeg-turbo's tools take where its `-maxscans` is set as its fuzzers do.
+/// Maximum scans of a progressive file: the `-maxscans` value that libjpeg-turbo's fuzzers use.
 const MAX_SCANS: usize = 500;
-/// How often a progressive file may go over all of its blocks. Encoders need about ten passes.
+/// Maximum passes of a progressive file over all of its blocks. Encoders need about ten.
 const MAX_PASSES: u64 = 64;
-/// Blocks that are decoded in any case, so that small pictures have no second limit.
+/// Blocks that are always allowed, so that this limit does not apply to small pictures.
 const FREE_BLOCKS: u64 = 1 << 20;
 
 /// Width and height from the frame header.
@@ -44,12 +44,12 @@ pub(super) fn dimensions(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
 pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(bytes).ok()?;
     let mut frame = reader.read_frame().ok()?;
-    // What is wrong with the rest is told by decoding.
+    // Errors in the rest are reported by decoding.
     let _ = reader.next_scan(&mut frame);
     reader.exif
 }
 
-/// Counts the scans of a progressive file, from their headers alone: a scan of a few bytes can go over every block.
+/// Checks the scan limits of a progressive file from its scan headers alone: a scan of a few bytes can cover every block.
 fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
     let mut reader = Reader::new(bytes)?;
     let mut frame = reader.read_frame()?;
@@ -58,7 +58,7 @@ fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
     }
     let most = frame.blocks().saturating_mul(MAX_PASSES).max(FREE_BLOCKS);
     let (mut scans, mut blocks) = (0, 0u64);
-    // An error here is one of decoding, too, and told there.
+    // Decoding meets the same error and reports it.
     while let Ok(Some(header)) = reader.next_scan(&mut frame) {
         scans += 1;
         blocks = blocks.saturating_add(frame.blocks_of(&header));
@@ -80,7 +80,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErr
     factor(width, height, limits)?;
     check_scans(bytes)?;
 
-    // 1. entropy decoding: all scans, up to the end marker or, where every coefficient is there, the end of the file
+    // 1. entropy decoding: all scans, up to the end marker, or to the end of the file if every coefficient was sent
     loop {
         let header = match reader.next_scan(&mut frame) {
             Ok(Some(header)) => header,
@@ -104,7 +104,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErr
     let (space, adobe) = (reader.color_space(&frame), reader.adobe.is_some());
     let planes = frame.take_planes()?;
 
-    // 3. row by row: enlargement of the planes, colours
+    // 3. row by row: upsampling, colour conversion
     let mut canvas = Canvas::new(width, height, Rows::InOrder, limits)?;
     let mut rows = vec![Vec::new(); planes.len()];
     let mut pixels = Vec::new();

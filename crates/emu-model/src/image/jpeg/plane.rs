@@ -1,18 +1,18 @@
-//! A plane of samples, and the errors of this format.
+//! A plane of samples, and the JPEG error constructors.
 
 use crate::image::{Format, ImageError};
 
 /// One colour plane.
 pub struct Plane {
-    /// Samples in reading order; rows are `stride` long.
+    /// Samples, row-major; rows are `stride` long.
     pub samples: Vec<u8>,
     pub stride: usize,
-    /// The part that belongs to the picture; the rest fills up the last blocks.
+    /// Size without the padding of the last blocks.
     pub width: usize,
     pub height: usize,
 }
 
-/// An error of this format.
+/// The error for damaged data.
 pub fn damaged(reason: impl Into<String>) -> ImageError {
     ImageError::Unreadable {
         format: Format::Jpeg,
@@ -20,7 +20,7 @@ pub fn damaged(reason: impl Into<String>) -> ImageError {
     }
 }
 
-/// A file that is sound but of a kind that is not read here.
+/// The error for a valid file with an unsupported feature.
 pub fn unsupported(feature: impl Into<String>) -> ImageError {
     ImageError::UnsupportedFeature {
         format: Format::Jpeg,
@@ -28,7 +28,7 @@ pub fn unsupported(feature: impl Into<String>) -> ImageError {
     }
 }
 
-/// The data end where more is needed.
+/// The error for data that end too early.
 pub fn truncated() -> ImageError {
     ImageError::Truncated {
         format: Format::Jpeg,

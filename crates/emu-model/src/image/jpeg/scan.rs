@@ -1,4 +1,4 @@
-//! Entropy decoding of one scan, sequential or progressive, into the coefficient stores.
+//! Entropy decoding of one scan, sequential or progressive, into the coefficient buffers.
 
 use super::frame::{Component, Frame};
 use super::header::{Tables, ZIGZAG};
@@ -7,15 +7,15 @@ use super::plane::damaged;
 use super::scan_header::{ScanComponent, ScanHeader};
 use crate::image::ImageError;
 
-/// A block's 64 coefficients, in reading order.
+/// A block's 64 coefficients, row-major.
 type Block = [i16; 64];
 
-/// One component's tables in this scan; a scan that does not need one may lack it.
+/// One component's Huffman tables in this scan; `None` if the scan does not need the table.
 struct Part<'t> {
     index: usize,
     dc: Option<&'t HuffmanTable>,
     ac: Option<&'t HuffmanTable>,
-    /// The previous block's DC value.
+    /// DC predictor: the DC value of the previous block.
     predictor: i32,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Scan<'a> {
     bits: Bits<'a>,
     progressive: bool,
     restart_interval: usize,
-    /// Blocks left in a run of blocks without further coefficients.
+    /// Blocks left in an end-of-band run.
     end_of_band: u32,
 }
 
@@ -66,15 +66,15 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Decodes all blocks; returns how many bytes were used. Where the data end early, but within the last row of
-    /// MCUs and with little missing, the rest stays zero, which is grey: so libjpeg and browsers show it.
+    /// Decodes all blocks; returns the number of bytes consumed. If the data end early within the last row of MCUs and little
+    /// is missing, the remaining coefficients stay zero, which is grey, as in libjpeg and browsers.
     pub fn decode(mut self, frame: &mut Frame) -> Result<usize, ImageError> {
-        // a scan of one component holds just its blocks; of several, whole MCUs
+        // a single-component scan holds the component's blocks without padding; an interleaved scan, whole MCUs
         let single = match (self.parts.as_slice(), frame.components.as_slice()) {
             ([part], components) => components.get(part.index).map(|c| (c.across, c.down)),
             _ => None,
         };
-        // A picture with one component has no MCUs of several blocks, whatever its sampling factors.
+        // A one-component picture has one block per MCU, whatever its sampling factors.
         let (across, down) = single.unwrap_or((
             frame.width.div_ceil(8 * frame.h_max),
             frame.height.div_ceil(8 * frame.v_max),
@@ -118,7 +118,7 @@ impl<'a> Scan<'a> {
         Ok(self.bits.position())
     }
 
-    /// Decodes the blocks of one MCU, or the one block of a scan of one component.
+    /// Decodes the blocks of one MCU, or one block of a single-component scan.
     fn unit(
         &mut self,
         frame: &mut Frame,
@@ -136,7 +136,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Makes the blocks of a sequential MCU zero whose data were cut.
+    /// Zeroes the blocks of a truncated sequential MCU.
     fn clear(&self, frame: &mut Frame, is_single: bool, at: (usize, usize)) {
         if self.progressive {
             return;
@@ -191,13 +191,13 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Whether data that end in this MCU have only lost a tail: the last row is begun, and at most an eighth is missing.
+/// Whether data that end in this MCU are missing only a tail: the last row has begun, and at most an eighth is missing.
 fn is_tail(unit: usize, across: usize, down: usize) -> bool {
     let total = across * down;
     unit / across + 1 == down && (total - unit) * 8 <= total
 }
 
-/// The blocks of a component in an MCU.
+/// Coordinates of a component's blocks in an MCU.
 fn blocks(
     component: &Component,
     is_single: bool,
@@ -211,7 +211,7 @@ fn blocks(
     (0..h * v).map(move |i| (x * h + i % h, y * v + i / h))
 }
 
-/// The DC value as a difference from the block before, scaled by 2^low.
+/// Decodes the DC coefficient: the difference to the predictor, scaled by 2^low.
 fn dc_first(
     bits: &mut Bits,
     part: &mut Part,
@@ -230,7 +230,7 @@ fn dc_first(
     Ok(())
 }
 
-/// All AC coefficients of a sequential block.
+/// Decodes all AC coefficients of a sequential block.
 fn ac_sequential(bits: &mut Bits, part: &Part, block: &mut Block) -> Result<(), ImageError> {
     let Some(table) = part.ac else {
         return Err(damaged("a Huffman table is missing"));
@@ -256,7 +256,7 @@ fn ac_sequential(bits: &mut Bits, part: &Part, block: &mut Block) -> Result<(), 
     Ok(())
 }
 
-/// First pass over a band of AC coefficients.
+/// First progressive pass over a band of AC coefficients.
 fn ac_first(
     bits: &mut Bits,
     part: &Part,
@@ -293,8 +293,8 @@ fn ac_first(
     Ok(())
 }
 
-/// Adds one bit of precision to a band: known coefficients get a correction bit each as they are passed; new ones
-/// come with a run that counts only coefficients which are still zero.
+/// Refinement pass: adds one bit of precision to a band. Each nonzero coefficient gets a correction bit as it is passed;
+/// a new coefficient comes with a run length that counts only zero coefficients.
 fn ac_refine(
     bits: &mut Bits,
     part: &Part,
@@ -350,7 +350,7 @@ fn ac_refine(
     Ok(())
 }
 
-/// Reads the correction bit of a coefficient that is not zero.
+/// Reads the correction bit of a nonzero coefficient.
 fn correct(bits: &mut Bits, value: &mut i16, bit: i16) -> Result<(), ImageError> {
     if bits.bit()? && *value & bit == 0 {
         *value = value.saturating_add(if *value >= 0 { bit } else { -bit });

@@ -1,6 +1,6 @@
-//! What begins a scan.
+//! The scan header (SOS).
 
-/// One scan's component: index in the frame and the tables it uses.
+/// A component of a scan: its index in the frame and its Huffman table indices.
 pub struct ScanComponent {
     pub index: usize,
     pub dc: usize,
@@ -10,10 +10,10 @@ pub struct ScanComponent {
 /// A scan header.
 pub struct ScanHeader {
     pub components: Vec<ScanComponent>,
-    /// First and last coefficient, in zigzag order.
+    /// Spectral selection: first and last coefficient, in zigzag order.
     pub start: usize,
     pub end: usize,
-    /// Successive approximation: bits sent before (0: first pass) and left after this scan.
+    /// Successive approximation: the bit position of the previous pass (0: first pass) and of this one.
     pub high: u32,
     pub low: u32,
 }

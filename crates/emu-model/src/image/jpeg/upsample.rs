@@ -1,12 +1,12 @@
-//! Enlarges colour planes as libjpeg-turbo's "fancy upsampling" does: a triangle filter where the factor is two,
-//! repetition elsewhere. The rounding alternates so that no direction is favoured.
+//! Chroma upsampling like libjpeg-turbo's "fancy upsampling": a triangle filter for a factor of two, replication
+//! otherwise. The rounding alternates to avoid a bias in either direction.
 
 use super::plane::Plane;
 
-/// Planes narrower than this are repeated, not filtered.
+/// Narrower planes are replicated, not filtered.
 const MIN_FANCY_WIDTH: usize = 3;
 
-/// Row `y` of the plane enlarged by `(across, down)` and cut to `width`.
+/// Row `y` of the plane upsampled by `(across, down)` and cropped to `width`.
 pub(super) fn row(
     plane: &Plane,
     factors: (usize, usize),
@@ -27,14 +27,14 @@ pub(super) fn row(
 }
 
 impl Plane {
-    /// The samples of a row that belong to the picture.
+    /// The samples of a row, without padding.
     fn row(&self, y: usize) -> &[u8] {
         let start = y.min(self.height - 1) * self.stride;
         &self.samples[start..start + self.width]
     }
 
-    /// For output row `y` at twice the height: the second nearest input row, above for even rows and below for odd
-    /// ones; the edges repeat themselves.
+    /// For output row `y` at twice the height: the second nearest input row, above for even rows and below for odd ones.
+    /// Edge rows are replicated.
     fn neighbour(&self, y: usize) -> &[u8] {
         self.row(if y.is_multiple_of(2) {
             (y / 2).saturating_sub(1)
@@ -44,7 +44,7 @@ impl Plane {
     }
 }
 
-/// Doubles a row: three quarters of the nearer sample, one quarter of the further one.
+/// Doubles a row horizontally: 3/4 of the nearer sample, 1/4 of the farther one.
 fn h2v1(row: &[u8], width: usize, out: &mut Vec<u8>) {
     let last = row.len() - 1;
     let at = |i: usize| u32::from(row[i]);
@@ -59,7 +59,7 @@ fn h2v1(row: &[u8], width: usize, out: &mut Vec<u8>) {
     }));
 }
 
-/// Mixes a row with the one above (`upper`) or below it.
+/// Blends a row vertically with the one above (`upper`) or below it, 3/4 to 1/4.
 fn h1v2(near: &[u8], far: &[u8], upper: bool, out: &mut Vec<u8>) {
     let bias = if upper { 1 } else { 2 };
     out.extend(
@@ -69,7 +69,7 @@ fn h1v2(near: &[u8], far: &[u8], upper: bool, out: &mut Vec<u8>) {
     );
 }
 
-/// Both directions at once, with sixteenths.
+/// Both directions at once, with weights in sixteenths.
 fn h2v2(near: &[u8], far: &[u8], width: usize, out: &mut Vec<u8>) {
     let last = near.len() - 1;
     let sum = |i: usize| 3 * u32::from(near[i]) + u32::from(far[i]);

@@ -1,4 +1,4 @@
-//! A small language model of random weights, alone and as the LM of a model that names pictures.
+//! A small language model with random weights, alone and as the LM of a model that names images.
 
 use burn::tensor::{Device, read_sync};
 use emu_kernels::random::Philox;
@@ -90,7 +90,7 @@ fn source() -> InMemory {
     InMemory::new(tensors).expect("a source")
 }
 
-/// The encoder of the tests: 32 pixels, 4 x 4 features.
+/// The vision encoder of the tests: 32 pixels, 4 x 4 features.
 fn vision() -> VisionConfig {
     let net = EfficientNetConfig {
         stem: 8,
@@ -129,7 +129,7 @@ const NAMER: NamerConfig = NamerConfig {
     photos: None,
 };
 
-/// The model that sees, with the language model's weights.
+/// The multimodal model with the weights of the language model.
 fn assembled<S: TensorSource>(base: &Base<'_, S>) -> (EmuConfig, Emu, EmuTokenizer) {
     let mut config = base.with_namer(vision(), ImageConfig::default(), NAMER);
     config.prompts.picture = Some("See<image><image> on<image>. ".into());
@@ -149,7 +149,7 @@ fn assembled<S: TensorSource>(base: &Base<'_, S>) -> (EmuConfig, Emu, EmuTokeniz
     .expect("every tensor");
     let mut emu = weights::fill(emu, &device, |name| stored.remove(name).map(Ok)).expect("fits");
     assert!(stored.is_empty(), "{:?}", stored.keys());
-    emu.lm = emu.lm.stack().with_activations(config.lm_activations());
+    emu.lm = emu.lm.fuse().with_activations(config.lm_activations());
     let tokenizer = EmuTokenizer::from_json_bytes(base.tokenizer.as_bytes()).expect("a tokenizer");
     (config, emu, tokenizer)
 }
@@ -179,7 +179,7 @@ fn conversations_are_those_of_the_model_alone_token_for_token() {
             repetition_penalty: 1.1,
             ..Default::default()
         },
-        // As programs ask.
+        // As the command line sets it.
         ban_images: false,
         ..Default::default()
     };
@@ -228,7 +228,7 @@ fn conversations_are_those_of_the_model_alone_token_for_token() {
         }
     }
     assert!(compared > 100, "{compared}");
-    // Other ends than the usual one are kept too.
+    // Further end tokens are kept too.
     assert_eq!((config.special.eos, &config.ends[..]), (2, &[0][..]));
 }
 
@@ -252,7 +252,7 @@ fn a_picture_stands_in_its_template() {
         text,
         "<|im_start|>system\nBe kind 12<|im_end|>\n<|im_start|>user\nSee<image><image> on<image>. What is it?<|im_end|>\n<|im_start|>assistant\n"
     );
-    // Two of them, and words that spell the mark.
+    // Two images, and text that spells the mark.
     let marked = Marked::new(
         r"is <image> as <image> or \<image>?",
         vec![picture; 2],
@@ -273,7 +273,7 @@ fn a_picture_stands_in_its_template() {
         images: true,
         ..Default::default()
     };
-    // It reads pictures and draws none, whatever it is asked.
+    // It reads images but never generates one.
     let machine = TextMachine::new(&emu, &config, &prompt, options).expect("it fits");
     let made = read_sync(machine.run()).expect("tokens");
     assert!(!made[1..].contains(&config.special.img), "{made:?}");
@@ -305,7 +305,7 @@ fn every_parameter_has_its_component() {
     let value = serde_json::to_value(&config).expect("JSON");
     let read: EmuConfig = serde_json::from_value(value).expect("a config");
     assert_eq!(read, config);
-    // A picture has the shape that a decoder draws from, and another one that the model reads.
+    // The decoder and the LM use image embeddings of different shapes.
     assert_eq!((config.queries(), config.drawn()), (3, 6));
     let mut wrong = config.clone();
     wrong.prompts.picture = Some("<image>".into());
@@ -416,7 +416,7 @@ fn things_are_read_one_by_one_behind_what_opens_the_conversation() {
     let four = [(2, 2), (40, 2), (2, 40), (40, 40)];
     assert_eq!(ask(&emu, &[&four], None).1, 9);
 
-    // A soft prompt stands where the model's own message does, and nowhere else.
+    // The soft prompt replaces only the model's default system message.
     let width = config.lm.width;
     emu.persona = Some(crate::persona::SoftPrompt::new(4, width, &device));
     let (with, rows, soft) = ask(&emu, &[two], None);

@@ -1,15 +1,15 @@
-//! The boxes that an MP4 file is made of. All lengths and counts are checked against the bytes there are.
+//! MP4 box parsing. All lengths and counts are checked against the available bytes.
 
 use crate::video::VideoError;
 
-/// A box.
+/// An MP4 box.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Atom<'a> {
-    /// Its four-letter name.
+    /// Four-letter box type.
     pub name: [u8; 4],
-    /// What is in it.
+    /// Content after the header.
     pub content: &'a [u8],
-    /// Where it begins in what was read.
+    /// Offset of the box in the parsed bytes.
     pub start: usize,
 }
 
@@ -23,7 +23,7 @@ pub(super) fn short() -> VideoError {
     damaged("a table is cut short")
 }
 
-/// Reads big-endian numbers.
+/// Big-endian byte reader.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a>(pub &'a [u8]);
 
@@ -45,7 +45,7 @@ impl<'a> Cursor<'a> {
         Ok(self.number(4)? as u32)
     }
 
-    /// A count of entries of `bytes` each, all of which must be there.
+    /// Reads an entry count; an error if fewer than `count` entries of `bytes` each follow.
     pub fn count(&mut self, bytes: usize) -> Result<usize, VideoError> {
         let count = self.u32()? as usize;
         if count
@@ -58,8 +58,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The boxes of `bytes`, one after the other. A box that runs over the end is an error, or at the top level a file that
-/// is cut short; it ends the walk.
+/// Iterates over the boxes of `bytes`. A box that extends past the end is an error: damage, or at the top level a truncated
+/// file. The iteration then ends.
 pub(super) fn atoms(
     bytes: &[u8],
     top_level: bool,
@@ -108,7 +108,7 @@ fn atom(rest: &[u8], start: usize, top_level: bool) -> Result<(Atom<'_>, usize),
     }
 }
 
-/// The content of the box at the end of a path.
+/// The content of the box at the end of a path of box types.
 pub(super) fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Result<Option<&'a [u8]>, VideoError> {
     let mut content = bytes;
     'path: for name in path {
@@ -124,7 +124,7 @@ pub(super) fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Result<Option<&'a 
     Ok(Some(content))
 }
 
-/// A box that must be there.
+/// A required child box.
 pub(super) fn need<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Result<Cursor<'a>, VideoError> {
     let content = find(bytes, &[name])?;
     content.map(Cursor).ok_or_else(|| {

@@ -1,37 +1,37 @@
-//! Coded pictures of a fragmented MP4: after the index, which is empty, come pieces (`moof`) with an index each. Browsers
-//! record so, and streams come so.
+//! Samples of a fragmented MP4: the main index is empty, and each fragment (`moof`) has an index of its own. Browser
+//! recorders and streams write this form.
 
 use super::boxes::{Atom, Cursor, atoms, damaged, find, need};
 use super::track::{Track, check_count};
 use crate::video::VideoError;
 
-/// Flags of `tfhd`, the header of a track's part of a piece: which fields follow, and where offsets count from.
+/// Flags of `tfhd`, the header of a track fragment: which fields are present, and the base of offsets.
 const BASE_OFFSET: u32 = 1;
 const DESCRIPTION: u32 = 2;
 const DEFAULT_DURATION: u32 = 8;
 const DEFAULT_SIZE: u32 = 0x10;
 const DEFAULT_FLAGS: u32 = 0x20;
 const BASE_IS_MOOF: u32 = 0x2_0000;
-/// Flags of `trun`, a run of samples: which fields follow for the run, and for each sample.
+/// Flags of `trun`, a run of samples: which fields are present for the run, and for each sample.
 const DATA_OFFSET: u32 = 1;
 const FIRST_FLAGS: u32 = 4;
 const DURATION: u32 = 0x100;
 const SIZE: u32 = 0x200;
 const FLAGS: u32 = 0x400;
 const COMPOSITION: u32 = 0x800;
-/// Flag of a sample: decoding cannot start there.
+/// Sample flag: not a sync sample, decoding cannot start there.
 const NO_KEYFRAME: u32 = 0x1_0000;
-/// The type of a unit of a picture that depends on none before it.
+/// NAL unit type of an IDR picture, which depends on no earlier picture.
 const IDR: u8 = 5;
 
-/// What holds for samples about which nothing is said.
+/// Defaults for samples without fields of their own.
 #[derive(Clone, Copy, Default)]
 struct Defaults {
     size: u32,
     flags: u32,
 }
 
-/// Adds the samples of all pieces to `track`, whose description is `trak`.
+/// Appends the samples of all fragments to `track`, which is described by `trak`.
 pub(super) fn append<'a>(
     file: &'a [u8],
     moov: &[u8],
@@ -56,12 +56,12 @@ pub(super) fn append<'a>(
 fn track_id(trak: &[u8]) -> Result<u32, VideoError> {
     let mut tkhd = need(trak, b"tkhd")?;
     let version = tkhd.number(4)? >> 24;
-    // two times stand before it
+    // creation and modification time come first
     tkhd.take(if version == 0 { 8 } else { 16 })?;
     tkhd.u32()
 }
 
-/// The defaults that the index gives for a track.
+/// The default sample size and flags of a track, from `trex`.
 fn defaults(moov: &[u8], id: u32) -> Result<Defaults, VideoError> {
     let mvex = find(moov, &[b"mvex"])?.unwrap_or_default();
     for atom in atoms(mvex, false) {
@@ -72,7 +72,7 @@ fn defaults(moov: &[u8], id: u32) -> Result<Defaults, VideoError> {
         }
         trex.take(4)?;
         if trex.u32()? == id {
-            // description and duration stand before them
+            // description index and duration come first
             trex.take(8)?;
             return Ok(Defaults {
                 size: trex.u32()?,
@@ -83,14 +83,14 @@ fn defaults(moov: &[u8], id: u32) -> Result<Defaults, VideoError> {
     Ok(Defaults::default())
 }
 
-/// Adds the samples of one piece, which begins at `start`.
+/// Appends the samples of one fragment, which begins at `start`.
 fn append_piece<'a>(
     file: &'a [u8],
     (start, moof): (usize, &[u8]),
     (id, of_track): (u32, Defaults),
     track: &mut Track<'a>,
 ) -> Result<(), VideoError> {
-    // Where nothing else is said, a track's data follow those of the track before.
+    // By default, a track's data follow those of the previous track.
     let mut next = start as u64;
     for atom in atoms(moof, false) {
         let Atom {
@@ -139,7 +139,7 @@ fn append_piece<'a>(
     Ok(())
 }
 
-/// What a run of samples is read with.
+/// Context for reading a run of samples.
 struct Run<'a> {
     file: &'a [u8],
     base: u64,
@@ -147,8 +147,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Adds the samples of a run to `track`, if it is the one that is read; returns where they end. `next` is where
-    /// they begin if the run does not say.
+    /// Appends the samples of a run to `track`, if given; returns the end of their data. `next` is the start of the data if the
+    /// run has no offset.
     fn read(
         &self,
         trun: &[u8],
@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
             .ok()
             .and_then(|at| self.file.get(at..)?.get(..size as usize))
             .ok_or(VideoError::Truncated)?;
-        // Some recorders leave the flags out, so that every picture looks like a key frame.
+        // Some recorders omit the flags, so that every sample would count as a key frame; check for an IDR unit too.
         if flags & NO_KEYFRAME == 0
             && track
                 .units(sample)

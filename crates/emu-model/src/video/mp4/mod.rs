@@ -1,6 +1,6 @@
-//! The video track of an MP4 (or QuickTime) file: where each coded picture lies, in one index ([`tables`]) or in pieces
-//! with an index each ([`fragments`]: recorders and streams write these), and how the pictures are turned. Edit lists
-//! are not applied: every coded picture counts as a frame.
+//! The video track of an MP4 (or QuickTime) file: the location of each coded picture, from one index ([`tables`]) or from an
+//! index per fragment ([`fragments`]: written by recorders and streams), and the rotation. Edit lists are not applied:
+//! every coded picture counts as a frame.
 
 mod boxes;
 mod fragments;
@@ -15,7 +15,7 @@ pub(super) use track::Track;
 use super::VideoError;
 use crate::image::Orientation;
 
-/// Bytes of a sample entry before its own boxes.
+/// Bytes of a visual sample entry before its child boxes.
 const VISUAL_ENTRY_HEADER: usize = 78;
 
 impl<'a> Track<'a> {
@@ -36,7 +36,7 @@ impl<'a> Track<'a> {
                     container: "a segment of an MP4, without the part that comes first",
                 }
             } else {
-                // the index is usually written last
+                // the index (`moov`) is usually written last
                 VideoError::Truncated
             });
         };
@@ -74,8 +74,7 @@ impl<'a> Track<'a> {
         Err(VideoError::NoFrames)
     }
 
-    /// Refuses what the decoder does not know, by name. The parameter sets stand in the description of the track, or
-    /// in its first picture.
+    /// Rejects unsupported H.264 profiles by name. The parameter sets are in the sample description, or in the first sample.
     fn check_profile(&self) -> Result<(), VideoError> {
         let first = self.samples.first().copied().unwrap_or_default();
         let mut units = self.parameters.iter().copied().chain(self.units(first));
@@ -85,7 +84,7 @@ impl<'a> Track<'a> {
         }
     }
 
-    /// The units of a sample, up to one that is cut short.
+    /// The NAL units of a sample, up to one that is truncated.
     fn units(&self, sample: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (mut rest, prefix) = (Cursor(sample), self.prefix);
         std::iter::from_fn(move || {
@@ -94,7 +93,7 @@ impl<'a> Track<'a> {
         })
     }
 
-    /// The sample description: which codec, and for H.264 its parameter sets.
+    /// Reads the sample description: the codec, and for H.264 its parameter sets.
     fn read_codec(stbl: &'a [u8]) -> Result<Self, VideoError> {
         let mut stsd = need(stbl, b"stsd")?;
         stsd.take(8)?;
@@ -127,7 +126,7 @@ impl<'a> Track<'a> {
         })
     }
 
-    /// The parameter sets with start codes.
+    /// The parameter sets in Annex B form (with start codes).
     pub fn parameter_sets(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.parameters
@@ -136,7 +135,7 @@ impl<'a> Track<'a> {
         out
     }
 
-    /// Sample `index` with start codes in place of lengths.
+    /// Sample `index` in Annex B form: start codes in place of length prefixes.
     pub fn annex_b(&self, index: usize) -> Result<Vec<u8>, VideoError> {
         let mut rest = Cursor(
             self.samples
@@ -156,7 +155,7 @@ impl<'a> Track<'a> {
         Ok(out)
     }
 
-    /// The last sample at or before `index` from which decoding can start.
+    /// The last key frame at or before `index`.
     pub fn keyframe(&self, index: usize) -> usize {
         let after = self.keyframes.partition_point(|k| *k <= index);
         match after.checked_sub(1) {
@@ -171,14 +170,14 @@ fn push_unit(out: &mut Vec<u8>, unit: &[u8]) {
     out.extend_from_slice(unit);
 }
 
-/// How the track's pictures are turned: its matrix, then that of the whole film.
+/// The track's orientation: the product of the track matrix and the movie matrix.
 fn orientation(moov: &[u8], trak: &[u8]) -> Result<Orientation, VideoError> {
     let track = find(trak, &[b"tkhd"])?.and_then(|tkhd| matrix(tkhd, 40, 52));
     let movie = find(moov, &[b"mvhd"])?.and_then(|mvhd| matrix(mvhd, 36, 48));
     const IDENTITY: [i32; 4] = [1, 0, 0, 1];
     let ([a, b, c, d], [e, f, g, h]) = (track.unwrap_or(IDENTITY), movie.unwrap_or(IDENTITY));
     let product = [a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h];
-    // A point (x, y) goes to (a x + c y, b x + d y), y downwards.
+    // (x, y) maps to (a x + c y, b x + d y), with y pointing down.
     Ok(match product {
         [0, 1, -1, 0] => Orientation::Rotate90,
         [-1, 0, 0, -1] => Orientation::Rotate180,
@@ -192,9 +191,9 @@ fn orientation(moov: &[u8], trak: &[u8]) -> Result<Orientation, VideoError> {
     })
 }
 
-/// The signs of a matrix's turning part (a, b, c, d), at its offset in version 0 or 1 of a header.
+/// The signs of a matrix's linear part (a, b, c, d), at its offset in version 0 or 1 of a header.
 fn matrix(header: &[u8], version_0: usize, version_1: usize) -> Option<[i32; 4]> {
-    /// A quarter in 16.16 fixed point: less is taken for zero.
+    /// 1/4 in 16.16 fixed point: smaller magnitudes count as zero.
     const LITTLE: i32 = 1 << 14;
     let at = if header.first() == Some(&0) {
         version_0
@@ -213,7 +212,7 @@ fn matrix(header: &[u8], version_0: usize, version_1: usize) -> Option<[i32; 4]>
     Some([value(0)?, value(1)?, value(3)?, value(4)?])
 }
 
-/// A name that people know, where there is one.
+/// Common name of a codec; the four-letter code if there is none.
 fn codec_name(code: &[u8; 4]) -> String {
     match code {
         b"hvc1" | b"hev1" => "H.265".to_owned(),

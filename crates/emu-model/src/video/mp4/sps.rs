@@ -1,11 +1,11 @@
-//! The sequence parameter set of H.264, as far as it says whether the decoder can read the pictures.
+//! H.264 sequence parameter set, parsed as far as needed to tell whether the decoder supports the stream.
 
-/// The type of such a unit.
+/// NAL unit type of a sequence parameter set.
 const SPS: u8 = 7;
-/// Profiles whose parameter sets tell colours and depth. In all others these are 4:2:0 and 8 bits.
+/// Profiles whose parameter sets state chroma format and bit depth. All others are 4:2:0 with 8 bits.
 const HIGH_PROFILES: [u8; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
 
-/// Bits, most significant first, without the bytes that keep start codes out.
+/// Bit reader, most significant bit first, with emulation prevention bytes removed.
 struct Bits {
     bytes: Vec<u8>,
     at: usize,
@@ -37,7 +37,7 @@ impl Bits {
         (0..count).try_fold(0u32, |sum, _| Some(sum << 1 | u32::from(self.bit()?)))
     }
 
-    /// An Exp-Golomb number.
+    /// An unsigned Exp-Golomb number.
     fn number(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.bit()? {
@@ -49,7 +49,7 @@ impl Bits {
         Some((1u32 << zeros) - 1 + self.take(zeros)?)
     }
 
-    /// A signed one.
+    /// A signed Exp-Golomb number.
     fn signed(&mut self) -> Option<i64> {
         let number = i64::from(self.number()?);
         Some(if number % 2 == 1 {
@@ -59,7 +59,7 @@ impl Bits {
         })
     }
 
-    /// Passes over a scaling list.
+    /// Skips a scaling list.
     fn skip_scaling_list(&mut self, size: usize) -> Option<()> {
         let (mut last, mut next) = (8i64, 8i64);
         for _ in 0..size {
@@ -72,7 +72,7 @@ impl Bits {
     }
 }
 
-/// The codec with its profile, and what of it is not read; `None` if all is, or the unit is no parameter set.
+/// The codec and profile with the unsupported features; `None` if all are supported, or if the unit is not an SPS.
 pub(super) fn unsupported(unit: &[u8]) -> Option<String> {
     let (head, rest) = unit.split_first()?;
     if head & 31 != SPS {
@@ -94,7 +94,7 @@ pub(super) fn unsupported(unit: &[u8]) -> Option<String> {
     (!reasons.is_empty()).then(|| format!("H.264, profile {name} ({})", reasons.join(", ")))
 }
 
-/// What is not read; `None` where the set is cut short.
+/// The unsupported features; `None` if the parameter set is truncated.
 fn reasons(rest: &[u8]) -> Option<Vec<String>> {
     let mut bits = Bits::new(rest);
     let mut reasons = Vec::new();
@@ -109,7 +109,7 @@ fn reasons(rest: &[u8]) -> Option<Vec<String>> {
             _ => {}
         }
         if chroma == 3 {
-            bits.bit()?; // planes coded apart
+            bits.bit()?; // separate_colour_plane_flag
         }
         let depth = bits.number()?.max(bits.number()?).saturating_add(8);
         if depth > 8 {
@@ -126,7 +126,7 @@ fn reasons(rest: &[u8]) -> Option<Vec<String>> {
             }
         }
     }
-    bits.number()?; // bits of frame numbers
+    bits.number()?; // log2_max_frame_num_minus4
     match bits.number()? {
         0 => {
             bits.number()?;
@@ -142,7 +142,7 @@ fn reasons(rest: &[u8]) -> Option<Vec<String>> {
         _ => {}
     }
     bits.number()?; // reference frames
-    bits.bit()?; // gaps
+    bits.bit()?; // gaps_in_frame_num_value_allowed_flag
     bits.number()?; // width
     bits.number()?; // height
     if !bits.bit()? {

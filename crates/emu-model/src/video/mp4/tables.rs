@@ -1,10 +1,10 @@
-//! Where the coded pictures of an MP4 file lie that has one index for all of them.
+//! Sample tables of an MP4 file with one index for all coded pictures.
 
 use super::boxes::{Cursor, damaged, find, need};
 use super::track::check_count;
 use crate::video::VideoError;
 
-/// Samples from which decoding can start. Without a list, only the first is taken to be one.
+/// Key frames (`stss`). Without the table, only the first sample counts as one.
 pub(super) fn keyframes(stbl: &[u8], samples: usize) -> Result<Vec<usize>, VideoError> {
     let Some(stss) = find(stbl, &[b"stss"])? else {
         return Ok(Vec::new());
@@ -23,7 +23,7 @@ pub(super) fn keyframes(stbl: &[u8], samples: usize) -> Result<Vec<usize>, Video
     Ok(found)
 }
 
-/// The bytes of every sample, from the tables of sizes, of chunks, and of samples per chunk.
+/// The bytes of every sample, from the tables of sizes, chunk offsets, and samples per chunk.
 pub(super) fn samples<'a>(file: &'a [u8], stbl: &[u8]) -> Result<Vec<&'a [u8]>, VideoError> {
     let mut stsz = need(stbl, b"stsz")?;
     stsz.take(4)?;

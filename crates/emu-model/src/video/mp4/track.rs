@@ -3,10 +3,10 @@
 use crate::image::Orientation;
 use crate::video::VideoError;
 
-/// Pictures of a track: hours, and a bound on the memory that a table of a few bytes can ask for.
+/// Maximum samples of a track: hours of video, and a memory bound for tables of a few bytes that claim a huge count.
 const MAX_SAMPLES: usize = 1 << 20;
 
-/// Refuses more pictures than are read.
+/// Rejects sample counts over the limit.
 pub fn check_count(samples: usize) -> Result<(), VideoError> {
     if samples > MAX_SAMPLES {
         return Err(VideoError::TooManyFrames {
@@ -18,14 +18,14 @@ pub fn check_count(samples: usize) -> Result<(), VideoError> {
 
 /// The coded pictures of the first video track.
 pub struct Track<'a> {
-    /// The pictures in decoding order; each a list of length-prefixed units.
+    /// Coded pictures in decoding order; each is a list of length-prefixed NAL units.
     pub samples: Vec<&'a [u8]>,
-    /// Samples from which decoding can start, in order; empty if all can.
+    /// Indices of key frames, in order. Empty: decoding starts at the first sample.
     pub keyframes: Vec<usize>,
-    /// Bytes of the length prefixes.
+    /// Size of the length prefixes in bytes.
     pub prefix: usize,
     /// Sequence and picture parameter sets.
     pub parameters: Vec<&'a [u8]>,
-    /// How the pictures are turned to be shown.
+    /// Rotation and flip for display.
     pub orientation: Orientation,
 }

@@ -1,9 +1,10 @@
-//! Blocks of GGUF, dequantized as ggml defines them, and in the pack's layout.
+//! Dequantization of GGUF blocks as ggml defines them, and repacking into the pack's layout.
 //!
-//! A piece has 32 elements, or 256 in the K types. Within it every 16 neighbours share a scale and a minimum (of `Q4_0`
-//! and its like all 32 do), and the value of an element `q` is `scale * q - min`:
+//! A piece is ggml's storage unit: a block of 32 elements, or a super-block of 256 in the K types. Every 16 consecutive
+//! elements share a scale and a minimum (all 32 in `Q4_0` and similar types). The value of an element `q` is
+//! `scale * q - min`:
 //!
-//! | type | bits a weight | q | becomes | bits a weight | exact |
+//! | type | bits per weight | q | becomes | bits per weight | exact |
 //! | --- | --- | --- | --- | --- | --- |
 //! | `Q4_0` | 4.5 | -8 to 7 | `q4` | 4.5 | yes |
 //! | `Q4_1` | 5 | 0 to 15, minimum | `q4_1` | 5 | yes |
@@ -23,16 +24,16 @@ use rayon::prelude::*;
 use super::kind::{Kind, SUPER};
 use crate::{PackError, Quantized, Scheme, TensorData, quant::BLOCK};
 
-/// Neighbours that share a scale.
+/// Consecutive elements that share a scale.
 const GROUP: usize = 16;
-/// Pieces that a thread takes at a time.
+/// Pieces per parallel task.
 const CHUNK: usize = 256;
-/// The numbers that the four bits of `IQ4_NL` and `IQ4_XS` stand for.
+/// The code book of `IQ4_NL` and `IQ4_XS`, indexed by 4 bits.
 const NON_LINEAR: [i16; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 
-/// A piece taken apart; of one with 32 elements, the first of everything.
+/// An unpacked piece; a piece of 32 elements uses only the first entries.
 struct Levels {
     q: [i16; SUPER],
     scale: [f32; SUPER / GROUP],
@@ -40,7 +41,7 @@ struct Levels {
 }
 
 impl Levels {
-    /// Takes apart a piece of that kind, whose length is right.
+    /// Unpacks a piece of this type, whose length is correct.
     fn of(kind: Kind, piece: &[u8]) -> Self {
         let mut levels = Self {
             q: [0; SUPER],
@@ -82,13 +83,13 @@ impl Levels {
         levels
     }
 
-    /// One scale and minimum for a piece of 32.
+    /// Sets one scale and minimum for a piece of 32.
     fn whole(&mut self, scale: f32, min: f32) {
         self.scale[..BLOCK / GROUP].fill(scale);
         self.min[..BLOCK / GROUP].fill(min);
     }
 
-    /// The elements of a piece of 32.
+    /// Sets the elements of a piece of 32.
     fn fill(&mut self, q: impl Fn(usize) -> i16) {
         for (i, to) in self.q[..BLOCK].iter_mut().enumerate() {
             *to = q(i);
@@ -140,7 +141,7 @@ impl Levels {
             _ => (None, &piece[16..144]),
         };
         for (b, q) in self.q.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            // Six bits each: of the last four, the lower four lie together and the upper two above the first four's.
+            // 6 bits each. The last four have their low 4 bits together, and their high 2 bits above those of the first four.
             let (scale, min) = match b {
                 0..4 => (scales[b] & 63, scales[b + 4] & 63),
                 _ => (
@@ -164,7 +165,7 @@ impl Levels {
             *scale = d * f32::from(i8::from_le_bytes([byte]));
         }
         for (i, q) in self.q.iter_mut().enumerate() {
-            // Of each 128: the lower bits of 64 elements beside those of the 64 behind them.
+            // In each 128 elements, the low bits of the first 64 share bytes with those of the other 64.
             let (side, place) = (i / 128, i % 128);
             let low = (low[64 * side + place % 64] >> (4 * (place / 64))) & 15;
             *q = i16::from(low | (two_bits(high, i) << 4)) - 32;
@@ -177,7 +178,7 @@ impl Levels {
         self.scale[group] * f32::from(self.q[i]) - self.min[group]
     }
 
-    /// Block `b` in the pack's layout: its words, scale and minimum.
+    /// Encodes block `b` in the pack's layout: writes its words, returns scale and minimum.
     fn pack(&self, b: usize, scheme: Scheme, words: &mut [u8]) -> (f16, f16) {
         let (from, group) = (b * BLOCK, b * BLOCK / GROUP);
         let q = &self.q[from..from + BLOCK];
@@ -201,7 +202,7 @@ impl Levels {
             Scheme::Q8 => {
                 let values: [f32; BLOCK] = std::array::from_fn(|i| self.value(from + i));
                 let largest = values.iter().fold(0f32, |largest, v| largest.max(v.abs()));
-                // `max` passes NaN over.
+                // `max` ignores NaN.
                 let scale = match values.iter().all(|v| v.is_finite()) {
                     true => f16::from_f32(largest / 127.0),
                     false => f16::NAN,
@@ -221,27 +222,27 @@ impl Levels {
     }
 }
 
-/// The f16 at that byte.
+/// The f16 at byte `at`.
 fn half(piece: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([piece[at], piece[at + 1]]).to_f32()
 }
 
-/// Element `i` of 32 in 16 bytes: the first 16 in their lower halves.
+/// Element `i` of 32 4-bit elements in 16 bytes: the first 16 are in the low nibbles.
 fn nibble(bytes: &[u8], i: usize) -> u8 {
     (bytes[i % 16] >> (4 * (i / 16))) & 15
 }
 
-/// Bit `i` of four bytes, as the fifth bit.
+/// Bit `i` of four bytes, shifted to bit 4.
 fn high(bytes: &[u8], i: usize) -> u8 {
     ((bytes[i / 8] >> (i % 8)) & 1) << 4
 }
 
-/// Element `i` of 256 of two bits: those of 32 bytes four times, from the lowest bits up, then those of the next 32.
+/// Element `i` of 256 2-bit elements: each run of 32 bytes holds four runs of 32 elements, from the lowest bits up.
 fn two_bits(bytes: &[u8], i: usize) -> u8 {
     (bytes[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32))) & 3
 }
 
-/// The f32 values of whole pieces, little-endian.
+/// Dequantizes whole pieces to f32, little-endian.
 pub(super) fn dequantize(kind: Kind, pieces: &[u8]) -> Vec<u8> {
     let (elements, bytes) = kind.piece();
     let mut values = vec![0; pieces.len() / bytes * elements * 4];
@@ -260,7 +261,7 @@ pub(super) fn dequantize(kind: Kind, pieces: &[u8]) -> Vec<u8> {
     values
 }
 
-/// A matrix `[out, width]` in the pack's layout; `None` for floats, and where there are no whole blocks.
+/// Repacks a matrix `[out, width]` into the pack's layout; `None` for float types, and if rows are not whole blocks.
 pub(super) fn repack(
     kind: Kind,
     name: &str,

@@ -1,5 +1,5 @@
-//! The head of a GGUF file: metadata and the table of tensors. Nothing that it declares is believed: counts and lengths
-//! are held against the bytes that are left before anything is allocated.
+//! The head of a GGUF file: metadata and tensor table. Declared counts and lengths are checked against the remaining bytes
+//! before anything is allocated.
 
 use std::io::Read;
 
@@ -8,30 +8,30 @@ use serde_json::{Map, Number, Value};
 use super::kind::Kind;
 use crate::PackError;
 
-/// Longest string, in bytes: chat templates have some thousand.
+/// Maximum string length in bytes; chat templates have some thousand.
 const MAX_STRING: u64 = 16 << 20;
-/// Values in all of the metadata: the largest vocabularies have a quarter of a million tokens in three lists.
+/// Maximum number of metadata values; the largest vocabularies have 250,000 tokens in three lists.
 const MAX_VALUES: u64 = 4 << 20;
-/// Arrays within arrays.
+/// Maximum nesting depth of arrays.
 const MAX_DEPTH: usize = 4;
-/// Dimensions of a tensor, as in ggml.
+/// Maximum number of tensor dimensions, as in ggml.
 const MAX_DIMS: u32 = 4;
 
-/// What a file declares of a tensor.
+/// A tensor table entry.
 pub(super) struct Declared {
     pub name: String,
-    /// Outermost first, unlike in the file.
+    /// Outermost dimension first, unlike in the file.
     pub shape: Vec<usize>,
     pub kind: Kind,
-    /// From the start of the data.
+    /// Offset from the start of the data section.
     pub offset: u64,
 }
 
-/// Everything before the data.
+/// Everything before the data section.
 pub(super) struct Head {
     pub metadata: Map<String, Value>,
     pub tensors: Vec<Declared>,
-    /// Bytes up to here were read.
+    /// Offset of the end of the head.
     pub end: u64,
 }
 
@@ -51,7 +51,7 @@ impl Head {
         }
         match u32::from_le_bytes(scan.bytes()?) {
             2 | 3 => {}
-            // Small versions of the other byte order have only high bytes.
+            // A small version number in the other byte order has only high bytes set.
             version if version != 0 && version & 0xffff == 0 => {
                 return Err(PackError::BigEndian { file: file.into() });
             }
@@ -92,7 +92,7 @@ struct Scan<'a, R> {
     reader: R,
     at: u64,
     len: u64,
-    /// Values that may still follow.
+    /// Metadata values left of the limit.
     values: u64,
 }
 
@@ -104,8 +104,8 @@ impl<R: Read> Scan<'_, R> {
         }
     }
 
-    /// Fails where fewer than `n` bytes are left.
-    fn need(&self, n: u64) -> Result<(), PackError> {
+    /// Fails if fewer than `n` bytes are left.
+    fn require(&self, n: u64) -> Result<(), PackError> {
         match self.at.checked_add(n) {
             Some(end) if end <= self.len => Ok(()),
             end => Err(PackError::ShortFile {
@@ -117,7 +117,7 @@ impl<R: Read> Scan<'_, R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), PackError> {
-        self.need(bytes.len() as u64)?;
+        self.require(bytes.len() as u64)?;
         self.reader
             .read_exact(bytes)
             .map_err(|e| PackError::io(self.file, e))?;
@@ -141,7 +141,7 @@ impl<R: Read> Scan<'_, R> {
 
     fn string(&mut self, what: &str) -> Result<String, PackError> {
         let len = self.u64()?;
-        self.need(len)?;
+        self.require(len)?;
         if len > MAX_STRING {
             return Err(PackError::TooLarge {
                 what: format!("{what} in {}", self.file),
@@ -154,7 +154,7 @@ impl<R: Read> Scan<'_, R> {
         String::from_utf8(bytes).map_err(|_| self.bad(format!("{what} is no UTF-8")))
     }
 
-    /// A value of metadata. Floats that JSON does not know (NaN, infinity) become null.
+    /// A metadata value. Floats that JSON cannot represent (NaN, infinity) become null.
     fn value(&mut self, key: &str, kind: u32, depth: usize) -> Result<Value, PackError> {
         let Some(left) = self.values.checked_sub(1) else {
             return Err(PackError::TooLarge {
@@ -181,8 +181,8 @@ impl<R: Read> Scan<'_, R> {
             8 => self.string(&format!("`{key}`"))?.into(),
             9 if depth < MAX_DEPTH => {
                 let (kind, count) = (self.u32()?, self.u64()?);
-                // No value is shorter than a byte.
-                self.need(count)?;
+                // Every value has at least one byte.
+                self.require(count)?;
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(self.value(key, kind, depth + 1)?);

@@ -2,10 +2,10 @@
 
 use crate::{Dtype, Scheme, quant::BLOCK};
 
-/// Elements of a piece of the K types.
+/// Elements of a super-block of the K types.
 pub(super) const SUPER: usize = 256;
 
-/// The type of a tensor's elements.
+/// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types)] // As ggml spells them.
 pub(super) enum Kind {
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The type of that number; the name of one that is not read here, where it has one.
+    /// The type with this code; the error is the name of an unsupported type, or its code.
     pub fn from_code(code: u32) -> Result<Self, String> {
         const OTHERS: [(u32, &str); 18] = [
             (9, "Q8_1"),
@@ -72,7 +72,7 @@ impl Kind {
         })
     }
 
-    /// The type of the tensor that reading gives.
+    /// Element type after reading (dequantized).
     pub const fn dtype(self) -> Dtype {
         match self {
             Self::Float(dtype) => dtype,
@@ -80,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The pack's scheme that is nearest.
+    /// The closest quantization scheme of the pack.
     pub const fn scheme(self) -> Option<Scheme> {
         match self {
             Self::Float(_) => None,
@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// Elements and bytes of the smallest piece that is stored.
+    /// Elements and bytes per piece (ggml's storage unit).
     pub const fn piece(self) -> (usize, usize) {
         match self {
             Self::Float(dtype) => (1, dtype.size()),
@@ -108,10 +108,9 @@ impl Kind {
         }
     }
 
-    /// Bytes of a tensor of `elements` in rows of `width`; `None` where rows are no whole blocks, or nothing could
-    /// hold so many.
+    /// Size of a tensor of `elements` in rows of `width`, in bytes; `None` if rows are not whole blocks, or on overflow.
     ///
-    /// Rows need not be whole pieces of 256: where one goes on into the next row, blocks of 32 still lie within rows.
+    /// A super-block of 256 may span rows; blocks of 32 still lie within rows.
     pub fn byte_len(self, elements: usize, width: usize) -> Option<usize> {
         let (piece, bytes) = self.piece();
         let rows_fit = piece == 1 || (width > 0 && width.is_multiple_of(BLOCK));

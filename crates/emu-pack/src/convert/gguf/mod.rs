@@ -1,6 +1,6 @@
-//! GGUF, the format of llama.cpp: metadata, a table of tensors, and their data, in one file or in numbered parts.
+//! GGUF, the format of llama.cpp: metadata, a tensor table and the data, in one file or in numbered parts.
 //!
-//! Versions 2 and 3, little-endian; floats and the types of blocks that are in `kind`.
+//! Supported: versions 2 and 3, little-endian; float types and the block types listed in `kind`.
 
 mod blocks;
 mod head;
@@ -28,29 +28,29 @@ use head::{Declared, Head};
 use kind::Kind;
 use part::{Part, Place};
 
-/// How a file begins.
+/// Magic bytes.
 const MAGIC: [u8; 4] = *b"GGUF";
-/// Where data begins, and each tensor in it, at a multiple of this, unless the file says otherwise.
+/// Default alignment of the data section and of each tensor in it.
 const ALIGNMENT: u64 = 32;
-/// Largest alignment that is believed.
+/// Maximum accepted alignment.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 
-/// A `.gguf` file, or all parts of one that was split. Opening reads the metadata and checks that every tensor lies
-/// within its file; [`read`](TensorSource::read) reads one tensor, dequantized, and
-/// [`read_packed`](GgufFile::read_packed) one as a pack would store it.
+/// A `.gguf` file, or all parts of a split one. Opening reads the metadata and checks that every tensor lies within its
+/// file. [`read`](TensorSource::read) reads and dequantizes one tensor; [`read_packed`](GgufFile::read_packed) reads one in
+/// the layout of a pack.
 ///
 /// Shapes are outermost first, as everywhere here: a linear layer is `[out, in]`.
 pub struct GgufFile {
-    /// The path or name that it was opened by.
+    /// The path or name under which it was opened.
     file: String,
     metadata: Map<String, Value>,
     index: Index,
-    /// Where each tensor's values are, in the order of `index`.
+    /// Location of each tensor's values, in the order of `index`.
     places: Vec<Place>,
     parts: Vec<Bytes>,
 }
 
-/// A file that tensors are read from.
+/// An open file with tensor data.
 struct Bytes {
     file: String,
     reader: Mutex<Box<dyn ReadSeek>>,
@@ -66,17 +66,17 @@ impl std::fmt::Debug for GgufFile {
 }
 
 impl GgufFile {
-    /// Whether a file begins as GGUF does. `false` also where it cannot be read.
+    /// Whether a file has GGUF's magic bytes. `false` also if it cannot be read.
     pub fn is_one(path: impl AsRef<Path>) -> bool {
         let mut start = [0; MAGIC.len()];
         let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
         read.is_ok() && start == MAGIC
     }
 
-    /// Opens a file; of a model in parts, any of them, and those beside it.
+    /// Opens a file; given any part of a split model, opens all parts.
     ///
     /// # Errors
-    /// Where it cannot be read, is damaged, or holds a tensor of a type that is not read here; where parts are missing.
+    /// The file cannot be read, is damaged, or holds a tensor of an unsupported type; parts are missing.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PackError> {
         let path = path.as_ref();
         let part = Part::open(path)?;
@@ -87,10 +87,10 @@ impl GgufFile {
         }
     }
 
-    /// The same from anything that seeks; `name` is for error messages.
+    /// Opens any seekable reader; `name` is for error messages.
     ///
     /// # Errors
-    /// As [`GgufFile::open`]; where it is a part of a model.
+    /// As [`GgufFile::open`], and if it is a part of a split model.
     pub fn from_reader(
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
@@ -102,7 +102,7 @@ impl GgufFile {
         }
     }
 
-    /// One source of all parts, which are in order.
+    /// Joins the parts, which are in order, into one source.
     fn join(name: String, parts: Vec<Part>) -> Result<Self, PackError> {
         let mut joined = Self {
             file: name,
@@ -133,20 +133,20 @@ impl GgufFile {
         Ok(joined)
     }
 
-    /// What the file says of itself: `general.architecture` and so on, as JSON.
+    /// The metadata (`general.architecture` and so on) as JSON.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
     }
 
-    /// The path or name that it was opened by.
+    /// The path or name under which it was opened.
     pub fn name(&self) -> &str {
         &self.file
     }
 
-    /// Reads a matrix in the pack's own layout, with exactly the values of the file; `None` where it is not quantized.
+    /// Reads a matrix in the layout of a pack, with exactly the values of the file; `None` if it is not quantized.
     ///
     /// # Errors
-    /// Where there is no such tensor, or it cannot be read.
+    /// There is no such tensor, or it cannot be read.
     pub fn read_packed(&self, name: &str) -> Result<Option<Quantized>, PackError> {
         let (info, place) = self.find(name)?;
         match (place.kind, info.shape.as_slice()) {
@@ -170,11 +170,11 @@ impl GgufFile {
         }
     }
 
-    /// A tensor's bytes as they lie in the file.
+    /// A tensor's raw bytes.
     fn raw(&self, info: &TensorInfo, place: &Place) -> Result<Vec<u8>, PackError> {
         let part = self.parts.get(place.part);
         let part = part.ok_or_else(|| self.missing(&info.name))?;
-        // Bounded by the length of the file, which opening has checked.
+        // Bounded by the file length, as checked when opening.
         let mut bytes = vec![0; place.bytes];
         let mut reader = part.reader.lock().unwrap_or_else(PoisonError::into_inner);
         reader
@@ -238,7 +238,7 @@ impl Part {
             };
             tensors.push((info, place));
         }
-        // Reading is then bounded by the file's length, however many names there are for the same bytes.
+        // Without overlaps, the total read size is bounded by the file length, no matter how many tensors are declared.
         let places = tensors.iter().map(|(_, place)| place);
         let mut spans: Vec<_> = places.map(|p| (p.start, p.bytes as u64)).collect();
         spans.sort_unstable();
@@ -260,7 +260,7 @@ impl Part {
     }
 }
 
-/// What tensors and their data are aligned to.
+/// The alignment of the data section and the tensors.
 fn alignment(file: &str, metadata: &Map<String, Value>) -> Result<u64, PackError> {
     let Some(value) = metadata.get("general.alignment") else {
         return Ok(ALIGNMENT);
@@ -274,7 +274,7 @@ fn alignment(file: &str, metadata: &Map<String, Value>) -> Result<u64, PackError
         })
 }
 
-/// Where a tensor's bytes are, within a file of `len` bytes whose data begins at `start`.
+/// Location of a tensor's bytes in a file of `len` bytes whose data section begins at `start`.
 fn place(
     file: &str,
     declared: &Declared,
@@ -296,7 +296,7 @@ fn place(
         dtype: declared.kind.dtype(),
         shape: declared.shape.clone(),
     };
-    // Both, since values are widened when they are read.
+    // Check both sizes, since values are widened when read.
     info.byte_len()?;
     let width = declared.shape.last().copied().unwrap_or(1);
     let bytes = declared

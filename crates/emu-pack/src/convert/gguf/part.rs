@@ -1,4 +1,4 @@
-//! A file, or one of the parts that a model was split into.
+//! A GGUF file, or one part of a split model.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use super::kind::Kind;
 use crate::TensorInfo;
 use crate::safetensors::ReadSeek;
 
-/// What one file holds.
+/// The contents of one file.
 pub struct Part {
     pub file: String,
     pub metadata: Map<String, Value>,
@@ -14,13 +14,13 @@ pub struct Part {
     pub bytes: Box<dyn ReadSeek>,
 }
 
-/// Where a tensor's values are.
+/// Location of a tensor's values.
 #[derive(Debug)]
 pub struct Place {
-    /// Among the files.
+    /// Index of the file.
     pub part: usize,
     pub kind: Kind,
-    /// From the start of the file.
+    /// Offset from the start of the file.
     pub start: u64,
     pub bytes: usize,
 }

@@ -1,28 +1,28 @@
-//! Models in several files, as llama.cpp splits them: `name-00001-of-00003.gguf` and so on, the first with the metadata.
+//! Models split by llama.cpp: `name-00001-of-00003.gguf` and so on; the first part has the metadata.
 
 use std::path::{Path, PathBuf};
 
 use super::part::Part;
 use crate::PackError;
 
-/// How many parts are named in a message.
+/// Maximum number of missing parts named in an error message.
 const NAMED: usize = 3;
 
-/// What a part says of the whole.
+/// Position of a part in a split model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Split {
-    /// From 0.
+    /// Counted from 0.
     number: u64,
     count: u64,
 }
 
-/// Which part of a split model it is; `None` where it is whole.
+/// The position of a part in a split model; `None` if the file is a whole model.
 pub(super) fn of(part: &Part) -> Result<Option<Split>, PackError> {
     let entry = |key: &str| part.metadata.get(key).and_then(serde_json::Value::as_u64);
     let (number, count) = (entry("split.no"), entry("split.count"));
     match (number.unwrap_or(0), count.unwrap_or(0)) {
         (0, 0 | 1) => Ok(None),
-        // Counted in 16 bits.
+        // The count has 16 bits.
         (number, count) if number < count && count <= u64::from(u16::MAX) => {
             Ok(Some(Split { number, count }))
         }
@@ -37,7 +37,7 @@ pub(super) fn of(part: &Part) -> Result<Option<Split>, PackError> {
 }
 
 impl Split {
-    /// The error where the other parts are not there.
+    /// The error for missing parts.
     pub fn alone(self, file: &str, missing: &str) -> PackError {
         PackError::PartOfModel {
             file: file.into(),
@@ -47,7 +47,7 @@ impl Split {
         }
     }
 
-    /// Opens the parts beside this one, and puts all in order.
+    /// Opens the other parts and returns all of them in order.
     pub fn with_others(self, path: &Path, part: Part) -> Result<Vec<Part>, PackError> {
         let Some(paths) = self.paths(path) else {
             let missing = format!(
@@ -108,7 +108,7 @@ impl Split {
         Ok(parts)
     }
 
-    /// The paths of all parts by the name of one.
+    /// The paths of all parts, derived from the name of one.
     fn paths(self, path: &Path) -> Option<Vec<PathBuf>> {
         let digits = |text: &str| {
             let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

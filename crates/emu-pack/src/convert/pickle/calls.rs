@@ -1,4 +1,4 @@
-//! What a pickle may call, and what that gives.
+//! The callables that a pickle may use, and their results.
 
 use super::{Callable, Id, Machine, Storage, StorageType, Tensor, Value};
 use crate::{Dtype, PackError};
@@ -25,7 +25,7 @@ impl Machine<'_> {
     pub(super) fn reduce(&mut self) -> Result<(), PackError> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
         let arguments = match self.value(arguments)? {
-            // Copied, which is bounded: no call below takes more than seven.
+            // The copy is bounded: no callable below takes more than seven arguments.
             Value::Tuple(items) if items.len() <= 7 => items.clone(),
             _ => return Err(self.bad("a call has no fitting arguments")),
         };
@@ -74,7 +74,7 @@ impl Machine<'_> {
         }
     }
 
-    /// `("storage", type, key, device, elements)`; before PyTorch 1.6 with None after it, or what it is a view of.
+    /// Parses `("storage", type, key, device, elements)`; before PyTorch 1.6 followed by None or the view metadata.
     pub(super) fn storage(&self, id: Id) -> Result<Storage, PackError> {
         let Value::Tuple(items) = self.value(id)? else {
             return Err(self.bad("a storage is no tuple"));
@@ -99,7 +99,7 @@ impl Machine<'_> {
             return Err(self.bad("a storage has no type"));
         };
         match self.value(key)? {
-            // Short, since every tensor that shares the storage carries a copy.
+            // Keys must be short, since every tensor of the storage holds a copy.
             Value::Text(key) if key.len() <= 100 => Ok(Storage {
                 kind: kind.clone(),
                 key: key.clone(),
@@ -109,7 +109,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Takes the state off the stack. Only dictionaries have one (`_metadata`), and it says nothing about weights.
+    /// Pops the state (BUILD). Only dictionaries have one (`_metadata`), and it contains no weights.
     pub(super) fn build(&mut self) -> Result<(), PackError> {
         self.pop()?;
         match self.value(self.top()?)? {

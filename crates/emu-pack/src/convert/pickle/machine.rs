@@ -1,4 +1,4 @@
-//! The instructions: reading the input, the stack and the memory.
+//! The opcodes of the pickle machine: input, stack and memo.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use super::{Id, MAX_RANK, MAX_VALUES, Machine, Value};
 use crate::PackError;
 
 impl Machine<'_> {
-    /// Runs to the STOP instruction and returns what it leaves.
+    /// Runs to the STOP opcode and returns the value that it leaves.
     pub(super) fn run(&mut self) -> Result<Id, PackError> {
         loop {
             self.op = self.at;
@@ -92,7 +92,7 @@ impl Machine<'_> {
                     let items = self.pop_mark()?;
                     self.set_items(&items)?;
                 }
-                // memory
+                // memo
                 b'q' => {
                     let slot = self.u8()?;
                     self.remember(slot.into())?;
@@ -160,7 +160,7 @@ impl Machine<'_> {
         Ok(byte)
     }
 
-    /// A length of 1, 4 or 8 bytes, and the range of as many bytes behind it.
+    /// Reads a length of 1, 4 or 8 bytes; returns the range of that many bytes after it.
     pub(super) fn sized(&mut self, width: usize) -> Result<Range<usize>, PackError> {
         let mut len = [0; 8];
         for (to, from) in len.iter_mut().zip(self.take(width)?) {
@@ -205,7 +205,7 @@ impl Machine<'_> {
         self.push(Value::Int(i64::from_le_bytes(all)))
     }
 
-    // ---- values, stack and memory
+    // ---- values, stack and memo
 
     pub(super) fn limit(&self, count: usize) -> Result<(), PackError> {
         match count < MAX_VALUES {
@@ -231,7 +231,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// The lowest height that may be popped to: what lies below an open mark stays.
+    /// The lowest height to which the stack may be popped: values below an open mark stay.
     pub(super) fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! Who drew the pictures, and under which licences.
+//! Authors and licences of the drawings.
 
 use super::sources::{LABELS, Role, SETS};
 

@@ -1,4 +1,4 @@
-//! Writing the whole data set.
+//! Builds and writes the whole data set.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,33 +20,33 @@ use crate::data::record::{Part, Record};
 use crate::data::writer::{sha256_hex, write_atomically};
 use crate::data::{DataError, SampleFiles, ShardInfo, write_shard};
 
-/// What is being written.
+/// Progress of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The shard, or the step ("tokenizer").
+    /// The current shard or step ("tokenizer").
     pub what: String,
     /// Samples finished.
     pub done: usize,
-    /// Samples of the whole build.
+    /// Number of samples of the whole build.
     pub total: usize,
 }
 
 /// The contents of `index.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
-    /// Version of the layout: 1.
+    /// Version of the format: 1.
     pub format: u32,
-    /// How it was built.
+    /// The build options.
     pub options: BuildOptions,
-    /// SHA-256 of the concept list, as its JSON.
+    /// SHA-256 of the concept list in JSON.
     pub concepts_sha256: String,
-    /// Packages with their versions.
+    /// Source packages with their versions.
     pub packages: BTreeMap<String, String>,
-    /// Samples by "split/kind".
+    /// Number of samples by "split/kind".
     pub counts: BTreeMap<String, usize>,
     /// Numbers of concepts and drawings.
     pub catalogue: BTreeMap<String, usize>,
-    /// Tokens of the tokenizer, special ones included, and before those.
+    /// Vocabulary size of the tokenizer, with and without special tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<[usize; 2]>,
     /// SHA-256 of `tokenizer.json`.
@@ -65,10 +65,10 @@ struct Job<'a> {
     make: Maker<'a>,
 }
 
-/// Builds the data set into `out`. The same catalogue and options give the same bytes.
+/// Builds the data set in `out`. The same catalogue and options give the same bytes.
 ///
 /// # Errors
-/// If `out` holds a finished data set and `overwrite` is false, the options or the catalogue are unusable, or a file
+/// If `out` holds a finished data set and `overwrite` is false, the options or the catalogue are invalid, or a file
 /// cannot be written.
 pub fn build(
     catalogue: &Catalogue,
@@ -83,7 +83,7 @@ pub fn build(
         if !overwrite {
             return Err(DataError::Exists(out.to_path_buf()));
         }
-        // Without an index the folder is unfinished, which it is from now on.
+        // A folder without an index counts as unfinished.
         std::fs::remove_file(&index_path).map_err(DataError::io("remove", &index_path))?;
     }
     catalogue.list.suits(options)?;
@@ -243,7 +243,7 @@ fn jobs<'a>(composer: &'a Composer<'a>, o: &BuildOptions) -> Vec<Job<'a>> {
     ]
 }
 
-/// The files of a sample and its texts.
+/// The files of a sample, and its texts.
 fn files(index: usize, made: Made) -> Result<(SampleFiles, Vec<String>), DataError> {
     let texts = match &made.record {
         Record::Scene(scene) => std::iter::once(&scene.caption)
@@ -276,7 +276,7 @@ fn files(index: usize, made: Made) -> Result<(SampleFiles, Vec<String>), DataErr
     Ok((SampleFiles { key, members }, texts))
 }
 
-/// Words that the tokenizer must hold as one token: names, colours and numbers of the training splits.
+/// Words that must be single tokens: names, colours and numbers of the training splits.
 fn vocabulary_words(composer: &Composer<'_>) -> Vec<String> {
     let names = composer
         .known
@@ -300,7 +300,7 @@ fn pretty(value: &impl Serialize) -> Result<String, DataError> {
         .map_err(|error| DataError::malformed("a description", error))
 }
 
-/// Removes shards of an earlier, larger build, which would otherwise be read with the new ones.
+/// Removes shards of an earlier, larger build, which would otherwise be read together with the new ones.
 fn remove_stale_shards(folder: &Path, kind: &str) -> Result<(), DataError> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Which set draws which concept, read from the source packages.
+//! The catalogue: which set has a drawing of which concept. Read from the source packages.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::data::DataError;
 pub struct SourceDrawing {
     /// The set.
     pub set: &'static DrawingSet,
-    /// What is visible of it.
+    /// The visible part of the drawing.
     pub cutout: Cutout,
 }
 
@@ -30,7 +30,7 @@ pub struct Entry {
     pub unseen: bool,
     /// Unicode group ("animals-nature").
     pub group: String,
-    /// Other words for it.
+    /// Synonyms.
     pub synonyms: Vec<String>,
     /// Its drawings, in the order of [`SETS`].
     pub drawings: Vec<SourceDrawing>,
@@ -39,9 +39,9 @@ pub struct Entry {
 /// Everything that scenes are composed from.
 #[derive(Debug, Clone)]
 pub struct Catalogue {
-    /// Concepts in the order of the list: first those to read, then the unseen.
+    /// All concepts in the order of the list: first `read`, then `unseen`.
     pub entries: Vec<Entry>,
-    /// The list.
+    /// The concept list.
     pub list: ConceptList,
 }
 
@@ -93,23 +93,23 @@ struct Groups {
     groups: BTreeMap<u32, String>,
 }
 
-/// An iconify set: its pictures and its names by code point.
+/// An iconify set: its icons, and icon names by code point.
 struct IconSet {
     file: IconFile,
     chars: HashMap<String, String>,
 }
 
 impl Catalogue {
-    /// A catalogue from entries made in code, for tests and other sources.
+    /// A catalogue of the given entries, for tests and other sources.
     pub fn new(list: ConceptList, entries: Vec<Entry>) -> Self {
         Self { entries, list }
     }
 
-    /// Reads the packages that [`fetch_sources`](super::fetch_sources) installed below `dir` and renders what `list`
-    /// names, each drawing `pixels` large.
+    /// Reads the packages that [`fetch_sources`](super::fetch_sources) installed in `dir`, and renders the concepts of
+    /// `list`, each drawing with a larger side of `pixels`.
     ///
     /// # Errors
-    /// If a package is missing or malformed, or a concept has no label or no drawing.
+    /// If a package is missing or malformed, or a concept has no label or drawing.
     pub fn load(dir: &Path, list: ConceptList, pixels: u32) -> Result<Self, DataError> {
         check_sources(dir)?;
         let labels = load_labels(dir)?;
@@ -117,7 +117,7 @@ impl Catalogue {
             .par_iter()
             .map(|set| load_set(dir, set))
             .collect::<Result<_, _>>()?;
-        // Sets without a table of code points name their icons as the others do.
+        // Sets without a code point table use the same icon names as the others.
         let tables: Vec<&HashMap<String, String>> =
             sets.iter().flatten().map(|set| &set.chars).collect();
         let concepts: Vec<(&Concept, bool)> = list
@@ -180,7 +180,7 @@ impl Catalogue {
 }
 
 impl IconSet {
-    /// The icon of a concept by code point, by the names that other sets give it, or by an explicit name.
+    /// The icon of a concept: by an explicit name, by code point, or by its names in other sets.
     fn find(&self, concept: &Concept, set: &DrawingSet, slugs: &[String]) -> Option<&Icon> {
         if let Some(name) = concept.icons.get(set.id) {
             return self.icon(name);
@@ -230,7 +230,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
     serde_json::from_slice(&bytes).map_err(|error| DataError::malformed(path, error))
 }
 
-/// An iconify package; `None` for the package of WebP files.
+/// Loads an iconify package; `None` for the package of WebP files.
 fn load_set(dir: &Path, set: &DrawingSet) -> Result<Option<IconSet>, DataError> {
     let folder = package_dir(dir, set.package);
     if !set.package.starts_with("@iconify-json/") {
@@ -249,14 +249,14 @@ fn load_webp(
     pixels: u32,
 ) -> Option<Result<Cutout, String>> {
     let assets = package_dir(dir, set.package).join("assets");
-    // The variation selector that asks for the coloured form is part of some names.
+    // Some file names contain the variation selector for the coloured form.
     [format!("{hexcode}.webp"), format!("{hexcode}-fe0f.webp")]
         .iter()
         .find_map(|name| std::fs::read(assets.join(name)).ok())
         .map(|bytes| Cutout::from_picture(&bytes, pixels))
 }
 
-/// Labels with the names of their groups, by code point without variation selectors.
+/// Labels with their group names, by code point without variation selectors.
 fn load_labels(dir: &Path) -> Result<HashMap<String, (Label, String)>, DataError> {
     let folder = package_dir(dir, LABELS.0);
     let groups: Groups = read_json(&folder.join("meta").join("groups.json"))?;
@@ -272,7 +272,7 @@ fn load_labels(dir: &Path) -> Result<HashMap<String, (Label, String)>, DataError
         .collect())
 }
 
-/// The label and the keywords, lower case, without the name itself.
+/// Label and keywords in lower case, without the name itself.
 fn synonyms(concept: &Concept, label: &Label) -> Vec<String> {
     let mut words = vec![label.label.to_lowercase()];
     for tag in &label.tags {
@@ -285,8 +285,8 @@ fn synonyms(concept: &Concept, label: &Label) -> Vec<String> {
     words
 }
 
-/// Removes the words that do not tell a concept from the others: those of several concepts ("animal", "fruit"), and
-/// names of other concepts ("banana" is a keyword of the monkey).
+/// Removes ambiguous synonyms: those of several concepts ("animal", "fruit"), and names of other concepts ("banana" is
+/// a keyword of the monkey).
 fn keep_telling_synonyms(entries: &mut [Entry]) {
     let mut uses: HashMap<String, usize> = HashMap::new();
     for entry in entries.iter() {
@@ -303,7 +303,7 @@ fn keep_telling_synonyms(entries: &mut [Entry]) {
     }
 }
 
-/// "dog face" -> "dog-face", as iconify names its icons.
+/// Icon name in iconify's style: "dog face" -> "dog-face".
 fn slug(label: &str) -> String {
     let mut slug = String::new();
     for c in label

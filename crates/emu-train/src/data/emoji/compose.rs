@@ -1,4 +1,4 @@
-//! Choosing what a picture shows, and painting it.
+//! Plans the contents of pictures and renders them.
 
 use std::collections::BTreeSet;
 
@@ -12,65 +12,65 @@ use crate::data::record::{Layout, Object, Place};
 use crate::data::rng::Rng;
 use crate::data::{DataError, Picture};
 
-/// Which drawings a picture may use.
+/// Pools of drawings for pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
-    /// Drawings of the training sets that val does not hold out.
+    /// Drawings of the training sets that are not held out for val.
     Train,
-    /// Drawings held out.
+    /// Held-out drawings.
     Val,
     /// Drawings of the evaluation sets.
     Style,
 }
 
-/// What a picture shows: colour, layout, and in reading order (concept, drawing).
+/// Plan of a picture: colour, layout, and the (concept, drawing) of each object in reading order.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Index of the colour.
     pub colour: usize,
-    /// How the objects lie.
+    /// Arrangement of the objects.
     pub layout: Layout,
-    /// Indices of the concept and of its drawing.
+    /// Indices of the concept and of its drawing, per object.
     pub objects: Vec<(usize, usize)>,
 }
 
-/// A painted plan.
+/// A rendered plan.
 #[derive(Debug, Clone)]
 pub struct Painted {
     /// The pixels.
     pub picture: Picture,
-    /// Where everything lies.
+    /// The objects with their positions.
     pub objects: Vec<Object>,
 }
 
-/// Everything that composing needs, indexed.
+/// The catalogue with indices for composing pictures.
 pub struct Composer<'a> {
     pub(super) catalogue: &'a Catalogue,
     pub(super) holdout: Holdout,
     pub(super) seed: u64,
     pub(super) side: u32,
-    /// Concepts to read, to draw, and unseen ones.
+    /// Indices of the concepts in `read`, of the drawable ones, and of the unseen ones.
     pub(super) known: Vec<usize>,
     pub(super) drawn: Vec<usize>,
     pub(super) unseen: Vec<usize>,
-    /// Canonical drawing of each concept.
+    /// Index of the canonical drawing of each concept.
     canonical: Vec<Option<usize>>,
-    /// Drawings of each concept by pool.
+    /// Indices of each concept's drawings, per pool.
     train: Vec<Vec<usize>>,
     val: Vec<Vec<usize>>,
     style: Vec<Vec<usize>>,
 }
 
-/// Largest rotation of an augmented drawing, in radians.
+/// Maximum rotation of an augmented drawing, in radians.
 const MAX_ANGLE: f64 = 12.0 * std::f64::consts::PI / 180.0;
-/// Largest deviation of an augmented background from its colour, per channel.
+/// Maximum deviation of an augmented background from its colour, per channel.
 const COLOUR_JITTER: f64 = 8.0;
 
 impl<'a> Composer<'a> {
-    /// Sorts the catalogue's drawings into pools.
+    /// Assigns the catalogue's drawings to pools.
     ///
     /// # Errors
-    /// If a concept to be drawn lacks a canonical drawing, or a concept to be read has no drawing left for training.
+    /// If a drawable concept has no canonical drawing, or a concept in `read` has no drawing left for training.
     pub fn new(catalogue: &'a Catalogue, seed: u64, side: u32) -> Result<Self, DataError> {
         let canonical_set = catalogue.list.canonical_set.as_str();
         let mut composer = Self {
@@ -102,7 +102,7 @@ impl<'a> Composer<'a> {
                     "{name} is to be drawn, but {canonical_set} does not draw it"
                 )));
             }
-            // Unseen concepts hold out nothing: all of their drawings are unseen.
+            // Nothing is held out for unseen concepts: all of their drawings are unseen.
             let train = pick(&|i| trains(i) && (entry.unseen || !held[i]));
             if train.is_empty() {
                 return Err(DataError::Concepts(format!(
@@ -152,13 +152,13 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Concepts to read that have drawings in a pool.
+    /// Concepts in `read` with drawings in a pool.
     pub(super) fn known_in(&self, pool: Pool) -> Vec<usize> {
         let has = |concept: &usize| !self.drawings(*concept, pool).is_empty();
         self.known.iter().copied().filter(has).collect()
     }
 
-    /// A drawing of a concept from a pool, by the weight of its set.
+    /// A random drawing of a concept from a pool, weighted by its set.
     pub(super) fn random_drawing(
         &self,
         concept: usize,
@@ -177,7 +177,7 @@ impl<'a> Composer<'a> {
         drawings.last().copied()
     }
 
-    /// The drawing of a concept in the canonical set.
+    /// A plan with the concepts' drawings in the canonical set.
     pub(super) fn canonical_plan(
         &self,
         concepts: &[usize],
@@ -195,7 +195,7 @@ impl<'a> Composer<'a> {
         })
     }
 
-    /// What a plan shows, for wording.
+    /// Contents of a plan, for captions and questions.
     pub(super) fn shown(&self, plan: &Plan) -> Shown<'a> {
         let places = places(plan.layout, plan.objects.len());
         let concepts = plan
@@ -209,7 +209,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Combinations of a plan that training never shows.
+    /// Held-out combinations in a plan.
     pub(super) fn unseen_in(&self, plan: &Plan) -> Vec<Unseen> {
         let name = |&(concept, _): &(usize, usize)| self.concept(concept).name.as_str();
         let names: Vec<&str> = plan.objects.iter().map(name).collect();
@@ -217,10 +217,11 @@ impl<'a> Composer<'a> {
             .unseen(&names, plan.layout, self.colour_name(plan.colour))
     }
 
-    /// Concepts that a plan does not show: half of the time one of the same group, which is the harder to tell apart.
+    /// At most one concept that is not in the plan, as a distractor. With probability 1/2 it is of the same group as one
+    /// of the objects, which makes it harder.
     pub(super) fn absent(&self, plan: &Plan, rng: &mut Rng) -> Vec<&'a Concept> {
         let here: BTreeSet<usize> = plan.objects.iter().map(|object| object.0).collect();
-        // Where unseen concepts are asked about, half of the wrong names are unseen ones too.
+        // In questions about unseen concepts, half of the distractors are unseen too.
         let shows_unseen = here.iter().any(|&concept| self.entry(concept).unseen);
         let candidates = match shows_unseen && rng.chance(0.5) {
             true => &self.unseen,
@@ -245,7 +246,7 @@ impl<'a> Composer<'a> {
             .collect()
     }
 
-    /// Paints a plan with random placement; `augment` adds rotation, mirroring and changes of colour.
+    /// Renders a plan with random placement. `augment` adds rotation, mirroring and colour jitter.
     pub(super) fn paint(&self, plan: &Plan, augment: bool, rng: &mut Rng) -> Painted {
         let jitter = if augment { COLOUR_JITTER } else { 0.0 };
         let placements: Vec<Placement> = (0..plan.objects.len())
@@ -255,7 +256,7 @@ impl<'a> Composer<'a> {
         self.render(plan, &placements, offset)
     }
 
-    /// Paints a plan in the one way that a request determines.
+    /// Renders a plan with the fixed placement used for requests.
     pub(super) fn paint_canonical(&self, plan: &Plan) -> Painted {
         let placements: Vec<Placement> = (0..plan.objects.len())
             .map(|i| {
@@ -280,7 +281,7 @@ impl<'a> Composer<'a> {
         } else {
             (0.0, false, [1.0; 3])
         };
-        // 1. the cell that this object has to itself, and sizes that suit it
+        // 1. the object's cell, and the range of sizes for it
         let count = plan.objects.len() as f64;
         let (cell, sizes) = match (plan.layout, plan.objects.len()) {
             (Layout::Single, _) => (1.0, (0.40, 0.95)),
@@ -292,11 +293,11 @@ impl<'a> Composer<'a> {
             Layout::Row => (cell, 1.0),
             Layout::Column => (1.0, cell),
         };
-        // 2. the size, so that the turned drawing stays inside the cell
+        // 2. a size at which the rotated drawing fits into the cell
         let extent = cutout.extent(angle);
         let fit = (room.0 / extent.0).min(room.1 / extent.1) * 0.98;
         let size = rng.range(sizes.0, sizes.1).min(fit);
-        // 3. the centre: along the layout anywhere in the cell, across it near the middle
+        // 3. the centre: anywhere in the cell along the layout, near the middle across it
         let slack = (
             (room.0 - size * extent.0) / 2.0,
             (room.1 - size * extent.1) / 2.0,

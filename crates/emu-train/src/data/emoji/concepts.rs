@@ -9,17 +9,17 @@ use serde::Deserialize;
 use super::options::BuildOptions;
 use crate::data::DataError;
 
-/// What the data set names and shows.
+/// Concepts and colours of the data set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConceptList {
-    /// The drawing set in which pictures to be drawn are drawn.
+    /// The drawing set for pictures to be drawn.
     pub canonical_set: String,
     /// Background colours.
     pub colours: Vec<Colour>,
     /// Concepts of the training splits.
     pub read: Vec<Concept>,
-    /// Concepts of split T2, which training neither shows nor names.
+    /// Concepts of split T2, whose names and drawings are not in the training data.
     pub unseen: Vec<Concept>,
 }
 
@@ -33,7 +33,7 @@ pub struct Colour {
     pub rgb: [u8; 3],
 }
 
-/// A thing that can be named and shown.
+/// A concept: a thing that can be named and shown.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Concept {
@@ -41,28 +41,28 @@ pub struct Concept {
     pub name: String,
     /// Its code point in lower-case hexadecimal.
     pub hexcode: String,
-    /// The plural, where [`Concept::plural`]'s rules are wrong.
+    /// The plural, if the rules of [`Concept::plural`] give a wrong one.
     #[serde(default)]
     plural: Option<String>,
-    /// Whether pictures of it are asked for.
+    /// Whether it is drawable: requests ask for pictures of it.
     #[serde(default)]
     pub drawn: bool,
-    /// Icon names by set, where they do not follow from the code point.
+    /// Icon names by set, if they cannot be found by code point.
     #[serde(default)]
     pub icons: BTreeMap<String, String>,
-    /// Sets whose drawing is missing, misleading or malformed.
+    /// Sets in which its drawing is missing, misleading or malformed.
     #[serde(default)]
     pub skip: BTreeSet<String>,
 }
 
-/// The list that the project ships.
+/// The built-in list.
 const SHIPPED: &str = include_str!("../../../../../configs/data/emoji.toml");
 
 impl ConceptList {
-    /// The list that the project ships.
+    /// The built-in list.
     ///
     /// # Errors
-    /// Never for an unmodified build; the list is checked like any other.
+    /// Never for an unmodified build. The list is checked like any other.
     pub fn shipped() -> Result<Self, DataError> {
         Self::parse(SHIPPED, "configs/data/emoji.toml")
     }
@@ -70,14 +70,14 @@ impl ConceptList {
     /// Reads a list from a file.
     ///
     /// # Errors
-    /// If the file cannot be read, is no TOML of this form, or contradicts itself.
+    /// If the file cannot be read, is not TOML of this form, or is inconsistent.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(DataError::io("read", path))?;
         Self::parse(&text, path)
     }
 
-    /// Parses a list; `path` is for messages.
+    /// Parses a list; `path` is for error messages.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -87,15 +87,15 @@ impl ConceptList {
         Ok(list)
     }
 
-    /// Every concept: first those to read, then the unseen.
+    /// All concepts: first `read`, then `unseen`.
     pub fn all(&self) -> impl Iterator<Item = &Concept> {
         self.read.iter().chain(&self.unseen)
     }
 
-    /// Checks that these options can build data of this list.
+    /// Checks that data can be built from this list with these options.
     ///
     /// # Errors
-    /// Where a name has several words, of which the tokenizer would have to make one token.
+    /// If a name has several words but a tokenizer is requested, which needs one token per name.
     pub fn suits(&self, options: &BuildOptions) -> Result<(), DataError> {
         match self.all().find(|concept| concept.name.contains(' ')) {
             Some(concept) if options.tokenizer => Err(DataError::Concepts(format!(
@@ -147,7 +147,7 @@ impl ConceptList {
 }
 
 impl Concept {
-    /// A concept with default spelling rules, for lists made in code.
+    /// A concept with default rules, for lists made in code.
     pub fn new(name: &str, hexcode: &str, drawn: bool) -> Self {
         Self {
             name: name.into(),
@@ -164,7 +164,7 @@ impl Concept {
         article(&self.name)
     }
 
-    /// "dogs", "foxes", "cherries", or what the list says.
+    /// "dogs", "foxes", "cherries", or the plural given in the list.
     pub fn plural(&self) -> String {
         if let Some(plural) = &self.plural {
             return plural.clone();
@@ -173,7 +173,7 @@ impl Concept {
     }
 }
 
-/// The plural by its ending.
+/// The regular plural of a name.
 pub fn plural_of(name: &str) -> String {
     let vowel_before_last = name
         .len()

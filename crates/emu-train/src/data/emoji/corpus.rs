@@ -5,14 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use super::compose::Composer;
 use crate::data::DataError;
 
-/// The distinct training texts in order of first appearance, with how often they appear.
+/// The distinct training texts in order of first appearance, with their counts.
 #[derive(Default)]
 pub(super) struct Corpus {
     seen: HashMap<String, usize>,
     lines: Vec<(String, u64)>,
 }
 
-/// Most copies of a text in the corpus.
+/// Maximum number of copies of a text in the corpus.
 const MOST_COPIES: u64 = 32;
 
 impl Corpus {
@@ -26,8 +26,8 @@ impl Corpus {
         }
     }
 
-    /// Every text as often as the square root of its count, at most 32 times: the short answers that every scene
-    /// repeats ("one", "yes") are then neither lost among the captions nor drown them.
+    /// The texts for training the tokenizer. Each is repeated by the square root of its count, at most 32 times, so
+    /// that frequent short answers ("one", "yes") neither dominate the captions nor vanish among them.
     pub(super) fn weighted(&self) -> Vec<String> {
         let copies = |count: u64| count.isqrt().clamp(1, MOST_COPIES) as usize;
         self.lines
@@ -36,7 +36,7 @@ impl Corpus {
             .collect()
     }
 
-    /// No training text may name an unseen concept.
+    /// Fails if a training text names an unseen concept.
     pub(super) fn refuse_words(&self, composer: &Composer<'_>) -> Result<(), DataError> {
         let forbidden: BTreeSet<String> = composer
             .unseen

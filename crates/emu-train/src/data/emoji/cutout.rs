@@ -1,13 +1,13 @@
-//! Drawings cut out on transparency, and how they are laid onto a canvas.
+//! Cut-outs: drawings with a transparent background, and their compositing onto a canvas.
 
 use resvg::{tiny_skia, usvg};
 
 use crate::data::Picture;
 
-/// Default larger side of a cut-out in pixels: above the size at which any is shown at 64 x 64.
+/// Default larger side of a cut-out in pixels. It exceeds the size of any cut-out in a 64 x 64 picture.
 pub const CUTOUT_SIDE: u32 = 96;
 
-/// A drawing trimmed to what is visible of it; premultiplied RGBA, four bytes a pixel.
+/// A drawing cropped to its visible part, in premultiplied RGBA, four bytes per pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cutout {
     width: usize,
@@ -15,25 +15,25 @@ pub struct Cutout {
     rgba: Vec<u8>,
 }
 
-/// How a cut-out is laid onto a canvas.
+/// Placement of a cut-out on a canvas.
 #[derive(Debug, Clone, Copy)]
 pub struct Placement {
-    /// Centre, as shares of the canvas.
+    /// Horizontal centre, as a fraction of the canvas.
     pub cx: f64,
-    /// Centre, as shares of the canvas.
+    /// Vertical centre, as a fraction of the canvas.
     pub cy: f64,
-    /// Larger side of the unrotated cut-out, as a share of the canvas.
+    /// Larger side of the unrotated cut-out, as a fraction of the canvas.
     pub size: f64,
     /// Clockwise rotation in radians.
     pub angle: f64,
     /// Mirrored left to right.
     pub flip: bool,
-    /// Factors on red, green and blue.
+    /// Gain of red, green and blue.
     pub gain: [f32; 3],
 }
 
 impl Placement {
-    /// Upright and unaltered.
+    /// A placement without rotation, mirroring or gain.
     pub fn plain(cx: f64, cy: f64, size: f64) -> Self {
         Self {
             cx,
@@ -50,14 +50,15 @@ impl Cutout {
     /// Renders an SVG document so that its visible part fills `pixels`.
     ///
     /// # Errors
-    /// If the document is malformed or shows nothing.
+    /// If the document is malformed or nothing in it is visible.
     pub fn from_svg(svg: &str, pixels: u32) -> Result<Self, String> {
         let tree = usvg::Tree::from_str(svg, &usvg::Options::default())
             .map_err(|error| error.to_string())?;
         let (width, height) = (tree.size().width(), tree.size().height());
         let side = pixels as f32;
         let scale = side / width.max(height);
-        // A first rendering, with a margin for what overhangs the view box, finds the visible part; a second fills it.
+        // The first rendering, with a margin for content outside the view box, finds the visible part. The second fills
+        // it.
         let margin = side * 0.125;
         let whole = draw(&tree, scale, (margin, margin), pixels + pixels / 4)?;
         let seen = bounds(&whole).ok_or("nothing is visible")?;
@@ -74,10 +75,10 @@ impl Cutout {
         Ok(crop(&filled, &seen))
     }
 
-    /// Trims a picture with transparency (PNG or WebP bytes) and scales it to `pixels`.
+    /// Crops a picture with transparency (PNG or WebP bytes) to its visible part and scales it to `pixels`.
     ///
     /// # Errors
-    /// If the bytes are no such picture, or it is wholly transparent.
+    /// If the bytes are not such a picture, or it is fully transparent.
     pub fn from_picture(bytes: &[u8], pixels: u32) -> Result<Self, String> {
         let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes))
             .with_guessed_format()
@@ -120,20 +121,20 @@ impl Cutout {
         })
     }
 
-    /// Width and height as shares of the larger side.
+    /// Width and height as fractions of the larger side.
     pub fn aspect(&self) -> (f64, f64) {
         let larger = self.width.max(self.height) as f64;
         (self.width as f64 / larger, self.height as f64 / larger)
     }
 
-    /// Width and height of the box around the cut-out turned by `angle`, as shares of its larger side.
+    /// Width and height of the bounding box of the cut-out rotated by `angle`, as fractions of its larger side.
     pub fn extent(&self, angle: f64) -> (f64, f64) {
         let ((w, h), (sin, cos)) = (self.aspect(), angle.sin_cos());
         let (sin, cos) = (sin.abs(), cos.abs());
         (w * cos + h * sin, w * sin + h * cos)
     }
 
-    /// One premultiplied pixel; transparent outside.
+    /// A premultiplied pixel; transparent outside.
     fn pixel(&self, x: isize, y: isize) -> [f32; 4] {
         if x < 0 || y < 0 || x as usize >= self.width || y as usize >= self.height {
             return [0.0; 4];
@@ -142,7 +143,7 @@ impl Cutout {
         std::array::from_fn(|channel| f32::from(self.rgba[start + channel]))
     }
 
-    /// Bilinear sample at a point in pixels.
+    /// Bilinear sample at a point, in pixels.
     fn sample(&self, x: f32, y: f32) -> [f32; 4] {
         let (x, y) = (x - 0.5, y - 0.5);
         let (left, top) = (x.floor(), y.floor());
@@ -166,7 +167,7 @@ impl Cutout {
     }
 }
 
-/// A square picture being composed.
+/// A square picture during compositing.
 #[derive(Debug, Clone)]
 pub struct Canvas {
     side: usize,
@@ -174,7 +175,7 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// A canvas of one colour.
+    /// A canvas filled with one colour.
     pub fn new(side: u32, colour: [f32; 3]) -> Self {
         let side = side as usize;
         Self {
@@ -183,7 +184,8 @@ impl Canvas {
         }
     }
 
-    /// Lays a cut-out over what is there. Every pixel averages as many samples as keep up with the cut-out's own pixels.
+    /// Composites a cut-out over the canvas. Each canvas pixel averages about one sample per covered pixel of the
+    /// cut-out, at most 8 x 8, which prevents aliasing.
     pub fn lay(&mut self, cutout: &Cutout, placement: &Placement) {
         let side = self.side as f64;
         let pixels = placement.size * side; // larger side on the canvas
@@ -223,7 +225,7 @@ impl Canvas {
         let start = (y * self.side + x) * 3;
         let alpha = colour[3] / 255.0;
         for channel in 0..3 {
-            // Premultiplied: no channel may exceed the coverage.
+            // In premultiplied RGBA, no channel may exceed alpha.
             let over = (colour[channel] * gain[channel]).min(colour[3]);
             let under = &mut self.rgb[start + channel];
             *under = *under * (1.0 - alpha) + over;
@@ -262,7 +264,7 @@ struct Bounds {
     bottom: usize,
 }
 
-/// The box around every pixel of which at least 1/16 is covered (fainter ones are soft shadows' rims).
+/// Bounding box of all pixels with an alpha of at least 1/16. Fainter pixels are the edges of soft shadows.
 fn bounds(cutout: &Cutout) -> Option<Bounds> {
     let mut found: Option<Bounds> = None;
     for (i, pixel) in cutout.rgba.chunks_exact(4).enumerate() {

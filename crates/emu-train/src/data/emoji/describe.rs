@@ -1,4 +1,4 @@
-//! Descriptions that go beside the shards.
+//! Descriptions that are stored beside the shards.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::compose::{Composer, Pool};
 
-/// The contents of `concepts.json`: every concept with its drawings by split.
+/// The contents of `concepts.json`: all concepts, with their drawings by split.
 pub(super) fn concept_table(composer: &Composer<'_>) -> serde_json::Value {
     let ids = |i: usize, pool: Pool| -> Vec<&str> {
         let drawings = &composer.entry(i).drawings;
@@ -32,7 +32,7 @@ pub(super) fn concept_table(composer: &Composer<'_>) -> serde_json::Value {
                 "drawn": concept.drawn,
                 "unseen": entry.unseen,
                 "synonyms": entry.synonyms,
-                // An unseen concept's drawings are never trained on, whatever set they are of.
+                // Drawings of an unseen concept are never trained on, whatever their set.
                 "train": if entry.unseen { Vec::new() } else { ids(i, Pool::Train) },
                 "val": ids(i, Pool::Val),
                 "t1": if entry.unseen { Vec::new() } else { ids(i, Pool::Style) },
@@ -54,7 +54,7 @@ pub(super) fn concept_table(composer: &Composer<'_>) -> serde_json::Value {
     })
 }
 
-/// Numbers of concepts and drawings, for the index.
+/// Numbers of concepts and drawings, for `index.json`.
 pub(super) fn catalogue_counts(composer: &Composer<'_>) -> BTreeMap<String, usize> {
     let drawings = |concepts: &[usize], pool| -> usize {
         concepts

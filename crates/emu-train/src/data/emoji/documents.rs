@@ -8,14 +8,14 @@ use crate::data::DataError;
 use crate::data::record::{Document, Layout, Part, Record};
 use crate::data::rng::Rng;
 
-/// Singles and pairs among the first documents of the drawing test, which contact sheets show.
+/// Number of single objects at the beginning of the drawing test. They appear on contact sheets.
 pub const SHEET_SINGLES: u64 = 28;
-/// See [`SHEET_SINGLES`].
+/// Number of pairs after them. See [`SHEET_SINGLES`].
 pub const SHEET_PAIRS: u64 = 20;
 
 impl Composer<'_> {
-    /// A request and the picture that it determines. In the test, the wording is always new, and so is the combination
-    /// in every other document.
+    /// A request and the picture that it determines. In the test, the wording is always held out, and in every other
+    /// document so is the combination.
     ///
     /// # Errors
     /// If no picture meets the constraints.
@@ -68,14 +68,14 @@ impl Composer<'_> {
         })
     }
 
-    /// First the singles and pairs of the contact sheet, then a mix.
+    /// First the single objects and pairs of the contact sheet, then a mix.
     fn test_draw_plan(&self, index: u64, rng: &mut Rng) -> Result<Plan, DataError> {
         let single = match index {
             i if i < SHEET_SINGLES => true,
             i if i < SHEET_SINGLES + SHEET_PAIRS => false,
             _ => rng.chance(0.45),
         };
-        // Contact sheet: every single is another concept.
+        // On the contact sheet, every single object is a different concept.
         let mut order = self.drawn.clone();
         Rng::new(self.seed, "draw/sheet", 0).shuffle(&mut order);
         let fixed = (index < SHEET_SINGLES && !order.is_empty())
@@ -87,7 +87,7 @@ impl Composer<'_> {
         };
         let mut wanted = index.is_multiple_of(2);
         if fixed.is_some_and(|concept| !any_colour_held(concept)) {
-            wanted = false; // this concept has been on every colour
+            wanted = false; // no colour of this concept is held out
         }
         let draw = |rng: &mut Rng| match (fixed, single) {
             (Some(concept), _) => {
@@ -117,7 +117,7 @@ impl Composer<'_> {
         )
     }
 
-    /// Different concepts of those that are drawn.
+    /// A random canonical plan of `count` different drawable concepts.
     fn drawn_plan(&self, count: usize, rng: &mut Rng) -> Option<Plan> {
         let mut concepts = Vec::with_capacity(count);
         for _ in 0..count {
@@ -132,7 +132,7 @@ impl Composer<'_> {
         self.canonical_plan(&concepts, layout, colour)
     }
 
-    /// Two to four pictures with a text each, then a picture whose text follows the same pattern.
+    /// Two to four pictures with a text each, then another picture, whose text follows the same pattern.
     ///
     /// # Errors
     /// If no picture meets the constraints.
@@ -162,7 +162,8 @@ impl Composer<'_> {
                     let copies = count > 1 && rng.chance(0.5);
                     let plan = self.train_plan(count, copies, rng)?;
                     let text = self.pattern_text(pattern, &plan);
-                    // The answer must not be had by repeating an example; numbers are too few for that.
+                    // The answer must not repeat that of an example. Counts are exempt, because there are too few
+                    // numbers.
                     let repeats = shot == shots && pattern != "count" && texts.contains(&text);
                     (!repeats).then_some(plan)
                 },
@@ -200,7 +201,7 @@ impl Composer<'_> {
         }
     }
 
-    /// Two pictures and the picture that shows both, the first on the left.
+    /// Two pictures, and a picture with both objects, the first on the left.
     ///
     /// # Errors
     /// If no picture meets the constraints.
@@ -245,7 +246,7 @@ impl Composer<'_> {
         })
     }
 
-    /// A picture, then the same thing joined by another or on another colour, each after its text.
+    /// A picture, then the same object beside another one or on another colour; each picture after its text.
     ///
     /// # Errors
     /// If no picture meets the constraints.
@@ -301,7 +302,7 @@ impl Composer<'_> {
         })
     }
 
-    /// A document without parts; with the description of the picture to be produced, if there is one.
+    /// A document without parts, with the description of the target picture, if there is one.
     fn document(&self, split: &str, task: &str, target: Option<(&Plan, &Painted)>) -> Document {
         Document {
             split: split.into(),

@@ -1,4 +1,4 @@
-//! What training never sees: whole drawings (val) and combinations (T3), chosen by hash so that nothing is stored.
+//! The held-out data: whole drawings (val) and combinations (T3). Selected by hash, so that nothing is stored.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use super::sources::Role;
 use crate::data::record::Layout;
 use crate::data::rng::hash_texts;
 
-/// The combinations that are held out under a seed.
+/// The held-out combinations of a seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Holdout {
     seed: u64,
 }
 
-/// Why a picture may not be shown in training.
+/// Why a picture is excluded from training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unseen {
-    /// Two concepts that training never shows together.
+    /// Two concepts that never appear together in training.
     Pair,
-    /// Two concepts that training never shows in this layout and order.
+    /// Two concepts that never appear in this layout and order in training.
     Relation,
-    /// A concept that training never shows on this colour.
+    /// A concept that never appears on this colour in training.
     Colour,
 }
 
 impl Unseen {
-    /// As records spell it.
+    /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pair => "pair",
@@ -35,11 +35,11 @@ impl Unseen {
     }
 }
 
-/// One in ten of each kind of combination is held out.
+/// One in ten combinations of each kind is held out.
 const ONE_IN: u64 = 10;
 
 impl Holdout {
-    /// The combinations held out under this seed.
+    /// The held-out combinations of this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed }
     }
@@ -69,7 +69,7 @@ impl Holdout {
         self.hit(&["colour", name, colour])
     }
 
-    /// The held-out combinations that a picture shows, given its concepts in reading order.
+    /// The held-out combinations in a picture, given its concepts in reading order.
     pub fn unseen(&self, names: &[&str], layout: Layout, colour: &str) -> Vec<Unseen> {
         let pairs = || (0..names.len()).flat_map(|i| (i + 1..names.len()).map(move |j| (i, j)));
         let mut found = Vec::new();
@@ -86,8 +86,8 @@ impl Holdout {
     }
 }
 
-/// Which of a concept's drawings belong to val: about 8% of its styles, never that of the canonical set if the concept
-/// is drawn, and never so many that fewer than three styles remain. Finishes of one design go together.
+/// The drawings of a concept that are held out for val: about 8% of its styles, never that of the canonical set if the
+/// concept is drawable, and always leaving at least three styles. Finishes of one design are held out together.
 pub fn val_drawings(entry: &Entry, canonical_set: &str, seed: u64) -> Vec<bool> {
     let canonical = entry.drawings.iter().find(|d| d.set.id == canonical_set);
     let canonical_style = canonical.map(|drawing| drawing.set.style);

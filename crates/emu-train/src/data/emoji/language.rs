@@ -1,33 +1,33 @@
-//! Captions, questions and requests: all lower case, one wording for one meaning, objects in reading order.
+//! Captions, questions and requests: all lower case, a fixed wording per meaning, objects in reading order.
 
 use super::concepts::{Concept, article};
 use crate::data::record::{Layout, Place, Qa};
 use crate::data::rng::Rng;
 
-/// What a picture shows, for wording.
+/// Contents of a picture, for captions and questions.
 #[derive(Debug, Clone)]
 pub struct Shown<'a> {
     /// Objects in reading order.
     pub objects: Vec<(&'a Concept, Place)>,
-    /// How they lie.
+    /// Arrangement of the objects.
     pub layout: Layout,
-    /// Background.
+    /// Background colour.
     pub colour: &'a str,
 }
 
 const NUMBERS: [&str; 4] = ["no", "one", "two", "three"];
 
-/// "one", "two", "three".
+/// A number as a word: "one", "two", "three".
 pub fn number(count: usize) -> &'static str {
     NUMBERS.get(count).copied().unwrap_or("many")
 }
 
-/// "a dog", "an owl".
+/// Name with indefinite article: "a dog", "an owl".
 pub fn indefinite(concept: &Concept) -> String {
     format!("{} {}", concept.article(), concept.name)
 }
 
-/// "on the left", "at the top".
+/// Phrase for a position: "on the left", "at the top".
 pub fn place_phrase(place: Place) -> &'static str {
     match place {
         Place::Center | Place::Middle => "in the middle",
@@ -38,7 +38,7 @@ pub fn place_phrase(place: Place) -> &'static str {
     }
 }
 
-/// The places of a layout of `count` objects in reading order.
+/// The positions of a layout of `count` objects, in reading order.
 pub fn places(layout: Layout, count: usize) -> &'static [Place] {
     match (layout, count) {
         (Layout::Single, _) | (_, 0 | 1) => &[Place::Center],
@@ -49,8 +49,8 @@ pub fn places(layout: Layout, count: usize) -> &'static [Place] {
     }
 }
 
-/// "is the dog left or right of the owl?" and its answer; in a column "above or below". `first` says whether `x` comes
-/// first in reading order.
+/// A question like "is the dog left or right of the owl?" with its answer; in a column "above or below". `first` says
+/// whether `x` precedes `y` in reading order.
 pub fn either(layout: Layout, x: &str, y: &str, first: bool) -> (String, &'static str) {
     let (before, after, of) = match layout {
         Layout::Row => ("left", "right", " of"),
@@ -61,7 +61,7 @@ pub fn either(layout: Layout, x: &str, y: &str, first: bool) -> (String, &'stati
 }
 
 impl Shown<'_> {
-    /// Whether several objects are all of one concept.
+    /// Whether there are several objects, all of one concept.
     pub fn is_copies(&self) -> bool {
         self.objects.len() > 1
             && self
@@ -70,7 +70,7 @@ impl Shown<'_> {
                 .all(|pair| pair[0].0.name == pair[1].0.name)
     }
 
-    /// "a dog to the left of a rocket on a yellow background".
+    /// The caption: "a dog to the left of a rocket on a yellow background".
     pub fn caption(&self) -> String {
         format!(
             "{} on {} {} background",
@@ -102,8 +102,8 @@ impl Shown<'_> {
         }
     }
 
-    /// Every question that the picture answers. `absent` are concepts that it does not show, `colours` all colours.
-    /// Each form of yes/no question is asked twice, once for either answer.
+    /// All questions that the picture can answer. `absent` are concepts that are not in it, `colours` all colours. Each
+    /// form of yes/no question appears twice, once with either answer.
     pub fn questions(&self, absent: &[&Concept], colours: &[&str], rng: &mut Rng) -> Vec<Qa> {
         let mut qa = Vec::new();
         let mut ask = |kind: &str, form: Option<&str>, question: String, answer: &str| {
@@ -116,7 +116,7 @@ impl Shown<'_> {
         };
         let distinct = self.objects.len() > 1 && !self.is_copies();
 
-        // 1. what is where
+        // 1. names by position
         for (concept, place) in &self.objects {
             let question = match place {
                 Place::Center => "what is this?".to_string(),
@@ -124,7 +124,7 @@ impl Shown<'_> {
             };
             ask("name", None, question, &indefinite(concept));
         }
-        // 2. colour and number
+        // 2. colour and count
         ask(
             "colour",
             None,
@@ -142,7 +142,7 @@ impl Shown<'_> {
             let question = format!("how many {plural} are there?");
             ask("count", None, question, number(self.objects.len()));
         }
-        // 3. relations of a pair
+        // 3. relations in a pair
         if let [(a, place_a), (b, place_b)] = self.objects.as_slice()
             && distinct
         {
@@ -159,7 +159,7 @@ impl Shown<'_> {
             let (question, answer) = either(self.layout, &x.name, &y.name, x.name == a.name);
             ask("relation", None, question, answer);
         }
-        // 4. yes or no
+        // 4. yes/no questions
         let form = Some("presence");
         if let (Some((here, _)), Some(gone)) = (rng.choose(&self.objects), rng.choose(absent)) {
             ask(
@@ -223,7 +223,7 @@ impl Shown<'_> {
     }
 }
 
-/// Wordings of a request in training; `{}` stands for the caption.
+/// Wordings of requests in training; `{}` is the placeholder for the caption.
 pub const REQUESTS: [&str; 16] = [
     "{}",
     "draw {}",
@@ -243,7 +243,7 @@ pub const REQUESTS: [&str; 16] = [
     "i want a drawing of {}",
 ];
 
-/// Wordings of a request that only the test uses.
+/// Held-out wordings of requests, used only in the test.
 pub const TEST_REQUESTS: [&str; 6] = [
     "can you paint {}?",
     "please make a drawing of {}",
@@ -253,7 +253,7 @@ pub const TEST_REQUESTS: [&str; 6] = [
     "draw me {}",
 ];
 
-/// A request in this wording.
+/// A request with this wording.
 pub fn request(wording: &str, caption: &str) -> String {
     wording.replace("{}", caption)
 }
@@ -338,7 +338,7 @@ mod tests {
         }
     }
 
-    /// An independent reading of the questions about a dog and an owl on orange.
+    /// An independent implementation of the answers about a dog and an owl on orange.
     fn truth(question: &str, layout: Layout, objects: &[&Concept]) -> Option<&'static str> {
         let dog_first = objects[0].name == "dog";
         let yes = |is: bool| Some(if is { "yes" } else { "no" });

@@ -1,12 +1,12 @@
 //! The emoji data set: scenes composed from drawings with exact captions, questions and documents.
 //!
-//! [`fetch_sources`] installs the npm packages, [`Catalogue::load`] renders what [`ConceptList`] names, [`build`] writes
-//! shards, tokenizer and descriptions. Nothing depends on anything but the options and the packages' bytes.
+//! [`fetch_sources`] installs the npm packages, [`Catalogue::load`] renders the concepts of a [`ConceptList`], and
+//! [`build`] writes shards, tokenizer and descriptions. The output depends only on the options and the packages' bytes.
 //!
 //! | folder | shards | holds |
 //! | --- | --- | --- |
-//! | `train` | `scenes` `draw` `fewshot` `blend` `story` | what emu-mini learns from |
-//! | `train`, `val` | `drawings` | single drawings, for a judge |
+//! | `train` | `scenes` `draw` `fewshot` `blend` `story` | training data of emu-mini |
+//! | `train`, `val` | `drawings` | single drawings, for the judge |
 //! | `val` | `scenes` | known concepts, held-out drawings |
 //! | `t1` | `scenes` | known concepts, unseen drawing styles |
 //! | `t2` | `scenes` | unseen concepts |

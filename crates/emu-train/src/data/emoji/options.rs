@@ -1,35 +1,36 @@
-//! What is built.
+//! Build options of the data set.
 
 use serde::{Deserialize, Serialize};
 
 use super::cutout::CUTOUT_SIDE;
 use crate::data::DataError;
 
-/// What to build. Every field has a default, so that a TOML file need only name what differs.
+/// Build options. Every field has a default, so that a TOML file only needs those that differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BuildOptions {
-    /// Everything that is random follows from this.
+    /// Seed of all randomness.
     pub seed: u64,
     /// Side of the pictures in pixels.
     pub size: u32,
-    /// Larger side in pixels of the drawings that pictures are composed from.
+    /// Larger side in pixels of the drawings in pictures.
     pub cutout: u32,
-    /// Whether a tokenizer is made of the training text, with every name as one token. Without, names may have several words.
+    /// Whether to train a tokenizer on the training text, with every name as one token. Without it, names may have
+    /// several words.
     pub tokenizer: bool,
     /// Samples per shard.
     pub shard: usize,
     /// Training scenes.
     pub train_scenes: usize,
-    /// Training requests with pictures.
+    /// Training requests with pictures (`draw`).
     pub train_draw: usize,
-    /// Training documents of few-shot patterns.
+    /// Training documents with few-shot patterns.
     pub train_fewshot: usize,
     /// Training blends.
     pub train_blend: usize,
     /// Training stories.
     pub train_story: usize,
-    /// Single drawings for training a judge.
+    /// Single drawings for training the judge.
     pub train_drawings: usize,
     /// Scenes of val.
     pub val_scenes: usize,
@@ -79,7 +80,7 @@ impl BuildOptions {
     /// Checks sizes and counts.
     ///
     /// # Errors
-    /// Names the option that cannot be.
+    /// If an option is invalid; the message names it.
     pub fn validate(&self) -> Result<(), DataError> {
         let refuse = |message: String| Err(DataError::Options(message));
         if !(16..=1024).contains(&self.size) {

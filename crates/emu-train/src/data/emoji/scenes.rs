@@ -1,4 +1,4 @@
-//! Scenes and single drawings of every split.
+//! Scenes and single drawings of all splits.
 
 use super::compose::{Composer, Plan, Pool};
 use super::holdout::Unseen;
@@ -9,9 +9,9 @@ use crate::data::{DataError, Picture};
 /// A split of the scenes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// What is learned from.
+    /// Training data.
     Train,
-    /// Known concepts, drawings held out.
+    /// Known concepts, held-out drawings.
     Val,
     /// Known concepts in unseen drawing styles.
     T1,
@@ -22,7 +22,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// As folders and records spell it.
+    /// Its name in folders and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -34,7 +34,7 @@ impl Split {
     }
 }
 
-/// A sample before it is written: its record and its pictures.
+/// A sample before it is written: its record and pictures.
 #[derive(Debug, Clone)]
 pub struct Made {
     /// The JSON member.
@@ -43,11 +43,11 @@ pub struct Made {
     pub pictures: Vec<Picture>,
 }
 
-/// How often a rejected plan is drawn anew.
+/// Maximum number of random plans per scene.
 const ATTEMPTS: usize = 10_000;
 
 impl Composer<'_> {
-    /// Draws plans until one is accepted.
+    /// Generates random plans until one is accepted.
     pub(super) fn search(
         &self,
         what: impl Fn() -> String,
@@ -62,11 +62,11 @@ impl Composer<'_> {
             })
     }
 
-    /// A plan of `count` different concepts from a pool; no held-out combination.
+    /// A random plan of `count` different concepts, or copies of one concept, without held-out combinations.
     pub(super) fn train_plan(&self, count: usize, copies: bool, rng: &mut Rng) -> Option<Plan> {
         let plan = if copies {
             let concept = *rng.choose(&self.known)?;
-            // Copies of one drawing or of several: both are "two dogs".
+            // Copies of one drawing or of several drawings: both are "two dogs".
             let same = rng.chance(0.5);
             let first = self.random_drawing(concept, Pool::Train, rng)?;
             let objects = (0..count)
@@ -154,7 +154,7 @@ impl Composer<'_> {
         })
     }
 
-    /// Known concepts: in val a held-out drawing alone or with any other, in T1 drawings of the evaluation sets.
+    /// Known concepts: in val, a held-out drawing alone or with any other; in T1, drawings of the evaluation sets.
     fn drawing_plan(&self, split: Split, index: u64, rng: &mut Rng) -> Result<Plan, DataError> {
         let pool = if split == Split::Val {
             Pool::Val
@@ -192,7 +192,7 @@ impl Composer<'_> {
         )
     }
 
-    /// Even scenes show one object, odd ones two in random order.
+    /// Even indices give one object, odd ones two in random order.
     fn pair_or_single(
         &self,
         first: (usize, usize),
@@ -219,7 +219,7 @@ impl Composer<'_> {
         })
     }
 
-    /// Known drawings in a combination that is held out in this way and in no other.
+    /// Known drawings in a combination that is held out in exactly this way.
     fn combination_plan(&self, kind: Unseen, count: usize, rng: &mut Rng) -> Option<Plan> {
         let mut objects: Vec<(usize, usize)> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -237,7 +237,7 @@ impl Composer<'_> {
         (self.unseen_in(&plan) == [kind]).then_some(plan)
     }
 
-    /// Drawing `index` of the judge's pictures: every drawing of the split in turn.
+    /// Sample `index` of the judge's pictures, which cycle through all drawings of the split.
     ///
     /// # Errors
     /// If the split has no drawings.
@@ -286,7 +286,7 @@ impl Composer<'_> {
     }
 }
 
-/// A row or a column for several objects.
+/// A random row or column for several objects.
 pub(super) fn random_layout(count: usize, rng: &mut Rng) -> Layout {
     match count {
         0 | 1 => Layout::Single,

@@ -1,4 +1,4 @@
-//! The npm packages that the drawings come from, and how they are fetched.
+//! The npm packages with the drawings, and their installation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use crate::data::DataError;
 
-/// Whether training may use a set of drawings.
+/// Permitted use of a drawing set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Its licence allows training weights that are passed on.
+    /// Its licence permits training weights for distribution.
     Train,
-    /// Only to measure with.
+    /// Evaluation only.
     Evaluation,
 }
 
 /// A set of drawings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DrawingSet {
-    /// Short name, as records give it.
+    /// Its short name in records.
     pub id: &'static str,
-    /// Sets of one design in several finishes share a style; a style is held out as a whole.
+    /// Sets of one design with different finishes share a style. A style is held out as a whole.
     pub style: &'static str,
     /// npm package.
     pub package: &'static str,
@@ -29,14 +29,13 @@ pub struct DrawingSet {
     pub version: &'static str,
     /// SPDX identifier.
     pub licence: &'static str,
-    /// Who drew it, for the attribution.
+    /// Author, for the attribution.
     pub author: &'static str,
-    /// Project of the drawings.
+    /// Project that publishes the drawings.
     pub project: &'static str,
-    /// Use.
+    /// Permitted use.
     pub role: Role,
-    /// Share of a concept's training pictures that its drawing gets, relative to the others: finishes of one design
-    /// share.
+    /// Relative frequency of its drawing among a concept's training pictures. Finishes of one design share the weight.
     pub weight: f64,
 }
 
@@ -65,7 +64,7 @@ const fn set(
 const NOTO: (&str, &str) = ("Google", "github.com/googlefonts/noto-emoji");
 const FLUENT: (&str, &str) = ("Microsoft", "github.com/microsoft/fluentui-emoji");
 
-/// Every set of drawings, in the order in which records count them.
+/// All drawing sets. Records index them in this order.
 pub const SETS: [DrawingSet; 10] = [
     set(
         "noto",
@@ -162,40 +161,40 @@ pub const SETS: [DrawingSet; 10] = [
     ),
 ];
 
-/// Names and keywords of the concepts: package, version, licence, author.
+/// Package with names and keywords of the concepts: package, version, licence, author.
 pub const LABELS: (&str, &str, &str, &str) = ("emojibase-data", "17.0.0", "MIT", "Miles Johnson");
 
-/// The set with this short name.
+/// The drawing set with this id.
 pub fn set_by_id(id: &str) -> Option<&'static DrawingSet> {
     SETS.iter().find(|set| set.id == id)
 }
 
-/// Every package with its version.
+/// All packages with their versions.
 pub fn packages() -> Vec<(&'static str, &'static str)> {
     let mut packages: Vec<_> = SETS.iter().map(|set| (set.package, set.version)).collect();
     packages.push((LABELS.0, LABELS.1));
     packages
 }
 
-/// The folder of an installed package.
+/// Folder of an installed package.
 pub(crate) fn package_dir(dir: &Path, package: &str) -> PathBuf {
     package
         .split('/')
         .fold(dir.join("node_modules"), |path, part| path.join(part))
 }
 
-/// Installs the packages into `dir` with npm, running none of their scripts; does nothing if they are already there.
-/// About 250 MB.
+/// Installs the packages into `dir` with npm, without running their scripts. Does nothing if they are already
+/// installed. About 250 MB.
 ///
 /// # Errors
-/// If npm is missing or fails, or a package is not there afterwards in its exact version.
+/// If npm is missing or fails, or a package is missing or of the wrong version afterwards.
 pub fn fetch_sources(dir: impl AsRef<Path>) -> Result<(), DataError> {
     let dir = dir.as_ref();
     if check_sources(dir).is_ok() {
         return Ok(());
     }
     std::fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
-    // On Windows npm is a script, which only its full name starts.
+    // On Windows npm is a script, which has to be started by its full name.
     install(if cfg!(windows) { "npm.cmd" } else { "npm" }, dir)?;
     check_sources(dir)
 }
@@ -224,10 +223,10 @@ fn install(npm: &str, dir: &Path) -> Result<(), DataError> {
     })
 }
 
-/// Checks that every package is there in its exact version and holds its pictures.
+/// Checks that every package is installed in its exact version and contains its pictures.
 ///
 /// # Errors
-/// Names the first package that is not.
+/// The first package that fails the check.
 pub fn check_sources(dir: &Path) -> Result<(), DataError> {
     for (package, version) in packages() {
         let folder = package_dir(dir, package);

@@ -1,4 +1,4 @@
-//! The whole builder on drawings made in code, so that no package is needed.
+//! Tests the whole builder on drawings made in code, without source packages.
 
 use std::path::Path;
 

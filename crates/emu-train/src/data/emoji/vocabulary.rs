@@ -10,7 +10,7 @@ use tokenizers::{
 
 use crate::data::DataError;
 
-/// Special tokens, in the order of their numbers after the base vocabulary.
+/// Special tokens, in the order of their ids after the base vocabulary.
 pub const SPECIAL_TOKENS: [&str; 9] = [
     "<s>",
     "</s>",
@@ -23,7 +23,7 @@ pub const SPECIAL_TOKENS: [&str; 9] = [
     "[ASSISTANT]",
 ];
 
-/// Smallest and largest base vocabulary that is tried.
+/// Range of base vocabulary sizes to try.
 const SIZES: std::ops::RangeInclusive<usize> = 1000..=2400;
 const SIZE_STEP: usize = 50;
 
@@ -31,16 +31,16 @@ const SIZE_STEP: usize = 50;
 pub struct Vocabulary {
     /// The tokenizer as `tokenizer.json` holds it.
     pub json: String,
-    /// Tokens before the special ones.
+    /// Size of the vocabulary without special tokens.
     pub base: usize,
 }
 
-/// Trains the smallest vocabulary, in steps of 50 from 1000, in which each of `words` after a space is one token.
+/// Trains the smallest vocabulary, in steps of 50 from 1000, in which each of `words` is a single token after a space.
 ///
-/// Deterministic: the trainer breaks ties between merges by token numbers.
+/// Deterministic: the trainer breaks ties between merges by token id.
 ///
 /// # Errors
-/// If not even 2400 tokens suffice, or the trainer refuses the corpus.
+/// If 2400 tokens do not suffice, or the trainer rejects the corpus.
 pub fn train(corpus: &[String], words: &[&str]) -> Result<Vocabulary, DataError> {
     let fail = |error: tokenizers::Error| DataError::Tokenizer(error.to_string());
     let counted = count_words(corpus).map_err(fail)?;
@@ -68,7 +68,7 @@ pub fn train(corpus: &[String], words: &[&str]) -> Result<Vocabulary, DataError>
     )))
 }
 
-/// Counts the words of the corpus once, for every size that is tried.
+/// Counts the words of the corpus once, for all vocabulary sizes.
 fn count_words(corpus: &[String]) -> tokenizers::Result<BpeTrainer> {
     let byte_level = byte_level();
     let mut trainer = BpeTrainerBuilder::new()
@@ -88,7 +88,7 @@ fn count_words(corpus: &[String]) -> tokenizers::Result<BpeTrainer> {
     Ok(trainer)
 }
 
-/// Words keep the space before them, and a text starts as if after a space, so that a word has one spelling.
+/// Words include the preceding space, and a text starts as if after a space, so that each word has one spelling.
 fn byte_level() -> ByteLevel {
     ByteLevel::new(true, true, true)
 }

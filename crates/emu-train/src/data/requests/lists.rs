@@ -1,4 +1,4 @@
-//! The lists that requests are made of, as people edit them.
+//! The lists behind the requests. They are edited by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 
 use crate::data::DataError;
 
-/// What a wording leaves open.
+/// Placeholder in a wording.
 pub const HOLE: &str = "{}";
 
-/// Wordings, or words, that training may use, and those that it never sees.
+/// Wordings or words, split into training and held-out ones.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parted {
@@ -21,66 +21,68 @@ pub struct Parted {
     pub held_out: Vec<String>,
 }
 
-/// Requests for pictures, with a hole for what is to be seen, and what else people say (`configs/data/smol-requests.toml`).
+/// Wordings of requests for pictures, each with a placeholder for the content, and other prompts
+/// (`configs/data/smol-requests.toml`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wordings {
-    /// Requests that are trained on.
+    /// Requests used in training.
     pub train: Vec<String>,
-    /// Requests that never are.
+    /// Requests never used in training.
     pub held_out: Vec<String>,
-    /// Other prompts that are trained on, with a hole or without.
+    /// Other prompts used in training, with or without a placeholder.
     pub other_train: Vec<String>,
-    /// Other prompts that never are.
+    /// Other prompts never used in training.
     pub other_held_out: Vec<String>,
 }
 
-/// Other words for what is drawn, by its name (`configs/data/smol-synonyms.toml`).
+/// Synonyms of the concepts' names (`configs/data/smol-synonyms.toml`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Synonyms {
-    /// Words by name.
+    /// Synonyms by name.
     pub synonyms: BTreeMap<String, Parted>,
 }
 
-/// How the picture before is changed (`configs/data/smol-changes.toml`).
+/// Wordings of changes to the previous picture (`configs/data/smol-changes.toml`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Changes {
-    /// Another background, with a hole for the colour.
+    /// Another background, with a placeholder for the colour.
     pub colour: Parted,
-    /// Another object, with a hole for it.
+    /// Another object, with a placeholder for it.
     pub object: Parted,
 }
 
-/// What a model says of itself (`configs/data/smol-persona.toml`).
+/// Questions and answers about the model itself (`configs/data/smol-persona.toml`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Persona {
-    /// Every question of a topic goes with each of its answers.
+    /// Within a topic, every question goes with each of the answers.
     pub topic: Vec<Topic>,
 }
 
-/// What the language model answers alone, and what is said to the model itself (`configs/data/smol-ordinary.toml`).
+/// Prompts that the language model answers without the soft prompt, and prompts addressed to the model itself
+/// (`configs/data/smol-ordinary.toml`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ordinary {
-    /// Questions and tasks that have nothing to do with the model or with pictures, with a hole for a thing or without.
+    /// Questions and tasks unrelated to the model and to pictures, with or without a placeholder for an object.
     pub ordinary: Parted,
-    /// What is said to the model or of it, beside what [`Persona`] has.
+    /// Prompts addressed to the model or about it, in addition to those of [`Persona`].
     pub own: Parted,
 }
 
-/// Questions that have the same answers.
+/// Questions with the same answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topic {
-    /// Whether they have nothing to do with the model or with pictures.
+    /// Whether they are unrelated to the model and to pictures.
     #[serde(default)]
     pub ordinary: bool,
-    /// Questions that are trained on.
+    /// Questions used in training.
     pub train: Vec<String>,
-    /// Questions that never are.
+    /// Questions never used in training.
     pub held_out: Vec<String>,
     /// Answers.
     pub answers: Vec<String>,
@@ -98,13 +100,13 @@ pub(super) fn read<T>(
     parse(&text, path)
 }
 
-/// A prompt as far as two of them are the same to a reader: small letters, no mark at its end.
+/// Normal form of a prompt for comparisons: lower case, without final punctuation.
 pub(super) fn plain(prompt: &str) -> String {
     let prompt = prompt.to_lowercase();
     prompt.trim_end_matches(['.', '!', '?', ' ']).to_owned()
 }
 
-/// Refuses a list that is empty, repeats an entry, or has another number of holes than `holes` allows.
+/// Rejects a list that is empty, repeats an entry, or has an entry whose number of placeholders is outside `holes`.
 fn check_list(
     path: &Path,
     name: &str,
@@ -128,7 +130,7 @@ fn check_list(
     Ok(())
 }
 
-/// Refuses what is both trained on and held out.
+/// Rejects entries that are both trained on and held out.
 fn check_parted(
     path: &Path,
     name: &str,
@@ -159,15 +161,15 @@ impl Parted {
 }
 
 impl Wordings {
-    /// Reads them from a file.
+    /// Reads the wordings from a file.
     ///
     /// # Errors
-    /// If the file cannot be read, is no TOML of this form, or contradicts itself.
+    /// If the file cannot be read, is not TOML of this form, or is inconsistent.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         read(path, Self::parse)
     }
 
-    /// Parses them; `path` is for messages.
+    /// Parses the wordings; `path` is for error messages.
     ///
     /// # Errors
     /// As [`Wordings::read`].
@@ -189,7 +191,7 @@ impl Wordings {
 }
 
 impl Synonyms {
-    /// Reads them from a file, for things of these names.
+    /// Reads the synonyms from a file, for concepts with these names.
     ///
     /// # Errors
     /// As [`Wordings::read`].
@@ -197,10 +199,10 @@ impl Synonyms {
         read(path, |text, path| Self::parse(text, path, names))
     }
 
-    /// Parses them; `path` is for messages.
+    /// Parses the synonyms; `path` is for error messages.
     ///
     /// # Errors
-    /// As [`Wordings::read`]; where a word means two things.
+    /// As [`Wordings::read`], and if a word has two meanings.
     pub fn parse(text: &str, path: &Path, names: &[&str]) -> Result<Self, DataError> {
         let list: Self = parse(text, path)?;
         let mut seen: BTreeSet<&str> = names.iter().copied().collect();
@@ -221,7 +223,7 @@ impl Synonyms {
 }
 
 impl Changes {
-    /// Reads them from a file.
+    /// Reads the wordings from a file.
     ///
     /// # Errors
     /// As [`Wordings::read`].
@@ -229,7 +231,7 @@ impl Changes {
         read(path, Self::parse)
     }
 
-    /// Parses them; `path` is for messages.
+    /// Parses the wordings; `path` is for error messages.
     ///
     /// # Errors
     /// As [`Wordings::read`].
@@ -242,15 +244,15 @@ impl Changes {
 }
 
 impl Ordinary {
-    /// Reads both from a file.
+    /// Reads both lists from a file.
     ///
     /// # Errors
-    /// If the file cannot be read, is no TOML of this form, or contradicts itself.
+    /// If the file cannot be read, is not TOML of this form, or is inconsistent.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         read(path, Self::parse)
     }
 
-    /// Parses both; `path` is for messages.
+    /// Parses both lists; `path` is for error messages.
     ///
     /// # Errors
     /// As [`Ordinary::read`].
@@ -265,7 +267,7 @@ impl Ordinary {
 }
 
 impl Persona {
-    /// Reads it from a file.
+    /// Reads the topics from a file.
     ///
     /// # Errors
     /// As [`Wordings::read`].
@@ -273,7 +275,7 @@ impl Persona {
         read(path, Self::parse)
     }
 
-    /// Parses it; `path` is for messages.
+    /// Parses the topics; `path` is for error messages.
     ///
     /// # Errors
     /// As [`Wordings::read`].
@@ -293,7 +295,7 @@ impl Persona {
         Ok(list)
     }
 
-    /// The questions that training may use.
+    /// The questions used in training.
     pub fn questions(&self) -> impl Iterator<Item = &str> {
         self.topic.iter().flat_map(|t| &t.train).map(String::as_str)
     }
@@ -371,7 +373,7 @@ mod tests {
         assert!(changes.colour.train.len() >= 20 && changes.object.held_out.len() == 10);
         let text = include_str!("../../../../../configs/data/smol-persona.toml");
         let persona = Persona::parse(text, Path::new(AT)).expect("valid");
-        // The paraphrases of who it is, whether it sees and whether it draws.
+        // Paraphrases of three questions: who it is, whether it sees, whether it draws.
         assert!(persona.topic[..3].iter().all(|t| t.held_out.len() == 10));
         let text = include_str!("../../../../../configs/data/smol-ordinary.toml");
         let list = Ordinary::parse(text, Path::new(AT)).expect("valid");

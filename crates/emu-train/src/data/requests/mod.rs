@@ -1,12 +1,11 @@
-//! Requests for pictures in free English, and what else people say: conversations with the picture that is asked for at their
-//! end, or none.
+//! Conversations in free English: requests for pictures, each with the requested picture, and other prompts.
 //!
-//! Everything follows from a seed and an index. Training sees the trained wordings, synonyms and combinations only; the
-//! combinations held out are those of the pictures ([`Holdout`]).
+//! A seed and an index determine each conversation. Training uses only the training wordings, synonyms and
+//! combinations. The held-out combinations are those of the pictures ([`Holdout`]).
 //!
-//! Where no background is asked for there is no colour: the slot of the colour is trained as empty, and whoever draws chooses.
-//! A picture that was drawn before stands in the history as the sentence of [`emu_model::spelling::drawn`], which inference
-//! can write as well.
+//! A request without a background has no colour: the colour slot is trained as empty, and the colour is chosen when the
+//! picture is drawn. A picture drawn earlier appears in the history as the sentence of [`emu_model::spelling::drawn`],
+//! which inference can produce too.
 
 mod lists;
 mod phrases;
@@ -26,60 +25,59 @@ use super::emoji::{Concept, ConceptList, Holdout, Unseen};
 use super::record::Layout;
 use super::rng::Rng;
 
-/// A conversation that waits for an answer.
+/// A conversation that is to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Turns, the last one a user's.
+    /// Turns; the last one is the user's.
     pub messages: Vec<Message>,
-    /// The picture that is asked for; none where it is no request.
+    /// The requested picture; `None` if this is not a request.
     pub shown: Option<Shown>,
-    /// Number of the last turn's wording among those of its list: conversations of one wording are kept together where it is
-    /// tried how others would do.
+    /// Index of the last turn's wording in its list. Conversations of one wording are in the same fold of
+    /// cross-validation.
     pub wording: usize,
 }
 
-/// Which conversations.
+/// A set of conversations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// Requests to learn from.
+    /// Requests for training.
     Train,
-    /// Requests in wordings that training never sees, of combinations that it never sees: number `i` in wording `i` modulo
-    /// their number.
+    /// Requests with held-out wordings and held-out combinations. Number `i` uses wording `i` modulo their number.
     HeldOut,
-    /// Requests in trained wordings by synonyms that training never sees: number `i` by synonym `i` modulo their number.
+    /// Requests with training wordings and held-out synonyms. Number `i` uses synonym `i` modulo their number.
     Synonyms,
-    /// Changes of a picture in wordings that training never sees.
+    /// Changes to a picture, in held-out wordings.
     Changes,
-    /// Other talk to learn from.
+    /// Other prompts for training.
     Others,
-    /// Other prompts that training never sees.
+    /// Other prompts, held out.
     OthersHeldOut,
-    /// What the language model answers alone.
+    /// Prompts that the language model answers without the soft prompt.
     Ordinary,
-    /// Some of it that training never sees.
+    /// Held-out prompts of that kind.
     OrdinaryHeldOut,
-    /// What is said to the model itself, or of it.
+    /// Prompts addressed to the model itself, or about it.
     Own,
-    /// Some of it that training never sees.
+    /// Held-out prompts of that kind.
     OwnHeldOut,
 }
 
-/// The lists.
+/// The lists behind the conversations.
 #[derive(Clone, Debug)]
 pub struct Lists {
-    /// How people ask.
+    /// Wordings of requests.
     pub wordings: Wordings,
-    /// Other words for what is drawn.
+    /// Synonyms of the concepts' names.
     pub synonyms: Synonyms,
-    /// How people change a picture.
+    /// Wordings of changes to a picture.
     pub changes: Changes,
-    /// What else is said, with answers.
+    /// Other topics, with answers.
     pub persona: Persona,
-    /// What the language model answers alone.
+    /// Prompts that the language model answers without the soft prompt.
     pub ordinary: Option<Ordinary>,
 }
 
-/// Makes conversations.
+/// Generates conversations.
 #[derive(Clone, Debug)]
 pub struct Conversations {
     lists: Lists,
@@ -87,23 +85,23 @@ pub struct Conversations {
     colours: Vec<String>,
     holdout: Holdout,
     seed: u64,
-    /// Synonyms that are held out, each with its concept's index.
+    /// Held-out synonyms, each with the index of its concept.
     held_out: Vec<(usize, String)>,
-    /// Prompts to learn from that ask for no picture, and how many of them come from the wordings.
+    /// Training prompts that do not request a picture.
     others: Vec<String>,
     /// Prompts of [`Set::Ordinary`] and [`Set::Own`].
     talk: [Parted; 2],
 }
 
-/// Attempts to find a picture within the combinations of its set.
+/// Maximum number of attempts to find a picture with the combinations of its set.
 const ATTEMPTS: usize = 1000;
 
 impl Conversations {
-    /// Of these lists, about what `concepts` draws. `pictures`: the seed of the pictures' data set, which holds the same
-    /// combinations out.
+    /// Conversations from these lists about the drawable concepts of `concepts`. `pictures` is the seed of the
+    /// pictures' data set, so that the same combinations are held out.
     ///
     /// # Errors
-    /// Where nothing is drawn.
+    /// If no concept is drawable.
     pub fn new(
         lists: Lists,
         concepts: &ConceptList,
@@ -120,7 +118,7 @@ impl Conversations {
             words.iter().map(move |word| (i, word.clone()))
         });
         let held_out: Vec<_> = held_out.collect();
-        // Some of the questions about the model are prompts that are held out here.
+        // Some questions about the model are held-out prompts here.
         let kept_out: Vec<String> = lists
             .wordings
             .other_held_out
@@ -149,7 +147,7 @@ impl Conversations {
         })
     }
 
-    /// How many different ones a set has before it begins to repeat wordings; any number can be made.
+    /// Number of conversations of a set before wordings repeat. Any number can be generated.
     pub fn once(&self, set: Set) -> usize {
         let lists = &self.lists;
         match set {
@@ -168,7 +166,7 @@ impl Conversations {
         }
     }
 
-    /// Names of what is drawn.
+    /// Names of the drawable concepts.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.concepts.iter().map(|c| c.name.as_str())
     }
@@ -176,7 +174,7 @@ impl Conversations {
     /// Conversation number `index` of a set.
     ///
     /// # Errors
-    /// Where the lists are too small for combinations to be held out.
+    /// If the lists are too small to hold out combinations.
     pub fn get(&self, set: Set, index: u64) -> Result<Asked, DataError> {
         let name = match set {
             Set::Train => "requests",
@@ -244,7 +242,7 @@ impl Conversations {
         }
     }
 
-    /// An entry of a list that is trained on, as people type it, at the beginning of a conversation or behind something else.
+    /// A training entry of a list, with natural capitalisation and punctuation, as the first turn or after other turns.
     fn talk(&self, list: &[String], turn: usize, rng: &mut Rng) -> Result<Asked, DataError> {
         let before = match rng.unit() {
             x if x < 0.7 => vec![],
@@ -256,7 +254,7 @@ impl Conversations {
         Ok(asked(before, text.collect(), None, turn))
     }
 
-    /// An entry of a list as it is, about any thing.
+    /// An entry of a list without changes, about a random object.
     fn said(&self, list: &[String], turn: usize, rng: &mut Rng) -> Result<Asked, DataError> {
         let shown = self.any(false, None, rng)?;
         let thing = Shown {
@@ -269,7 +267,7 @@ impl Conversations {
         Ok(asked(vec![], text, None, turn))
     }
 
-    /// A picture whose combinations are (`unseen`) or are not among those held out; of this concept alone, if one is given.
+    /// A picture with held-out combinations (`unseen`) or without; of a single given concept, if there is one.
     fn any(&self, unseen: bool, concept: Option<usize>, rng: &mut Rng) -> Result<Shown, DataError> {
         for _ in 0..ATTEMPTS {
             let pick = |rng: &mut Rng| self.concepts[rng.below(self.concepts.len())].name.clone();
@@ -305,7 +303,7 @@ impl Conversations {
         })
     }
 
-    /// Whether a picture has a combination that is held out.
+    /// Whether a picture has a held-out combination.
     fn unseen(&self, shown: &Shown) -> bool {
         let names: Vec<&str> = shown.names.iter().map(String::as_str).collect();
         let colour = shown.colour.as_deref();
@@ -317,7 +315,7 @@ impl Conversations {
             .any(|what| colour.is_some() || *what != Unseen::Colour)
     }
 
-    /// A phrase for a picture, in any of the trained ways and words.
+    /// A random phrase for a picture, in training wordings and words.
     fn phrase(&self, shown: &Shown, rng: &mut Rng) -> String {
         let mut words = vec![];
         let mut several = vec![];
@@ -332,7 +330,7 @@ impl Conversations {
         phrases::any(shown, &words, &several, rng)
     }
 
-    /// A request in a trained wording after these turns.
+    /// A request in a training wording, after the given turns.
     fn request(&self, before: Vec<Message>, rng: &mut Rng) -> Result<Asked, DataError> {
         let shown = self.any(false, None, rng)?;
         let wording = rng.below(self.lists.wordings.train.len());
@@ -346,7 +344,7 @@ impl Conversations {
         ))
     }
 
-    /// A request, and the picture that followed it.
+    /// A request and the answer with its picture.
     fn picture(&self, rng: &mut Rng) -> Result<(Vec<Message>, Shown), DataError> {
         let Asked {
             mut messages,
@@ -361,7 +359,7 @@ impl Conversations {
         Ok((messages, shown))
     }
 
-    /// A question about the model and its answer.
+    /// A question about the model, with its answer.
     fn chat(&self, rng: &mut Rng) -> Vec<Message> {
         let topic = rng.choose(&self.lists.persona.topic);
         let pair = topic.and_then(|t| Some((rng.choose(&t.train)?, rng.choose(&t.answers)?)));
@@ -376,7 +374,8 @@ impl Conversations {
         ]
     }
 
-    /// A picture that was drawn, and what is to be different: in wording number `which` of the colour's and the object's.
+    /// A drawn picture and a request to change it, in wording number `which` of the colour and object wordings
+    /// together.
     fn change(&self, train: bool, which: usize, rng: &mut Rng) -> Result<Asked, DataError> {
         let Changes { colour, object } = &self.lists.changes;
         let side = |list: &'_ Parted| {
@@ -427,7 +426,7 @@ impl Conversations {
     }
 }
 
-/// What is ordinary, and what is said to the model: the lists of both with the questions of the topics.
+/// The prompts of [`Set::Ordinary`] and [`Set::Own`]: those of the lists and the questions of the topics.
 fn talk(lists: &Lists) -> [Parted; 2] {
     let none = Parted {
         train: vec![],

@@ -1,4 +1,4 @@
-//! How people put into words what a picture is to show.
+//! Phrases that describe the requested picture.
 
 use emu_model::spelling::{article, describe};
 
@@ -6,7 +6,7 @@ use super::shown::Shown;
 use crate::data::record::Layout;
 use crate::data::rng::Rng;
 
-/// Ways to say that the first object is left of the second.
+/// Phrases for the first object left of the second.
 const ROW: [&str; 12] = [
     "{a} to the left of {b}",
     "{a} left of {b}",
@@ -16,13 +16,13 @@ const ROW: [&str; 12] = [
     "{b} right of {a}",
     "{b} on the right of {a}",
     "{b} on the right and {a} on the left",
-    // Whoever names no place gets them in the order named.
+    // Without a named position, the objects are in the order of mention.
     "{a} and {b}",
     "{a} next to {b}",
     "{a} beside {b}",
     "{a} with {b}",
 ];
-/// Ways to say that the first object is above the second.
+/// Phrases for the first object above the second.
 const COLUMN: [&str; 9] = [
     "{a} above {b}",
     "{a} over {b}",
@@ -34,7 +34,7 @@ const COLUMN: [&str; 9] = [
     "{b} underneath {a}",
     "{b} at the bottom and {a} at the top",
 ];
-/// Ways to name a background.
+/// Phrases for a background.
 const BACKGROUND: [&str; 8] = [
     "on a {} background",
     "on a {} background",
@@ -46,7 +46,7 @@ const BACKGROUND: [&str; 8] = [
     "with {} behind it",
 ];
 
-/// "a {} background", with "an" where the colour wants it.
+/// Fills in the colour: "a {} background", with "an" before a vowel.
 pub(super) fn fill_colour(wording: &str, colour: &str) -> String {
     let wording = match article(colour) {
         "an" => wording.replace("a {}", "an {}"),
@@ -55,9 +55,9 @@ pub(super) fn fill_colour(wording: &str, colour: &str) -> String {
     wording.replace("{}", colour)
 }
 
-/// The word as an object of a sentence, as people say it.
+/// The word as the object of a sentence, with or without an article.
 fn object(word: &str, several: bool, rng: &mut Rng) -> String {
-    // "glasses", "grapes": an article is odd there.
+    // "glasses", "grapes": an article is unusual.
     let bare = if several { 0.7 } else { 0.06 };
     match rng.unit() {
         x if x < bare => word.to_owned(),
@@ -67,8 +67,7 @@ fn object(word: &str, several: bool, rng: &mut Rng) -> String {
     }
 }
 
-/// A phrase for a picture, in any of many ways. `words` are what its objects are called here, `several` which of them are
-/// several things in one word.
+/// A random phrase for a picture. `words` are the words for its objects; `several` marks words that are plural.
 pub(super) fn any(shown: &Shown, words: &[&str], several: &[bool], rng: &mut Rng) -> String {
     let of = |i: usize, rng: &mut Rng| {
         let word = words.get(i).copied().unwrap_or_default();
@@ -96,7 +95,7 @@ pub(super) fn any(shown: &Shown, words: &[&str], several: &[bool], rng: &mut Rng
     text
 }
 
-/// The plain phrase, as histories describe pictures, with these words for the objects. One of two ways of two objects names
+/// The plain phrase, as in histories, with these words for the objects. With `turned`, the phrase for two objects names
 /// the second first.
 pub(super) fn plain(shown: &Shown, words: &[&str], turned: bool) -> String {
     let (&[a, b], true) = (words, turned) else {
@@ -112,7 +111,7 @@ pub(super) fn plain(shown: &Shown, words: &[&str], turned: bool) -> String {
     format!("{} {b} {between} {} {a}{ground}", article(b), article(a))
 }
 
-/// The same prompt as people type it: sometimes with a capital, a full stop or an exclamation mark.
+/// Random capitalisation and punctuation: sometimes a capital, a full stop or an exclamation mark.
 pub(super) fn typed(text: String, rng: &mut Rng) -> String {
     let mut text = match rng.chance(0.4) {
         true => capital(&text),

@@ -1,4 +1,4 @@
-//! Questions about a picture that is spelled in words, with their answers.
+//! Questions and answers about a picture spelled in words.
 
 use std::path::Path;
 
@@ -10,54 +10,54 @@ use super::super::emoji::plural_of;
 use super::super::rng::Rng;
 use super::lists::{parse, read};
 
-/// The list.
+/// The list of questions (`configs/data/smol-seen.toml`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seen {
-    /// How a picture is spelled, in front of the question.
+    /// Spelling of a picture, which precedes the question.
     pub picture: String,
     /// Kinds of questions.
     pub kind: Vec<Kind>,
-    /// Whole conversations, about what was said or drawn before.
+    /// Whole conversations about earlier turns or pictures.
     #[serde(default)]
     pub talk: Vec<Talk>,
-    /// Names of people in those.
+    /// Names of people in those conversations.
     #[serde(default)]
     pub people: Vec<String>,
 }
 
-/// A conversation that is learnt as it is.
+/// A conversation that is trained on as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Talk {
-    /// What is said, and the answer to it.
+    /// User turns with their answers.
     pub turns: Vec<(String, String)>,
 }
 
-/// Questions that have the same answers.
+/// Questions with the same answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kind {
-    /// How a picture of this kind is spelled, where that differs.
+    /// Spelling of the picture for this kind, if it differs.
     #[serde(default)]
     pub picture: Option<String>,
-    /// What it shows, where that differs: at least two.
+    /// Names of the objects for this kind, if they differ: at least two.
     #[serde(default)]
     pub names: Option<Vec<String>>,
-    /// Questions that are trained on.
+    /// Questions used in training.
     pub train: Vec<String>,
-    /// Questions that never are.
+    /// Questions never used in training.
     pub held_out: Vec<String>,
     /// Answers.
     pub answers: Vec<String>,
 }
 
-/// What a picture may show.
+/// Possible contents of a picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Shows<'a> {
-    /// Things, at least two.
+    /// Names of objects, at least two.
     pub names: &'a [String],
-    /// Backgrounds, at least two.
+    /// Background colours, at least two.
     pub colours: &'a [String],
 }
 
@@ -65,7 +65,8 @@ impl Seen {
     /// Reads a list.
     ///
     /// # Errors
-    /// If the file cannot be read, is no such list, or has a kind without questions or answers, or an unknown place.
+    /// If the file cannot be read, is not such a list, or has a kind without questions or answers, or an unknown
+    /// placeholder.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, DataError> {
         read(path.as_ref(), |text, path| {
             let list: Self = parse(text, path)?;
@@ -101,8 +102,8 @@ impl Seen {
         Ok(())
     }
 
-    /// Exchange `index` of a seed: up to `turns` questions about one picture, which is spelled in front of the first, with
-    /// their answers.
+    /// Exchange `index` of a seed: up to `turns` questions with answers about one picture, which is spelled before the
+    /// first.
     pub fn exchange(
         &self,
         shows: Shows<'_>,
@@ -127,7 +128,7 @@ impl Seen {
         let (question, answer) = ask(kind);
         let picture = kind.picture.as_ref().unwrap_or(&self.picture);
         let mut exchange = vec![(fill(picture, &words) + &question, answer)];
-        // Other questions that the same picture can be asked.
+        // Kinds of questions that fit the same picture.
         let same = |other: &&Kind| other.picture == kind.picture && other.names == kind.names;
         let same: Vec<&Kind> = self.kind.iter().filter(same).collect();
         for turn in 1..turns {
@@ -137,7 +138,7 @@ impl Seen {
         exchange
     }
 
-    /// Talk `index` of a seed; none where the list has none.
+    /// Conversation `index` of a seed; empty if the list has none.
     pub fn talk(&self, shows: Shows<'_>, (seed, index): (u64, u64)) -> Vec<(String, String)> {
         let random = &mut Rng::new(seed, "talk", index);
         let Some(talk) = random.choose(&self.talk) else {
@@ -150,10 +151,10 @@ impl Seen {
             .collect()
     }
 
-    /// The words that take the places of a text.
+    /// Random values for the placeholders of a text.
     fn words(&self, shows: Shows<'_>, names: Option<&[String]>, random: &mut Rng) -> Words {
         let mut some = |list: &[String], n: usize| -> Vec<String> {
-            // Different ones, as far as there are so many.
+            // Different ones, if the list is long enough.
             let first = random.below(list.len());
             let step = 1 + random.below((list.len() / n).max(1));
             (0..n)
@@ -168,7 +169,7 @@ impl Seen {
     }
 }
 
-/// What is wrong with the places of some texts.
+/// The first text with an unknown placeholder, as an error message.
 fn unknown_place<'a>(texts: impl Iterator<Item = &'a String>) -> Option<String> {
     let words = vec!["n".to_owned(); PLACES.len()];
     let mut filled = texts.map(|text| (text, fill(text, &words)));
@@ -176,10 +177,10 @@ fn unknown_place<'a>(texts: impl Iterator<Item = &'a String>) -> Option<String> 
     Some(format!("{text:?} has an unknown place in braces"))
 }
 
-/// Words in the order of [`PLACES`]; the last is missing where nobody is named.
+/// Values in the order of [`PLACES`]. The last is missing if there are no names of people.
 type Words = Vec<String>;
 
-/// Places in the order of the words that take them.
+/// Placeholders in the order of their values.
 const PLACES: [&str; 7] = [
     "name",
     "other",
@@ -190,7 +191,7 @@ const PLACES: [&str; 7] = [
     "person",
 ];
 
-/// Fills the places of a text.
+/// Fills in the placeholders of a text.
 fn fill(text: &str, words: &Words) -> String {
     let mut text = text.to_owned();
     for (place, word) in PLACES.into_iter().zip(words) {
@@ -232,7 +233,7 @@ mod tests {
             let [(question, answer), (again, same)] = &asked[..] else {
                 panic!("{asked:?}");
             };
-            // The picture stands in front of the first question alone, and both are about it.
+            // The picture precedes the first question only, and both questions are about it.
             assert!(question.ends_with(again), "{asked:?}");
             assert_eq!(answer, same);
             let owl = question.starts_with("A owl on ");
@@ -313,7 +314,7 @@ mod tests {
         for kind in &list.kind {
             assert!(kind.held_out.iter().all(|q| !kind.train.contains(q)));
         }
-        // Every way to spell a drawing is one of the recipe's.
+        // Every spelling of a drawing is one of the recipe's.
         let recipe =
             std::fs::read_to_string(root.join("configs/model/smol.toml")).expect("a recipe");
         let spelled = { list.kind.iter() }.filter_map(|kind| kind.picture.as_ref());

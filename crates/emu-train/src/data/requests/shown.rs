@@ -1,17 +1,17 @@
-//! What a picture is to show.
+//! The contents of a requested picture.
 
 use emu_model::spelling::describe;
 
 use crate::data::record::Layout;
 
-/// What a picture is to show.
+/// The contents of a requested picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// Names of one or two objects, in reading order.
     pub names: Vec<String>,
-    /// How they lie.
+    /// Arrangement of the objects.
     pub layout: Layout,
-    /// The background, if one is asked for.
+    /// The background, if requested.
     pub colour: Option<String>,
 }
 
@@ -21,7 +21,7 @@ impl Shown {
         self.layout.word()
     }
 
-    /// As histories describe it.
+    /// The description used in histories.
     pub(super) fn description(&self) -> String {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         describe(&names, self.layout_word(), self.colour.as_deref())

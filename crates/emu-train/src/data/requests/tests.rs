@@ -105,7 +105,7 @@ fn training_sees_nothing_that_is_held_out() {
         let shown = asked.shown.clone().expect("a request");
         assert!(!made.unseen(&shown), "{asked:?}");
         let text = last(&asked);
-        // Not as a part of a trained word, as "coco" is of "coconut".
+        // Whole words only: "coco" is a part of "coconut".
         let words: Vec<&str> = text
             .split(|c: char| !c.is_alphanumeric() && c != '\'')
             .collect();
@@ -114,7 +114,7 @@ fn training_sees_nothing_that_is_held_out() {
             words.windows(parts.len()).any(|w| w == parts)
         };
         synonyms += usize::from(trained.iter().any(|word| said(word)));
-        // Some held-out words are ordinary ones that wordings have.
+        // Some held-out words are common words that occur in wordings.
         let plain = [
             "surprise", "auto", "world", "seat", "mail", "prize", "moth", "coach",
         ];

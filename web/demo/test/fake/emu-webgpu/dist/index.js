@@ -1,19 +1,19 @@
 // @ts-check
-/* A test double of the package: the published API with made-up answers. It reads nothing, learns nothing and draws discs. A test sets `globalThis.emuFake`
- * before the page runs, and finds there what the page called. */
+/* A test double of the package: the published API with made-up answers. It computes nothing, and draws discs. A test sets
+ * `globalThis.emuFake` before the page runs, and finds the page's calls there. */
 
 /** @import { Emu as Real, CachedModel, CallOptions, ChatEvent, Component, DrawOptions, LoadOptions, Message, Part, Progress, Support, TextOptions } from "emu-webgpu" */
 
 /**
  * @typedef {object} Script
- * @property {number} [pace] Milliseconds of a step.
- * @property {Partial<Support>} [support] Overrides of what the check tells.
+ * @property {number} [pace] Milliseconds per step.
+ * @property {Partial<Support>} [support] Overrides of the support report.
  * @property {Record<string, { code: string, message: string, times: number }>} [fail] Errors by call: `check`, `load`, `chat`, `caption`, `draw`.
- * @property {string} [warning] What a chat warns of.
- * @property {string} [answer] What a chat says.
- * @property {boolean | "first"} [imageInChat] Whether a chat draws too, and whether it does so before it speaks.
+ * @property {string} [warning] Warning of a chat.
+ * @property {string} [answer] Answer of a chat.
+ * @property {boolean | "first"} [imageInChat] Whether a chat draws too, and whether it does so before its text.
  * @property {CachedModel[]} [cached]
- * @property {{ name: string, options: any, [more: string]: any }[]} [calls] What was called.
+ * @property {{ name: string, options: any, [more: string]: any }[]} [calls] The calls so far.
  */
 
 /** @type {Script} */
@@ -21,7 +21,7 @@ const script = (/** @type {any} */ (globalThis).emuFake ??= {});
 const calls = (script.calls ??= []);
 const pace = () => script.pace ?? 15;
 
-/** @typedef {{ model: Support["model"], sizes: Record<Component, number> }} Double What is told of a model. */
+/** @typedef {{ model: Support["model"], sizes: Record<Component, number> }} Double Facts about a model. */
 
 /** @type {Double} */
 const MINI = {
@@ -71,7 +71,7 @@ function step(signal) {
   });
 }
 
-/** A disc on a ground whose colour is in the prompt. @param {string} prompt @param {number} seed @param {number} side @param {number} noise */
+/** A disc on a background of the prompt's colour. @param {string} prompt @param {number} seed @param {number} side @param {number} noise */
 function disc(prompt, seed, side, noise) {
   const grounds = /** @type {Record<string, number[]>} */ ({ red: [214, 69, 62], blue: [74, 144, 226], green: [84, 160, 100], gray: [150, 150, 160], yellow: [244, 214, 90], purple: [140, 90, 190] });
   const ground = grounds[Object.keys(grounds).find((name) => prompt.includes(name)) ?? "purple"] ?? [0, 0, 0];
@@ -93,7 +93,7 @@ function disc(prompt, seed, side, noise) {
 /** @param {Part[]} parts */
 const words = (parts) => parts.map((part) => (part.type === "text" ? part.text : `<${part.type}>`)).join("");
 
-/** What the last check told. @type {Support | null} */
+/** The last support report. @type {Support | null} */
 let told = null;
 
 /** @param {Blob} file @returns {Promise<ImageBitmap[]>} */
@@ -104,7 +104,7 @@ export async function framesOfVideo(file) {
 }
 
 export class Emu {
-  /** What tokens and steps of drawings cost here so far. */
+  /** Cost counters of tokens and denoising steps. */
   #costs = { launches: 0, submits: 0, readBacks: 0, readBackBytes: 0, pipelines: 7, weightBytes: 0, tokenWeightBytes: 1000 };
 
   static cache = {
@@ -212,7 +212,7 @@ export class Emu {
       yield { type: "text", text };
     }
     if (draws === true) yield picture();
-    // What is said of a picture is not written by tokens.
+    // The text on a drawn picture is not generated token by token.
     yield { type: "usage", promptTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
   }
 
@@ -276,7 +276,7 @@ export class Emu {
   }
 }
 
-/* The compiler checks that the double has the calls of the real one. */
+/* Compile-time check that the double has the calls of the real class. */
 /** @type {Pick<Real, "chat" | "caption" | "generateImage" | "embed" | "memory" | "costs" | "reset" | "dispose" | "support" | "device">} */
 const instance = Emu.prototype;
 /** @type {Pick<typeof Real, "checkSupport" | "cache">} */

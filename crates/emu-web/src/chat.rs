@@ -1,4 +1,4 @@
-//! Text, and pictures in the midst of it.
+//! Text generation, with interleaved pictures.
 
 use emu_model::config::{EmuConfig, LmConfig};
 use emu_model::generate::{BeamSearch, Cost, Finish, Prompt, TextEvent, TextMachine};
@@ -11,8 +11,8 @@ use crate::error::Failure;
 use crate::events::{Listener, event};
 use crate::request::{Draw, Text};
 
-/// Answers a prompt. Pictures that the model begins are drawn where `drawing` says how, and end the text otherwise.
-pub async fn chat(
+/// Answers a prompt. If the model begins a picture, it is drawn with the options `drawing`; without them it ends the text.
+pub async fn answer(
     engine: &Engine,
     listener: &Listener<'_>,
     (emu, config): (&Emu, &EmuConfig),
@@ -28,7 +28,7 @@ pub async fn chat(
         return Err(Failure::new("bad-option", what).into());
     }
     let length = prompt.ids.len();
-    // Positions that are kept for what follows the prompt.
+    // Positions reserved after the prompt.
     let room = match drawing {
         Some(_) if config.requests.is_none() => config.lm.context,
         _ => search.max_new_tokens.min(config.lm.context),
@@ -48,7 +48,7 @@ pub async fn chat(
     let (mut tokens, mut pictures) = (0, 0);
     let finish = loop {
         match machine.step().await.map_err(Failure::from)? {
-            // A picture that nobody draws ends the answer.
+            // Without drawing, a picture ends the answer.
             TextEvent::Token(id) if id == config.special.img && drawing.is_none() => {
                 break Finish::End;
             }
@@ -66,7 +66,7 @@ pub async fn chat(
                     .await?;
             }
             TextEvent::Image(condition) => {
-                engine.need(listener, pack::DECODER).await?;
+                engine.ensure_loaded(listener, pack::DECODER).await?;
                 let draw = drawing.cloned().unwrap_or_default();
                 let seed = seed.wrapping_add(pictures);
                 draw::walk(engine, listener, condition, None, &draw, seed).await?;
@@ -80,10 +80,10 @@ pub async fn chat(
     tell_usage(listener, length, tokens, finish, machine.cost()).await
 }
 
-/// Whether the keys and activations of a request can be bound: each layer's keys are one buffer, as is what the longest product
-/// of the prompt makes. `most`: bytes of the largest one.
+/// Checks that the keys and activations of a request fit a buffer binding. Each layer's keys are one buffer, as is the widest
+/// product of the prompt. `most`: maximum binding size in bytes.
 fn fits(lm: &LmConfig, prompt: usize, room: usize, beams: usize, most: f64) -> Result<(), Failure> {
-    // In f64: on this target a `usize` ends at 4 GiB.
+    // In f64, since `usize` has 32 bits on this target.
     let f32s = |factors: &[usize]| factors.iter().map(|&n| n as f64).product::<f64>() * 4.0;
     let positions = (prompt + room).min(lm.context);
     let keys = f32s(&[beams, lm.kv_heads, positions, lm.head_size]);

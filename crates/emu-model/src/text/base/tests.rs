@@ -436,3 +436,70 @@ fn things_are_read_one_by_one_behind_what_opens_the_conversation() {
         assert!(error.contains("prompts.scenes has"), "{error}");
     }
 }
+
+#[test]
+fn a_prompt_for_the_language_model_alone_is_that_of_an_empty_system_message() {
+    use crate::reader::{ReaderConfig, TriggerConfig};
+    use crate::requests::{RequestsConfig, Vocabulary};
+
+    let (metadata, source, device) = (metadata(), source(), Device::flex());
+    let base = Base::new(&metadata, &source, &device).expect("a base");
+    let (mut config, mut emu, tokenizer) = assembled(&base);
+    let ask = |emu: &Emu, config: &EmuConfig, system: Option<&str>, shown: bool| {
+        let turn = |text: &str, answer: &str| Turn {
+            user: Marked::words(text),
+            answer: answer.into(),
+        };
+        let mut turns = vec![turn("Hi", "Hello"), turn("2 + 2?", "")];
+        if shown {
+            turns[0]
+                .user
+                .show(RgbImage::from_pixel(8, 8, [9; 3].into()));
+        }
+        let prompter = Prompter {
+            emu,
+            config,
+            tokenizer: &tokenizer,
+            device: &device,
+        };
+        let conversation = Conversation {
+            system: system.map(Into::into),
+            turns,
+        };
+        prompter.conversation(&conversation).expect("a prompt")
+    };
+    emu.persona = Some(crate::persona::SoftPrompt::new(4, config.lm.width, &device));
+    assert_eq!(
+        ask(&emu, &config, None, false).alone,
+        None,
+        "nothing decides"
+    );
+    config.requests = Some(RequestsConfig {
+        reader: ReaderConfig {
+            layers: vec![0],
+            window: 8,
+            width: 8,
+            heads: 2,
+            depth: 1,
+            spelling: NAMER.spelling,
+            inputs: None,
+            outputs: None,
+        },
+        trigger: TriggerConfig { tokens: vec![] },
+        alone: Some(TriggerConfig { tokens: vec![] }),
+        vocabulary: Vocabulary {
+            names: vec![],
+            layouts: vec![],
+            colours: vec![],
+        },
+    });
+    let alone = ask(&emu, &config, None, false).alone;
+    let bare = ask(&emu, &config, Some(""), false);
+    assert_eq!(alone.as_ref(), Some(&bare.ids));
+    assert_eq!(bare.alone, None, "it is alone already");
+    assert_eq!(ask(&emu, &config, Some("Be kind"), false).alone, None);
+    // Pictures are read behind the soft prompt.
+    assert_eq!(ask(&emu, &config, None, true).alone, None);
+    emu.persona = None;
+    assert_eq!(ask(&emu, &config, None, false).alone, None);
+}

@@ -280,6 +280,11 @@ impl KvCache {
         self.capacity
     }
 
+    /// Positions that can still be written.
+    pub fn left(&self) -> usize {
+        self.capacity.saturating_sub(self.len())
+    }
+
     /// Drops all positions from `length` on.
     pub fn truncate(&mut self, length: usize) {
         self.layers

@@ -181,7 +181,7 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         banned: impl Fn(usize) -> Option<u32>,
     ) -> Result<Option<Decoded>, DecodeError> {
         while self.pending.len() < self.depth.min(room) {
-            let left = self.cache.capacity().saturating_sub(self.cache.len());
+            let left = self.cache.left();
             let stepped = match core::mem::replace(&mut self.next, Next::Nothing) {
                 Next::Sample(hidden) => {
                     sample(self.model, &mut self.sampler, hidden, banned(left));
@@ -268,10 +268,9 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         read: impl FnOnce(&M, &mut KvCache) -> Result<Tensor<3>, E>,
     ) -> Result<Option<Tensor<3>>, E> {
         self.recorded = None;
-        let full = self.cache.len() >= self.cache.capacity();
         match core::mem::replace(&mut self.next, Next::Step) {
             Next::Sample(hidden) => Ok(Some(hidden)),
-            Next::Step if !full => read(self.model, &mut self.cache).map(Some),
+            Next::Step if self.cache.left() > 0 => read(self.model, &mut self.cache).map(Some),
             _ => {
                 self.next = Next::Nothing;
                 Ok(None)

@@ -179,9 +179,7 @@ impl<'a> BeamSearch<'a> {
                 Beam { tokens, sum }
             })
             .collect();
-        if self.made >= self.options.max_new_tokens
-            || self.session.cache.len() == self.session.cache.capacity()
-        {
+        if self.made >= self.options.max_new_tokens || self.session.cache.left() == 0 {
             self.close();
             return Ok(false);
         }

@@ -66,10 +66,8 @@ impl<'a> ImageEmbedder<'a> {
     /// If the cache is full, or the device fails.
     pub async fn step(&mut self) -> Result<Option<Tensor<3>>, GenerateError> {
         if let Some(asking) = &self.requests {
-            let wanted = {
-                let (lm, cache) = (self.session.lm, &self.session.cache);
-                asking.wanted(lm, cache, self.seed).await?
-            };
+            let Session { lm, cache, .. } = &self.session;
+            let wanted = asking.wanted(lm, cache, self.seed).await?;
             self.session.came_back();
             return Ok(Some(wanted.condition));
         }

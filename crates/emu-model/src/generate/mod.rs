@@ -177,8 +177,19 @@ pub(crate) struct Session<'a> {
     pub lm: &'a Lm,
     pub cache: KvCache,
     pub cost: Cost,
-    /// The prefill, until a later result has been read back.
-    prompt: Option<Work>,
+    prefill: Prefill,
+}
+
+/// A prefill whose time the throttle learns: what was launched, until a later result has been read back.
+struct Prefill(Option<Work>);
+
+impl Prefill {
+    /// Ends the throttle's timing. Call after the read-back of the first result that was launched after the prefill.
+    fn came_back(&mut self, lm: &Lm) {
+        if let Some(work) = self.0.take() {
+            lm.throttle.completed(work);
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -211,7 +222,7 @@ impl<'a> Session<'a> {
         let mut cache = lm.cache(1, (length + reserve).min(context));
         let scope = lm.throttle.scope();
         let hidden = lm.step(embeds, &mut cache)?;
-        let prompt = Some(scope.end());
+        let prefill = Prefill(Some(scope.end()));
         let cost = Cost {
             prefills: 1,
             prefill_tokens: length,
@@ -221,17 +232,14 @@ impl<'a> Session<'a> {
             lm,
             cache,
             cost,
-            prompt,
+            prefill,
         };
         Ok((session, hidden.narrow(1, length - 1, 1)))
     }
 
-    /// Ends the throttle's timing of the prefill. Call after the read-back of the first result that was launched after
-    /// the prefill.
+    /// See [`Prefill::came_back`].
     pub fn came_back(&mut self) {
-        if let Some(work) = self.prompt.take() {
-            self.lm.throttle.completed(work);
-        }
+        self.prefill.came_back(self.lm);
     }
 
     /// Appends one position to every beam: `[B, 1, D]` in and out.

@@ -1,12 +1,13 @@
 //! Greedy decoding and sampling, with images when the model emits them.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use emu_kernels::decode_session::DecodeSession;
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Processors, Sampler, Sampling};
-use emu_kernels::throttle::Work;
 
-use super::{Asking, Cost, GenerateError, PictureRules, Prompt, Rules, Session, read, step_tokens};
+use super::{
+    Asking, Cost, GenerateError, PictureRules, Prefill, Prompt, Rules, Session, read, step_tokens,
+};
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
@@ -46,16 +47,6 @@ impl Default for TextOptions {
             ban_images: true,
             ignore_ends: false,
             keep_logits: false,
-        }
-    }
-}
-
-impl TextOptions {
-    /// Cache positions to reserve after the prompt.
-    fn reserve(&self, rules: &Rules) -> usize {
-        match self.images {
-            true => rules.context,
-            false => self.max_new_tokens.min(rules.context),
         }
     }
 }
@@ -119,8 +110,7 @@ pub struct TextMachine<'a> {
     lm: &'a Lm,
     decode: DecodeSession<'a, Lm>,
     cost: Cost,
-    /// The prefill, until a later result has been read back.
-    prefill: Option<Work>,
+    prefill: Prefill,
     rules: Rules,
     options: TextOptions,
     /// Random generator of sampling on the host.
@@ -168,15 +158,27 @@ impl<'a> TextMachine<'a> {
         if options.images && lm.stu_regress_head.is_none() {
             (options.images, options.ban_images) = (false, true);
         }
-        let (session, hidden) = Session::start(lm, prompt, &rules, 1, options.reserve(&rules))?;
+        let reserve = match options.images {
+            true => rules.context,
+            false => options.max_new_tokens.min(rules.context),
+        };
+        let (session, hidden) = Session::start(lm, prompt, &rules, 1, reserve)?;
         let random = Philox::new(options.seed, Stream::Tokens, 0);
         let history = vec![rules.bos];
-        let sampler = sampler(&options, &rules, &history, &random, &hidden.device());
+        let sampler = Sampler::new(
+            options.processors.clone(),
+            options.sampling.clone(),
+            rules.end(),
+            &history,
+            options.max_new_tokens.min(rules.context),
+            &mut random.clone(),
+            &hidden.device(),
+        );
         Ok(Self {
             lm,
             decode: DecodeSession::new(lm, session.cache, sampler, hidden),
             cost: session.cost,
-            prefill: session.prompt,
+            prefill: session.prefill,
             rules,
             options,
             random,
@@ -214,7 +216,7 @@ impl<'a> TextMachine<'a> {
             State::Open(open) => {
                 let (lm, cache) = (self.lm, self.decode.cache());
                 let route = open.asking.route(lm, cache, open.hidden).await?;
-                self.came_back();
+                self.prefill.came_back(self.lm);
                 match (route, open.alone) {
                     (Route::Picture, _) if open.draws => {
                         let (cache, seed) = (self.decode.cache(), self.options.seed);
@@ -239,24 +241,11 @@ impl<'a> TextMachine<'a> {
 
     /// Replaces the prompt by another one, before anything was generated.
     fn restart(&mut self, ids: Vec<u32>) -> Result<(), GenerateError> {
-        let (rules, reserve) = (&self.rules, self.options.reserve(&self.rules));
-        let prompt = Prompt::text(ids);
-        let (session, hidden) = Session::start(self.lm, &prompt, rules, 1, reserve)?;
-        let device = hidden.device();
-        let sampler = sampler(&self.options, rules, &self.history, &self.random, &device);
-        self.decode = DecodeSession::new(self.lm, session.cache, sampler, hidden);
-        self.prefill = session.prompt;
-        self.cost.prefills += session.cost.prefills;
-        self.cost.prefill_tokens += session.cost.prefill_tokens;
+        let (before, rules, options) = (self.cost, self.rules.clone(), self.options.clone());
+        *self = Self::over(self.lm, rules, &Prompt::text(ids), options)?;
+        self.cost.prefills += before.prefills;
+        self.cost.prefill_tokens += before.prefill_tokens;
         Ok(())
-    }
-
-    /// Ends the throttle's timing of the prefill. Call after the read-back of the first result that was launched after
-    /// the prefill.
-    fn came_back(&mut self) {
-        if let Some(work) = self.prefill.take() {
-            self.lm.throttle.completed(work);
-        }
     }
 
     async fn say(&mut self) -> Result<TextEvent, GenerateError> {
@@ -266,7 +255,7 @@ impl<'a> TextMachine<'a> {
                 let (room, rules, options) = (self.room(), &self.rules, &self.options);
                 let decoded = self.decode.take(room, |left| banned(rules, options, left));
                 let decoded = decoded.await?;
-                self.came_back();
+                self.prefill.came_back(self.lm);
                 match decoded {
                     Some(decoded) => {
                         self.cost.steps += usize::from(decoded.stepped);
@@ -285,7 +274,9 @@ impl<'a> TextMachine<'a> {
         self.state = if !self.options.ignore_ends && self.rules.ends.contains(&token) {
             self.decode.stop();
             State::Done(Finish::End)
-        } else if let Some(pictures) = pictures.filter(|_| self.room() > 0 && !self.is_full()) {
+        } else if let Some(pictures) =
+            pictures.filter(|_| self.room() > 0 && self.decode.cache().left() > 0)
+        {
             self.cost.steps += 1;
             let hidden = match after {
                 Some(after) => {
@@ -309,11 +300,6 @@ impl<'a> TextMachine<'a> {
         (self.options.max_new_tokens + 1).saturating_sub(self.history.len())
     }
 
-    /// Whether the KV cache is full.
-    fn is_full(&self) -> bool {
-        self.decode.cache().len() >= self.decode.cache().capacity()
-    }
-
     /// Samples a token on the host and keeps its processed logits.
     async fn sample_here(&mut self) -> Result<Option<u32>, GenerateError> {
         if self.room() == 0 {
@@ -328,15 +314,13 @@ impl<'a> TextMachine<'a> {
             return Ok(None);
         };
         let mut logits = read(self.lm.logits(hidden)).await?;
-        self.came_back();
+        self.prefill.came_back(self.lm);
         if logits.iter().any(|v| v.is_nan()) {
             return Err(GenerateError::NotFinite);
         }
         let processors = &self.options.processors;
         processors.apply(&self.history, self.rules.end(), &mut logits);
-        let cache = self.decode.cache();
-        let left = cache.capacity().saturating_sub(cache.len());
-        let banned = banned(&self.rules, &self.options, left);
+        let banned = banned(&self.rules, &self.options, self.decode.cache().left());
         if let Some(score) = banned.and_then(|token| logits.get_mut(token as usize)) {
             *score = f32::NEG_INFINITY;
         }
@@ -380,25 +364,6 @@ impl<'a> TextMachine<'a> {
             }
         }
     }
-}
-
-/// Creates a sampler for the continuation of `history`, with a copy of the random generator.
-fn sampler(
-    options: &TextOptions,
-    rules: &Rules,
-    history: &[u32],
-    random: &Philox,
-    device: &Device,
-) -> Sampler {
-    Sampler::new(
-        options.processors.clone(),
-        options.sampling.clone(),
-        rules.end(),
-        history,
-        options.max_new_tokens.min(rules.context),
-        &mut random.clone(),
-        device,
-    )
 }
 
 /// The token to ban with `left` free positions in the KV cache: [IMG], if images are off or one would not fit.

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| emu_model::fuzzing::tokenizer(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| emu_tokenizer::fuzzing::tokenizer(data));

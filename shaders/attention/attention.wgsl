@@ -1,10 +1,17 @@
-// attention: softmax(q kᵀ · scale + bias) v of many queries, with online softmax: scores never leave the workgroup.
-// reference  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/attention.rs
+// attention: y = softmax(q kᵀ · scale + bias) v of many queries, with online softmax: scores never leave the workgroup.
+// grid       x queries by 32, times `parts` · y heads · z sequences
+// bindings   queries, y, keys, values: unless in another's buffer, bias, mask, logsumexp: if used, info {see Info}
+// params     vectors: head size in vectors of four; parts: workgroups that share a head's output; outs: output vectors per
+//            invocation; chunks: head size in sixteens; held: vectors of queries in workgroup memory, all if `whole`;
+//            causal; bias, mask, logsumexp; keys, values: have buffers; values_of_keys: values are in the buffer of keys;
+//            software; quads: the invocations of a quad share loads
+// shared     512 bytes times `held`, and 5 KiB: at most 16 KiB; none in `software`
+// reference  crates/emu-kernels/src/cpu/attention/attention.rs     test  crates/emu-kernels/tests/attention.rs
 //
 // A workgroup computes 32 queries of a head, and for wide heads only a part of their output elements. q, k and v may be views
 // of each other's buffers; `info` gives their offsets and strides. All offsets and sizes are in vectors of four.
 //
-// In `hardware` the invocations form an 8 x 8 grid: each has a tile of four queries by four keys of the scores, then the same
+// On hardware the invocations form an 8 x 8 grid: each has a tile of four queries by four keys of the scores, then the same
 // queries by every eighth vector of the output. In `software` memory is as fast as registers, and a load or a barrier costs
 // as much as dozens of products: each of eight invocations computes four queries over all keys, and nothing is shared; in
 // `quads` the four invocations of a quad load one vector each and broadcast it.
@@ -21,25 +28,25 @@ struct Info {
     mask: vec4<u32>,            // likewise
 }
 
-@group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;                   // [B, T, H, E]
-//@if own_keys
-@group(0) @binding({{keys_at}}) var<storage, read_write> keys: array<vec4<f32>>;
+@group(0) @binding({{queries}}) var<storage, read_write> queries: array<vec4<f32>>;
+@group(0) @binding({{y}}) var<storage, read_write> y: array<vec4<f32>>;                   // [B, T, H, E]
+//@if keys
+@group(0) @binding({{keys}}) var<storage, read_write> keys: array<vec4<f32>>;
 //@end
-//@if own_values
-@group(0) @binding({{values_at}}) var<storage, read_write> values: array<vec4<f32>>;
+//@if values
+@group(0) @binding({{values}}) var<storage, read_write> values: array<vec4<f32>>;
 //@end
 //@if bias
-@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
 //@end
 //@if mask
-@group(0) @binding({{mask_at}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
+@group(0) @binding({{mask}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
 //@end
 //@if logsumexp
 // Per row: its logsumexp, and space for what the backward pass saves.
-@group(0) @binding({{logsumexp_at}}) var<storage, read_write> logsumexp: array<vec2<f32>>;      // [B, H, T]
+@group(0) @binding({{logsumexp}}) var<storage, read_write> logsumexp: array<vec2<f32>>;      // [B, H, T]
 //@end
-@group(0) @binding({{info_at}}) var<uniform> info: Info;
+@group(0) @binding({{uniform}}) var<uniform> info: Info;
 
 // Vectors of a head, and of the part that a workgroup computes.
 const E = {{vectors}}u;
@@ -50,7 +57,7 @@ const TILE = 32u;
 const KEPT = {{held}}u;
 const LOWEST = -3.0e38;
 
-//@if hardware
+//@if !software
 var<workgroup> rows: array<vec4<f32>, KEPT * 32u>;  // [element][four queries]
 // [element][four keys], then weights: [key][four queries]
 var<workgroup> tile: array<vec4<f32>, 256>;
@@ -58,23 +65,22 @@ var<workgroup> shared_rows: array<vec4<f32>, 64>;   // [queries][invocation]: ma
 //@end
 
 fn key(at: u32) -> vec4<f32> {
-    //@if own_keys
+    //@if keys
     return keys[at];
-    //@end
-    //@if keys_of_queries
+    //@else
     return queries[at];
     //@end
 }
 
 fn value(at: u32) -> vec4<f32> {
-    //@if own_values
+    //@if values
     return values[at];
-    //@end
-    //@if values_of_queries
-    return queries[at];
-    //@end
+    //@else
     //@if values_of_keys
     return keys[at];
+    //@else
+    return queries[at];
+    //@end
     //@end
 }
 
@@ -82,8 +88,7 @@ fn value(at: u32) -> vec4<f32> {
 fn limit(row: u32) -> u32 {
     //@if causal
     return min(info.keys, max(row + 1u + info.keys, info.queries) - info.queries);
-    //@end
-    //@if full
+    //@else
     return info.keys;
     //@end
 }
@@ -127,7 +132,7 @@ fn outer(by: vec4<f32>, x: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(by.x * x, by.y * x, by.z * x, by.w * x);
 }
 
-//@if hardware
+//@if !software
 // The nth output vector of an invocation; clamped to the last.
 fn element(part: u32, column: u32, nth: u32) -> u32 {
     return min(part + column + nth * 8u, E - 1u);
@@ -168,7 +173,7 @@ fn query_of(first: u32, row: u32) -> vec4<f32> {
     return vec4<f32>(0.0);
 }
 
-//@if hardware
+//@if !software
 // A vector of a key, 0 if out of range.
 fn key_of(first: u32, position: u32, kv_len: u32) -> vec4<f32> {
     if position < kv_len {
@@ -196,7 +201,7 @@ fn keep_queries(q: u32, first: u32, vector: u32, to: u32, local: u32) {
     }
 }
 
-@compute @workgroup_size(64, 1, 1)
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -234,7 +239,7 @@ fn main(
         for (var chunk = 0u; chunk < E; chunk += 8u) {
             workgroupBarrier();
             var kept = chunk * 32u;
-            //@if in_turns
+            //@if !whole
             kept = 0u;
             keep_queries(q, first_row, chunk, 0u, local);
             //@end
@@ -363,8 +368,7 @@ fn queries_of(q: u32, row: u32, vector: u32) -> Chunk {
 fn key_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
     return of_quad(key(at + min(vector + lane, E - 1u)));
-    //@end
-    //@if alone
+    //@else
     let last = at + E - 1u;
     let first = at + vector;
     return mat4x4<f32>(key(first), key(min(first + 1u, last)), key(min(first + 2u, last)), key(min(first + 3u, last)));
@@ -375,8 +379,7 @@ fn key_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
 fn value_chunk(at: u32, vector: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
     return of_quad(value(at + min(vector + lane, E - 1u)));
-    //@end
-    //@if alone
+    //@else
     let last = at + E - 1u;
     let first = at + vector;
     return mat4x4<f32>(value(first), value(min(first + 1u, last)), value(min(first + 2u, last)), value(min(first + 3u, last)));
@@ -402,7 +405,7 @@ fn chunk_scaled(y: Chunk, by: vec4<f32>) -> Chunk {
     return Chunk(scaled(y.a, by), scaled(y.b, by), scaled(y.c, by), scaled(y.d, by));
 }
 
-@compute @workgroup_size(8, 1, 1)
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,

@@ -1,11 +1,17 @@
-// attention_backward: gradients of attention with respect to q, k, v and the bias. The scores are recomputed tile by tile from
-// the logsumexp of each row, saved by the forward pass. They never leave the workgroup, and nothing is atomic.
-// reference  crates/emu-kernels/src/cpu/attention.rs     test  crates/emu-kernels/tests/backward.rs
+// attention_backward: gradients of attention with respect to q, k, v and the bias. With s = q kᵀ · scale + bias, p = softmax(s)
+// and g the gradient of the output y, the gradient of the scores is d = p (g vᵀ - Σ g y); that of q is d k · scale, of k
+// dᵀ q · scale, of v pᵀ g, of the bias d, summed over its broadcast axes.
+// grid       for q: x queries by 32 · y heads · z sequences; for k and v: x keys by 32 · y groups of heads · z sequences; for
+//            the bias: x queries by 32 times keys by 32 · y heads of the bias · z sequences of the bias
+// bindings   queries, grads, logsumexp, keys, values: unless in another's buffer, bias, mask: if used, at_q, y: the gradient
+//            of q, or at_k, at_v: those of k and v, or at_bias, info {see Info}
+// params     vectors: head size in vectors of four; causal; bias, mask; keys, values: have buffers; values_of_keys: values
+//            are in the buffer of keys; at_q, at_k, at_bias: what is computed
+// shared     8 KiB
+// reference  crates/emu-kernels/src/cpu/attention/attention_backward.rs     test  crates/emu-kernels/tests/backward.rs
 //
-// With s = q kᵀ · scale + bias, p = softmax(s) and g the gradient of the output y, the gradient of the scores is
-// d = p (g vᵀ - Σ g y). One of three sections is compiled. `at_queries`: d k · scale, one workgroup per 32 queries of a head;
-// it also saves Σ g y for the others. `at_keys`: dᵀ q · scale and pᵀ g, one workgroup per 32 keys and the heads that share
-// them. `at_bias`: d summed over the bias's broadcast axes, one workgroup per 32 queries and 32 keys.
+// The scores are recomputed tile by tile from the logsumexp of each row, saved by the forward pass. They never leave the
+// workgroup, and nothing is atomic. The launch for q also saves Σ g y for the others.
 // Invocations form an 8 x 8 grid, each with four queries by four keys of the scores, then the same four queries or keys by
 // every eighth vector of the result. q, k and v may be views of each other's buffers. Offsets are in vectors of four.
 
@@ -24,34 +30,34 @@ struct Info {
     sizes: vec4<u32>,             // B, H; of the bias
 }
 
-@group(0) @binding(0) var<storage, read_write> queries: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> grads: array<vec4<f32>>;
+@group(0) @binding({{queries}}) var<storage, read_write> queries: array<vec4<f32>>;
+@group(0) @binding({{grads}}) var<storage, read_write> grads: array<vec4<f32>>;
 // Per row: its logsumexp, and Σ g y.
-@group(0) @binding(2) var<storage, read_write> logsumexp: array<vec2<f32>>;                // [B, H, T]
-//@if own_keys
-@group(0) @binding({{keys_at}}) var<storage, read_write> keys: array<vec4<f32>>;
+@group(0) @binding({{logsumexp}}) var<storage, read_write> logsumexp: array<vec2<f32>>;                // [B, H, T]
+//@if keys
+@group(0) @binding({{keys}}) var<storage, read_write> keys: array<vec4<f32>>;
 //@end
-//@if own_values
-@group(0) @binding({{values_at}}) var<storage, read_write> values: array<vec4<f32>>;
+//@if values
+@group(0) @binding({{values}}) var<storage, read_write> values: array<vec4<f32>>;
 //@end
 //@if bias
-@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;            // [B or 1, H or 1, T, S]
 //@end
 //@if mask
-@group(0) @binding({{mask_at}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
+@group(0) @binding({{mask}}) var<storage, read_write> mask: array<u32>;        // [B or 1, H or 1, T or 1, S]
 //@end
-//@if at_queries
-@group(0) @binding({{out_at}}) var<storage, read_write> at_q: array<vec4<f32>>;       // [B, T, H, E]
-@group(0) @binding({{out_too_at}}) var<storage, read_write> y: array<vec4<f32>>;
+//@if at_q
+@group(0) @binding({{at_q}}) var<storage, read_write> at_q: array<vec4<f32>>;       // [B, T, H, E]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<vec4<f32>>;
 //@end
-//@if at_keys
-@group(0) @binding({{out_at}}) var<storage, read_write> at_k: array<vec4<f32>>;       // [B, S, G, E]
-@group(0) @binding({{out_too_at}}) var<storage, read_write> at_v: array<vec4<f32>>;   // likewise
+//@if at_k
+@group(0) @binding({{at_k}}) var<storage, read_write> at_k: array<vec4<f32>>;       // [B, S, G, E]
+@group(0) @binding({{at_v}}) var<storage, read_write> at_v: array<vec4<f32>>;   // likewise
 //@end
 //@if at_bias
-@group(0) @binding({{out_at}}) var<storage, read_write> at_bias: array<f32>;          // [B or 1, H or 1, T, S]
+@group(0) @binding({{at_bias}}) var<storage, read_write> at_bias: array<f32>;          // [B or 1, H or 1, T, S]
 //@end
-@group(0) @binding({{info_at}}) var<uniform> info: Info;
+@group(0) @binding({{uniform}}) var<uniform> info: Info;
 
 // Vectors of a head, and of an invocation's part of a row.
 const E = {{vectors}}u;
@@ -65,23 +71,22 @@ var<workgroup> rows: array<vec4<f32>, 256>;
 var<workgroup> tile: array<vec4<f32>, 256>;
 
 fn key(at: u32) -> vec4<f32> {
-    //@if own_keys
+    //@if keys
     return keys[at];
-    //@end
-    //@if keys_of_queries
+    //@else
     return queries[at];
     //@end
 }
 
 fn value(at: u32) -> vec4<f32> {
-    //@if own_values
+    //@if values
     return values[at];
-    //@end
-    //@if values_of_queries
-    return queries[at];
-    //@end
+    //@else
     //@if values_of_keys
     return keys[at];
+    //@else
+    return queries[at];
+    //@end
     //@end
 }
 
@@ -89,8 +94,7 @@ fn value(at: u32) -> vec4<f32> {
 fn limit(row: u32) -> u32 {
     //@if causal
     return min(info.keys, max(row + 1u + info.keys, info.queries) - info.queries);
-    //@end
-    //@if full
+    //@else
     return info.keys;
     //@end
 }
@@ -190,12 +194,12 @@ fn scores(batch: u32, head: u32, first_row: u32, first_key: u32, local: u32) -> 
     return out;
 }
 
-@compute @workgroup_size(64, 1, 1)
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let line = local / 8u;
     let column = local % 8u;
 
-    //@if at_queries
+    //@if at_q
     let head = workgroup.y;
     let batch = workgroup.z;
     let first_row = workgroup.x * TILE;
@@ -254,7 +258,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     //@end
 
-    //@if at_keys
+    //@if at_k
     let group = workgroup.y;
     let batch = workgroup.z;
     let first_key = workgroup.x * TILE;

@@ -1,26 +1,32 @@
-// conv: y = W * x + b with square kernels, as implicit gemm: a product of W with patches that are never stored. A workgroup
-// computes a tile of TILE_O channels by TILE_P pixels, with pixels counted over all images.
-// reference  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// conv: y = W * x + b with square kernels, as implicit gemm: a product of W with patches that are never stored.
+// grid       (x, y) pixels of all images by TILE_P, folded beyond 65535 · z output channels by TILE_O
+// bindings   x, weight, y, bias, skip, shift, residual, each of these four only if used, sizes {see Sizes}
+// params     kernel: K; stride; shrink: upsampling of x, or with `flipped` its dilation; tile_o, tile_p: tile of a workgroup;
+//            per: output channels per invocation, `eight` or four; slices: groups that split the depth; step: channels loaded
+//            at a time; shared: vectors of workgroup memory; flipped: input gradient; spread: its x is dilated with zeros;
+//            channels_last: NHWC output; bias, skip, shift, residual: what is fused
+// shared     16 bytes times `shared`, at most 12,800
+// reference  crates/emu-kernels/src/cpu/conv/conv.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
 // Optionally fused: nearest-neighbour upsampling of x (`shrink` 2), channels of a second tensor after those of x (`skip`), a
 // number per image and channel (`shift`), an added tensor shaped like y (`residual`), NHWC output (`channels_last`). The input
 // gradient is the same with `flipped` weights and x dilated with zeros (`spread`).
 // The depth (channels times kernel) is split among SLICES groups of invocations, whose sums are added at the end.
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, H, W], any strides
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [O, C, K, K]; flipped: [C, O, K, K]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [B, O, HEIGHT, WIDTH]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<f32>;       // [B, FIRST, H, W], any strides
+@group(0) @binding({{weight}}) var<storage, read_write> weight: array<f32>;  // [O, C, K, K]; flipped: [C, O, K, K]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;       // [B, O, HEIGHT, WIDTH]
 //@if bias
-@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;          // [O]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;          // [O]
 //@end
 //@if skip
-@group(0) @binding({{skip_at}}) var<storage, read_write> skip: array<f32>;      // [B, C - FIRST, H, W]
+@group(0) @binding({{skip}}) var<storage, read_write> skip: array<f32>;      // [B, C - FIRST, H, W]
 //@end
 //@if shift
-@group(0) @binding({{shift_at}}) var<storage, read_write> shift: array<f32>;        // [B or 1, O]
+@group(0) @binding({{shift}}) var<storage, read_write> shift: array<f32>;        // [B or 1, O]
 //@end
 //@if residual
-@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y, NCHW
+@group(0) @binding({{residual}}) var<storage, read_write> residual: array<f32>;  // as y, NCHW
 //@end
 
 // Sizes that differ between layers are in a buffer, so that layers of one kind share a pipeline.
@@ -40,7 +46,7 @@ struct Sizes {
     x_column: u32,
     shift_batch: u32,  // stride of `shift`, 0 if shared by all images
 }
-@group(0) @binding({{info_at}}) var<uniform> sizes: Sizes;
+@group(0) @binding({{uniform}}) var<uniform> sizes: Sizes;
 
 const SHRINK = {{shrink}}u;
 const K = {{kernel}}u;
@@ -107,8 +113,7 @@ fn main(
             //@if flipped
             let first = (c * out + o) * K * K + K * K - 1u - tap;
             let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * K * K, there);
-            //@end
-            //@if straight
+            //@else
             let first = (o * depth + c) * K * K + tap;
             let at = select(vec4<u32>(0u), first + (ONE_TO_FOUR - 1u) * depth * K * K, there);
             //@end
@@ -192,11 +197,10 @@ fn main(
                 //@if residual
                 sum += residual[at];
                 //@end
-                //@if channels_first
-                y[at] = sum;
-                //@end
                 //@if channels_last
                 y[p[j] * out + o] = sum;
+                //@else
+                y[at] = sum;
                 //@end
             }
         }

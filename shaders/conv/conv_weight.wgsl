@@ -1,13 +1,19 @@
 // conv_weight: gradients of a convolution's weights and bias: the gradient of y times patches that are never stored.
-// reference  crates/emu-kernels/src/cpu/conv.rs     test  crates/emu-kernels/tests/backward_conv.rs
+// grid       x patch elements by 64 · y output channels by 32 · z parts of the pixels
+// bindings   x, grad, at_weight, at_bias
+// params     channels, height, width: of x; kernel: K; stride, padding: of the forward pass; out, out_height, out_width: of y;
+//            batch; depth: pixels per part; x_batch, x_channel, x_row, x_column, grad_batch, grad_channel, grad_row,
+//            grad_column: strides
+// shared     6,400 bytes
+// reference  crates/emu-kernels/src/cpu/conv/conv_weight.rs     test  crates/emu-kernels/tests/backward_conv.rs
 //
 // A workgroup computes 32 channels of y by 64 patch elements (channel of x, row, column), over a part of the pixels of all
 // images; an invocation eight channels by four patch elements. Sums of several parts are added afterwards.
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;          // [B, C, H, W], any strides
-@group(0) @binding(1) var<storage, read_write> grad: array<f32>;       // [B, O, HEIGHT, WIDTH], any strides
-@group(0) @binding(2) var<storage, read_write> at_weight: array<f32>;  // [PARTS, O, C, K, K]
-@group(0) @binding(3) var<storage, read_write> at_bias: array<f32>;    // [PARTS, O]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<f32>;          // [B, C, H, W], any strides
+@group(0) @binding({{grad}}) var<storage, read_write> grad: array<f32>;       // [B, O, HEIGHT, WIDTH], any strides
+@group(0) @binding({{at_weight}}) var<storage, read_write> at_weight: array<f32>;  // [PARTS, O, C, K, K]
+@group(0) @binding({{at_bias}}) var<storage, read_write> at_bias: array<f32>;    // [PARTS, O]
 
 const H = {{height}}u;
 const W = {{width}}u;
@@ -32,7 +38,7 @@ const ONE_TO_FOUR = vec4<u32>(1u, 2u, 3u, 4u);
 var<workgroup> grads: array<vec4<f32>, STEP * PITCH>;             // by pixel and four channels
 var<workgroup> patches: array<vec4<f32>, STEP * TILE_P / 4u>;     // by pixel and four patch elements
 
-@compute @workgroup_size(64, 1, 1)
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let column = local % 16u;
     let row = local / 16u;

@@ -1,30 +1,36 @@
 // packed_matrix: gemm, y = x Wᵀ + b + r for many rows of x; 16 columns of x and W at a time, transposed into workgroup memory.
 // With `pair`, W is two stacked matrices G and U, and y = silu(x Gᵀ) * x Uᵀ.
-// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// grid       x columns of y by `wide` · y rows of y by 4 `tall`, or by `lines` in `software`
+// bindings   x, words, y, scales, mins: if the scheme has them, bias, residual: if used, info {rows, blocks, out}
+// params     bits of the scheme as nibbles, bytes or halves; flip: sign bit of signed 4-bit values; pair, matrices: 2 if so;
+//            wide: columns of y per workgroup; software; quads: the invocations of a quad share loads; tall: vectors of rows
+//            on hardware, 8 or 16 (`taller`); lines: rows per invocation in software; scales, mins, bias, residual
+// shared     6 KiB, 8 with `taller`; none in `software`
+// reference  crates/emu-kernels/src/cpu/matmul/packed_matrix.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
-// In `hardware` a workgroup computes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations form an
+// On hardware a workgroup computes 32 or 64 rows of y by 64 columns (32 of each matrix of a pair). Its invocations form an
 // 8 x 8 grid: each has every eighth vector of four rows by every eighth vector of four columns.
 //
 // In `software` memory is as fast as registers, and a load or a barrier costs as much as dozens of products: each of eight
 // invocations computes up to 16 rows by four columns (two of each of a pair) over all blocks, and nothing is shared; in
 // `quads` the four invocations of a quad load one vector of x each and broadcast it.
 
-@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [rows, blocks * 32]
-@group(0) @binding(1) var<storage, read_write> words: array<u32>;        // [out, blocks * bits]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;            // [rows, out]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<vec4<f32>>;      // [rows, blocks * 32]
+@group(0) @binding({{words}}) var<storage, read_write> words: array<u32>;        // [out, blocks * bits]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;            // [rows, out]
 //@if scales
-@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [out * blocks], pairs of f16
+@group(0) @binding({{scales}}) var<storage, read_write> scales: array<u32>;  // [out * blocks], pairs of f16
 //@end
 //@if mins
-@group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
+@group(0) @binding({{mins}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
 //@if bias
-@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;  // [out]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;  // [out]
 //@end
 //@if residual
-@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y
+@group(0) @binding({{residual}}) var<storage, read_write> residual: array<f32>;  // as y
 //@end
-@group(0) @binding({{info_at}}) var<uniform> info: Info;
+@group(0) @binding({{uniform}}) var<uniform> info: Info;
 
 // Sizes are in a buffer, so that layers of one kind share a pipeline.
 struct Info {
@@ -39,13 +45,12 @@ const WIDE = {{wide}}u;    // columns of y per workgroup
 const SHIFT = -{{flip}}.0;
 //@end
 
-//@if hardware
+//@if !software
 const TALL = {{tall}}u;    // vectors of rows per workgroup: 8 or 16
 const COLUMNS = 4u;        // consecutive columns of y per invocation
 var<workgroup> xs: array<vec4<f32>, 16u * TALL>;  // [column][four rows of x]
 var<workgroup> ws: array<vec4<f32>, 256>;         // [column][four rows of W]
-//@end
-//@if software
+//@else
 const COLUMNS = 4u / MATRICES;
 //@end
 
@@ -56,7 +61,7 @@ fn half_at(pair: u32, index: u32) -> f32 {
 }
 //@end
 
-//@if hardware
+//@if !software
 //@if nibbles
 // Four values from the low half of a word.
 fn four(word: u32) -> vec4<f32> {
@@ -102,8 +107,7 @@ fn row_of(i: u32, first: u32) -> u32 {
     //@if pair
     let row = first + i % 32u;
     return select(2u * info.out, row + i / 32u * info.out, row < info.out);
-    //@end
-    //@if single
+    //@else
     return first + i;
     //@end
 }
@@ -134,8 +138,8 @@ fn store(row: u32, first: u32, values: vec4<f32>) {
     }
 }
 
-//@if hardware
-@compute @workgroup_size(64, 1, 1)
+//@if !software
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -214,8 +218,7 @@ fn main(
         let out = first_out + column * 4u;
         //@if pair
         store(row, out, gated(sums[i], more[i]));
-        //@end
-        //@if single
+        //@else
         store(row, out, sums[i]);
         store(row, out + 32u, more[i]);
         //@end
@@ -267,8 +270,7 @@ fn four(low: vec4<u32>, high: vec4<u32>) -> mat4x4<f32> {
 fn sixteen(at: u32, lane: u32) -> mat4x4<f32> {
     //@if quads
     return of_quad(x[at + lane]);
-    //@end
-    //@if alone
+    //@else
     return mat4x4<f32>(x[at], x[at + 1u], x[at + 2u], x[at + 3u]);
     //@end
 }
@@ -279,7 +281,7 @@ fn halves_at(pairs: vec4<u32>, at: vec4<u32>) -> vec4<f32> {
 }
 //@end
 
-@compute @workgroup_size(8, 1, 1)
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -295,12 +297,11 @@ fn main(
     //@end
     // Out-of-range rows of x and W are clamped to the last.
     let last = vec4<u32>(info.out - 1u);
-    //@if single
-    let first = min(vec4<u32>(out) + vec4<u32>(0u, 1u, 2u, 3u), last) * info.blocks;
-    //@end
     //@if pair
     let both = min(vec4<u32>(out) + vec4<u32>(0u, 1u, 0u, 1u), last);
     let first = (both + vec4<u32>(0u, 0u, info.out, info.out)) * info.blocks;
+    //@else
+    let first = min(vec4<u32>(out) + vec4<u32>(0u, 1u, 2u, 3u), last) * info.blocks;
     //@end
     //@each lines
     let x_{{nth}} = min(first_row + {{nth}}u, info.rows - 1u) * info.blocks * 8u;
@@ -349,11 +350,10 @@ fn main(
         }
     }
     //@each lines
-    //@if single
-    store(first_row + {{nth}}u, out, sums_{{nth}});
-    //@end
     //@if pair
     store(first_row + {{nth}}u, out, gated(sums_{{nth}}, sums_{{nth}}.zwzw));
+    //@else
+    store(first_row + {{nth}}u, out, sums_{{nth}});
     //@end
     //@end
 }

@@ -1,14 +1,19 @@
-// packed_rows: dequantized rows of a packed matrix; an invocation dequantizes one word.
-// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// packed_rows: y = the rows `ids` of a packed matrix, dequantized: value * scale + minimum.
+// grid       one invocation per word; workgroups folded over (x, y) beyond 65535
+// bindings   ids, words, y, scales, mins: if the scheme has them
+// params     bits of the scheme, also as nibbles, bytes or halves; flip: sign bit of signed 4-bit values; out, blocks: of the
+//            matrix; scales, mins
+// shared     none
+// reference  crates/emu-kernels/src/cpu/matmul/packed_rows.rs     test  crates/emu-kernels/src/packed/tests.rs
 
-@group(0) @binding(0) var<storage, read_write> ids: array<i32>;
-@group(0) @binding(1) var<storage, read_write> words: array<u32>;   // [OUT, BLOCKS * BITS]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [ids, BLOCKS * 32]
+@group(0) @binding({{ids}}) var<storage, read_write> ids: array<i32>;
+@group(0) @binding({{words}}) var<storage, read_write> words: array<u32>;   // [OUT, BLOCKS * BITS]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;       // [ids, BLOCKS * 32]
 //@if scales
-@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
+@group(0) @binding({{scales}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
 //@end
 //@if mins
-@group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
+@group(0) @binding({{mins}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
 
 const BLOCKS = {{blocks}}u;
@@ -26,7 +31,7 @@ fn half_at(pair: u32, index: u32) -> f32 {
 }
 //@end
 
-@compute @workgroup_size(64, 1, 1)
+@compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,

@@ -1,24 +1,30 @@
 // packed_vector: gemv, y = x Wᵀ + b + r for few rows of x; every weight is read once and dequantized in registers.
 // With `pair`, W is two stacked matrices G and U, and y = silu(x Gᵀ) * x Uᵀ.
-// reference  crates/emu-kernels/src/cpu/matmul.rs     test  crates/emu-kernels/src/packed/tests.rs
+// grid       `per` rows of W for each `lanes` invocations; workgroups folded over (x, y) beyond 65535
+// bindings   x, words, y, scales, mins: if the scheme has them, bias, residual: if used
+// params     bits of the scheme as nibbles, bytes or halves; flip: sign bit of signed 4-bit values; out, blocks: of W;
+//            rows: of x; lanes: invocations per row of W; per: rows of W per invocation; pair, matrices: 2 if so;
+//            subgroups: reduce by subgroups, else in turns; scales, mins, bias, residual
+// shared     4 bytes per invocation and sum, of which it has per * matrices * rows: at most 16 KiB
+// reference  crates/emu-kernels/src/cpu/matmul/packed_vector.rs     test  crates/emu-kernels/src/packed/tests.rs
 //
 // A row of W belongs to LANES invocations, which take its blocks in turns; an invocation works on PER rows. With subgroups
 // they form a whole workgroup, whose sums are reduced as in reduce.
 
-@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
-@group(0) @binding(1) var<storage, read_write> words: array<vec4<u32>>;  // [OUT, BLOCKS * BITS / 4]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<vec4<f32>>;      // [ROWS, BLOCKS * 32]
+@group(0) @binding({{words}}) var<storage, read_write> words: array<vec4<u32>>;  // [OUT, BLOCKS * BITS / 4]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;            // [ROWS, OUT]
 //@if scales
-@group(0) @binding({{scales_at}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
+@group(0) @binding({{scales}}) var<storage, read_write> scales: array<u32>;  // [OUT * BLOCKS], pairs of f16
 //@end
 //@if mins
-@group(0) @binding({{mins_at}}) var<storage, read_write> mins: array<u32>;  // as scales
+@group(0) @binding({{mins}}) var<storage, read_write> mins: array<u32>;  // as scales
 //@end
 //@if bias
-@group(0) @binding({{bias_at}}) var<storage, read_write> bias: array<f32>;  // [OUT]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;  // [OUT]
 //@end
 //@if residual
-@group(0) @binding({{residual_at}}) var<storage, read_write> residual: array<f32>;  // as y
+@group(0) @binding({{residual}}) var<storage, read_write> residual: array<f32>;  // as y
 //@end
 
 const BLOCKS = {{blocks}}u;
@@ -172,7 +178,7 @@ fn main(
         }
     }
     //@end
-    //@if trees
+    //@if !subgroups
     for (var i = 0u; i < SUMS; i++) {
         partial[local * SUMS + i] = sums[i];
     }

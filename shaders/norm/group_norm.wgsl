@@ -1,15 +1,19 @@
-// group_norm: (x - mean) / sqrt(variance + eps) * weight + bias per group of channels, then SiLU if enabled; one workgroup per
-// image and group, with three passes over its group: mean, variance, result.
-// reference  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
+// group_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias per group of channels, then SiLU with `silu`. Needs reduce.
+// grid       one workgroup per image and group; folded over (x, y) beyond 65535
+// bindings   x, weight, bias, y, skip if there is one
+// params     batch, channels: of y; first: channels of x; area: height * width; groups; eps: literal; silu;
+//            skip: the channels of a second tensor follow those of x; subgroups: reduce by subgroups, else by trees
+// shared     that of reduce
+// reference  crates/emu-kernels/src/cpu/norm/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 //
-// Needs reduce. With `skip`, the channels of a second tensor are concatenated to those of x.
+// Three passes over a group: mean, variance, result.
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, FIRST, AREA]
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [C]
-@group(0) @binding(2) var<storage, read_write> bias: array<f32>;    // [C]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [B, C, AREA]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<f32>;       // [B, FIRST, AREA]
+@group(0) @binding({{weight}}) var<storage, read_write> weight: array<f32>;  // [C]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;    // [C]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;       // [B, C, AREA]
 //@if skip
-@group(0) @binding(4) var<storage, read_write> skip: array<f32>;  // [B, C - FIRST, AREA]
+@group(0) @binding({{skip}}) var<storage, read_write> skip: array<f32>;  // [B, C - FIRST, AREA]
 //@end
 
 const B = {{batch}}u;
@@ -19,8 +23,7 @@ const AREA = {{area}}u;
 const G = {{groups}}u;
 const SIZE = C / G * AREA;
 const INVOCATIONS = {{invocations}}u;
-// eps, as f32 bits
-const EPS_BITS = {{eps_bits}}u;
+const EPS = {{eps}};
 
 // Element `i` of a group whose first channel is `channel`.
 fn value(batch: u32, channel: u32, i: u32) -> f32 {
@@ -57,7 +60,7 @@ fn main(
         let off = value(batch, channel, i) - mean;
         squares += off * off;
     }
-    let scale = inverseSqrt(total(local, squares) / f32(SIZE) + bitcast<f32>(EPS_BITS));
+    let scale = inverseSqrt(total(local, squares) / f32(SIZE) + EPS);
     for (var i = local; i < size; i += INVOCATIONS) {
         let c = channel + i / AREA;
         var z = (value(batch, channel, i) - mean) * scale * weight[c] + bias[c];

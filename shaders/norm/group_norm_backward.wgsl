@@ -1,16 +1,19 @@
-// group_norm_backward: input gradient of group norm, one workgroup per image and group; or gradients of weight and bias.
-// reference  crates/emu-kernels/src/cpu/group_norm.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
-//
-// With n = (x - mean) / std and g the gradient of n: (g - mean(g) - n * mean(g * n)) / std.
+// group_norm_backward: gradients of group norm. With n = (x - mean) / std and g the gradient of n, that of the input is
+// (g - mean(g) - n * mean(g * n)) / std; with `affine`, those of weight and bias are Σ grad * n and Σ grad.
+// grid       one workgroup per image and group; with `affine` per group; folded over (x, y) beyond 65535
+// bindings   x, grad, y, weight without `affine` or with `silu`, bias with `silu`
+// params     batch, channels, area: height * width; groups; eps: literal; silu: SiLU follows; affine; weight, bias: bound
+// shared     8 bytes per invocation
+// reference  crates/emu-kernels/src/cpu/norm/group_norm_backward.rs     test  crates/emu-kernels/tests/diffusion_kernels.rs
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, C, AREA]
-@group(0) @binding(1) var<storage, read_write> grad: array<f32>;    // [B, C, AREA]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [B, C, AREA]; affine: [2, C]
-//@if weighted
-@group(0) @binding(3) var<storage, read_write> weight: array<f32>;  // [C]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<f32>;       // [B, C, AREA]
+@group(0) @binding({{grad}}) var<storage, read_write> grad: array<f32>;    // [B, C, AREA]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;       // [B, C, AREA]; affine: [2, C]
+//@if weight
+@group(0) @binding({{weight}}) var<storage, read_write> weight: array<f32>;  // [C]
 //@end
-//@if silu
-@group(0) @binding(4) var<storage, read_write> bias: array<f32>;    // [C]
+//@if bias
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;    // [C]
 //@end
 
 const B = {{batch}}u;
@@ -19,8 +22,7 @@ const AREA = {{area}}u;
 const G = {{groups}}u;
 const SIZE = C / G * AREA;
 const INVOCATIONS = {{invocations}}u;
-// eps, as f32 bits
-const EPS_BITS = {{eps_bits}}u;
+const EPS = {{eps}};
 
 var<workgroup> partial: array<vec2<f32>, INVOCATIONS>;
 
@@ -52,7 +54,7 @@ fn moments(local: u32, start: u32, size: u32) -> vec2<f32> {
         squares += off * off;
     }
     let variance = total(local, vec2<f32>(squares, 0.0)).x / f32(SIZE);
-    return vec2<f32>(mean, inverseSqrt(variance + bitcast<f32>(EPS_BITS)));
+    return vec2<f32>(mean, inverseSqrt(variance + EPS));
 }
 
 // Gradient of n * weight + bias, from that of the output.
@@ -61,8 +63,7 @@ fn before_silu(at: u32, n: f32, c: u32) -> f32 {
     let z = n * weight[c] + bias[c];
     let s = 1.0 / (1.0 + exp(-z));
     return grad[at] * s * (1.0 + z * (1.0 - s));
-    //@end
-    //@if plain
+    //@else
     return grad[at];
     //@end
 }
@@ -74,7 +75,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let index = workgroup.x + workgroup.y * workgroups.x;
-    //@if input
+    //@if !affine
     // The last workgroups of a folded grid may be out of range: their size is 0.
     let size = select(0u, SIZE, index < B * G);
     let channel = index % G * (C / G);
@@ -94,8 +95,7 @@ fn main(
         let g = before_silu(start + i, n, c) * weight[c];
         y[start + i] = (g - means.x - n * means.y) * m.y;
     }
-    //@end
-    //@if affine
+    //@else
     // One workgroup per group loops over the images: gradients of weight, then of bias, for its channels.
     if local == 0u && index < G {
         for (var c = index * (C / G); c < (index + 1u) * (C / G); c++) {

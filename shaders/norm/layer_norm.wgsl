@@ -1,5 +1,9 @@
-// layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows; one workgroup per row. Needs reduce.
-// reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/layer_norm.rs
+// layer_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias of rows. Needs reduce.
+// grid       one workgroup per row; folded over (x, y) beyond 65535
+// bindings   x, weight, bias, y, info {rows, rows per image, eps, strides of x}
+// params     width: D; subgroups: reduce by subgroups, else by trees
+// shared     that of reduce
+// reference  crates/emu-kernels/src/cpu/norm/layer_norm.rs     test  crates/emu-kernels/tests/layer_norm.rs
 //
 // Two-pass variance: the mean of squares minus the squared mean would cancel if the mean is large.
 
@@ -11,11 +15,11 @@ struct Info {
     strides: vec4<u32> // of x
 }
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [B, T, D], strided
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [D]
-@group(0) @binding(2) var<storage, read_write> bias: array<f32>;    // [D]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [B, T, D]
-@group(0) @binding(4) var<uniform> info: Info;
+@group(0) @binding({{x}}) var<storage, read_write> x: array<f32>;       // [B, T, D], strided
+@group(0) @binding({{weight}}) var<storage, read_write> weight: array<f32>;  // [D]
+@group(0) @binding({{bias}}) var<storage, read_write> bias: array<f32>;    // [D]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;       // [B, T, D]
+@group(0) @binding({{uniform}}) var<uniform> info: Info;
 
 const D = {{width}}u;
 const INVOCATIONS = {{invocations}}u;

@@ -1,14 +1,17 @@
-// rms_norm: rows divided by their root mean square, times a weight; one workgroup per row. Needs reduce.
-// reference  crates/emu-kernels/src/cpu/norm.rs     test  crates/emu-kernels/src/ops/tests.rs
+// rms_norm: y = x / sqrt(mean(x²) + eps) * weight of rows. Needs reduce.
+// grid       one workgroup per row; folded over (x, y) beyond 65535
+// bindings   x, weight, y
+// params     width: D; eps: literal; subgroups: reduce by subgroups, else by trees
+// shared     that of reduce
+// reference  crates/emu-kernels/src/cpu/norm/rms_norm.rs     test  crates/emu-kernels/src/ops/tests.rs
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [rows, D]
-@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [D]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [rows, D]
+@group(0) @binding({{x}}) var<storage, read_write> x: array<f32>;       // [rows, D]
+@group(0) @binding({{weight}}) var<storage, read_write> weight: array<f32>;  // [D]
+@group(0) @binding({{y}}) var<storage, read_write> y: array<f32>;       // [rows, D]
 
 const D = {{width}}u;
 const INVOCATIONS = {{invocations}}u;
-// eps, as f32 bits
-const EPS_BITS = {{eps_bits}}u;
+const EPS = {{eps}};
 
 @compute @workgroup_size({{invocations}}, 1, 1)
 fn main(
@@ -28,7 +31,7 @@ fn main(
             sum += value * value;
         }
     }
-    let scale = inverseSqrt(total(local, sum) / f32(D) + bitcast<f32>(EPS_BITS));
+    let scale = inverseSqrt(total(local, sum) / f32(D) + EPS);
     if inside {
         for (var i = local; i < D; i += INVOCATIONS) {
             y[row * D + i] = x[row * D + i] * scale * weight[i];

@@ -1,5 +1,7 @@
 // order: maps f32 to u32 keys with the same order. This text is prepended to shaders that compare numbers by key.
-// reference  crates/emu-kernels/src/cpu/beams.rs     test  crates/emu-kernels/tests/beams.rs
+// params     none
+// shared     none
+// reference  crates/emu-kernels/src/cpu/sampling/beam_merge.rs     test  crates/emu-kernels/tests/beams.rs
 
 fn key_of_bits(bits: u32) -> u32 {
     return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);

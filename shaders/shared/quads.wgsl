@@ -1,5 +1,7 @@
 // quads: four vectors, one loaded by each of the four invocations of a quad. This text is prepended to shaders with a variant
 // for software adapters.
+// params     quads: whether there are quad operations
+// shared     none
 // reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
 
 //@if quads

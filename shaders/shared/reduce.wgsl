@@ -1,5 +1,7 @@
 // reduce: workgroup reductions (sum, maximum) whose result every invocation gets. This text is prepended to shaders that
 // define INVOCATIONS, the workgroup size.
+// params     subgroups: reduce by subgroups, else by trees in workgroup memory
+// shared     4 bytes per invocation, 8 with subgroups
 // reference  crates/emu-kernels/src/selftest.rs     test  crates/emu-kernels/tests/variants.rs
 //
 // With subgroups: each subgroup reduces its values; its first invocation writes the result to workgroup memory, the others
@@ -43,8 +45,7 @@ fn most(local: u32, value: f32) -> f32 {
     }
     return subgroupMax(greatest);
 }
-//@end
-//@if trees
+//@else
 var<workgroup> partial: array<f32, INVOCATIONS>;
 
 fn total(local: u32, value: f32) -> f32 {

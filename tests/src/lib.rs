@@ -3,3 +3,4 @@
 pub mod compare;
 pub mod files;
 pub mod reference;
+pub mod sizes;

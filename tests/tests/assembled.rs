@@ -14,11 +14,11 @@ use emu_model::pack::{self, ModelConfig};
 use emu_model::prompt::{Conversation, Marked, Prompter, Turn};
 use emu_model::spelling::SpellingConfig;
 use emu_model::text::{Base, Message, Speaker};
-use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{TextModel, weights};
 use emu_pack::PackReader;
 use emu_pack::convert::{GgufFile, PackMeta, PackWriter, WriteOptions};
 use emu_tests::files::smollm2;
+use emu_tokenizer::EmuTokenizer;
 
 /// A tiny, fast encoder: 32 pixels.
 fn vision() -> VisionConfig {
@@ -124,6 +124,7 @@ fn smollm2_says_what_it_says_alone() {
         config: &config,
         tokenizer: &tokenizer,
         device: &device,
+        pictures: None,
     };
     let mut tokens = 0;
     for (i, text) in PROMPTS.into_iter().enumerate() {

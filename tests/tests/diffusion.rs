@@ -84,7 +84,7 @@ fn goldens_on_the_cpu() {
 }
 
 #[test]
-fn goldens_on_the_gpu() {
+fn goldens_on_wgpu() {
     if std::env::var("EMU_TEST_GPU").as_deref() == Ok("1") {
         goldens("goldens-decoder-wgpu", DeviceChoice::Gpu);
     } else {

@@ -4,9 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use emu_model::EmuConfig;
-use emu_model::config::StemConfig;
 use emu_model::diffusion::DecoderConfig;
+use emu_tests::sizes::small_emu;
 use emu_train::data::{Picture, SampleFiles, write_shard};
 use emu_train::stages::corpus::Words;
 use emu_train::stages::sequence::Composer;
@@ -77,20 +76,7 @@ fn bad() -> Vec<Files<'static>> {
 fn config(dir: &Path, stage: &str, out: &str, steps: usize, extra: &str) -> TrainConfig {
     let d = dir.display();
     let words = Words::open(&tokenizer()).expect("tokenizer");
-    let mut emu = EmuConfig::emu_mini(words.vocab(), words.special);
-    (emu.vision.width, emu.vision.layers, emu.vision.head_width) = (32, 1, 16);
-    emu.vision.stem = Some(StemConfig {
-        channels: vec![8, 8, 16, 32],
-        blocks: vec![0, 0, 1, 1],
-        groups: 4,
-    });
-    let causal = emu.causal.as_mut().expect("a causal former");
-    (causal.d_model, causal.d_kv, causal.d_ff) = (32, 16, 48);
-    (causal.layers, causal.heads) = (1, 2);
-    let lm = &mut emu.lm;
-    (lm.width, lm.ffn, lm.layers) = (32, 64, 1);
-    (lm.heads, lm.kv_heads, lm.head_size) = (2, 2, 16);
-    emu.validate().expect("sizes");
+    let emu = small_emu(&words, 1);
     let json = |value: Value| value.to_string();
     fs::write(dir.join("emu.json"), json(serde_json::json!(emu))).expect("sizes");
     let mut decoder = DecoderConfig::emu_mini(emu.queries(), emu.lm.width);
@@ -129,6 +115,7 @@ fn run(
         resume,
         stop: stop.clone(),
         on_event: Some(&mut on_event),
+        ..Default::default()
     };
     let result = stages::run(config, options);
     (result, told)
@@ -400,7 +387,7 @@ fn captions_make_no_control_tokens() {
 
     // Only the structure of a sample produces special tokens.
     let composer = Composer::new(&words, 4, 512);
-    let sequence = composer.pair(FORGED, true).expect("a sequence");
+    let sequence = composer.captioned(FORGED, 1, true).expect("a sequence");
     let count = |id: u32| sequence.ids.iter().filter(|other| **other == id).count();
     assert_eq!((count(special.image), count(special.img)), (4, 1));
     assert_eq!((count(special.bos), count(special.eos)), (1, 1));

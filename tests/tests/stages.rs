@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use emu_model::EmuConfig;
-use emu_model::config::StemConfig;
 use emu_model::diffusion::DecoderConfig;
+use emu_tests::sizes::small_emu;
 use emu_train::data::record::{Document, Drawing, Layout, Object, Part, Place, Qa, Record, Scene};
 use emu_train::data::{Member, Picture, SampleFiles, write_shard};
 use emu_train::stages::corpus::Words;
@@ -157,27 +156,7 @@ fn write_data(dir: &Path) {
 
     // Sizes small enough for a software GPU.
     let words = Words::open(&tokenizer()).expect("tokenizer");
-    let mut emu = EmuConfig::emu_mini(words.vocab(), words.special);
-    emu.vision.width = 32;
-    emu.vision.layers = 1;
-    emu.vision.head_width = 16;
-    emu.vision.stem = Some(StemConfig {
-        channels: vec![8, 8, 16, 32],
-        blocks: vec![0, 0, 1, 1],
-        groups: 4,
-    });
-    let causal = emu.causal.as_mut().expect("a causal former");
-    (causal.d_model, causal.d_kv, causal.d_ff) = (32, 16, 48);
-    (causal.layers, causal.heads) = (1, 2);
-    (
-        emu.lm.width,
-        emu.lm.ffn,
-        emu.lm.layers,
-        emu.lm.heads,
-        emu.lm.kv_heads,
-        emu.lm.head_size,
-    ) = (32, 64, 2, 2, 2, 16);
-    emu.validate().expect("sizes");
+    let emu = small_emu(&words, 2);
     std::fs::write(
         dir.join("emu.json"),
         serde_json::to_string(&emu).expect("json"),
@@ -221,7 +200,7 @@ fn config(dir: &Path, stage: &str, out: &str, device: &str, steps: usize) -> Tra
         ),
         "vision" => (preset, data(&["scenes", "drawings"]), words + &concepts),
         "pretrain" => (
-            preset,
+            preset + "equal_query_key = 4.0\n",
             data(&["scenes", "draw", "fewshot"]),
             words + &concepts + "input_noise = 0.3\ncontrast_weight = 0.3\n",
         ),
@@ -256,25 +235,48 @@ fn config(dir: &Path, stage: &str, out: &str, device: &str, steps: usize) -> Tra
         }
         _ => String::new(),
     };
+    let kind = match stage {
+        "judge" => "drawings",
+        "decoder" => "draw",
+        _ => "scenes",
+    };
+    let validation = format!(
+        "[[validation]]\npath = \"{d}/train\"\nkind = \"{kind}\"\nname = \"held\"\nbatches = 2\n"
+    );
     let text = format!(
         "stage = \"{stage}\"\nout = \"{d}/{out}\"\nseed = 3\nsteps = {steps}\nbatch = 4\ndevice = \"{device}\"\n\
-         {init}{data}[optimiser]\nlr = 1e-3\n{frozen}[checkpoint]\nsteps = 10\n[options]\n{options}"
+         {init}{data}{validation}[log]\neval_every = 10\n[optimiser]\nlr = 1e-3\n{frozen}[checkpoint]\nsteps = 10\n[options]\n{options}"
     );
     TrainConfig::parse(&text, &dir.join("config.toml")).expect("configuration")
 }
 
-/// Loss per step, from the run's metrics.
-fn losses(dir: &Path, out: &str) -> BTreeMap<u64, f64> {
+/// Metrics per step, as JSON.
+fn metrics(dir: &Path, out: &str) -> BTreeMap<u64, serde_json::Value> {
     let text = std::fs::read_to_string(dir.join(out).join("metrics.jsonl")).expect("metrics");
     text.lines()
         .map(|line| {
             let value: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
-            (
-                value["step"].as_u64().expect("step"),
-                value["loss"].as_f64().expect("loss"),
-            )
+            (value["step"].as_u64().expect("step"), value)
         })
         .collect()
+}
+
+/// Loss per step, from the run's metrics.
+fn losses(dir: &Path, out: &str) -> BTreeMap<u64, f64> {
+    let loss = |value: serde_json::Value| value["loss"].as_f64().expect("loss");
+    (metrics(dir, out).into_iter())
+        .map(|(step, value)| (step, loss(value)))
+        .collect()
+}
+
+/// Loss on the validation set, after ten steps and at the end.
+fn held_out(dir: &Path, out: &str) -> [f64; 2] {
+    let metrics = metrics(dir, out);
+    [9, 19].map(|step| {
+        metrics[&step]["eval"]["held.loss"]
+            .as_f64()
+            .expect("a figure")
+    })
 }
 
 /// Runs a stage of twenty steps up to `until`; `resume` continues from the checkpoint.
@@ -293,6 +295,7 @@ fn run(dir: &Path, stage: &str, out: &str, device: &str, until: u64, resume: boo
         resume,
         stop: stop.clone(),
         on_event: Some(&mut leave),
+        ..RunOptions::default()
     };
     let done = stages::run(&config, options).unwrap_or_else(|e| panic!("{stage} on {device}: {e}"));
     assert_eq!((done.step, done.stopped), (until, until < 20), "{stage}");
@@ -325,6 +328,12 @@ fn every_stage_learns_and_resumes_exactly() {
         run(dir, stage, &halves, "cpu", 10, false);
         run(dir, stage, &halves, "cpu", 20, true);
         assert_eq!(losses(dir, &halves), whole, "{stage}");
+        let held = held_out(dir, &out);
+        assert_eq!(held_out(dir, &halves), held, "{stage}");
+        assert!(
+            held.iter().all(|loss| loss.is_finite()),
+            "{stage}: {held:?}"
+        );
         let weights = |out: &str| {
             std::fs::read(
                 dir.join(out)

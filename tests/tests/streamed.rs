@@ -5,16 +5,16 @@ use std::path::PathBuf;
 
 use emu_kernels::burn::module::{Module, ModuleVisitor, Param};
 use emu_kernels::burn::tensor::{Device, Tensor, read_sync};
+use emu_media::image::RgbImage;
 use emu_model::diffusion::{Denoise, DrawOptions};
 use emu_model::generate::{BeamOptions, BeamSearch, ImageEmbedder, TextMachine, TextOptions};
-use emu_model::image::RgbImage;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::prompt::{Marked, Prompter};
 use emu_model::streamed::Streamed;
-use emu_model::tokenizer::EmuTokenizer;
 use emu_model::weights;
 use emu_pack::PackReader;
 use emu_pack::convert::{Policy, WriteOptions, repack};
+use emu_tokenizer::EmuTokenizer;
 
 fn mini() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/emu-mini")
@@ -229,6 +229,7 @@ fn requests_leave_nothing_in_the_model() {
         config,
         tokenizer: &tokenizer,
         device: &device,
+        pictures: None,
     };
     let picture = RgbImage::from_pixel(40, 30, [200, 100, 50].into());
     let prompt = prompter.caption(picture).expect("a prompt");

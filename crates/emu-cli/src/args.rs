@@ -1,13 +1,20 @@
 //! Command-line arguments.
 
+mod publish;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use emu_eval::tasks::{Figure, Measured, Task};
 use emu_kernels::device::DeviceChoice;
 use emu_model::diffusion::SchedulerKind;
 
 pub use crate::assemble::AssembleArgs;
+use crate::data::build::{DocumentsArgs, InstructArgs, PairsArgs, StoryboardsArgs, VideosArgs};
+use crate::data::show::ShowArgs;
 pub use crate::part::PartArgs;
+use crate::values::{bias, positive};
+pub use publish::PublishArgs;
 
 /// Emu in Rust: a model that reads pictures and text in any order and answers with both.
 #[derive(Debug, Parser)]
@@ -48,7 +55,9 @@ pub enum Command {
     Assemble(AssembleArgs),
     /// Export the weights of a training run in 16 bits, without optimizer state, as input of `assemble`.
     Part(PartArgs),
-    /// Show what a pack contains, what it needs, and whether this machine can run it.
+    /// Write a folder with card, licence, pack and page, as hubs and static hosts want it.
+    Publish(PublishArgs),
+    /// Show what a pack or checkpoint contains, and what converting and running it takes on this machine, without fetching it.
     Inspect(InspectArgs),
     /// Compare with the reference implementation's outputs, or a pack with its checkpoint.
     Parity(ParityArgs),
@@ -62,6 +71,54 @@ pub enum Command {
     Bench(BenchArgs),
     /// List the compute devices of this machine.
     Devices(DevicesArgs),
+    /// Fetch a model from the Hugging Face Hub: resumable, verified, into the hub's cache.
+    Fetch(FetchArgs),
+    /// Serve a model over HTTP, in the shape of OpenAI's API.
+    Serve(ServeArgs),
+}
+
+/// `emu fetch`
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// What to fetch: hf://OWNER/NAME[@REVISION][/PATH].
+    pub address: String,
+    /// Folder for the files; by default they stay in the hub's cache.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only files that match this pattern, instead of what a conversion or a run needs. Repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// No files that match this pattern. Repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `emu serve`. Keys of clients are in the environment variable EMU_API_KEY, separated by commas.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Address to listen on. Any other than that of this machine needs a key in EMU_API_KEY.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub host: std::net::IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub port: u16,
+    /// Name of the model for clients; default: the pack's.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Maximum number of waiting calls; further ones are told to come back later.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
+    pub queue: usize,
+    /// Fetch pictures that clients name by http or https addresses of the public network.
+    #[arg(long)]
+    pub fetch: bool,
+    /// Also serve the page in this folder, with the pack at model/.
+    #[arg(long, value_name = "DIR")]
+    pub page: Option<PathBuf>,
 }
 
 /// `emu devices`
@@ -119,17 +176,24 @@ pub enum BenchPart {
 pub struct EvalArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What to measure.
-    #[arg(value_enum)]
+    #[arg(value_parser = eval_task, help = eval_help())]
     pub task: EvalTask,
-    /// Folder of a data split: scenes (caption, vqa, agree), few-shot documents (fewshot) or drawing requests (follow, draw).
+    /// Folder of the data; the same as --data.
+    #[arg(
+        value_name = "DIR",
+        conflicts_with = "data",
+        required_unless_present = "data"
+    )]
+    pub folder: Option<PathBuf>,
+    /// Folder of the data: a split of this project (scenes, few-shot documents or drawing requests), or the files of a task as
+    /// they are downloaded.
     #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// Maximum number of samples.
-    #[arg(long, default_value_t = 500, value_parser = positive)]
-    pub limit: usize,
-    /// For agree: the pack that serves as reference.
-    #[arg(long, value_name = "PACK")]
+    pub data: Option<PathBuf>,
+    /// Maximum number of samples or questions; default: 500 of this project's splits, all of a task.
+    #[arg(long, value_parser = positive)]
+    pub limit: Option<usize>,
+    /// For agree: the pack that serves as reference. For frechet: the pictures, or file of features, to compare with.
+    #[arg(long, value_name = "PATH")]
     pub against: Option<PathBuf>,
     /// For draw: the training run of the judge.
     #[arg(long, value_name = "RUN")]
@@ -137,23 +201,126 @@ pub struct EvalArgs {
     /// For draw: write a contact sheet of the drawings to this file.
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
+    /// Folder for answers, submission file, result and report. An interrupted run of a task continues there.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Prompts and decoding: emu, emu-i, pack, or a TOML file.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "pack",
+        help_heading = "The paper's tasks"
+    )]
+    pub preset: String,
+    /// Number of few-shot examples.
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 0,
+        help_heading = "The paper's tasks"
+    )]
+    pub shots: usize,
+    /// Examples without their pictures.
+    #[arg(long, help_heading = "The paper's tasks")]
+    pub text_only: bool,
+    /// The split; default: the one that the paper reports.
+    #[arg(long, value_name = "NAME", help_heading = "The paper's tasks")]
+    pub split: Option<String>,
+    /// Folder of the annotation files, if they are elsewhere.
+    #[arg(long, value_name = "DIR", help_heading = "The paper's tasks")]
+    pub annotations: Option<PathBuf>,
+    /// Folder of the pictures or videos, if they are elsewhere.
+    #[arg(long, value_name = "DIR", help_heading = "The paper's tasks")]
+    pub images: Option<PathBuf>,
+    /// For visdial: only the rounds with dense relevance.
+    #[arg(long, help_heading = "The paper's tasks")]
+    pub dense: bool,
+    /// File with features of the pictures, for the choice of similar examples; default: the model's own.
+    #[arg(long, value_name = "FILE", help_heading = "The paper's tasks")]
+    pub features: Option<PathBuf>,
+    /// Folder of the index of features, to share it between runs.
+    #[arg(long, value_name = "DIR", help_heading = "The paper's tasks")]
+    pub index: Option<PathBuf>,
+    /// For captions: meteor-1.5.jar, to have METEOR computed by Java; default: EMU_METEOR_JAR.
+    #[arg(long, value_name = "JAR", help_heading = "The paper's tasks")]
+    pub meteor_jar: Option<PathBuf>,
+    /// For nextqa: folder of WordNet's database, to have WUPS computed; default: EMU_WORDNET.
+    #[arg(long, value_name = "DIR", help_heading = "The paper's tasks")]
+    pub wordnet: Option<PathBuf>,
+    #[command(flatten)]
+    pub judged: JudgeArgs,
 }
 
-/// Tasks of `emu eval`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// Who grades the answers to MM-Vet.
+#[derive(Debug, Args)]
+pub struct JudgeArgs {
+    /// For mmvet: a program and its arguments, separated by spaces. It gets each answer as a line of JSON and writes a number
+    /// from 0 to 1.
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        conflicts_with = "judge_url",
+        help_heading = "The judge"
+    )]
+    pub judge_command: Option<String>,
+    /// For mmvet: an address in the shape of OpenAI's API, such as https://api.openai.com/v1. Its key is taken from
+    /// EMU_JUDGE_KEY.
+    #[arg(long, value_name = "URL", help_heading = "The judge")]
+    pub judge_url: Option<String>,
+    /// Name of the model at that address.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "gpt-4-0613",
+        help_heading = "The judge"
+    )]
+    pub judge_model: String,
+    /// A file with another prompt for it, such as the official one, with the places {question}, {answer} (the truth) and
+    /// {prediction}.
+    #[arg(long, value_name = "FILE", help_heading = "The judge")]
+    pub judge_prompt: Option<PathBuf>,
+    /// How often every answer is graded; officially five times.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, help_heading = "The judge")]
+    pub judge_runs: usize,
+    /// Longest reply of the model, in tokens.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive, help_heading = "The judge")]
+    pub judge_tokens: usize,
+    /// Time for one reply, in seconds.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..), help_heading = "The judge")]
+    pub judge_seconds: u64,
+}
+
+/// What `emu eval` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EvalTask {
-    /// Captions of scenes.
-    Caption,
-    /// Captions of scenes and answers to questions about them.
-    Vqa,
-    /// Agreement of the top-1 next token with another pack, over captions and questions of scenes.
-    Agree,
-    /// Few-shot completion, compared with zero-shot on the last picture alone.
-    Fewshot,
-    /// Whether the model starts a picture on its own after a drawing request.
-    Follow,
-    /// Drawings for drawing requests, judged by a classifier.
-    Draw,
+    /// The scorers against recorded results of the original programs.
+    Score,
+    /// A measurement, which ends in a result.
+    Measured(Measured),
+}
+
+/// Name of [`EvalTask::Score`].
+const SCORE: &str = "score";
+
+fn eval_task(name: &str) -> Result<EvalTask, String> {
+    match name {
+        SCORE => Ok(EvalTask::Score),
+        name => match Measured::from_name(name) {
+            Ok(measured) => Ok(EvalTask::Measured(measured)),
+            Err(error) => Err(format!("{error}; and {SCORE}")),
+        },
+    }
+}
+
+/// Help about the tasks, with the names that exist.
+fn eval_help() -> String {
+    let figures = Figure::ALL.map(Figure::name).join(", ");
+    let tasks = Task::ALL.map(Task::name).join(", ");
+    format!(
+        "What to measure. On this project's own splits: {figures}. From official files, or a table of your own: {tasks} \
+         (docs/evaluation.md). Of two sets of pictures or features: {}. {SCORE}: the scorers themselves, against recorded results",
+        Measured::Frechet
+    )
 }
 
 /// Arguments of every command that runs a model.
@@ -207,9 +374,24 @@ pub struct TextArgs {
     /// Only this many of the most likely tokens; 0 for all.
     #[arg(long, default_value_t = 0)]
     pub top_k: usize,
+    /// Only tokens that are at least this likely in relation to the most likely one; 0 for all.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub min_p: f32,
     /// Penalty on tokens that already occurred, above 1; default: the model's, else 1.
     #[arg(long, allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
+    /// Subtracted once from the logit of each token of the answer so far, from -2 to 2.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of each token of the answer so far, as many times as it occurs, from -2 to 2.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Added to the logit of a token, from -100 to 100, repeatable.
+    #[arg(long, value_name = "ID=VALUE", value_parser = bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Text at which the answer ends, repeatable. Nothing of it is printed.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
     /// Forbid repeated n-grams of this many tokens; 0 disables this.
     #[arg(long, default_value_t = 0)]
     pub no_repeat_ngram: usize,
@@ -218,11 +400,8 @@ pub struct TextArgs {
     pub length_penalty: f32,
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("give a whole number of at least 1".into()),
-        Ok(n) => Ok(n),
-    }
+fn setting(text: &str) -> Result<emu_train::Setting, String> {
+    text.parse()
 }
 
 /// `emu chat`
@@ -240,11 +419,18 @@ pub struct ChatArgs {
     /// System message; default: the model's own.
     #[arg(long)]
     pub system: Option<String>,
-    /// Folder for pictures that the model draws in its answer; without it, the model does not draw.
+    /// Folder for pictures that the model draws in its answer; those that are there stay. Without it, the model does not draw.
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub text: TextArgs,
+    /// With --json: the log-probability of each token, and those of this many of the most likely ones, at most 20. The logits of
+    /// each token are then read back from the device.
+    #[arg(long, value_name = "N", requires = "json")]
+    pub logprobs: Option<usize>,
+    /// Number of answers to the prompt, with consecutive seeds.
+    #[arg(short, value_name = "N", default_value_t = 1, value_parser = positive, requires = "prompt")]
+    pub n: usize,
     /// The prompt. Without it, a conversation: each input line is one turn.
     pub prompt: Option<String>,
 }
@@ -256,8 +442,15 @@ pub struct CaptionArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub text: TextArgs,
-    /// The pictures.
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Append a line of JSON per picture to this file. A run that was interrupted continues there; pictures that cannot be read
+    /// are listed, and tried again by the next run.
+    #[arg(short, long, value_name = "FILE.jsonl")]
+    pub out: Option<PathBuf>,
+    /// Also the pictures in folders of a folder.
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Pictures, and folders of pictures.
+    #[arg(required = true, value_name = "IMAGE|DIR")]
     pub images: Vec<PathBuf>,
 }
 
@@ -266,9 +459,12 @@ pub struct CaptionArgs {
 pub struct ImagineArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The PNG to write.
+    /// The PNG to write; with --count, OUT-0001.png and so on.
     #[arg(short, long, value_name = "OUT.png")]
     pub out: PathBuf,
+    /// Number of pictures, with the seeds SEED, SEED + 1 and so on. Each equals the one that its seed gives alone.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub count: usize,
     /// A picture, repeatable. Pictures fill the <image> marks of the prompt in order; without marks they come before it.
     /// \<image> is literal text, not a mark.
     #[arg(long, value_name = "P")]
@@ -288,7 +484,7 @@ pub struct ImagineArgs {
     /// Width and height in pixels, as 512x512.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<(usize, usize)>,
-    /// Also write a preview after each step into this folder. Previews are blurred if the pack has a safety checker, which only
+    /// Also write a preview after each step into this folder, with --count into a folder of it for each picture. Previews are blurred if the pack has a safety checker, which only
     /// checks the finished picture.
     #[arg(long, value_name = "DIR")]
     pub previews: Option<PathBuf>,
@@ -328,8 +524,8 @@ impl From<SchedulerName> for SchedulerKind {
 /// `emu convert`
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// A folder of published components, a file of Emu's weights (PyTorch or safetensors), the folder of a training run, or
-    /// another pack.
+    /// A folder of published components, a file of Emu's weights (PyTorch or safetensors), the folder of a training run,
+    /// another pack, or an address of the Hugging Face Hub (hf://OWNER/NAME[@REVISION][/PATH]).
     pub source: PathBuf,
     /// The pack to write.
     #[arg(short, long, value_name = "DIR")]
@@ -356,6 +552,16 @@ pub struct ConvertArgs {
     /// Leave out the diffusion decoder and the safety checker.
     #[arg(long)]
     pub no_decoder: bool,
+    /// For a pack: the training run whose LoRA adapters it gets.
+    #[arg(long, value_name = "RUN")]
+    pub adapter: Option<PathBuf>,
+    /// Of the training run (of --adapter, if given), take the checkpoint that it kept as the best instead of the newest.
+    #[arg(long)]
+    pub best: bool,
+    /// For a training run or a pack: add the LoRA adapters to the weights that they adapt. The model is then as large and as fast
+    /// as without them.
+    #[arg(long)]
+    pub merge: bool,
     /// Name of the model; default: that of the source.
     #[arg(long)]
     pub name: Option<String>,
@@ -399,11 +605,22 @@ fn bytes(text: &str) -> Result<u64, String> {
 /// `emu inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The pack folder, or smol; default: the built-in emu-mini.
-    pub pack: Option<PathBuf>,
+    /// The folder of a pack, smol, a published checkpoint, or an address of the Hugging Face Hub, of which only headers and
+    /// configurations are read; default: the built-in emu-mini.
+    #[arg(value_name = "SRC")]
+    pub source: Option<PathBuf>,
+    /// For a checkpoint: Emu's configuration, if it is not next to the weights.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// For a checkpoint: the folder of LLaMA's configuration and tokenizer, if it is not next to the weights.
+    #[arg(long, value_name = "DIR")]
+    pub llama: Option<PathBuf>,
+    /// For a checkpoint: leave out the diffusion decoder and the safety checker.
+    #[arg(long)]
+    pub no_decoder: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Also verify the checksums of all files.
+    /// For a pack: also verify the checksums of all files.
     #[arg(long)]
     pub verify: bool,
     /// Print one JSON object per line.
@@ -437,6 +654,19 @@ pub struct TrainArgs {
     /// The run's folder; overrides the configuration.
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Override a value of the configuration, for example optimiser.lr=1e-4 or data[0].path=shards. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    pub settings: Vec<emu_train::Setting>,
+    /// Check configuration, data and device: make three steps, report memory and time, write nothing.
+    #[arg(long, conflicts_with = "resume")]
+    pub check: bool,
+    /// Compute what the run needs from its configuration, without its data and without allocating it: weights, gradients, moments
+    /// and activations of pretrain, instruct and decoder, and what would fit.
+    #[arg(long, conflicts_with_all = ["resume", "check"])]
+    pub dry_run: bool,
+    /// For --dry-run: the memory that it has to fit, e.g. 80GB; default: what is free here.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "dry_run")]
+    pub memory: Option<u64>,
     /// Print lines instead of the dashboard.
     #[arg(long)]
     pub plain: bool,
@@ -456,6 +686,18 @@ pub struct DataArgs {
 /// Data sets that can be built.
 #[derive(Debug, Subcommand)]
 pub enum Builder {
+    /// Pictures with captions: img2dataset, COCO, tables, folders, parquet.
+    Pairs(PairsArgs),
+    /// Interleaved documents: MMC4, OBELICS.
+    Documents(DocumentsArgs),
+    /// Videos with captions: WebVid, video2dataset, tables, folders.
+    Videos(VideosArgs),
+    /// Videos with subtitles: thumbnail sheets, frames, MP4.
+    Storyboards(StoryboardsArgs),
+    /// Conversations: LLaVA, ShareGPT, Alpaca, Video-ChatGPT, messages.
+    Instruct(InstructArgs),
+    /// Print samples of a shard.
+    Show(ShowArgs),
     /// Scenes composed of emoji drawings, with captions, questions and documents.
     Emoji(EmojiArgs),
     /// A checkpoint of random weights with the keys, shapes and types of the released model, for testing conversions.

@@ -108,7 +108,7 @@ impl Mark {
         }
         count::flushed();
         Ok(Self {
-            submits: runs_behind(device).then(count::submits),
+            submits: runs_behind(device).then(|| launches.meter().submits()),
             ..Self::counts(launches)
         })
     }
@@ -118,8 +118,8 @@ impl Mark {
         Self {
             submits: None,
             launches: launches.total(),
-            weights: count::weight_bytes(),
-            reads: count::reads(),
+            weights: launches.meter().weight_bytes(),
+            reads: launches.meter().reads(),
             time: Instant::now(),
         }
     }

@@ -2,13 +2,15 @@
 
 mod alone;
 mod dialogue;
+mod usage;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::{Tensor, read_sync};
-use emu_model::generate::{BeamSearch, Prompt, TextEvent, TextMachine};
+use emu_model::generate::{
+    BeamSearch, Cost, PrefixCache, Prompt, TextEvent, TextMachine, TextOptions,
+};
 use emu_model::prompt::{Conversation, Marked, Turn};
 use emu_pack::convert::GgufFile;
 use serde_json::json;
@@ -18,12 +20,17 @@ use crate::imagine::{self, Drawing};
 use crate::media;
 use crate::output::{json_line, print_now, spinner};
 use crate::runtime::Runtime;
-use crate::text_options::{beam_options, check, text_options};
-use dialogue::{Partner, print_part, speak_with};
+use crate::text_options::{beam_options, check, logprobs_json, text_options};
+use dialogue::{Partner, Printer, speak_with};
+use usage::Usage;
+
+/// What is said where the model begins a picture, and there is no folder for it.
+const NOWHERE: &str = "A picture is asked for. Give a folder for pictures with --out.";
 
 /// Answers one prompt, or runs a conversation.
 pub fn run(args: &ChatArgs) -> Result<()> {
     check(&args.text)?;
+    check_answers(args)?;
     if let Some(file) = args
         .model
         .model
@@ -44,12 +51,29 @@ pub fn run(args: &ChatArgs) -> Result<()> {
             turns: vec![],
         },
         drawn: 0,
+        prefix: PrefixCache::default(),
     };
     if args.out.is_some() {
         // Loads the decoder now, so that an error does not interrupt an answer.
         runtime.decoder()?;
     }
     speak_with(&mut speaker, args)
+}
+
+/// Refuses what a beam search does not give, and a number of log-probabilities that is out of range.
+fn check_answers(args: &ChatArgs) -> Result<()> {
+    let beams = args.text.beams > 1;
+    if beams && args.logprobs.is_some() {
+        bail!("A beam search gives no log-probabilities. Leave out --logprobs or --beams.");
+    }
+    if beams && args.n > 1 {
+        bail!("A beam search gives one answer. Leave out -n or --beams.");
+    }
+    let options = TextOptions {
+        logprobs: args.logprobs,
+        ..TextOptions::default()
+    };
+    Ok(options.validate()?)
 }
 
 fn marked(text: &str, pictures: &[PathBuf], videos: &[PathBuf]) -> Result<Marked> {
@@ -70,6 +94,8 @@ struct Speaker<'a> {
     conversation: Conversation,
     /// Number of pictures drawn so far.
     drawn: u64,
+    /// Sequences of earlier turns, which the next one continues.
+    prefix: PrefixCache,
 }
 
 impl Partner for Speaker<'_> {
@@ -99,95 +125,112 @@ impl Partner for Speaker<'_> {
 }
 
 impl Speaker<'_> {
-    /// Streams the answer to stdout. Returns its text.
+    /// Streams the answers to stdout. Returns the text of the first.
     fn answer(&mut self) -> Result<String> {
-        let clock = Instant::now();
+        let mut usage = Usage::start();
         let prompt = self.runtime.prompter()?.conversation(&self.conversation)?;
-        let (text, tokens) = match self.args.text.beams {
-            1 => self.stream(&prompt)?,
-            _ => self.search(&prompt)?,
-        };
-        if self.args.model.json {
-            json_line(&json!({
-                "type": "usage", "prompt_tokens": prompt.ids.len(), "tokens": tokens,
-                "seconds": clock.elapsed().as_secs_f64(), "device": self.runtime.opened.name,
-            }))?;
-        } else {
-            print_now("\n")?;
+        let mut first = None;
+        for index in 0..self.args.n {
+            if index > 0 {
+                usage = Usage::start();
+            }
+            let (text, cost) = match self.args.text.beams {
+                1 => self.stream(&prompt, index as u64, &mut usage)?,
+                _ => self.search(&prompt, &mut usage)?,
+            };
+            let device = &self.runtime.opened.name;
+            match self.args.model.json {
+                true => json_line(&usage.json(index, prompt.ids.len(), cost, device))?,
+                false => print_now("\n")?,
+            }
+            first.get_or_insert(text);
         }
-        Ok(text)
+        Ok(first.unwrap_or_default())
     }
 
-    fn say(&self, text: &str) -> Result<()> {
-        print_part(text, self.args.model.json)
-    }
-
-    fn stream(&mut self, prompt: &Prompt) -> Result<(String, usize)> {
+    /// Streams answer `index`. Returns its text and cost.
+    fn stream(&mut self, prompt: &Prompt, index: u64, usage: &mut Usage) -> Result<(String, Cost)> {
         let runtime = self.runtime;
         let config = runtime.emu_config();
-        let (draws, image) = (self.args.out.is_some(), config.special.img);
-        let seed = self.args.model.seed;
+        let draws = self.args.out.is_some();
+        let seed = self.args.model.seed.wrapping_add(index);
         // A request reader runs even without --out, so that a drawing request is not answered in words.
         let asks = draws || config.requests.is_some();
-        let options = text_options(&self.args.text, &config.generation, seed, asks);
-        let mut machine = TextMachine::new(runtime.emu()?, config, prompt, options)?;
-        let mut decoder = runtime.tokenizer.decode_stream();
-        let (mut text, mut tokens) = (String::new(), 0);
-        loop {
-            let piece = match read_sync(machine.step())? {
-                // Without --out, an image token ends the answer.
-                TextEvent::Token(id) if id == image && !draws => {
-                    let rest = decoder.finish();
-                    self.say(&rest)?;
-                    return Ok((text + &rest, tokens));
-                }
-                TextEvent::Token(id) => {
-                    tokens += 1;
-                    decoder.push(id)?
-                }
-                TextEvent::Embedding(..) => String::new(),
-                TextEvent::Image(embeddings) => {
-                    self.draw(embeddings)?;
-                    String::new()
-                }
-                TextEvent::Words(words) if draws => words,
-                TextEvent::Words(_) => {
-                    eprintln!("A picture is asked for. Give a folder for pictures with --out.");
-                    String::new()
-                }
-                TextEvent::Done(_) => {
-                    let rest = decoder.finish();
-                    self.say(&rest)?;
-                    return Ok((text + &rest, tokens));
-                }
-            };
-            self.say(&piece)?;
-            text += &piece;
-        }
+        let mut options = text_options(&self.args.text, &config.generation, seed, asks);
+        options.logprobs = self.args.logprobs;
+        let (emu, prefix) = (runtime.emu()?, &mut self.prefix);
+        let mut machine = TextMachine::with_prefix(emu, config, prompt, options, prefix)?;
+        let told = self.follow(&mut machine, usage);
+        let cost = machine.cost();
+        self.prefix = machine.into_prefix();
+        Ok((told?, cost))
     }
 
-    fn search(&self, prompt: &Prompt) -> Result<(String, usize)> {
+    /// Runs the machine to its end, or to a stop string, and prints what it generates. Returns the text.
+    fn follow(&mut self, machine: &mut TextMachine<'_>, usage: &mut Usage) -> Result<String> {
+        let runtime = self.runtime;
+        let (draws, image) = (self.args.out.is_some(), runtime.emu_config().special.img);
+        let mut decoder = runtime.tokenizer.decode_stream();
+        let mut printer = Printer::new(self.args);
+        while !printer.stopped() {
+            match read_sync(machine.step())? {
+                // Without --out, an image token ends the answer.
+                TextEvent::Token(id) if id == image && !draws => {
+                    // Behind words it needs no explanation: documents go on with pictures.
+                    if usage.tokens == 0 {
+                        eprintln!("{NOWHERE}");
+                    }
+                    break;
+                }
+                TextEvent::Token(id) => {
+                    usage.token();
+                    let logprobs = machine.next_logprobs();
+                    let logprobs = logprobs.map(|of| logprobs_json(&of, &decoder));
+                    let piece = decoder.push(id)?;
+                    printer.say(&piece, logprobs)?;
+                }
+                TextEvent::Embedding(..) => {}
+                TextEvent::Image(embeddings) => {
+                    printer.flush()?;
+                    self.draw(embeddings, &mut printer)?;
+                    usage.skip();
+                }
+                TextEvent::Words(words) if draws => printer.say(&words, None)?,
+                TextEvent::Words(_) => eprintln!("{NOWHERE}"),
+                TextEvent::Done(_) => break,
+            }
+        }
+        printer.say(&decoder.finish(), None)?;
+        printer.flush()?;
+        Ok(printer.text)
+    }
+
+    fn search(&self, prompt: &Prompt, usage: &mut Usage) -> Result<(String, Cost)> {
         let runtime = self.runtime;
         let waiting = spinner("searching");
         let config = runtime.emu_config();
         let options = beam_options(&self.args.text, &config.generation);
         let search = BeamSearch::new(runtime.emu()?, config, prompt, options)?;
+        let cost = search.cost();
         let found = read_sync(search.run())?;
         waiting.finish_and_clear();
         let best = found.first().map_or(&[][..], |best| &best.tokens);
         let text = runtime.tokenizer.decode(best, true)?;
-        self.say(&text)?;
-        Ok((text, best.len().saturating_sub(1)))
+        usage.tokens = best.len().saturating_sub(1);
+        let mut printer = Printer::new(self.args);
+        printer.say(&text, None)?;
+        printer.flush()?;
+        Ok((printer.text, cost))
     }
 
     /// Draws a picture that occurs in an answer.
-    fn draw(&mut self, embeddings: Tensor<3>) -> Result<()> {
+    fn draw(&mut self, embeddings: Tensor<3>, printer: &mut Printer) -> Result<()> {
         let Some(folder) = &self.args.out else {
             return Ok(());
         };
         self.drawn += 1;
         let seed = self.args.model.seed.wrapping_add(self.drawn - 1);
-        let path = unused(folder, self.drawn)?;
+        let path = unused(folder)?;
         let config = self.runtime.decoder_config()?;
         let drawing = Drawing {
             options: emu_model::diffusion::DrawOptions::new(config, seed),
@@ -201,17 +244,38 @@ impl Speaker<'_> {
                 "type": "image", "image": path, "seed": seed, "flagged": picture.flagged,
             }))
         } else {
-            print_now(&format!(" [{}] ", path.display()))
+            printer.picture(&path)
         }
     }
 }
 
-fn unused(folder: &Path, number: u64) -> Result<PathBuf> {
+/// The path of the next picture in a folder, which is created if need be. Pictures that are there stay.
+fn unused(folder: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| {
         format!(
             "{} cannot be created; choose another --out",
             folder.display()
         )
     })?;
-    Ok(folder.join(format!("emu-{number}.png")))
+    let mut paths = (1u64..).map(|number| folder.join(format!("emu-{number}.png")));
+    let free = paths.find(|path| !path.exists());
+    free.context("The folder is full of pictures. Choose another --out")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_that_are_there_stay() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("new");
+        for name in ["emu-1.png", "emu-2.png", "emu-3.png"] {
+            let path = unused(&folder).expect("a path");
+            assert_eq!(path, folder.join(name));
+            std::fs::write(path, "").expect("written");
+        }
+        std::fs::remove_file(folder.join("emu-2.png")).expect("removed");
+        assert_eq!(unused(&folder).expect("a path"), folder.join("emu-2.png"));
+    }
 }

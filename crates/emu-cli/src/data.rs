@@ -1,7 +1,10 @@
 //! `emu data`
 
+pub mod build;
+pub mod show;
+
 use anyhow::{Context, Result};
-use emu_train::data::emoji::{BuildOptions, Catalogue, ConceptList, build, fetch_sources};
+use emu_data::emoji::{BuildOptions, Catalogue, ConceptList, build, fetch_sources};
 use serde_json::json;
 
 use crate::args::{Builder, DataArgs, EmojiArgs};
@@ -10,6 +13,12 @@ use crate::output::{bar, bytes, json_line, print_now, spinner};
 /// Builds a data set.
 pub fn run(args: &DataArgs) -> Result<()> {
     match &args.builder {
+        Builder::Pairs(args) => build::pairs(args),
+        Builder::Documents(args) => build::documents(args),
+        Builder::Videos(args) => build::videos(args),
+        Builder::Storyboards(args) => build::storyboards(args),
+        Builder::Instruct(args) => build::instruct(args),
+        Builder::Show(args) => show::run(args),
         Builder::Emoji(args) => emoji(args),
         Builder::Checkpoint(args) => crate::checkpoint::run(args),
     }

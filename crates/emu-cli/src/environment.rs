@@ -1,9 +1,11 @@
-//! Process setup before any computation: environment variables for graphics drivers, and the thread pool.
+//! Process setup before any computation: environment variables for graphics drivers, and the thread pool. Memory of the
+//! machine.
 
 use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use emu_kernels::adapters;
 
 /// Folder for the sockets of a login session. Mesa's Vulkan layer looks for a display there and prints a complaint if the
 /// variable is not an absolute path.
@@ -41,4 +43,9 @@ pub fn limit(threads: usize) -> Result<()> {
     pool.build_global().with_context(|| {
         format!("{threads} threads cannot be started. Give --threads a smaller number")
     })
+}
+
+/// Memory available to programs, where the system reports it.
+pub fn memory_available() -> Option<u64> {
+    adapters::memory("MemAvailable")
 }

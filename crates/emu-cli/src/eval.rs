@@ -1,92 +1,44 @@
 //! `emu eval`
 
+mod asked;
+mod figures;
+mod frechet;
+mod judge;
+mod outcome;
+mod scenes;
+mod tasks;
+mod thumbnails;
+
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
-use emu_model::pack::TOKENIZER;
-use emu_train::eval::Scores;
-use emu_train::eval::draw::Artist;
-use emu_train::eval::text::Subject;
-use emu_train::judge::Judge;
-use emu_train::stages::corpus::{Words, open_set};
-use emu_train::stages::sheet::contact_sheet;
-use serde_json::json;
+use emu_eval::goldens;
+use emu_eval::tasks::Measured;
 
 use crate::args::{EvalArgs, EvalTask};
 use crate::output::{json_line, print_now};
-use crate::runtime::{Runtime, open_pack};
-
-/// Questions per scene: one of every kind.
-const QUESTIONS: usize = 5;
 
 /// Evaluates a model on a data split.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let runtime = Runtime::open(&args.model)?;
-    let words = Words::from_bytes(&runtime.file(TOKENIZER)?, TOKENIZER)?;
-    let subject = Subject {
-        emu: runtime.emu()?,
-        config: runtime.emu_config(),
-        words: &words,
-        device: &runtime.opened.device,
-    };
-    let kind = match args.task {
-        EvalTask::Caption | EvalTask::Vqa | EvalTask::Agree => "scenes",
-        EvalTask::Fewshot => "fewshot",
-        EvalTask::Follow | EvalTask::Draw => "draw",
-    };
-    let set = open_set(&args.data, Some(kind))?;
-    let scores = match args.task {
-        EvalTask::Caption => subject.scenes(&set, args.limit, 0)?,
-        EvalTask::Vqa => subject.scenes(&set, args.limit, QUESTIONS)?,
-        EvalTask::Agree => {
-            let path = args.against.as_ref().context(
-                "Agreement is with another pack of the same model. Name it with --against",
-            )?;
-            let other = Runtime::from_reader(open_pack(Some(path))?, args.model.device.choice())?;
-            if other.emu_config() != runtime.emu_config() {
-                bail!(
-                    "{} has another configuration. Compare packs of the same model.",
-                    path.display()
-                );
-            }
-            subject.agrees_with(other.emu()?, &set, args.limit, QUESTIONS)?
-        }
-        EvalTask::Fewshot => subject.fewshot(&set, args.limit)?,
-        EvalTask::Follow => subject.follows(&set, args.limit)?,
-        EvalTask::Draw => {
-            let judge = args.judge.as_ref().context(
-                "Drawings are judged by a classifier. Train one (configs/train/judge.toml) and name its run with --judge",
-            )?;
-            let judge = Judge::load(judge, &runtime.opened.device)?;
-            let (decoder, config) = runtime.decoder()?;
-            let artist = Artist {
-                subject,
-                decoder,
-                config,
-            };
-            let (scores, pictures) =
-                artist.judged(&set, args.limit, &judge, &runtime.opened.device)?;
-            if let Some(path) = &args.sheet {
-                contact_sheet(&pictures, 8, path)?;
-            }
-            scores
-        }
-    };
-    print(args, &scores)
+    let data = args.data.as_ref().or(args.folder.as_ref());
+    let data = data.context("The task needs data. Name its folder with --data")?;
+    match args.task {
+        EvalTask::Score => score(data, args.model.json),
+        EvalTask::Measured(Measured::Task(task)) => tasks::run(args, task, data),
+        EvalTask::Measured(Measured::Figure(figure)) => figures::run(args, figure, data),
+        EvalTask::Measured(Measured::Frechet) => frechet::run(args, data),
+    }
 }
 
-fn print(args: &EvalArgs, scores: &Scores) -> Result<()> {
-    for (kind, score) in &scores.0 {
-        if args.model.json {
-            json_line(&json!({
-                "kind": kind, "right": score.right, "total": score.total, "share": score.share(),
-            }))?;
-        } else {
-            print_now(&format!(
-                "{kind:<20} {:>6.1}%  {} of {}\n",
-                score.share() * 100.0,
-                score.right,
-                score.total
-            ))?;
-        }
+/// Compares the scorers with recorded results of the original programs.
+fn score(folder: &Path, json: bool) -> Result<()> {
+    let report = goldens::run(folder)?;
+    match json {
+        true => json_line(&serde_json::to_value(&report)?)?,
+        false => print_now(&format!("{report}\n"))?,
     }
-    Ok(())
+    match report.failed() {
+        0 => Ok(()),
+        n => bail!("{n} results differ from the recorded ones. They are marked in the list."),
+    }
 }

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use emu_model::image::{Limits, RgbImage};
-use emu_model::video::{Container, VideoFrames, sample_offsets};
+use emu_media::image::{Limits, RgbImage};
+use emu_media::video::{Container, VideoFrames, sample_offsets};
 
 /// Limit for both passes together: the first counts the frames, the second writes the sampled ones.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
@@ -53,7 +53,7 @@ fn reader(container: Container) -> Option<&'static str> {
 }
 
 impl Ffmpeg {
-    /// Samples the frames of a video as [`emu_model::video::sample_frames`] does; `None` if ffmpeg is not installed.
+    /// Samples the frames of a video as [`emu_media::video::sample_frames`] does; `None` if ffmpeg is not installed.
     ///
     /// # Errors
     /// Where ffmpeg cannot read the video or exceeds a limit.
@@ -105,7 +105,7 @@ impl Ffmpeg {
         };
         let total = frames_of(&progress);
         if total == 0 {
-            bail!(emu_model::video::VideoError::NoFrames);
+            bail!(emu_media::video::VideoError::NoFrames);
         }
 
         // 2. Write the sampled frames.

@@ -1,5 +1,8 @@
 //! The `emu` program: runs, trains, converts and benchmarks the model.
 
+// What clippy.toml leaves to the program: argv, the terminal, the end of the process.
+#![allow(clippy::disallowed_methods)]
+
 mod args;
 mod assemble;
 mod bench;
@@ -10,11 +13,13 @@ mod convert;
 mod dashboard;
 mod data;
 mod devices;
+mod dry_run;
 mod environment;
 mod error_line;
 mod eval;
 mod fault;
 mod ffmpeg;
+mod hub;
 mod imagine;
 mod inspect;
 mod media;
@@ -22,10 +27,13 @@ mod models;
 mod output;
 mod parity;
 mod part;
+mod publish;
 mod runtime;
+mod serve;
 mod signals;
 mod text_options;
 mod train;
+mod values;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -75,14 +83,17 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Chat(args) => chat::run(&args),
         Command::Caption(args) => caption::run(&args),
         Command::Imagine(args) => imagine::run(&args),
-        Command::Convert(args) => convert::run(&args),
+        Command::Convert(args) => convert::run(args),
         Command::Assemble(args) => assemble::run(&args),
         Command::Part(args) => part::run(&args),
+        Command::Publish(args) => publish::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Train(args) => train::run(&args, arguments.threads),
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Fetch(args) => hub::run(&args),
+        Command::Serve(args) => serve::run(&args),
     }
 }

@@ -5,11 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use emu_model::image::{Limits, RgbImage, decode};
-use emu_model::prompt::{ESCAPE, Marked, PromptError, VIDEO_MARK};
-use emu_model::video::{
+use emu_media::image::{Limits, RgbImage, decode};
+use emu_media::video::{
     Container, FRAMES_PER_VIDEO, VideoError, VideoFrames, sample_frames, sample_pictures,
 };
+use emu_model::prompt::{ESCAPE, Marked, PromptError, VIDEO_MARK};
 
 use crate::ffmpeg::Ffmpeg;
 
@@ -30,8 +30,10 @@ pub fn marked(text: &str, pictures: Vec<RgbImage>, videos: Vec<Vec<RgbImage>>) -
     Marked::new(text, pictures, videos).map_err(|error| match error {
         PromptError::Marks { mark, marks, given } => {
             let option = if mark == VIDEO_MARK { "--video" } else { "--image" };
+            let are = if marks == 1 { "mark" } else { "marks" };
+            let times = if given == 1 { "time" } else { "times" };
             anyhow!(
-                "The prompt has {marks} {mark} marks but {option} was given {given} times. Give one {option} for each mark, leave the marks out, or write {ESCAPE}{mark} where these very letters are meant."
+                "The prompt has {marks} {mark} {are} but {option} was given {given} {times}. Give one {option} for each mark, leave the marks out, or write {ESCAPE}{mark} where these very letters are meant."
             )
         }
         error => error.into(),
@@ -104,16 +106,21 @@ fn head(path: &Path) -> Result<Vec<u8>> {
     Ok(head)
 }
 
+/// Whether a file has the name of a picture.
+pub fn is_picture_name(path: &Path) -> bool {
+    let kind = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    matches!(
+        kind.as_deref(),
+        Some("png" | "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff")
+    )
+}
+
 fn frame_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| unreadable(folder))?;
     let mut files = vec![];
     for entry in entries {
         let path = entry.with_context(|| unreadable(folder))?.path();
-        let kind = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if matches!(
-            kind.as_deref(),
-            Some("png" | "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff")
-        ) {
+        if is_picture_name(&path) {
             files.push(path);
         }
     }

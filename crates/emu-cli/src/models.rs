@@ -6,15 +6,19 @@ use anyhow::{Result, bail};
 use emu_pack::convert::Elsewhere;
 use emu_pack::{MANIFEST_FILE, PackReader};
 
+use crate::hub;
+
 /// Model names that `--model` accepts, and the folder of their pack below the root of the checkout.
 const NAMES: [&str; 2] = ["smol", "emu-smol"];
 const PACK: &str = "models/emu-smol/pack";
-/// Resolves `--model` to the folder of a pack: a model name to its pack's folder, a path to itself.
+
+/// Resolves `--model` to the folder of a pack: a model name to its pack's folder, an address of the hub to what is
+/// fetched from it, a path to itself.
 ///
 /// # Errors
 /// Where a named model is not found, or weights that have to be fetched for the pack are missing.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
-    let pack = located(model)?;
+    let pack = located(&hub::local(model)?)?;
     match Elsewhere::read(&pack) {
         Ok(elsewhere) if !whole(&pack) => bail!(
             "{} lacks what is made of {}, which is fetched and not shipped. Run `cargo xtask model smol` in the checkout, or give the folder of a whole pack.",

@@ -8,12 +8,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use emu_kernels::device::{DeviceChoice, Opened, open};
 use emu_model::diffusion::{Decoder, DecoderConfig};
 use emu_model::pack::{self, ModelConfig};
+use emu_model::pictures::PictureCache;
 use emu_model::prompt::Prompter;
 use emu_model::safety::{SafetyChecker, SafetyConfig};
-use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{Emu, EmuConfig};
 use emu_pack::convert::GgufFile;
 use emu_pack::{Manifest, PackReader};
+use emu_tokenizer::EmuTokenizer;
+use sha2::{Digest, Sha256};
 
 use crate::args::ModelArgs;
 use crate::models;
@@ -31,7 +33,7 @@ const MANIFEST: &str = "emu.json";
 pub fn open_pack(model: Option<&Path>) -> Result<PackReader> {
     if let Some(model) = model {
         let folder = &models::resolve(model)?;
-        if !folder.exists() {
+        if !folder.exists() || folder.is_dir() && !folder.join(MANIFEST).is_file() {
             bail!(
                 "There is no pack at {}. Give the folder that holds its {MANIFEST}.",
                 folder.display()
@@ -73,6 +75,8 @@ pub struct Runtime {
     emu: OnceCell<Emu>,
     decoder: OnceCell<Decoder>,
     safety: OnceCell<SafetyChecker>,
+    /// Visual embeddings of the pictures read before.
+    pictures: PictureCache,
 }
 
 impl Runtime {
@@ -106,6 +110,7 @@ impl Runtime {
             emu: OnceCell::new(),
             decoder: OnceCell::new(),
             safety: OnceCell::new(),
+            pictures: PictureCache::default(),
         })
     }
 
@@ -117,6 +122,16 @@ impl Runtime {
     /// The pack's manifest.
     pub fn manifest(&self) -> &Manifest {
         self.reader.manifest()
+    }
+
+    /// Name of the model, and the first digits of its manifest's hash: results of different packs are not mixed.
+    ///
+    /// # Errors
+    /// Where the manifest cannot be written as JSON.
+    pub fn identity(&self) -> Result<String> {
+        let digest = Sha256::digest(serde_json::to_vec(self.manifest())?);
+        let hash = emu_pack::hex(&digest[..6]);
+        Ok(format!("{} {hash}", self.manifest().name))
     }
 
     /// Reads a file of the pack.
@@ -147,6 +162,7 @@ impl Runtime {
             config: self.emu_config(),
             tokenizer: &self.tokenizer,
             device: &self.opened.device,
+            pictures: Some(&self.pictures),
         })
     }
 

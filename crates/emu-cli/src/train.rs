@@ -2,21 +2,28 @@
 
 use std::io::IsTerminal;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use emu_train::{BAD_SAMPLES, RunOptions, StopFlag, TrainConfig, TrainEvent, stages};
 use serde_json::json;
 
 use crate::args::TrainArgs;
 use crate::dashboard::Dashboard;
-use crate::output::{json_line, print_now};
+use crate::dry_run;
+use crate::output::{bytes, json_line, print_now};
 use crate::signals;
 
 /// Trains the stage of a configuration. `threads` overrides the configuration's.
 pub fn run(args: &TrainArgs, threads: Option<usize>) -> Result<()> {
-    let mut config = TrainConfig::read(&args.config)?;
+    let mut config = TrainConfig::read_with(&args.config, &args.settings)?;
     config.threads = threads.or(config.threads);
     if let Some(out) = &args.out {
         config.out.clone_from(out);
+    }
+    if args.dry_run {
+        return dry_run::run(&config, args.memory, args.json);
+    }
+    if args.check {
+        return check(config, args.json);
     }
     let stop = signals::stop_flag()?;
     let mut screen = Screen::new(args, &stop);
@@ -27,6 +34,7 @@ pub fn run(args: &TrainArgs, threads: Option<usize>) -> Result<()> {
             resume: args.resume,
             stop: stop.clone(),
             on_event: Some(&mut show),
+            ..RunOptions::default()
         },
     );
     screen.close(&config);
@@ -42,6 +50,91 @@ pub fn run(args: &TrainArgs, threads: Option<usize>) -> Result<()> {
         false => "finished",
     };
     print_now(&format!("step {step}: {how}; {}\n", checkpoint.display()))
+}
+
+/// Steps of a check. The first includes the compilation of kernels; the last is the one that is timed.
+const CHECK_STEPS: u64 = 3;
+
+/// `emu train --check`: a few steps in a temporary folder. Reports what the run needs and writes nothing.
+fn check(mut config: TrainConfig, json: bool) -> Result<()> {
+    let folder = tempfile::tempdir()
+        .context("no temporary folder can be created; check TMPDIR and the space left there")?;
+    folder.path().clone_into(&mut config.out);
+    let mut started = None;
+    let mut seconds = 0.0;
+    let mut before = 0.0;
+    let mut losses = vec![];
+    let mut bad = vec![];
+    let mut on_event = |event: TrainEvent<'_>| match event {
+        TrainEvent::Started {
+            parameters,
+            trainable,
+            samples,
+            ..
+        } => started = Some((parameters, trainable, samples)),
+        TrainEvent::Step(metrics) => {
+            seconds = metrics.seconds - before;
+            before = metrics.seconds;
+            losses.push(metrics.loss);
+        }
+        TrainEvent::BadSample(sample) => bad.push(sample.to_string()),
+        _ => {}
+    };
+    stages::run(
+        &config,
+        RunOptions {
+            check: Some(CHECK_STEPS.min(config.steps)),
+            on_event: Some(&mut on_event),
+            ..RunOptions::default()
+        },
+    )?;
+    let (parameters, trainable, samples) = started.unwrap_or_default();
+    let per_step = config.samples_per_step();
+    let epochs = samples.map(|n| config.steps as f64 * per_step / n.max(1) as f64);
+    let peak = emu_kernels::adapters::peak_memory();
+    if json {
+        return json_line(&json!({
+            "stage": config.stage, "parameters": parameters, "trainable": trainable, "samples": samples,
+            "samples_per_step": per_step, "epochs": epochs, "seconds_per_step": seconds, "steps": config.steps,
+            "peak_bytes": peak, "losses": losses, "bad_samples": bad,
+        }));
+    }
+    let mut lines = vec![
+        format!("stage         {}", config.stage),
+        format!("parameters    {parameters}, {trainable} of them learn"),
+    ];
+    if let (Some(samples), Some(epochs)) = (samples, epochs) {
+        lines.push(format!(
+            "data          {samples} samples; {} steps of {per_step} read them {epochs:.2} times",
+            config.steps
+        ));
+    }
+    lines.push(format!(
+        "step          {seconds:.2} s, {:.1} samples/s; {} steps take {}",
+        per_step / seconds.max(1e-9),
+        config.steps,
+        duration(seconds * config.steps as f64)
+    ));
+    if let Some(peak) = peak {
+        lines.push(format!(
+            "memory        {} at most, of the host",
+            bytes(peak)
+        ));
+    }
+    let losses: Vec<String> = losses.iter().map(|loss| format!("{loss:.4}")).collect();
+    lines.push(format!("loss          {}", losses.join(", ")));
+    lines.extend(bad.iter().map(|bad| format!("left out      {bad}")));
+    print_now(&(lines.join("\n") + "\n"))
+}
+
+/// "3 h 20 min", "5 min", "40 s".
+fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds:.0} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
 }
 
 /// Maximum number of skipped samples that are reported one by one. The run's folder has the full list.
@@ -137,8 +230,10 @@ fn json(event: &TrainEvent<'_>) -> Result<()> {
             steps,
             parameters,
             trainable,
+            samples,
         } => json_line(&json!({
             "type": "started", "step": step, "steps": steps, "parameters": parameters, "trainable": trainable,
+            "samples": samples,
         })),
         TrainEvent::Skipped(skipped) => {
             json_line(&json!({"type": "skipped", "checkpoint": format!("{skipped:?}")}))
@@ -163,6 +258,10 @@ fn json(event: &TrainEvent<'_>) -> Result<()> {
                 .collect();
             json_line(&json!({"type": "evaluated", "step": step, "figures": figures}))
         }
+        TrainEvent::EarlyStop { step, figure, best } => json_line(&json!({
+            "type": "early-stop", "step": step, "figure": figure,
+            "best": best.map(|(step, value)| json!({"step": step, "value": value})),
+        })),
         TrainEvent::Sampled { step, dir } => {
             json_line(&json!({"type": "sampled", "step": step, "folder": dir}))
         }
@@ -180,6 +279,7 @@ fn line(event: &TrainEvent<'_>) -> Result<()> {
             steps,
             parameters,
             trainable,
+            ..
         } => print_now(&format!(
             "{parameters} parameters, {trainable} of them learn; step {step} of {steps}\n"
         )),
@@ -196,6 +296,14 @@ fn line(event: &TrainEvent<'_>) -> Result<()> {
                 .map(|(name, value)| format!("{name} {value:.4}"))
                 .collect();
             print_now(&format!("step {step:6}  {}\n", figures.join("  ")))
+        }
+        TrainEvent::EarlyStop { step, figure, best } => {
+            let best = best.map_or(String::new(), |(step, value)| {
+                format!(" since {value:.4} at step {step}")
+            });
+            print_now(&format!(
+                "step {step:6}  {figure} has not improved{best}: the run ends here\n"
+            ))
         }
         TrainEvent::Sampled { step, dir } => {
             print_now(&format!("step {step:6}  samples in {}\n", dir.display()))

@@ -386,6 +386,24 @@ fn with_a_brush_it_draws() {
     assert_eq!(lines[0]["type"], "image", "{lines:?}");
     assert!(Path::new(lines[0]["image"].as_str().expect("a path")).is_file());
     assert!(said(&lines).starts_with("I drew a"), "{lines:?}");
+    // Pictures of earlier runs stay. As text, the path of a picture is set apart from the words by a space.
+    let again = ask("chat", &["Some cat, please"]);
+    assert_ne!(again[0]["image"], lines[0]["image"]);
+    let plain = emu(&[
+        "chat",
+        "--device",
+        "cpu",
+        "--model",
+        &at("pack"),
+        "-o",
+        &at("chat"),
+        "Some cat, please",
+    ]);
+    assert!(
+        plain.out.starts_with('[') && plain.out.contains(".png] I drew a"),
+        "{}",
+        plain.out
+    );
     // The soft prompt adds five tokens.
     let tokens = lines.last().expect("usage")["prompt_tokens"].clone();
     let lines = ask("chat", &["--system", "", "Some cat, please"]);

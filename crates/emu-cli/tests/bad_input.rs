@@ -242,19 +242,49 @@ fn prompts_that_do_not_fit() {
     let long = "the dog ".repeat(2000);
     chat(&[&long], &["the context holds 2048"]);
     let cat = cat();
-    chat(&["what is <image> ?"], &["1 <image> marks", "--image"]);
+    chat(&["what is <image> ?"], &["1 <image> mark but", "--image"]);
     chat(
         &["--image", &cat, "--image", &cat, "<image>"],
-        &["1 <image> marks", "2 times"],
+        &["1 <image> mark but", "2 times"],
     );
     chat(&["--top-p", "0", "hi"], &["top-p"]);
     chat(&["--temperature", "-1", "hi"], &["temperature"]);
     chat(&["--beams", "5000", "hi"], &["beams"]);
+    chat(
+        &["--beams", "2", "--presence-penalty", "1", "hi"],
+        &["presence-penalty", "beam search"],
+    );
+    chat(
+        &["--image", &cat, "<image> <image>"],
+        &["2 <image> marks but", "1 time."],
+    );
+    for sampling in [
+        ["--temperature", "0.5"],
+        ["--top-k", "3"],
+        ["--top-p", "0.9"],
+        ["--min-p", "0.1"],
+    ] {
+        let searched = [&["--beams", "2", "hi"][..], &sampling].concat();
+        chat(&searched, &["beam search", sampling[0]]);
+    }
+    chat(&["--beams", "2", "-n", "2", "hi"], &["-n"]);
+    chat(
+        &["--logit-bias", "4000000=1", "hi"],
+        &["logit-bias", "4000000", "vocabulary"],
+    );
+    chat(&["--json", "--logprobs", "21", "hi"], &["top-logprobs"]);
+    let searched = ["--json", "--beams", "2", "--logprobs", "1", "hi"];
+    chat(&searched, &["--logprobs", "beam search"]);
     chat(&["--out", &text(folder.path()), "hi"], &["no decoder"]);
     for (option, values) in [
         ("temperature", &["nan", "inf", "-1", "1e-30", "1e9"][..]),
         ("top-p", &["nan", "0", "-0.5", "1.5"]),
+        ("min-p", &["nan", "-0.1", "1.5"]),
         ("repetition-penalty", &["nan", "0", "-1", "inf", "1e-30"]),
+        ("presence-penalty", &["nan", "-2.5", "3"]),
+        ("frequency-penalty", &["inf", "-2.5", "3"]),
+        ("logit-bias", &["5=nan", "5=101", "5=-inf"]),
+        ("stop", &[""]),
         ("length-penalty", &["nan", "inf", "-inf", "100"]),
         ("beams", &["33", "18446744073709551615"]),
     ] {

@@ -180,7 +180,7 @@ fn every_kernel_is_timed_on_wgpu() {
         few,
         "packed_matrix",
         "packed_rows",
-        "decode",
+        "decode_attention",
         "attention",
         "conv",
         "group_norm",

@@ -35,6 +35,9 @@ fn it_answers_and_tells_what_that_took() {
     assert!((1..=9).contains(&usage["tokens"].as_u64().expect("a number")));
     let (first, all) = (&usage["first_token_seconds"], &usage["seconds"]);
     assert!(first.as_f64() <= all.as_f64() && first.as_f64() > Some(0.0));
+    assert!(usage["prefill_tokens_per_second"].as_f64() > Some(0.0));
+    assert_eq!(usage["cached_tokens"], 0);
+    assert_eq!(usage["prefill_tokens"], 21);
 
     // Human-readable output is the same answer. Another word, system message or seed changes the answer.
     let plain = emu(&[&base[..], &["--max-new-tokens", "9", "hi"]].concat());

@@ -294,7 +294,17 @@ fn there(features: &[(&'static str, bool)]) -> Vec<&'static str> {
 
 /// Bytes of main memory, if reported by the system: total (`MemTotal`) or available to programs (`MemAvailable`).
 pub fn memory(field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    bytes_in("/proc/meminfo", field)
+}
+
+/// Largest amount of main memory that this process has held so far, in bytes, if reported by the system.
+pub fn peak_memory() -> Option<u64> {
+    bytes_in("/proc/self/status", "VmHWM")
+}
+
+/// A line `FIELD: N kB` of one of the system's files, in bytes.
+fn bytes_in(file: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;

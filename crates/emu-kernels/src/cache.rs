@@ -165,6 +165,23 @@ impl LayerCache {
         self.length = self.length.min(length);
     }
 
+    /// Moves the positions to buffers of this capacity.
+    fn grow(&mut self, capacity: usize) {
+        let length = self.length;
+        let grown = |buffer: Tensor<4>| {
+            let [b, g, _, e] = buffer.dims();
+            let larger = Tensor::<4>::zeros([b, g, capacity, e], &buffer.device());
+            match length {
+                0 => larger,
+                _ => {
+                    larger.slice_assign([0..b, 0..g, 0..length, 0..e], buffer.narrow(2, 0, length))
+                }
+            }
+        };
+        self.keys = self.keys.take().map(grown);
+        self.values = self.values.take().map(grown);
+    }
+
     /// Appends `[B, G, T, E]`, in place if this is the only owner of the buffers.
     ///
     /// # Errors
@@ -291,6 +308,37 @@ impl KvCache {
             .iter_mut()
             .for_each(|layer| layer.truncate(length));
         self.table.iter_mut().for_each(|row| row.truncate(length));
+    }
+
+    /// Makes the cache of one sequence ready for a continuation: drops all positions from `length` on, and makes room for at least
+    /// `capacity` positions. Buffers that are too small are replaced by larger ones, layer by layer.
+    ///
+    /// # Arguments
+    /// - `rope`: frequencies of the rotary tables, those that the cache was made with
+    pub fn reuse(&mut self, length: usize, capacity: usize, rope: impl Into<Rope>) {
+        self.truncate(length);
+        // The next append is uploaded: steps in flight may have moved the one on the device beyond the length.
+        self.appending = None;
+        self.layers
+            .iter_mut()
+            .for_each(|layer| layer.appending = None);
+        let head_size = self.layers.first().map(|layer| layer.dims()[3]);
+        if let Some(head_size) = head_size.filter(|_| capacity > self.capacity) {
+            self.layers
+                .iter_mut()
+                .for_each(|layer| layer.grow(capacity));
+            self.rope = RopeTables::upto(capacity, head_size, rope, &self.device);
+            self.capacity = capacity;
+        }
+    }
+
+    /// Bytes of the keys and values up to the capacity.
+    pub fn bytes(&self) -> u64 {
+        let layers = self.layers.iter().map(|layer| {
+            let elements = layer.dims().iter().product::<usize>();
+            2 * size_of::<f32>() as u64 * elements as u64
+        });
+        layers.sum()
     }
 
     /// Notes the replay of a recorded one-position step: all lengths grow by one on the host, as they did on the device.

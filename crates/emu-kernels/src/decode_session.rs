@@ -148,6 +148,19 @@ impl<'m, M: DecodeModel> DecodeSession<'m, M> {
         &mut self.cache
     }
 
+    /// Ends the session. Returns the cache, which holds the positions read so far, those of tokens in flight included.
+    pub fn into_cache(self) -> KvCache {
+        let Self {
+            recorded,
+            pending,
+            cache,
+            ..
+        } = self;
+        drop(recorded);
+        drop(pending);
+        cache
+    }
+
     /// Whether decode steps are replays of a recording.
     pub fn is_recorded(&self) -> bool {
         self.recorded.is_some()

@@ -203,7 +203,7 @@ mod gpu {
     use super::{DeviceError, Opened};
     use crate::adapters::{self, Adapter};
 
-    /// One wgpu device per process: Burn registers only one.
+    /// A property of the process: Burn registers only one wgpu device.
     static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
     /// Opens an adapter, or wgpu's default one. A device that is already open is returned instead.
@@ -272,6 +272,18 @@ mod tests {
             assert_eq!(choice.to_string(), text);
         }
         assert!(" ".parse::<DeviceChoice>().is_err());
+    }
+
+    /// `variants` keeps what is known of the device in one static. It relies on this.
+    #[test]
+    fn a_process_has_one_gpu_on_wgpu() {
+        if std::env::var("EMU_TEST_GPU").as_deref() != Ok("1") {
+            println!("SKIP one-gpu-wgpu: EMU_TEST_GPU is not 1");
+            return;
+        }
+        let first = open(DeviceChoice::Gpu).expect("an adapter");
+        let again = open_to_train(DeviceChoice::Gpu).expect("an adapter");
+        assert_eq!((first.device, first.name), (again.device, again.name));
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl Packed {
         }
     }
 
+    /// Whether activations of its products may be quantized.
+    pub fn rounds(&self) -> bool {
+        { self.parts.iter() }.any(|part| part.spec.activations == Activations::Int8)
+    }
+
     /// `[out, in]`
     pub fn shape(&self) -> [usize; 2] {
         let out = self.parts.iter().map(|part| part.spec.out).sum();
@@ -413,6 +418,13 @@ pub fn set_activations(param: &mut Param<Tensor<2>>, choose: fn(Scheme) -> Activ
     if let Some(packed) = param.reparameterization::<Packed>() {
         *param = attach(param.id, packed.clone().with_activations_by(choose));
     }
+}
+
+/// Whether a matrix is packed, and activations of its products may be quantized.
+pub fn rounds(param: &Param<Tensor<2>>) -> bool {
+    param
+        .reparameterization::<Packed>()
+        .is_some_and(Packed::rounds)
 }
 
 /// Bytes of a matrix on its device, packed or dense; 0 if not initialized.

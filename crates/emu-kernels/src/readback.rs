@@ -1,4 +1,7 @@
 //! Asynchronous execution: read-backs that do not block the device, and launches that are recorded once and replayed.
+//!
+//! A page has one list of read-backs that were dropped while pending. It belongs to the device, and a WASM module has one device:
+//! the list holds staging buffers of that device until their copies end, however long the model that asked for them is gone.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -47,7 +50,7 @@ impl Drop for Readback {
 
 #[cfg(target_family = "wasm")]
 thread_local! {
-    /// Dropped read-backs that are still pending; polled whenever a new one starts.
+    /// Dropped read-backs of the module's device that are still pending; polled whenever a new one starts.
     static ABANDONED: core::cell::RefCell<Vec<Pending>> = const { core::cell::RefCell::new(vec![]) };
 }
 

@@ -1,19 +1,28 @@
 //! Logit processors and token sampling, on one row of logits.
 //!
-//! Order as in transformers 4.31: repetition penalty, n-gram ban, minimum length; then temperature, top-k, top-p.
+//! Order: logit bias, repetition penalty, presence and frequency penalties; n-gram ban, minimum length; then temperature,
+//! top-k, top-p, min-p. Of these, bias and penalties are in llama.cpp's order, the others in that of transformers.
+
+use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::count;
 use crate::ops::sampling;
 use crate::random::Philox;
-use crate::spec::SampleSpec;
+use crate::spec::{SAMPLE_HEADER, SampleSpec};
 
 /// Logit processors, applied before a token is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Processors {
     /// Logits of tokens seen before are divided by this (multiplied where negative); 1 changes nothing.
     pub repetition_penalty: f32,
+    /// Subtracted from the logit of each generated token, however often it occurs; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of each generated token, as many times as it occurs; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Tokens, and what is added to their logits. Of several entries of a token, all are added.
+    pub logit_bias: Vec<(u32, f32)>,
     /// No n-gram of this size may repeat; 0 disables the ban.
     pub no_repeat_ngram: usize,
     /// The end token is banned while there are fewer tokens than this, `<s>` included.
@@ -24,6 +33,9 @@ impl Default for Processors {
     fn default() -> Self {
         Self {
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: vec![],
             no_repeat_ngram: 0,
             min_length: 0,
         }
@@ -39,6 +51,8 @@ pub struct Sampling {
     pub top_k: usize,
     /// Nucleus: only the most likely tokens whose probabilities together reach this; 1 for all.
     pub top_p: f32,
+    /// Only tokens that are at least this likely in relation to the most likely one; 0 for all.
+    pub min_p: f32,
 }
 
 impl Default for Sampling {
@@ -47,19 +61,34 @@ impl Default for Sampling {
             temperature: 0.0,
             top_k: 0,
             top_p: 1.0,
+            min_p: 0.0,
         }
     }
 }
 
 impl Processors {
-    /// Whether [`Processors::apply`] changes nothing once there are `tokens` tokens.
-    pub fn are_idle(&self, tokens: usize) -> bool {
-        self.repetition_penalty == 1.0 && self.no_repeat_ngram == 0 && tokens >= self.min_length
+    /// Whether there is a presence or frequency penalty.
+    pub fn counts(&self) -> bool {
+        self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    /// The biased tokens in order, each once.
+    fn biases(&self) -> BTreeMap<u32, f32> {
+        let mut biases = BTreeMap::new();
+        for &(token, bias) in &self.logit_bias {
+            *biases.entry(token).or_insert(0.0) += bias;
+        }
+        biases
     }
 
     /// Processes `scores` (logits, or log-probabilities in beam search), given the tokens generated so far: they start with
     /// `<s>` and exclude the prompt.
     pub fn apply(&self, history: &[u32], end: u32, scores: &mut [f32]) {
+        for (token, bias) in self.biases() {
+            if let Some(score) = scores.get_mut(token as usize) {
+                *score += bias;
+            }
+        }
         if self.repetition_penalty != 1.0 {
             let mut seen = history.to_vec();
             seen.sort_unstable();
@@ -71,6 +100,18 @@ impl Processors {
                     } else {
                         1.0 / self.repetition_penalty
                     };
+                }
+            }
+        }
+        if self.counts() {
+            let mut occurrences = BTreeMap::new();
+            // `<s>` was not generated.
+            for &token in history.iter().skip(1) {
+                *occurrences.entry(token).or_insert(0u32) += 1;
+            }
+            for (token, count) in occurrences {
+                if let Some(score) = scores.get_mut(token as usize) {
+                    *score -= self.presence_penalty + count as f32 * self.frequency_penalty;
                 }
             }
         }
@@ -101,6 +142,53 @@ pub fn log_softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|s| *s = (*s - max) - log_sum);
 }
 
+/// Least log-probability that is given, as in OpenAI's API: JSON has no infinities.
+const LEAST_LOGPROB: f32 = -9999.0;
+
+/// Log-probabilities at the position of one token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    /// The token at this position.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The most likely tokens with their log-probabilities, best first, of equals the lower token first.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl Logprobs {
+    /// Those of the model's own distribution: of `logits` that nothing has processed. `top`: number of most likely tokens.
+    pub fn of(logits: &[f32], token: u32, most: usize) -> Self {
+        let mut scores = logits.to_vec();
+        log_softmax(&mut scores);
+        let logprob = |token: u32| {
+            let score = scores.get(token as usize).copied();
+            score.unwrap_or(LEAST_LOGPROB).max(LEAST_LOGPROB)
+        };
+        let best = top(&scores, most).into_iter();
+        Self {
+            token,
+            logprob: logprob(token),
+            top: best.map(|token| (token, logprob(token))).collect(),
+        }
+    }
+}
+
+/// Indices of the `n` greatest scores, in descending order, the lower index first among equals.
+pub fn top(scores: &[f32], n: usize) -> Vec<u32> {
+    let order = |a: &u32, b: &u32| {
+        let [left, right] = [a, b].map(|index| scores[*index as usize]);
+        right.total_cmp(&left).then(a.cmp(b))
+    };
+    let mut all: Vec<u32> = (0..scores.len() as u32).collect();
+    if all.len() > n {
+        all.select_nth_unstable_by(n, order);
+        all.truncate(n);
+    }
+    all.sort_unstable_by(order);
+    all
+}
+
 /// Index of the greatest score, the lowest of equals; NaN never wins.
 pub fn argmax(scores: &[f32]) -> u32 {
     let mut best = (f32::NEG_INFINITY, 0);
@@ -120,8 +208,8 @@ impl Sampling {
             return argmax(logits);
         }
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight =
-            |token: u32| f64::from((logits[token as usize] - max) / self.temperature).exp();
+        let heated = |token: u32| (logits[token as usize] - max) / self.temperature;
+        let weight = |token: u32| f64::from(heated(token)).exp();
         let mut kept: Vec<u32> = (0..logits.len() as u32).collect();
         if self.is_narrow() {
             kept.sort_by(|&a, &b| {
@@ -142,6 +230,10 @@ impl Sampling {
             kept.truncate(reached.map_or(kept.len(), |last| last + 1));
             kept.sort_unstable();
         }
+        if self.min_p > 0.0 {
+            let least = self.log_min_p();
+            kept.retain(|&token| heated(token) >= least);
+        }
         let mut left = f64::from(uniform) * kept.iter().map(|&t| weight(t)).sum::<f64>();
         for &token in &kept {
             left -= weight(token);
@@ -152,11 +244,19 @@ impl Sampling {
         kept.last().copied().unwrap_or(0)
     }
 
+    /// Least logarithm of a token's probability in relation to the most likely one's.
+    fn log_min_p(&self) -> f32 {
+        self.min_p.max(f32::MIN_POSITIVE).ln()
+    }
+
     /// Whether top-k or top-p excludes tokens.
     fn is_narrow(&self) -> bool {
         self.top_k > 0 || self.top_p < 1.0
     }
 }
+
+/// Bound of the tokens that are exact as f32; vocabularies are smaller.
+const EXACT: u32 = 1 << f32::MANTISSA_DIGITS;
 
 /// Samples the tokens of one sequence on its device. Its inputs are uploaded once; only tokens are read back.
 #[derive(Debug)]
@@ -165,7 +265,7 @@ pub struct Sampler {
     sampling: Sampling,
     end: u32,
     device: Device,
-    /// `[3 + tokens]`: temperature, top-p, repetition penalty; then one uniform number per token, `<s>` included.
+    /// See [`sampling::sample`].
     numbers: Tensor<1>,
     /// `[1 + tokens]`: number of tokens, then the tokens.
     history: Tensor<1, Int>,
@@ -195,12 +295,24 @@ impl Sampler {
         device: &Device,
     ) -> Self {
         let capacity = capacity.max(history.len()) + 1;
-        let mut numbers = vec![
+        let mut biases = processors.biases();
+        biases.retain(|&token, _| token < EXACT);
+        let header: [f32; SAMPLE_HEADER] = [
             // Kernels multiply by the reciprocal, which is infinite for a subnormal number.
             sampling.temperature.max(f32::MIN_POSITIVE),
             sampling.top_p,
             processors.repetition_penalty,
+            sampling.log_min_p(),
+            processors.presence_penalty,
+            processors.frequency_penalty,
+            biases.len() as f32,
         ];
+        let mut numbers = header.to_vec();
+        numbers.extend(
+            biases
+                .iter()
+                .flat_map(|(&token, &bias)| [token as f32, bias]),
+        );
         if sampling.temperature > 0.0 {
             numbers.extend((0..capacity).map(|_| random.uniform()));
         }
@@ -231,9 +343,12 @@ impl Sampler {
             min_length: self.processors.min_length,
             ngram: self.processors.no_repeat_ngram,
             penalty: self.processors.repetition_penalty != 1.0,
+            counts: self.processors.counts(),
+            bias: !self.processors.logit_bias.is_empty(),
             sample: self.sampling.temperature > 0.0,
             top_k: self.sampling.top_k.min(vocab),
             top_p: self.sampling.top_p < 1.0,
+            min_p: self.sampling.min_p > 0.0,
         };
         let logits = logits.reshape([1, vocab]);
         let (numbers, history) = (self.numbers.clone(), self.history.clone());
@@ -259,6 +374,7 @@ mod tests {
             repetition_penalty: 2.0,
             no_repeat_ngram: 2,
             min_length: 4,
+            ..Processors::default()
         };
         let mut scores = vec![1.0, -1.0, 4.0, 0.5];
         p.apply(&[1, 3, 1], 2, &mut scores);
@@ -273,12 +389,12 @@ mod tests {
         let top_k = Sampling {
             temperature: 1.0,
             top_k: 2,
-            top_p: 1.0,
+            ..Sampling::default()
         };
         let top_p = Sampling {
             temperature: 1.0,
-            top_k: 0,
             top_p: 0.5,
+            ..Sampling::default()
         };
         let mut seen = [0usize; 4];
         for _ in 0..2000 {
@@ -293,10 +409,86 @@ mod tests {
         let ties = Sampling {
             temperature: 1.0,
             top_k: 2,
-            top_p: 1.0,
+            ..Sampling::default()
         };
         let drawn = [0.0, 0.49, 0.51, 0.999].map(|u| ties.sample(&[1.0, 0.0, 1.0, 1.0], u));
         assert_eq!(drawn, [0, 0, 2, 2]);
+    }
+
+    #[test]
+    fn bias_and_penalties_follow_llama_cpp() {
+        let p = Processors {
+            repetition_penalty: 2.0,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            logit_bias: vec![(0, 3.0), (4, -2.0), (0, 1.0), (77, 5.0)],
+            ..Processors::default()
+        };
+        assert!(p.counts());
+        let mut scores = vec![1.0, 1.0, 1.0, 1.0, 1.0];
+        // `<s>` is token 4. Token 2 was generated twice, token 3 once.
+        p.apply(&[4, 2, 3, 2], u32::MAX, &mut scores);
+        // 4: biased to -1, then multiplied, since `<s>` counts as seen; but it was not generated.
+        assert_eq!(scores, [5.0, 1.0, 0.5 - 0.5 - 0.5, 0.5 - 0.5 - 0.25, -2.0]);
+        // Negative penalties favour what was generated.
+        let p = Processors {
+            presence_penalty: -1.0,
+            ..Processors::default()
+        };
+        let mut scores = vec![0.0, 0.0];
+        p.apply(&[0, 1, 1], u32::MAX, &mut scores);
+        assert_eq!(scores, [0.0, 1.0]);
+        assert!(!Processors::default().counts());
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_most_likely_token_after_temperature() {
+        let logits = [0.0f32, 2.0, 1.0, -3.0];
+        for temperature in [0.5f32, 1.0, 2.0] {
+            for min_p in [0.01f32, 0.1, 0.3, 0.5, 0.9, 1.0] {
+                let sampling = Sampling {
+                    temperature,
+                    min_p,
+                    ..Sampling::default()
+                };
+                let mut random = Philox::new(3, Stream::Tokens, 0);
+                let mut seen = [false; 4];
+                for _ in 0..4000 {
+                    seen[sampling.sample(&logits, random.uniform()) as usize] = true;
+                }
+                let kept = logits.map(|logit| {
+                    let share = (f64::from(logit - 2.0) / f64::from(temperature)).exp();
+                    share >= f64::from(min_p)
+                });
+                assert_eq!(seen, kept, "{temperature}, {min_p}");
+            }
+        }
+        // Together with top-k, tokens have to pass both.
+        let both = Sampling {
+            temperature: 1.0,
+            top_k: 3,
+            min_p: 0.3,
+            ..Sampling::default()
+        };
+        assert_eq!([0.0, 0.999].map(|u| both.sample(&logits, u)), [1, 2]);
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_the_raw_logits() {
+        let logits = [1.5f32, -0.25, 1.5, 900.0, 899.0, f32::NEG_INFINITY];
+        let sum: f64 = logits.iter().map(|&x| (f64::from(x) - 900.0).exp()).sum();
+        let want = |token: u32| f64::from(logits[token as usize]) - 900.0 - sum.ln();
+        let found = Logprobs::of(&logits, 1, 4);
+        assert_eq!(found.token, 1);
+        assert!((f64::from(found.logprob) - want(1)).abs() < 1e-3);
+        let tokens: Vec<u32> = found.top.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens, [3, 4, 0, 2]);
+        for (token, logprob) in found.top {
+            assert!((f64::from(logprob) - want(token)).abs() < 1e-3, "{token}");
+        }
+        // What cannot occur has a finite number, and more tokens than there are cannot be given.
+        assert_eq!(Logprobs::of(&logits, 5, 0).logprob, LEAST_LOGPROB);
+        assert_eq!(Logprobs::of(&logits, 0, 20).top.len(), logits.len());
     }
 
     #[test]

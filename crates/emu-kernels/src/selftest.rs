@@ -576,7 +576,7 @@ fn upsampling(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     (flat(ops::upsample_nearest2(x)), want)
 }
 
-/// Greedy choice with a banned token, then a draw with top-k and top-p.
+/// Greedy choices with a banned token, then draws with logit bias, presence penalty, top-k, top-p and min-p.
 fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
     let (width, banned) = (700, 5);
     let (_, mut xs) = input.random([width]);
@@ -588,12 +588,17 @@ fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         temperature: 0.5,
         top_k: 2,
         top_p: 0.999,
+        min_p: 0.5,
+    };
+    let penalised = Processors {
+        presence_penalty: 6.0,
+        logit_bias: vec![(600, 5.0)],
+        ..Processors::default()
     };
     let mut got = vec![];
-    for sampling in [greedy, narrowed] {
+    for (processors, sampling) in [(Processors::default(), greedy), (penalised, narrowed)] {
         let random = &mut Philox::new(2, Stream::Tokens, 0);
-        let none = Processors::default();
-        let mut sampler = Sampler::new(none, sampling, 0, &[1], 3, random, &input.device);
+        let mut sampler = Sampler::new(processors, sampling, 0, &[1], 3, random, &input.device);
         // Each call overwrites the token tensor, so it is copied first.
         for _ in 0..2 {
             let token = sampler.sample(logits.clone().add_scalar(0.0), Some(banned));
@@ -601,8 +606,10 @@ fn tokens(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         }
     }
     let mut random = Philox::new(2, Stream::Tokens, 0);
-    let mut drawn = || if random.uniform() < 0.5 { 9.0 } else { 90.0 };
-    (Tensor::cat(got, 0), vec![9.0, 9.0, drawn(), drawn()])
+    let _ = random.uniform();
+    let drawn = if random.uniform() < 0.5 { 9.0 } else { 90.0 };
+    // 600 is biased to the top, where min-p leaves nothing else; then its presence takes it below 9 and 90.
+    (Tensor::cat(got, 0), vec![9.0, 9.0, 600.0, drawn])
 }
 
 /// Indices of the best continuations of two beams, with repetition penalty, n-gram ban and a banned token.
@@ -620,7 +627,7 @@ fn beams(input: &mut Input) -> (Tensor<1>, Vec<f64>) {
         processors: Processors {
             repetition_penalty: 1.5,
             no_repeat_ngram: 2,
-            min_length: 0,
+            ..Processors::default()
         },
         end: 0,
         banned: Some(banned as u32),

@@ -237,13 +237,23 @@ pub struct SampleSpec {
     pub ngram: usize,
     /// Whether there is a repetition penalty.
     pub penalty: bool,
+    /// Whether there is a presence or frequency penalty.
+    pub counts: bool,
+    /// Whether tokens are biased.
+    pub bias: bool,
     /// Whether a token is sampled; else decoding is greedy.
     pub sample: bool,
     /// As in [`crate::sample::Sampling`]; 0 for all.
     pub top_k: usize,
     /// Whether there is a top-p.
     pub top_p: bool,
+    /// Whether there is a min-p.
+    pub min_p: bool,
 }
+
+/// Number of numbers before the biased tokens in the sampler's numbers: temperature, top-p, repetition penalty, logarithm of
+/// min-p, presence penalty, frequency penalty, and the number of biased tokens.
+pub(crate) const SAMPLE_HEADER: usize = 7;
 
 /// Number of words before the beams' scores in the buffer that the host uploads.
 ///

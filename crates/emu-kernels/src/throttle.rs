@@ -4,14 +4,17 @@
 //! The runtime submits after [`crate::device::LAUNCHES`] launches in any case. Where launches are slow, a [`ThrottleScope`]
 //! submits earlier. Times are wall-clock, from one awaited completion to the next.
 //!
-//! Estimates belong to a model and a kind of work: each [`Throttle`] has its own. What is thread-local is the open scope, which
-//! the launches of the thread count against.
+//! Estimates belong to a model and a kind of work: each [`Throttle`] has its own. The counts belong to the open scope. A
+//! thread-local tells launches which scope that is, since a kernel does not know the model it runs for; nothing else is shared.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
 #[cfg(feature = "wgpu")]
 use core::time::Duration;
+use std::rc::Rc;
 use std::sync::Arc;
+#[cfg(feature = "wgpu")]
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "wgpu")]
 use cubecl::profile::Instant;
@@ -23,46 +26,60 @@ const MIN_LAUNCHES: u32 = 4;
 
 /// Estimated launch time, for one kind of work of one model. Clones share the estimate.
 #[derive(Clone, Debug, Default)]
-pub struct Throttle {
+pub struct Throttle(Arc<Estimate>);
+
+#[derive(Debug, Default)]
+struct Estimate {
     /// Microseconds per launch; 0 while unknown.
-    launch: Arc<AtomicU32>,
+    launch: AtomicU32,
+    /// Time of the last known completion of this kind of work.
+    #[cfg(feature = "wgpu")]
+    completed: Mutex<Option<Instant>>,
+}
+
+/// Counts of an open scope.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Launches so far.
+    launched: Cell<u64>,
+    /// Launches per submission; 0 disables the throttle.
+    #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
+    bound: u32,
+    /// Launches since the last submission.
+    since: Cell<u32>,
 }
 
 thread_local! {
-    /// Launches of this thread so far.
-    static LAUNCHED: Cell<u64> = const { Cell::new(0) };
-    /// Time of the last known completion of work launched by this thread.
-    #[cfg(feature = "wgpu")]
-    static COMPLETED: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Launches per submission in the open scope; 0 disables the throttle.
-    static BOUND: Cell<u32> = const { Cell::new(0) };
-    /// Launches since the last submission.
-    static SINCE: Cell<u32> = const { Cell::new(0) };
+    /// The innermost open scope of this thread, which its launches count against.
+    static OPEN: RefCell<Option<Rc<Counts>>> = const { RefCell::new(None) };
 }
 
 impl Throttle {
     /// Opens a scope: until it is dropped or ended, what this thread launches is submitted in pieces.
     pub fn scope(&self) -> ThrottleScope {
-        let bound = match self.launch.load(Ordering::Relaxed) {
+        let bound = match self.0.launch.load(Ordering::Relaxed) {
             0 => 0,
             launch => (TARGET / launch).max(MIN_LAUNCHES),
         };
-        SINCE.set(0);
+        let counts = Rc::new(Counts {
+            bound,
+            ..Counts::default()
+        });
         ThrottleScope {
-            outer: BOUND.replace(bound),
-            work: Work {
-                launches: LAUNCHED.get(),
-                #[cfg(feature = "wgpu")]
-                began: Instant::now(),
-            },
+            outer: OPEN.replace(Some(counts.clone())),
+            counts,
+            #[cfg(feature = "wgpu")]
+            began: Instant::now(),
         }
     }
 
-    /// Updates the estimate: this work has completed now, and nothing else since the previous completion.
+    /// Updates the estimate: this work has completed now, and no other since the completion before.
     pub fn completed(&self, work: Work) {
         #[cfg(feature = "wgpu")]
         {
-            let before = COMPLETED.replace(Some(Instant::now()));
+            let completed = self.0.completed.lock();
+            let mut completed = completed.unwrap_or_else(PoisonError::into_inner);
+            let before = completed.replace(Instant::now());
             let began = before.map_or(work.began, |before| before.max(work.began));
             self.took(work.launches, began.elapsed());
         }
@@ -75,7 +92,7 @@ impl Throttle {
         if launches > 0 {
             let micros = time.as_micros() / u128::from(launches);
             let micros = u32::try_from(micros).unwrap_or(u32::MAX).max(1);
-            self.launch.store(micros, Ordering::Relaxed);
+            self.0.launch.store(micros, Ordering::Relaxed);
         }
     }
 }
@@ -83,6 +100,7 @@ impl Throttle {
 /// Launches of a scope, and when it began.
 #[derive(Debug)]
 pub struct Work {
+    #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
     launches: u64,
     #[cfg(feature = "wgpu")]
     began: Instant,
@@ -91,37 +109,50 @@ pub struct Work {
 /// While it lives, launches of this thread are split into submissions of bounded size.
 #[derive(Debug)]
 pub struct ThrottleScope {
-    /// The bound of the enclosing scope.
-    outer: u32,
-    /// `launches` is the thread's count at the start of the scope.
-    work: Work,
+    counts: Rc<Counts>,
+    /// The enclosing scope.
+    outer: Option<Rc<Counts>>,
+    #[cfg(feature = "wgpu")]
+    began: Instant,
 }
 
 impl ThrottleScope {
     /// Closes the scope and returns its launches. Only this crate's kernels are counted.
     pub fn end(self) -> Work {
         Work {
-            launches: LAUNCHED.get() - self.work.launches,
+            launches: self.counts.launched.get(),
             #[cfg(feature = "wgpu")]
-            began: self.work.began,
+            began: self.began,
         }
     }
 }
 
 impl Drop for ThrottleScope {
     fn drop(&mut self) {
-        BOUND.set(self.outer);
+        let outer = self.outer.take();
+        if let Some(outer) = &outer {
+            // Its launches are also those of the enclosing scope, and its last ones may still be pending.
+            let launched = outer.launched.get() + self.counts.launched.get();
+            outer.launched.set(launched);
+            outer.since.set(self.counts.since.get());
+        }
+        OPEN.set(outer);
     }
 }
 
 /// Counts a launch. Returns whether the pending launches must be submitted now.
 #[cfg(feature = "wgpu")]
 pub(crate) fn launched() -> bool {
-    LAUNCHED.set(LAUNCHED.get() + 1);
-    let since = SINCE.get() + 1;
-    let full = (1..=since).contains(&BOUND.get());
-    SINCE.set(if full { 0 } else { since });
-    full
+    OPEN.with_borrow(|open| {
+        let Some(counts) = open else {
+            return false;
+        };
+        counts.launched.set(counts.launched.get() + 1);
+        let since = counts.since.get() + 1;
+        let full = (1..=since).contains(&counts.bound);
+        counts.since.set(if full { 0 } else { since });
+        full
+    })
 }
 
 #[cfg(all(test, feature = "wgpu"))]
@@ -165,6 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_counts_the_launches_of_those_inside_it() {
+        let throttle = Throttle::default();
+        let outer = throttle.scope();
+        assert_eq!(submissions(3), 0);
+        {
+            let slow = Throttle::default();
+            slow.took(1, Duration::from_millis(5));
+            let inner = slow.scope();
+            assert_eq!(submissions(25), 2);
+            assert_eq!(inner.end().launches, 25);
+        }
+        assert_eq!(submissions(2), 0);
+        assert_eq!(outer.end().launches, 30);
+    }
+
+    #[test]
     fn models_share_no_estimate() {
         let (slow, other) = (Throttle::default(), Throttle::default());
         slow.took(1, Duration::from_secs(1));
@@ -183,14 +230,14 @@ mod tests {
         first.launches = 1;
         first.began = Instant::now() - Duration::from_secs(10);
         throttle.completed(first);
-        let known = throttle.launch.load(Ordering::Relaxed);
+        let known = throttle.0.launch.load(Ordering::Relaxed);
         assert!((10_000_000..20_000_000).contains(&known), "{known} us");
         // The second was launched with the first, and completes right after it.
         let mut second = throttle.scope().end();
         second.launches = 1;
         second.began = Instant::now() - Duration::from_secs(10);
         throttle.completed(second);
-        let known = throttle.launch.load(Ordering::Relaxed);
+        let known = throttle.0.launch.load(Ordering::Relaxed);
         assert!(known < 5_000_000, "{known} us");
     }
 }

@@ -2,28 +2,58 @@
 //! the opened device is a software adapter.
 //!
 //! The kernels assume neither a subgroup size nor a mapping of invocations to subgroups.
+//!
+//! What is known of the device is one static, because the device is a property of the process: `device::open` opens one wgpu
+//! device and returns it to every caller, since Burn registers only one. All models of a process run on it, and therefore run
+//! the same variants. What tests and measurements force belongs to the scope that is open on their thread.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use burn::tensor::wgpu::wgpu;
 
-/// Minimum subgroup size of the opened device; 0 without subgroups.
-static LANES: AtomicU32 = AtomicU32::new(0);
-/// Whether the opened device is a software adapter.
-static SOFTWARE: AtomicBool = AtomicBool::new(false);
-/// The environment variable EMU_SUBGROUPS: 1 for "0", 2 for "1", 0 otherwise.
-static SAID: AtomicU32 = AtomicU32::new(0);
+/// What is known of the process's GPU. Written when it is opened, and then constant.
+static OPENED: Opened = Opened {
+    lanes: AtomicU32::new(0),
+    software: AtomicBool::new(false),
+    said: AtomicU32::new(0),
+};
+
+struct Opened {
+    /// Minimum subgroup size; 0 without subgroups.
+    lanes: AtomicU32,
+    /// Whether it is a software adapter.
+    software: AtomicBool,
+    /// The environment variable EMU_SUBGROUPS: 1 for "0", 2 for "1", 0 otherwise.
+    said: AtomicU32,
+}
 
 /// Minimum subgroup size from which frequent or large reductions gain by subgroups. Measured with 8 (lavapipe): norms and
 /// attention of a step are as fast or faster, the sampler is slower by a fifth, matrix products by a tenth.
 const WIDE: u32 = 16;
 
+/// Variants that a scope forces.
+#[derive(Clone, Copy, Debug)]
+struct Forced {
+    subgroups: Option<bool>,
+    software: Option<bool>,
+    /// Size of emulated subgroups, and the stride between their invocations, which is odd.
+    #[cfg(test)]
+    emulated: Option<(usize, usize)>,
+}
+
+impl Forced {
+    const NOTHING: Self = Self {
+        subgroups: None,
+        software: None,
+        #[cfg(test)]
+        emulated: None,
+    };
+}
+
 thread_local! {
-    /// Subgroup override of this thread.
-    static ASKED: Cell<Option<bool>> = const { Cell::new(None) };
-    /// Software-variant override of this thread.
-    static SOFTWARE_ASKED: Cell<Option<bool>> = const { Cell::new(None) };
+    /// What the innermost open scope of this thread forces. Opened by tests and measurements alone.
+    static OPEN: Cell<Forced> = const { Cell::new(Forced::NOTHING) };
 }
 
 /// Records the features of the opened device.
@@ -32,25 +62,25 @@ pub(crate) fn opened(features: wgpu::Features, info: &wgpu::AdapterInfo) {
         true => info.subgroup_min_size.max(1),
         false => 0,
     };
-    LANES.store(lanes, Ordering::Relaxed);
+    OPENED.lanes.store(lanes, Ordering::Relaxed);
     let software = match std::env::var("EMU_SOFTWARE").as_deref() {
         Ok("0") => false,
         Ok("1") => true,
         _ => info.device_type == wgpu::DeviceType::Cpu,
     };
-    SOFTWARE.store(software, Ordering::Relaxed);
+    OPENED.software.store(software, Ordering::Relaxed);
     let said = match std::env::var("EMU_SUBGROUPS").as_deref() {
         Ok("0") => 1,
         Ok("1") => 2,
         _ => 0,
     };
-    SAID.store(said, Ordering::Relaxed);
+    OPENED.said.store(said, Ordering::Relaxed);
 }
 
 /// Records the minimum subgroup size of a device whose subgroups wgpu does not know of: its WebGPU neither requests nor
 /// reports them.
 pub fn opened_with_subgroups(invocations: u32) {
-    LANES.store(invocations, Ordering::Relaxed);
+    OPENED.lanes.store(invocations, Ordering::Relaxed);
 }
 
 /// Whether a kernel uses subgroups, given that it wants at least `least` invocations in each.
@@ -59,14 +89,15 @@ fn decide(lanes: u32, asked: Option<bool>, least: u32) -> bool {
 }
 
 fn chosen(least: u32) -> bool {
-    let said = SAID.load(Ordering::Relaxed);
-    let asked = ASKED.get().or((said > 0).then_some(said == 2));
-    decide(LANES.load(Ordering::Relaxed), asked, least)
+    let said = OPENED.said.load(Ordering::Relaxed);
+    let forced = OPEN.get().subgroups;
+    let asked = forced.or((said > 0).then_some(said == 2));
+    decide(OPENED.lanes.load(Ordering::Relaxed), asked, least)
 }
 
 /// Whether the opened device has subgroups.
 pub fn has_subgroups() -> bool {
-    LANES.load(Ordering::Relaxed) > 0
+    OPENED.lanes.load(Ordering::Relaxed) > 0
 }
 
 /// Whether kernels launched by this thread use subgroups: kernels that gain by any size.
@@ -81,13 +112,13 @@ pub fn wide_subgroups() -> bool {
 
 /// Whether kernels launched by this thread use quad operations of a subgroup.
 pub fn quads() -> bool {
-    LANES.load(Ordering::Relaxed) >= 4 && chosen(4)
+    OPENED.lanes.load(Ordering::Relaxed) >= 4 && chosen(4)
 }
 
 /// Whether kernels launched by this thread are the variants for software adapters.
 pub fn software() -> bool {
-    let asked = SOFTWARE_ASKED.get();
-    asked.unwrap_or_else(|| SOFTWARE.load(Ordering::Relaxed))
+    let forced = OPEN.get().software;
+    forced.unwrap_or_else(|| OPENED.software.load(Ordering::Relaxed))
 }
 
 /// Runs `f` without subgroups, then with them where the opened device has them.
@@ -105,39 +136,61 @@ pub fn each_of_all(mut f: impl FnMut()) {
     }
 }
 
-/// Restores the override on drop.
-struct Restore(Wish, Option<bool>);
+/// An open scope. Holds what the enclosing scope forces, and restores it on drop.
+struct Scope(Forced);
 
-type Wish = &'static std::thread::LocalKey<Cell<Option<bool>>>;
-
-impl Drop for Restore {
+impl Drop for Scope {
     fn drop(&mut self) {
-        self.0.set(self.1);
+        OPEN.set(self.0);
     }
 }
 
-fn with<T>(wish: Wish, on: bool, f: impl FnOnce() -> T) -> T {
-    let _restore = Restore(wish, wish.replace(Some(on)));
+/// Runs `f` in a scope that forces what `force` adds to the enclosing scope.
+fn with<T>(force: impl FnOnce(&mut Forced), f: impl FnOnce() -> T) -> T {
+    let outer = OPEN.get();
+    let mut forced = outer;
+    force(&mut forced);
+    let _scope = Scope(outer);
+    OPEN.set(forced);
     f()
 }
 
 /// Runs `f` with subgroups on or off for launches on this thread; always off where the device has none. For tests and
 /// measurements; programs are controlled by the environment: `EMU_SUBGROUPS=0` or `1`.
 pub fn with_subgroups<T>(on: bool, f: impl FnOnce() -> T) -> T {
-    with(&ASKED, on, f)
+    with(|forced| forced.subgroups = Some(on), f)
 }
 
 /// Runs `f` with software variants on or off for launches on this thread; every device runs both. For tests and
 /// measurements; programs are controlled by the environment: `EMU_SOFTWARE=0` or `1`.
 pub fn with_software<T>(on: bool, f: impl FnOnce() -> T) -> T {
-    with(&SOFTWARE_ASKED, on, f)
+    with(|forced| forced.software = Some(on), f)
+}
+
+/// Runs `f` with emulated subgroups of `lanes` invocations with an odd stride of `step`.
+#[cfg(test)]
+pub(crate) fn with_emulated<T>(lanes: usize, step: usize, f: impl FnOnce() -> T) -> T {
+    let force = |forced: &mut Forced| {
+        // Variants for software adapters use quads, which are not emulated.
+        *forced = Forced {
+            subgroups: Some(true),
+            software: Some(false),
+            emulated: Some((lanes, step)),
+        };
+    };
+    with(force, f)
+}
+
+/// Size and stride of emulated subgroups, inside [`with_emulated`].
+#[cfg(test)]
+pub(crate) fn emulated() -> Option<(usize, usize)> {
+    OPEN.get().emulated
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::{self, DeviceChoice};
-    use crate::gpu::emulated;
 
     #[test]
     fn nothing_uses_what_is_not_there() {
@@ -169,7 +222,7 @@ mod tests {
         let cases: Vec<_> = cases.filter(|c| concerned.contains(&c.operation)).collect();
         assert_eq!(cases.len(), concerned.len());
         for (lanes, step) in [(4, 5), (8, 1), (16, 5), (32, 1), (64, 5), (128, 1)] {
-            emulated::with(lanes, step, || {
+            with_emulated(lanes, step, || {
                 for case in &cases {
                     let found = burn::tensor::read_sync(case.run(&device));
                     assert!(
@@ -179,5 +232,21 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_scope_restores_what_the_enclosing_one_forces() {
+        with_software(true, || {
+            with_emulated(8, 3, || {
+                assert_eq!((emulated(), software()), (Some((8, 3)), false));
+                with_software(true, || assert_eq!(emulated(), Some((8, 3))));
+            });
+            assert_eq!((emulated(), software()), (None, true));
+        });
+        // Another thread has no scope open.
+        with_emulated(8, 3, || {
+            let other = std::thread::spawn(emulated).join();
+            assert_eq!(other.expect("no panic"), None);
+        });
     }
 }

@@ -133,6 +133,7 @@ fn strict(best: usize, penalty: f32, ngram: usize, min_length: usize) -> Ranking
             repetition_penalty: penalty,
             no_repeat_ngram: ngram,
             min_length,
+            ..Processors::default()
         },
         banned: Some(1),
         ..plain(best)

@@ -4,7 +4,7 @@
 
 use emu_kernels::burn::tensor::wgpu::wgpu::Queue;
 use emu_kernels::burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
-use emu_kernels::count::{self, Launches};
+use emu_kernels::count::{self, Launches, Meter};
 use emu_kernels::device::LAUNCHES;
 use emu_kernels::ops;
 use emu_kernels::readback::{self, Recorded};
@@ -20,16 +20,20 @@ fn number(queue: &Queue) -> u64 {
 }
 
 /// Submissions of `work`: our count, and wgpu's. `waits` is how often `work` waits for the device, besides once at its end.
-fn submitted(device: &Device, queue: &Queue, waits: u64, work: impl FnOnce()) -> (u64, u64) {
+fn submitted(
+    (device, queue, meter): (&Device, &Queue, &Meter),
+    waits: u64,
+    work: impl FnOnce(),
+) -> (u64, u64) {
     device.sync().expect("a device that works");
     count::flushed();
-    let (ours, reads, theirs) = (count::submits(), count::reads().0, number(queue));
+    let (ours, reads, theirs) = (meter.submits(), meter.reads().0, number(queue));
     work();
     device.sync().expect("a device that works");
     count::flushed();
     // wgpu also numbers waits, the submission that queries the number, and each mapped read-back buffer.
-    let others = waits + 2 + count::reads().0 - reads;
-    (count::submits() - ours, number(queue) - theirs - others)
+    let others = waits + 2 + meter.reads().0 - reads;
+    (meter.submits() - ours, number(queue) - theirs - others)
 }
 
 #[test]
@@ -51,7 +55,7 @@ fn submissions_are_counted_as_they_are_made_on_wgpu() {
     read(token.clone());
 
     let waiting = |what: &str, work: &dyn Fn(), waits: u64, wanted: u64| {
-        let (ours, theirs) = submitted(&device, queue, waits, work);
+        let (ours, theirs) = submitted((&device, queue, watching.meter()), waits, work);
         assert_eq!((ours, theirs), (wanted, wanted), "{what}");
     };
     let same = |what: &str, work: &dyn Fn(), wanted: u64| waiting(what, work, 0, wanted);

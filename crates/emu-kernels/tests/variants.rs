@@ -164,13 +164,18 @@ fn tokens(device: &Device) {
     for vocab in [5, 255, 40_001] {
         let (logits, values) = random(11, [1, 1, vocab], device);
         let narrow: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-        for (temperature, top_k, top_p) in
-            [(0.0, 0, 1.0), (0.8, 3, 1.0), (1.0, 0, 0.5), (1.3, 50, 0.9)]
-        {
+        for (temperature, top_k, top_p, min_p) in [
+            (0.0, 0, 1.0, 0.0),
+            (0.8, 3, 1.0, 0.0),
+            (1.0, 0, 0.5, 0.0),
+            (1.3, 50, 0.9, 0.0),
+            (1.2, 0, 1.0, 0.2),
+        ] {
             let sampling = Sampling {
                 temperature,
                 top_k,
                 top_p,
+                min_p,
             };
             let mut numbers = Philox::with_stream(3, 99, 0);
             let plain = Processors::default();

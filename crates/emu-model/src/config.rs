@@ -1,10 +1,10 @@
 //! Model configuration: the only source of the sizes of all networks.
 
+use emu_tokenizer::names;
 use serde::{Deserialize, Serialize};
 
 use crate::namer::NamerConfig;
 use crate::requests::RequestsConfig;
-use crate::tokenizer::names;
 
 mod error;
 mod image;
@@ -15,7 +15,7 @@ mod vision;
 
 pub use error::ConfigError;
 pub use image::ImageConfig;
-pub use lm::{AdapterConfig, CausalConfig, LmConfig};
+pub use lm::{AdapterConfig, CausalConfig, LmConfig, LmInit};
 pub use prompts::{GenerationConfig, PromptConfig, ScenePrompts};
 pub use vision::{StemConfig, VisionConfig};
 

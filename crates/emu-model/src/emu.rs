@@ -6,7 +6,7 @@ use emu_kernels::LayerNorm;
 use emu_kernels::packed::{Activations, Scheme};
 
 use crate::causal::CausalFormer;
-use crate::config::{ConfigError, EmuConfig};
+use crate::config::{ConfigError, EmuConfig, LmInit};
 use crate::lm::Lm;
 use crate::namer::Namer;
 use crate::persona::SoftPrompt;
@@ -42,11 +42,20 @@ impl EmuConfig {
     /// # Errors
     /// As [`EmuConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<Emu, ConfigError> {
+        self.init_with(&LmInit::default(), device)
+    }
+
+    /// As [`EmuConfig::init`], with a choice of the LM's initial weights.
+    ///
+    /// # Errors
+    /// As [`EmuConfig::validate`] and [`LmInit::validate`].
+    pub fn init_with(&self, start: &LmInit, device: &Device) -> Result<Emu, ConfigError> {
         self.validate()?;
+        start.validate(&self.lm)?;
         let (features, width) = (self.vision.width, self.lm.width);
         let causal = self.causal.as_ref();
         let namer = self.namer.as_ref();
-        let lm = || self.lm.init(self.adapter.as_ref(), device);
+        let lm = || self.lm.init_with(start, self.adapter.as_ref(), device);
         Ok(Emu {
             visual: self.vision.init(device),
             ln_visual: causal.map(|_| LayerNorm::new(features, LN_VISUAL_EPS, device)),

@@ -13,7 +13,7 @@ use emu_kernels::rope::{Rope, RopeTables};
 use emu_kernels::throttle::Throttle;
 use emu_kernels::{LoraConfig, QEmbedding, QLinear, RmsNorm};
 
-use crate::config::{AdapterConfig, LmConfig};
+use crate::config::{AdapterConfig, LmConfig, LmInit};
 use crate::probe::Probe;
 
 /// The language model.
@@ -110,6 +110,16 @@ pub struct NoRegressionHead;
 impl LmConfig {
     /// Creates a language model.
     pub fn init(&self, adapter: Option<&AdapterConfig>, device: &Device) -> Lm {
+        self.init_with(&LmInit::default(), adapter, device)
+    }
+
+    /// As [`LmConfig::init`], with a choice of the initial weights, which [`LmInit::validate`] accepts.
+    pub fn init_with(
+        &self,
+        start: &LmInit,
+        adapter: Option<&AdapterConfig>,
+        device: &Device,
+    ) -> Lm {
         let d = self.width;
         // The last linear layers of residual branches start small, as in GPT-2.
         let out = Init::Normal(0.02 / (2.0 * self.layers as f32).sqrt());
@@ -123,14 +133,13 @@ impl LmConfig {
         };
         let linear = |heads: usize| QLinear::new(d, heads * self.head_size, false, device);
         let layer = |i: usize| {
-            // Equal query and key weights at the start: the first layer attends to similar positions, a word to the
-            // visual embeddings that show it. Yes/no questions are learned from there, and hardly otherwise.
-            let (q_proj, k_proj) = if i == 0 && self.heads == self.kv_heads {
-                let sharp = Init::Normal(4.0 / (d as f32).sqrt());
-                let outputs = self.heads * self.head_size;
-                twins(|| QLinear::with_init(d, outputs, false, sharp, device))
-            } else {
-                (linear(self.heads), linear(self.kv_heads))
+            let (q_proj, k_proj) = match start.equal_query_key.filter(|_| i == 0) {
+                Some(deviation) => {
+                    let normal = Init::Normal(deviation / (d as f32).sqrt());
+                    let outputs = self.heads * self.head_size;
+                    twins(|| QLinear::with_init(d, outputs, false, normal, device))
+                }
+                None => (linear(self.heads), linear(self.kv_heads)),
             };
             Layer {
                 input_layernorm: RmsNorm::new(d, self.norm_eps, device),
@@ -258,6 +267,26 @@ impl Lm {
         }
         packed::set_activations(&mut self.embed_tokens.weight, choose);
         self
+    }
+
+    /// Whether layers may quantize activations. The last bits of a sum, which depend on the number of positions that are
+    /// computed together, then decide between two bytes, and may turn an answer.
+    pub fn rounds(&self) -> bool {
+        self.layers.iter().any(|Layer { self_attn, mlp, .. }| {
+            let fused = [&self_attn.fused_qkv, &mlp.fused_gate_up];
+            let plain = [
+                &self_attn.q_proj,
+                &self_attn.k_proj,
+                &self_attn.v_proj,
+                &self_attn.o_proj,
+                &mlp.gate_proj,
+                &mlp.up_proj,
+                &mlp.down_proj,
+            ];
+            let fused = fused.into_iter().flatten().any(Packed::rounds);
+            let plain = plain.iter().any(|linear| packed::rounds(&linear.weight));
+            fused || plain
+        })
     }
 
     /// Bytes of weights that one token reads: all layers, the final norm, the head.

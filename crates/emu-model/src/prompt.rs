@@ -1,19 +1,18 @@
 //! Builds prompts from user input: image marks, templates, token ids, visual embeddings.
 
+mod embed;
+
 use std::borrow::Cow;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+use emu_media::image::{ImageError, RgbImage, scene};
+use emu_tokenizer::{EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, TokenizerError, names};
 
 use crate::config::{EmuConfig, PromptConfig};
 use crate::emu::Emu;
-use crate::generate::Prompt;
-use crate::image::{ImageError, RgbImage, process_img_with, scene};
-use crate::tokenizer::{
-    EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, TokenizerError, names,
-};
-
-/// Batch size of the vision encoder.
-const BATCH: usize = 8;
+use crate::generate::{LastTurn, Prompt, VisualKey};
+use crate::pictures::PictureCache;
+use crate::spelling::{DREW, is_drawn};
 
 /// Mark of a video.
 pub const VIDEO_MARK: &str = "<video>";
@@ -261,6 +260,19 @@ impl Conversation {
     }
 }
 
+/// Formats the system message before the first turn: a given one in the model's template, or the model's own.
+pub fn system_message(given: Option<&str>, templates: &PromptConfig) -> PromptText {
+    let mut text = PromptText::default();
+    match (given, &templates.system_turn) {
+        (None, _) => text.template(&templates.system),
+        (Some(said), None) => text.plain(said),
+        // An empty message requests no system message.
+        (Some(""), Some(_)) => {}
+        (Some(said), Some(template)) => text = Marked::words(said).fill(template),
+    }
+    text
+}
+
 /// User input and the model's answer.
 #[derive(Clone, Debug)]
 pub struct Turn {
@@ -276,6 +288,16 @@ struct Seen<'a> {
     template: Option<&'a str>,
     /// Areas of the objects that are read one by one; empty if the image is read as a whole.
     things: Vec<scene::Area>,
+}
+
+/// What the encoder reads of an image: all of it, or its objects one by one.
+fn views(picture: &RgbImage, seen: &Seen<'_>) -> Vec<RgbImage> {
+    match seen.things.len() {
+        0 => vec![picture.clone()],
+        _ => { seen.things.iter() }
+            .map(|thing| scene::cut(picture, *thing))
+            .collect(),
+    }
 }
 
 /// What precedes the first turn.
@@ -332,6 +354,8 @@ pub struct Prompter<'a> {
     pub tokenizer: &'a EmuTokenizer,
     /// Its device.
     pub device: &'a Device,
+    /// Visual embeddings of the pictures read before; `None` to encode every picture anew.
+    pub pictures: Option<&'a PictureCache>,
 }
 
 impl Prompter<'_> {
@@ -343,17 +367,9 @@ impl Prompter<'_> {
         let templates = &self.config.prompts;
         let (mut text, mut pictures) = (PromptText::default(), vec![]);
         let mut opening = Opening::Own;
+        let is_own = conversation.system.is_none();
         if let Some(said) = &conversation.system {
-            opening = Opening::Given(match &templates.system_turn {
-                None => {
-                    let mut words = PromptText::default();
-                    words.plain(said);
-                    words
-                }
-                // An empty message requests no system message.
-                Some(_) if said.is_empty() => PromptText::default(),
-                Some(template) => Marked::words(said).fill(template),
-            });
+            opening = Opening::Given(system_message(Some(said), templates));
         }
         let turns = conversation.followed(templates.turns);
         for (i, turn) in turns.iter().enumerate() {
@@ -364,7 +380,19 @@ impl Prompter<'_> {
             }
             pictures.extend_from_slice(&turn.user.pictures);
         }
-        self.behind(opening, text, &pictures)
+        let mut prompt = self.behind(opening, text, &pictures)?;
+        let drew = |turn: &Turn| is_drawn(&turn.answer);
+        if self.config.requests.is_some() && is_own && !turns.iter().any(drew) {
+            prompt.claim = Some(self.tokenizer.encode_plain(DREW.trim_end())?);
+        }
+        // What a message says by itself shows better without the turns before it.
+        if let ([_, .., last], Some(_), true) = (&*turns, &self.config.requests, is_own) {
+            prompt.last = Some(Box::new(LastTurn {
+                prompt: self.behind(Opening::Own, last.user.turn(templates), &[])?,
+                after_talk: pictures.is_empty() && !turns.iter().any(drew),
+            }));
+        }
+        Ok(prompt)
     }
 
     /// Builds the prompt of turns after their opening: a system message, or the soft prompt that replaces the default
@@ -388,7 +416,7 @@ impl Prompter<'_> {
                 (length, Some(persona))
             }
             (Opening::Own, None) => {
-                text.template(&self.config.prompts.system);
+                text.append(system_message(None, &self.config.prompts));
                 (count(&text)?, None)
             }
             (Opening::Given(said), _) => {
@@ -420,6 +448,8 @@ impl Prompter<'_> {
             });
             let rows = [rows].into_iter().chain(seen);
             prompt.visual = Some(Tensor::cat(rows.collect(), 1));
+            let soft = (0..opening as u32).map(VisualKey::SoftPrompt);
+            prompt.visual_keys = soft.chain(prompt.visual_keys).collect();
         }
         Ok(prompt)
     }
@@ -429,6 +459,11 @@ impl Prompter<'_> {
     /// # Errors
     /// As [`Prompter::conversation`].
     pub fn caption(&self, picture: RgbImage) -> Result<Prompt, PromptError> {
+        self.caption_of(&picture)
+    }
+
+    fn caption_of(&self, picture: &RgbImage) -> Result<Prompt, PromptError> {
+        let pictures = std::slice::from_ref(picture);
         let templates = &self.config.prompts;
         let mut text = PromptText::default();
         match templates.caption.as_str() {
@@ -439,10 +474,30 @@ impl Prompter<'_> {
                     ..Default::default()
                 };
                 asked.said.template(words);
-                return self.behind(Opening::Own, asked.turn(templates), &[picture]);
+                return self.behind(Opening::Own, asked.turn(templates), pictures);
             }
         }
-        self.ask(&text, &[picture])
+        self.ask(&text, pictures)
+    }
+
+    /// Builds the caption prompt of each image. The encoder reads the images together, in batches.
+    ///
+    /// # Errors
+    /// As [`Prompter::conversation`]; the first error of any image.
+    pub fn captions(&self, pictures: &[RgbImage]) -> Result<Vec<Prompt>, PromptError> {
+        let views: Vec<RgbImage> = { pictures.iter() }
+            .flat_map(|picture| views(picture, &self.see(picture)))
+            .collect();
+        let read = PictureCache::default();
+        let prompter = Prompter {
+            pictures: self.pictures.or(Some(&read)),
+            ..*self
+        };
+        // Fills the cache that the prompts are built from.
+        prompter.embed(&views)?;
+        { pictures.iter() }
+            .map(|picture| prompter.caption_of(picture))
+            .collect()
     }
 
     /// Builds a prompt that continues with an image, without the final [IMG]. White space before [IMG] is dropped.
@@ -473,12 +528,13 @@ impl Prompter<'_> {
         let spelled = spelled.map(|templates| text.with_pictures_as(&templates));
         let text = spelled.as_ref().unwrap_or(text);
         let ids = self.tokenizer.encode_prompt(text, queries, context)?;
-        let visual = match seen.iter().all(|seen| seen.things.is_empty()) {
-            true => self.embed(pictures)?,
+        let (visual, visual_keys) = match seen.iter().all(|seen| seen.things.is_empty()) {
+            true => self.embed_whole(pictures)?,
             false => self.embed_things(pictures, &seen)?,
         };
         Ok(Prompt {
             visual,
+            visual_keys,
             ..Prompt::text(ids)
         })
     }
@@ -510,66 +566,13 @@ impl Prompter<'_> {
             things,
         }
     }
-
-    /// Embeddings of images of which some are read object by object, `[1, N, D]`: for each image the name embeddings of
-    /// each object, then the background embedding.
-    fn embed_things(
-        &self,
-        pictures: &[RgbImage],
-        seen: &[Seen<'_>],
-    ) -> Result<Option<Tensor<3>>, PromptError> {
-        let views = |(picture, seen): (&RgbImage, &Seen<'_>)| match seen.things.len() {
-            0 => vec![picture.clone()],
-            _ => { seen.things.iter() }
-                .map(|thing| scene::cut(picture, *thing))
-                .collect(),
-        };
-        let views: Vec<Vec<RgbImage>> = pictures.iter().zip(seen).map(views).collect();
-        let Some(embedded) = self.embed(&views.concat())? else {
-            return Ok(None);
-        };
-        let [_, q, _] = embedded.dims();
-        let (mut rows, mut next) = (vec![], 0);
-        for views in &views {
-            let row = |i: usize| embedded.clone().narrow(0, i, 1);
-            rows.extend((next..next + views.len()).map(|i| row(i).narrow(1, 0, q - 1)));
-            rows.push(row(next).narrow(1, q - 1, 1));
-            next += views.len();
-        }
-        Ok(Some(Tensor::cat(rows, 1)))
-    }
-
-    /// Visual embeddings of images, `[N, Q, D]`; `None` without images.
-    ///
-    /// # Errors
-    /// If an image cannot be resized.
-    pub fn embed(&self, pictures: &[RgbImage]) -> Result<Option<Tensor<3>>, PromptError> {
-        if pictures.is_empty() {
-            return Ok(None);
-        }
-        let side = self.config.vision.image_size;
-        let wide = |values: [f32; 3]| values.map(f64::from);
-        let (mean, std) = (wide(self.config.image.mean), wide(self.config.image.std));
-        let mut embedded = vec![];
-        for batch in pictures.chunks(BATCH) {
-            let mut values = Vec::with_capacity(batch.len() * 3 * side * side);
-            for picture in batch {
-                values.extend(process_img_with(picture, side as u32, &mean, &std)?);
-            }
-            let data = TensorData::new(values, [batch.len(), 3, side, side]);
-            embedded.push(
-                self.emu
-                    .embed_images(Tensor::<4>::from_data(data, self.device)),
-            );
-        }
-        Ok(Some(Tensor::cat(embedded, 0)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use emu_tokenizer::Span;
+
     use super::*;
-    use crate::tokenizer::Span;
 
     fn picture(shade: u8) -> RgbImage {
         RgbImage::from_pixel(1, 1, [shade; 3].into())

@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn padding_in_front_changes_nothing() {
-        init::seed(1);
+        let _sequence = init::seed(1);
         let device = Device::flex();
         let reader = config().init(&lm(), &device);
         let x = values(3);
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn values_of_a_cache_are_those_of_a_whole_pass() {
-        init::seed(2);
+        let _sequence = init::seed(2);
         let (device, sizes) = (Device::flex(), lm());
         let lm = sizes.init(None, &device).alone();
         let ids = |ids: &[i32]| -> Tensor<2, Int> {

@@ -2,18 +2,18 @@
 //!
 //! B batch, D width, E width of the joint space, K concepts.
 
-use ::image::imageops;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::QLinear;
 use emu_kernels::init::{Init, param};
+use emu_media::image::{ClipFeatureExtractor, ImageError, RgbImage};
+use image::imageops;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clip::{self, ClipConfig, ClipVision};
 use crate::config::ConfigError;
 use crate::generate::{GenerateError, read};
-use crate::image::{ClipFeatureExtractor, ImageError, RgbImage};
 use crate::probe::Probe;
 
 /// Sizes of the checker.

@@ -6,6 +6,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_kernels::QEmbedding;
+pub use emu_tokenizer::english::article;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
@@ -91,18 +92,6 @@ pub fn distances(embeddings: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
     squares - embeddings.matmul(rows.transpose()).mul_scalar(2.0)
 }
 
-/// The indefinite article by the first letter, with a list of exceptions whose sound differs.
-pub fn article(word: &str) -> &'static str {
-    let consonant_sound = ["unicorn", "ufo", "ukulele", "uniform"].contains(&word);
-    let vowel_sound = ["hourglass", "hour"].contains(&word);
-    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
-    if vowel_sound || (vowel && !consonant_sound) {
-        "an"
-    } else {
-        "a"
-    }
-}
-
 /// Image content in words: "a dog to the left of a rocket on a yellow background".
 ///
 /// `layout`: the word of the layout slot, "left" or "above"; anything else puts objects side by side.
@@ -122,8 +111,16 @@ pub fn describe(names: &[&str], layout: Option<&str>, colour: Option<&str>) -> S
 /// Sentence that represents a drawn image in the conversation history, so that a text-only language model knows of it
 /// and later requests can refer to it.
 pub fn drawn(description: &str) -> String {
-    format!("I drew {description}.")
+    format!("{DREW}{description}.")
 }
+
+/// Whether an answer is a sentence of [`drawn`].
+pub fn is_drawn(answer: &str) -> bool {
+    answer.trim_start().starts_with(DREW)
+}
+
+/// First words of [`drawn`].
+pub(crate) const DREW: &str = "I drew ";
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +132,15 @@ mod tests {
         objects: 2,
         tokens: 2,
     };
+
+    #[test]
+    fn descriptions_of_drawings_are_recognized() {
+        assert!(is_drawn(&drawn("a dog on a red background")));
+        assert!(is_drawn(" I drew a dog."));
+        for other in ["", "I draw a dog.", "You said: I drew a dog.", "i drew"] {
+            assert!(!is_drawn(other), "{other}");
+        }
+    }
 
     #[test]
     fn names_are_padded_and_long_ones_keep_their_end() {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+use crate::convert::{GgufFile, PyTorchFile, read_pickle};
 use crate::{KeyMap, Manifest, PackReader, Rule, SafetensorsFile, TensorSource, verify::hex};
 
 /// Opens a safetensors file and reads all tensors of a valid one.
@@ -58,27 +59,20 @@ pub fn key_map(data: &[u8]) {
 }
 
 /// Opens a PyTorch file and reads all tensors of a valid one.
-#[cfg(feature = "convert")]
 pub fn pytorch(data: &[u8]) {
-    if let Ok(file) =
-        crate::convert::PyTorchFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec()))
-    {
+    if let Ok(file) = PyTorchFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec())) {
         read_all(&file);
     }
 }
 
 /// The pickle of a PyTorch file.
-#[cfg(feature = "convert")]
 pub fn pickle(data: &[u8]) {
-    let _ = crate::convert::read_pickle("fuzz", data);
+    let _ = read_pickle("fuzz", data);
 }
 
 /// Opens a GGUF file; reads all tensors of a valid one, dequantized and packed.
-#[cfg(feature = "convert")]
 pub fn gguf(data: &[u8]) {
-    if let Ok(file) =
-        crate::convert::GgufFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec()))
-    {
+    if let Ok(file) = GgufFile::from_reader("fuzz", std::io::Cursor::new(data.to_vec())) {
         read_all(&file);
         for info in file.tensors() {
             let _ = file.read_packed(&info.name);

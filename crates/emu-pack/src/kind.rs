@@ -145,7 +145,10 @@ impl FileKind {
             Self::WebPage => {
                 "Download the file itself; the page may ask to sign in or to accept a licence first"
             }
-            Self::Empty | Self::Text | Self::Json => "Download the file again",
+            Self::Empty => "Download the file again",
+            Self::Text | Self::Json => {
+                "Name the model's weights; if this is where they should be, download them again"
+            }
             Self::Pickle(_) | Self::LegacyPyTorch => {
                 "Load it in Python and save its state_dict with a current PyTorch: torch.save(model.state_dict(), file)"
             }

@@ -24,6 +24,7 @@ mod verify;
 #[cfg(feature = "convert")]
 pub mod convert;
 #[doc(hidden)]
+#[cfg(feature = "convert")]
 pub mod fuzzing;
 
 pub use error::{KeyReport, PackError};
@@ -40,3 +41,4 @@ pub use sniff::check_weights;
 pub use source::{InMemory, TensorSource};
 pub use tensor::{Dtype, TensorData, TensorInfo};
 pub use unwrapped::Unwrapped;
+pub use verify::hex;

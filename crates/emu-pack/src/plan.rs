@@ -26,6 +26,17 @@ impl Plan {
             .map(|(_, key)| key.as_str())
     }
 
+    /// Type and shape of every parameter in the source, under the model's names and in their order.
+    pub fn infos(&self, source: &(impl TensorSource + ?Sized)) -> Vec<TensorInfo> {
+        let infos = self.entries.iter().filter_map(|(name, key)| {
+            Some(TensorInfo {
+                name: name.clone(),
+                ..source.info(key)?.clone()
+            })
+        });
+        infos.collect()
+    }
+
     /// Source keys on the map's ignore list.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
@@ -181,6 +192,14 @@ mod tests {
         );
         assert_eq!(plan.source_key("new.b"), Some("older.b"));
         assert_eq!(plan.ignored(), ["x.position_ids"]);
+        let zeros = source.iter().map(|info| {
+            let bytes = vec![0; info.byte_len().unwrap()];
+            TensorData::new(&info.name, info.dtype, info.shape.clone(), bytes).unwrap()
+        });
+        assert_eq!(
+            plan.infos(&InMemory::new(zeros).unwrap()),
+            [info("new.a", &[2, 3]), info("new.b", &[4])]
+        );
         let weights = [
             TensorData::from_f32("older.b", vec![4], &[1.0; 4]).unwrap(),
             TensorData::from_f32("old.a", vec![2, 3], &[0.0; 6]).unwrap(),

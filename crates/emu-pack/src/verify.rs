@@ -44,8 +44,8 @@ pub(crate) fn compare_hash(file: &str, expected: &str, hash: &[u8]) -> Result<()
     }
 }
 
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes, such as those of a hash, as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use emu_pack::{PackError, SafetensorsFile, TensorData, TensorSource, write_safetensors};
+use emu_pack::{PackError, SafetensorsFile, TensorData, TensorSource, hex, write_safetensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -25,6 +25,7 @@ const STATE: &str = "state.json";
 const PENDING: &str = ".pending-";
 const DISCARDED: &str = ".discarded-";
 const LATEST: &str = "latest";
+const BEST: &str = "best";
 
 /// State of a run besides its tensors. `(seed, step)` determines all randomness.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,10 +110,6 @@ pub struct Skipped {
     pub path: PathBuf,
     /// What is wrong with it.
     pub reason: String,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn folder_name(step: u64) -> String {
@@ -315,14 +312,18 @@ fn folders(out: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
-/// Removes all but the newest `keep` checkpoints.
-pub(crate) fn prune(out: &Path, keep: usize) -> Result<(), TrainError> {
+/// Removes all but the newest `keep` checkpoints and the one after `best` steps.
+pub(crate) fn prune(out: &Path, keep: usize, best: Option<u64>) -> Result<(), TrainError> {
     let found = folders(out)?;
     let old = found.len().saturating_sub(keep.max(1));
-    found
-        .iter()
-        .take(old)
+    (found.iter().take(old))
+        .filter(|(step, _)| Some(*step) != best)
         .try_for_each(|(_, path)| discard(path))
+}
+
+/// Writes the name of the checkpoint after `step` steps to the file `best`.
+pub(crate) fn mark_best(out: &Path, step: u64) -> Result<(), TrainError> {
+    replace_file(&out.join(BEST), folder_name(step).as_bytes(), &create_file)
 }
 
 impl Checkpoint {
@@ -428,6 +429,18 @@ impl Checkpoint {
         })
     }
 
+    /// The checkpoint that a run keeps as its best (`checkpoint.best` of its configuration).
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] if the run has named none, or it is damaged.
+    pub fn best(out: &Path) -> Result<Self, TrainError> {
+        let name = fs::read_to_string(out.join(BEST)).map_err(|_| TrainError::Checkpoint {
+            path: out.into(),
+            reason: "the run has kept no best checkpoint".into(),
+        })?;
+        Self::open(&out.join(name.trim()))
+    }
+
     /// The trained weights: the EMA if the run keeps one; the plain weights for parameters without an EMA.
     ///
     /// # Errors
@@ -444,6 +457,19 @@ impl Checkpoint {
             model: open(MODEL)?,
             average,
         })
+    }
+
+    /// Names of the parameters that learn: those with moments of the optimiser.
+    ///
+    /// # Errors
+    /// [`TrainError::Pack`] if the file cannot be read.
+    pub fn learning(&self) -> Result<Vec<String>, TrainError> {
+        let file = SafetensorsFile::open(self.path.join(OPTIMISER))?;
+        let names = file.tensors().iter().map(|info| info.name.as_str());
+        Ok(names
+            .filter_map(|name| name.strip_suffix(".m"))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Reads all tensors.

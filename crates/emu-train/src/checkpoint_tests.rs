@@ -127,14 +127,14 @@ fn only_the_last_are_kept() {
     for step in [1, 2, 30, 4] {
         save(out.path(), step);
     }
-    prune(out.path(), 2).unwrap();
+    prune(out.path(), 2, None).unwrap();
     let steps: Vec<u64> = folders(out.path())
         .unwrap()
         .into_iter()
         .map(|(step, _)| step)
         .collect();
     assert_eq!(steps, [4, 30]);
-    prune(out.path(), 0).unwrap();
+    prune(out.path(), 0, None).unwrap();
     assert_eq!(folders(out.path()).unwrap().len(), 1);
 }
 
@@ -210,4 +210,16 @@ fn a_full_disk_leaves_the_previous_checkpoint() {
             .to_string_lossy()
             .starts_with('.'))
     );
+}
+
+#[test]
+fn the_best_checkpoint_is_found_by_its_mark() {
+    let out = tempfile::tempdir().unwrap();
+    save(out.path(), 3);
+    save(out.path(), 5);
+    let error = Checkpoint::best(out.path()).unwrap_err().to_string();
+    assert!(error.contains("no best checkpoint"), "{error}");
+    mark_best(out.path(), 3).unwrap();
+    assert_eq!(Checkpoint::best(out.path()).unwrap().state.step, 3);
+    assert_eq!(Checkpoint::find(out.path()).unwrap().state.step, 5);
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::TrainError;
 use crate::schedule::ScheduleConfig;
+use crate::settings::{self, Setting};
 
 /// All settings of a run. `configs/train/` holds one file per stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct TrainConfig {
     /// Training data.
     #[serde(default)]
     pub data: Vec<DataConfig>,
+    /// Held-out data. Its loss is computed at every evaluation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validation: Vec<ValidationConfig>,
     /// Largest share of a data set's samples that may be unusable. They are left out and listed in the run's folder.
     /// Above this share, the run ends with an error.
     #[serde(default = "hundredth")]
@@ -61,6 +65,9 @@ pub struct TrainConfig {
     /// When to write checkpoints.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    /// When to end before the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<EarlyStopConfig>,
     /// When to log, plot, sample and evaluate.
     #[serde(default)]
     pub log: LogConfig,
@@ -95,11 +102,16 @@ fn hundredth() -> f64 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InitConfig {
-    /// Sizes: a preset (`emu-mini`, `tiny`, `emu-14b`) or a TOML or JSON file.
+    /// Sizes: a preset (`emu-mini`, `tiny`, `emu-14b`, `emu-14b-instruct`), a TOML or JSON file, a pack, or the folder of
+    /// a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// Sources of initial weights: part -> pack, checkpoint or run folder. The part `""` covers the rest. Parts not
-    /// named keep their random initialisation.
+    /// Equal query and key weights in the first layer of an Emu's LM, with this standard deviation times the square root of
+    /// the width. Without it the two start independently.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub equal_query_key: Option<f32>,
+    /// Sources of initial weights: part -> pack, checkpoint, run folder, or diffusers' folder of a UNet or autoencoder. The
+    /// part `""` covers the rest. Parts not named keep their random initialisation.
     pub parts: BTreeMap<String, PathBuf>,
 }
 
@@ -107,14 +119,60 @@ pub struct InitConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Folder of shards, or one shard.
+    /// Folder of shards, one shard, or a pattern of either.
     pub path: PathBuf,
-    /// Its sampling weight among the data sets.
+    /// Its sampling weight among the data sets: its share of the samples, or of the micro-batches if data sets have
+    /// batches of their own.
     #[serde(default = "weight_one")]
     pub weight: f64,
-    /// Kind of its samples, for stages that accept several (pairs, documents, questions, ...).
+    /// Kind of its samples: only the shards of the folder whose names start with it (`pairs`, `documents`, `videos`,
+    /// `storyboards`, `instruct`, `scenes`, ...).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Samples of a micro-batch of this data set. If any data set has its own batch, every micro-batch is of one data
+    /// set, and data sets without one use the run's. With equal weights and as many micro-batches per step as data
+    /// sets, every step has one micro-batch of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// Most tokens of a sample, pictures included. A longer document is cut, a longer conversation loses its last turns,
+    /// another sample is left out. Default: the model's context, at which documents are left out too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+}
+
+/// A validation set: held-out data on which the loss of the stage is computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// As in [`DataConfig`].
+    pub path: PathBuf,
+    /// As in [`DataConfig`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// As in [`DataConfig`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+    /// Name of its figures; the last component of the path if absent. The loss is the figure `NAME.loss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Maximum number of micro-batches. The same samples are used every time.
+    #[serde(default = "sixteen")]
+    pub batches: usize,
+}
+
+fn sixteen() -> usize {
+    16
+}
+
+impl ValidationConfig {
+    /// Name of its figures.
+    pub fn name(&self) -> String {
+        match (&self.name, self.path.file_stem()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(stem)) => stem.to_string_lossy().into_owned(),
+            (None, None) => "validation".into(),
+        }
+    }
 }
 
 fn weight_one() -> f64 {
@@ -178,8 +236,35 @@ pub struct EmaConfig {
     pub decay: f64,
 }
 
+/// A figure of the evaluations to watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FigureConfig {
+    /// Its name, for example `val.loss`.
+    pub figure: String,
+    /// Whether larger values are better. By default smaller ones are, as for a loss.
+    #[serde(default)]
+    pub larger: bool,
+}
+
+/// Ends a run when a figure has not improved for a number of evaluations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopConfig {
+    /// Name of the figure.
+    pub figure: String,
+    /// Whether larger values are better.
+    #[serde(default)]
+    pub larger: bool,
+    /// Number of evaluations without improvement.
+    pub patience: usize,
+    /// Smallest change that counts as an improvement.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
 /// When to write checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Every this many steps; 0 for never.
@@ -188,6 +273,9 @@ pub struct CheckpointConfig {
     pub minutes: f64,
     /// How many checkpoints to keep.
     pub keep: usize,
+    /// Also keep the checkpoint with the best value of this figure. The file `best` in the run's folder names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<FigureConfig>,
 }
 
 impl Default for CheckpointConfig {
@@ -196,6 +284,7 @@ impl Default for CheckpointConfig {
             steps: 1000,
             minutes: 10.0,
             keep: 2,
+            best: None,
         }
     }
 }
@@ -212,6 +301,8 @@ pub struct LogConfig {
     pub sample_every: u64,
     /// Steps between evaluations.
     pub eval_every: u64,
+    /// Write TensorBoard event files beside `metrics.jsonl`.
+    pub tensorboard: bool,
 }
 
 impl Default for LogConfig {
@@ -221,6 +312,7 @@ impl Default for LogConfig {
             curve_every: 250,
             sample_every: 0,
             eval_every: 0,
+            tensorboard: true,
         }
     }
 }
@@ -232,8 +324,18 @@ impl TrainConfig {
     /// [`TrainError::Io`], [`TrainError::ConfigSyntax`], [`TrainError::Config`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TrainError> {
         let path = path.as_ref();
+        Self::read_with(path, &[])
+    }
+
+    /// Reads a file, changes it by `settings`, and validates the result. `${NAME}` in a string is an environment
+    /// variable.
+    ///
+    /// # Errors
+    /// As for [`TrainConfig::read`], and if a setting does not fit or a variable is not set.
+    pub fn read_with(path: impl AsRef<Path>, settings: &[Setting]) -> Result<Self, TrainError> {
+        let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
-        Self::parse(&text, path)
+        Self::parse_with(&text, path, settings, &|name| std::env::var(name).ok())
     }
 
     /// Parses and validates `text`; `path` is for error messages.
@@ -241,10 +343,39 @@ impl TrainConfig {
     /// # Errors
     /// [`TrainError::ConfigSyntax`], [`TrainError::Config`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, TrainError> {
-        let config: Self = toml::from_str(text).map_err(|e| TrainError::ConfigSyntax {
+        Self::parse_with(text, path, &[], &|_| None)
+    }
+
+    fn parse_with(
+        text: &str,
+        path: &Path,
+        settings: &[Setting],
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, TrainError> {
+        let wrong = |message: String| TrainError::ConfigSyntax {
             path: path.into(),
-            message: e.to_string().trim().to_string(),
-        })?;
+            message: message.trim().to_string(),
+        };
+        // Parsed in place if nothing changes it, so that an error names its line.
+        let config: Self = if settings.is_empty() && !text.contains("${") {
+            toml::from_str(text).map_err(|e| wrong(e.to_string()))?
+        } else {
+            let mut table: toml::Table = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+            settings::apply(&mut table, settings)?;
+            settings::expand(&mut table, variable)?;
+            table.try_into().map_err(|e: toml::de::Error| {
+                let message = e.to_string();
+                let keys: Vec<&str> = settings.iter().map(Setting::key).collect();
+                match keys.is_empty() {
+                    true => wrong(message),
+                    false => wrong(format!(
+                        "{}, with --set {}",
+                        message.trim(),
+                        keys.join(", ")
+                    )),
+                }
+            })?
+        };
         config.validate()?;
         Ok(config)
     }
@@ -268,6 +399,16 @@ impl TrainConfig {
         if self.stage.trim().is_empty() {
             return Err(TrainError::config("stage", "it is empty"));
         }
+        let trains_lm = matches!(self.stage.as_str(), "vision" | "pretrain" | "instruct");
+        if self.init.equal_query_key.is_some() && !trains_lm {
+            return Err(TrainError::config(
+                "init.equal_query_key",
+                format!(
+                    "the stage `{}` initialises no language model; remove the setting",
+                    self.stage
+                ),
+            ));
+        }
         if self.out.as_os_str().is_empty() {
             return Err(TrainError::config("out", "it is empty"));
         }
@@ -286,6 +427,78 @@ impl TrainConfig {
                         "{weight} is not a positive number (leave out a data set that is not to be used)"
                     ),
                 ));
+            }
+            if let Some(batch) = data.batch {
+                positive(&format!("data[{i}].batch"), batch as u64)?;
+            }
+            if let Some(tokens) = data.tokens {
+                positive(&format!("data[{i}].tokens"), tokens as u64)?;
+            }
+        }
+        for (i, set) in self.validation.iter().enumerate() {
+            positive(&format!("validation[{i}].batches"), set.batches as u64)?;
+            if let Some(tokens) = set.tokens {
+                positive(&format!("validation[{i}].tokens"), tokens as u64)?;
+            }
+            let name = set.name();
+            let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+            if name.is_empty() || !name.chars().all(is_plain) {
+                return Err(TrainError::config(
+                    format!("validation[{i}].name"),
+                    format!("{name:?} is not made of letters, digits, `-` and `_`"),
+                ));
+            }
+            if self
+                .validation
+                .iter()
+                .take(i)
+                .any(|other| other.name() == name)
+            {
+                return Err(TrainError::config(
+                    format!("validation[{i}].name"),
+                    format!("`{name}` is used twice"),
+                ));
+            }
+        }
+        if let Some(stop) = &self.early_stop {
+            positive("early_stop.patience", stop.patience as u64)?;
+            number("early_stop.min_delta", stop.min_delta, 0.0..f64::INFINITY)?;
+        }
+        if self.log.eval_every == 0 {
+            let waiting = [
+                ("validation", !self.validation.is_empty()),
+                ("early_stop", self.early_stop.is_some()),
+                ("checkpoint.best", self.checkpoint.best.is_some()),
+            ];
+            if let Some((key, _)) = waiting.iter().find(|(_, set)| *set) {
+                let message = "nothing is evaluated, because `log.eval_every` is 0";
+                return Err(TrainError::config(*key, message));
+            }
+        }
+        // Losses are measured on held-out data alone. Other figures are the stage's own.
+        let watched = [
+            (
+                "early_stop.figure",
+                self.early_stop.as_ref().map(|stop| &stop.figure),
+            ),
+            (
+                "checkpoint.best.figure",
+                self.checkpoint.best.as_ref().map(|best| &best.figure),
+            ),
+        ];
+        for (key, figure) in watched {
+            let Some(set) = figure.and_then(|figure| figure.strip_suffix(".loss")) else {
+                continue;
+            };
+            if !self
+                .validation
+                .iter()
+                .any(|held_out| held_out.name() == set)
+            {
+                let message = format!(
+                    "`{set}.loss` is never measured, because no [[validation]] is named `{set}`"
+                );
+                return Err(TrainError::config(key, message));
             }
         }
         if !(0.0..=1.0).contains(&self.max_bad_share) {
@@ -331,6 +544,28 @@ impl TrainConfig {
         positive("checkpoint.keep", self.checkpoint.keep as u64)
     }
 
+    /// Samples of a micro-batch of each data set, if any has a batch of its own.
+    pub fn batches(&self) -> Option<Vec<usize>> {
+        let own = self.data.iter().any(|data| data.batch.is_some());
+        let batch = |data: &DataConfig| data.batch.unwrap_or(self.batch);
+        own.then(|| self.data.iter().map(batch).collect())
+    }
+
+    /// Samples of a step; the mean over many steps where micro-batches differ in size.
+    pub fn samples_per_step(&self) -> f64 {
+        let mean = match self.batches() {
+            None => self.batch as f64,
+            Some(sizes) => {
+                let weighted = self.data.iter().zip(&sizes);
+                let samples: f64 = weighted
+                    .map(|(data, size)| data.weight * *size as f64)
+                    .sum();
+                samples / self.data.iter().map(|data| data.weight).sum::<f64>()
+            }
+        };
+        mean * self.accumulate as f64
+    }
+
     /// The stage's own settings.
     ///
     /// # Errors
@@ -348,7 +583,7 @@ impl TrainConfig {
         if let Ok(value) = toml::Value::try_from(self) {
             flatten("", &value, &mut found);
         }
-        const FREE: [&str; 7] = [
+        const FREE: [&str; 9] = [
             "steps",
             "out",
             "log.",
@@ -356,10 +591,12 @@ impl TrainConfig {
             "threads",
             "device",
             "max_bad_share",
+            "early_stop.",
+            "validation[",
         ];
         found.retain(|key, _| {
             !FREE.iter().any(|free| {
-                if free.ends_with('.') {
+                if free.ends_with(['.', '[']) {
                     key.starts_with(free)
                 } else {
                     key == free
@@ -394,24 +631,36 @@ fn flatten(prefix: &str, value: &toml::Value, found: &mut BTreeMap<String, Strin
 }
 
 /// The differences between two fingerprints, as text.
-pub(crate) fn differences(
-    then: &BTreeMap<String, String>,
-    now: &BTreeMap<String, String>,
-) -> Option<String> {
-    let keys: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
-    let show = |value: Option<&String>| value.map_or("nothing".to_string(), Clone::clone);
-    let found: Vec<String> = keys
-        .into_iter()
-        .filter(|key| then.get(*key) != now.get(*key))
-        .map(|key| {
-            format!(
-                "`{key}` was {}, is {}",
-                show(then.get(key)),
-                show(now.get(key))
-            )
-        })
-        .collect();
-    (!found.is_empty()).then(|| found.join("; "))
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    /// Settings that a resumed run must not change.
+    pub forbidden: Vec<String>,
+    /// Settings that a resumed run may change, although it then no longer repeats an uninterrupted one: places of data
+    /// and initial weights, and the size of a batch.
+    pub allowed: Vec<String>,
+}
+
+impl Differences {
+    pub fn new(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Self {
+        let keys: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
+        let show = |value: Option<&String>| value.map_or("nothing".to_string(), Clone::clone);
+        let mut found = Self::default();
+        for key in keys {
+            let (then, now) = (then.get(key), now.get(key));
+            if then == now {
+                continue;
+            }
+            let of_data = |field: &str| key.starts_with("data[") && key.ends_with(field);
+            let is_path = key.starts_with("init.parts") || of_data("].path");
+            let is_batch = matches!(key.as_str(), "batch" | "accumulate") || of_data("].batch");
+            let list = match then.is_some() && now.is_some() && is_path || is_batch {
+                true => &mut found.allowed,
+                false => &mut found.forbidden,
+            };
+            list.push(format!("`{key}` was {}, is {}", show(then), show(now)));
+        }
+        found
+    }
 }
 
 #[cfg(test)]

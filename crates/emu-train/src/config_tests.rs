@@ -42,6 +42,7 @@ fn wrong_values_name_their_key() {
         ("accumulate = 0", "accumulate"),
         ("threads = 0", "threads"),
         ("stage = ''", "stage"),
+        ("init = { equal_query_key = 4.0 }", "init.equal_query_key"),
         ("out = ''", "out"),
         ("optimiser = { lr = -1.0 }", "optimiser.lr"),
         ("optimiser = { lr = nan }", "optimiser.lr"),
@@ -64,6 +65,8 @@ fn wrong_values_name_their_key() {
         ),
         ("data = [{ path = 'x', weight = 0.0 }]", "data[0].weight"),
         ("data = [{ path = 'x', weight = inf }]", "data[0].weight"),
+        ("data = [{ path = 'x', batch = 0 }]", "data[0].batch"),
+        ("data = [{ path = 'x', tokens = 0 }]", "data[0].tokens"),
         ("max_bad_share = 1.5", "max_bad_share"),
         ("max_bad_share = nan", "max_bad_share"),
     ] {
@@ -123,14 +126,19 @@ fn differences_are_named() {
     now.log.every = 1;
     now.out = "elsewhere".into();
     now.max_bad_share = 0.5;
-    assert_eq!(differences(&then.fingerprint(), &now.fingerprint()), None);
+    let compare = |now: &TrainConfig| Differences::new(&then.fingerprint(), &now.fingerprint());
+    assert_eq!(compare(&now), Differences::default());
+    now.batch = 8;
+    let found = compare(&now);
+    assert_eq!(found.allowed, ["`batch` was 4, is 8"]);
+    assert!(found.forbidden.is_empty(), "{found:?}");
     now.optimiser.lr = 0.002;
     now.rates.push(RateConfig {
         part: "lm".into(),
         lr: None,
         freeze: true,
     });
-    let text = differences(&then.fingerprint(), &now.fingerprint()).unwrap();
+    let text = compare(&now).forbidden.join("; ");
     assert!(
         text.contains("`optimiser.lr` was 0.001, is 0.002"),
         "{text}"
@@ -139,4 +147,95 @@ fn differences_are_named() {
         text.contains("`rates[0].freeze` was nothing, is true"),
         "{text}"
     );
+}
+
+#[test]
+fn moved_data_is_allowed_and_more_data_is_not() {
+    let with = |paths: &[&str]| {
+        let data: String = paths
+            .iter()
+            .map(|path| format!("[[data]]\npath = '{path}'\n"))
+            .collect();
+        parse(&format!("{MINIMAL}{data}"))
+            .expect("a config")
+            .fingerprint()
+    };
+    let found = Differences::new(&with(&["a", "b"]), &with(&["a", "c"]));
+    assert_eq!(found.allowed, ["`data[1].path` was \"b\", is \"c\""]);
+    assert!(found.forbidden.is_empty(), "{found:?}");
+    let found = Differences::new(&with(&["a"]), &with(&["a", "c"]));
+    assert!(!found.forbidden.is_empty(), "{found:?}");
+}
+
+#[test]
+fn data_sets_have_batches_of_their_own() {
+    let with = |data: &str| parse(&format!("{MINIMAL}{data}")).expect("a config");
+    let one = "[[data]]\npath = 'a'\nweight = 3.0\n";
+    let plain = with(one);
+    assert_eq!((plain.batches(), plain.samples_per_step()), (None, 4.0));
+    let own = with(&format!("{one}[[data]]\npath = 'b'\nbatch = 16\n"));
+    assert_eq!(own.batches(), Some(vec![4, 16]));
+    assert_eq!(own.samples_per_step(), 7.0, "(3 · 4 + 16) / 4");
+    // A batch that changes is as one of the run: told, and not refused.
+    let other = with(&format!("{one}[[data]]\npath = 'b'\nbatch = 8\n"));
+    let found = Differences::new(&own.fingerprint(), &other.fingerprint());
+    assert_eq!(found.allowed, ["`data[1].batch` was 16, is 8"]);
+    assert!(found.forbidden.is_empty(), "{found:?}");
+}
+
+#[test]
+fn settings_and_variables_are_applied_before_validation() {
+    let path = Path::new("test.toml");
+    let settings = ["steps=7", "out='${HOME_OF_RUNS}/x'", "log.eval_every=5"]
+        .map(|text| text.parse().expect("a setting"));
+    let variable = |name: &str| (name == "HOME_OF_RUNS").then(|| "there".to_string());
+    let config = TrainConfig::parse_with(MINIMAL, path, &settings, &variable).expect("a config");
+    assert_eq!((config.steps, config.log.eval_every), (7, 5));
+    assert_eq!(config.out, Path::new("there/x"));
+    let wrong = ["batch=0".parse().expect("a setting")];
+    let error = TrainConfig::parse_with(MINIMAL, path, &wrong, &|_| None).expect_err("no batch");
+    assert!(error.to_string().contains("`batch`"), "{error}");
+    // The file is right: the message names what changed it.
+    let unknown = ["optimizer.lr=1".parse().expect("a setting")];
+    let error = TrainConfig::parse_with(MINIMAL, path, &unknown, &|_| None).expect_err("no field");
+    let said = error.to_string();
+    assert!(
+        said.contains("unknown field `optimizer`") && said.contains("with --set optimizer.lr."),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_never_evaluated_is_refused() {
+    for more in [
+        "validation = [{ path = 'val' }]",
+        "early_stop = { figure = 'val.loss', patience = 1 }",
+        "checkpoint = { best = { figure = 'val.loss' } }",
+    ] {
+        let error = parse(&format!("{more}\n{MINIMAL}")).expect_err(more);
+        assert!(error.to_string().contains("log.eval_every"), "{error}");
+    }
+    for (key, more) in [
+        (
+            "early_stop.figure",
+            "early_stop = { figure = 'val.loss', patience = 1 }",
+        ),
+        (
+            "checkpoint.best.figure",
+            "checkpoint = { best = { figure = 'val.loss' } }",
+        ),
+    ] {
+        let with = |held_out: &str| {
+            let text = "log = { eval_every = 1 }";
+            parse(&format!("{text}\n{more}\n{held_out}\n{MINIMAL}"))
+        };
+        let error = with("validation = [{ path = 'a/test' }]").expect_err(more);
+        let said = error.to_string();
+        assert!(said.contains(key) && said.contains("`val`"), "{said}");
+        assert!(with("").is_err(), "{more}");
+        assert!(with("validation = [{ path = 'a/val' }]").is_ok(), "{more}");
+    }
+    let twice = "log = { eval_every = 1 }\nvalidation = [{ path = 'a/val' }, { path = 'b/val' }]";
+    let error = parse(&format!("{twice}\n{MINIMAL}")).expect_err("one name");
+    assert!(error.to_string().contains("validation[1].name"), "{error}");
 }

@@ -77,6 +77,17 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The adapters of a run belong to parts that learned with them.
+    #[error(
+        "In the run {} not only adapters learned, but {others} too, which a pack with its adapters alone would lack. \
+         Convert the run itself: emu convert {}.", .path.display(), .path.display()
+    )]
+    NotAlone {
+        /// Folder of the run.
+        path: PathBuf,
+        /// The other parts.
+        others: String,
+    },
     /// The loss or a gradient is not finite.
     #[error(
         "Step {step} gave {what} that is not finite, for the batch [{batch}]. \
@@ -143,6 +154,7 @@ impl TrainError {
             Self::RunExists { .. } => "run-exists",
             Self::Locked { .. } => "locked",
             Self::Checkpoint { .. } => "checkpoint",
+            Self::NotAlone { .. } => "adapters-not-alone",
             Self::NotFinite { .. } => "not-finite",
             Self::Collapsed { .. } => "collapsed",
             Self::BadSamples(_) => "bad-samples",

@@ -21,6 +21,8 @@ pub enum TrainEvent<'a> {
         parameters: usize,
         /// Number of trainable parameters.
         trainable: usize,
+        /// Number of samples of the training data, if the stage counts them.
+        samples: Option<usize>,
     },
     /// A damaged checkpoint was skipped.
     Skipped(&'a Skipped),
@@ -41,6 +43,15 @@ pub enum TrainEvent<'a> {
         step: u64,
         /// Figures by name.
         figures: &'a [(String, f32)],
+    },
+    /// The run ends early, because a figure has not improved for as many evaluations as `early_stop` allows.
+    EarlyStop {
+        /// Steps made.
+        step: u64,
+        /// Name of the figure.
+        figure: &'a str,
+        /// Steps made at its best value, and the value.
+        best: Option<(u64, f32)>,
     },
     /// Sample pictures were written.
     Sampled {
@@ -70,6 +81,8 @@ pub enum TrainEvent<'a> {
 pub struct RunOptions<'a> {
     /// Resume from the newest checkpoint in the folder (from the beginning if there is none).
     pub resume: bool,
+    /// Make at most this many steps, then return without saving: no checkpoint, evaluation or sample is made.
+    pub check: Option<u64>,
     /// Set to make the run save and return.
     pub stop: StopFlag,
     /// Handler of all events.

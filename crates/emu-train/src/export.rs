@@ -9,7 +9,9 @@ use emu_pack::convert::{Outcome, PackMeta, PackWriter, WriteOptions};
 use emu_pack::{MANIFEST_FILE, Manifest, PackReader, TensorSource};
 
 use crate::TrainError;
+use crate::adapter::Adapters;
 use crate::checkpoint::Checkpoint;
+use crate::parts::belongs;
 use crate::stages::read_model_file;
 
 /// Contents of a pack.
@@ -21,6 +23,10 @@ pub struct Export {
     pub decoder: Option<PathBuf>,
     /// `tokenizer.json` of the training data.
     pub tokenizer: PathBuf,
+    /// Of encoder and LM, take the checkpoint that the run kept as its best, not the newest.
+    pub best: bool,
+    /// Add the LoRA adapters to the weights that they adapt, instead of storing them.
+    pub merge: bool,
     /// Further files to copy beside the weights.
     pub files: Vec<PathBuf>,
     /// Name, licence and attribution. The configuration comes from the runs.
@@ -34,7 +40,7 @@ impl Export {
     /// pack stays in place until the new one is complete.
     ///
     /// # Errors
-    /// If a run has no checkpoint, the parts do not match, or the pack cannot be written.
+    /// If a run has no checkpoint, or no adapters to merge, the parts do not match, or the pack cannot be written.
     pub fn write(
         mut self,
         out: impl Into<PathBuf>,
@@ -53,8 +59,18 @@ impl Export {
                 .validate()
                 .map_err(|e| TrainError::other("config", e))?;
         }
-        // The prompts are those of the current training code, not those recorded by an old run.
-        config.emu.prompts = PromptConfig::trained();
+        // The prompts are those of the current training code, not those recorded by an old run; those of a run on
+        // conversations are part of what it learned.
+        if config.emu.prompts.answered.is_empty() {
+            config.emu.prompts = PromptConfig::trained();
+        }
+        let adapters = match self.merge {
+            true => Some(Adapters::of_run(&self.emu, self.best)?),
+            false => None,
+        };
+        if adapters.is_some() {
+            config.emu.adapter = None;
+        }
         self.meta.config =
             serde_json::to_value(&config).map_err(|e| TrainError::Stage(e.to_string()))?;
         let tokenizer =
@@ -62,11 +78,21 @@ impl Export {
 
         let mut writer = PackWriter::create(out.into(), self.meta, self.options)?;
         for run in std::iter::once(&self.emu).chain(run) {
-            let weights = Checkpoint::find(run)?.weights()?;
+            let checkpoint = match self.best && *run == self.emu {
+                true => Checkpoint::best(run)?,
+                false => Checkpoint::find(run)?,
+            };
+            let weights = checkpoint.weights()?;
             let names: Vec<String> = weights.tensors().iter().map(|t| t.name.clone()).collect();
             for name in names {
-                let tensor = weights.read(&name)?;
+                if adapters.is_some() && belongs(&name, "*.lora") {
+                    continue;
+                }
+                let mut tensor = weights.read(&name)?;
                 tensor.check_finite()?;
+                if let Some(adapters) = &adapters {
+                    tensor = adapters.merge(tensor)?;
+                }
                 writer.add(component(&name), tensor)?;
             }
         }
@@ -155,6 +181,8 @@ mod tests {
             emu: at("run"),
             decoder: Some(at("old")),
             tokenizer: at("tokenizer.json"),
+            best: false,
+            merge: false,
             files: vec![],
             meta: PackMeta::default(),
             options: WriteOptions {
@@ -174,5 +202,60 @@ mod tests {
         let read = PackReader::open(at("new")).unwrap();
         let lm = read.read_logical("lm.a.weight").unwrap();
         assert_eq!(lm.to_f32().unwrap(), [2.0; 6]);
+    }
+
+    #[test]
+    fn adapters_are_merged_on_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut emu = EmuConfig::tiny();
+        emu.adapter = Some(emu_model::config::AdapterConfig {
+            rank: 2,
+            alpha: 4.0,
+        });
+        emu.prompts.answered = "</s>".into();
+        let config = ModelConfig {
+            emu,
+            decoder: None,
+            safety: None,
+        };
+        std::fs::create_dir(at("run")).unwrap();
+        std::fs::write(at("run").join(MODEL_FILE), json!(config).to_string()).unwrap();
+        std::fs::write(at("tokenizer.json"), "{}").unwrap();
+        let layer = "lm.layers.0.self_attn.q_proj";
+        let square = TensorData::from_f32(format!("{layer}.lora.b"), vec![2, 2], &[1.0; 4]);
+        let trained = Tensors {
+            model: vec![
+                tensor(&format!("{layer}.weight"), 1.0),
+                tensor(&format!("{layer}.lora.a"), 0.5),
+                square.unwrap(),
+            ],
+            ..Default::default()
+        };
+        let state = RunState::new(1, 1, "instruct", BTreeMap::new());
+        checkpoint::write(&at("run"), state, &trained, &checkpoint::create_file).unwrap();
+        for (merge, out) in [(false, "apart"), (true, "merged")] {
+            let export = Export {
+                emu: at("run"),
+                decoder: None,
+                tokenizer: at("tokenizer.json"),
+                best: false,
+                merge,
+                files: vec![],
+                meta: PackMeta::default(),
+                options: WriteOptions::default(),
+            };
+            let (manifest, _) = export.write(at(out)).unwrap();
+            let written = ModelConfig::from_value(&manifest.config).unwrap();
+            assert_eq!(written.emu.adapter.is_none(), merge);
+            // The prompts of a run on conversations are its own.
+            assert_eq!(written.emu.prompts, config.emu.prompts);
+            assert_eq!(manifest.tensors.len(), if merge { 1 } else { 3 });
+            let pack = PackReader::open(at(out)).unwrap();
+            let weight = pack.read_logical(&format!("{layer}.weight")).unwrap();
+            // 1 + 4 / 2 · (0.5 + 0.5)
+            let expected = if merge { 3.0 } else { 1.0 };
+            assert_eq!(weight.to_f32().unwrap(), [expected; 6]);
+        }
     }
 }

@@ -9,8 +9,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use emu_kernels::QLinear;
 use emu_kernels::random::{Philox, Stream};
+use emu_media::image::resize_bicubic;
 use emu_model::config::StemConfig;
-use emu_model::image::resize_bicubic;
 use emu_model::vision::Stem;
 use emu_model::weights;
 use emu_pack::TensorSource;
@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::data::record::Record;
 use crate::data::{Picture, Sample, ShardDataset};
 use crate::objectives::cross_entropy;
+use crate::stage::Source;
 use crate::stages::PLAIN;
-use crate::stages::corpus::{Corpus, Visited, image_tensor, open_set, pixels};
-use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+use crate::stages::batches::Batches;
+use crate::stages::corpus::{Visited, image_tensor, open_set, pixels};
+use crate::{Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// Side of the input pictures in pixels.
 const SIDE: usize = 64;
@@ -200,7 +202,7 @@ struct Batch {
 /// The stage that trains the judge.
 pub struct JudgeStage {
     config: JudgeConfig,
-    batches: Prefetch<(Batch, Visited)>,
+    batches: Batches<(Batch, Visited)>,
     held_out: Option<ShardDataset>,
 }
 
@@ -212,17 +214,16 @@ impl JudgeStage {
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let config = JudgeConfig::read(&options.concepts)?;
-        let corpus = Corpus::open(train)?;
         let batches = {
             let (config, size, seed) = (config.clone(), train.batch, train.seed);
-            Prefetch::new(4, move |index| {
+            Batches::open(train, move |corpus, index| {
                 let mut random = Philox::new(seed, Stream::Data, index);
                 let prepare = |sample: &Sample| prepare(sample, &config, Some(&mut random));
                 let (prepared, mut visited) = corpus.batch(index, size, prepare)?;
                 let mut known = prepared.iter().map(Option::is_some);
                 visited.keys.retain(|_| known.next().unwrap_or(false));
                 Ok((Batch::new(prepared), visited))
-            })
+            })?
         };
         let held_out = match &options.evaluate {
             Some(path) => Some(open_set(path, Some("drawings"))?),
@@ -303,8 +304,12 @@ impl Stage for JudgeStage {
         "judge"
     }
 
+    fn samples(&self, source: Source) -> Option<usize> {
+        self.batches.samples(source)
+    }
+
     fn loss(&mut self, model: &JudgeNet, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let (batch, visited) = self.batches.get(context.batch_index())?;
+        let (batch, visited) = self.batches.get(context)?;
         let scores = model.forward(image_tensor(batch.pixels, SIDE, &context.device));
         let loss = cross_entropy(scores, &batch.classes);
         Ok(StepLoss::new(loss, batch.classes.len()).with_visited(visited))

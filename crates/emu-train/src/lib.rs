@@ -6,6 +6,7 @@
 //!
 //! The run's seed is the only source of randomness: see [`StepContext`].
 
+pub mod adapter;
 mod bad;
 pub mod checkpoint;
 pub mod config;
@@ -21,26 +22,32 @@ pub mod lda;
 mod lock;
 pub mod logistic;
 pub mod metrics;
+pub mod needs;
 pub mod objectives;
 pub mod optim;
 pub mod parity;
 pub mod parts;
 pub mod plot;
 mod prefetch;
+mod published;
 mod readback;
 pub mod schedule;
+pub mod settings;
 mod skipped;
 pub mod stage;
 pub mod stages;
 mod stop;
+mod tensorboard;
 pub mod trained;
 mod trainer;
+mod watch;
 
 pub use bad::{Found, TooManyBad};
 pub use config::TrainConfig;
 pub use error::TrainError;
 pub use events::{Outcome, RunOptions, TrainEvent};
 pub use prefetch::Prefetch;
+pub use settings::Setting;
 pub use skipped::LIST as BAD_SAMPLES;
 pub use stage::{Stage, StepContext, StepLoss, Term};
 pub use stop::StopFlag;

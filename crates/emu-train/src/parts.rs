@@ -9,6 +9,7 @@ use emu_pack::{PackReader, TensorData, TensorSource};
 use crate::TrainError;
 use crate::checkpoint::Checkpoint;
 use crate::config::TrainConfig;
+use crate::published::{Published, reads_condition};
 use crate::schedule::Schedule;
 
 /// Whether a parameter belongs to a part: its name is `part`, or starts with `part` and a dot. The part `""` matches
@@ -136,8 +137,9 @@ impl ModuleMapper for Prepare<'_> {
     }
 }
 
-/// Loads parts of a module from packs, checkpoints or run folders, as configured in `init.parts`. The longest part that
-/// matches a parameter's name selects the source. Other parameters keep their values.
+/// Loads parts of a module from packs, checkpoints, run folders or folders of diffusers, as configured in `init.parts`.
+/// The longest part that matches a parameter's name selects the source. Other parameters keep their values, and so do the
+/// keys and values of cross-attention if a published UNet has them for a condition of another width.
 ///
 /// # Errors
 /// [`TrainError::Config`] if a part has no parameters; otherwise those of the files.
@@ -176,6 +178,7 @@ pub fn load_parts<M: Module>(
 /// A source of initial weights.
 enum Source {
     Pack(Box<PackReader>),
+    Published(Box<Published>),
     Other(Box<dyn TensorSource>),
 }
 
@@ -183,6 +186,9 @@ impl Source {
     fn open(path: &Path) -> Result<Self, TrainError> {
         if path.join(emu_pack::MANIFEST_FILE).is_file() {
             return Ok(Self::Pack(Box::new(PackReader::open(path)?)));
+        }
+        if Published::is_one(path) {
+            return Ok(Self::Published(Box::new(Published::open(path)?)));
         }
         if path.is_file() {
             return Ok(Self::Other(Box::new(emu_pack::SafetensorsFile::open(
@@ -199,6 +205,7 @@ impl Source {
                 .logical_tensors()
                 .iter()
                 .any(|t| t.name == name),
+            Self::Published(folder) => folder.has(name),
             Self::Other(source) => source.info(name).is_some(),
         }
     }
@@ -206,6 +213,7 @@ impl Source {
     fn read(&self, name: &str) -> Result<TensorData, TrainError> {
         Ok(match self {
             Self::Pack(pack) => pack.read_logical(name)?,
+            Self::Published(folder) => folder.read(name)?,
             Self::Other(source) => source.read(name)?,
         })
     }
@@ -240,6 +248,16 @@ impl Loader<'_> {
             Some(alone) if !source.has(name) && source.has(alone) => source.read(alone)?,
             _ => source.read(name)?,
         };
+        let tensor = with_new_tokens(tensor, &shape)?;
+        if matches!(source, Source::Published(_))
+            && reads_condition(name)
+            && tensor.info.shape != shape
+        {
+            tracing::info!(
+                "`{name}` is learned from the beginning: its condition has another width"
+            );
+            return Ok(None);
+        }
         if tensor.info.shape != shape {
             let reason = format!(
                 "`{name}` has the shape {:?} where the model needs {shape:?}",
@@ -256,6 +274,40 @@ impl Loader<'_> {
             self.device,
         )))
     }
+}
+
+/// Most rows that a table of tokens may lack: Emu's special tokens.
+const NEW_TOKENS: usize = 6;
+
+/// Adds rows for new special tokens to an embedding table or output head: a run may start from weights of a tokenizer
+/// without them. The new rows are means of different old ones, so that they differ from each other. Other tensors are
+/// returned unchanged.
+fn with_new_tokens(tensor: TensorData, shape: &[usize]) -> Result<TensorData, TrainError> {
+    let name = tensor.info.name.as_str();
+    let is_table = name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight");
+    let (&[rows, width], &[wanted, same]) = (tensor.info.shape.as_slice(), shape) else {
+        return Ok(tensor);
+    };
+    if !is_table || width != same || rows == 0 || !(rows + 1..=rows + NEW_TOKENS).contains(&wanted)
+    {
+        return Ok(tensor);
+    }
+    let new = wanted - rows;
+    let mut values = tensor.to_f32()?;
+    for first in 0..new.min(rows) {
+        let chosen: Vec<usize> = (first..rows).step_by(new).collect();
+        let mean = |column: usize| {
+            let sum: f64 = { chosen.iter() }
+                .map(|row| f64::from(values[row * width + column]))
+                .sum();
+            (sum / chosen.len() as f64) as f32
+        };
+        let row: Vec<f32> = (0..width).map(mean).collect();
+        values.extend(row);
+    }
+    tracing::info!("`{name}` gets {new} rows for new tokens");
+    values.resize(wanted * width, 0.0);
+    Ok(TensorData::from_f32(name, vec![wanted, width], &values)?)
 }
 
 impl ModuleMapper for Loader<'_> {
@@ -337,6 +389,30 @@ mod tests {
         assert!(!some.idle(&always, 10) && some.idle(&never, 10) && !some.idle(&late, 10));
         let frozen = "[[rates]]\npart='visual'\nfreeze=true\n[[rates]]\npart=''\nlr=0.0";
         assert!(rates(frozen).unwrap().idle(&always, 10));
+    }
+
+    #[test]
+    fn tables_of_tokens_grow_by_a_few_rows() {
+        let table = |name: &str| {
+            let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+            TensorData::from_f32(name, vec![4, 2], &values).unwrap()
+        };
+        let grown = with_new_tokens(table("lm.embed_tokens.weight"), &[6, 2]).unwrap();
+        assert_eq!(grown.info.shape, [6, 2]);
+        let values = grown.to_f32().unwrap();
+        assert_eq!(values[..8], table("x").to_f32().unwrap());
+        // The means of the even and of the odd rows.
+        assert_eq!(values[8..], [3.0, 4.0, 5.0, 6.0]);
+        for (name, shape) in [
+            ("lm.layers.0.mlp.up_proj.weight", [6, 2]),
+            ("lm.lm_head.weight", [6, 3]),
+            ("lm.lm_head.weight", [3, 2]),
+            ("lm.lm_head.weight", [4 + NEW_TOKENS + 1, 2]),
+            ("lm.lm_head.weight", [4, 2]),
+        ] {
+            let same = with_new_tokens(table(name), &shape).unwrap();
+            assert_eq!(same.info.shape, [4, 2], "{name} {shape:?}");
+        }
     }
 
     #[test]

@@ -26,10 +26,22 @@ pub struct StepContext {
     pub accumulate: usize,
     /// Steps of the whole run, for schedules in the objective.
     pub steps: u64,
+    /// The data that the batch comes from.
+    pub source: Source,
     /// Device for the batch's tensors; it has autodiff in training.
     pub device: Device,
     /// Whether this is a training step (dropout on).
     pub train: bool,
+}
+
+/// The data that a batch comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The mixture of `[[data]]`.
+    #[default]
+    Training,
+    /// The validation set with this index in `[[validation]]`.
+    Validation(usize),
 }
 
 impl StepContext {
@@ -170,6 +182,13 @@ pub trait Stage {
     ) -> Result<Vec<(String, f32)>, TrainError> {
         let _ = (model, step);
         Ok(vec![])
+    }
+
+    /// Number of samples of the training data, or of a validation set. `None` if the stage has no such data, and no
+    /// loss on it.
+    fn samples(&self, source: Source) -> Option<usize> {
+        let _ = source;
+        None
     }
 
     /// Checks the figures of the step just made (for example for collapse).

@@ -1,7 +1,8 @@
 //! The training loop: micro-batches, gradients, update, and all output of a run.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
@@ -11,7 +12,7 @@ use emu_pack::TensorData;
 
 use crate::TrainError;
 use crate::checkpoint::{self, Checkpoint, RunState, Tensors};
-use crate::config::{TrainConfig, differences};
+use crate::config::{Differences, TrainConfig};
 use crate::divergence::Divergence;
 use crate::events::{Outcome, RunOptions, TrainEvent};
 use crate::lock::lock;
@@ -22,7 +23,9 @@ use crate::plot;
 use crate::readback::read_back;
 use crate::schedule::Schedule;
 use crate::skipped::BadList;
-use crate::stage::{Stage, StepContext};
+use crate::stage::{Source, Stage, StepContext};
+use crate::tensorboard::EventFile;
+use crate::watch::Watch;
 
 impl TrainConfig {
     /// Opens the configured device and sets the size of the thread pool (only the first run of a process can set it).
@@ -102,6 +105,9 @@ struct Run<'a, 'b, S: Stage> {
     bad_list: BadList,
     history: plot::History,
     divergence: Divergence,
+    events: Option<EventFile>,
+    best: Option<Watch>,
+    early_stop: Option<Watch>,
     state: RunState,
     /// Start of training in this process. `seconds_before` is the training time of earlier processes.
     began: Instant,
@@ -142,11 +148,21 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         let rates = Rates::new(config, optimiser.names())?;
         let mut model = model;
         if let Some(found) = &found {
-            if let Some(differences) = differences(&found.state.config, &state.config) {
+            let differences = Differences::new(&found.state.config, &state.config);
+            if !differences.forbidden.is_empty() {
                 return Err(TrainError::ConfigChanged {
                     out: config.out.clone(),
-                    differences,
+                    differences: differences.forbidden.join("; "),
                 });
+            }
+            if !differences.allowed.is_empty() {
+                let changes = differences.allowed.join("; ");
+                note_changes(&config.out, found.state.step, &changes)?;
+                let message = format!(
+                    "The run goes on with other settings ({changes}). It no longer equals a run without an interruption. \
+                     {CHANGES} records this."
+                );
+                warn(options, found.state.step, &message);
             }
             model = restore(model, &mut optimiser, found)?;
             (state.step, state.samples, state.seconds) =
@@ -177,6 +193,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
                 steps: config.steps,
                 parameters,
                 trainable,
+                samples: stage.samples(Source::Training),
             },
         );
         tracing::info!(
@@ -185,6 +202,33 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             state.step,
             config.steps
         );
+        for (i, set) in config.validation.iter().enumerate() {
+            if stage.samples(Source::Validation(i)).is_none() {
+                let message = format!(
+                    "the stage {} has no loss on validation sets such as {}",
+                    stage.name(),
+                    set.path.display()
+                );
+                return Err(TrainError::config(format!("validation[{i}]"), message));
+            }
+        }
+        let mut best = config.checkpoint.best.as_ref().map(Watch::best);
+        let mut early_stop = config.early_stop.as_ref().map(Watch::early_stop);
+        for metrics in kept.iter().filter(|metrics| !metrics.eval.is_empty()) {
+            for watch in [&mut best, &mut early_stop].into_iter().flatten() {
+                watch.push(metrics.step + 1, &metrics.eval)?;
+            }
+        }
+        // The process may have ended between the checkpoint and the mark.
+        if let Some((step, _)) = best.as_ref().and_then(Watch::found)
+            && step == state.step
+        {
+            checkpoint::mark_best(&config.out, step)?;
+        }
+        let events = match config.log.tensorboard && options.check.is_none() {
+            true => Some(EventFile::create(&config.out, state.step)?),
+            false => None,
+        };
         let schedule = config.schedule.build(config.steps)?;
         if rates.idle(&schedule, config.steps) {
             let message = "Nothing learns: the rate of every part is 0 at every step. \
@@ -196,6 +240,9 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             schedule,
             bad_list: BadList::open(&config.out, state.step * config.accumulate as u64)?,
             divergence: Divergence::new(kept.iter().map(|metrics| metrics.loss)),
+            events,
+            best,
+            early_stop,
             device: device.clone(),
             history: plot::History::new(&kept),
             seconds_before: state.seconds,
@@ -222,9 +269,22 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
 
     /// Runs the remaining steps. Returns whether it was asked to stop.
     fn train(&mut self) -> Result<bool, TrainError> {
+        let first = self.state.step;
         while self.state.step < self.config.steps {
             if self.options.stop.is_set() {
                 return Ok(true);
+            }
+            if (self.options.check).is_some_and(|steps| self.state.step - first >= steps) {
+                return Ok(true);
+            }
+            if let (Some(watch), Some(config)) = (&self.early_stop, &self.config.early_stop)
+                && watch.stale() >= config.patience
+            {
+                let (step, best, figure) = (self.state.step, watch.found(), watch.figure());
+                tracing::info!("step {step}: `{figure}` has stopped improving, the run ends");
+                let event = TrainEvent::EarlyStop { step, figure, best };
+                emit(self.options, event);
+                return Ok(false);
             }
             let metrics = self.step()?;
             self.after(metrics)?;
@@ -251,6 +311,7 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
                 micro_step,
                 accumulate: self.config.accumulate,
                 steps: self.config.steps,
+                source: Source::Training,
                 device: self.device.clone(),
                 train: true,
             };
@@ -328,12 +389,23 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
     /// Work after a step: evaluation, metrics, samples, curve, checkpoint.
     fn after(&mut self, mut metrics: StepMetrics) -> Result<(), TrainError> {
         let (step, log) = (self.state.step, self.config.log);
-        let due =
-            |every: u64| every > 0 && (step.is_multiple_of(every) || step == self.config.steps);
+        let checked = self.options.check.is_some();
+        let due = |every: u64| {
+            every > 0 && !checked && (step.is_multiple_of(every) || step == self.config.steps)
+        };
+        let mut improved = false;
         let monitored = self.stage.monitor(metrics.step, &metrics.terms);
 
         if due(log.eval_every) && monitored.is_ok() {
-            let figures = self.stage.evaluate(&self.showing(), step)?;
+            let model = self.showing();
+            let mut figures = self.validate(&model)?;
+            figures.extend(self.stage.evaluate(&model, step)?);
+            if let Some(watch) = &mut self.best {
+                improved = watch.push(step, &figures)?;
+            }
+            if let Some(watch) = &mut self.early_stop {
+                watch.push(step, &figures)?;
+            }
             emit(
                 self.options,
                 TrainEvent::Evaluated {
@@ -345,6 +417,9 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             metrics.eval = figures;
         }
         self.metrics.write(&metrics)?;
+        if let Some(events) = &mut self.events {
+            events.write(&metrics)?;
+        }
         self.history.push(&metrics);
         if let Some(message) = &metrics.warning {
             warn(self.options, step, message);
@@ -371,12 +446,52 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
         if due(log.curve_every) {
             self.draw_curve()?;
         }
-        let save = self.config.checkpoint;
+        let save = &self.config.checkpoint;
         let waited = self.last_save.1.elapsed() >= Duration::from_secs_f64(save.minutes * 60.0);
-        if (save.steps > 0 && step.is_multiple_of(save.steps)) || (save.minutes > 0.0 && waited) {
+        let due = (save.steps > 0 && step.is_multiple_of(save.steps))
+            || (save.minutes > 0.0 && waited)
+            || improved;
+        if due && !checked {
             self.save()?;
         }
+        if improved {
+            checkpoint::mark_best(&self.config.out, step)?;
+        }
         Ok(())
+    }
+
+    /// Loss and terms on each validation set: the mean over the same samples every time.
+    fn validate(&mut self, model: &S::Model) -> Result<Vec<(String, f32)>, TrainError> {
+        let mut figures = vec![];
+        for (i, set) in self.config.validation.iter().enumerate() {
+            let source = Source::Validation(i);
+            let samples = self.stage.samples(source).unwrap_or(0);
+            let batches = (samples / self.config.batch).clamp(1, set.batches);
+            let mut losses = Vec::with_capacity(batches);
+            for batch in 0..batches as u64 {
+                let context = StepContext {
+                    seed: self.config.seed,
+                    step: batch,
+                    micro_step: 0,
+                    accumulate: 1,
+                    steps: self.config.steps,
+                    source,
+                    device: self.device.clone().inner(),
+                    train: false,
+                };
+                context.device.seed(context.device_seed());
+                losses.push(self.stage.loss(model, &context)?);
+            }
+            let (loss, terms, _) = read_back(&losses, &GradientSum::new());
+            let name = set.name();
+            figures.push((format!("{name}.loss"), loss as f32));
+            figures.extend(
+                terms
+                    .into_iter()
+                    .map(|(term, value)| (format!("{name}.{term}"), value)),
+            );
+        }
+        Ok(figures)
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
@@ -402,7 +517,9 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             &tensors,
             &checkpoint::create_file,
         )?;
-        checkpoint::prune(&self.config.out, self.config.checkpoint.keep)?;
+        let best = self.best.as_ref().and_then(Watch::found);
+        let best = best.map(|(step, _)| step);
+        checkpoint::prune(&self.config.out, self.config.checkpoint.keep, best)?;
         self.last_save = (self.state.step, Instant::now());
         emit(
             self.options,
@@ -432,8 +549,10 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
     }
 
     fn finish(mut self, stopped: bool) -> Result<Outcome<S::Model>, TrainError> {
-        self.save()?;
-        self.draw_curve()?;
+        if self.options.check.is_none() {
+            self.save()?;
+            self.draw_curve()?;
+        }
         let step = self.state.step;
         if stopped {
             tracing::info!("stopped after step {step}; go on with --resume");
@@ -451,6 +570,21 @@ impl<'a, 'b, S: Stage> Run<'a, 'b, S> {
             checkpoint: self.last_path,
         })
     }
+}
+
+/// Lists the settings that were changed by a resumed run, in the run's folder.
+const CHANGES: &str = "changes.jsonl";
+
+fn note_changes(out: &Path, step: u64, changes: &str) -> Result<(), TrainError> {
+    let path = out.join(CHANGES);
+    let line = serde_json::json!({ "step": step, "changes": changes }).to_string() + "\n";
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(TrainError::io("open", &path))?;
+    file.write_all(line.as_bytes())
+        .map_err(TrainError::io("write", &path))
 }
 
 fn emit(options: &mut RunOptions, event: TrainEvent) {

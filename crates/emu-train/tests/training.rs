@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use emu_train::checkpoint::Checkpoint;
+use emu_train::stage::Source;
 use emu_train::{RunOptions, Stage, StepContext, StopFlag, TrainEvent};
 use toy::*;
 
@@ -37,6 +38,7 @@ fn train_to(config: &emu_train::TrainConfig, steps: u64, resume: bool) -> emu_tr
             resume,
             stop,
             on_event: Some(&mut on_event),
+            ..Default::default()
         },
     )
     .unwrap()
@@ -191,11 +193,11 @@ fn a_folder_is_protected() {
         "{error}"
     );
 
-    let other = config(folder.path(), "accumulate = 2");
+    let other = config(folder.path(), "schedule = { warmup = 3 }");
     let error = train(&other, resume()).unwrap_err();
     assert_eq!(error.code(), "config-changed");
     assert!(
-        error.to_string().contains("`accumulate` was 1, is 2"),
+        error.to_string().contains("`schedule.warmup` was 0, is 3"),
         "{error}"
     );
 
@@ -296,6 +298,7 @@ fn warnings(config: &emu_train::TrainConfig, until: u64, resume: bool) -> Vec<(u
         resume,
         stop: stop.clone(),
         on_event: Some(&mut on_event),
+        ..Default::default()
     };
     train(config, options).unwrap();
     told
@@ -423,6 +426,7 @@ fn contexts_give_every_micro_batch_its_own_numbers() {
         micro_step,
         accumulate: 4,
         steps: 10,
+        source: Source::Training,
         device: Device::flex(),
         train: true,
     };
@@ -540,6 +544,7 @@ fn a_gpu_trains_and_resumes() {
                 resume: true,
                 stop: stop.clone(),
                 on_event: Some(&mut on_event),
+                ..Default::default()
             };
             let mut stage = ToyStage::new(&config);
             emu_train::run(
@@ -559,4 +564,150 @@ fn a_gpu_trains_and_resumes() {
     for (a, b) in cpu.iter().zip(&gpu) {
         assert!((a - b).abs() < 1e-3, "{cpu:?} {gpu:?}");
     }
+}
+
+const HELD_OUT: &str = "validation = [{ path = 'val' }]\nlog = { eval_every = 2 }\n";
+
+/// Steps made, and the figures.
+type Evaluation = (u64, Vec<(String, f32)>);
+
+/// The steps and evaluations of a run, by the number of steps made.
+fn evaluations(config: &emu_train::TrainConfig) -> (u64, Vec<Evaluation>) {
+    let mut found = vec![];
+    let mut on_event = |event: TrainEvent| {
+        if let TrainEvent::Evaluated { step, figures } = event {
+            found.push((step, figures.to_vec()));
+        }
+    };
+    let options = RunOptions {
+        on_event: Some(&mut on_event),
+        ..resume()
+    };
+    let step = train(config, options).expect("a run").step;
+    (step, found)
+}
+
+#[test]
+fn validation_measures_without_changing_the_run() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = train(
+        &config(&folder.path().join("plain"), ""),
+        Default::default(),
+    )
+    .expect("a run");
+    let with = config(&folder.path().join("with"), HELD_OUT);
+    let (step, found) = evaluations(&with);
+    assert_eq!((step, found.len()), (20, 10));
+    let value = |at: usize, name: &str| {
+        let figure = found[at].1.iter().find(|(figure, _)| figure == name);
+        figure.unwrap_or_else(|| panic!("no {name}")).1
+    };
+    assert!(value(9, "val.loss") < value(0, "val.loss"));
+    assert_eq!(value(3, "val.two"), 2.0);
+    let with = Checkpoint::find(&folder.path().join("with")).expect("a checkpoint");
+    let stored = emu_pack::TensorSource::read(&with.weights().expect("weights"), "head.weight");
+    let expected = bits(&plain.model);
+    let expected = expected.iter().find(|(name, _)| name == "head.weight");
+    assert_eq!(
+        Some(&stored.expect("a tensor").bytes),
+        expected.map(|e| &e.1)
+    );
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_and_named() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    // The loss falls, so its largest value is the first.
+    let more = format!(
+        "{HELD_OUT}checkpoint = {{ steps = 5, keep = 1, best = {{ figure = 'val.loss', larger = true }} }}"
+    );
+    evaluations(&config(folder.path(), &more));
+    let names = |start: &str| {
+        let entries = fs::read_dir(folder.path()).expect("a folder");
+        let mut names: Vec<String> = entries
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into()
+            })
+            .filter(|name: &String| name.starts_with(start))
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("step-"), ["step-00000002", "step-00000020"]);
+    let best = fs::read_to_string(folder.path().join("best")).expect("a file");
+    assert_eq!(best, "step-00000002");
+    assert_eq!(names("events.out.tfevents").len(), 1);
+}
+
+#[test]
+fn a_run_ends_when_a_figure_stops_improving() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let more =
+        format!("{HELD_OUT}early_stop = {{ figure = 'val.loss', larger = true, patience = 3 }}");
+    let whole = config(&folder.path().join("whole"), &more);
+    assert_eq!(evaluations(&whole).0, 8);
+    // It has ended: resuming makes no step.
+    assert_eq!(evaluations(&whole), (8, vec![]));
+    let parts = config(&folder.path().join("parts"), &more);
+    assert_eq!(train_to(&parts, 5, false).step, 5);
+    assert_eq!(evaluations(&parts).0, 8);
+}
+
+#[test]
+fn a_check_saves_nothing() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), WITH_EVERYTHING);
+    let options = RunOptions {
+        check: Some(3),
+        ..Default::default()
+    };
+    let outcome = train(&config, options).expect("a run");
+    assert_eq!(outcome.step, 3);
+    assert!(Checkpoint::find(folder.path()).is_err());
+    for name in ["samples", "loss.png", "latest"] {
+        assert!(!folder.path().join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn figures_that_do_not_exist_end_the_run_by_name() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = "log = { eval_every = 2 }\nearly_stop = { figure = 'accuracy', patience = 3 }";
+    let error = train(&config(folder.path(), more), Default::default()).expect_err("no figure");
+    let message = error.to_string();
+    assert!(
+        message.contains("early_stop.figure") && message.contains("mean"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_resumed_run_may_change_its_batch_and_says_so() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = config(folder.path(), "");
+    assert_eq!(train_to(&first, 10, false).step, 10);
+    let larger = emu_train::TrainConfig {
+        batch: 6,
+        ..first.clone()
+    };
+    let told = warnings(&larger, 20, true);
+    let changed = told.iter().find(|(step, _)| *step == 10);
+    let (_, message) = changed.expect("a warning");
+    assert!(message.contains("`batch` was 4, is 6"), "{message}");
+    let listed = fs::read_to_string(folder.path().join("changes.jsonl")).expect("a file");
+    assert!(listed.starts_with("{\"step\":10,"), "{listed}");
+
+    let other = emu_train::TrainConfig { seed: 6, ..first };
+    let error = train(&other, resume()).expect_err("another seed");
+    assert!(error.to_string().contains("`seed` was 5, is 6"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Requests of an engine.
 
+use emu_media::image::RgbImage;
 use emu_model::config::GenerationConfig;
-use emu_model::image::RgbImage;
 use emu_model::pack;
 use emu_model::prompt::{Conversation, Marked, Turn};
 use js_sys::{Array, Function};
@@ -16,7 +16,8 @@ use crate::request::{self, Draw, Message, Part, Request, Role, Text};
 
 #[wasm_bindgen]
 impl Engine {
-    /// Runs a request. `on_event` is awaited after every step; the answer `false` aborts the request.
+    /// Runs a request. `on_event` is awaited after every step; the answer `false` aborts the request. In a rehearsal the device
+    /// computes nothing, so that nothing is kept for later requests.
     ///
     /// # Errors
     /// `aborted`; `busy` while another request runs; any error of the request, the model or the device.
@@ -25,13 +26,17 @@ impl Engine {
         request: JsValue,
         pictures: Array,
         on_event: Function,
+        rehearsal: Option<bool>,
     ) -> Result<(), JsValue> {
         if self.busy.replace(true) {
             let what = "Another request is running. Await its end, or use a second engine.";
             return Err(Failure::new("busy", what).into());
         }
+        self.rehearses.set(rehearsal.unwrap_or(false));
         let listener = Listener::new(&on_event);
-        let done = self.answer(&request, &pictures, &listener).await;
+        let work = self.answer(&request, &pictures, &listener);
+        let done = self.meter.during(work).await;
+        self.rehearses.set(false);
         self.busy.set(false);
         done
     }
@@ -64,7 +69,7 @@ impl Engine {
                 let prompt = prompter
                     .conversation(&conversation)
                     .map_err(Failure::from)?;
-                let drawing = images.then_some(&draw);
+                let drawing = images.then_some(&*draw);
                 chat::answer(
                     self,
                     listener,
@@ -84,10 +89,17 @@ impl Engine {
                     .prompter(&emu, &config)
                     .caption(picture)
                     .map_err(Failure::from)?;
-                chat::answer(self, listener, (&emu, &config), &prompt, &text, None, seed).await
+                // The conversation goes on after the caption, which no later prompt continues.
+                self.make_room();
+                let prefix = self.take_prefix();
+                let told =
+                    chat::answer(self, listener, (&emu, &config), &prompt, &text, None, seed).await;
+                self.keep_prefix(prefix);
+                told
             }
             Request::Image { parts, draw, seed } => {
                 self.check(&draw)?;
+                self.make_room();
                 self.ensure_loaded(listener, pack::DECODER).await?;
                 let (emu, config) = self.emu()?;
                 let prompter = self.prompter(&emu, &config);
@@ -125,6 +137,7 @@ impl Engine {
 fn check(text: &Text) -> Result<(), Failure> {
     let plain = GenerationConfig::default();
     text.options(&plain, 0, false)?;
+    text.answers()?;
     text.search(&plain).map(drop)
 }
 

@@ -1,17 +1,88 @@
 //! Text generation, with interleaved pictures.
 
+use emu_kernels::sample::Logprobs;
 use emu_model::config::{EmuConfig, LmConfig};
 use emu_model::generate::{BeamSearch, Cost, Finish, Prompt, TextEvent, TextMachine};
 use emu_model::{Emu, pack};
+use emu_tokenizer::{DecodeStream, StopStream};
+use js_sys::Array;
 use wasm_bindgen::JsValue;
 
 use crate::draw;
 use crate::engine::{Engine, usage};
 use crate::error::Failure;
 use crate::events::{Listener, event};
+use crate::object::object;
 use crate::request::{Draw, Text};
 
-/// Answers a prompt. If the model begins a picture, it is drawn with the options `drawing`; without them it ends the text.
+/// The text of an answer on its way to JavaScript: up to a stop string, with the log-probabilities of its tokens.
+struct Voice<'a> {
+    listener: &'a Listener<'a>,
+    stream: StopStream<JsValue>,
+}
+
+impl<'a> Voice<'a> {
+    fn new(listener: &'a Listener<'a>, text: &Text) -> Self {
+        Self {
+            listener,
+            stream: StopStream::new(&text.stop),
+        }
+    }
+
+    /// Whether a stop string was found: the answer is complete.
+    fn stopped(&self) -> bool {
+        self.stream.stopped()
+    }
+
+    /// Sends a piece, or holds back what may be the beginning of a stop string.
+    async fn say(&mut self, piece: &str, logprobs: Option<JsValue>) -> Result<(), JsValue> {
+        let said = self.stream.push(piece, logprobs);
+        self.send(said).await
+    }
+
+    /// Sends what was held back, at the end or before a picture.
+    async fn flush(&mut self) -> Result<(), JsValue> {
+        let said = self.stream.finish();
+        self.send(said).await
+    }
+
+    async fn send(&self, said: Option<(String, Vec<JsValue>)>) -> Result<(), JsValue> {
+        let Some((text, logprobs)) = said else {
+            return Ok(());
+        };
+        let mut entries: Vec<(&str, JsValue)> = vec![("text", text.into())];
+        if !logprobs.is_empty() {
+            let logprobs: Array = logprobs.into_iter().collect();
+            entries.push(("logprobs", logprobs.into()));
+        }
+        self.listener.tell(&event("text", &entries)).await
+    }
+}
+
+/// The log-probabilities of a token for JavaScript.
+fn described(logprobs: &Logprobs, decoder: &DecodeStream) -> JsValue {
+    let token = |id: u32, logprob: f32| -> Vec<(&'static str, JsValue)> {
+        // Ids without text exist where a vocabulary is padded.
+        let bytes = decoder.bytes(id).unwrap_or_default();
+        let numbers: Array = bytes.iter().map(|&byte| JsValue::from(byte)).collect();
+        vec![
+            ("id", id.into()),
+            ("token", JsValue::from(&*String::from_utf8_lossy(bytes))),
+            ("bytes", numbers.into()),
+            ("logprob", f64::from(logprob).into()),
+        ]
+    };
+    let mut chosen = token(logprobs.token, logprobs.logprob);
+    let top = logprobs.top.iter();
+    let top: Array = top
+        .map(|&(id, logprob)| object(&token(id, logprob)))
+        .collect();
+    chosen.push(("top", top.into()));
+    object(&chosen)
+}
+
+/// Answers a prompt, as often as the options say, with consecutive seeds; each answer ends in the event `usage`. If the model
+/// begins a picture, it is drawn with the options `drawing`; without them it ends the text.
 pub async fn answer(
     engine: &Engine,
     listener: &Listener<'_>,
@@ -27,6 +98,11 @@ pub async fn answer(
         let what = "A beam search cannot draw. Leave out beams, or set images to false.";
         return Err(Failure::new("bad-option", what).into());
     }
+    let answers = text.answers()?;
+    if searches && (answers > 1 || text.wants_logprobs()) {
+        let what = "A beam search gives one answer, without log-probabilities. Leave out beams, or n and logprobs.";
+        return Err(Failure::new("bad-option", what).into());
+    }
     let length = prompt.ids.len();
     // Positions reserved after the prompt.
     let room = match drawing {
@@ -36,11 +112,64 @@ pub async fn answer(
     let most = engine.binding();
     fits(&config.lm, length, room, search.beams, most)?;
     if searches {
+        engine.make_room();
         let search = BeamSearch::new(emu, config, prompt, search).map_err(Failure::from)?;
-        return search_answer(engine, listener, search, length).await;
+        return search_answer(engine, Voice::new(listener, text), search, length).await;
     }
+    for index in 0..answers as u64 {
+        let seed = seed.wrapping_add(index);
+        sample(engine, listener, (emu, config), prompt, text, drawing, seed).await?;
+    }
+    Ok(())
+}
+
+/// Gives one answer to a prompt, token by token.
+async fn sample(
+    engine: &Engine,
+    listener: &Listener<'_>,
+    (emu, config): (&Emu, &EmuConfig),
+    prompt: &Prompt,
+    text: &Text,
+    drawing: Option<&Draw>,
+    seed: u64,
+) -> Result<(), JsValue> {
+    let length = prompt.ids.len();
     let options = text.options(&config.generation, seed, drawing.is_some())?;
-    let mut machine = TextMachine::new(emu, config, prompt, options).map_err(Failure::from)?;
+    let mut prefix = engine.take_prefix();
+    let machine = TextMachine::with_prefix(emu, config, prompt, options, &mut prefix);
+    let mut machine = match machine {
+        Ok(machine) => machine,
+        Err(error) => {
+            engine.keep_prefix(prefix);
+            return Err(Failure::from(error).into());
+        }
+    };
+    let told = follow(
+        engine,
+        Voice::new(listener, text),
+        &mut machine,
+        config,
+        length,
+        drawing,
+        seed,
+    )
+    .await;
+    // An aborted answer is kept as far as it came.
+    engine.keep_prefix(machine.into_prefix());
+    told
+}
+
+/// Runs the machine to its end, or to a stop string, and sends what it generates.
+async fn follow(
+    engine: &Engine,
+    mut voice: Voice<'_>,
+    machine: &mut TextMachine<'_>,
+    config: &EmuConfig,
+    length: usize,
+    drawing: Option<&Draw>,
+    seed: u64,
+) -> Result<(), JsValue> {
+    let listener = voice.listener;
     listener
         .tell(&event("prefill", &[("tokens", length.into())]))
         .await?;
@@ -54,8 +183,10 @@ pub async fn answer(
             }
             TextEvent::Token(id) => {
                 tokens += 1;
+                let logprobs = machine.next_logprobs();
+                let logprobs = logprobs.map(|of| described(&of, &decoder));
                 let piece = decoder.push(id).map_err(Failure::from)?;
-                say(listener, &piece).await?;
+                voice.say(&piece, logprobs).await?;
                 listener
                     .tell(&event("decode", &[("tokens", tokens.into())]))
                     .await?;
@@ -66,18 +197,22 @@ pub async fn answer(
                     .await?;
             }
             TextEvent::Image(condition) => {
+                voice.flush().await?;
                 engine.ensure_loaded(listener, pack::DECODER).await?;
                 let draw = drawing.cloned().unwrap_or_default();
                 let seed = seed.wrapping_add(pictures);
                 draw::walk(engine, listener, condition, None, &draw, seed).await?;
                 pictures += 1;
             }
-            TextEvent::Words(words) => say(listener, &words).await?,
+            TextEvent::Words(words) => voice.say(&words, None).await?,
             TextEvent::Done(finish) => break finish,
         }
+        if voice.stopped() {
+            break Finish::End;
+        }
     };
-    say(listener, &decoder.finish()).await?;
-    tell_usage(listener, length, tokens, finish, machine.cost()).await
+    voice.say(&decoder.finish(), None).await?;
+    end(voice, length, tokens, finish, machine.cost()).await
 }
 
 /// Checks that the keys and activations of a request fit a buffer binding. Each layer's keys are one buffer, as is the widest
@@ -113,10 +248,11 @@ fn fits(lm: &LmConfig, prompt: usize, room: usize, beams: usize, most: f64) -> R
 
 async fn search_answer(
     engine: &Engine,
-    listener: &Listener<'_>,
+    mut voice: Voice<'_>,
     mut search: BeamSearch<'_>,
     length: usize,
 ) -> Result<(), JsValue> {
+    let listener = voice.listener;
     listener
         .tell(&event("prefill", &[("tokens", length.into())]))
         .await?;
@@ -134,38 +270,25 @@ async fn search_answer(
         .tokenizer()
         .decode(best, true)
         .map_err(Failure::from)?;
-    say(listener, &text).await?;
-    tell_usage(
-        listener,
-        length,
-        best.len().saturating_sub(1),
-        Finish::End,
-        cost,
-    )
-    .await
+    voice.say(&text, None).await?;
+    let tokens = best.len().saturating_sub(1);
+    end(voice, length, tokens, Finish::End, cost).await
 }
 
-async fn say(listener: &Listener<'_>, text: &str) -> Result<(), JsValue> {
-    match text {
-        "" => Ok(()),
-        text => {
-            listener
-                .tell(&event("text", &[("text", text.into())]))
-                .await
-        }
-    }
-}
-
-async fn tell_usage(
-    listener: &Listener<'_>,
+/// Ends an answer: sends what was held back, and what it cost.
+async fn end(
+    mut voice: Voice<'_>,
     prompt: usize,
     tokens: usize,
     finish: Finish,
     cost: Cost,
 ) -> Result<(), JsValue> {
+    voice.flush().await?;
     let finish = match finish {
+        _ if voice.stopped() => "stop",
         Finish::End => "end",
         Finish::Length => "length",
     };
-    listener.tell(&usage(prompt, tokens, finish, cost)).await
+    let usage = usage(prompt, tokens, finish, cost);
+    voice.listener.tell(&usage).await
 }

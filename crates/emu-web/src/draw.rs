@@ -116,7 +116,7 @@ fn decoder(engine: &Engine) -> Result<(Decoder, DecoderConfig), Failure> {
 
 async fn check(
     engine: &Engine,
-    image: &emu_model::image::RgbImage,
+    image: &emu_media::image::RgbImage,
 ) -> Result<Option<bool>, Failure> {
     let checker = {
         let model = engine.model();

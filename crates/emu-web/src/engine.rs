@@ -3,16 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use emu_kernels::count;
+use emu_kernels::count::Meter;
 use emu_kernels::device::Opened;
 use emu_kernels::packed::keeps_halves;
 use emu_model::Emu;
 use emu_model::config::EmuConfig;
-use emu_model::generate::Cost;
+use emu_model::generate::{Cost, PrefixCache};
 use emu_model::pack::{self, LoadError};
+use emu_model::pictures::PictureCache;
 use emu_model::prompt::Prompter;
 use emu_model::streamed::Streamed;
-use emu_model::tokenizer::EmuTokenizer;
+use emu_tokenizer::EmuTokenizer;
 use wasm_bindgen::prelude::*;
 
 use crate::error::Failure;
@@ -51,6 +52,14 @@ pub struct Engine {
     opened: Opened,
     /// Only one request runs at a time.
     pub(crate) busy: Cell<bool>,
+    /// Counts the work of its requests.
+    pub(crate) meter: Meter,
+    /// Whether the request is a rehearsal. What it computes is void: it neither uses nor leaves anything that is kept.
+    pub(crate) rehearses: Cell<bool>,
+    /// Sequences of earlier conversations, which later ones continue.
+    prefix: RefCell<PrefixCache>,
+    /// Visual embeddings of the pictures read before.
+    pictures: PictureCache,
 }
 
 #[wasm_bindgen]
@@ -84,6 +93,10 @@ impl Engine {
             tokenizer,
             opened,
             busy: Cell::new(false),
+            meter: Meter::default(),
+            rehearses: Cell::new(false),
+            prefix: RefCell::default(),
+            pictures: PictureCache::default(),
         })
     }
 
@@ -105,11 +118,15 @@ impl Engine {
         Ok(finished.map_err(Failure::from)?)
     }
 
-    /// Drops a component's weights.
+    /// Drops a component's weights, and what was computed with them.
     ///
     /// # Errors
     /// `no-component` if the pack has no such component.
     pub fn unload(&self, component: &str) -> Result<(), JsValue> {
+        if [pack::VISION, pack::LM].contains(&component) {
+            self.prefix.take();
+            self.pictures.clear();
+        }
         let dropped = self.model.borrow_mut().unload(component);
         Ok(dropped.map_err(Failure::from)?)
     }
@@ -141,12 +158,12 @@ impl Engine {
         object(&[("device", device.into()), ("wasm", wasm.into())])
     }
 
-    /// Weight traffic in bytes: read by matrix products since the module started, and read per token of the language model (0 if
-    /// it is not loaded).
+    /// Weight traffic in bytes: read by matrix products of this engine's requests so far, and read per token of the language
+    /// model (0 if it is not loaded).
     pub fn weights(&self) -> JsValue {
         let model = self.model.borrow();
         let token = model.emu().map_or(0, |(emu, _)| emu.lm.weight_bytes());
-        let moved = count::weight_bytes();
+        let moved = self.meter.weight_bytes();
         object(&[
             ("moved", (moved as f64).into()),
             ("token", (token as f64).into()),
@@ -174,7 +191,28 @@ impl Engine {
             config,
             tokenizer: &self.tokenizer,
             device: &self.opened.device,
+            pictures: (!self.rehearses.get()).then_some(&self.pictures),
         }
+    }
+
+    /// Takes the sequences of earlier conversations.
+    pub(crate) fn take_prefix(&self) -> PrefixCache {
+        match self.rehearses.get() {
+            true => PrefixCache::default(),
+            false => self.prefix.take(),
+        }
+    }
+
+    /// Keeps the sequences for later conversations, if the language model is still loaded.
+    pub(crate) fn keep_prefix(&self, prefix: PrefixCache) {
+        if !self.rehearses.get() && self.loaded(pack::LM) {
+            self.prefix.replace(prefix);
+        }
+    }
+
+    /// Frees large sequences, before work that does not continue them.
+    pub(crate) fn make_room(&self) {
+        self.prefix.borrow_mut().make_room();
     }
 
     /// The tokenizer.
@@ -228,8 +266,8 @@ pub fn usage(prompt_tokens: usize, tokens: usize, finish: &str, cost: Cost) -> J
             ("promptTokens", prompt_tokens.into()),
             ("tokens", tokens.into()),
             ("finish", finish.into()),
-            ("prefills", cost.prefills.into()),
-            ("steps", cost.steps.into()),
+            ("cachedTokens", cost.cached_tokens.into()),
+            ("prefillTokens", cost.prefill_tokens.into()),
         ],
     )
 }

@@ -2,13 +2,13 @@
 
 use emu_kernels::device::DeviceError;
 use emu_kernels::selftest::SelfTestError;
+use emu_media::image::ImageError;
 use emu_model::diffusion::DrawError;
 use emu_model::generate::GenerateError;
-use emu_model::image::ImageError;
 use emu_model::pack::LoadError;
 use emu_model::prompt::PromptError;
 use emu_model::safety::CheckError;
-use emu_model::tokenizer::TokenizerError;
+use emu_tokenizer::TokenizerError;
 use wasm_bindgen::JsValue;
 
 use crate::object::object;

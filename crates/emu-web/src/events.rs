@@ -1,6 +1,6 @@
 //! Events sent to JavaScript during a request.
 
-use emu_model::image::RgbImage;
+use emu_media::image::RgbImage;
 use js_sys::{Float32Array, Function, Promise, Reflect, Uint8ClampedArray};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;

@@ -137,7 +137,6 @@ impl Hasher {
 
     /// Digest of everything so far, in lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
-        let digest = self.0.clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        emu_pack::hex(self.0.clone().finalize().as_slice())
     }
 }

@@ -74,8 +74,8 @@ pub struct KernelPeer {
 
 #[derive(Debug)]
 enum Work {
-    Product(Packed, Tensor<2>),
-    Attention([Tensor<4>; 3]),
+    Product(Box<(Packed, Tensor<2>)>),
+    Attention(Box<[Tensor<4>; 3]>),
 }
 
 #[wasm_bindgen]
@@ -95,7 +95,7 @@ impl KernelPeer {
         let packed = Packed::new(Scheme::Q4, [size, size], &words, &scales, None, &device)
             .map_err(|e| Failure::new("peers", e.to_string()))?;
         let x = Tensor::random([rows, size], Distribution::Default, &device);
-        let work = Work::Product(packed, x);
+        let work = Work::Product(Box::new((packed, x)));
         Ok(Self { work, device })
     }
 
@@ -110,7 +110,7 @@ impl KernelPeer {
             let shape = [1, positions, heads, head];
             Tensor::random(shape, Distribution::Default, &device).swap_dims(1, 2)
         };
-        let work = Work::Attention([0, 1, 2].map(make));
+        let work = Work::Attention(Box::new([0, 1, 2].map(make)));
         Ok(Self { work, device })
     }
 
@@ -121,9 +121,12 @@ impl KernelPeer {
     pub async fn run(&self, times: usize) -> Result<(), JsValue> {
         for _ in 0..times {
             match &self.work {
-                Work::Product(packed, x) => drop(packed.linear(x.clone(), None)),
-                Work::Attention([q, k, v]) => {
-                    let [q, k, v] = [q, k, v].map(Clone::clone);
+                Work::Product(product) => {
+                    let (packed, x) = &**product;
+                    drop(packed.linear(x.clone(), None));
+                }
+                Work::Attention(inputs) => {
+                    let [q, k, v] = (**inputs).clone();
                     drop(ops::attention(q, k, v, AttentionOptions::default()));
                 }
             }

@@ -1,13 +1,13 @@
 //! Requests from JavaScript, and their validation.
 
 use emu_kernels::sample::{Processors, Sampling};
+use emu_media::image::{Limits, RgbImage, decode, over_white};
 use emu_model::config::GenerationConfig;
 use emu_model::diffusion::{DecoderConfig, DrawOptions, SchedulerKind};
-use emu_model::generate::{BeamOptions, GenerateError, TextOptions};
-use emu_model::image::{Limits, RgbImage, decode, over_white};
+use emu_model::generate::{BeamOptions, GenerateError, TextOptions, options};
 use js_sys::{Array, Reflect, Uint8Array, Uint8ClampedArray};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wasm_bindgen::{JsCast, JsValue};
 
 use crate::error::Failure;
@@ -24,7 +24,7 @@ pub enum Request {
         #[serde(default)]
         images: bool,
         #[serde(default)]
-        draw: Draw,
+        draw: Box<Draw>,
         #[serde(default)]
         seed: u64,
     },
@@ -136,17 +136,66 @@ pub struct Text {
     beams: Given,
     #[serde(deserialize_with = "given")]
     length_penalty: Given,
+    #[serde(deserialize_with = "given")]
+    min_p: Given,
+    #[serde(deserialize_with = "given")]
+    presence_penalty: Given,
+    #[serde(deserialize_with = "given")]
+    frequency_penalty: Given,
+    logit_bias: Map<String, Value>,
+    #[serde(deserialize_with = "given")]
+    top_logprobs: Given,
+    #[serde(deserialize_with = "given")]
+    n: Given,
+    /// Texts at which an answer ends.
+    pub stop: Vec<String>,
 }
 
 impl Text {
     /// Default of `maxNewTokens`.
     const TOKENS: usize = 128;
 
+    /// Number of answers.
+    ///
+    /// # Errors
+    /// `bad-request` if it is out of range.
+    pub fn answers(&self) -> Result<usize, Failure> {
+        match whole("n", &self.n, 1)? {
+            n @ 1..=128 => Ok(n),
+            n => Err(wrong(
+                "n",
+                &Value::from(n),
+                "Give a whole number from 1 to 128.",
+            )),
+        }
+    }
+
+    /// Whether log-probabilities are wanted.
+    pub fn wants_logprobs(&self) -> bool {
+        self.top_logprobs.is_some()
+    }
+
+    fn biases(&self) -> Result<Vec<(u32, f32)>, Failure> {
+        let one = |(token, bias): (&String, &Value)| -> Result<(u32, f32), Failure> {
+            let id = token.parse().map_err(|_| {
+                let token = Value::from(token.as_str());
+                wrong("logitBias", &token, "Give ids of tokens as keys.")
+            })?;
+            // Null stands for a number that JSON lacks.
+            let value = number("logitBias", &Some(bias.clone()), 0.0)?;
+            Ok((id, value as f32))
+        };
+        self.logit_bias.iter().map(one).collect()
+    }
+
     fn processors(&self, model: &GenerationConfig) -> Result<Processors, Failure> {
         let penalty = f64::from(model.repetition_penalty.unwrap_or(1.0));
         Ok(Processors {
             repetition_penalty: number("repetitionPenalty", &self.repetition_penalty, penalty)?
                 as f32,
+            presence_penalty: number("presencePenalty", &self.presence_penalty, 0.0)? as f32,
+            frequency_penalty: number("frequencyPenalty", &self.frequency_penalty, 0.0)? as f32,
+            logit_bias: self.biases()?,
             no_repeat_ngram: whole("noRepeatNgram", &self.no_repeat_ngram, 0)?,
             min_length: 0,
         })
@@ -169,6 +218,11 @@ impl Text {
                 temperature: number("temperature", &self.temperature, 0.0)? as f32,
                 top_k: whole("topK", &self.top_k, 0)?,
                 top_p: number("topP", &self.top_p, 1.0)? as f32,
+                min_p: number("minP", &self.min_p, 0.0)? as f32,
+            },
+            logprobs: match self.wants_logprobs() {
+                true => Some(whole("topLogprobs", &self.top_logprobs, 0)?),
+                false => None,
             },
             seed,
             images,
@@ -177,6 +231,7 @@ impl Text {
             ..Default::default()
         };
         options.validate()?;
+        options::stops(&self.stop)?;
         Ok(options)
     }
 

@@ -9,10 +9,13 @@ mod paths;
 mod shaders;
 mod sizes;
 mod source;
+mod statics;
+mod versions;
 
 use anyhow::Result;
 
 pub use finding::{Finding, Severity};
+pub use versions::one_version;
 
 use crate::command;
 use crate::workspace::{Package, Tree, Workspace};
@@ -48,24 +51,21 @@ pub const RULES: &[Rule] = &[
         absence::javascript(house.tree)
     }),
     (
-        "emu-model: no file, network, clock, thread, terminal",
-        |house| absence::outside_world(house.tree),
-    ),
-    ("only emu-cli knows argv", |house| {
-        absence::arguments(house.tree)
-    }),
-    (
-        "only programs end the process or ask for a terminal",
-        |house| absence::process_ends(house.tree),
+        "emu-media, emu-model, emu-tokenizer: rules of clippy against file, network, clock, thread, terminal",
+        |house| absence::pure_packages(house.tree),
     ),
     ("only emu-kernels reads shaders/", |house| {
         absence::shader_readers(house.tree)
     }),
     ("no circle of modules", |house| circles::modules(house.tree)),
+    ("no static that two models share", |house| {
+        statics::shared_state(house.tree)
+    }),
     ("shader headers", |house| shaders::headers(house.tree)),
     ("file sizes", |house| sizes::rust_files(house.tree)),
     ("fixture and model sizes", |house| sizes::data(house.tree)),
     ("configs parse", |house| configs::parse(house.tree)),
+    ("one version", |house| one_version(house.tree)),
     ("no machine's paths", |house| {
         paths::machine_paths(house.tree)
     }),

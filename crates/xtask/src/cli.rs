@@ -2,6 +2,9 @@
 //!
 //! Uses clap's builder API: the derive API would compile `syn`, and more code in total than everything else here.
 
+#[cfg(test)]
+mod workflows;
+
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -11,6 +14,7 @@ use crate::check::CheckArgs;
 use crate::data::DataArgs;
 use crate::demo::DemoArgs;
 use crate::model::MODELS;
+use crate::release::{Part, ReleaseArgs};
 use crate::test::{TestArgs, Tier};
 use crate::wasm::WasmArgs;
 
@@ -32,7 +36,11 @@ pub enum Task {
     Model(String),
     /// Build the WASM modules of the npm package.
     Wasm(WasmArgs),
-    /// Build the files for browsers as published; a step of `test`.
+    /// Build the documentation site.
+    Docs,
+    /// Build everything that a release is.
+    Release(ReleaseArgs),
+    /// Build the files for browsers; a step of `test`.
     Pages,
     /// Copy the reference data for the tests.
     Fixtures(PathBuf),
@@ -154,6 +162,38 @@ fn command() -> Command {
         "Run the browser tests with full counts: 300 captions, 50 drawings, every step of a drawing",
     );
     let pages = Command::new("pages").hide(true);
+    let docs = Command::new("docs").about(
+        "Build the documentation site into target/docs-site and check its links; needs Node",
+    );
+    let parts_of_a_release = || {
+        Arg::new("")
+            .value_parser(PossibleValuesParser::new(Part::ALL.map(Part::argument)))
+            .value_delimiter(',')
+            .action(ArgAction::Append)
+    };
+    let release = Command::new("release")
+        .about("Build everything that a release is into target/release-files; publishes nothing")
+        .arg(flag(
+            "dry-run",
+            "From a commit without the version's tag, and a changelog whose section is still [Unreleased]",
+        ))
+        .arg(
+            parts_of_a_release()
+                .id("only")
+                .long("only")
+                .conflicts_with("skip")
+                .help("Only these parts, separated by commas; the files of the others are kept"),
+        )
+        .arg(
+            parts_of_a_release()
+                .id("skip")
+                .long("skip")
+                .help("Without these parts, separated by commas"),
+        )
+        .arg(
+            option("target", "Targets of `emu`, in place of this machine's (repeatable)")
+                .action(ArgAction::Append),
+        );
     let fixtures = Command::new("fixtures")
         .about("Copy the reference data that the tests need into tests/fixtures/reference")
         .arg(
@@ -168,7 +208,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([
-            demo, test, soak, check, data, parts, model, wasm, pages, fixtures,
+            demo, test, soak, check, data, parts, model, wasm, docs, release, pages, fixtures,
         ])
 }
 
@@ -218,6 +258,13 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             only: texts("only"),
             peers: path("peers"),
         }),
+        "docs" => Task::Docs,
+        "release" => Task::Release(ReleaseArgs {
+            dry_run: given.get_flag("dry-run"),
+            parts: Part::chosen(&texts("only"), &texts("skip")),
+            keep: given.contains_id("only"),
+            targets: texts("target"),
+        }),
         "pages" => Task::Pages,
         "fixtures" => Task::Fixtures(path("reference")?),
         _ => return None,
@@ -262,6 +309,13 @@ mod tests {
             matches!(parsed(&["data", "--", "--seed", "3"]), Some(Task::Data(args)) if args.rest == ["--seed", "3"])
         );
         assert!(matches!(parsed(&["parts"]), Some(Task::Parts)));
+        assert!(matches!(parsed(&["docs"]), Some(Task::Docs)));
+        assert!(
+            matches!(parsed(&["release", "--dry-run", "--skip", "binaries,wasm"]), Some(Task::Release(args)) if args.dry_run && !args.keep && args.parts == Part::ALL[2..])
+        );
+        assert!(
+            matches!(parsed(&["release", "--only", "npm", "--target", "a-b-c"]), Some(Task::Release(args)) if !args.dry_run && args.keep && args.parts == [Part::Npm] && args.targets == ["a-b-c"])
+        );
         assert!(matches!(parsed(&["model", "smol"]), Some(Task::Model(name)) if name == "smol"));
         assert!(matches!(
             parsed(&["fixtures", "there"]),
@@ -278,6 +332,8 @@ mod tests {
             &["fixtures"],
             &["model"],
             &["model", "large"],
+            &["release", "--skip", "cake"],
+            &["release", "--skip", "npm", "--only", "docs"],
             &[],
         ] {
             assert!(parsed(words).is_none(), "{words:?}");

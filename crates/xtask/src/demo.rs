@@ -59,12 +59,8 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
     let seconds = || clock.elapsed().as_secs_f64();
     // The first time, the page is served as soon as the CPU module is built.
     let early = !args.build_only && !web::has_webgpu(workspace);
-    let quick = |only: &[&str]| WasmArgs {
-        quick: true,
-        only: only.iter().map(|module| (*module).to_owned()).collect(),
-        ..WasmArgs::default()
-    };
-    web::build(workspace, &quick(if early { &["cpu"] } else { &[] }))?;
+    let first: &[&str] = if early { &["cpu"] } else { &[] };
+    web::build(workspace, &WasmArgs::local(first))?;
     let site = workspace.root.join(&args.out).join(SITE);
     web::assemble(workspace, &site)?;
     println!(
@@ -84,7 +80,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> Result<bool> {
         println!(
             "compiling the module for WebGPU; until it is there, the page computes on the CPU"
         );
-        wasm::run(workspace, &quick(&["webgpu"]))?;
+        wasm::run(workspace, &WasmArgs::local(&["webgpu"]))?;
         web::add_webgpu(workspace, &site)?;
         println!(
             "the module for WebGPU is there after {:.0} s; load the page again to use it",

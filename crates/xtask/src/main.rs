@@ -7,11 +7,13 @@ mod cli;
 mod command;
 mod data;
 mod demo;
+mod docs;
 mod fixtures;
 mod model;
 mod npm;
 mod parts;
 mod process;
+mod release;
 mod setup;
 mod test;
 mod wasm;
@@ -52,7 +54,9 @@ fn run(task: Task) -> Result<bool> {
             setup::require(&workspace, &[Requirement::WasmTarget, Requirement::Node])?;
             wasm::run(&workspace, &args)
         }
-        Task::Pages => web::build(&workspace, &wasm::WasmArgs::default()),
+        Task::Docs => docs::run(&workspace),
+        Task::Release(args) => release::run(&workspace, &args),
+        Task::Pages => web::build_for_tests(&workspace, &wasm::WasmArgs::local(&[])),
         Task::Fixtures(reference) => fixtures::run(&workspace, &reference),
     }
 }

@@ -53,6 +53,17 @@ pub struct WasmArgs {
     pub peers: Option<PathBuf>,
 }
 
+impl WasmArgs {
+    /// Modules for a local page; both if `only` is empty.
+    pub fn local(only: &[&str]) -> Self {
+        Self {
+            quick: true,
+            only: only.iter().map(|module| (*module).to_owned()).collect(),
+            peers: None,
+        }
+    }
+}
+
 /// Bytes of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Size {
@@ -103,6 +114,16 @@ struct Bound {
 
 /// File name of a module's stamp, which identifies its source.
 const STAMP: &str = ".made-from";
+/// Last word of the stamp of a module built for publishing.
+const PUBLISHED: &str = "published";
+
+/// Whether the package has both modules as built for publishing.
+pub fn is_published(workspace: &Workspace) -> bool {
+    MODULES.iter().all(|module| {
+        let stamp = workspace.root.join(FOLDER).join(module).join(STAMP);
+        fs::read_to_string(stamp).is_ok_and(|made| made.trim_end().ends_with(PUBLISHED))
+    })
+}
 
 /// Generates the bindings of a compiled module; `None` if the output is up to date.
 fn bound(
@@ -243,7 +264,7 @@ fn trimmed(module: &str, compiled: &Path) -> Result<PathBuf> {
 
 /// Identifies the source of an output, which is rebuilt only if the stamp changes.
 fn stamp(compiled: &Path, quick: bool) -> Result<String> {
-    let kind = if quick { "quick" } else { "published" };
+    let kind = if quick { "quick" } else { PUBLISHED };
     let about = fs::metadata(compiled)
         .with_context(|| format!("{} was not written by the build", compiled.display()))?;
     let changed = about.modified()?.duration_since(std::time::UNIX_EPOCH)?;

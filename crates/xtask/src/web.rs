@@ -33,9 +33,6 @@ const TESTS: [&str; 1] = ["web/e2e"];
 /// publishing checks.
 pub fn build(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
     install(workspace, &COMPILED)?;
-    if !modules.quick {
-        install(workspace, &TESTS)?;
-    }
     // The packs are built in parallel, because compiling the modules leaves a processor idle at times.
     let within = thread::scope(|scope| {
         let pack = scope.spawn(|| {
@@ -49,13 +46,27 @@ pub fn build(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
         pack.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         anyhow::Ok(within)
     })?;
-    for name in COMPILED {
+    compile(workspace, &COMPILED)?;
+    Ok(within)
+}
+
+/// Builds what the end-to-end tests need: all of [`build`], with the modules that `cargo xtask demo` has. Those of a release
+/// are the same code, linked for size, which takes several minutes more (`cargo xtask soak`, `cargo xtask release`).
+pub fn build_for_tests(workspace: &Workspace, modules: &WasmArgs) -> Result<bool> {
+    install(workspace, &TESTS)?;
+    build(workspace, modules)
+}
+
+/// Compiles the TypeScript of these folders.
+pub fn compile(workspace: &Workspace, folders: &[&str]) -> Result<()> {
+    install(workspace, folders)?;
+    for name in folders {
         let mut npm = command::new("npm", &workspace.root.join(name));
         if !command::succeeds(npm.args(["run", "--silent", "build"]))? {
             bail!("{name} did not build; the compiler's message is above");
         }
     }
-    Ok(within)
+    Ok(())
 }
 
 /// Builds the pack of the package `emu-webgpu-mini`.
@@ -197,7 +208,7 @@ pub fn add_webgpu(workspace: &Workspace, site: &Path) -> Result<()> {
 }
 
 /// Copies a file or a folder, without files whose name starts with a dot.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let cannot = || format!("{} cannot be copied to {}", from.display(), to.display());
     if !from.is_dir() {
         if let Some(folder) = to.parent() {

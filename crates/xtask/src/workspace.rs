@@ -45,6 +45,14 @@ impl Workspace {
         packages_from(&metadata)
     }
 
+    /// The version of everything that is released: that of the workspace.
+    pub fn version(&self) -> Result<String> {
+        let path = self.root.join("Cargo.toml");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        version_in(&text)
+    }
+
     /// Files of the checkout: tracked files, and new files that git does not ignore.
     pub fn tree(&self) -> Result<Tree> {
         let listing = process::capture(process::new("git", &self.root).args([
@@ -88,6 +96,18 @@ impl Workspace {
         }
         Ok(Tree { files })
     }
+}
+
+/// `workspace.package.version` of the root `Cargo.toml`.
+pub fn version_in(manifest: &str) -> Result<String> {
+    let manifest: toml::Table = manifest
+        .parse()
+        .context("the root Cargo.toml is not TOML; mend it")?;
+    let version = { manifest.get("workspace") }
+        .and_then(|workspace| workspace.get("package")?.get("version")?.as_str());
+    let version = version
+        .context("the root Cargo.toml has no workspace.package.version; releases need one")?;
+    Ok(version.to_owned())
 }
 
 /// One package of the workspace.
@@ -216,6 +236,14 @@ mod tests {
                 .iter()
                 .any(|file| file.path.starts_with("target/"))
         );
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_workspace() {
+        let text = "[workspace.package]\nversion = \"1.2.3\"\n";
+        assert_eq!(version_in(text).expect("a version"), "1.2.3");
+        assert!(version_in("[package]\nversion = \"1.2.3\"\n").is_err());
+        assert!(version_in("version = = 1").is_err());
     }
 
     #[test]

@@ -48,16 +48,17 @@ export function absent(name) {
  * Starts a browser with a fresh profile.
  *
  * @param {"chromium" | "firefox"} name
- * @param {{ webgpu?: boolean, profile?: string, flags?: string[], preferences?: object }} [how] `profile` is a folder to keep;
- * `flags` are for Chromium, `preferences` for Firefox.
+ * @param {{ webgpu?: boolean, profile?: string, extensions?: string[], flags?: string[], preferences?: object }} [how] `profile` is a
+ * folder to keep; `extensions` (folders) and `flags` are for Chromium, `preferences` for Firefox.
  */
-export async function launch(name, { webgpu = true, profile, ...how } = {}) {
+export async function launch(name, { webgpu = true, profile, extensions, ...how } = {}) {
   const { program, options } = KINDS[name];
   return puppeteer.launch({
     executablePath: program,
     protocolTimeout: PATIENCE,
     timeout: PATIENCE,
     ...(profile && { userDataDir: profile }),
+    ...(extensions && { enableExtensions: extensions, pipe: true }),
     ...options({ webgpu, ...how }),
   });
 }

@@ -9,6 +9,52 @@ import { across, PACK } from "../lib/stage.mjs";
 const { config } = JSON.parse(await readFile(join(PACK, "emu.json"), "utf8"));
 const TOKENS = 40;
 
+/** Turns of a chat about a picture. */
+const TURNS = [
+  "what is on the left?",
+  "there are a panda, a chick, a telescope, a banana and a whale on a red background. what is on the right?",
+  "there is a fox above a box, and a bed to the left of a tree on a blue background. how many objects are there?",
+  "there are two pandas above a target, and a cat to the right of a dog. what colour is the background?",
+  "what is it?",
+];
+
+across("a turn of a chat computes only what is new", { devices: ["webgpu", "cpu"] }, async (stage, t) => {
+  await stage.load();
+  const { turns, alone } = await stage.page.evaluate(async (questions) => {
+    const picture = await lab.bytes("/pictures/chick-telescope.png");
+    const answer = async (messages) => {
+      let [text, usage] = ["", null];
+      for await (const event of lab.emu.chat(messages, { images: false, maxNewTokens: 8 })) {
+        if (event.type === "text") text += event.text;
+        else usage = event;
+      }
+      return { text, usage };
+    };
+    const messages = [];
+    const turns = [];
+    for (const [i, question] of questions.entries()) {
+      messages.push({ role: "user", content: i === 0 ? [picture, question] : question });
+      turns.push(await answer(messages));
+      messages.push({ role: "assistant", content: turns.at(-1).text });
+    }
+    // Another conversation takes the place of this one, of which nothing but the beginning is then left.
+    await answer([{ role: "user", content: "what is it?" }]);
+    return { turns, alone: await answer(messages.slice(0, -1)) };
+  }, TURNS);
+  t.diagnostic(turns.map(({ usage }) => `${usage.prefillTokens} of ${usage.promptTokens}`).join(", "));
+  for (const [i, { usage }] of turns.entries()) {
+    assert.equal(usage.cachedTokens + usage.prefillTokens, usage.promptTokens);
+    // The answer before may be spelled with other tokens than it was generated with.
+    if (i > 0) assert.ok(usage.cachedTokens >= turns[i - 1].usage.promptTokens, JSON.stringify(usage));
+  }
+  const [fourth, fifth] = turns.slice(3).map(({ usage }) => usage);
+  assert.ok(fifth.promptTokens > 90 && fifth.prefillTokens <= fifth.promptTokens - fourth.promptTokens, JSON.stringify(fifth));
+  // The same question without what was kept: the same answer, at the cost of the whole conversation.
+  assert.ok(alone.usage.prefillTokens > fifth.promptTokens - 4, JSON.stringify(alone.usage));
+  assert.equal(alone.text, turns[4].text);
+  assert.equal(alone.usage.promptTokens, fifth.promptTokens);
+});
+
 across("tokens and steps cost what they may", { devices: ["webgpu", "cpu"] }, async (stage, t) => {
   await stage.load();
   const { tokens, token, step, needed } = await stage.page.evaluate(async (tokens) => {

@@ -13,8 +13,9 @@ export interface Source {
   pack: PackAddress;
   store: Store;
   fetch: typeof fetch;
-  newHasher(): { update(bytes: Uint8Array): void; hex(): string; free(): void };
-  /** Called when the store fails; later downloads are not stored. */
+  /** A hasher for a file. `update` gets consecutive pieces of `bytes`, the buffer that receives the file. */
+  newHasher(bytes: Uint8Array): { update(bytes: Uint8Array): void; hex(): string | Promise<string>; free(): void };
+  /** Called when the store fails; later downloads are not stored. What it throws ends the download. */
   onStoreFailure(error: unknown): void;
   /** Milliseconds before the first retry; doubled for each further one. */
   backoff?: number;
@@ -86,7 +87,7 @@ class Download {
       const what = `There is no memory for the ${formatBytes(entry.bytes)} of ${entry.file}. Close other tabs and try again.`;
       throw new EmuError("out-of-memory", what, { cause });
     }
-    this.#hasher = source.newHasher();
+    this.#hasher = source.newHasher(this.#bytes);
   }
 
   /** The file from the store; `null` if it is missing, incomplete or damaged. */
@@ -99,7 +100,7 @@ class Download {
       } finally {
         await whole.close();
       }
-      if (this.#isRight()) return this.#bytes;
+      if (await this.#isRight()) return this.#bytes;
       this.#forget();
       await this.#store.remove(this.#name);
     } catch (error) {
@@ -116,7 +117,7 @@ class Download {
       const before = this.#have;
       try {
         await this.#attempt();
-        if (this.#isRight()) break;
+        if (await this.#isRight()) break;
         if (mismatches++)
           throw this.#error(
             "wrong-hash",
@@ -301,8 +302,8 @@ class Download {
     for (let at = 0; at < bytes.length; at += HASH_STEP) this.#hasher.update(bytes.subarray(at, at + HASH_STEP));
   }
 
-  #isRight(): boolean {
-    return this.#settled === this.#entry.bytes && this.#hasher.hex() === this.#entry.sha256;
+  async #isRight(): Promise<boolean> {
+    return this.#settled === this.#entry.bytes && (await this.#hasher.hex()) === this.#entry.sha256;
   }
 
   async #commit(): Promise<void> {
@@ -335,7 +336,7 @@ class Download {
     this.#have = this.#settled = 0;
     this.#resumed = false;
     this.#hasher.free();
-    this.#hasher = this.#source.newHasher();
+    this.#hasher = this.#source.newHasher(this.#bytes);
   }
 
   /** Continues without the store, and frees the space that this file took. */

@@ -3,11 +3,12 @@
 import { findAdapter, freeStorage, hasSimd, machineMemory } from "./adapter.js";
 import { admit, refusal, requireSupport } from "./admission.js";
 import { type Admission, Client } from "./client.js";
-import { deleteCache, listCache, openOpfs } from "./opfs.js";
 import { base, fetchPack, packAddress } from "./pack.js";
 import { drawInPage } from "./pictures.js";
+import type { PrefetchOptions } from "./prefetch.js";
 import { Session, toProgress } from "./session.js";
 import { addressOf, workers } from "./start.js";
+import { deleteCache, listCache, openStorage, persist } from "./storage.js";
 import { cachedBytes, type Store } from "./store.js";
 import type { CachedModel, DeviceChoice, Expected, LoadOptions, PackLocation, Support } from "./types.js";
 
@@ -45,6 +46,7 @@ export class Emu extends Session {
     const { signal, onProgress, device = "auto", components = ["vision", "lm"], cache = "opfs" } = options;
     const kept = cache === "opfs";
     const { expect } = options;
+    if (kept && options.persist) void persist(onProgress);
     const admission = await look(pack, { signal, device, expect }, kept);
     requireSupport(admission.support, device);
     const client = new Client(admission, {
@@ -64,6 +66,19 @@ export class Emu extends Session {
     return new Emu(client);
   }
 
+  /**
+   * Downloads a pack into the cache, verified, for a later `load`, without a worker. An interrupted download is resumed. In a
+   * service worker use `prefetch` of `emu-webgpu/prefetch`, since `import()` is forbidden there.
+   *
+   * @throws {EmuError} `cache` if it cannot be kept; a code of downloads.
+   * @throws {DOMException} `AbortError` when `options.signal` fires; what was fetched is kept.
+   */
+  static async prefetch(pack: PackLocation, options: PrefetchOptions = {}): Promise<void> {
+    // Few pages need it, so it is fetched on demand.
+    const { prefetch } = await import("./prefetch.js");
+    await prefetch(pack, options);
+  }
+
   /** The packs that this origin has cached. */
   static readonly cache = {
     list: (): Promise<CachedModel[]> => listCache(),
@@ -79,7 +94,7 @@ async function look(
 ): Promise<Admission> {
   const address = packAddress(given, base());
   let store: Store | null = null;
-  if (cache) store = await openOpfs(address.url, false).catch(() => null);
+  if (cache) store = await openStorage(address.url, false).catch(() => null);
   const { text, manifest } = await fetchPack(address, store, fetch, signal);
   const [adapter, storage, cached] = await Promise.all([
     findAdapter(),

@@ -6,6 +6,7 @@ import { abortError, EmuError, isFatal, throwIfAborted, toWire, type WireError }
 import { EXPLAINED, type GpuWatch } from "./gpu.js";
 import { Loader } from "./loader.js";
 import { COMPONENTS, parseManifest } from "./manifest.js";
+import { Pace } from "./pace.js";
 import { toWasmPicture } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, ToWorker } from "./protocol.js";
 import { enough, kindOf, shortened } from "./rehearsal.js";
@@ -223,10 +224,11 @@ export class Host {
       if (await this.#rehearse(shortened(request), readable, signal)) this.#rehearsed.add(kind);
       await this.#compiled(signal, tell);
     }
-    const start = performance.now();
+    const pace = new Pace();
     const onEvent = async (event: WasmEvent): Promise<boolean> => {
+      pace.take(event);
       if (event.type === "need") await loader.load([event.component], engine, signal, tell);
-      else tell(event.type === "usage" ? { ...event, seconds: (performance.now() - start) / 1000 } : event);
+      else tell(event.type === "usage" ? { ...event, ...pace.end(event) } : event);
       await turn();
       if (this.#panic) this.#trap();
       return !signal.aborted;
@@ -259,7 +261,7 @@ export class Host {
         return !over && !signal.aborted;
       };
       try {
-        await engine.run(request, pictures, onEvent);
+        await engine.run(request, pictures, onEvent, true);
         over = true;
       } catch (error) {
         if (isFatal(toWire(error))) throw error;

@@ -1,33 +1,48 @@
 /** The origin private file system: one folder per pack. */
 
 import { EmuError } from "./errors.js";
-import { type Manifest, parseManifest } from "./manifest.js";
-import { folderOf, PACK_FILE, type PackFile, type Partial, type Readable, type Store, storedName } from "./store.js";
-import type { CachedModel } from "./types.js";
+import { type Backend, locked, type Partial, type Readable, type Store } from "./store.js";
 
 const ROOT = "emu-webgpu";
+
 /** The folder of all packs. @throws if the browser has no such file system (private windows, plain http). */
 async function root(): Promise<FileSystemDirectoryHandle> {
   const top = await navigator.storage.getDirectory();
   return top.getDirectoryHandle(ROOT, { create: true });
 }
 
-/** The store of the pack at `url`. Files can be opened and written in workers only. */
-export async function openOpfs(url: string, create: true): Promise<Store>;
-/** The same; `null` if nothing is stored yet. */
-export async function openOpfs(url: string, create: boolean): Promise<Store | null>;
-export async function openOpfs(url: string, create: boolean): Promise<Store | null> {
-  const name = await folderOf(url);
-  const folder = await (await root()).getDirectoryHandle(name, { create }).catch(ignoreMissing);
-  return folder && new OpfsStore(folder, `${ROOT}/${name}`);
+/** Opens a file for reading and writing. `rename` turns it into the whole file. */
+export type OpenFile = (handle: FileSystemFileHandle, rename?: () => Promise<void>) => Promise<Partial>;
+
+/** By access handles, which only dedicated workers have. For other contexts see `streamfile.ts`. */
+const openSync: OpenFile = async (handle, rename) => new SyncFile(await handle.createSyncAccessHandle(), rename);
+
+/** @throws if the browser refuses it. */
+export async function openOpfs(openFile = openSync): Promise<Backend> {
+  const folders = await root();
+  return {
+    async folders() {
+      const names: string[] = [];
+      for await (const [name, { kind }] of folders.entries()) if (kind === "directory") names.push(name);
+      return names;
+    },
+    async open(name, create) {
+      const folder = await folders.getDirectoryHandle(name, { create }).catch(ignoreMissing);
+      return folder && new OpfsStore(folder, `${ROOT}/${name}`, openFile);
+    },
+    async delete(name) {
+      await folders.removeEntry(name, { recursive: true }).catch(ignoreMissing);
+    },
+  };
 }
 
 class OpfsStore implements Store {
   readonly #folder: FileSystemDirectoryHandle;
   readonly #path: string;
+  readonly #open: OpenFile;
 
-  constructor(folder: FileSystemDirectoryHandle, path: string) {
-    [this.#folder, this.#path] = [folder, path];
+  constructor(folder: FileSystemDirectoryHandle, path: string, open: OpenFile) {
+    [this.#folder, this.#path, this.#open] = [folder, path, open];
   }
 
   async sizes(): Promise<Map<string, number>> {
@@ -46,22 +61,22 @@ class OpfsStore implements Store {
   async writeText(name: string, text: string): Promise<void> {
     const partial = await this.partial(name);
     try {
-      partial.truncate(0);
-      partial.write(new TextEncoder().encode(text), 0);
+      await partial.truncate(0);
+      await partial.write(new TextEncoder().encode(text), 0);
       await partial.commit();
     } finally {
-      partial.close();
+      await partial.close();
     }
   }
 
   async open(name: string): Promise<Readable | null> {
     const handle = await this.#handle(name);
-    return handle && new SyncFile(await handle.createSyncAccessHandle());
+    return handle && this.#open(handle);
   }
 
   async partial(name: string): Promise<Partial> {
     const handle = await this.#folder.getFileHandle(`${name}.part`, { create: true });
-    return new SyncFile(await handle.createSyncAccessHandle(), () => this.#rename(handle, name));
+    return this.#open(handle, () => this.#rename(handle, name));
   }
 
   async remove(name: string): Promise<void> {
@@ -69,9 +84,7 @@ class OpfsStore implements Store {
   }
 
   exclusive<T>(name: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    // Without the Web Locks API, the access handles are exclusive themselves: the second tab works without the cache.
-    const locks = navigator.locks as LockManager | undefined;
-    return locks ? (locks.request(`${this.#path}/${name}`, { signal }, work) as Promise<T>) : work();
+    return locked(`${this.#path}/${name}`, signal, work);
   }
 
   async #handle(name: string): Promise<FileSystemFileHandle | null> {
@@ -120,42 +133,6 @@ class SyncFile implements Partial {
 
   close(): void {
     this.#access.close();
-  }
-}
-
-/** The packs that this origin has cached. */
-export async function listCache(): Promise<CachedModel[]> {
-  const models: CachedModel[] = [];
-  for await (const [, handle] of (await root()).entries()) {
-    if (handle.kind !== "directory") continue;
-    const store = new OpfsStore(handle as FileSystemDirectoryHandle, "");
-    const sizes = await store.sizes();
-    const pack = readPackFile(await store.readText(PACK_FILE));
-    if (!pack) continue;
-    models.push({
-      url: pack.url,
-      name: pack.manifest.name,
-      bytes: [...sizes.values()].reduce((sum, size) => sum + size, 0),
-      complete: [...pack.manifest.shards, ...pack.manifest.files].every(
-        (file) => sizes.get(storedName(file)) === file.bytes,
-      ),
-    });
-  }
-  return models;
-}
-
-/** Deletes a pack from the cache. @throws {EmuError} `cache` while a page has its files open. */
-export async function deleteCache(url: string): Promise<void> {
-  const folders = await root();
-  await folders.removeEntry(await folderOf(url), { recursive: true }).catch(ignoreMissing);
-}
-
-function readPackFile(text: string | null): { url: string; manifest: Manifest } | null {
-  try {
-    const { url, manifest } = JSON.parse(text ?? "") as PackFile;
-    return { url, manifest: parseManifest(manifest) };
-  } catch {
-    return null;
   }
 }
 

@@ -7,6 +7,7 @@
 
 import type { WireError } from "./errors.js";
 import type { PackAddress } from "./pack.js";
+import type { Paces } from "./pace.js";
 import type { Component, Costs, DeviceInfo, MemoryInfo, Progress } from "./types.js";
 import type { WasmEvent, WasmRequest } from "./wasm.js";
 
@@ -40,7 +41,7 @@ export type ToWorker =
 export type JobEvent =
   | Progress
   | Exclude<WasmEvent, { type: "need" | "usage" }>
-  | (Extract<WasmEvent, { type: "usage" }> & { seconds: number });
+  | (Extract<WasmEvent, { type: "usage" }> & Paces);
 
 export type FromWorker =
   | { type: "started"; id: number }

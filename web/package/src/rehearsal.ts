@@ -26,6 +26,9 @@ export function kindOf(request: WasmRequest, pictures: number): string {
   const how: unknown[] = [request.task, Math.min(pictures, 2)];
   if (request.task === "image") {
     how.push({ ...fewSteps(request.draw), negative: request.draw.negative !== undefined });
-  } else if (request.task !== "embed") how.push(request.text, request.task === "chat" && request.images);
+  } else if (request.task !== "embed") {
+    const { text } = request;
+    how.push({ ...text, stop: 0, n: 0, logitBias: !!text.logitBias }, request.task === "chat" && request.images);
+  }
   return JSON.stringify(how);
 }

@@ -3,7 +3,7 @@
 import { toWire } from "./errors.js";
 import { watchGpu } from "./gpu.js";
 import { Host } from "./host.js";
-import { openOpfs } from "./opfs.js";
+import { openStorage } from "./storage.js";
 import type { ToWorker } from "./protocol.js";
 import type { WasmModule } from "./wasm.js";
 
@@ -14,7 +14,7 @@ export function serve(module: unknown, wasm: URL): void {
       module: module as WasmModule,
       wasm,
       fetch: scope.fetch.bind(scope),
-      openStore: (url) => openOpfs(url, true),
+      openStore: (url) => openStorage(url, true),
       watchGpu,
     },
     (message, transfer = []) => scope.postMessage(message, transfer),

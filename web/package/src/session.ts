@@ -64,7 +64,7 @@ export class Session {
     const request: WasmRequest = {
       task: "chat",
       messages: turns,
-      text: textOptions(options),
+      text: { ...textOptions(options), n: options.n, topLogprobs: options.topLogprobs ?? (options.logprobs ? 0 : undefined) },
       images,
       draw: drawOptions(options.draw ?? {}),
       seed: seedOf(options.seed),
@@ -76,25 +76,32 @@ export class Session {
     const unlisten = onAbort(options.signal, leave);
     if (options.signal?.aborted) leave();
     const { signal } = left;
-    // Text length and image count that the caller has received, and those since the last restart.
-    const given = { text: 0, images: 0 };
-    const seen = { text: 0, images: 0 };
+    // What the caller has received, and what came since the last restart: length of the text, and counts.
+    const given = { text: 0, logprobs: 0, images: 0, answers: 0 };
+    const seen = { ...given };
+    /** The part of a text or a list that the caller has not received. */
+    const fresh = <T extends string | readonly unknown[]>(of: "text" | "logprobs", all: T): T => {
+      const rest = all.slice(Math.max(0, given[of] - seen[of])) as T;
+      seen[of] += all.length;
+      given[of] = Math.max(given[of], seen[of]);
+      return rest;
+    };
     const take = (event: JobEvent) => {
+      const index = seen.answers;
       if ("phase" in event) {
-        if (event.phase === "warning" && event.code === "restarted") seen.text = seen.images = 0;
+        if (event.phase === "warning" && event.code === "restarted") seen.text = seen.logprobs = seen.images = seen.answers = 0;
       } else if (event.type === "text") {
-        const fresh = event.text.slice(Math.max(0, given.text - seen.text));
-        seen.text += event.text.length;
-        if (!fresh) return;
-        given.text = seen.text;
-        events.push({ type: "text", text: fresh });
+        const text = fresh("text", event.text);
+        const logprobs = fresh("logprobs", event.logprobs ?? []);
+        if (text || logprobs.length) events.push({ type: "text", index, text, ...(logprobs.length > 0 && { logprobs }) });
       } else if (event.type === "image") {
         if (seen.images++ < given.images) return;
         given.images = seen.images;
-        events.push({ type: "image", image: toImageData(event), seed: event.seed, flagged: event.flagged });
+        events.push({ type: "image", index, image: toImageData(event), seed: event.seed, flagged: event.flagged });
       } else if (event.type === "usage") {
-        const { promptTokens, tokens, seconds, finish } = event;
-        events.push({ type: "usage", promptTokens, tokens, seconds, finish });
+        if (seen.answers++ < given.answers) return;
+        given.answers = seen.answers;
+        events.push({ ...event, index });
       }
     };
     const done = this.#run(request, pictures, { ...options, signal }, take);
@@ -251,7 +258,12 @@ export function seedOf(seed: number | undefined): number {
 
 function textOptions(options: TextOptions): WasmTextOptions {
   const { maxNewTokens, temperature, topK, topP, repetitionPenalty, noRepeatNgram, beams, lengthPenalty } = options;
-  return { maxNewTokens, temperature, topK, topP, repetitionPenalty, noRepeatNgram, beams, lengthPenalty };
+  const { minP, presencePenalty, frequencyPenalty, logitBias } = options;
+  const stop = typeof options.stop === "string" ? [options.stop] : options.stop;
+  if (stop?.some((text) => typeof text !== "string" || text === ""))
+    throw new EmuError("bad-request", "A stop text is empty or no text. Give texts of at least one character.");
+  const more = { minP, presencePenalty, frequencyPenalty, logitBias, stop };
+  return { maxNewTokens, temperature, topK, topP, repetitionPenalty, noRepeatNgram, beams, lengthPenalty, ...more };
 }
 
 function drawOptions(options: Omit<DrawOptions, keyof CallOptions | "seed">): WasmDrawOptions {

@@ -39,6 +39,22 @@ export interface Partial extends Readable {
   commit(): Promise<void>;
 }
 
+/** A place of the browser where packs are stored, each in a folder. */
+export interface Backend {
+  folders(): Promise<string[]>;
+  /** The store of a folder; `null` if it is missing and `create` is false. */
+  open(folder: string, create: boolean): Promise<Store | null>;
+  /** @throws {EmuError} `cache` while a page has its files open. */
+  delete(folder: string): Promise<void>;
+}
+
+/** Runs `work` while no other tab or worker of this origin holds the lock. */
+export function locked<T>(name: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  // Without the Web Locks API, the access handles are exclusive themselves: the second tab works without the cache.
+  const locks = navigator.locks as LockManager | undefined;
+  return locks ? (locks.request(name, { signal }, work) as Promise<T>) : work();
+}
+
 /** Name of the file with the last fetched manifest of the pack and its URL. */
 export const PACK_FILE = "pack.json";
 
@@ -57,8 +73,13 @@ export function keyOf(url: string): string {
 
 /** Folder name of a pack: a hash of its cache key. */
 export async function folderOf(url: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(keyOf(url)));
-  return [...new Uint8Array(digest, 0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return (await sha256(new TextEncoder().encode(keyOf(url)))).slice(0, 32);
+}
+
+/** SHA-256 in hexadecimal digits, by the browser, which has it in secure contexts only. */
+export async function sha256(bytes: Uint8Array): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
+  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Name under which a file is stored. New content gets a new name, even if a pack was replaced under the same URL. */

@@ -83,8 +83,8 @@ export type Progress =
   | { phase: "denoise"; step: number; steps: number; preview?: ImageData }
   | { phase: "decode-image" }
   /** A degradation; the work continues. Codes: `cache-full` and `cache-unavailable` (downloads are not kept), `gpu-failed` (the
-   * CPU is used instead), `restarted` (after a crash or a lost device). Except for `restarted`, `message` is also added to
-   * `emu.support.reasons`. */
+   * CPU is used instead), `restarted` (after a crash or a lost device), `not-persistent` (the browser may delete what is stored).
+   * Except for the last two, `message` is also added to `emu.support.reasons`. */
   | { phase: "warning"; code: string; message: string };
 
 export interface CallOptions {
@@ -105,6 +105,18 @@ export interface TextOptions extends CallOptions {
   topP?: number;
   /** From 0.01 to 100; 1 has no effect. Default: the pack's, otherwise 1. */
   repetitionPenalty?: number;
+  /** Samples from tokens that are at least this likely in relation to the most likely one, after the temperature. 0 (the default):
+   * from all. */
+  minP?: number;
+  /** Subtracted once from the logit of each token of the answer so far, from -2 to 2. Default: 0. Not with `beams`. */
+  presencePenalty?: number;
+  /** Subtracted from the logit of each token of the answer so far, as many times as it occurs, from -2 to 2. Default: 0. Not with
+   * `beams`. */
+  frequencyPenalty?: number;
+  /** Numbers from -100 (never) to 100 (always) that are added to the logits of tokens, by the tokens' ids. Not with `beams`. */
+  logitBias?: Readonly<Record<number, number>>;
+  /** Texts at which the answer ends. Nothing of them is given, also where they are spread over several tokens. */
+  stop?: string | readonly string[];
   /** Bans n-grams of this length from occurring twice. 0 (the default): none. */
   noRepeatNgram?: number;
   /** More than 1: beam search; the text then arrives all at once. Default: 1. */
@@ -134,16 +146,61 @@ export interface DrawOptions extends CallOptions {
 }
 
 export interface ChatOptions extends TextOptions {
+  /** Number of answers, one after the other, with the seeds `seed`, `seed + 1`, and so on. Default: 1. Not with `beams`. */
+  n?: number;
+  /** Give log-probabilities with the text: those of the model's own distribution, before bias, penalties and temperature. The logits
+   * of each token are then read back from the device, so that a token takes longer. Default: false. Not with `beams`. */
+  logprobs?: boolean;
+  /** Log-probabilities also of this many of the most likely tokens, at most 20. Implies `logprobs`. Default: 0. */
+  topLogprobs?: number;
   /** Whether to draw the pictures that the model starts. Default: true if the pack can draw here and `beams` is 1. */
   images?: boolean;
   /** Drawing options of those pictures. */
   draw?: Omit<DrawOptions, keyof CallOptions | "seed">;
 }
 
+/** A token and the natural logarithm of its probability. */
+export interface Logprob {
+  id: number;
+  /** The token's text, U+FFFD in place of a part of a character. */
+  token: string;
+  /** The token's text in UTF-8. */
+  bytes: number[];
+  logprob: number;
+}
+
+/** A token of an answer, and the most likely tokens in its place, best first. */
+export interface TokenLogprobs extends Logprob {
+  top: Logprob[];
+}
+
+/** `index`: the answer that the event belongs to, from 0. Answers come one after the other. */
 export type ChatEvent =
-  | { type: "text"; text: string }
-  | { type: "image"; image: ImageData; seed: number; flagged: boolean | null }
-  | { type: "usage"; promptTokens: number; tokens: number; seconds: number; finish: "end" | "length" };
+  /** `logprobs`: with that option, those of the tokens whose text this is. */
+  | { type: "text"; index: number; text: string; logprobs?: TokenLogprobs[] }
+  | { type: "image"; index: number; image: ImageData; seed: number; flagged: boolean | null }
+  /** The end of an answer. */
+  | {
+      type: "usage";
+      index: number;
+      /** Tokens of the prompt, those of pictures included. */
+      promptTokens: number;
+      /** Those of the prompt that an earlier call had computed: the longest common prefix with a conversation before. */
+      cachedTokens: number;
+      /** Tokens that were computed before the answer: the rest of the prompt, and what a request reader reads beside it. */
+      prefillTokens: number;
+      /** Tokens of the answer. */
+      tokens: number;
+      seconds: number;
+      /** Time to first token in seconds; `null` without a token. */
+      firstTokenSeconds: number | null;
+      /** `prefillTokens` by the time to first token, which includes the reading of pictures. */
+      prefillTokensPerSecond: number | null;
+      /** Of the tokens after the first, without the drawing of pictures. */
+      decodeTokensPerSecond: number | null;
+      /** The model ended the answer, or began a picture with `images: false`; a stop text was found; the maximum was reached. */
+      finish: "end" | "stop" | "length";
+    };
 
 export interface Picture {
   image: ImageData;
@@ -160,8 +217,12 @@ export interface LoadOptions {
   expect?: Expected;
   /** Components to load now. The others are loaded when a call first needs them. Default: `["vision", "lm"]`. */
   components?: Component[];
-  /** "opfs" (the default) stores verified shards in the origin private file system; "none" stores nothing. */
+  /** "opfs" (the default) stores verified shards in the origin private file system, or where that is refused in the Cache API;
+   * "none" stores nothing. */
   cache?: "opfs" | "none";
+  /** Whether to ask the browser not to delete the stored pack when space runs short (`navigator.storage.persist()`); some
+   * browsers ask the user. If it says no, a warning is reported. Default: false. */
+  persist?: boolean;
   /** URLs of `worker-cpu.js` and `worker-webgpu.js`, if a bundler left them out or renamed them. Default: next to this script. */
   worker?: Addresses;
   /** URLs of the WASM modules (`cpu/emu_web_bg.wasm`, `webgpu/emu_web_bg.wasm`). Default: where the worker expects them. */
@@ -257,7 +318,7 @@ export interface Costs {
   readBackBytes: number;
   /** Compute pipelines created. */
   pipelines: number;
-  /** Bytes of weights read by matrix products. */
+  /** Bytes of weights read by matrix products of calls. */
   weightBytes: number;
   /** Bytes of weights read per generated token: every layer and the head. A constant of the model, not a counter. */
   tokenWeightBytes: number;

@@ -1,5 +1,7 @@
 /** Exports of both WASM modules (`wasm/cpu/`, `wasm/webgpu/`) that the worker uses. Errors are thrown as `{ code, message }`. */
 
+import type { TokenLogprobs } from "./types.js";
+
 /** A picture as input of the engine: encoded bytes, or pixels. */
 export type WasmPicture = Uint8Array | { rgba: Uint8ClampedArray; width: number; height: number };
 
@@ -20,6 +22,15 @@ export interface WasmTextOptions {
   noRepeatNgram?: number;
   beams?: number;
   lengthPenalty?: number;
+  minP?: number;
+  presencePenalty?: number;
+  frequencyPenalty?: number;
+  logitBias?: Readonly<Record<number, number>>;
+  stop?: readonly string[];
+  /** Present if log-probabilities are wanted. */
+  topLogprobs?: number;
+  /** Number of answers. Each ends in `usage`. */
+  n?: number;
 }
 export interface WasmDrawOptions {
   width?: number;
@@ -50,7 +61,7 @@ export type WasmEvent =
   | { type: "need"; component: "vision" | "lm" | "decoder" | "safety" }
   | { type: "prefill"; tokens: number }
   | { type: "decode"; tokens: number }
-  | { type: "text"; text: string }
+  | { type: "text"; text: string; logprobs?: TokenLogprobs[] }
   | {
       type: "denoise";
       step: number;
@@ -60,7 +71,15 @@ export type WasmEvent =
   | { type: "decode-image" }
   | { type: "image"; rgba: Uint8ClampedArray; width: number; height: number; seed: number; flagged: boolean | null }
   | { type: "embeddings"; rows: Float32Array[] }
-  | { type: "usage"; promptTokens: number; tokens: number; finish: "end" | "length" };
+  /** `cachedTokens`: those of the prompt whose keys and values were kept from an earlier call. `prefillTokens`: those computed. */
+  | {
+      type: "usage";
+      promptTokens: number;
+      cachedTokens: number;
+      prefillTokens: number;
+      tokens: number;
+      finish: "end" | "stop" | "length";
+    };
 
 export interface Engine {
   /** Bytes of device memory that the weights of each loaded component take. */
@@ -72,8 +91,16 @@ export interface Engine {
   /** Drops a component's weights. */
   unload(component: string): void;
   loaded(component: string): boolean;
-  /** Runs a request. `onEvent` is awaited after every step; `false` stops the run (the promise rejects with code `aborted`). */
-  run(request: WasmRequest, pictures: WasmPicture[], onEvent: (event: WasmEvent) => Promise<boolean>): Promise<void>;
+  /**
+   * Runs a request. `onEvent` is awaited after every step; `false` stops the run (the promise rejects with code `aborted`). A
+   * `rehearsal` neither uses nor leaves anything that is kept between requests.
+   */
+  run(
+    request: WasmRequest,
+    pictures: WasmPicture[],
+    onEvent: (event: WasmEvent) => Promise<boolean>,
+    rehearsal?: boolean,
+  ): Promise<void>;
   /** Bytes allocated on the device, and the size of the WASM memory. */
   memory(): { device: number; wasm: number };
   /** Bytes of weights that matrix products have read so far, and bytes that each token reads. */

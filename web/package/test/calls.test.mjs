@@ -1,9 +1,10 @@
-/** Calls: results, order, and aborts. */
+/** Calls: results, options, order, and aborts. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { fakeModule, gated, play, PNG } from "./fake-wasm.mjs";
+import { Pace } from "../build/pace.js";
+import { fakeModule, gated, likely, play, PNG } from "./fake-wasm.mjs";
 import { ask, collect, outcome, start, textOf } from "./harness.mjs";
 
 const never = () => new Promise(() => {});
@@ -27,10 +28,11 @@ test("each call gives what its types say", async (t) => {
     [events[4].image.width, events[4].image.height, [...events[4].image.data], events[4].seed, events[4].flagged],
     [2, 1, [1, 2, 3, 255, 4, 5, 6, 255], 6, null],
   );
-  assert.deepEqual(
-    { ...events[5], seconds: 0 },
-    { type: "usage", promptTokens: 5, tokens: 4, finish: "end", seconds: 0 },
-  );
+  const { seconds, firstTokenSeconds, prefillTokensPerSecond, decodeTokensPerSecond, ...counts } = events[5];
+  assert.deepEqual(counts, { type: "usage", index: 0, promptTokens: 5, cachedTokens: 2, prefillTokens: 3, tokens: 4, finish: "end" });
+  assert.ok(firstTokenSeconds > 0 && seconds >= firstTokenSeconds, `${firstTokenSeconds} of ${seconds} s`);
+  assert.ok(Math.abs(prefillTokensPerSecond * firstTokenSeconds - 3) < 1e-9);
+  assert.ok(decodeTokensPerSecond > 0);
 
   const seen = [];
   const picture = await emu.generateImage(["a cat like", PNG], {
@@ -57,6 +59,79 @@ test("each call gives what its types say", async (t) => {
   assert.ok(weightBytes > 0 && weightBytes % 12 === 0, "of the calls so far");
   assert.deepEqual([tokenWeightBytes, launches], [4, 0]);
   assert.equal(emu.device.name, "fake");
+});
+
+test("options of sampling and stop texts reach the engine, which says where it stopped", async (t) => {
+  const { emu, workers } = await start(t);
+  const [{ seen }] = workers;
+  const options = { minP: 0.05, presencePenalty: 0.5, frequencyPenalty: -0.5, logitBias: { 5: -100, 7: 1.5 }, stop: "ture of" };
+  const events = await collect(emu.chat(ask(), { ...options, seed: 2, images: false }));
+  assert.equal(events.map(({ text = "" }) => text).join(""), "a pic");
+  assert.equal(events.at(-1).finish, "stop");
+  const sent = (at) => JSON.parse(JSON.stringify(seen.requests.at(at).text));
+  assert.deepEqual(sent(-1), { ...options, stop: ["ture of"] });
+  assert.equal(await emu.caption(PNG, { stop: ["never", " of"], seed: 2 }), "a picture");
+  assert.deepEqual(sent(-1), { stop: ["never", " of"] });
+  const requests = seen.requests.length;
+  for (const stop of ["", ["a", ""], [5]]) {
+    const refused = { name: "EmuError", code: "bad-request", message: /stop text/ };
+    await assert.rejects(emu.caption(PNG, { stop }), refused);
+    await assert.rejects(collect(emu.chat(ask(), { stop })), refused);
+  }
+  assert.equal(seen.requests.length, requests);
+});
+
+test("log-probabilities come with the text of their tokens", async (t) => {
+  const { emu, workers } = await start(t);
+  const told = async (options) => (await collect(emu.chat(ask(), { seed: 2, images: false, ...options }))).slice(0, -1);
+  const pieces = ["a", " picture", " of seed 2", " and 1"];
+  assert.deepEqual(await told({ topLogprobs: 2 }), pieces.map((text) => ({ type: "text", index: 0, text, logprobs: [likely(text, 2)] })));
+  assert.deepEqual((await told({ logprobs: true })).map(({ logprobs }) => logprobs), pieces.map((text) => [likely(text, 0)]));
+  const wanted = workers[0].seen.requests.map(({ text }) => text.topLogprobs);
+  assert.deepEqual(wanted, [2, 0]);
+  assert.ok((await told({ logprobs: false })).every((event) => !("logprobs" in event)));
+});
+
+test("several answers have an index, a usage each, and consecutive seeds", async (t) => {
+  const { emu, workers } = await start(t);
+  const events = await collect(emu.chat(ask(), { n: 3, seed: 5 }));
+  for (const index of [0, 1, 2]) {
+    const own = events.filter((event) => event.index === index);
+    assert.deepEqual(own.map(({ type }) => type), ["text", "text", "text", "text", "image", "usage"]);
+    assert.equal(own.map(({ text = "" }) => text).join(""), `a picture of seed ${5 + index} and 1`);
+    assert.equal(own[4].seed, 5 + index);
+  }
+  assert.deepEqual(events.map(({ index }) => index), [0, 1, 2].flatMap((index) => Array(6).fill(index)));
+  // The prompt is sent once.
+  assert.equal(workers[0].seen.requests.length, 1);
+});
+
+test("rates are those of the phases, without pictures in between", () => {
+  let now = 0;
+  const pace = new Pace(() => now);
+  const at = (time, type) => ((now = time), pace.take({ type }));
+  at(100, "prefill");
+  at(500, "text");
+  at(501, "decode");
+  at(600, "decode");
+  at(3000, "denoise");
+  at(5000, "image");
+  at(5100, "text");
+  now = 5200;
+  assert.deepEqual(pace.end({ prefillTokens: 30, tokens: 3 }), {
+    seconds: 5.2,
+    firstTokenSeconds: 0.5,
+    prefillTokensPerSecond: 60,
+    decodeTokensPerSecond: 2 / 0.2,
+  });
+  // The next answer begins there.
+  at(5300, "decode");
+  now = 5400;
+  const next = pace.end({ prefillTokens: 1, tokens: 1 });
+  assert.deepEqual([next.firstTokenSeconds, next.seconds, next.decodeTokensPerSecond], [0.1, 0.2, null]);
+  // Without a token there are no rates.
+  const none = pace.end({ prefillTokens: 9, tokens: 0 });
+  assert.deepEqual([none.firstTokenSeconds, none.prefillTokensPerSecond, none.decodeTokensPerSecond], [null, null, null]);
 });
 
 test("a beam search draws nothing, and a seed is chosen where none is given", async (t) => {

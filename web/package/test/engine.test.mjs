@@ -158,6 +158,53 @@ test("a user's words are text, whatever they spell", { skip }, async () => {
   assert.equal(image.width, 64);
 });
 
+test("a turn of a chat computes what is new, and answers as a model without a past does", { skip }, async () => {
+  const [panda, chick] = await Promise.all(["panda-target", "chick-telescope"].map(picture));
+  const ask = async (model, messages, options = {}) => {
+    let text = "";
+    for await (const event of model.chat(messages, { images: false, maxNewTokens: 12, ...options })) {
+      if (event.type === "text") text += event.text;
+      else if (event.type === "usage") return { text, ...event };
+    }
+  };
+  const anew = async (messages) => {
+    const model = await Emu.load(fileURLToPath(root));
+    const answer = await ask(model, messages);
+    await model.dispose();
+    assert.deepEqual([answer.cachedTokens, answer.prefillTokens], [0, answer.promptTokens]);
+    return answer.text;
+  };
+  const words = "a panda, a chick, a telescope, a banana, a whale and a fox are above a red box, which is on a bed. ";
+  const questions = ["what is on the left?", "how many objects are there?", "what is it?", "what colour is it?", "what is this?"];
+  const messages = [];
+  let before = null;
+  for (const [i, question] of questions.entries()) {
+    messages.push({ role: "user", content: i === 0 ? [chick, question] : words + question });
+    const answer = await ask(emu, messages);
+    assert.equal(answer.cachedTokens + answer.prefillTokens, answer.promptTokens);
+    if (before) assert.ok(answer.cachedTokens >= before.promptTokens, `turn ${i + 1}: ${JSON.stringify(answer)}`);
+    before = answer;
+    messages.push({ role: "assistant", content: answer.text });
+  }
+  assert.equal(before.text, await anew(messages.slice(0, -1)));
+  // An edited history, another picture at the same place, a call that was aborted, one of another kind.
+  const last = messages.slice(0, -1);
+  const edited = last.map((message, i) => (i === 2 ? { ...message, content: questions[2] } : message));
+  const shown = last.map((message, i) => (i === 0 ? { ...message, content: [panda, questions[0]] } : message));
+  for (const other of [edited, shown, last]) {
+    const stop = new AbortController();
+    const onProgress = ({ phase, tokens }) => phase === "decode" && tokens === 1 && stop.abort();
+    await assert.rejects(ask(emu, other, { signal: stop.signal, onProgress }), { name: "AbortError" });
+    assert.equal(await emu.caption(panda), PANDA);
+    const answer = await ask(emu, other);
+    assert.equal(answer.text, await anew(other));
+    assert.equal(answer.prefillTokens, 1, "the aborted call had read the prompt");
+    const first = await ask(emu, [{ role: "user", content: [other === shown ? chick : panda, "what is it?"] }]);
+    // Behind another picture nothing is shared.
+    assert.ok(first.cachedTokens < 4, JSON.stringify(first));
+  }
+});
+
 test("an abort after each kind of step rejects, and the next call works", { skip }, async () => {
   const whole = await picture("panda-target");
   for (const phase of ["prefill", "decode", "denoise", "decode-image"]) {

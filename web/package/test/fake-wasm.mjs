@@ -12,7 +12,7 @@ const { version } = JSON.parse(readFileSync(new URL("../package.json", import.me
 export const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0]);
 
 export function fakeModule(overrides = {}) {
-  const seen = { opened: 0, shards: [], finished: [], unloaded: [], requests: [], freed: 0, inMemory: 0, hashers: 0 };
+  const seen = { opened: 0, shards: [], finished: [], unloaded: [], requests: [], rehearsals: [], freed: 0, inMemory: 0, hashers: 0 };
 
   class Hasher {
     #hash = createHash("sha256");
@@ -66,10 +66,11 @@ export function fakeModule(overrides = {}) {
     loaded(component) {
       return this.#finished.has(component);
     }
-    async run(request, pictures, onEvent) {
+    async run(request, pictures, onEvent, rehearsal = false) {
       if (this.#busy) throw { code: "busy", message: "Another request is running." };
       this.#busy = true;
       seen.requests.push(request);
+      seen.rehearsals.push(rehearsal);
       const tell = async (event) => {
         if (!(await onEvent(event))) throw { code: "aborted", message: "The call was aborted." };
       };
@@ -111,15 +112,33 @@ export function fakeModule(overrides = {}) {
   return { module, seen };
 }
 
-/** The events of a run: for a caption its text, for a drawing its steps. */
+/** Whether a text holds one of the stop texts: where, or -1. The real engine's matcher is tested in Rust. */
+const stopAt = (text, stops = []) => Math.min(...stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0), Infinity);
+/** Log-probabilities of a token whose text is this, with so many most likely ones. */
+export const likely = (token, top) => {
+  const of = (token, id) => ({ id, token, bytes: [...new TextEncoder().encode(token)], logprob: -1 - id });
+  return { ...of(token, 0), top: Array.from({ length: top }, (_, i) => of(`t${i}`, i)) };
+};
+
+/** The events of a run: for a caption or chat its answers, for a drawing its steps. */
 export async function play(request, pictures, tell, engine) {
   if (request.task === "embed")
     return tell({ type: "embeddings", rows: [Float32Array.of(1, 2), Float32Array.of(3, 4)] });
+  for (let i = 0; i < (request.text?.n ?? 1); i++) await playOne({ ...request, seed: request.seed + i }, pictures, tell, engine);
+}
+
+async function playOne(request, pictures, tell, engine) {
   await tell({ type: "prefill", tokens: 5 });
+  const whole = `a picture of seed ${request.seed} and ${pictures.length}`;
+  const end = stopAt(whole, request.text?.stop);
   if (request.task !== "image") {
     const words = ["a", " picture", ` of seed ${request.seed}`, ` and ${pictures.length}`];
-    for (const [i, text] of words.entries()) {
-      await tell({ type: "text", text });
+    const top = request.text.topLogprobs;
+    let said = 0;
+    for (const [i, word] of words.entries()) {
+      const text = word.slice(0, Math.max(0, end - said));
+      said += word.length;
+      if (text) await tell({ type: "text", text, ...(top !== undefined && { logprobs: [likely(word, top)] }) });
       await tell({ type: "decode", tokens: i + 1 });
     }
   }
@@ -133,7 +152,10 @@ export async function play(request, pictures, tell, engine) {
     await tell({ type: "decode-image" });
     await tell({ type: "image", ...pixels(), seed: request.seed, flagged: null });
   }
-  if (request.task !== "image") await tell({ type: "usage", promptTokens: 5, tokens: 4, finish: "end" });
+  if (request.task !== "image") {
+    const finish = end < whole.length ? "stop" : "end";
+    await tell({ type: "usage", promptTokens: 5, cachedTokens: 2, prefillTokens: 3, tokens: 4, finish });
+  }
 }
 
 export function pixels() {

@@ -1,118 +1,20 @@
-/** The origin private file system, with an in-memory fake that has its rules: one access handle per file, and a quota. */
+/** The origin private file system, with an in-memory fake that has its rules. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { deleteCache, listCache, openOpfs } from "../build/opfs.js";
+import { deleteCache, listCache, openStorage } from "../build/storage.js";
 import { cachedBytes, isFull, PACK_FILE, storedName } from "../build/store.js";
+import { Folder, fakeOpfs } from "./fake-opfs.mjs";
 import { temporaryFolder, writePack } from "./pack.mjs";
-
-const error = (name) => new DOMException(name, name);
-
-class Handle {
-  kind = "file";
-  bytes = new Uint8Array();
-  open = false;
-  constructor(folder, name) {
-    Object.assign(this, { folder, name });
-  }
-  async getFile() {
-    if (this.folder.files.get(this.name) !== this) throw error("NotFoundError");
-    return new Blob([this.bytes]);
-  }
-  async createSyncAccessHandle() {
-    if (this.open) throw error("NoModificationAllowedError");
-    this.open = true;
-    return {
-      getSize: () => this.bytes.length,
-      read: (into, { at }) => {
-        const piece = this.bytes.subarray(at, at + into.length);
-        into.set(piece);
-        return piece.length;
-      },
-      write: (from, { at }) => {
-        // As in Chromium: writes what fits.
-        const fits = from.subarray(0, Math.max(0, Folder.quota - at));
-        const grown = new Uint8Array(Math.max(this.bytes.length, at + fits.length));
-        grown.set(this.bytes);
-        grown.set(fits, at);
-        this.bytes = grown;
-        return fits.length;
-      },
-      truncate: (size) => (this.bytes = this.bytes.slice(0, size)),
-      flush: () => {},
-      close: () => (this.open = false),
-    };
-  }
-  async move(name) {
-    if (this.open) throw error("NoModificationAllowedError");
-    this.folder.files.delete(this.name);
-    this.name = name;
-    this.folder.files.set(name, this);
-  }
-}
-
-class Folder {
-  static quota = Infinity;
-  kind = "directory";
-  files = new Map();
-  async getDirectoryHandle(name, { create = false } = {}) {
-    return this.get(name, create, () => new Folder());
-  }
-  async getFileHandle(name, { create = false } = {}) {
-    return this.get(name, create, () => new Handle(this, name));
-  }
-  get(name, create, make) {
-    if (!this.files.has(name)) {
-      if (!create) throw error("NotFoundError");
-      this.files.set(name, make());
-    }
-    return this.files.get(name);
-  }
-  async removeEntry(name) {
-    const entry = this.get(name, false);
-    const open = entry instanceof Folder ? [...entry.files.values()].some((file) => file.open) : entry.open;
-    if (open) throw error("NoModificationAllowedError");
-    this.files.delete(name);
-  }
-  async *entries() {
-    yield* this.files.entries();
-  }
-}
-
-function fakeOpfs(t) {
-  const top = new Folder();
-  const held = new Map();
-  const locks = {
-    request: (name, { signal }, work) => {
-      const mine = (held.get(name) ?? Promise.resolve()).then(() => (signal.throwIfAborted(), work()));
-      held.set(
-        name,
-        mine.catch(() => {}),
-      );
-      return mine;
-    },
-  };
-  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
-  Object.defineProperty(globalThis, "navigator", {
-    value: { storage: { getDirectory: async () => top }, locks },
-    configurable: true,
-  });
-  t.after(() => {
-    Folder.quota = Infinity;
-    if (before) Object.defineProperty(globalThis, "navigator", before);
-    else delete globalThis.navigator;
-  });
-  return top;
-}
 
 const URL_A = "https://a.b/model/";
 const bytes = (...values) => Uint8Array.from(values);
 
 test("a partial file becomes whole by its commit, and only then", async (t) => {
   fakeOpfs(t);
-  assert.equal(await openOpfs(URL_A, false), null, "looking creates nothing");
-  const store = await openOpfs(URL_A, true);
+  assert.equal(await openStorage(URL_A, false), null, "looking creates nothing");
+  const store = await openStorage(URL_A, true);
   const partial = await store.partial("x");
   partial.write(bytes(1, 2, 3), 0);
   partial.write(bytes(4), 3);
@@ -132,10 +34,10 @@ test("a partial file becomes whole by its commit, and only then", async (t) => {
 
 test("a partial file is continued by the next session", async (t) => {
   fakeOpfs(t);
-  const first = await (await openOpfs(URL_A, true)).partial("x");
+  const first = await (await openStorage(URL_A, true)).partial("x");
   first.write(bytes(1, 2, 3), 0);
   first.close();
-  const second = await (await openOpfs(URL_A, true)).partial("x");
+  const second = await (await openStorage(URL_A, true)).partial("x");
   assert.equal(second.size, 3);
   second.truncate(2);
   assert.equal(second.size, 2);
@@ -143,7 +45,7 @@ test("a partial file is continued by the next session", async (t) => {
 
 test("a text is replaced in one step", async (t) => {
   fakeOpfs(t);
-  const store = await openOpfs(URL_A, true);
+  const store = await openStorage(URL_A, true);
   assert.equal(await store.readText("note"), null);
   await store.writeText("note", "a long first text");
   await store.writeText("note", "second");
@@ -153,7 +55,7 @@ test("a text is replaced in one step", async (t) => {
 
 test("what does not fit is an error that says so, also where a browser writes a part of it in silence", async (t) => {
   fakeOpfs(t);
-  const partial = await (await openOpfs(URL_A, true)).partial("x");
+  const partial = await (await openStorage(URL_A, true)).partial("x");
   Folder.quota = 2;
   assert.throws(() => partial.write(bytes(1, 2, 3), 0), isFull);
 });
@@ -162,7 +64,7 @@ test("the packs of an origin are listed and forgotten", async (t) => {
   fakeOpfs(t);
   const folder = await temporaryFolder(t);
   const { manifest, files } = await writePack(folder, { vision: [10], lm: [20] });
-  const store = await openOpfs(URL_A, true);
+  const store = await openStorage(URL_A, true);
   await store.writeText(PACK_FILE, JSON.stringify({ url: URL_A, manifest: JSON.stringify(manifest) }));
   for (const entry of [...manifest.shards, ...manifest.files]) {
     assert.equal((await listCache())[0].complete, false);
@@ -176,7 +78,7 @@ test("the packs of an origin are listed and forgotten", async (t) => {
   assert.deepEqual([...(await cachedBytes(store, manifest.shards)).values()], [10, 20]);
 
   // A folder that is not a valid pack is neither listed nor an obstacle.
-  await (await openOpfs("https://a.b/other/", true)).writeText(PACK_FILE, "{");
+  await (await openStorage("https://a.b/other/", true)).writeText(PACK_FILE, "{");
   assert.equal((await listCache()).length, 1);
 
   const open = await store.partial("busy");
@@ -189,7 +91,7 @@ test("the packs of an origin are listed and forgotten", async (t) => {
 
 test("two tabs work on a file one after the other", async (t) => {
   fakeOpfs(t);
-  const [a, b] = [await openOpfs(URL_A, true), await openOpfs(URL_A, true)];
+  const [a, b] = [await openStorage(URL_A, true), await openStorage(URL_A, true)];
   const { signal } = new AbortController();
   const order = [];
   const work = (name) => async () => {

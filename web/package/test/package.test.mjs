@@ -2,19 +2,22 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { COMPONENTS } from "../build/manifest.js";
 import { VERSION } from "../build/version.js";
+import { bytesOf, closure } from "./sizes.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const read = (path) => readFileSync(new URL(path, new URL("..", import.meta.url)), "utf8");
 const { version, exports } = JSON.parse(read("package.json"));
 
-/** Budget in bytes for the package's own JavaScript. */
+/** Budget in bytes for the scripts of a page: the entry and both workers, with all that they import. */
 const BUDGET = 60_000;
+/** Budgets for what an entry adds to them. */
+const EXTRAS = { "prefetch.js": 2_500, "openai.js": 15_000, "ai-sdk.js": 10_000, "react.js": 2_500, "node.js": 5_000, "testing.js": 500 };
 
 test("the version is the same in the package, its code, the packages with packs and the Rust workspace", () => {
   assert.equal(VERSION, version);
@@ -26,11 +29,21 @@ test("the version is the same in the package, its code, the packages with packs 
   }
 });
 
-test("the JavaScript keeps within its budget", () => {
-  const scripts = readdirSync(`${root}dist`).filter((name) => name.endsWith(".js"));
-  const bytes = scripts.reduce((sum, name) => sum + statSync(`${root}dist/${name}`).size, 0);
-  assert.ok(scripts.length >= 5);
+test("the JavaScript keeps within its budgets", (t) => {
+  const dist = `${root}dist`;
+  const page = closure(dist, ["index.js", "worker-cpu.js", "worker-webgpu.js"]);
+  const bytes = bytesOf(dist, page);
+  t.diagnostic(`${bytes} of ${BUDGET} bytes`);
+  assert.ok(page.size >= 5);
   assert.ok(bytes <= BUDGET, `${bytes} bytes, the budget is ${BUDGET}`);
+  const counted = new Set(page);
+  for (const [name, budget] of Object.entries(EXTRAS)) {
+    const added = [...closure(dist, [name])].filter((file) => !page.has(file));
+    for (const file of added) counted.add(file);
+    t.diagnostic(`${name}: ${bytesOf(dist, added)} of ${budget} bytes`);
+    assert.ok(bytesOf(dist, added) <= budget, `${name} adds ${bytesOf(dist, added)} bytes, its budget is ${budget}`);
+  }
+  assert.deepEqual(readdirSync(dist).filter((name) => name.endsWith(".js") && !counted.has(name)), [], "scripts without a budget");
 });
 
 test("the tarball holds what is needed and nothing else", () => {
@@ -46,7 +59,7 @@ test("the tarball holds what is needed and nothing else", () => {
   }
   const strange = names.filter(
     (name) =>
-      !/^(dist\/([a-z-]+(\.d\.ts|\.js)|chunk-[A-Z0-9]+\.js)|wasm\/(cpu|webgpu)\/emu_web(\.js|_bg\.wasm)|LICENSE-\w+|README\.md|package\.json)$/.test(
+      !/^(dist\/([a-z0-9-]+(\.d\.ts|\.js)|chunk-[A-Z0-9]+\.js)|wasm\/(cpu|webgpu)\/emu_web(\.js|_bg\.wasm)|LICENSE-\w+|README\.md|package\.json)$/.test(
         name,
       ),
   );
@@ -62,7 +75,7 @@ test("every file that a script imports is published, and scripts for pages impor
     assert.doesNotMatch(text, /"node:/, name);
     for (const [, next] of text.matchAll(/(?:from|import)"\.\/([^"]+)"/g)) visit(next);
   };
-  for (const name of ["index.js", "testing.js", "worker-cpu.js", "worker-webgpu.js"]) visit(name);
+  for (const name of ["index.js", "testing.js", "prefetch.js", "openai.js", "ai-sdk.js", "react.js", "worker-cpu.js", "worker-webgpu.js"]) visit(name);
   assert.ok(seen.size > 5 && !seen.has("node.js"));
 });
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { fakeModule, gated, play, PNG } from "./fake-wasm.mjs";
-import { ask, GPU, outcome, start, textOf } from "./harness.mjs";
+import { ask, collect, GPU, outcome, start, textOf } from "./harness.mjs";
 
 /** A module that dies in its first run after `after` events, in one of several ways; later runs succeed. */
 function dying(how, after = 3, module = {}) {
@@ -138,6 +138,19 @@ test("retry starts the call again with the same seed, after a crash and a lost d
   }
   const { emu } = await start(t, { fakes: [dying(trap, 4), fakeModule()] });
   assert.equal(await emu.caption(PNG, { seed: 9, retry: true }), "a picture of seed 9 and 1");
+
+  // Within the second of two answers: after its first token.
+  const { emu: other } = await start(t, { fakes: [dying(trap, 13), fakeModule()] });
+  const events = await collect(other.chat(ask(), { n: 2, seed: 3, images: false, logprobs: true, retry: true }));
+  assert.deepEqual(
+    events.map(({ index, type }) => [index, type]),
+    [0, 1].flatMap((index) => ["text", "text", "text", "text", "usage"].map((type) => [index, type])),
+  );
+  for (const index of [0, 1]) {
+    const own = events.filter((event) => event.index === index && event.type === "text");
+    assert.equal(textOf(own), `a picture of seed ${3 + index} and 1`);
+    assert.equal(own.map(({ logprobs }) => logprobs.map(({ token }) => token).join("")).join(""), textOf(own));
+  }
 });
 
 test("a call that always crashes is given up after two restarts", async (t) => {

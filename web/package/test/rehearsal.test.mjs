@@ -162,6 +162,7 @@ test("on a GPU the first request of a kind is rehearsed, with what was launched 
   const before = await emu.costs();
   assert.equal(await emu.caption(PNG, options), "a picture of seed 3 and 1");
   assert.deepEqual(log, REHEARSAL("caption"));
+  assert.deepEqual(seen.rehearsals, [true, false], "the engine keeps nothing of a rehearsal");
   const compile = told.filter(({ phase }) => phase === "compile");
   assert.deepEqual(compile, [0, 1, 2].map((done) => ({ phase: "compile", done, total: 3 })));
   assert.deepEqual(
@@ -269,6 +270,11 @@ test("kinds differ by what chooses kernels, not by what is said or drawn", () =>
   same(chat(), chat({ seed: 2, messages: [{ role: "user", parts: [{ text: "b" }] }], draw: { steps: 3 } }));
   differ(chat(), chat({ images: false }));
   differ(chat(), chat({ text: { beams: 4 } }));
+  differ(chat(), chat({ text: { ...text, presencePenalty: 0.5 } }));
+  differ(chat(), chat({ text: { ...text, logitBias: { 5: 1 } } }));
+  differ(chat(), chat({ text: { ...text, topLogprobs: 0 } }));
+  same(chat(), chat({ text: { ...text, stop: ["a"], n: 3 } }));
+  same(chat({ text: { ...text, logitBias: { 5: 1 } } }), chat({ text: { ...text, logitBias: { 7: 2, 8: 2 } } }));
   differ(chat(), { task: "caption", text, seed: 1 });
   differ(chat(), chat(), [0, 1]);
   differ(chat(), chat(), [1, 2]);

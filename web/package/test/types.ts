@@ -1,7 +1,7 @@
 /** What the published types must accept and reject. Checked by the compiler, never run. */
 
 import { Emu, EmuError, framesOfVideo, requireVersion, VERSION } from "emu-webgpu";
-import type { ChatEvent, Costs, DeviceInfo, MemoryInfo, Message, PackLocation, Picture, Progress, Support } from "emu-webgpu";
+import type { ChatEvent, ChatOptions, Costs, DeviceInfo, MemoryInfo, Message, PackLocation, Picture, Progress, Support, TokenLogprobs } from "emu-webgpu";
 import { Emu as NodeEmu } from "emu-webgpu/node";
 import { type Fault, provoke } from "emu-webgpu/testing";
 
@@ -56,6 +56,21 @@ export async function page(): Promise<void> {
     else if (piece.type === "image") piece.image.data;
     else piece.tokens.toFixed();
   }
+  const options: ChatOptions = { minP: 0.05, presencePenalty: 0.5, frequencyPenalty: -0.5, logitBias: { 5: -100 }, stop: ["\n"] };
+  for await (const event of emu.chat(messages, { ...options, n: 2, logprobs: true, topLogprobs: 3 })) {
+    const index: number = event.index;
+    if (event.type === "text") {
+      const tokens: TokenLogprobs[] = event.logprobs ?? [];
+      for (const { token, logprob, bytes, top } of tokens) console.log(index, token, logprob, bytes, top[0]?.id);
+    } else if (event.type === "usage") {
+      const finish: "end" | "stop" | "length" = event.finish;
+      console.log(finish, event.cachedTokens, event.firstTokenSeconds, event.prefillTokensPerSecond, event.decodeTokensPerSecond?.toFixed());
+    }
+  }
+  // @ts-expect-error: a caption is one text.
+  await emu.caption(file, { n: 2 });
+  // @ts-expect-error: ids of tokens are numbers.
+  await emu.caption(file, { logitBias: { word: 1 } });
   const caption: string = await emu.caption(file, { beams: 5 });
   const picture: Picture = await emu.generateImage([canvas, "in the style of", image], {
     seed: 7,

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use emu_data::emoji::ConceptList;
 use emu_model::diffusion::DecoderConfig;
 use emu_model::requests::{RequestsConfig, Vocabulary, Word};
-use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorData;
-use emu_train::data::emoji::ConceptList;
+use emu_tokenizer::EmuTokenizer;
 use emu_train::data::record::Layout;
 use emu_train::trained::Trained;
 use serde::Deserialize;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use emu_data::emoji::Colour;
 use emu_model::config::EmuConfig;
-use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::{SafetensorsFile, TensorData, TensorSource};
-use emu_train::data::emoji::Colour;
+use emu_tokenizer::EmuTokenizer;
 use emu_train::stages::MODEL_FILE;
 use serde::Deserialize;
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use emu_data::emoji::ConceptList;
 use emu_kernels::burn::tensor::Device;
 use emu_model::config::{EmuConfig, GenerationConfig, ScenePrompts};
 use emu_model::namer::NamerConfig;
@@ -20,12 +21,11 @@ use emu_model::pack::{self, ModelConfig};
 use emu_model::photos::PhotosConfig;
 use emu_model::spelling::SpellingConfig;
 use emu_model::text::Base;
-use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::convert::{
     ELSEWHERE_FILE, Elsewhere, GgufFile, Moved, PackMeta, PackWriter, WriteOptions,
 };
 use emu_pack::{Manifest, TensorSource};
-use emu_train::data::emoji::ConceptList;
+use emu_tokenizer::EmuTokenizer;
 use emu_train::eyes::Eyes;
 use serde::Deserialize;
 use serde_json::json;

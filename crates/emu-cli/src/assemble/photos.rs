@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use emu_model::config::EmuConfig;
 use emu_model::photos::PhotosConfig;
 use emu_model::spelling::{Spelled, SpellingConfig};
-use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorData;
+use emu_tokenizer::EmuTokenizer;
 use serde::Deserialize;
 
 use super::files::there;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use emu_model::spelling::{Spelled, SpellingConfig};
 use emu_model::text::Base;
-use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorSource;
+use emu_tokenizer::EmuTokenizer;
 
 /// The tokens of a word inside a sentence, with the leading space.
 pub(super) fn spelled(tokenizer: &EmuTokenizer, word: &str) -> Result<Vec<u32>> {

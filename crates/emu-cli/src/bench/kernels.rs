@@ -198,7 +198,7 @@ impl Work {
             Self::Packed { rows, .. } if packed::is_gemv(*rows) => "packed_vector",
             Self::Packed { .. } => "packed_matrix",
             Self::Table { .. } => "packed_rows",
-            Self::Decode { .. } => "decode",
+            Self::Decode { .. } => "decode_attention",
             Self::Attention { .. } => "attention",
             Self::Conv { .. } => "conv",
             Self::GroupNorm { .. } => "group_norm",
@@ -436,6 +436,7 @@ impl Work {
                     temperature,
                     top_k,
                     top_p,
+                    min_p: 0.0,
                 };
                 let logits = random([1, 1, vocab], device);
                 let mut random = Philox::new(0, Stream::Tokens, 0);

@@ -1,22 +1,21 @@
 //! `emu chat` with a language model alone: a GGUF file instead of a pack.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use emu_kernels::burn::tensor::read_sync;
 use emu_kernels::device::open;
 use emu_model::TextModel;
 use emu_model::config::GenerationConfig;
-use emu_model::generate::{Prompt, TextEvent};
+use emu_model::generate::{Cost, PrefixCache, Prompt, TextEvent, TextMachine};
 use emu_model::text::{Message, Speaker};
 use emu_pack::convert::GgufFile;
-use serde_json::json;
 
-use super::dialogue::{Partner, print_part, speak_with};
+use super::dialogue::{Partner, Printer, speak_with};
+use super::usage::Usage;
 use crate::args::ChatArgs;
 use crate::output::{json_line, print_now, spinner};
-use crate::text_options::{beam_options, text_options};
+use crate::text_options::{beam_options, logprobs_json, text_options};
 
 /// Generation defaults: a GGUF file has none.
 const PLAIN: GenerationConfig = GenerationConfig {
@@ -51,6 +50,7 @@ pub(super) fn run(args: &ChatArgs, path: &Path) -> Result<()> {
         model: &model,
         device: &opened.name,
         messages: system.collect(),
+        prefix: PrefixCache::default(),
     };
     speak_with(&mut talker, args)
 }
@@ -62,14 +62,8 @@ struct Talker<'a> {
     device: &'a str,
     /// Messages so far, starting with the user's system message if there is one.
     messages: Vec<Message>,
-}
-
-/// An answer with its statistics.
-struct Answer {
-    text: String,
-    tokens: usize,
-    /// Time to first token in seconds.
-    first: Option<f64>,
+    /// Sequence of the turns before, which the next one continues.
+    prefix: PrefixCache,
 }
 
 impl Partner for Talker<'_> {
@@ -101,69 +95,76 @@ impl Partner for Talker<'_> {
 }
 
 impl Talker<'_> {
-    /// Streams the answer to stdout. Returns its text.
-    fn answer(&self) -> Result<String> {
+    /// Streams the answers to stdout. Returns the text of the first.
+    fn answer(&mut self) -> Result<String> {
         let prompt = self.model.chat(&self.messages)?;
-        let clock = Instant::now();
-        let answer = match self.args.text.beams {
-            1 => self.stream(&prompt, clock)?,
-            _ => self.search(&prompt)?,
-        };
-        if self.args.model.json {
-            json_line(&json!({
-                "type": "usage", "prompt_tokens": prompt.ids.len(), "tokens": answer.tokens,
-                "first_token_seconds": answer.first, "seconds": clock.elapsed().as_secs_f64(), "device": self.device,
-            }))?;
-        } else {
-            print_now("\n")?;
+        let mut first = None;
+        for index in 0..self.args.n {
+            let mut usage = Usage::start();
+            let (text, cost) = match self.args.text.beams {
+                1 => self.stream(&prompt, index as u64, &mut usage)?,
+                _ => self.search(&prompt, &mut usage)?,
+            };
+            match self.args.model.json {
+                true => json_line(&usage.json(index, prompt.ids.len(), cost, self.device))?,
+                false => print_now("\n")?,
+            }
+            first.get_or_insert(text);
         }
-        Ok(answer.text)
+        Ok(first.unwrap_or_default())
     }
 
-    fn stream(&self, prompt: &Prompt, clock: Instant) -> Result<Answer> {
-        let options = text_options(&self.args.text, &PLAIN, self.args.model.seed, false);
-        let mut machine = self.model.generate(prompt, options)?;
+    /// Streams answer `index`. Returns its text and cost.
+    fn stream(&mut self, prompt: &Prompt, index: u64, usage: &mut Usage) -> Result<(String, Cost)> {
+        let seed = self.args.model.seed.wrapping_add(index);
+        let mut options = text_options(&self.args.text, &PLAIN, seed, false);
+        options.logprobs = self.args.logprobs;
+        let (model, prefix) = (self.model, &mut self.prefix);
+        let mut machine = model.generate_with_prefix(prompt, options, prefix)?;
+        let told = self.follow(&mut machine, usage);
+        let cost = machine.cost();
+        self.prefix = machine.into_prefix();
+        Ok((told?, cost))
+    }
+
+    /// Runs the machine to its end, or to a stop string, and prints what it generates. Returns the text.
+    fn follow(&self, machine: &mut TextMachine<'_>, usage: &mut Usage) -> Result<String> {
         let mut decoder = self.model.tokenizer.decode_stream();
-        let mut answer = Answer {
-            text: String::new(),
-            tokens: 0,
-            first: None,
-        };
-        loop {
-            let (piece, done) = match read_sync(machine.step())? {
+        let mut printer = Printer::new(self.args);
+        while !printer.stopped() {
+            match read_sync(machine.step())? {
                 TextEvent::Token(id) => {
-                    answer.tokens += 1;
-                    let seconds = || clock.elapsed().as_secs_f64();
-                    answer.first.get_or_insert_with(seconds);
-                    (decoder.push(id)?, false)
+                    usage.token();
+                    let logprobs = machine.next_logprobs();
+                    let logprobs = logprobs.map(|of| logprobs_json(&of, &decoder));
+                    let piece = decoder.push(id)?;
+                    printer.say(&piece, logprobs)?;
                 }
-                TextEvent::Done(_) => (decoder.finish(), true),
+                TextEvent::Done(_) => break,
                 // A language model alone produces no pictures.
-                TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => continue,
-            };
-            print_part(&piece, self.args.model.json)?;
-            answer.text += &piece;
-            if done {
-                return Ok(answer);
+                TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => {}
             }
         }
+        printer.say(&decoder.finish(), None)?;
+        printer.flush()?;
+        Ok(printer.text)
     }
 
-    fn search(&self, prompt: &Prompt) -> Result<Answer> {
+    fn search(&self, prompt: &Prompt, usage: &mut Usage) -> Result<(String, Cost)> {
         let waiting = spinner("searching");
         let options = beam_options(&self.args.text, &PLAIN);
         let search = self.model.search(prompt, options)?;
+        let cost = search.cost();
         let found = read_sync(search.run())?;
         waiting.finish_and_clear();
         // Drops the BOS token at the start of every sequence.
         let best = found.first().and_then(|best| best.tokens.get(1..));
         let best = best.unwrap_or_default();
         let text = self.model.tokenizer.decode(best)?;
-        print_part(&text, self.args.model.json)?;
-        Ok(Answer {
-            text,
-            tokens: best.len(),
-            first: None,
-        })
+        usage.tokens = best.len();
+        let mut printer = Printer::new(self.args);
+        printer.say(&text, None)?;
+        printer.flush()?;
+        Ok((printer.text, cost))
     }
 }

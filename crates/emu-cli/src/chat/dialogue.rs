@@ -1,10 +1,11 @@
 //! A conversation on stdin and stdout, with any model that answers.
 
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use emu_tokenizer::StopStream;
+use serde_json::{Value, json};
 
 use crate::args::ChatArgs;
 use crate::error_line::message;
@@ -67,11 +68,73 @@ fn converse(
     }
 }
 
-/// Prints a piece of an answer.
-pub(super) fn print_part(text: &str, json: bool) -> Result<()> {
-    match (text.is_empty(), json) {
-        (true, _) => Ok(()),
-        (false, true) => json_line(&json!({"type": "text", "text": text})),
-        (false, false) => print_now(text),
+/// Prints an answer while it is generated, up to a stop string.
+pub(super) struct Printer {
+    stream: StopStream<Value>,
+    json: bool,
+    /// Whether a picture was printed last.
+    pictured: bool,
+    /// What was said: the text that was printed, without pictures.
+    pub text: String,
+}
+
+impl Printer {
+    pub fn new(args: &ChatArgs) -> Self {
+        Self {
+            stream: StopStream::new(&args.text.stop),
+            json: args.model.json,
+            pictured: false,
+            text: String::new(),
+        }
+    }
+
+    /// Whether a stop string was found: the answer is complete.
+    pub fn stopped(&self) -> bool {
+        self.stream.stopped()
+    }
+
+    /// Prints a piece with the log-probabilities of its token, or holds back what may be the beginning of a stop string.
+    pub fn say(&mut self, piece: &str, logprobs: Option<Value>) -> Result<()> {
+        let said = self.stream.push(piece, logprobs);
+        self.print(said)
+    }
+
+    /// Prints what was held back, at the end or before a picture.
+    pub fn flush(&mut self) -> Result<()> {
+        let said = self.stream.finish();
+        self.print(said)
+    }
+
+    /// Prints where a picture is, apart from the words around it.
+    pub fn picture(&mut self, path: &Path) -> Result<()> {
+        let behind_words = !self.text.is_empty() && !self.text.ends_with(char::is_whitespace);
+        let gap = if self.pictured || behind_words {
+            " "
+        } else {
+            ""
+        };
+        self.pictured = true;
+        print_now(&format!("{gap}[{}]", path.display()))
+    }
+
+    fn print(&mut self, said: Option<(String, Vec<Value>)>) -> Result<()> {
+        let Some((text, logprobs)) = said else {
+            return Ok(());
+        };
+        self.text += &text;
+        if !self.json {
+            let words = !text.is_empty();
+            let gap = match self.pictured && words && !text.starts_with(char::is_whitespace) {
+                true => " ",
+                false => "",
+            };
+            self.pictured &= !words;
+            return print_now(&format!("{gap}{text}"));
+        }
+        let mut line = json!({"type": "text", "text": text});
+        if !logprobs.is_empty() {
+            line["logprobs"] = logprobs.into();
+        }
+        json_line(&line)
     }
 }

@@ -54,7 +54,7 @@ fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use emu_model::tokenizer::{EmuTokenizer, Roles};
+    use emu_tokenizer::{EmuTokenizer, Roles};
 
     use super::*;
 

@@ -15,7 +15,7 @@ use emu_pack::{Dtype, PackReader, Scheme, TensorData, TensorSource};
 use super::null_prompt::NULL_PROMPT;
 use super::repack::is_pack;
 use super::{Drawing, Emu, Source};
-use crate::inspect::memory_available;
+use crate::environment::memory_available;
 use crate::output::bytes;
 use crate::runtime::open_pack;
 

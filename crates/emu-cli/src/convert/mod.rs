@@ -2,8 +2,9 @@
 
 pub mod against;
 mod ahead;
+mod files;
 mod key;
-mod null_prompt;
+pub mod null_prompt;
 mod options;
 pub mod presets;
 mod repack;
@@ -20,19 +21,28 @@ use emu_model::pack::{self, ModelConfig, component};
 use emu_model::safety::SafetyConfig;
 use emu_model::{EmuConfig, weights};
 use emu_pack::convert::{GgufFile, ModelFolder, PackMeta, PackWriter, Policy};
-use emu_pack::{KeyMap, Plan, TensorData, TensorSource, check};
+use emu_pack::{KeyMap, Plan, TensorData, TensorInfo, TensorSource, check};
 use indicatif::ProgressBar;
 
 use crate::args::ConvertArgs;
+use crate::hub;
 use crate::output::bar;
+pub use files::{Files, Place, read_json};
 use null_prompt::NULL_PROMPT;
 use options::options;
+pub use repack::{is_pack, meta_of, tensors_of};
 use result::Converted;
-pub use source::read_json;
-use source::{DecoderFolders, Source};
+pub use run::is_run;
+use source::DecoderFolders;
+pub use source::Source;
 
-/// Converts a checkpoint to a pack, tensor by tensor.
-pub fn run(args: &ConvertArgs) -> Result<()> {
+/// Converts a checkpoint to a pack, tensor by tensor. Addresses of the hub are fetched first.
+pub fn run(mut args: ConvertArgs) -> Result<()> {
+    args.source = hub::local(&args.source)?;
+    for other in [&mut args.decoder, &mut args.llama].into_iter().flatten() {
+        *other = hub::local(other)?;
+    }
+    let args = &args;
     let policy = presets::policy(&args.quantize)?;
     if GgufFile::is_one(&args.source) {
         bail!(
@@ -40,9 +50,22 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
             args.source.display()
         );
     }
-    let converted = if run::is_run(&args.source) {
+    let pack = is_pack(&args.source);
+    // Where there is nothing, the search for a checkpoint says so.
+    let other = !pack && args.source.exists();
+    if let Some(adapter) = args.adapter.as_ref().filter(|_| other) {
+        bail!(
+            "--adapter {} needs a pack to go on, and {} is none. Name the pack that the adapter was trained on.",
+            adapter.display(),
+            args.source.display()
+        );
+    }
+    if args.merge && other && !is_run(&args.source) {
+        bail!("--merge works on packs and training runs. Convert the checkpoint to a pack first.");
+    }
+    let converted = if is_run(&args.source) {
         run::export(args, policy)?
-    } else if repack::is_pack(&args.source) {
+    } else if pack {
         repack::run(args, policy)?
     } else {
         checkpoint(args, policy)?
@@ -52,43 +75,121 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 
 /// Converts a published checkpoint.
 fn checkpoint(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
-    let source = Source::find(args)?;
-    let emu = Emu::open(&source)?;
-    let drawing = match &source.decoder {
-        Some(folders) => Some(Drawing::open(folders, &emu.config)?),
-        None => None,
-    };
-    let config = ModelConfig {
-        emu: emu.config.clone(),
-        decoder: drawing.as_ref().map(|drawing| drawing.config.clone()),
-        safety: drawing
-            .as_ref()
-            .and_then(|d| d.safety.as_ref())
-            .map(|s| s.0.clone()),
-    };
-    config.validate()?;
-    let tokenizer = source.tokenizer_json(&emu.config)?;
-    let meta = PackMeta {
-        name: args.name.clone().unwrap_or_else(|| source.name.clone()),
-        license: args.license.clone().unwrap_or_else(|| "unknown".into()),
-        attribution: args.attribution.clone().unwrap_or_default(),
-        config: serde_json::to_value(&config).context(
-            "The configuration cannot be written. Report this as a mistake of the program",
-        )?,
-        features: vec![],
-    };
-    let key = key::key(&meta, &policy, args.max_shard, source.paths());
+    let checkpoint = Checkpoint::open(Source::find(args)?)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let meta = checkpoint.meta(
+        args.name.clone(),
+        args.license.clone(),
+        args.attribution.clone(),
+    )?;
+    let paths = checkpoint.source.paths();
+    let key = key::key(&meta, &policy, args.max_shard, paths);
     let mut writer = PackWriter::create(&args.out, meta, options(args, policy, Some(key)))?;
     let bar = bar(0, "tensors");
-    emu.write(&mut writer, &bar)?;
-    if let Some(drawing) = &drawing {
-        drawing.write(&mut writer, &emu, &bar)?;
+    checkpoint.emu.write(&mut writer, &bar)?;
+    if let Some(drawing) = &checkpoint.drawing {
+        drawing.write(&mut writer, &checkpoint.emu, &bar)?;
     }
     writer.add_file(pack::TOKENIZER, tokenizer.as_bytes())?;
     let converted = Converted::finish(writer)?;
     bar.finish_and_clear();
     Ok(converted)
 }
+
+/// A published checkpoint whose weights fit its configuration. Nothing of the weights but their headers has been read.
+pub struct Checkpoint {
+    /// Configuration of the pack.
+    pub config: ModelConfig,
+    source: Source,
+    emu: Emu,
+    drawing: Option<Drawing>,
+}
+
+impl Checkpoint {
+    /// Opens the weights and checks them strictly against the configuration.
+    ///
+    /// # Errors
+    /// Where a file is missing or invalid, a key is missing or unknown, or a shape is wrong.
+    pub fn open(source: Source) -> Result<Self> {
+        let emu = Emu::open(&source)?;
+        let drawing = match &source.decoder {
+            Some(folders) => Some(Drawing::open(folders, &emu.config)?),
+            None => None,
+        };
+        let config = ModelConfig {
+            emu: emu.config.clone(),
+            decoder: drawing.as_ref().map(|drawing| drawing.config.clone()),
+            safety: drawing
+                .as_ref()
+                .and_then(|d| d.safety.as_ref())
+                .map(|s| s.0.clone()),
+        };
+        config.validate()?;
+        Ok(Self {
+            config,
+            source,
+            emu,
+            drawing,
+        })
+    }
+
+    /// The pack's `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`Source::tokenizer_json`].
+    pub fn tokenizer(&self) -> Result<String> {
+        self.source.tokenizer_json(&self.config.emu)
+    }
+
+    /// Metadata of the pack; name, licence and attribution have defaults.
+    ///
+    /// # Errors
+    /// Where the configuration cannot be written.
+    pub fn meta(
+        &self,
+        name: Option<String>,
+        license: Option<String>,
+        attribution: Option<String>,
+    ) -> Result<PackMeta> {
+        Ok(PackMeta {
+            name: name.unwrap_or_else(|| self.source.name.clone()),
+            license: license.unwrap_or_else(|| "unknown".into()),
+            attribution: attribution.unwrap_or_default(),
+            config: serde_json::to_value(&self.config).context(
+                "The configuration cannot be written. Report this as a mistake of the program",
+            )?,
+            features: vec![],
+        })
+    }
+
+    /// Component, name, type and shape of every tensor of the pack, in the order in which a conversion writes them.
+    ///
+    /// # Errors
+    /// Where weights of the decoder do not fit their configuration.
+    pub fn tensors(&self) -> Result<Vec<(&'static str, TensorInfo)>> {
+        let mut tensors = vec![];
+        let infos = self.emu.plan.infos(&*self.emu.weights);
+        for part in EMU {
+            let own = infos.iter().filter(|info| component(&info.name) == part);
+            tensors.extend(own.map(|info| (part, info.clone())));
+        }
+        if let Some(drawing) = &self.drawing {
+            if let Some((config, folder)) = &drawing.safety {
+                let checker = safety(config, folder)?.infos().into_iter();
+                tensors.extend(checker.map(|info| (pack::SAFETY, info)));
+            }
+            tensors.push((pack::DECODER, null_prompt::info(&self.config.emu)));
+            for part in drawing.pictures()? {
+                let infos = part.infos().into_iter();
+                tensors.extend(infos.map(|info| (pack::DECODER, info)));
+            }
+        }
+        Ok(tensors)
+    }
+}
+
+/// Components of encoder and language model, in the order in which they are written. Each has its own shards.
+const EMU: [&str; 2] = [pack::VISION, pack::LM];
 
 /// Encoder and language model of a checkpoint, with matching configuration.
 pub struct Emu {
@@ -134,8 +235,7 @@ impl Emu {
     }
 
     fn write(&self, writer: &mut PackWriter, bar: &ProgressBar) -> Result<()> {
-        // Component by component, so that each has its own shards.
-        for part in [pack::VISION, pack::LM] {
+        for part in EMU {
             let names: Vec<&str> = self
                 .names()
                 .filter(|name| component(name) == part && !writer.has(name))
@@ -161,15 +261,18 @@ struct Drawing {
 
 impl Drawing {
     fn open(folders: &DecoderFolders, emu: &EmuConfig) -> Result<Self> {
-        let unet = ModelFolder::open(&folders.unet)?.unwrapped(&diffusion::keys::unet()?)?;
-        let vae = ModelFolder::open(&folders.vae)?.unwrapped(&diffusion::keys::vae()?)?;
-        let scheduler = source::read_json(&folders.scheduler)?;
+        let files = &folders.files;
+        let unet = files.model_folder(&folders.unet)?;
+        let unet = unet.unwrapped(&diffusion::keys::unet()?)?;
+        let vae = files.model_folder(&folders.vae)?;
+        let vae = vae.unwrapped(&diffusion::keys::vae()?)?;
+        let scheduler = files.json(&folders.scheduler)?;
         let tokens = emu.queries();
         let config = DecoderConfig::from_diffusers(&unet.config, &vae.config, &scheduler, tokens)?;
         let safety = match &folders.safety {
             None => None,
             Some(folder) => {
-                let folder = ModelFolder::open(folder)?;
+                let folder = files.model_folder(folder)?;
                 let folder = folder.unwrapped(&diffusion::keys::safety()?)?;
                 Some((SafetyConfig::from_transformers(&folder.config)?, folder))
             }
@@ -255,6 +358,15 @@ impl<'a> Part<'a> {
             plan,
             names,
         })
+    }
+
+    /// Types and shapes in the source, under the names in the pack.
+    fn infos(&self) -> Vec<TensorInfo> {
+        let mut infos = self.plan.infos(self.folder);
+        for info in &mut infos {
+            info.name = format!("{}.{}", self.prefix, info.name);
+        }
+        infos
     }
 
     fn without(mut self, done: impl Fn(&str) -> bool) -> Self {

@@ -6,12 +6,43 @@
 
 use anyhow::{Context, Result, bail};
 use emu_model::config::{EmuConfig, LmConfig};
-use emu_model::tokenizer::names;
-use emu_pack::{PackError, PackReader, TensorData, TensorSource};
+use emu_pack::{Dtype, Manifest, PackError, PackReader, TensorData, TensorInfo, TensorSource};
+use emu_tokenizer::names;
 use indicatif::ProgressBar;
 
 /// Name of the tensor in a pack.
 pub const NULL_PROMPT: &str = "null_prompt";
+/// Name of the table of token embeddings.
+const TABLE: &str = "lm.embed_tokens.weight";
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// Name, type and shape of the tensor.
+pub fn info(config: &EmuConfig) -> TensorInfo {
+    TensorInfo {
+        name: NULL_PROMPT.into(),
+        dtype: Dtype::F32,
+        shape: vec![1, config.queries(), config.lm.width],
+    }
+}
+
+/// Bytes of memory that [`regress`] takes at most for a pack with this manifest: the table of token embeddings as stored, and
+/// also in f32 if it is quantized. Every other matrix is smaller and multiplied as it is stored.
+pub fn memory(pack: &Manifest) -> u64 {
+    let parts = pack.tensors.iter();
+    let parts = parts.filter(|tensor| tensor.name.starts_with(TABLE));
+    let stored: u64 = parts
+        .filter_map(|tensor| tensor.info().byte_len().ok())
+        .map(|bytes| bytes as u64)
+        .sum();
+    let quantized = pack.tensors.iter().find(|tensor| tensor.name == TABLE);
+    let quantized = quantized.filter(|_| pack.quantization.contains_key(TABLE));
+    let dense = quantized.map_or(0, |table| {
+        let sizes = pack.logical_shape(table).into_iter();
+        sizes.map(|n| n as u64).product::<u64>() * F32
+    });
+    stored + dense
+}
 
 /// Regresses the embeddings as a tensor of the decoder, `[1, Q, D]`.
 ///
@@ -37,8 +68,11 @@ pub fn regress(pack: &PackReader, config: &EmuConfig, bar: &ProgressBar) -> Resu
         }
         bar.inc(1);
     }
-    let shape = vec![1, queries, width];
-    Ok(TensorData::from_f32(NULL_PROMPT, shape, &embeddings)?)
+    Ok(TensorData::from_f32(
+        NULL_PROMPT,
+        info(config).shape,
+        &embeddings,
+    )?)
 }
 
 /// The unconditional prompt of classifier-free guidance: no text, only the start of a picture.
@@ -57,7 +91,7 @@ fn empty_prompt(config: &EmuConfig) -> Result<Vec<u32>> {
 
 /// Rows of the embedding table, one per id.
 fn embed(pack: &PackReader, ids: &[u32], width: usize) -> Result<Vec<Vec<f32>>> {
-    let table = pack.read_logical("lm.embed_tokens.weight")?;
+    let table = pack.read_logical(TABLE)?;
     let (dtype, row) = (table.info.dtype, width * table.info.dtype.size());
     let rows = ids.iter().map(|&id| {
         let start = id as usize * row;
@@ -230,7 +264,7 @@ mod tests {
     #[test]
     fn the_walk_is_the_model() {
         let device = Device::flex();
-        emu_kernels::init::seed(5);
+        let _sequence = emu_kernels::init::seed(5);
         let folder = tempfile::tempdir().expect("a folder");
         let mut grouped = EmuConfig::tiny();
         grouped.lm.kv_heads = grouped.lm.heads / 2;

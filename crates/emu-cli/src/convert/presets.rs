@@ -3,6 +3,9 @@
 use emu_pack::PackError;
 use emu_pack::convert::Policy;
 
+/// Precisions of `--quantize`, the most accurate first.
+pub const PRECISIONS: [&str; 4] = ["none", "f16", "q8", "q4"];
+
 /// Name and TOML text of each policy.
 const PRESETS: [(&str, &str); 2] = [
     ("q8", include_str!("../../../../configs/quantize/q8.toml")),
@@ -26,6 +29,13 @@ mod tests {
     use emu_pack::convert::Precision::{F16, Quantized};
 
     use super::*;
+
+    #[test]
+    fn every_precision_has_a_policy() {
+        for name in PRECISIONS {
+            policy(name).expect(name);
+        }
+    }
 
     #[test]
     fn presets_say_what_the_documentation_says() {

@@ -28,6 +28,8 @@ pub fn export(args: &ConvertArgs, policy: Policy) -> Result<Converted> {
         emu: args.source.clone(),
         decoder: args.decoder.clone().filter(|_| !args.no_decoder),
         tokenizer,
+        best: args.best,
+        merge: args.merge,
         files: vec![],
         meta: PackMeta {
             name: args.name.clone().or(folder).unwrap_or_default(),

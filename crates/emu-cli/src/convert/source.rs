@@ -5,21 +5,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use emu_model::config::EmuConfig;
 use emu_model::reference;
-use emu_model::tokenizer::{EmuTokenizer, Roles};
-use emu_pack::convert::open_weights;
-use emu_pack::{FileKind, TensorSource, Unwrapped, check_weights};
+use emu_pack::{TensorSource, Unwrapped};
+use emu_tokenizer::{EmuTokenizer, Roles};
 use serde_json::Value;
 
+use super::files::{Files, Place};
 use crate::args::ConvertArgs;
 
 /// Locations of a model's components.
 pub struct Source {
+    /// Where weights and decoder are.
+    pub files: Files,
     /// Weights of encoder and language model.
     pub file: PathBuf,
     /// Emu's configuration; `None` for that of the released model.
-    config: Option<PathBuf>,
-    /// LLaMA's configuration and tokenizer.
-    llama: PathBuf,
+    config: Option<Place>,
+    /// The folder of LLaMA's configuration and tokenizer, if one was found.
+    llama: Option<Place>,
     /// The diffusion decoder, if there is one.
     pub decoder: Option<DecoderFolders>,
     /// Default name of the pack.
@@ -28,6 +30,8 @@ pub struct Source {
 
 /// Locations of the diffusion decoder's components.
 pub struct DecoderFolders {
+    /// Where they are.
+    pub files: Files,
     /// UNet, a diffusers folder.
     pub unet: PathBuf,
     /// VAE, a diffusers folder.
@@ -44,47 +48,55 @@ impl Source {
     /// # Errors
     /// Where a component is missing or ambiguous.
     pub fn find(args: &ConvertArgs) -> Result<Self> {
-        let mut source = Self::beside(&args.source, args.config.as_deref(), args.llama.as_deref())?;
-        let folder = args.decoder.as_deref().unwrap_or_else(|| source.folder());
-        let decoder = match args.no_decoder {
-            true => None,
-            false => DecoderFolders::find(folder, source.stem())?,
+        let disk = |path: &Option<PathBuf>| path.as_deref().map(Place::disk);
+        let place = Place::disk(&args.source);
+        let mut source = Self::beside(&place, disk(&args.config), disk(&args.llama))?;
+        source.llama()?;
+        source.decoder = match &args.decoder {
+            _ if args.no_decoder => None,
+            None => source.decoder_near(&args.source)?,
+            Some(folder) => {
+                let found = DecoderFolders::find(&Files::Disk, folder, source.stem())?;
+                if found.is_none() {
+                    bail!(
+                        "{} holds no unet folder. Name the folder with unet, vae and scheduler.",
+                        folder.display()
+                    );
+                }
+                found
+            }
         };
-        if args.decoder.is_some() && decoder.is_none() && !args.no_decoder {
-            bail!(
-                "{} holds no unet folder. Name the folder with unet, vae and scheduler.",
-                folder.display()
-            );
-        }
-        source.decoder = decoder;
         Ok(source)
     }
 
     /// Locates weights and configuration, without the decoder.
     ///
     /// # Errors
-    /// As [`Source::find`].
-    pub fn beside(path: &Path, config: Option<&Path>, llama: Option<&Path>) -> Result<Self> {
-        if !path.exists() {
-            bail!("There is nothing at {}. Check the path.", path.display());
+    /// As [`Source::find`]; the LLaMA folder may be missing.
+    pub fn beside(place: &Place, config: Option<Place>, llama: Option<Place>) -> Result<Self> {
+        let (files, path) = (&place.files, place.path.as_path());
+        if !files.exists(path) {
+            bail!("There is nothing at {}. Check the path.", place.show());
         }
-        let file = match path.is_dir() {
-            true => weights_in(path)?,
+        let file = match files.is_dir(path) {
+            true => weights_in(files, path)?,
             // For a shard, the index next to it.
             false => match is_shard(path) {
-                true => index_in(path.parent().unwrap_or(Path::new(".")))?,
+                true => index_in(files, path.parent().unwrap_or(Path::new(".")))?,
                 false => None,
             }
             .unwrap_or_else(|| path.to_owned()),
         };
-        check_weights(&file)?;
+        files.check_weights(&file)?;
         let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
-        let found = config
-            .map(Path::to_owned)
-            .or_else(|| config_in(&folder, &file));
+        let at = |path: PathBuf| Place {
+            files: files.clone(),
+            path,
+        };
+        let config = config.or_else(|| config_in(files, &folder, &file).map(at));
         let llama = match llama {
-            Some(llama) => llama.to_owned(),
-            None => llama_for(&folder, found.as_deref())?,
+            Some(llama) => Some(llama),
+            None => llama_for(files, &folder, config.as_ref())?,
         };
         // Indices have the same file name everywhere, so the folder gives the name.
         let named = match is_index(&file) {
@@ -93,24 +105,59 @@ impl Source {
         };
         let name = named.unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self {
+            files: files.clone(),
             file,
-            config: found,
+            config,
             llama,
             decoder: None,
             name,
         })
     }
 
-    /// [`Source::beside`], plus the decoder if it is wanted and exists.
+    /// [`Source::beside`] on disk, plus the decoder if it is wanted and exists.
     ///
     /// # Errors
     /// As [`Source::find`].
     pub fn with_decoder(path: &Path, wanted: bool) -> Result<Self> {
-        let mut source = Self::beside(path, None, None)?;
+        let mut source = Self::beside(&Place::disk(path), None, None)?;
+        source.llama()?;
         if wanted {
-            source.decoder = DecoderFolders::find(source.folder(), source.stem())?;
+            source.find_decoder(path)?;
         }
         Ok(source)
+    }
+
+    /// Locates the decoder, if there is one in the folder `path` or beside the weights.
+    ///
+    /// # Errors
+    /// Where it is incomplete.
+    pub fn find_decoder(&mut self, path: &Path) -> Result<()> {
+        self.decoder = self.decoder_near(path)?;
+        Ok(())
+    }
+
+    /// The folder of LLaMA's configuration and tokenizer.
+    ///
+    /// # Errors
+    /// Where none was found.
+    pub fn llama(&self) -> Result<&Place> {
+        self.llama.as_ref().with_context(|| {
+            format!(
+                "{} holds no folder of LLaMA's configuration and tokenizer. Name it with --llama.",
+                self.files.show(self.folder())
+            )
+        })
+    }
+
+    /// The decoder in the source's folder, or else beside the weights: the released model has its weights in a folder
+    /// beside those of the decoder.
+    fn decoder_near(&self, path: &Path) -> Result<Option<DecoderFolders>> {
+        if self.files.is_dir(path)
+            && let Some(found) = DecoderFolders::find(&self.files, path, self.stem())?
+        {
+            return Ok(Some(found));
+        }
+        DecoderFolders::find(&self.files, self.folder(), self.stem())
     }
 
     fn folder(&self) -> &Path {
@@ -119,10 +166,8 @@ impl Source {
 
     /// `tiny-` for `tiny-emu-config.json`; empty for a configuration of another name.
     fn stem(&self) -> &str {
-        let name = self
-            .config
-            .as_deref()
-            .and_then(Path::file_name)
+        let name = { self.config.as_ref() }
+            .and_then(|config| config.path.file_name())
             .and_then(|n| n.to_str());
         name.and_then(|name| name.strip_suffix("emu-config.json"))
             .unwrap_or("")
@@ -134,8 +179,9 @@ impl Source {
             let folders = [&decoder.unet, &decoder.vae, &decoder.scheduler];
             folders.into_iter().chain(&decoder.safety)
         });
-        let main = [&self.file, &self.llama];
-        let paths = main.into_iter().chain(&self.config).chain(decoder);
+        let others = self.llama.iter().chain(&self.config);
+        let others = others.map(|place| &place.path);
+        let paths = std::iter::once(&self.file).chain(others).chain(decoder);
         paths.map(PathBuf::as_path)
     }
 
@@ -144,7 +190,7 @@ impl Source {
     /// # Errors
     /// Where the file is no checkpoint, or is corrupt.
     pub fn weights(&self) -> Result<Box<dyn TensorSource + Send + Sync>> {
-        let weights = open_weights(&self.file)?;
+        let weights = self.files.weights(&self.file)?;
         Ok(Box::new(Unwrapped::new(weights, &emu_model::keys::emu()?)?))
     }
 
@@ -154,10 +200,10 @@ impl Source {
     /// Where a file cannot be read or has invalid values.
     pub fn emu_config(&self, weights: &dyn TensorSource) -> Result<EmuConfig> {
         let mut config = match &self.config {
-            Some(path) => {
-                let llama = read_json(&self.llama.join("config.json"))?;
-                reference::emu_config(&read_json(path)?, &llama)
-                    .with_context(|| format!("configuration {}", path.display()))?
+            Some(place) => {
+                let llama = self.llama()?.join("config.json").json()?;
+                reference::emu_config(&place.json()?, &llama)
+                    .with_context(|| format!("configuration {}", place.show()))?
             }
             None => EmuConfig::emu_14b(),
         };
@@ -177,20 +223,18 @@ impl Source {
             Some(_) => Roles::Instruct,
             None => Roles::Pretrain,
         };
-        let (model, json) = (
-            self.llama.join("tokenizer.model"),
-            self.llama.join("tokenizer.json"),
-        );
+        let llama = self.llama()?;
+        let (model, json) = (llama.join("tokenizer.model"), llama.join("tokenizer.json"));
         let tokenizer = if model.is_file() {
-            EmuTokenizer::from_sentencepiece_bytes(&read(&model)?, roles)
-                .with_context(|| format!("tokenizer {}", model.display()))?
+            EmuTokenizer::from_sentencepiece_bytes(&model.read()?, roles)
+                .with_context(|| format!("tokenizer {}", model.show()))?
         } else if json.is_file() {
-            EmuTokenizer::from_base_json_bytes(&read(&json)?, roles)
-                .with_context(|| format!("tokenizer {}", json.display()))?
+            EmuTokenizer::from_base_json_bytes(&json.read()?, roles)
+                .with_context(|| format!("tokenizer {}", json.show()))?
         } else {
             bail!(
                 "{} holds neither tokenizer.model nor tokenizer.json. Name the folder of LLaMA's tokenizer with --llama.",
-                self.llama.display()
+                llama.show()
             );
         };
         if tokenizer.specials().image != config.special.image {
@@ -206,14 +250,14 @@ impl Source {
 
 impl DecoderFolders {
     /// Locates the decoder's folders below `folder`. Their names may start with `prefix`. `None` without a UNet.
-    fn find(folder: &Path, prefix: &str) -> Result<Option<Self>> {
+    fn find(files: &Files, folder: &Path, prefix: &str) -> Result<Option<Self>> {
         let at = |names: &[&str]| -> Option<PathBuf> {
             let names = names
                 .iter()
                 .flat_map(|name| [format!("{prefix}{name}"), (*name).to_owned()]);
             names
                 .map(|name| folder.join(name))
-                .find(|path| path.exists())
+                .find(|path| files.exists(path))
         };
         let Some(unet) = at(&["unet"]) else {
             return Ok(None);
@@ -221,10 +265,11 @@ impl DecoderFolders {
         let lacks = |what: &str| {
             format!(
                 "{} has a unet but no {what}. Complete the folder, or leave the decoder out with --no-decoder.",
-                folder.display()
+                files.show(folder)
             )
         };
         Ok(Some(Self {
+            files: files.clone(),
             unet,
             vae: at(&["vae"]).with_context(|| lacks("vae"))?,
             scheduler: at(&[
@@ -238,26 +283,26 @@ impl DecoderFolders {
 }
 
 /// The weight file in a folder: the one named like the configuration, else an index, else the only weight file.
-fn weights_in(folder: &Path) -> Result<PathBuf> {
+fn weights_in(files: &Files, folder: &Path) -> Result<PathBuf> {
     let inner = folder.join("multimodal_encoder");
-    let folder = if inner.is_dir() {
+    let folder = if files.is_dir(&inner) {
         inner.as_path()
     } else {
         folder
     };
-    let names = names_in(folder)?;
+    let names = files.names(folder)?;
     let stem = names
         .iter()
         .find_map(|name| name.strip_suffix("-emu-config.json"));
     if let Some(stem) = stem {
         for ending in [".safetensors", ".pt"] {
             let file = folder.join(format!("{stem}-emu{ending}"));
-            if file.is_file() {
+            if files.is_file(&file) {
                 return Ok(file);
             }
         }
     }
-    if let Some(index) = index_in(folder)? {
+    if let Some(index) = index_in(files, folder)? {
         return Ok(index);
     }
     let kinds = [".safetensors", ".pt", ".pth", ".bin"];
@@ -269,11 +314,11 @@ fn weights_in(folder: &Path) -> Result<PathBuf> {
         [one] => Ok(folder.join(one)),
         [] => bail!(
             "{} holds no weights. Name the file of Emu's weights.",
-            folder.display()
+            files.show(folder)
         ),
         many => bail!(
             "{} holds several weight files ({}). Name the one to convert.",
-            folder.display(),
+            files.show(folder),
             many.iter()
                 .map(|name| name.as_str())
                 .collect::<Vec<_>>()
@@ -291,8 +336,8 @@ fn is_index(file: &Path) -> bool {
 }
 
 /// The only shard index in a folder.
-fn index_in(folder: &Path) -> Result<Option<PathBuf>> {
-    let names = names_in(folder)?;
+fn index_in(files: &Files, folder: &Path) -> Result<Option<PathBuf>> {
+    let names = files.names(folder)?;
     for ending in INDICES {
         let found: Vec<_> = names.iter().filter(|name| name.ends_with(ending)).collect();
         match found.as_slice() {
@@ -300,7 +345,7 @@ fn index_in(folder: &Path) -> Result<Option<PathBuf>> {
             [one] => return Ok(Some(folder.join(one))),
             [first, second, ..] => bail!(
                 "{} holds several indices of shards ({first}, {second}). Name the one to convert.",
-                folder.display()
+                files.show(folder)
             ),
         }
     }
@@ -319,8 +364,8 @@ fn is_shard(file: &Path) -> bool {
 }
 
 /// Emu's configuration next to its weights.
-fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
-    let names = names_in(folder).ok()?;
+fn config_in(files: &Files, folder: &Path, file: &Path) -> Option<PathBuf> {
+    let names = files.names(folder).ok()?;
     let stem = file.file_stem()?.to_string_lossy().into_owned();
     // `tiny-emu-config.json` fits `tiny-emu.pt` and `tiny-emu-instruct.pt`.
     let fits = |name: &&String| {
@@ -342,51 +387,59 @@ fn config_in(folder: &Path, file: &Path) -> Option<PathBuf> {
 }
 
 /// The LLaMA folder that a configuration names, or one next to the weights.
-fn llama_for(folder: &Path, config: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = config
-        && let Some(named) = read_json(path)?.get("llama_config").and_then(Value::as_str)
+fn llama_for(files: &Files, folder: &Path, config: Option<&Place>) -> Result<Option<Place>> {
+    let at = |path: &Path| Place {
+        files: files.clone(),
+        path: path.to_owned(),
+    };
+    if let Some(place) = config
+        && let Some(named) = place.json()?.get("llama_config").and_then(Value::as_str)
         && let Some(llama) = folder.join(named).parent()
     {
-        return Ok(llama.to_owned());
+        return Ok(Some(at(llama)));
     }
-    let has_config = |path: &PathBuf| path.join("config.json").is_file();
-    let mut folders: Vec<PathBuf> = names_in(folder)?
+    let names = files.names(folder)?;
+    let folders = names
         .iter()
         .map(|name| folder.join(name))
-        .collect();
-    folders.retain(|path| path.to_string_lossy().to_lowercase().contains("llama"));
-    folders.into_iter().find(has_config).with_context(|| {
-        format!(
-            "{} holds no folder of LLaMA's configuration and tokenizer. Name it with --llama.",
-            folder.display()
-        )
-    })
+        .filter(|path| path.to_string_lossy().to_lowercase().contains("llama"));
+    let mut folders = folders.map(|path| at(&path));
+    Ok(folders.find(|llama| llama.join("config.json").is_file()))
 }
 
-fn names_in(folder: &Path) -> Result<Vec<String>> {
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("{} cannot be read; check the path", folder.display()))?;
-    let names =
-        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    Ok(names)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path)
-        .with_context(|| format!("{} cannot be read; check the path", path.display()))
-}
-
-/// Reads a JSON file.
-///
-/// # Errors
-/// Where it cannot be read or is no JSON.
-pub fn read_json(path: &Path) -> Result<Value> {
-    let bytes = read(path)?;
-    if let kind @ (FileKind::LfsPointer | FileKind::WebPage) = FileKind::of(&bytes) {
-        bail!("{} {}.", path.display(), kind.refused());
+    /// A source whose weights are in `file`, with nothing else known.
+    fn source(file: &Path) -> Source {
+        Source {
+            files: Files::Disk,
+            file: file.to_owned(),
+            config: None,
+            llama: None,
+            decoder: None,
+            name: "emu".into(),
+        }
     }
-    serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is no JSON; take the published file", path.display()))
+
+    #[test]
+    fn the_decoder_of_the_released_layout_is_found() {
+        let root = tempfile::tempdir().expect("a folder");
+        let weights = root.path().join("multimodal_encoder/pytorch_model.bin");
+        std::fs::create_dir(root.path().join("multimodal_encoder")).expect("a folder");
+        let source = source(&weights);
+        let found = || source.decoder_near(root.path()).expect("complete folders");
+        assert!(found().is_none());
+        for folder in ["unet", "vae", "scheduler"] {
+            std::fs::create_dir(root.path().join(folder)).expect("a folder");
+        }
+        let scheduler = root.path().join("scheduler/scheduler_config.json");
+        std::fs::write(&scheduler, "{}").expect("a file");
+        let decoder = found().expect("a decoder");
+        assert_eq!(decoder.unet, root.path().join("unet"));
+        assert_eq!(decoder.scheduler, scheduler);
+        // Named by its file, the weights have the decoder beside them or none.
+        assert!(source.decoder_near(&weights).expect("no folder").is_none());
+    }
 }

@@ -7,7 +7,7 @@ use emu_pack::Manifest;
 use serde_json::{Value, json};
 
 use super::machine::Machine;
-use super::working::{Task, Working};
+use super::working::{LARGE, Task, Working};
 use crate::output::bytes;
 
 /// Resources of one component.
@@ -40,7 +40,7 @@ impl ComponentNeeds {
 /// Resources of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskNeeds {
-    /// `caption`, `chat` or `draw`.
+    /// Name of the task, see [`Task::name`].
     pub name: &'static str,
     /// Sum over its components.
     pub sum: ComponentNeeds,
@@ -146,11 +146,17 @@ pub fn tasks(manifest: &Manifest, config: &ModelConfig, halves: bool) -> Vec<Tas
         working: Working::of(config, task, 1),
     };
     let mut tasks = vec![
+        task(Task::Encode, &[VISION]),
         task(Task::Caption, &[VISION, LM]),
         task(Task::Chat, &[VISION, LM]),
     ];
-    if config.decoder.is_some() {
-        tasks.push(task(Task::Draw, &[VISION, LM, DECODER, SAFETY]));
+    if let Some(decoder) = &config.decoder {
+        let parts = [VISION, LM, DECODER, SAFETY];
+        tasks.push(task(Task::Draw, &parts));
+        let fits = LARGE.is_multiple_of(decoder.vae.factor());
+        if fits && decoder.image_size != LARGE {
+            tasks.push(task(Task::DrawLarge, &parts));
+        }
     }
     tasks
 }

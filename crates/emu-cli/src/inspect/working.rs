@@ -15,24 +15,33 @@ const MARKS: u64 = 3;
 /// Activations alive at the same time: a layer's input, its output, and the residual.
 const ALIVE: u64 = 3;
 
+/// Side in pixels at which drawings of the released model are planned, besides the pack's own size.
+pub const LARGE: usize = 512;
+
 /// A task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
+    /// Embeddings of a picture, without the language model.
+    Encode,
     /// Caption a picture.
     Caption,
     /// Conversation, with drawing if the model draws.
     Chat,
-    /// Draw a picture.
+    /// Draw a picture of the pack's size.
     Draw,
+    /// Draw a picture of [`LARGE`] pixels.
+    DrawLarge,
 }
 
 impl Task {
     /// User-visible name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Encode => "encode",
             Self::Caption => "caption",
             Self::Chat => "chat",
             Self::Draw => "draw",
+            Self::DrawLarge => "draw_512",
         }
     }
 }
@@ -52,19 +61,31 @@ impl Working {
     /// Memory of a task with `beams` beams (1: no beam search).
     pub fn of(config: &ModelConfig, task: Task, beams: u64) -> Self {
         let emu = &config.emu;
+        if task == Task::Encode {
+            let largest = F32 * seeing(emu);
+            return Self {
+                cache: 0,
+                activations: ALIVE * largest,
+                largest,
+            };
+        }
+        let draws = matches!(task, Task::Draw | Task::DrawLarge);
         let decoder = config.decoder.as_ref().filter(|_| task != Task::Caption);
-        let beams = if task == Task::Draw { 1 } else { beams.max(1) };
+        let beams = if draws { 1 } else { beams.max(1) };
         let lm = &emu.lm;
         let [context, read, drawn] = [lm.context, emu.queries(), emu.drawn()].map(|n| n as u64);
         let prompt = read + MARKS;
         // A conversation that may contain drawings uses the full context.
         let room = match task {
-            Task::Draw => drawn,
+            _ if draws => drawn,
             _ if decoder.is_some() && emu.requests.is_none() && beams == 1 => context,
             _ => NEW_TOKENS,
         };
         let keys = F32 * product([lm.kv_heads, lm.head_size]) * context.min(prompt + room);
-        let denoised = decoder.map_or(0, drawing);
+        let denoised = decoder.map_or(0, |decoder| match task {
+            Task::DrawLarge => drawing(decoder, LARGE),
+            _ => drawing(decoder, decoder.image_size),
+        });
         let reading = prompt * lm.widest() as u64;
         let activation = F32 * reading.max(seeing(emu)).max(denoised);
         // Beam search keeps the prompt's cache and one copy per beam.
@@ -99,11 +120,11 @@ fn seeing(emu: &EmuConfig) -> u64 {
     stem.max(net).max(vision.tokens() as u64 * wide)
 }
 
-/// Number of elements in the largest activation of the diffusion decoder.
-fn drawing(decoder: &DecoderConfig) -> u64 {
+/// Number of elements in the largest activation of the diffusion decoder, for a picture of this side in pixels.
+fn drawing(decoder: &DecoderConfig, picture: usize) -> u64 {
     let (unet, vae) = (&decoder.unet, &decoder.vae);
     let values = |side: usize, channels: usize| {
-        let along = decoder.image_size / side.max(1);
+        let along = picture / side.max(1);
         product([along, along, channels])
     };
     let next = |channels: &[usize], level: usize| channels.get(level + 1).copied();
@@ -149,6 +170,17 @@ mod tests {
         assert_eq!(of(&config, Task::Caption, 1), (286_007_296, 6_316_032));
         assert_eq!(of(&config, Task::Chat, 1), (4_160_749_568, 268_435_456));
         assert_eq!(of(&config, Task::Draw, 1), (915_079_168, 268_435_456));
+        // The released model's pictures are large; those of another size take memory by their area.
+        assert_eq!(of(&config, Task::DrawLarge, 1), of(&config, Task::Draw, 1));
+        let mut small = config.clone();
+        if let Some(decoder) = &mut small.decoder {
+            decoder.image_size /= 2;
+        }
+        assert_eq!(of(&small, Task::DrawLarge, 1), of(&config, Task::Draw, 1));
+        assert_eq!(of(&small, Task::Draw, 1).1, 268_435_456 / 4);
+        // Without the language model there is no cache: three activations of 257 tokens of the MLP's width.
+        let seen = 4 * 257 * 6144;
+        assert_eq!(of(&config, Task::Encode, 1), (3 * seen, seen));
         let (_, five) = of(&config, Task::Caption, 5);
         assert_eq!(five, 5 * 163 * 40 * 128 * 4);
         assert_eq!(of(&config, Task::Draw, 5), of(&config, Task::Draw, 1));

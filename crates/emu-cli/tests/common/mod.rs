@@ -12,10 +12,10 @@ use emu_model::config::EmuConfig;
 use emu_model::diffusion::DecoderConfig;
 use emu_model::pack::{self, ModelConfig};
 use emu_model::safety::SafetyConfig;
-use emu_model::tokenizer::{EmuTokenizer, Roles};
 use emu_model::weights;
 use emu_pack::convert::{PackMeta, PackWriter, WriteOptions};
 use emu_pack::{PackError, TensorData};
+use emu_tokenizer::{EmuTokenizer, Roles};
 
 /// Folder of the reference fixtures.
 pub fn fixtures() -> PathBuf {
@@ -132,7 +132,7 @@ pub fn checking_pack(folder: &Path) -> String {
 
 fn drawing_pack_with(folder: &Path, safety: Option<SafetyConfig>) -> String {
     let device = Device::flex();
-    emu_kernels::init::seed(3);
+    let _sequence = emu_kernels::init::seed(3);
     let emu = EmuConfig::tiny();
     let mut decoder = DecoderConfig::emu_mini(emu.queries(), emu.lm.width);
     decoder.unet.channels = vec![16, 32];

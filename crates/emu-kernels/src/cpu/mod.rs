@@ -1,14 +1,13 @@
-//! CPU kernels: plain loops over slices, parallel over independent items such as images or heads.
+//! CPU kernels: plain loops over slices, parallel over independent items such as images or heads. A file for each, in
+//! the place of the shader whose reference it is; a topic's file implements the topic's trait with them.
 //!
 //! Work is partitioned by size alone, never by the number of threads, so that the summation order is fixed and a resumed
 //! training is reproducible bit for bit.
 
 mod activation;
 mod attention;
-mod beams;
 mod conv;
 mod decode;
-mod group_norm;
 mod int8;
 mod math;
 mod matmul;

@@ -1,30 +1,25 @@
-//! CPU norms of rows; group norm has its own file.
+//! Norms on the CPU.
 
-use burn::backend::flex::FlexTensor;
-use burn::backend::ops::ModuleOps;
+use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Flex, TensorMetadata};
 
-use super::math::dot;
-use super::{contiguous, group_norm, tensor, values};
 use crate::ops::norm::NormBackend;
 #[cfg(not(target_family = "wasm"))]
 use crate::ops::norm::NormGradient;
 use crate::spec::GroupNormSpec;
 
-/// RMS norm of rows.
-fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
-    let (x, weight) = (contiguous(x), contiguous(weight));
-    let [rows, d] = x.shape().dims::<2>();
-    let w = values(&weight);
-    let mut y = Vec::with_capacity(rows * d);
-    for row in values(&x).chunks_exact(d.max(1)) {
-        let mean = f64::from(dot(row, row)) / d as f64;
-        let scale = (1.0 / (mean + eps).sqrt()) as f32;
-        y.extend(row.iter().zip(w).map(|(x, w)| x * scale * w));
-    }
-    tensor(y, [rows, d])
-}
+mod group_norm;
+#[cfg(not(target_family = "wasm"))]
+mod group_norm_backward;
+mod groups;
+mod layer_norm;
+mod rms_norm;
+
+use group_norm::group_norm;
+#[cfg(not(target_family = "wasm"))]
+use group_norm_backward::{affine_backward, x_backward};
+use layer_norm::layer_norm;
+use rms_norm::rms_norm;
 
 impl NormBackend for Flex {
     fn emu_layer_norm(
@@ -33,7 +28,7 @@ impl NormBackend for Flex {
         bias: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        <Self as ModuleOps<Self>>::layer_norm(x, weight, Some(bias), eps)
+        layer_norm(x, weight, bias, eps)
     }
 
     fn emu_rms_norm(
@@ -50,7 +45,7 @@ impl NormBackend for Flex {
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::forward(x, weight, bias, spec)
+        group_norm(x, weight, bias, spec)
     }
 }
 
@@ -63,7 +58,7 @@ impl NormGradient for Flex {
         grad: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::x_backward(x, weight, bias, grad, spec)
+        x_backward(x, weight, bias, grad, spec)
     }
 
     fn emu_group_norm_affine_backward(
@@ -73,6 +68,6 @@ impl NormGradient for Flex {
         grad: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::affine_backward(x, weight, bias, grad, spec)
+        affine_backward(x, weight, bias, grad, spec)
     }
 }

@@ -51,6 +51,7 @@ unsafe impl Send for Workers {}
 /// Runs `work` for every index below `parts`, on all threads of the pool. Which thread runs which part is unspecified.
 /// Nested and concurrent calls run on the calling thread.
 pub fn run(parts: usize, work: &Work<'_>) {
+    // One pool per process, as the processors are.
     static WORKERS: OnceLock<&'static Workers> = OnceLock::new();
     let alone = || (0..parts).for_each(work);
     if parts <= 1 {

@@ -21,7 +21,7 @@ struct Toy {
 
 impl Toy {
     fn new(device: &Device) -> Self {
-        init::seed(8);
+        let _sequence = init::seed(8);
         let matrix = |rows| param([rows, WIDTH], Init::Normal(0.6), device).val();
         Self {
             table: matrix(VOCAB),
@@ -142,6 +142,39 @@ fn everything(device: &Device) -> Vec<u32> {
     for token in &tokens[5..] {
         let decoded = read_sync(back.take(TOKENS, |_| None)).expect("works");
         assert_eq!(decoded.expect("room").token, *token);
+    }
+
+    // The cache is reused after the tokens taken, or fewer, and grows if it is too small.
+    let numbers = |logits: Tensor<3>| logits.into_data().iter::<f32>().collect::<Vec<f32>>();
+    for (taken, kept, capacity) in [(6, 6, CAPACITY + 9), (9, 4, CAPACITY + 1), (6, 5, 3)] {
+        let mut begun = toy.session();
+        for _ in 0..taken {
+            let decoded = read_sync(begun.take(TOKENS, |_| None)).expect("works");
+            assert!(decoded.is_some());
+        }
+        let mut cache = begun.into_cache();
+        cache.reuse(kept, capacity, 10_000.0);
+        assert_eq!(
+            (cache.len(), cache.capacity()),
+            (kept, capacity.max(CAPACITY))
+        );
+        assert_eq!(cache.bytes(), (2 * 4 * cache.capacity() * WIDTH) as u64);
+        // The first position is that of the sampler's token before any was drawn.
+        let last = Tensor::from_data([tokens[kept - 1] as i32], device);
+        let reused = toy.decode(last, &mut cache).expect("room");
+        let dims = [1, HEADS, CAPACITY, WIDTH / HEADS];
+        let mut fresh = KvCache::new(1, dims, 10_000.0, device);
+        let mut hidden = None;
+        for token in core::iter::once(&0).chain(&tokens[..kept]) {
+            let token = Tensor::from_data([*token as i32], device);
+            hidden = Some(toy.decode(token, &mut fresh).expect("room"));
+        }
+        let found = numbers(toy.logits(reused));
+        let expected = numbers(toy.logits(hidden.expect("a state")));
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+        }
+        assert_eq!(found.len(), VOCAB);
     }
 
     // Sampling on the host, one hidden state at a time.

@@ -1,53 +1,18 @@
-//! GPU activations and gates, row-wise.
+//! Activations and gates on a GPU.
 
 use burn::backend::Cube;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::Shape;
-use burn_wgpu::CubeTensor;
 
-use super::{Shader, grid, into_contiguous, output};
 use crate::ops::activation::ActivationBackend;
 #[cfg(not(target_family = "wasm"))]
 use crate::ops::activation::ActivationGradient;
 
-fn pair_shader(width: usize) -> Shader {
-    Shader {
-        name: "silu_pair",
-        text: include_str!("../../../../shaders/norm/silu_pair.wgsl"),
-        constants: vec![("width", width)],
-        invocations: 64,
-    }
-}
+mod gelu;
+mod silu_pair;
 
-/// `silu(x[.., :D]) * x[.., D:]`.
-fn silu_pair(x: CubeTensor) -> CubeTensor {
-    let x = into_contiguous(x);
-    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1] / 2);
-    let y = output(&x, Shape::new([rows, width]));
-    pair_shader(width).launch(grid((rows * width).div_ceil(64)), &[&x, &y]);
-    y
-}
-
-/// `x · Φ(x)` of rows; if `gated`, the first half of each row times that of its second half.
-fn gelu(x: CubeTensor, gated: bool) -> CubeTensor {
-    let x = into_contiguous(x);
-    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
-    let width = if gated { width / 2 } else { width };
-    let y = output(&x, Shape::new([rows, width]));
-    let shader = Shader {
-        name: "gelu",
-        text: include_str!("../../../../shaders/norm/gelu.wgsl"),
-        constants: vec![
-            ("rows", rows),
-            ("width", width),
-            ("gated", usize::from(gated)),
-        ],
-        invocations: 64,
-    };
-    shader.launch(grid((rows * width).div_ceil(64)), &[&x, &y]);
-    y
-}
+use gelu::gelu;
+use silu_pair::silu_pair;
 
 impl ActivationBackend for Cube {
     // Burn fuses these into one kernel.
@@ -98,4 +63,11 @@ impl ActivationGradient for Cube {
         let slope = Self::float_mul_scalar(Self::float_add(share, bell), 0.5.into());
         Self::float_mul(grad, slope)
     }
+}
+
+/// Keys of every variant.
+#[cfg(test)]
+pub fn check_all(checked: &mut super::tests::Checked) {
+    gelu::check_all(checked);
+    silu_pair::check_all(checked);
 }

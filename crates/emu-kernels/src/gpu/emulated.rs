@@ -1,31 +1,5 @@
-//! Emulated subgroups of any size, in workgroup memory, for tests: real adapters have one size each.
-
-use core::cell::Cell;
-
-thread_local! {
-    /// Subgroup size, and the stride between its invocations, which is odd.
-    static ASKED: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
-}
-
-/// Runs `f` with emulated subgroups of `lanes` invocations with an odd stride of `step`.
-pub fn with(lanes: usize, step: usize, f: impl FnOnce()) {
-    ASKED.set(Some((lanes, step)));
-    // Variants for software adapters use quads, which are not emulated.
-    crate::variants::with_software(false, || crate::variants::with_subgroups(true, f));
-    ASKED.set(None);
-}
-
-/// The shader constants, inside [`with`].
-pub fn constants() -> Option<Vec<(&'static str, usize)>> {
-    let (lanes, step) = ASKED.get()?;
-    Some(vec![
-        ("subgroups", 1),
-        ("trees", 0),
-        ("emulated", 1),
-        ("emulated_lanes", lanes),
-        ("emulated_step", step),
-    ])
-}
+//! Emulated subgroups of any size, in workgroup memory, for tests: real adapters have one size each. The scope
+//! `variants::with_emulated` asks for them.
 
 const OPERATIONS: &str = "
 var<private> emulated_place: u32;

@@ -1,77 +1,24 @@
-//! GPU norms of rows.
+//! Norms on a GPU.
 
 use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::Shape;
-use burn_wgpu::CubeTensor;
 
-use super::{Shader, bits, grid, group_norm, into_contiguous, output, reductions};
 use crate::ops::norm::NormBackend;
 #[cfg(not(target_family = "wasm"))]
 use crate::ops::norm::NormGradient;
 use crate::spec::GroupNormSpec;
-use crate::variants;
 
-/// Workgroup size; a workgroup computes one row.
-const SHARED: usize = 64;
+mod group_norm;
+#[cfg(not(target_family = "wasm"))]
+mod group_norm_backward;
+mod layer_norm;
+pub mod rms_norm;
 
-fn layer_shader(width: usize) -> Shader {
-    let mut constants = vec![("width", width), ("invocations", SHARED)];
-    constants.extend(reductions(variants::subgroups()));
-    Shader {
-        name: "layer_norm",
-        text: concat!(
-            include_str!("../../../../shaders/shared/reduce.wgsl"),
-            include_str!("../../../../shaders/norm/layer_norm.wgsl")
-        ),
-        constants,
-        invocations: SHARED,
-    }
-}
-
-/// Layer norm over the last axis of `[B, T, D]`, which may be a strided view.
-fn layer_norm(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, eps: f64) -> CubeTensor {
-    let x = if x.meta.is_tiled() {
-        into_contiguous(x)
-    } else {
-        x
-    };
-    let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
-    let [b, t, d] = x.meta.shape().dims::<3>();
-    let y = output(&x, x.meta.shape().clone());
-    let mut words = vec![(b * t) as u32, t as u32, (eps as f32).to_bits(), 0];
-    words.extend(x.meta.strides().iter().map(|&n| n as u32));
-    words.push(0);
-    layer_shader(d).launch_with(grid(b * t), &[&x, &weight, &bias, &y], &words);
-    y
-}
-
-fn rms_shader(width: usize, eps: f64) -> Shader {
-    let mut constants = vec![
-        ("width", width),
-        ("invocations", SHARED),
-        ("eps_bits", bits(eps)),
-    ];
-    constants.extend(reductions(variants::subgroups()));
-    Shader {
-        name: "rms_norm",
-        text: concat!(
-            include_str!("../../../../shaders/shared/reduce.wgsl"),
-            include_str!("../../../../shaders/norm/rms_norm.wgsl")
-        ),
-        constants,
-        invocations: SHARED,
-    }
-}
-
-/// RMS norm of rows.
-fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f64) -> CubeTensor {
-    let (x, weight) = (into_contiguous(x), into_contiguous(weight));
-    let (rows, width) = (x.meta.shape()[0], x.meta.shape()[1]);
-    let y = output(&x, Shape::new([rows, width]));
-    rms_shader(width, eps).launch(grid(rows), &[&x, &weight, &y]);
-    y
-}
+use group_norm::group_norm;
+#[cfg(not(target_family = "wasm"))]
+use group_norm_backward::group_norm_backward;
+use layer_norm::layer_norm;
+use rms_norm::rms_norm;
 
 impl NormBackend for Cube {
     fn emu_layer_norm(
@@ -97,7 +44,7 @@ impl NormBackend for Cube {
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::forward(x, None, weight, bias, spec)
+        group_norm(x, None, weight, bias, spec)
     }
 
     fn emu_group_norm_with_skip(
@@ -107,7 +54,7 @@ impl NormBackend for Cube {
         bias: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::forward(x, Some(skip), weight, bias, spec)
+        group_norm(x, Some(skip), weight, bias, spec)
     }
 }
 
@@ -120,7 +67,7 @@ impl NormGradient for Cube {
         grad: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::backward([x, weight, bias, grad], false, spec)
+        group_norm_backward([x, weight, bias, grad], false, spec)
     }
 
     fn emu_group_norm_affine_backward(
@@ -130,6 +77,15 @@ impl NormGradient for Cube {
         grad: FloatTensor<Self>,
         spec: GroupNormSpec,
     ) -> FloatTensor<Self> {
-        group_norm::backward([x, weight, bias, grad], true, spec)
+        group_norm_backward([x, weight, bias, grad], true, spec)
     }
+}
+
+/// Keys of every variant.
+#[cfg(test)]
+pub fn check_all(checked: &mut super::tests::Checked) {
+    group_norm::check_all(checked);
+    group_norm_backward::check_all(checked);
+    layer_norm::check_all(checked);
+    rms_norm::check_all(checked);
 }

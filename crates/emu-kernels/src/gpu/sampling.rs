@@ -1,62 +1,35 @@
-//! Token sampling on a GPU.
+//! Sampling and beam search on a GPU.
 
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_wgpu::CubeTensor;
 
-use super::{Shader, beams, into_contiguous, reductions};
+use super::into_contiguous;
 use crate::ops::sampling::SamplingBackend;
 use crate::spec::SampleSpec;
-use crate::variants;
 
-fn sample_shader(width: usize, spec: &SampleSpec) -> Shader {
-    let banned = spec.banned.filter(|token| *token < width);
-    let mut constants = vec![
-        ("width", width),
-        ("forbids", usize::from(banned.is_some())),
-        ("banned", banned.unwrap_or(0)),
-        ("end", spec.end.min(width - 1)),
-        // Without an end token in the vocabulary there is nothing to ban.
-        (
-            "min_length",
-            if spec.end < width { spec.min_length } else { 0 },
-        ),
-        ("ngram", spec.ngram),
-        ("penalty", usize::from(spec.penalty)),
-        ("sample", usize::from(spec.sample)),
-        ("top_k", spec.top_k),
-        ("top_p", usize::from(spec.top_p)),
-        ("numbered", usize::from(spec.sample || spec.penalty)),
-        ("invocations", 256),
-    ];
-    constants.extend(reductions(variants::wide_subgroups()));
-    Shader {
-        name: "sample",
-        text: concat!(
-            include_str!("../../../../shaders/shared/reduce.wgsl"),
-            include_str!("../../../../shaders/shared/order.wgsl"),
-            include_str!("../../../../shaders/sample/sample.wgsl")
-        ),
-        constants,
-        invocations: 256,
-    }
-}
+mod beam_best;
+mod beam_merge;
+pub mod sample;
 
-/// Processes logits, samples a token, and appends it to the history.
-fn sample(
-    logits: CubeTensor,
-    numbers: CubeTensor,
-    token: CubeTensor,
-    history: CubeTensor,
-    spec: SampleSpec,
-) -> (CubeTensor, CubeTensor) {
-    let logits = into_contiguous(logits);
-    let mut tensors = vec![&logits, &token, &history];
-    if spec.sample || spec.penalty {
-        tensors.push(&numbers);
+use beam_best::beam_best;
+use beam_merge::beam_merge;
+use sample::sample;
+
+/// The best continuations of the beams, from `[B, V]` logits: `[2 best]`, for each its flat index into the logits and the bits
+/// of its cumulative score.
+///
+/// Sizes are in a uniform buffer, so that all models and numbers of beams share two pipelines.
+fn best_beams(logits: CubeTensor, asked: CubeTensor, best: usize, changes: bool) -> CubeTensor {
+    let (logits, asked) = (into_contiguous(logits), into_contiguous(asked));
+    let (beams, width) = (logits.meta.shape()[0], logits.meta.shape()[1]);
+    let kept = best.min(width);
+    let sizes = [beams, width, kept, best, usize::from(changes)].map(|n| n as u32);
+    let lists = beam_best(&logits, &asked, sizes);
+    if beams == 1 {
+        return lists;
     }
-    sample_shader(logits.meta.shape()[1], &spec).launch([1, 1, 1], &tensors);
-    (token, history)
+    beam_merge(&lists, sizes)
 }
 
 impl SamplingBackend for Cube {
@@ -76,6 +49,14 @@ impl SamplingBackend for Cube {
         best: usize,
         changes: bool,
     ) -> IntTensor<Self> {
-        beams::best(logits, asked, best, changes)
+        best_beams(logits, asked, best, changes)
     }
+}
+
+/// Keys of every variant.
+#[cfg(test)]
+pub fn check_all(checked: &mut super::tests::Checked) {
+    beam_best::check_all(checked);
+    beam_merge::check_all(checked);
+    sample::check_all(checked);
 }

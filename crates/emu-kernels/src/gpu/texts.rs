@@ -5,19 +5,16 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
-/// Values of a template's constants.
-type Constants<'a> = &'a [(&'static str, usize)];
-
 /// Writes a kernel's text, if enabled.
 ///
 /// # Panics
 /// If the folder cannot be written: a test that relies on it would see too few kernels.
-pub fn keep(name: &str, template: &str, constants: Constants, text: impl FnOnce() -> String) {
+pub fn keep(name: &str, sections: &[&str], text: impl FnOnce() -> String) {
     let Some(folder) = std::env::var_os("EMU_KERNEL_TEXTS") else {
         return;
     };
     let text = text();
-    let path = Path::new(&folder).join(file_name(name, template, constants, &text));
+    let path = Path::new(&folder).join(file_name(name, sections, &text));
     let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text));
     if let Err(error) = written {
         panic!(
@@ -27,15 +24,8 @@ pub fn keep(name: &str, template: &str, constants: Constants, text: impl FnOnce(
     }
 }
 
-/// File name: the kernel, its enabled sections, and a hash that tells apart texts with the same sections.
-fn file_name(name: &str, template: &str, constants: Constants, text: &str) -> String {
-    let section = |name: &str| template.contains(&format!("//@if {name}\n"));
-    let mut sections: Vec<_> = { constants.iter() }
-        .filter(|(name, value)| *value != 0 && section(name))
-        .map(|(name, _)| *name)
-        .collect();
-    sections.sort_unstable();
-    sections.dedup();
+/// File name: the kernel, its sections, and a hash that tells apart texts with the same sections.
+fn file_name(name: &str, sections: &[&str], text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let hash = hasher.finish();
@@ -48,20 +38,17 @@ mod tests {
 
     #[test]
     fn texts_are_named_by_their_sections() {
-        let template =
-            "//@if subgroups\nfast {{size}}\n//@end\n//@if trees\nslow {{size}}\n//@end\n";
-        let named = |subgroups: usize, text: &str| {
-            let constants = [
-                ("subgroups", subgroups),
-                ("trees", 1 - subgroups),
-                ("size", 7),
-            ];
-            file_name("sum", template, &constants, text)
-        };
-        let names = [named(1, "fast 7"), named(0, "slow 7"), named(0, "slow 8")];
-        assert!(names[0].starts_with("sum~subgroups~"), "{names:?}");
-        assert!(names[1].starts_with("sum~trees~"), "{names:?}");
+        let names = [(true, "fast 7"), (false, "slow 7"), (false, "slow 8")].map(|(fast, text)| {
+            let sections = if fast {
+                vec!["gated", "subgroups"]
+            } else {
+                vec![]
+            };
+            file_name("sum", &sections, text)
+        });
+        assert!(names[0].starts_with("sum~gated+subgroups~"), "{names:?}");
+        assert!(names[1].starts_with("sum~~"), "{names:?}");
         assert_ne!(names[1], names[2]);
-        assert_eq!(names[1], named(0, "slow 7"));
+        assert_eq!(names[1], file_name("sum", &[], "slow 7"));
     }
 }

@@ -12,7 +12,9 @@ use crate::spec::SampleSpec;
 /// the input tensors, overwritten.
 ///
 /// # Shapes
-/// - `logits`: `[1, V]`; `numbers`: temperature, top-p, repetition penalty, then one uniform number per token
+/// - `logits`: `[1, V]`
+/// - `numbers`: temperature, top-p, repetition penalty, logarithm of min-p, presence penalty, frequency penalty, number of
+///   biased tokens; for each of those the token and its bias; then one uniform number per token, `<s>` not included
 /// - `token`: `[1]`; `history`: `[1 + capacity]`, number of tokens, then the tokens
 pub fn sample(
     logits: Tensor<2>,

@@ -148,7 +148,7 @@ fn greatest(device: &Device) {
     }
 }
 
-/// Reference distribution after processors, top-k and top-p, as f64 probabilities.
+/// Reference distribution after processors, top-k, top-p and min-p, as f64 probabilities.
 fn drawable(logits: &[f64], past: &[u32], p: &Processors, s: &Sampling, banned: usize) -> Vec<f64> {
     let mut narrow: Vec<f32> = logits.iter().map(|&v| v as f32).collect();
     p.apply(past, 2, &mut narrow);
@@ -163,7 +163,7 @@ fn drawable(logits: &[f64], past: &[u32], p: &Processors, s: &Sampling, banned: 
     let all: f64 = order.iter().map(|&i| weight(i)).sum();
     let (mut weights, mut sum) = (vec![0.0; narrow.len()], 0.0);
     for i in order {
-        if sum < f64::from(s.top_p) * all {
+        if sum < f64::from(s.top_p) * all && weight(i) >= f64::from(s.min_p) {
             weights[i] = weight(i);
         }
         sum += weight(i);
@@ -181,23 +181,58 @@ fn drawn(device: &Device) {
         repetition_penalty: 1.7,
         no_repeat_ngram: 2,
         min_length: 6,
+        ..Processors::default()
     };
-    for (processors, temperature, top_k, top_p) in [
-        (&plain, 1.0, 0, 1.0),
-        (&plain, 0.7, 1, 1.0),
-        (&strict, 1.3, 0, 0.6),
-        (&strict, 0.9, 40, 1.0),
-        (&plain, 2.0, 600, 0.9),
-        (&strict, 1.1, 7, 0.8),
-        (&strict, 0.0, 0, 1.0),
+    let counted = Processors {
+        presence_penalty: 1.25,
+        frequency_penalty: 0.75,
+        ..Processors::default()
+    };
+    let biased = Processors {
+        // Twice the same token, the highest one, and two outside the vocabulary.
+        logit_bias: vec![
+            (9, 4.5),
+            (516, -7.0),
+            (40, 3.0),
+            (9, 0.75),
+            (517, 80.0),
+            (u32::MAX, 80.0),
+        ],
+        ..Processors::default()
+    };
+    let all = Processors {
+        frequency_penalty: -0.25,
+        logit_bias: biased.logit_bias.clone(),
+        ..strict.clone()
+    };
+    for (processors, temperature, top_k, top_p, min_p) in [
+        (&plain, 1.0, 0, 1.0, 0.0),
+        (&plain, 0.7, 1, 1.0, 0.0),
+        (&strict, 1.3, 0, 0.6, 0.0),
+        (&strict, 0.9, 40, 1.0, 0.0),
+        (&plain, 2.0, 600, 0.9, 0.0),
+        (&strict, 1.1, 7, 0.8, 0.0),
+        (&strict, 0.0, 0, 1.0, 0.0),
+        (&counted, 0.0, 0, 1.0, 0.0),
+        (&counted, 1.0, 0, 1.0, 0.0),
+        (&biased, 0.0, 0, 1.0, 0.0),
+        (&biased, 1.2, 0, 1.0, 0.0),
+        (&plain, 1.1, 0, 1.0, 0.05),
+        (&plain, 0.8, 0, 0.95, 0.01),
+        (&counted, 1.4, 30, 1.0, 0.02),
+        (&all, 0.0, 0, 1.0, 0.0),
+        (&all, 1.3, 50, 0.97, 0.015),
+        (&plain, 1.0, 0, 1.0, 1.0),
         // A subnormal number, whose reciprocal is infinite.
-        (&strict, 1e-40, 0, 1.0),
-        (&plain, 1e-40, 9, 0.9),
+        (&strict, 1e-40, 0, 1.0, 0.0),
+        (&plain, 1e-40, 9, 0.9, 0.0),
+        (&all, 1e-40, 0, 1.0, 0.1),
     ] {
         let sampling = Sampling {
             temperature,
             top_k,
             top_p,
+            min_p,
         };
         let mut history = vec![1u32];
         let random = Philox::with_stream(5, 77, 0);

@@ -380,7 +380,7 @@ fn bytes_of_a_whole_model_are_counted_in_64_bits() {
     // The functions that sum bytes return u64.
     let _: fn(&Packed) -> u64 = Packed::bytes;
     let _: fn(&Param<Tensor<2>>) -> u64 = super::bytes;
-    let _: fn() -> u64 = crate::count::weight_bytes;
+    let _: fn(&crate::count::Meter) -> u64 = crate::count::Meter::weight_bytes;
 }
 
 /// f16 weights never quantize activations, even if allowed.

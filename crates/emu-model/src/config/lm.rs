@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ConfigError;
+
 /// The causal former between encoder and LM (a T5 decoder). Fields also accept the names of transformers' `T5Config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +76,38 @@ pub struct LmConfig {
     pub tied: bool,
 }
 
+/// Initial weights of a language model that is trained from scratch, where they differ from the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LmInit {
+    /// Query and key weights of the first layer are equal, with this standard deviation times sqrt(D). Needs as many key/value
+    /// heads as query heads.
+    pub equal_query_key: Option<f32>,
+}
+
+impl LmInit {
+    /// Checks that a language model can start so.
+    ///
+    /// # Errors
+    /// It has fewer key/value heads than query heads, or the deviation is no positive number.
+    pub fn validate(&self, sizes: &LmConfig) -> Result<(), ConfigError> {
+        let Some(deviation) = self.equal_query_key else {
+            return Ok(());
+        };
+        if !(deviation > 0.0 && deviation.is_finite()) {
+            return Err(ConfigError(format!(
+                "equal_query_key is {deviation}, which is no positive number"
+            )));
+        }
+        if sizes.heads != sizes.kv_heads {
+            return Err(ConfigError(format!(
+                "equal_query_key needs as many key/value heads as query heads, and there are {} and {}",
+                sizes.kv_heads, sizes.heads
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl LmConfig {
     /// Elements per position of a layer's widest activation: fused QKV, or fused gate and up projection.
     pub fn widest(&self) -> usize {
@@ -121,5 +155,46 @@ mod tests {
         let again: LmConfig = serde_json::from_value(ours).expect("a configuration");
         assert_eq!(again, read);
         assert_eq!((read.heads, read.kv_heads, read.tied), (2, 1, true));
+    }
+
+    #[test]
+    fn equal_queries_and_keys_need_as_many_heads_of_both() {
+        let mut sizes = crate::config::EmuConfig::tiny().lm;
+        assert_eq!(sizes.heads, sizes.kv_heads);
+        let start = |equal_query_key| LmInit { equal_query_key };
+        assert_eq!(start(Some(4.0)).validate(&sizes), Ok(()));
+        for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(start(Some(wrong)).validate(&sizes).is_err(), "{wrong}");
+        }
+        sizes.kv_heads = 1;
+        assert!(start(Some(4.0)).validate(&sizes).is_err());
+        assert_eq!(start(None).validate(&sizes), Ok(()));
+    }
+
+    #[test]
+    fn queries_equal_keys_only_where_asked_for_and_in_the_first_layer() {
+        let device = burn::tensor::Device::flex();
+        let sizes = crate::config::EmuConfig::tiny().lm;
+        let equal = |start: &LmInit| -> Vec<bool> {
+            let _sequence = emu_kernels::init::seed(2);
+            let lm = sizes.init_with(start, None, &device);
+            let layers = lm.layers.iter().map(|layer| &layer.self_attn);
+            layers
+                .map(|attention| {
+                    let weights = [&attention.q_proj, &attention.k_proj];
+                    let [q, k] = weights.map(|linear| -> Vec<f32> {
+                        linear.weight.val().into_data().iter::<f32>().collect()
+                    });
+                    q == k
+                })
+                .collect()
+        };
+        let mut first = vec![false; sizes.layers];
+        assert_eq!(equal(&LmInit::default()), first);
+        first[0] = true;
+        let start = LmInit {
+            equal_query_key: Some(4.0),
+        };
+        assert_eq!(equal(&start), first);
     }
 }

@@ -10,13 +10,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::readback::{self, Done};
 use emu_kernels::throttle::Work;
+use emu_media::image::{ImageError, RgbImage, picture_from_decoded};
 
 use super::decoder::{Decoder, DecoderConfig};
 use super::schedule::SchedulerKind;
 use super::scheduler::Scheduler;
 use super::unet::Context;
 use crate::config::ConfigError;
-use crate::image::{ImageError, RgbImage, picture_from_decoded};
 
 /// Errors of image generation.
 #[derive(Debug, thiserror::Error)]

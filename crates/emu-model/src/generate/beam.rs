@@ -87,6 +87,7 @@ impl<'a> BeamSearch<'a> {
         mut options: BeamOptions,
     ) -> Result<Self, GenerateError> {
         options.validate()?;
+        options.check_search()?;
         let n = options.beams;
         if considered(&rules, n) > rules.vocab {
             return Err(GenerateError::Option {

@@ -5,6 +5,7 @@ pub mod beam;
 mod error;
 pub mod image;
 pub mod options;
+mod prefix;
 pub mod rank;
 pub mod text;
 
@@ -17,22 +18,27 @@ use emu_kernels::throttle::Work;
 pub use beam::{BeamOptions, BeamSearch, Hypothesis};
 pub use error::{GenerateError, read};
 pub use image::ImageEmbedder;
+pub use prefix::{PrefixCache, VisualKey};
 pub use rank::rank_losses;
 pub use text::{Finish, TextEvent, TextMachine, TextOptions};
+
+use prefix::{Position, Sequence};
 
 use crate::Emu;
 use crate::config::EmuConfig;
 use crate::lm::Lm;
 use crate::requests::{Heard, Requests, RequestsConfig, Route, Wanted};
-use crate::splice::splice;
+use crate::splice::{SpliceError, splice};
 
 /// Number of forward passes of the language model, as the cost of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Prefills: passes over several tokens.
     pub prefills: usize,
-    /// Tokens in the prefills.
+    /// Tokens in the prefills, without those whose keys and values were cached.
     pub prefill_tokens: usize,
+    /// Tokens of the prompt whose keys and values a [`PrefixCache`] had.
+    pub cached_tokens: usize,
     /// Decode steps: passes over a single token (per beam).
     pub steps: usize,
 }
@@ -44,10 +50,25 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// `[images, Q, D]`, or all embeddings in a single row if a soft prompt is among them.
     pub visual: Option<Tensor<3>>,
+    /// Identities of the visual embeddings, one for each, by which a [`PrefixCache`] finds them again. Empty if unknown.
+    pub visual_keys: Vec<VisualKey>,
     /// Number of tokens before the first turn of a conversation.
     pub opening: usize,
     /// The same conversation without the soft prompt, if the language model may answer without it.
     pub alone: Option<Vec<u32>>,
+    /// The last turn of the conversation by itself, if it has others before it and a request reader reads it.
+    pub last: Option<Box<LastTurn>>,
+    /// First tokens of an answer that says that an image was drawn, if no earlier answer did.
+    pub claim: Option<Vec<u32>>,
+}
+
+/// The last turn of a conversation by itself.
+#[derive(Clone, Debug)]
+pub struct LastTurn {
+    /// Its prompt, with the soft prompt.
+    pub prompt: Prompt,
+    /// Whether the turns before it are only talk, without images and drawings.
+    pub after_talk: bool,
 }
 
 impl Prompt {
@@ -56,8 +77,11 @@ impl Prompt {
         Self {
             ids,
             visual: None,
+            visual_keys: vec![],
             opening: 0,
             alone: None,
+            last: None,
+            claim: None,
         }
     }
 }
@@ -172,12 +196,19 @@ impl<'a> Asking<'a> {
     }
 }
 
+/// Minimum number of positions that are computed together for a prompt, if the model quantizes activations ([`Lm::rounds`]):
+/// more than those of a gemv, whose sums are in another order. With the same kernels for every prompt, and without keys and
+/// values of generated tokens, a prompt that continues another one is answered as by itself.
+pub(crate) const TOGETHER: usize = 9;
+
 /// State of a model over one sequence.
 pub(crate) struct Session<'a> {
     pub lm: &'a Lm,
     pub cache: KvCache,
     pub cost: Cost,
     prefill: Prefill,
+    /// Positions of the prompt.
+    positions: Vec<Position>,
 }
 
 /// A prefill whose time the throttle learns: what was launched, until a later result has been read back.
@@ -204,6 +235,18 @@ impl<'a> Session<'a> {
         room: usize,
         reserve: usize,
     ) -> Result<(Self, Tensor<3>), GenerateError> {
+        Self::resume(lm, prompt, rules, room, reserve, &mut None)
+    }
+
+    /// As [`Session::start`], from the longest common prefix with a kept sequence, which is taken unless there is an error.
+    pub fn resume(
+        lm: &'a Lm,
+        prompt: &Prompt,
+        rules: &Rules,
+        room: usize,
+        reserve: usize,
+        kept: &mut Option<Sequence>,
+    ) -> Result<(Self, Tensor<3>), GenerateError> {
         let (length, context) = (prompt.ids.len(), rules.context);
         if length == 0 {
             return Err(GenerateError::Empty);
@@ -217,15 +260,37 @@ impl<'a> Session<'a> {
         }
         // A text-only model has no image token.
         let image = rules.pictures.map_or(u32::MAX, |pictures| pictures.image);
-        let ids = std::slice::from_ref(&prompt.ids);
-        let embeds = splice(&lm.embed_tokens, ids, prompt.visual.clone(), image)?;
-        let mut cache = lm.cache(1, (length + reserve).min(context));
+        let positions = prefix::positions(&prompt.ids, &prompt.visual_keys, image);
+        // The last position is computed in any case: the first token is sampled from its hidden state.
+        let rounds = lm.rounds();
+        let least = if rounds { TOGETHER } else { 1 };
+        let cached = kept.as_ref().map_or(0, |kept| {
+            kept.common(&positions).min(length.saturating_sub(least))
+        });
+        let embeds = embeds_from(lm, prompt, image, cached)?;
+        let capacity = (length + reserve).min(context);
+        // Without a common prefix, the old cache is freed before the new one is allocated.
+        let mut cache = match kept.take().filter(|_| cached > 0) {
+            Some(kept) => {
+                let mut cache = kept.into_cache();
+                cache.reuse(cached, capacity, lm.rope.clone());
+                cache
+            }
+            None => lm.cache(1, capacity),
+        };
         let scope = lm.throttle.scope();
         let hidden = lm.step(embeds, &mut cache)?;
         let prefill = Prefill(Some(scope.end()));
+        let computed = length - cached;
+        // Of a short prompt nothing is kept.
+        let positions = match rounds && computed < TOGETHER {
+            true => vec![],
+            false => positions,
+        };
         let cost = Cost {
             prefills: 1,
-            prefill_tokens: length,
+            prefill_tokens: computed,
+            cached_tokens: cached,
             steps: 0,
         };
         let session = Self {
@@ -233,8 +298,14 @@ impl<'a> Session<'a> {
             cache,
             cost,
             prefill,
+            positions,
         };
-        Ok((session, hidden.narrow(1, length - 1, 1)))
+        Ok((session, hidden.narrow(1, computed - 1, 1)))
+    }
+
+    /// The prompt with its keys and values.
+    pub fn into_sequence(self) -> Sequence {
+        Sequence::new(self.positions, self.cache)
     }
 
     /// See [`Prefill::came_back`].
@@ -259,6 +330,35 @@ impl<'a> Session<'a> {
         self.cost.steps += 1;
         step_tokens(self.lm, &mut self.cache, tokens)
     }
+}
+
+/// Embeddings of a prompt's positions from `first` on, `[1, T - first, D]`.
+fn embeds_from(
+    lm: &Lm,
+    prompt: &Prompt,
+    image: u32,
+    first: usize,
+) -> Result<Tensor<3>, SpliceError> {
+    let (before, rest) = prompt.ids.split_at(first);
+    let marks = |ids: &[u32]| ids.iter().filter(|id| **id == image).count();
+    let (passed, left) = (marks(before), marks(rest));
+    let dims = prompt.visual.as_ref().map(Tensor::dims);
+    let embeddings = dims.map_or(0, |[pictures, q, _]| pictures * q);
+    if passed + left != embeddings {
+        return Err(SpliceError::Count {
+            marks: passed + left,
+            embeddings,
+        });
+    }
+    let visual = prompt.visual.clone().filter(|_| left > 0);
+    let visual = visual.map(|visual| match passed {
+        0 => visual,
+        _ => {
+            let [_, _, d] = visual.dims();
+            visual.reshape([1, embeddings, d]).narrow(1, passed, left)
+        }
+    });
+    splice(&lm.embed_tokens, &[rest.to_vec()], visual, image)
 }
 
 /// Uploads one token of every beam and appends it.

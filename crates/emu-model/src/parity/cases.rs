@@ -1,12 +1,12 @@
 //! What the cases of the golden JSON leave open: which images belong to a prompt. Also helpers for lists.
 
 use burn::tensor::{Int, Tensor, TensorData};
+use emu_tokenizer::names;
 use serde_json::Value;
 
 use super::generator::Generator;
 use super::{Goldens, ParityError, Row};
 use crate::generate::Prompt;
-use crate::tokenizer::names;
 
 /// Keeps the rows of the first assignment of images, or of the one that fits; returns whether it fits.
 pub(super) fn settled(kept: &mut Vec<Row>, rows: Vec<Row>) -> bool {

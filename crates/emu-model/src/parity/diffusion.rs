@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData as BurnData};
+use emu_media::image::{ClipFeatureExtractor, RgbImage, picture_from_decoded};
 use emu_pack::{KeyMap, Mapped, PackError, TensorSource, check};
 use serde_json::Value;
 
@@ -11,7 +12,6 @@ use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::diffusion::{
     Decoder, DecoderConfig, Denoise, DrawOptions, SchedulerConfig, SchedulerKind, keys,
 };
-use crate::image::{ClipFeatureExtractor, RgbImage, picture_from_decoded};
 use crate::probe::Probe;
 use crate::safety::{SafetyChecker, SafetyConfig, is_flagged};
 use crate::weights;

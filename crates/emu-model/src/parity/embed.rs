@@ -1,6 +1,7 @@
 //! Regressed embeddings against the goldens.
 
 use burn::tensor::Tensor;
+use emu_tokenizer::{RELEASED_MARK, expand_pictures, names};
 use serde_json::Value;
 
 use super::cases::{list, settled, strings};
@@ -8,7 +9,6 @@ use super::core::Subject;
 use super::generator::Generator;
 use super::{Bound, Goldens, ParityError, Row, exact};
 use crate::generate::ImageEmbedder;
-use crate::tokenizer::{RELEASED_MARK, expand_pictures, names};
 
 /// Embeddings regressed for a prompt and, if the case has one, for the empty prompt of the guidance.
 pub(super) async fn image(

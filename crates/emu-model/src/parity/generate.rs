@@ -4,6 +4,7 @@
 //! no effect.
 
 use emu_kernels::sample::Processors;
+use emu_tokenizer::Roles;
 use serde_json::Value;
 
 use super::cases::{json_rows, list, numbers, settled, strings};
@@ -12,7 +13,6 @@ use super::embed::image;
 use super::predict::predict;
 use super::{Bound, Goldens, ParityError, Row, compare, exact};
 use crate::generate::{BeamOptions, BeamSearch, Prompt, TextEvent, TextMachine, TextOptions};
-use crate::tokenizer::Roles;
 
 pub use super::generator::Generator;
 
@@ -122,6 +122,7 @@ impl<'a> TextCase<'a> {
                 repetition_penalty: number("repetition_penalty", 1.0)?,
                 no_repeat_ngram: size("no_repeat_ngram_size", 0)?,
                 min_length: size("min_length", 1)?,
+                ..Processors::default()
             },
             prefix,
             prompts,

@@ -1,9 +1,9 @@
 //! Inputs of generation from the goldens.
 
 use burn::tensor::Tensor;
+use emu_tokenizer::EmuTokenizer;
 
 use super::core::Subject;
-use crate::tokenizer::EmuTokenizer;
 
 /// A model with its inputs for generation from texts.
 #[derive(Clone, Copy)]

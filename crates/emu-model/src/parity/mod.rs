@@ -14,12 +14,12 @@ pub mod tokenizer;
 
 use burn::tensor::{Device, Tensor, TensorData as BurnData};
 use emu_pack::{PackError, TensorData, TensorSource};
+use emu_tokenizer::TokenizerError;
 use serde_json::Value;
 
 use crate::config::ConfigError;
 use crate::emu::SpliceError;
 use crate::generate::GenerateError;
-use crate::tokenizer::TokenizerError;
 
 /// A compared tensor.
 #[derive(Clone, Debug, PartialEq)]

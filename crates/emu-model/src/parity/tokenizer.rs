@@ -1,9 +1,9 @@
 //! Token ids and decoded texts against the goldens.
 
+use emu_tokenizer::{EmuTokenizer, Side, names};
 use serde_json::Value;
 
 use super::{ParityError, Row, exact};
-use crate::tokenizer::{EmuTokenizer, Side, names};
 
 /// Texts with their `ids` (starting with `<s>`) and decoded forms, one row per kind of comparison: the error is the
 /// number of texts that differ.

@@ -3,7 +3,9 @@ use emu_kernels::init;
 
 use super::*;
 use crate::config::EmuConfig;
-use crate::generate::{ImageEmbedder, Prompt, TextEvent, TextMachine, TextOptions};
+use crate::generate::{
+    ImageEmbedder, LastTurn, PrefixCache, Prompt, TextEvent, TextMachine, TextOptions,
+};
 use crate::namer::NamerConfig;
 use crate::{Emu, diffusion::decoder::Normalisation};
 
@@ -108,7 +110,7 @@ fn the_nearest_words_are_drawn_and_said() {
 }
 
 fn model(config: &EmuConfig) -> Emu {
-    init::seed(5);
+    let _sequence = init::seed(5);
     config.init(&Device::flex()).expect("a model")
 }
 
@@ -119,6 +121,16 @@ fn bias(bias: f32) -> burn::module::Param<Tensor<1>> {
 fn fires(emu: &mut Emu, score: f32) {
     if let Some(requests) = &mut emu.requests {
         requests.trigger.bias = bias(score);
+    }
+}
+
+fn set_alone(emu: &mut Emu, score: f32) {
+    if let Some(Trigger { bias: own, .. }) = emu
+        .requests
+        .as_mut()
+        .and_then(|requests| requests.alone.as_mut())
+    {
+        *own = bias(score);
     }
 }
 
@@ -223,13 +235,7 @@ fn the_language_model_answers_alone_what_is_not_about_pictures() {
     assert_ne!(apart, together, "the prompts are told apart");
     let decide = |emu: &mut Emu, alone: f32, picture: f32| {
         fires(emu, picture);
-        if let Some(Trigger { bias: own, .. }) = emu
-            .requests
-            .as_mut()
-            .and_then(|requests| requests.alone.as_mut())
-        {
-            *own = bias(alone);
-        }
+        set_alone(emu, alone);
     };
     for images in [false, true] {
         decide(&mut emu, 1e6, -1e6);
@@ -260,6 +266,216 @@ fn the_language_model_answers_alone_what_is_not_about_pictures() {
         TextMachine::new(&emu, &config, &behind, TextOptions::default()).expect("it fits");
     let error = read_sync(machine.step()).expect_err("not a number");
     assert!(matches!(error, GenerateError::NotFinite), "{error}");
+}
+
+#[test]
+fn the_last_turn_is_read_by_itself_where_the_conversation_asks_for_nothing() {
+    let config = config();
+    let mut emu = model(&config);
+    let tokens = |emu: &Emu, prompt: &Prompt| -> Vec<u32> {
+        let found = events(emu, &config, prompt, true);
+        let tokens = found.iter().map(|event| match event {
+            TextEvent::Token(token) => Some(*token),
+            TextEvent::Done(_) => None,
+            other => panic!("{other:?}"),
+        });
+        tokens.flatten().collect()
+    };
+    let last = Prompt {
+        opening: 2,
+        ..Prompt::text(vec![1, 30, 50, 51, 22])
+    };
+    let conversation = |after_talk| Prompt {
+        opening: 2,
+        alone: Some(vec![1, 40, 41, 50, 51, 22]),
+        last: Some(Box::new(LastTurn {
+            prompt: last.clone(),
+            after_talk,
+        })),
+        ..Prompt::text(vec![1, 30, 40, 41, 50, 51, 22])
+    };
+    let plain = Prompt {
+        alone: None,
+        last: None,
+        ..conversation(false)
+    };
+    fires(&mut emu, -1e6);
+    set_alone(&mut emu, -1e6);
+    let (by_itself, together) = (tokens(&emu, &last), tokens(&emu, &plain));
+    assert_ne!(by_itself, together, "the prompts are told apart");
+    // After talk the last turn is answered by itself, after images the conversation is.
+    assert_eq!(tokens(&emu, &conversation(true)), by_itself);
+    assert_eq!(tokens(&emu, &conversation(false)), together);
+    // Each prompt is prefilled once.
+    let options = TextOptions {
+        images: true,
+        ..TextOptions::default()
+    };
+    let spoken = conversation(true);
+    let mut machine = TextMachine::new(&emu, &config, &spoken, options).expect("it fits");
+    read_sync(machine.step()).expect("a step");
+    let cost = machine.cost();
+    assert_eq!((cost.prefills, cost.prefill_tokens), (2, 12));
+    // A bias between the two scores: only the last turn asks for an image.
+    if let Some(requests) = &mut emu.requests {
+        let [_, width] = requests.trigger.weight.dims();
+        let alternating = |i| if i % 2 == 0 { -1.0 } else { 0.5 };
+        let weights: Vec<f32> = (0..width).map(alternating).collect();
+        let weights = TensorData::new(weights, [1, width]);
+        requests.trigger.weight = burn::module::Param::from_data(weights, &Device::flex());
+    }
+    let score = |emu: &Emu, prompt: &Prompt| {
+        // The score is linear in the bias: bisect where the route changes.
+        let (mut low, mut high) = (-1e3f32, 1e3f32);
+        let mut emu = emu.clone();
+        for _ in 0..40 {
+            let middle = (low + high) / 2.0;
+            fires(&mut emu, middle);
+            let asks = matches!(events(&emu, &config, prompt, true)[0], TextEvent::Image(_));
+            (low, high) = if asks { (low, middle) } else { (middle, high) };
+        }
+        -high
+    };
+    let (of_last, of_all) = (score(&emu, &last), score(&emu, &plain));
+    assert!(of_last > of_all, "{of_last} {of_all}");
+    fires(&mut emu, -(of_last + of_all) / 2.0);
+    let found = events(&emu, &config, &conversation(false), true);
+    let draws = matches!(found[0], TextEvent::Image(_));
+    assert!(draws, "{of_last} {of_all}: {found:?}");
+}
+
+#[test]
+fn an_answer_that_claims_a_drawing_is_a_request() {
+    let config = config();
+    let mut emu = model(&config);
+    let prompt = Prompt {
+        opening: 2,
+        ..Prompt::text(vec![1, 20, 21, 22, 23])
+    };
+    let told = |emu: &Emu, prompt: &Prompt, images| {
+        let found = events(emu, &config, prompt, images);
+        let tokens = found.iter().filter_map(|event| match event {
+            TextEvent::Token(token) => Some(*token),
+            _ => None,
+        });
+        (tokens.collect::<Vec<u32>>(), found)
+    };
+    set_alone(&mut emu, -1e6);
+    fires(&mut emu, -1e6);
+    let (plain, _) = told(&emu, &prompt, true);
+    let claims = |tokens: &[u32]| Prompt {
+        claim: Some(tokens.to_vec()),
+        ..prompt.clone()
+    };
+    let other = |token: u32| if token == 7 { 8 } else { 7 };
+    let (claimed, half) = (claims(&plain[..2]), claims(&[plain[0], other(plain[1])]));
+    let none = claims(&[other(plain[0]), 9]);
+    // Close to a request, an answer with these first tokens is replaced by the image.
+    fires(&mut emu, -1.0);
+    let (tokens, found) = told(&emu, &claimed, true);
+    assert!(tokens.is_empty(), "{found:?}");
+    assert!(matches!(
+        found[..],
+        [TextEvent::Image(_), TextEvent::Words(_), TextEvent::Done(_)]
+    ));
+    // Other answers are as without the claim, in every token.
+    for prompt in [&half, &none] {
+        assert_eq!(told(&emu, prompt, true).0, plain);
+    }
+    // Not with images off, and not far from a request.
+    assert_eq!(told(&emu, &claimed, false).0, plain);
+    fires(&mut emu, -1e6);
+    assert_eq!(told(&emu, &claimed, true).0, plain);
+}
+
+/// What happens in an answer.
+fn told(mut machine: TextMachine<'_>) -> (Vec<String>, TextMachine<'_>) {
+    let mut told = vec![];
+    loop {
+        match read_sync(machine.step()).expect("a step") {
+            TextEvent::Token(token) => told.push(format!("{token}")),
+            TextEvent::Words(words) => told.push(words),
+            TextEvent::Image(condition) => told.push(format!("{:?}", condition.dims())),
+            TextEvent::Embedding(..) => told.push("embedding".into()),
+            TextEvent::Done(finish) => {
+                told.push(format!("{finish:?}"));
+                return (told, machine);
+            }
+        }
+    }
+}
+
+#[test]
+fn kept_sequences_change_no_answer_and_no_route() {
+    let config = config();
+    let mut emu = model(&config);
+    let mut random = Philox::with_stream(4, 41, 0);
+    let mut prefix = PrefixCache::default();
+    let mut turns: Vec<Vec<u32>> = vec![];
+    let (mut with, mut without, mut pictures, mut routes) = (0, 0, 0, [0; 4]);
+    for round in 0..80 {
+        match random.below(8) {
+            0 => turns.clear(),
+            1 => turns.truncate(random.below(turns.len() + 1)),
+            2 if !turns.is_empty() => {
+                let turn = random.below(turns.len());
+                turns[turn][0] = 50 + random.below(3) as u32;
+            }
+            _ => {}
+        }
+        let length = 2 + random.below(4);
+        turns.push((0..length).map(|_| 50 + random.below(9) as u32).collect());
+        let after = |opening: &[u32], turns: &[Vec<u32>]| [opening, &turns.concat()].concat();
+        let (opening, last) = ([1, 30, 31], turns.len() - 1);
+        let prompt = Prompt {
+            opening: 3,
+            alone: Some(after(&[1], &turns)),
+            last: (last > 0).then(|| {
+                Box::new(LastTurn {
+                    prompt: Prompt {
+                        opening: 3,
+                        ..Prompt::text(after(&opening, &turns[last..]))
+                    },
+                    after_talk: random.below(2) == 0,
+                })
+            }),
+            ..Prompt::text(after(&opening, &turns))
+        };
+        // A picture, the model alone, the conversation or its last turn.
+        let route = random.below(4);
+        routes[route] += 1;
+        fires(&mut emu, if route == 0 { 1e6 } else { -1e6 });
+        set_alone(&mut emu, if route == 1 { 1e6 } else { -1e6 });
+        let options = TextOptions {
+            images: true,
+            max_new_tokens: 1 + random.below(4),
+            ignore_ends: true,
+            ..TextOptions::default()
+        };
+        let plain = TextMachine::new(&emu, &config, &prompt, options.clone()).expect("fits");
+        let machine = TextMachine::with_prefix(&emu, &config, &prompt, options, &mut prefix);
+        let (expected, plain) = told(plain);
+        let (found, machine) = told(machine.expect("fits"));
+        assert_eq!(found, expected, "{round}");
+        let (cost, full) = (machine.cost(), plain.cost());
+        assert_eq!(cost.prefills, full.prefills, "{round}");
+        assert_eq!(cost.steps, full.steps, "{round}");
+        assert!(cost.cached_tokens + cost.prefill_tokens <= full.prefill_tokens);
+        with += cost.prefill_tokens;
+        without += full.prefill_tokens;
+        pictures += usize::from(found.len() == 3 && found[1].starts_with("I drew"));
+        if let Some(turn) = turns.last_mut() {
+            // A prompt has no `<image>` without a picture.
+            let tokens = machine.sequence().iter().skip(1);
+            turn.extend(tokens.map(|token| (*token).min(299)));
+        }
+        prefix = machine.into_prefix();
+        if turns.len() > 6 {
+            turns.clear();
+        }
+    }
+    assert!(4 * with < 3 * without, "{with} {without}");
+    assert!(pictures > 5 && routes.iter().all(|taken| *taken > 5));
 }
 
 #[test]

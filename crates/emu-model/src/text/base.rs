@@ -3,7 +3,8 @@
 
 use burn::tensor::Device;
 use emu_pack::{PackError, Plan, Stored, TensorData, TensorSource, check};
-use serde_json::{Map, Value};
+use emu_tokenizer::gguf::{GgufError, Metadata};
+use emu_tokenizer::{EmuTokenizer, Vocabulary};
 
 use super::chat::ChatMl;
 use super::config::{TextConfig, TextError, rope_divisors};
@@ -13,7 +14,6 @@ use crate::config::{
 };
 use crate::lm::Lm;
 use crate::namer::NamerConfig;
-use crate::tokenizer::{EmuTokenizer, Vocabulary};
 use crate::weights;
 
 /// Name of the token embedding table.
@@ -73,13 +73,9 @@ impl<'a, S: TensorSource + ?Sized> Base<'a, S> {
     /// # Errors
     /// If the model has no chat template, its tokenizer cannot be converted, it needs a feature that packs do not
     /// support, or a tensor is missing, unknown or has the wrong shape.
-    pub fn new(
-        metadata: &Map<String, Value>,
-        source: &'a S,
-        device: &Device,
-    ) -> Result<Self, TextError> {
+    pub fn new(metadata: &Metadata, source: &'a S, device: &Device) -> Result<Self, TextError> {
         let (mut config, vocabulary) = metadata::read(metadata)?;
-        let unsupported = |what: &str| TextError::Unsupported { what: what.into() };
+        let unsupported = |what: &str| TextError::from(GgufError::unsupported(what));
         let chat = config.chat.clone().ok_or(TextError::NoChat)?;
         if config.bos_in_prompts {
             return Err(unsupported("a token of its own before every prompt"));
@@ -179,8 +175,8 @@ fn tokenizer(
     let tokenizer = EmuTokenizer::from_json_bytes(json.as_bytes())?;
     let found = tokenizer.specials();
     if found.bos != turns[0] {
-        let what = "a tokenizer with <s> beside ChatML".into();
-        return Err(TextError::Unsupported { what });
+        let what = "a tokenizer with <s> beside ChatML";
+        return Err(GgufError::unsupported(what).into());
     }
     let special = SpecialTokens {
         // First token of a generated sequence, as for the language model alone.

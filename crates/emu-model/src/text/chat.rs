@@ -1,8 +1,9 @@
 //! ChatML: `<|im_start|>role`, a newline, the message, `<|im_end|>`, a newline.
 
+use emu_tokenizer::names::{CHAT_END as END, CHAT_START as START};
+use emu_tokenizer::{PlainTokenizer, TokenizerError};
+
 use crate::config::PromptConfig;
-use crate::tokenizer::names::{CHAT_END as END, CHAT_START as START};
-use crate::tokenizer::{PlainTokenizer, TokenizerError};
 
 /// Role of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

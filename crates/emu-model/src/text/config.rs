@@ -1,11 +1,12 @@
 //! Configuration of a language model, and the errors of loading it.
 
 use emu_pack::{PackError, TensorSource};
+use emu_tokenizer::gguf::GgufError;
+use emu_tokenizer::{Role, TokenizerError, Vocabulary};
 
 use super::chat::ChatMl;
 use super::keys;
 use crate::config::LmConfig;
-use crate::tokenizer::{Role, TokenizerError, Vocabulary};
 
 /// Configuration of a language model, without weights and tokenizer.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,22 +28,9 @@ pub struct TextConfig {
 /// Why a language model cannot be loaded or prompted.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// A metadata entry is missing or invalid.
-    #[error("The model's metadata `{key}` {reason}. Take a complete file of the model.")]
-    Metadata {
-        /// Its key.
-        key: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// An unsupported kind of model.
-    #[error(
-        "This model uses {what}, which is not supported. Take a model of the LLaMA family, as LLaMA 3 or SmolLM2."
-    )]
-    Unsupported {
-        /// The unsupported feature.
-        what: String,
-    },
+    /// An invalid or unsupported GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The model has no supported chat template.
     #[error(
         "This model has no chat template that is understood here. Take an instruction-tuned one whose template is ChatML."
@@ -60,8 +48,7 @@ impl TextError {
     /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Metadata { .. } => "text-metadata",
-            Self::Unsupported { .. } => "text-unsupported",
+            Self::Gguf(error) => error.code(),
             Self::NoChat => "text-no-chat",
             Self::Tokenizer(error) => error.code(),
             Self::Pack(error) => error.code(),
@@ -96,10 +83,8 @@ pub(super) fn rope_divisors<S: TensorSource + ?Sized>(
     // As in llama.cpp, any finite factor other than 0 is accepted.
     let sound = |factor: &f32| factor.is_finite() && *factor != 0.0;
     if factors.len() != half || !factors.iter().all(sound) {
-        return Err(TextError::Metadata {
-            key: keys::ROPE_FACTORS.into(),
-            reason: format!("is not {half} numbers other than zero"),
-        });
+        let reason = format!("is not {half} numbers other than zero");
+        return Err(GgufError::entry(keys::ROPE_FACTORS, reason).into());
     }
     let divisors = factors.into_iter().map(f64::from);
     Ok(divisors.map(|f| f * config.position_factor).collect())

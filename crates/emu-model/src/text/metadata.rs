@@ -1,25 +1,23 @@
 //! Reads sizes, tokenizer and chat template from GGUF metadata.
 
-use serde_json::{Map, Value};
+use emu_tokenizer::gguf::{GgufError, Metadata, entry, shown, text, vocabulary};
+use emu_tokenizer::{Merging, Role, Vocabulary};
+use serde_json::Value;
 
 use super::chat::ChatMl;
-use super::config::{TextConfig, TextError, keep_from_people};
+use super::config::{TextConfig, keep_from_people};
 use crate::config::LmConfig;
-use crate::tokenizer::{Merging, Role, Splitting, Vocabulary};
 
 /// Larger sizes are invalid.
 const MAX_SIZE: u64 = 1 << 24;
 /// Names of end tokens that are used if a model has them.
 const ENDS: [&str; 3] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>"];
 
-type Metadata = Map<String, Value>;
-
 /// Reads everything but the weights.
-pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), TextError> {
-    let unsupported = |what: String| TextError::Unsupported { what };
+pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), GgufError> {
     match text(metadata, "general.architecture")? {
         "llama" => {}
-        other => return Err(unsupported(format!("the architecture {other}"))),
+        other => return Err(GgufError::unsupported(format!("the architecture {other}"))),
     }
     let mut vocabulary = vocabulary(metadata)?;
     let lm = sizes(metadata, vocabulary.tokens.len())?;
@@ -78,13 +76,13 @@ pub(super) fn read(metadata: &Metadata) -> Result<(TextConfig, Vocabulary), Text
     Ok((config, vocabulary))
 }
 
-fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
+fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, GgufError> {
     let size = |key: &str| size(metadata, &format!("llama.{key}"));
     let or = |key: &str, default: usize| match metadata.contains_key(&format!("llama.{key}")) {
         true => size(key),
         false => Ok(default),
     };
-    let unsupported = |what: String| Err(TextError::Unsupported { what });
+    let unsupported = |what: String| Err(GgufError::unsupported(what));
     let (width, heads) = (size("embedding_length")?, size("attention.head_count")?);
     let own = match metadata.contains_key("llama.attention.key_length") {
         true => size("attention.key_length")?,
@@ -93,7 +91,10 @@ fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
             _ => {
                 let heads_in_width =
                     format!("is {heads}, which the width of {width} does not divide into");
-                return Err(wrong("llama.attention.head_count", heads_in_width));
+                return Err(GgufError::entry(
+                    "llama.attention.head_count",
+                    heads_in_width,
+                ));
             }
         },
     };
@@ -138,16 +139,16 @@ fn sizes(metadata: &Metadata, vocab: usize) -> Result<LmConfig, TextError> {
 }
 
 /// Divisor of the positions: linear RoPE scaling.
-fn position_factor(metadata: &Metadata) -> Result<f64, TextError> {
+fn position_factor(metadata: &Metadata) -> Result<f64, GgufError> {
     let kind = metadata.get("llama.rope.scaling.type");
     match kind.map(|kind| kind.as_str().unwrap_or_default()) {
         Some("none") => return Ok(1.0),
         // llama.cpp's default.
         None | Some("linear") => {}
         Some(kind) => {
-            return Err(TextError::Unsupported {
-                what: format!("rotary positions scaled as {kind}"),
-            });
+            return Err(GgufError::unsupported(format!(
+                "rotary positions scaled as {kind}"
+            )));
         }
     }
     let keys = ["llama.rope.scaling.factor", "llama.rope.scale_linear"];
@@ -161,116 +162,21 @@ fn position_factor(metadata: &Metadata) -> Result<f64, TextError> {
     }
 }
 
-fn vocabulary(metadata: &Metadata) -> Result<Vocabulary, TextError> {
-    let unsupported = |what: String| TextError::Unsupported { what };
-    let tokens = texts(metadata, "tokenizer.ggml.tokens")?;
-    if tokens.is_empty() {
-        return Err(wrong("tokenizer.ggml.tokens", "is empty"));
-    }
-    let roles = match metadata.get("tokenizer.ggml.token_type") {
-        None => Vec::new(),
-        Some(Value::Array(types)) => types
-            .iter()
-            .map(|kind| match kind.as_u64() {
-                // Unknown and control tokens.
-                Some(2 | 3) => Role::Mark,
-                // User-defined tokens.
-                Some(4) => Role::Whole,
-                _ => Role::Text,
-            })
-            .collect(),
-        Some(_) => return Err(wrong("tokenizer.ggml.token_type", "is no list")),
-    };
-    let merging = match text(metadata, "tokenizer.ggml.model")? {
-        "gpt2" => {
-            let name = match metadata.get("tokenizer.ggml.pre") {
-                // llama.cpp's default.
-                None => "default",
-                Some(_) => text(metadata, "tokenizer.ggml.pre")?,
-            };
-            let splitting = Splitting::by_name(name)
-                .ok_or_else(|| unsupported(format!("a tokenizer that cuts as {name}")))?;
-            Merging::Ranks {
-                merges: texts(metadata, "tokenizer.ggml.merges")?,
-                splitting,
-            }
-        }
-        "llama" => Merging::Scores {
-            scores: scores(metadata, "tokenizer.ggml.scores")?,
-            space_first: flag(metadata, "tokenizer.ggml.add_space_prefix", true)?,
-        },
-        other => return Err(unsupported(format!("a tokenizer of the kind {other}"))),
-    };
-    Ok(Vocabulary {
-        tokens,
-        roles,
-        merging,
-    })
-}
-
-fn wrong(key: &str, reason: impl Into<String>) -> TextError {
-    TextError::Metadata {
-        key: key.into(),
-        reason: reason.into(),
-    }
-}
-
-fn entry<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a Value, TextError> {
-    metadata.get(key).ok_or_else(|| wrong(key, "is missing"))
-}
-
-fn text<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a str, TextError> {
-    let value = entry(metadata, key)?;
-    value.as_str().ok_or_else(|| wrong(key, "is no text"))
-}
-
-fn texts(metadata: &Metadata, key: &str) -> Result<Vec<String>, TextError> {
-    let list = entry(metadata, key)?.as_array();
-    let texts = list.and_then(|list| list.iter().map(|v| v.as_str().map(str::to_owned)).collect());
-    texts.ok_or_else(|| wrong(key, "is no list of texts"))
-}
-
 /// A whole number from 1 to [`MAX_SIZE`].
-fn size(metadata: &Metadata, key: &str) -> Result<usize, TextError> {
+fn size(metadata: &Metadata, key: &str) -> Result<usize, GgufError> {
     let value = entry(metadata, key)?;
     match value.as_u64() {
         Some(size @ 1..=MAX_SIZE) => Ok(size as usize),
-        _ => Err(wrong(key, format!("is {}", shown(value)))),
+        _ => Err(GgufError::entry(key, format!("is {}", shown(value)))),
     }
-}
-
-/// A list of finite numbers.
-fn scores(metadata: &Metadata, key: &str) -> Result<Vec<f32>, TextError> {
-    let list = entry(metadata, key)?.as_array();
-    let number = |value: &Value| value.as_f64().map(|number| number as f32);
-    list.and_then(|list| list.iter().map(number).collect())
-        .ok_or_else(|| wrong(key, "is no list of numbers"))
 }
 
 /// A number in the range.
-fn within(metadata: &Metadata, key: &str, least: f64, most: f64) -> Result<f64, TextError> {
+fn within(metadata: &Metadata, key: &str, least: f64, most: f64) -> Result<f64, GgufError> {
     let value = entry(metadata, key)?;
     match value.as_f64() {
         Some(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(wrong(key, format!("is {}", shown(value)))),
-    }
-}
-
-/// A value for an error message; long ones are not printed.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Array(_) | Value::Object(_) | Value::String(_) => "no number".into(),
-        other => other.to_string(),
-    }
-}
-
-fn flag(metadata: &Metadata, key: &str, usual: bool) -> Result<bool, TextError> {
-    match metadata.get(key) {
-        None => Ok(usual),
-        Some(value) => {
-            let flag = value.as_bool();
-            flag.ok_or_else(|| wrong(key, format!("is {}", shown(value))))
-        }
+        _ => Err(GgufError::entry(key, format!("is {}", shown(value)))),
     }
 }
 
@@ -279,19 +185,21 @@ fn token_key(role: &str) -> String {
 }
 
 /// Id of the token with this role.
-fn token(metadata: &Metadata, role: &str, vocab: usize) -> Result<u32, TextError> {
+fn token(metadata: &Metadata, role: &str, vocab: usize) -> Result<u32, GgufError> {
     let key = token_key(role);
     let value = entry(metadata, &key)?;
     match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) if (id as usize) < vocab => Ok(id),
-        _ => Err(wrong(&key, format!("is {}", shown(value)))),
+        _ => Err(GgufError::entry(&key, format!("is {}", shown(value)))),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use emu_tokenizer::Splitting;
     use serde_json::json;
+
+    use super::*;
 
     fn metadata() -> Metadata {
         let value = json!({
@@ -322,7 +230,7 @@ mod tests {
         assert_eq!(splitting, Splitting::Digits);
     }
 
-    fn with(entries: &[(&str, Value)]) -> Result<(TextConfig, Vocabulary), TextError> {
+    fn with(entries: &[(&str, Value)]) -> Result<(TextConfig, Vocabulary), GgufError> {
         let mut metadata = metadata();
         for (key, value) in entries {
             match value {

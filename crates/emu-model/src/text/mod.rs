@@ -9,7 +9,8 @@ mod metadata;
 use burn::tensor::Device;
 use emu_kernels::packed::Activations;
 use emu_pack::TensorSource;
-use serde_json::{Map, Value};
+use emu_tokenizer::PlainTokenizer;
+use emu_tokenizer::gguf::{GgufError, Metadata};
 
 pub use base::Base;
 pub use chat::{ChatMl, Message, Speaker};
@@ -19,10 +20,9 @@ use base::LmWeights;
 use config::rope_divisors;
 
 use crate::generate::{
-    BeamOptions, BeamSearch, GenerateError, Prompt, Rules, TextMachine, TextOptions,
+    BeamOptions, BeamSearch, GenerateError, PrefixCache, Prompt, Rules, TextMachine, TextOptions,
 };
 use crate::lm::Lm;
-use crate::tokenizer::PlainTokenizer;
 use crate::weights;
 
 /// A loaded language model.
@@ -40,7 +40,7 @@ pub struct TextModel {
 ///
 /// # Errors
 /// If its kind is unsupported, or its lists contradict each other.
-pub fn tokenizer(metadata: &Map<String, Value>) -> Result<PlainTokenizer, TextError> {
+pub fn tokenizer(metadata: &Metadata) -> Result<PlainTokenizer, TextError> {
     let (_, vocabulary) = metadata::read(metadata)?;
     Ok(PlainTokenizer::new(vocabulary)?)
 }
@@ -51,7 +51,7 @@ impl TextModel {
     /// # Errors
     /// If its kind is unsupported, or a tensor is missing, unknown, damaged or has the wrong shape.
     pub fn from_gguf<S: TensorSource + ?Sized>(
-        metadata: &Map<String, Value>,
+        metadata: &Metadata,
         source: &S,
         device: &Device,
     ) -> Result<Self, TextError> {
@@ -59,7 +59,7 @@ impl TextModel {
         config.lm.tied = source.info(keys::HEAD).is_none();
         if config.lm.layers > source.tensors().len() {
             let what = format!("{} layers without their tensors", config.lm.layers);
-            return Err(TextError::Unsupported { what });
+            return Err(GgufError::unsupported(what).into());
         }
         let tokenizer = PlainTokenizer::new(vocabulary)?;
         let lm = config.lm.init(None, device).alone();
@@ -123,7 +123,21 @@ impl TextModel {
         prompt: &Prompt,
         options: TextOptions,
     ) -> Result<TextMachine<'_>, GenerateError> {
-        TextMachine::over(&self.lm, self.rules(), prompt, options)
+        TextMachine::over(&self.lm, self.rules(), prompt, options, None)
+    }
+
+    /// As [`TextModel::generate`], from the longest prefix that the prompt shares with an earlier call's sequence: see
+    /// [`TextMachine::with_prefix`].
+    ///
+    /// # Errors
+    /// As [`TextModel::generate`].
+    pub fn generate_with_prefix(
+        &self,
+        prompt: &Prompt,
+        options: TextOptions,
+        prefix: &mut PrefixCache,
+    ) -> Result<TextMachine<'_>, GenerateError> {
+        TextMachine::over(&self.lm, self.rules(), prompt, options, Some(prefix))
     }
 
     /// Beam search.
@@ -141,10 +155,11 @@ impl TextModel {
 
 #[cfg(test)]
 mod tests {
+    use emu_tokenizer::{Merging, Role, Splitting, Vocabulary};
+
     use super::config::keep_from_people;
     use super::*;
     use crate::config::LmConfig;
-    use crate::tokenizer::{Merging, Role, Splitting, Vocabulary};
 
     #[test]
     fn people_cannot_write_turns() {

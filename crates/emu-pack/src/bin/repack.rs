@@ -23,6 +23,8 @@ enum Order {
     },
 }
 
+// A program's order comes from its standard input.
+#[allow(clippy::disallowed_methods)]
 fn main() -> ExitCode {
     let order: Order = match serde_json::from_reader(std::io::stdin().lock()) {
         Ok(order) => order,

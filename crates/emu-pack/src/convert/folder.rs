@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -64,6 +65,12 @@ impl ModelFolder {
         })
     }
 
+    /// The file name of the weights of a folder that has files of these names, as [`ModelFolder::open`] chooses it: a weight file or
+    /// an index of shards. `None`: all its `.safetensors` files.
+    pub fn weight_file(has: impl Fn(&str) -> bool) -> Option<&'static str> {
+        CANDIDATES.into_iter().find(|name| has(name))
+    }
+
     /// Removes what wrappers add to tensor names (prefixes and segments), so that `map` knows the names.
     ///
     /// # Errors
@@ -101,12 +108,10 @@ pub fn open_weights(path: impl AsRef<Path>) -> Result<Weights, PackError> {
 }
 
 fn open_folder(folder: &Path) -> Result<(PathBuf, Weights), PackError> {
-    let present = CANDIDATES
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file());
+    let present = ModelFolder::weight_file(|name| folder.join(name).is_file());
     match present {
-        Some(file) => {
+        Some(name) => {
+            let file = folder.join(name);
             let weights = open_weights(&file)?;
             Ok((file, weights))
         }
@@ -118,7 +123,18 @@ fn open_file(path: &Path) -> Result<Weights, PackError> {
     let name = path.display().to_string();
     let mut file = File::open(path).map_err(|e| PackError::io(&name, e))?;
     match sniff(&name, &mut file)? {
+        // A model in parts is opened with all of them.
         FileKind::Gguf => Ok(Box::new(GgufFile::open(path)?)),
+        _ => from_reader(name, file),
+    }
+}
+
+pub(super) fn from_reader(
+    name: String,
+    mut file: impl Read + Seek + Send + 'static,
+) -> Result<Weights, PackError> {
+    match sniff(&name, &mut file)? {
+        FileKind::Gguf => Ok(Box::new(GgufFile::from_reader(name, file)?)),
         FileKind::LegacyPyTorch => Ok(Box::new(LegacyPyTorchFile::from_reader(name, file)?)),
         FileKind::Zip => Ok(Box::new(PyTorchFile::from_reader(name, file)?)),
         FileKind::Empty => Err(PackError::NoWeights {

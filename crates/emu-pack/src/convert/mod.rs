@@ -2,10 +2,12 @@
 
 mod blocks;
 mod cast;
+mod described;
 mod disk;
 mod elsewhere;
 mod existing;
 mod folder;
+mod forecast;
 mod gguf;
 mod legacy;
 mod loss;
@@ -22,8 +24,10 @@ mod writer;
 #[cfg(test)]
 mod failure_tests;
 
+pub use described::Described;
 pub use elsewhere::{ELSEWHERE_FILE, Elsewhere, Moved};
 pub use folder::{ModelFolder, Weights, open_weights};
+pub use forecast::{Forecast, forecast};
 pub use gguf::GgufFile;
 pub use legacy::LegacyPyTorchFile;
 pub use loss::{Loss, Outcome};

@@ -155,21 +155,31 @@ impl Policy {
 
     /// The encoding of a tensor. It depends on the shape and, if f16 might overflow, on the values.
     pub fn encoding(&self, tensor: &TensorData) -> Result<Encoding, PackError> {
-        let precision = self.precision(&tensor.info.name, tensor.info.shape.len());
-        if precision == Precision::Keep || !tensor.info.dtype.is_float() {
-            return Ok(Encoding::Dense(tensor.info.dtype));
+        Ok(match self.expected(&tensor.info) {
+            Encoding::Dense(Dtype::F16) if tensor.info.dtype != Dtype::F16 && !fits_f16(tensor) => {
+                Encoding::Dense(Dtype::F32)
+            }
+            expected => expected,
+        })
+    }
+
+    /// The encoding of a tensor by its shape, if f16 can hold its values.
+    pub fn expected(&self, info: &TensorInfo) -> Encoding {
+        let precision = self.precision(&info.name, info.shape.len());
+        if precision == Precision::Keep || !info.dtype.is_float() {
+            return Encoding::Dense(info.dtype);
         }
         if let (Precision::Quantized(scheme), Some((out, width))) =
-            (precision, as_matrix(&tensor.info.shape))
-            && scheme.stored(&tensor.info.name, out, width).is_some()
+            (precision, as_matrix(&info.shape))
+            && scheme.stored(&info.name, out, width).is_some()
         {
-            return Ok(Encoding::Quantized(scheme));
+            return Encoding::Quantized(scheme);
         }
-        Ok(Encoding::Dense(match tensor.info.dtype {
+        Encoding::Dense(match info.dtype {
             Dtype::F16 => Dtype::F16,
-            _ if tensor.info.shape.len() < 2 || !fits_f16(tensor) => Dtype::F32,
+            _ if info.shape.len() < 2 => Dtype::F32,
             _ => Dtype::F16,
-        }))
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::pickle::{PickledTensor, read_pickle};
+use super::pickle::{PickledTensor, StateDict, read_pickle};
 use crate::{
     FileKind, PackError, TensorData, TensorInfo, TensorSource,
     safetensors::ReadSeek,
@@ -66,57 +66,15 @@ impl PyTorchFile {
         name: impl Into<String>,
         reader: impl Read + Seek + Send + 'static,
     ) -> Result<Self, PackError> {
-        let (file, mut reader): (String, Box<dyn ReadSeek>) = (name.into(), Box::new(reader));
-        let kind = sniff(&file, &mut reader)?;
-        refuse_others(&file, kind, &[FileKind::Zip, FileKind::LegacyPyTorch])?;
-        if kind != FileKind::Zip {
-            let reason = match kind {
-                FileKind::LegacyPyTorch => "it is in the format of PyTorch before 1.6",
-                _ => "it is not a PyTorch archive",
-            };
-            return Err(PackError::BadArchive {
-                file,
-                reason: reason.into(),
-            });
-        }
-        let end = reader.seek(SeekFrom::End(0));
-        let file_len = end.map_err(|e| PackError::io(&file, e))?;
-        let mut archive = ZipArchive::new(reader)
-            .map_err(|e| archive_error(&file, "it is no complete zip archive", e))?;
-        let bad = |reason: &str| PackError::BadArchive {
-            file: file.clone(),
-            reason: reason.into(),
-        };
-        if archive.has_duplicate_names() {
-            return Err(bad("two entries of the archive have one name"));
-        }
+        let mut opened = Opened::new(name.into(), Box::new(reader))?;
+        let state = opened.state()?;
+        let Opened {
+            file,
+            file_len,
+            prefix,
+            mut archive,
+        } = opened;
 
-        // 1. the pickle, and the byte order entry beside it
-        let mut pickles = archive.file_names_raw().filter_map(|name| {
-            let prefix = std::str::from_utf8(name).ok()?.strip_suffix("data.pkl")?;
-            (prefix.is_empty() || prefix.ends_with('/')).then(|| prefix.to_owned())
-        });
-        let prefix = match (pickles.next(), pickles.next()) {
-            (Some(prefix), None) => prefix,
-            (None, _) => return Err(bad("no data.pkl is in the archive")),
-            _ => return Err(bad("more than one data.pkl is in the archive")),
-        };
-        drop(pickles);
-        if let Some(order) = archive.index_for_name_raw(format!("{prefix}byteorder").as_bytes()) {
-            match small_entry(&file, &mut archive, order, 16)?.trim_ascii() {
-                b"little" => {}
-                b"big" => return Err(PackError::BigEndian { file }),
-                _ => return Err(bad("its byte order is neither little nor big")),
-            }
-        }
-        let pickle = archive.index_for_name_raw(format!("{prefix}data.pkl").as_bytes());
-        let pickle = pickle.ok_or_else(|| bad("no data.pkl is in the archive"))?;
-        let state = read_pickle(
-            &file,
-            &small_entry(&file, &mut archive, pickle, MAX_PICKLE)?,
-        )?;
-
-        // 2. the location of every tensor
         let (mut index, mut places) = (Index::default(), Vec::with_capacity(state.tensors.len()));
         let mut entries = HashMap::new();
         for tensor in state.tensors {
@@ -150,6 +108,25 @@ impl PyTorchFile {
             skipped: state.skipped,
             archive: Mutex::new(archive),
         })
+    }
+
+    /// Names, types and shapes of the tensors of any seekable reader. Reads the pickle and the archive's directory, but not the
+    /// header of each storage, so nothing is known of the values.
+    pub(super) fn infos(
+        name: String,
+        reader: impl Read + Seek + Send + 'static,
+    ) -> Result<Vec<TensorInfo>, PackError> {
+        let mut opened = Opened::new(name, Box::new(reader))?;
+        let mut index = Index::default();
+        for tensor in opened.state()?.tensors {
+            if !index.push(tensor.info()) {
+                return Err(PackError::DuplicateTensor {
+                    file: opened.file,
+                    tensor: tensor.name,
+                });
+            }
+        }
+        Ok(index.infos().to_vec())
     }
 
     /// Keys of non-tensor values in the state dict.
@@ -188,6 +165,85 @@ impl PyTorchFile {
         entry.seek(SeekFrom::Start(first as u64)).map_err(io)?;
         entry.read_exact(&mut span).map_err(io)?;
         Ok(gather(&span, size, elements, &place.tensor))
+    }
+}
+
+/// An archive with one pickle.
+struct Opened {
+    file: String,
+    file_len: u64,
+    /// Folder of the entries, with a slash at its end, or empty.
+    prefix: String,
+    archive: ZipArchive<Box<dyn ReadSeek>>,
+}
+
+impl Opened {
+    fn new(file: String, mut reader: Box<dyn ReadSeek>) -> Result<Self, PackError> {
+        let kind = sniff(&file, &mut reader)?;
+        refuse_others(&file, kind, &[FileKind::Zip, FileKind::LegacyPyTorch])?;
+        if kind != FileKind::Zip {
+            let reason = match kind {
+                FileKind::LegacyPyTorch => "it is in the format of PyTorch before 1.6",
+                _ => "it is not a PyTorch archive",
+            };
+            return Err(PackError::BadArchive {
+                file,
+                reason: reason.into(),
+            });
+        }
+        let end = reader.seek(SeekFrom::End(0));
+        let file_len = end.map_err(|e| PackError::io(&file, e))?;
+        let archive = ZipArchive::new(reader)
+            .map_err(|e| archive_error(&file, "it is no complete zip archive", e))?;
+        let bad = |reason: &str| PackError::BadArchive {
+            file: file.clone(),
+            reason: reason.into(),
+        };
+        if archive.has_duplicate_names() {
+            return Err(bad("two entries of the archive have one name"));
+        }
+
+        let mut pickles = archive.file_names_raw().filter_map(|name| {
+            let prefix = std::str::from_utf8(name).ok()?.strip_suffix("data.pkl")?;
+            (prefix.is_empty() || prefix.ends_with('/')).then(|| prefix.to_owned())
+        });
+        let prefix = match (pickles.next(), pickles.next()) {
+            (Some(prefix), None) => prefix,
+            (None, _) => return Err(bad("no data.pkl is in the archive")),
+            _ => return Err(bad("more than one data.pkl is in the archive")),
+        };
+        drop(pickles);
+        Ok(Self {
+            file,
+            file_len,
+            prefix,
+            archive,
+        })
+    }
+
+    /// Reads the pickle.
+    fn state(&mut self) -> Result<StateDict, PackError> {
+        let Self {
+            file,
+            prefix,
+            archive,
+            ..
+        } = self;
+        let (file, prefix): (&str, &str) = (file, prefix);
+        let bad = |reason: &str| PackError::BadArchive {
+            file: file.into(),
+            reason: reason.into(),
+        };
+        if let Some(order) = archive.index_for_name_raw(format!("{prefix}byteorder").as_bytes()) {
+            match small_entry(file, archive, order, 16)?.trim_ascii() {
+                b"little" => {}
+                b"big" => return Err(PackError::BigEndian { file: file.into() }),
+                _ => return Err(bad("its byte order is neither little nor big")),
+            }
+        }
+        let pickle = archive.index_for_name_raw(format!("{prefix}data.pkl").as_bytes());
+        let pickle = pickle.ok_or_else(|| bad("no data.pkl is in the archive"))?;
+        read_pickle(file, &small_entry(file, archive, pickle, MAX_PICKLE)?)
     }
 }
 

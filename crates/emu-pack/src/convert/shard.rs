@@ -1,5 +1,7 @@
 //! A shard under construction.
 
+use std::cmp::{Ordering, Reverse};
+
 use super::Loss;
 use crate::{TensorData, TensorInfo};
 
@@ -22,4 +24,16 @@ pub(super) fn header_cost(info: &TensorInfo) -> u64 {
         .to_string()
         .len();
     (name + 42 + 60 + 42 + 21 * info.shape.len().max(1)) as u64
+}
+
+/// Bytes left in a shard of at most `limit` bytes that has `used` by the bounds above. The constant covers the header's length
+/// field, braces and padding.
+pub(super) fn room(limit: u64, used: u64) -> u64 {
+    limit.saturating_sub(used + 32)
+}
+
+/// Order of tensors in a shard: wide types first, so that every tensor is aligned to its element size.
+pub(super) fn file_order(a: &TensorInfo, b: &TensorInfo) -> Ordering {
+    let key = |info: &TensorInfo| Reverse(info.dtype.size());
+    key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
 }

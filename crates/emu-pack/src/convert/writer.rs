@@ -21,7 +21,7 @@ use super::{
     options::{PackMeta, WriteOptions},
     policy::Encoding,
     resume::{self, final_name, rows_stored, working_name},
-    shard::{Shard, header_cost},
+    shard::{Shard, file_order, header_cost, room},
 };
 use crate::{
     FORMAT, FileEntry, MANIFEST_FILE, Manifest, PackError, PackReader, Part, Requires, TensorData,
@@ -98,7 +98,8 @@ impl PackWriter {
         let key = options.resume.as_deref();
         let kept = key.and_then(|key| resume::load(disk.as_mut(), &scratch, key));
         if kept.is_none() {
-            drop(lock);
+            // Closes the lock's file, which is in the folder.
+            lock.take();
             disk.remove_folder(&scratch)
                 .and_then(|()| disk.create_folder(&scratch))
                 .map_err(|e| PackError::io(scratch.display(), e))?;
@@ -448,11 +449,9 @@ impl PackWriter {
         Ok(())
     }
 
-    /// Bytes left in the current shard. The constant covers the header's length field, braces and padding.
+    /// Bytes left in the current shard.
     fn room(&self) -> u64 {
-        self.options
-            .max_shard_bytes
-            .saturating_sub(self.shard.bytes + 32)
+        room(self.options.max_shard_bytes, self.shard.bytes)
     }
 
     /// Adds the encoded tensors of some rows to the current shard.
@@ -490,13 +489,7 @@ impl PackWriter {
         if pieces.is_empty() {
             return Ok(());
         }
-        // Wide types first, so that every tensor is aligned to its element size.
-        pieces.sort_by(|(a, ..), (b, ..)| {
-            let wide = |tensor: &TensorData| std::cmp::Reverse(tensor.info.dtype.size());
-            wide(a)
-                .cmp(&wide(b))
-                .then_with(|| a.info.name.cmp(&b.info.name))
-        });
+        pieces.sort_by(|(a, ..), (b, ..)| file_order(&a.info, &b.info));
         let header = Header::write(pieces.iter().map(|(tensor, ..)| &tensor.info))?;
         let chunks: Vec<&[u8]> = std::iter::once(header.as_slice())
             .chain(pieces.iter().map(|(tensor, ..)| tensor.bytes.as_slice()))

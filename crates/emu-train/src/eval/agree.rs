@@ -5,8 +5,8 @@ use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::argmax;
 use emu_model::Emu;
 
-use super::Scores;
 use super::text::Subject;
+use super::{Item, Score, Scores};
 use crate::TrainError;
 use crate::data::ShardDataset;
 use crate::data::record::Record;
@@ -46,13 +46,18 @@ impl Subject<'_> {
             let pixels = self.pixels(std::slice::from_ref(picture))?;
             let ours = self.next_tokens(self.emu, &sequence, pixels.clone())?;
             let theirs = self.next_tokens(other, &sequence, pixels)?;
-            for (at, kind) in places(&sequence) {
-                let same = ours.get(at - 1) == theirs.get(at - 1);
-                scores.add(kind, same);
-                if kind != QUESTION {
-                    scores.add(ALL, same);
-                }
-            }
+            let kinds = agreement(&sequence, &ours, &theirs);
+            let given = kinds.first().map_or_else(String::new, |(_, all)| {
+                format!("{} of {} next tokens are the same", all.right, all.total)
+            });
+            scores.add(Item {
+                sample: i,
+                picture: Some(0),
+                question: String::new(),
+                wanted: scene.caption.clone(),
+                given,
+                scores: kinds,
+            });
         }
         Ok(scores)
     }
@@ -76,6 +81,23 @@ impl Subject<'_> {
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
         Ok(logits.chunks(vocab.max(1)).map(argmax).collect())
     }
+}
+
+/// Agreement of two models' next tokens by category, first of captions and answers together.
+fn agreement(sequence: &Sequence, ours: &[u32], theirs: &[u32]) -> Vec<(String, Score)> {
+    let mut kinds = [ALL, CAPTION, ANSWER, QUESTION].map(|kind| (kind, Score::default()));
+    for (at, found) in places(sequence) {
+        let same = ours.get(at - 1) == theirs.get(at - 1);
+        for (kind, score) in &mut kinds {
+            if *kind == found || (*kind == ALL && found != QUESTION) {
+                score.count(same);
+            }
+        }
+    }
+    let counted = kinds.into_iter().filter(|(_, score)| score.total > 0);
+    counted
+        .map(|(kind, score)| (kind.to_owned(), score))
+        .collect()
 }
 
 /// The text positions of a scene whose preceding position is in the same segment or in the picture, with their
@@ -115,5 +137,21 @@ mod tests {
         assert_eq!(of(CAPTION), [3, 4]);
         assert_eq!(of(ANSWER), [8, 11, 12]);
         assert_eq!(of(QUESTION), [6, 7, 10]);
+
+        // They differ at a caption's position (the token after 3) and at a question's (the token after 6).
+        let ours: Vec<u32> = (0..13).collect();
+        let mut theirs = ours.clone();
+        theirs[3] = 99;
+        theirs[6] = 99;
+        let score = |right, total| Score { right, total };
+        assert_eq!(
+            agreement(&sequence, &ours, &theirs),
+            [
+                (ALL.to_owned(), score(4, 5)),
+                (CAPTION.to_owned(), score(1, 2)),
+                (ANSWER.to_owned(), score(3, 3)),
+                (QUESTION.to_owned(), score(2, 3)),
+            ]
+        );
     }
 }

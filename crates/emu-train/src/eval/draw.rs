@@ -7,8 +7,8 @@ use emu_model::diffusion::{Decoder, DecoderConfig};
 use emu_model::generate::{ImageEmbedder, Prompt};
 use image::RgbImage;
 
-use super::Scores;
 use super::text::{Subject, request_of};
+use super::{Item, Score, Scores};
 use crate::TrainError;
 use crate::data::ShardDataset;
 use crate::data::record::{Document, Layout, Object, Record};
@@ -78,47 +78,73 @@ impl Artist<'_> {
             };
             let seed = u64::from(Philox::new(0, Stream::Latents, i as u64).next_u32());
             let picture = self.draw(text, seed)?;
-            judge_one(&mut scores, "", &picture, &document, judge, device)?;
+            let (given, mut kinds) = verdict("", &picture, &document, judge, device)?;
             let right = sample
                 .images
                 .last()
                 .and_then(|p| RgbImage::from_raw(p.width, p.height, p.rgb.clone()));
             if let Some(right) = right {
-                judge_one(&mut scores, "data.", &right, &document, judge, device)?;
+                kinds.extend(verdict("data.", &right, &document, judge, device)?.1);
             }
+            let names: Vec<&str> = { document.objects.iter() }
+                .map(|object| object.name.as_str())
+                .collect();
+            scores.add(Item {
+                sample: i,
+                picture: Some(pictures.len()),
+                question: text.to_owned(),
+                wanted: described(&names, document.background.as_deref()),
+                given,
+                scores: kinds,
+            });
             pictures.push(picture);
         }
         Ok((scores, pictures))
     }
 }
 
-/// Adds the judge's scores of a picture for a document's request, under names that begin with `prefix`.
-fn judge_one(
-    scores: &mut Scores,
+/// What the judge sees in a picture for a document's request, in words, and its scores, under names that begin with
+/// `prefix`. The first score is that of the objects.
+fn verdict(
     prefix: &str,
     picture: &RgbImage,
     document: &Document,
     judge: &Judge,
     device: &Device,
-) -> Result<(), TrainError> {
+) -> Result<(String, Vec<(String, Score)>), TrainError> {
     let name = |kind: &str| format!("{prefix}{kind}");
-    if let Some(background) = &document.background {
-        let right = judge.background(picture) == Some(background.as_str());
-        scores.add(name("background"), right);
-    }
-    let mut right = vec![];
+    let mut seen = vec![];
+    let mut each = Score::default();
     for object in &document.objects {
         let part = crop(picture, object, document.layout);
-        right.push(judge.name(&part, device)?.as_deref() == Some(object.name.as_str()));
+        let found = judge.name(&part, device)?;
+        each.count(found.as_deref() == Some(object.name.as_str()));
+        seen.push(found.unwrap_or_default());
     }
-    match right.as_slice() {
-        [one] => scores.add(name("one"), *one),
-        many => {
-            many.iter().for_each(|each| scores.add(name("each"), *each));
-            scores.add(name("two"), many.iter().all(|r| *r));
-        }
+    let mut kinds = match each.total {
+        0 => vec![],
+        1 => vec![(name("one"), each)],
+        all => vec![
+            (name("two"), (each.right == all).into()),
+            (name("each"), each),
+        ],
+    };
+    let background = judge.background(picture);
+    if let Some(wanted) = &document.background {
+        let right = background == Some(wanted.as_str());
+        kinds.push((name("background"), right.into()));
     }
-    Ok(())
+    let names: Vec<&str> = seen.iter().map(String::as_str).collect();
+    Ok((described(&names, background), kinds))
+}
+
+/// Objects and background in words.
+fn described(objects: &[&str], background: Option<&str>) -> String {
+    let objects = objects.join(", ");
+    match background {
+        Some(color) => format!("{objects} on {color}"),
+        None => objects,
+    }
 }
 
 /// The square of a picture that should hold the requested object.

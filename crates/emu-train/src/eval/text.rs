@@ -5,7 +5,7 @@ use emu_kernels::random::{Philox, Stream};
 use emu_model::generate::{Prompt, TextMachine, TextOptions};
 use emu_model::{Emu, EmuConfig};
 
-use super::Scores;
+use super::{Item, Scores};
 use crate::TrainError;
 use crate::data::ShardDataset;
 use crate::data::record::{Document, Part, Record, Scene};
@@ -26,6 +26,8 @@ pub struct Subject<'a> {
 
 /// Maximum number of tokens of an answer. No caption of the data is longer.
 const ANSWER: usize = 32;
+/// Stands for the answer to a request to draw.
+const PICTURE: &str = "(a picture)";
 
 impl Subject<'_> {
     pub(super) fn composer(&self) -> Composer<'_> {
@@ -103,10 +105,18 @@ impl Subject<'_> {
             let caption = self
                 .words
                 .decode(&self.answer(composer.prompt(None)?, Some(visual.clone()))?);
-            scores.add("caption", caption == scene.caption);
+            let mut kinds = vec![("caption".to_owned(), (caption == scene.caption).into())];
             if let Some(right) = names_in_order(&caption, &scene) {
-                scores.add("caption.objects", right);
+                kinds.push(("caption.objects".to_owned(), right.into()));
             }
+            scores.add(Item {
+                sample: i,
+                picture: Some(0),
+                question: String::new(),
+                wanted: scene.caption.clone(),
+                given: caption,
+                scores: kinds,
+            });
             let together = if scene.objects.len() == 1 {
                 "alone"
             } else {
@@ -121,7 +131,16 @@ impl Subject<'_> {
                 } else {
                     qa.kind.clone()
                 };
-                scores.add(kind, self.words.decode(&said) == qa.answer);
+                let given = self.words.decode(&said);
+                let right = given == qa.answer;
+                scores.add(Item {
+                    sample: i,
+                    picture: Some(0),
+                    question: qa.question.clone(),
+                    wanted: qa.answer.clone(),
+                    given,
+                    scores: vec![(kind, right.into())],
+                });
             }
         }
         Ok(scores)
@@ -136,7 +155,7 @@ impl Subject<'_> {
         let composer = self.composer();
         let mut scores = Scores::default();
         for found in set.samples(limit) {
-            let (_, sample) = found?;
+            let (i, sample) = found?;
             let Ok(Record::Document(document)) = sample.record() else {
                 continue;
             };
@@ -161,9 +180,19 @@ impl Subject<'_> {
                 ),
             ];
             for (name, ids, visual) in prompts {
-                let right = self.words.decode(&self.answer(ids, Some(visual))?) == *wanted;
-                scores.add(name, right);
-                scores.add(format!("{name}.{pattern}"), right);
+                let given = self.words.decode(&self.answer(ids, Some(visual))?);
+                let right = given == *wanted;
+                scores.add(Item {
+                    sample: i,
+                    picture: Some(last),
+                    question: format!("{name}-shot: {pattern}"),
+                    wanted: wanted.clone(),
+                    given,
+                    scores: vec![
+                        (name.to_owned(), right.into()),
+                        (format!("{name}.{pattern}"), right.into()),
+                    ],
+                });
             }
         }
         Ok(scores)
@@ -184,7 +213,18 @@ impl Subject<'_> {
                 continue;
             };
             let said = self.answer(composer.request(text)?, None)?;
-            scores.add("follows", said.first() == Some(&self.config.special.img));
+            let right = said.first() == Some(&self.config.special.img);
+            scores.add(Item {
+                sample: i,
+                picture: None,
+                question: text.to_owned(),
+                wanted: PICTURE.to_owned(),
+                given: match right {
+                    true => PICTURE.to_owned(),
+                    false => self.words.decode(&said),
+                },
+                scores: vec![("follows".to_owned(), right.into())],
+            });
         }
         Ok(scores)
     }

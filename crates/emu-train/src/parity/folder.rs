@@ -7,10 +7,10 @@ use burn::tensor::Device;
 use emu_model::parity::diffusion::loaded;
 use emu_model::parity::generate::roles;
 use emu_model::parity::{ParityError, Row};
-use emu_model::tokenizer::EmuTokenizer;
 use emu_model::{Emu, EmuConfig, reference};
 use emu_pack::convert::open_weights;
 use emu_pack::{KeyMap, PackError, SafetensorsFile, TensorSource};
+use emu_tokenizer::EmuTokenizer;
 use serde_json::Value;
 
 /// The reason that a folder of goldens cannot be compared at all.

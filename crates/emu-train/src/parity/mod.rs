@@ -15,9 +15,9 @@ use emu_model::keys;
 use emu_model::parity::core::{self, Subject};
 use emu_model::parity::generate::{self, Generator, roles};
 use emu_model::parity::{Bound, Goldens, ParityError, Row, tokenizer};
-use emu_model::tokenizer::EmuTokenizer;
 use emu_pack::TensorSource;
 use emu_pack::convert::open_weights;
+use emu_tokenizer::EmuTokenizer;
 use serde_json::Value;
 
 pub use folder::{FolderError, Report};

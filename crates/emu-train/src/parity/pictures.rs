@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use emu_model::image::{
+use emu_media::image::{
     CLIP_MEAN, CLIP_STD, ClipFeatureExtractor, Limits, RgbImage, decode, normalize, process_img,
     resize_bicubic,
 };
 use emu_model::parity::{Bound, Row, exact};
-use emu_pack::{SafetensorsFile, TensorSource};
+use emu_pack::{SafetensorsFile, TensorSource, hex};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -62,8 +62,7 @@ fn picture(
     let picture = decode(&read(path)?, &Limits::default()).map_err(|e| unusable(e.to_string()))?;
     let mut rows = vec![];
     if let Some(want) = facts.get("rgb_sha256").and_then(Value::as_str) {
-        let digest = Sha256::digest(picture.as_raw());
-        let got: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let got = hex(Sha256::digest(picture.as_raw()).as_slice());
         rows.push(exact(
             &format!("{file} rgb_sha256"),
             &[got.as_str()],
@@ -101,7 +100,7 @@ enum Made {
 
 /// What the golden of this name should hold, at its size.
 fn made(picture: &RgbImage, part: &str, side: u32) -> Result<Made, String> {
-    let words = |e: emu_model::image::ImageError| e.to_string();
+    let words = |e: emu_media::image::ImageError| e.to_string();
     Ok(match part {
         "resized_u8" => Made::Bytes(
             resize_bicubic(picture, side, side)

@@ -13,7 +13,8 @@ use emu_model::diffusion::schedule::NoiseSchedule;
 use emu_model::spelling::SpellingConfig;
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Visited, image_tensor};
+use super::batches::Batches;
+use super::corpus::{Visited, image_tensor};
 use super::decoder::{
     denoising_loss, draw, floats, latents, many, moments, open_requests, some, tenth,
 };
@@ -24,7 +25,8 @@ use super::speller::{Speller, open_lm};
 use super::vae::last_picture;
 use crate::data::record::{Layout, Object, Record};
 use crate::data::{Sample, ShardDataset};
-use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+use crate::stage::Source;
+use crate::{Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// The stage's own settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,8 +72,7 @@ pub struct BrushStage {
     config: DecoderConfig,
     schedule: NoiseSchedule,
     spelling: Arc<Speller>,
-    corpus: Arc<Corpus>,
-    batches: Prefetch<Batch>,
+    batches: Batches<Batch>,
     requests: Option<ShardDataset>,
     kept: Option<Kept>,
     device: Device,
@@ -84,7 +85,7 @@ fn shown(sample: &Sample) -> Option<(Vec<Object>, Layout, String)> {
             Some((document.objects, document.layout?, document.background?))
         }
         Record::Scene(scene) => Some((scene.objects, scene.layout, scene.background)),
-        Record::Drawing(_) | Record::Pair(_) => None,
+        Record::Drawing(_) | Record::Pair(_) | Record::Video(_) | Record::Conversation(_) => None,
     }
 }
 
@@ -118,12 +119,11 @@ impl BrushStage {
             );
             return Err(TrainError::config("options.sizes", reason));
         }
-        let corpus = Corpus::open(train)?;
         let batches = {
-            let (corpus, spelling) = (corpus.clone(), spelling.clone());
+            let spelling = spelling.clone();
             let (batch, seed, size) = (train.batch, train.seed, config.image_size);
             let (noise, drop) = (options.noise, options.condition_drop);
-            Prefetch::new(4, move |index| {
+            Batches::open(train, move |corpus, index| {
                 let mut random = Philox::new(seed, Stream::Data, index);
                 let prepare =
                     |sample: &Sample| prepare(sample, &spelling, size, noise, drop, &mut random);
@@ -134,7 +134,7 @@ impl BrushStage {
                     conditions: conditions.concat(),
                     visited,
                 })
-            })
+            })?
         };
         let requests = open_requests(options.requests.as_deref())?;
         let frozen = train
@@ -152,7 +152,6 @@ impl BrushStage {
             config,
             schedule,
             spelling,
-            corpus,
             batches,
             requests,
             device: device.clone(),
@@ -178,7 +177,8 @@ impl BrushStage {
         let mut latents = vec![];
         for chunk in 0..self.options.measure.div_ceil(16) as u64 {
             let pictures = self
-                .corpus
+                .batches
+                .corpus()
                 .peek(chunk, 16, |sample| last_picture(sample, size))?;
             let pictures = image_tensor(pictures.concat(), size, &self.device);
             latents.extend(floats(decoder.vae.encode(pictures).mean)?);
@@ -260,8 +260,12 @@ impl Stage for BrushStage {
         "brush"
     }
 
+    fn samples(&self, source: Source) -> Option<usize> {
+        self.batches.samples(source)
+    }
+
     fn loss(&mut self, model: &Decoder, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let batch = self.batches.get(context.batch_index())?;
+        let batch = self.batches.get(context)?;
         let count = batch.visited.keys.len();
         let (size, config) = (self.config.image_size, &self.config);
         let encode = |pictures: Vec<f32>| {

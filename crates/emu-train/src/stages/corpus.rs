@@ -6,18 +6,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_model::config::{ImageConfig, SpecialTokens};
-use emu_model::tokenizer::{EmuTokenizer, TokenizerError};
+use emu_tokenizer::{EmuTokenizer, PromptText, TokenizerError};
 
 pub use crate::bad::Visited;
-use crate::data::{BadSample, DataError, Mixture, Picture, Sample, ShardDataset};
+use crate::config::ValidationConfig;
+use crate::data::record::Record;
+use crate::data::{BadSample, DataError, Mixture, Pick, Picture, Sample, ShardDataset, Turn};
 use crate::skipped::Skipped;
 use crate::{TrainConfig, TrainError};
 
 /// The data sets of a run, sampled in the configured proportions.
 pub struct Corpus {
     sets: Vec<ShardDataset>,
+    /// Put before the keys of each set's samples, so that no two sets share a key.
+    prefixes: Vec<String>,
+    /// Most tokens of each set's samples.
+    tokens: Vec<Option<usize>>,
     mixture: Mixture,
+    /// Samples of a micro-batch of each set, if every micro-batch is of one set.
+    sizes: Option<Vec<usize>>,
     skipped: Mutex<Skipped>,
+}
+
+/// Where in a run a sample is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Different for every sample of the run, and the same in every run of the same data: the step of the generator of
+    /// the sample's random choices. A sample that replaces an unusable one has the place of that one.
+    pub index: u64,
+    /// Most tokens of the sample, if its data set sets a limit.
+    pub tokens: Option<usize>,
 }
 
 /// Maximum number of consecutive unusable samples in a search outside of training.
@@ -38,23 +56,72 @@ impl Corpus {
         let mut skipped = Skipped::new(&config.out, config.max_bad_share);
         let mut sets = vec![];
         let mut parts = vec![];
+        let mut prefixes = vec![];
         for data in &config.data {
             let set = open_set(&data.path, data.kind.as_deref())?;
             skipped.add_set(&data.path, set.len(), set.bad());
             parts.push((data.weight, set.len() as u64));
+            prefixes.push(match config.data.len() {
+                1 => String::new(),
+                _ => prefix(&data.path),
+            });
             sets.push(set);
         }
         skipped.check_opened()?;
+        let sizes = config.batches();
+        let mixture = match sizes {
+            Some(_) => Mixture::rounds(config.seed, &parts)?,
+            None => Mixture::new(config.seed, &parts)?,
+        };
         Ok(Arc::new(Self {
             sets,
-            mixture: Mixture::new(config.seed, &parts)?,
+            prefixes,
+            tokens: config.data.iter().map(|data| data.tokens).collect(),
+            mixture,
+            sizes,
             skipped: Mutex::new(skipped),
         }))
     }
 
+    /// Opens a validation set. Its unusable samples are left out by the same rule, and are not listed unless there are
+    /// too many.
+    ///
+    /// # Errors
+    /// As for [`Corpus::open`].
+    pub fn open_validation(
+        config: &TrainConfig,
+        validation: &ValidationConfig,
+    ) -> Result<Self, TrainError> {
+        let set = open_set(&validation.path, validation.kind.as_deref())?;
+        let out = config.out.join("validation").join(validation.name());
+        let mut skipped = Skipped::new(&out, config.max_bad_share);
+        skipped.add_set(&validation.path, set.len(), set.bad());
+        skipped.check_opened()?;
+        Ok(Self {
+            mixture: Mixture::new(config.seed, &[(1.0, set.len() as u64)])?,
+            prefixes: vec![prefix(&validation.path)],
+            tokens: vec![validation.tokens],
+            sets: vec![set],
+            sizes: None,
+            skipped: Mutex::new(skipped),
+        })
+    }
+
+    /// Number of samples of all data sets.
+    pub fn samples(&self) -> usize {
+        self.sets.iter().map(ShardDataset::len).sum()
+    }
+
+    /// Whether the first sample of any data set is a record of this sort.
+    pub fn has(&self, sort: impl Fn(&Record) -> bool) -> bool {
+        let first = |set: &ShardDataset| set.record(0).is_ok_and(|record| sort(&record));
+        self.sets.iter().any(first)
+    }
+
     /// A training micro-batch of `size` samples, each converted by `prepare`. If that returns [`DataError::Sample`],
     /// the sample is left out and the next usable one of its data set replaces it. A batch thus depends only on the
-    /// data and its index.
+    /// data and its index. Where data sets have batches of their own, the micro-batch is of one data set, and has its
+    /// size.
     ///
     /// # Errors
     /// [`TrainError::BadSamples`] if too many are left out; an error if shards cannot be read; other errors of
@@ -65,15 +132,31 @@ impl Corpus {
         size: usize,
         mut prepare: impl FnMut(&Sample) -> Result<T, TrainError>,
     ) -> Result<(Vec<T>, Visited), TrainError> {
+        self.batch_placed(index, size, |sample, _| prepare(sample))
+    }
+
+    /// [`Corpus::batch`] for a `prepare` that depends on the place of each sample.
+    ///
+    /// # Errors
+    /// As [`Corpus::batch`].
+    pub fn batch_placed<T>(
+        &self,
+        index: u64,
+        size: usize,
+        mut prepare: impl FnMut(&Sample, Place) -> Result<T, TrainError>,
+    ) -> Result<(Vec<T>, Visited), TrainError> {
         // A panic elsewhere loses one micro-batch. The next one restores the count.
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         skipped.begin(index)?;
         let mut refuse = |set, sample, bad| skipped.add(set, sample, bad);
-        let mut items = Vec::with_capacity(size);
-        let mut keys = Vec::with_capacity(size);
-        for i in 0..size as u64 {
-            let position = index * size as u64 + i;
-            let (key, item) = self.find(position, usize::MAX, &mut prepare, &mut refuse)?;
+        let picks = self.picks(index, size);
+        let mut items = Vec::with_capacity(picks.len());
+        let mut keys = Vec::with_capacity(picks.len());
+        for (pick, index) in picks {
+            let tokens = self.tokens.get(pick.part).copied().flatten();
+            let place = Place { index, tokens };
+            let mut placed = |sample: &Sample| prepare(sample, place);
+            let (key, item) = self.find(pick, usize::MAX, &mut placed, &mut refuse)?;
             keys.push(key);
             items.push(item);
         }
@@ -85,7 +168,27 @@ impl Corpus {
         Ok((items, visited))
     }
 
-    /// The same samples as [`Corpus::batch`], for use outside of training: nothing is counted or listed.
+    /// The samples of a micro-batch, each with the index of its [`Place`].
+    fn picks(&self, index: u64, size: usize) -> Vec<(Pick, u64)> {
+        let Some(sizes) = &self.sizes else {
+            let positions = (0..size as u64).map(|i| index * size as u64 + i);
+            return positions
+                .map(|position| (self.mixture.pick(position), position))
+                .collect();
+        };
+        let Turn { part, before } = self.mixture.turn(index);
+        let size = sizes.get(part).copied().unwrap_or(size) as u64;
+        let sets = self.sets.len() as u64;
+        (0..size)
+            .map(|i| {
+                let position = before * size + i;
+                let sample = self.mixture.sample(part, position);
+                (Pick { part, sample }, position * sets + part as u64)
+            })
+            .collect()
+    }
+
+    /// Samples in the proportions of the mixture, for use outside of training: nothing is counted or listed.
     ///
     /// # Errors
     /// If no usable sample is found, or shards cannot be read; other errors of `prepare`.
@@ -97,22 +200,21 @@ impl Corpus {
     ) -> Result<Vec<T>, TrainError> {
         (0..size as u64)
             .map(|i| {
-                let position = index * size as u64 + i;
-                let found = self.find(position, PATIENCE, &mut prepare, &mut |_, _, _| Ok(()));
+                let pick = self.mixture.pick(index * size as u64 + i);
+                let found = self.find(pick, PATIENCE, &mut prepare, &mut |_, _, _| Ok(()));
                 found.map(|(_, item)| item)
             })
             .collect()
     }
 
-    /// The sample at this position of the run, or the next usable one in its data set.
+    /// A sample, or the next usable one in its data set.
     fn find<T>(
         &self,
-        position: u64,
+        pick: Pick,
         patience: usize,
         prepare: &mut impl FnMut(&Sample) -> Result<T, TrainError>,
         refuse: &mut impl FnMut(usize, usize, BadSample) -> Result<(), TrainError>,
     ) -> Result<(String, T), TrainError> {
-        let pick = self.mixture.pick(position);
         let set = &self.sets[pick.part];
         let mut last = None;
         for step in 0..set.len().min(patience) {
@@ -122,7 +224,7 @@ impl Corpus {
                 .map_err(TrainError::from)
                 .and_then(|sample| Ok((prepare(&sample)?, sample.key)));
             match prepared {
-                Ok((item, key)) => return Ok((key, item)),
+                Ok((item, key)) => return Ok((format!("{}{key}", self.prefixes[pick.part]), item)),
                 Err(TrainError::Data(DataError::Sample(bad))) => {
                     refuse(pick.part, index, bad.clone())?;
                     last = Some(bad);
@@ -135,6 +237,10 @@ impl Corpus {
             None => DataError::Mixture("a data set has no usable sample".into()).into(),
         })
     }
+}
+
+fn prefix(path: &Path) -> String {
+    format!("{}/", path.display())
 }
 
 /// Opens a folder of shards, or only the shards of one kind in it.
@@ -224,6 +330,34 @@ impl Words {
                 .encode_plain(text)
                 .map_err(|e| TrainError::other(e.code(), e)),
         }
+    }
+
+    /// Tokens of a formatted prompt, with a block of `queries` tokens for each picture, and without those of
+    /// [`Words::front`]. The templates of a model make control tokens; the text that fills them does not.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode_prompt(
+        &self,
+        prompt: &PromptText,
+        queries: usize,
+    ) -> Result<Vec<u32>, TrainError> {
+        let front = self.front()?.len();
+        Ok(self.whole_prompt(prompt, queries)?.split_off(front))
+    }
+
+    /// Tokens in front of every prompt: `<s>`, or nothing in ChatML.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn front(&self) -> Result<Vec<u32>, TrainError> {
+        self.whole_prompt(&PromptText::default(), 0)
+    }
+
+    fn whole_prompt(&self, prompt: &PromptText, queries: usize) -> Result<Vec<u32>, TrainError> {
+        self.tokenizer
+            .encode_prompt(prompt, queries, usize::MAX)
+            .map_err(|e| TrainError::other(e.code(), e))
     }
 
     /// The text of tokens, without special tokens.
@@ -348,7 +482,7 @@ fn resize(picture: &Picture, size: usize) -> Result<Vec<u8>, DataError> {
     let side = u32::try_from(size).map_err(|e| DataError::Picture(e.to_string()))?;
     let image = image::RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone())
         .ok_or_else(|| DataError::Picture("its bytes do not fit its size".into()))?;
-    emu_model::image::resize_bicubic(&image, side, side)
+    emu_media::image::resize_bicubic(&image, side, side)
         .map(image::RgbImage::into_raw)
         .map_err(|e| DataError::Picture(e.to_string()))
 }

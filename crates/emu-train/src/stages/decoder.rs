@@ -6,23 +6,26 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
+use emu_media::image::RgbImage;
 use emu_model::config::ImageConfig;
 use emu_model::diffusion::decoder::{Decoder, DecoderConfig, Normalisation};
 use emu_model::diffusion::pipeline::{Denoise, DrawOptions};
 use emu_model::diffusion::schedule::NoiseSchedule;
-use emu_model::image::RgbImage;
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Visited, Words, image_tensor, open_set, pixels};
-use super::model_file::{PLAIN, load_emu, read_sizes};
+use super::batches::Batches;
+use super::corpus::{Visited, Words, image_tensor, open_set, pixels};
+use super::model_file::{PLAIN, load_emu, read_emu_sizes, read_sizes};
 use super::sequence::Composer;
 use super::sheet::contact_sheet;
+use super::sizes::preset;
 use crate::data::record::{Document, Part, Record};
 use crate::data::{Sample, ShardDataset};
 use crate::lda::columns;
 use crate::objectives::diffusion::denoising;
-use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+use crate::stage::Source;
+use crate::{Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// The stage's own settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,7 +35,8 @@ struct Options {
     tokenizer: PathBuf,
     /// Run folder of the encoder and LM that provide the embeddings.
     emu: PathBuf,
-    /// JSON file with the decoder's sizes; those of emu-mini if absent.
+    /// The decoder's sizes: `emu-14b` (Stable Diffusion 1.5's with Emu's condition) or a JSON file; those of emu-mini if
+    /// absent.
     #[serde(default)]
     sizes: Option<PathBuf>,
     /// Share of the pictures whose embeddings are regressed by the LM from their text instead of taken from the
@@ -42,7 +46,8 @@ struct Options {
     /// Share of the pictures that are trained with the null prompt.
     #[serde(default = "tenth")]
     condition_drop: f64,
-    /// Number of pictures for measuring the normalisation of embeddings and latents.
+    /// Number of pictures for measuring the normalisation of embeddings and latents. With 0, the sizes' own are kept: the
+    /// scale of a published autoencoder, and embeddings as they are.
     #[serde(default = "many")]
     measure: usize,
     /// Folder of requests for samples.
@@ -51,6 +56,26 @@ struct Options {
     /// Number of samples.
     #[serde(default = "some")]
     samples: usize,
+}
+
+impl Options {
+    /// Sizes of the decoder for this encoder and LM.
+    fn decoder(&self, emu: &EmuConfig) -> Result<DecoderConfig, TrainError> {
+        let sizes = match &self.sizes {
+            Some(path) if path == Path::new("emu-14b") => DecoderConfig::emu_14b(),
+            Some(path) => read_sizes(path)?,
+            None => DecoderConfig::emu_mini(emu.queries(), emu.lm.width),
+        };
+        let (tokens, width) = (emu.queries(), emu.lm.width);
+        if (sizes.tokens, sizes.unet.context_width) != (tokens, width) {
+            let message = format!(
+                "the decoder reads {} embeddings of width {}, and the LM gives {tokens} of width {width}",
+                sizes.tokens, sizes.unet.context_width
+            );
+            return Err(TrainError::config("options.sizes", message));
+        }
+        Ok(sizes)
+    }
 }
 
 pub(super) fn tenth() -> f64 {
@@ -84,8 +109,7 @@ pub struct DecoderStage {
     emu: Emu,
     emu_config: EmuConfig,
     words: Arc<Words>,
-    corpus: Arc<Corpus>,
-    batches: Prefetch<Batch>,
+    batches: Batches<Batch>,
     requests: Option<ShardDataset>,
     device: Device,
 }
@@ -99,29 +123,25 @@ impl DecoderStage {
         let options: Options = train.options()?;
         let words = Arc::new(Words::open(&options.tokenizer)?);
         let (emu, emu_config) = load_emu(&options.emu, device)?;
-        let config: DecoderConfig = match &options.sizes {
-            Some(path) => read_sizes(path)?,
-            None => DecoderConfig::emu_mini(emu_config.queries(), emu_config.lm.width),
-        };
+        let config = options.decoder(&emu_config)?;
         let schedule = config
             .scheduler
             .noise_schedule()
             .map_err(|e| TrainError::other("config", e))?;
-        let corpus = Corpus::open(train)?;
         let maker = Maker {
             words: words.clone(),
             emu: emu_config.clone(),
-            size: config.image_size,
+            sides: Sides::of(&emu_config, &config),
             regressed: options.regressed,
         };
         let batches = {
-            let (corpus, batch, seed) = (corpus.clone(), train.batch, train.seed);
-            Prefetch::new(4, move |index| {
+            let (batch, seed) = (train.batch, train.seed);
+            Batches::open(train, move |corpus, index| {
                 let mut random = Philox::new(seed, Stream::Data, index);
                 let prepare = |sample: &Sample| maker.prepare(sample, &mut random);
                 let (prepared, visited) = corpus.batch(index, batch, prepare)?;
                 Ok(Batch::new(prepared, visited))
-            })
+            })?
         };
         let requests = open_requests(options.requests.as_deref())?;
         Ok(Self {
@@ -131,11 +151,25 @@ impl DecoderStage {
             emu,
             emu_config,
             words,
-            corpus,
             batches,
             requests,
             device: device.clone(),
         })
+    }
+
+    /// Sizes of the frozen encoder and LM, and of the model that a configuration trains. Opens no data and no weights. The
+    /// former are those of `init.preset`, or of the run that the options name.
+    ///
+    /// # Errors
+    /// If the configuration cannot be used.
+    pub fn plan(train: &TrainConfig) -> Result<(EmuConfig, DecoderConfig), TrainError> {
+        let options: Options = train.options()?;
+        let emu = match (&train.init.preset, preset(train)?) {
+            (Some(_), Some(sizes)) => sizes,
+            _ => read_emu_sizes(&options.emu)?,
+        };
+        let decoder = options.decoder(&emu)?;
+        Ok((emu, decoder))
     }
 
     /// Sizes of the trained model, with the result of [`DecoderStage::measure`].
@@ -155,26 +189,46 @@ impl DecoderStage {
     /// # Errors
     /// If the data cannot be read.
     pub fn measure(&mut self, decoder: Decoder) -> Result<Decoder, TrainError> {
+        if self.options.measure > 0 {
+            self.measure_normalisation(&decoder)?;
+        }
+        self.config
+            .validate()
+            .map_err(|e| TrainError::other("config", e))?;
+
+        let null = self.regress(&[vec![self.words.special.bos]])?;
+        let values = floats(null)?;
+        let shape = [1, self.config.tokens, self.emu_config.lm.width];
+        let null: Tensor<3> = Tensor::from_data(TensorData::new(values, shape), &self.device);
+        let id = decoder.null_prompt.id;
+        Ok(Decoder {
+            null_prompt: burn::module::Param::initialized(id, null),
+            ..decoder
+        })
+    }
+
+    fn measure_normalisation(&mut self, decoder: &Decoder) -> Result<(), TrainError> {
         let mut embeddings = vec![];
         let mut latents = vec![];
-        let size = self.config.image_size;
+        let sides = Sides::of(&self.emu_config, &self.config);
         for chunk in 0..self.options.measure.div_ceil(16) as u64 {
             let image = &self.emu_config.image;
             let (seen, plain): (Vec<_>, Vec<_>) = self
-                .corpus
-                .peek(chunk, 16, |sample| views(sample, size, image))?
+                .batches
+                .corpus()
+                .peek(chunk, 16, |sample| views(sample, sides, image))?
                 .into_iter()
                 .unzip();
             let (seen, plain) = (seen.concat(), plain.concat());
             embeddings.extend(floats(self.emu.embed_images(image_tensor(
                 seen,
-                size,
+                sides.seen,
                 &self.device,
             )))?);
             latents.extend(floats(
                 decoder
                     .vae
-                    .encode(image_tensor(plain, size, &self.device))
+                    .encode(image_tensor(plain, sides.drawn, &self.device))
                     .mean,
             )?);
         }
@@ -183,19 +237,7 @@ impl DecoderStage {
         let (_, latent_std) = moments(&latents, 1);
         self.config.normalisation = Some(Normalisation { mean, std });
         self.config.vae.scaling_factor = f64::from(1.0 / latent_std[0]);
-        self.config
-            .validate()
-            .map_err(|e| TrainError::other("config", e))?;
-
-        let null = self.regress(&[vec![self.words.special.bos]])?;
-        let values = floats(null)?;
-        let shape = [1, self.config.tokens, width];
-        let null: Tensor<3> = Tensor::from_data(TensorData::new(values, shape), &self.device);
-        let id = decoder.null_prompt.id;
-        Ok(Decoder {
-            null_prompt: burn::module::Param::initialized(id, null),
-            ..decoder
-        })
+        Ok(())
     }
 
     /// The embeddings that the LM regresses after prompts of equal length, `[B, Q, D]`.
@@ -229,7 +271,7 @@ impl DecoderStage {
 
     /// Conditions of a batch: embeddings regressed by the LM for pictures with a prompt, otherwise from the encoder.
     fn conditions(&self, batch: &Batch) -> Result<Tensor<3>, TrainError> {
-        let size = self.config.image_size;
+        let size = self.emu_config.vision.image_size;
         let seen = self
             .emu
             .embed_images(image_tensor(batch.seen.clone(), size, &self.device));
@@ -257,8 +299,26 @@ impl DecoderStage {
 struct Maker {
     words: Arc<Words>,
     emu: EmuConfig,
-    size: usize,
+    sides: Sides,
     regressed: f64,
+}
+
+/// Sides of the square pictures in pixels.
+#[derive(Clone, Copy)]
+struct Sides {
+    /// Of those that the encoder reads.
+    seen: usize,
+    /// Of those that are drawn.
+    drawn: usize,
+}
+
+impl Sides {
+    fn of(emu: &EmuConfig, decoder: &DecoderConfig) -> Self {
+        Self {
+            seen: emu.vision.image_size,
+            drawn: decoder.image_size,
+        }
+    }
 }
 
 impl Maker {
@@ -268,7 +328,7 @@ impl Maker {
         random: &mut Philox,
     ) -> Result<(Views, Option<Vec<u32>>), TrainError> {
         let composer = Composer::new(&self.words, self.emu.queries(), self.emu.lm.context);
-        let views = views(sample, self.size, &self.emu.image)?;
+        let views = views(sample, self.sides, &self.emu.image)?;
         let request = match sample.record() {
             Ok(Record::Document(document)) => request(&composer, &document)?,
             _ => None,
@@ -288,13 +348,13 @@ impl Maker {
 }
 
 /// The last picture of a sample, preprocessed.
-fn views(sample: &Sample, size: usize, image: &ImageConfig) -> Result<Views, TrainError> {
+fn views(sample: &Sample, sides: Sides, image: &ImageConfig) -> Result<Views, TrainError> {
     let picture = sample
         .images
         .last()
         .ok_or_else(|| sample.refuse("it has no picture"))?;
-    let seen = pixels(picture, size, image).map_err(|e| sample.refuse(e))?;
-    let plain = pixels(picture, size, &PLAIN).map_err(|e| sample.refuse(e))?;
+    let seen = pixels(picture, sides.seen, image).map_err(|e| sample.refuse(e))?;
+    let plain = pixels(picture, sides.drawn, &PLAIN).map_err(|e| sample.refuse(e))?;
     Ok((seen, plain))
 }
 
@@ -404,8 +464,12 @@ impl Stage for DecoderStage {
         "decoder"
     }
 
+    fn samples(&self, source: Source) -> Option<usize> {
+        self.batches.samples(source)
+    }
+
     fn loss(&mut self, model: &Decoder, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let batch = self.batches.get(context.batch_index())?;
+        let batch = self.batches.get(context)?;
         let count = batch.visited.keys.len();
         let mut random = context.random(Stream::Training);
 

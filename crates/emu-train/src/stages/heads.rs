@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use emu_media::image::{Limits, decode};
 use emu_model::config::ImageConfig;
-use emu_model::image::{Limits, decode};
 use emu_model::vision::Vision;
 use emu_pack::{SafetensorsFile, TensorData, TensorSource};
 use serde::Deserialize;

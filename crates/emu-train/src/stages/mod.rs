@@ -6,6 +6,7 @@
 //! prompt. `judge` trains the classifier that evaluates drawings; it is not part of the model. [`corpus`] holds the
 //! data handling of all stages, [`sequence`] turns records into token sequences.
 
+pub mod batches;
 pub mod corpus;
 pub mod sequence;
 
@@ -20,16 +21,16 @@ mod persona;
 mod pretrain;
 mod reader;
 mod readings;
+mod sizes;
 mod speller;
 mod states;
 mod trigger;
 mod vae;
 mod vision;
 
-use std::path::Path;
-
 use burn::tensor::Device;
 use emu_model::EmuConfig;
+use emu_model::config::LmInit;
 
 pub use brush::BrushStage;
 pub use decoder::DecoderStage;
@@ -38,6 +39,7 @@ pub use model_file::{MODEL_FILE, PLAIN, load_emu, read_model_file};
 pub use persona::{FILE as PERSONA, PersonaStage};
 pub use pretrain::Pretrain;
 pub use reader::ReaderStage;
+pub use sizes::{emu_config, preset};
 pub use trigger::TRIGGER;
 pub use vae::VaeStage;
 pub use vision::Vision;
@@ -45,7 +47,6 @@ pub use vision::Vision;
 use crate::judge::JudgeStage;
 use crate::parts::load_parts;
 use crate::{RunOptions, TrainConfig, TrainError};
-use corpus::Words;
 use model_file::{read_sizes, write_model_file};
 
 /// Outcome of a run of any stage.
@@ -67,7 +68,7 @@ pub fn run(config: &TrainConfig, options: RunOptions) -> Result<Finished, TrainE
     config.validate()?;
     let opened = config.open_device()?;
     let device = config.training_device(&opened.device);
-    emu_kernels::init::seed(config.seed);
+    let _sequence = emu_kernels::init::seed(config.seed);
     match config.stage.as_str() {
         "vision" => {
             let mut stage = Vision::new(config)?;
@@ -200,8 +201,14 @@ fn train_emu<S: crate::Stage<Model = emu_model::Emu>>(
     options: RunOptions,
 ) -> Result<Finished, TrainError> {
     let (sizes, dropout) = sizes(stage);
+    let start = LmInit {
+        equal_query_key: config.init.equal_query_key,
+    };
+    start
+        .validate(&sizes.lm)
+        .map_err(|e| TrainError::config("init.equal_query_key", e.0))?;
     let model = sizes
-        .init(device)
+        .init_with(&start, device)
         .map_err(|e| TrainError::other("config", e))?;
     let mut model = load_parts(model, config, device)?;
     model.lm = model.lm.with_lora_dropout(dropout);
@@ -219,36 +226,4 @@ impl Finished {
             checkpoint: outcome.checkpoint,
         }
     }
-}
-
-/// The sizes of the Emu in a configuration: the preset `emu-mini` with the tokenizer's vocabulary, another preset, or a
-/// TOML or JSON file.
-///
-/// # Errors
-/// If there is no such preset, or the file cannot be read or does not match the tokenizer.
-pub fn emu_config(config: &TrainConfig, words: &Words) -> Result<EmuConfig, TrainError> {
-    let name = config.init.preset.as_deref().unwrap_or("emu-mini");
-    let sizes = match name {
-        "emu-mini" => EmuConfig::emu_mini(words.vocab(), words.special),
-        "tiny" => EmuConfig::tiny(),
-        "emu-14b" => EmuConfig::emu_14b(),
-        path => {
-            let text =
-                std::fs::read_to_string(path).map_err(TrainError::io("read", Path::new(path)))?;
-            let wrong = |message: String| TrainError::config("init.preset", message);
-            if path.ends_with(".json") {
-                let value: serde_json::Value =
-                    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-                let inner = value.get("emu").cloned().unwrap_or(value);
-                serde_json::from_value(inner).map_err(|e| wrong(e.to_string()))?
-            } else {
-                toml::from_str(&text)
-                    .map_err(|e: toml::de::Error| wrong(e.message().to_string()))?
-            }
-        }
-    };
-    sizes
-        .validate()
-        .map_err(|e| TrainError::other("config", e))?;
-    Ok(sizes)
 }

@@ -17,20 +17,24 @@ pub const MODEL_FILE: &str = "model.json";
 /// # Errors
 /// If the folder holds no run of an Emu, or the weights do not match the sizes.
 pub fn load_emu(folder: &Path, device: &Device) -> Result<(Emu, EmuConfig), TrainError> {
-    let value = read_model_file(folder)?;
-    let path = folder.join(MODEL_FILE);
-    let wrong = |message: String| TrainError::Checkpoint {
-        path: path.clone(),
-        reason: message,
-    };
-    let sizes: EmuConfig = serde_json::from_value(value.get("emu").cloned().unwrap_or_default())
-        .map_err(|e| wrong(e.to_string()))?;
+    let sizes = read_emu_sizes(folder)?;
     let model = sizes
         .init(device)
         .map_err(|e| TrainError::other("config", e))?;
     let source = crate::checkpoint::Checkpoint::find(folder)?.weights()?;
     let model = weights::load(model, device, |name| source.read(name))?;
     Ok((model, sizes))
+}
+
+/// The sizes of the encoder and LM of a run.
+pub(super) fn read_emu_sizes(folder: &Path) -> Result<EmuConfig, TrainError> {
+    let value = read_model_file(folder)?;
+    serde_json::from_value(value.get("emu").cloned().unwrap_or_default()).map_err(|e| {
+        TrainError::Checkpoint {
+            path: folder.join(MODEL_FILE),
+            reason: e.to_string(),
+        }
+    })
 }
 
 /// Reads the sizes of a part from a JSON file in the configuration.

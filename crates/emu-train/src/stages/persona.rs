@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, read_sync};
+use emu_data::emoji::ConceptList;
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::sample::{Processors, argmax};
 use emu_model::TextModel;
@@ -22,7 +23,6 @@ use super::decoder::floats;
 use super::speller::open_lm;
 use super::states::{conversation, message, sequence, system_message, system_turn};
 use crate::checkpoint::{create_file, replace_file, replace_tensors};
-use crate::data::emoji::ConceptList;
 use crate::data::requests::{Persona, Seen, Shows, Topic};
 use crate::objectives::{cross_entropy, rows};
 use crate::{RunOptions, Stage, StepContext, StepLoss, StopFlag, TrainConfig, TrainError};

@@ -47,6 +47,7 @@ fn train(
         resume,
         stop,
         on_event: Some(&mut on_event),
+        ..RunOptions::default()
     };
     let mut stage = stage(config, &options);
     let model = stage.init(&Device::flex()).expect("a start");

@@ -1,26 +1,32 @@
 //! Joint training of encoder, causal former and LM with the unified objective, and its answer-only variant for
 //! instruction tuning.
+//!
+//! Both read every kind of record but drawings: pairs, interleaved documents, videos, storyboards (which are documents),
+//! conversations, scenes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_kernels::random::{Philox, Stream};
 use emu_model::config::AdapterConfig;
 use emu_model::{Emu, EmuConfig};
+use emu_tokenizer::names;
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Visited, Words, image_tensor, open_held_out, pixels};
-use super::emu_config;
-use super::sequence::{Composer, Sequence, pad};
+use super::batches::Batches;
+use super::corpus::{Place, Visited, Words, image_tensor, open_held_out, pixels};
+use super::sequence::{Composer, Sequence, frames, pad};
+use super::sizes::{emu_config, preset};
 use super::vision::{Shown, Vocabulary, contents};
-use crate::data::record::{Pair, Record};
+use crate::data::record::{Conversation, Pair, Record, Role, Video};
 use crate::data::{Sample, ShardDataset};
 use crate::eval::text::Subject;
 use crate::objectives::collapse::{CollapseMonitor, relative_variance};
 use crate::objectives::unified::{UnifiedOptions, unified};
-use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+use crate::stage::Source;
+use crate::{Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// The stage's own settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +43,18 @@ struct Options {
     /// Number of additional relation questions per pair of objects.
     #[serde(default)]
     relations: usize,
+    /// Share of the pairs and videos whose pictures come before the caption.
+    #[serde(default = "half")]
+    picture_first: f64,
+    /// Frames of a video, drawn at random from those that are stored.
+    #[serde(default = "eight")]
+    frames: usize,
+    /// Regress the pictures before a caption too, as in the paper.
+    #[serde(default)]
+    every_picture: bool,
+    /// Learn [IMG] as a token, so that the model starts pictures by itself. The paper's masks exclude it.
+    #[serde(default = "yes")]
+    predict_boi: bool,
     /// Weight of the regression loss.
     #[serde(default = "one")]
     visual_weight: f64,
@@ -50,7 +68,7 @@ struct Options {
     /// root mean square. It makes the LM draw from the text, not only from the embeddings before.
     #[serde(default)]
     input_noise: f64,
-    /// Train on answers only (instruction tuning).
+    /// Train on answers only (instruction tuning). Of conversations, only the answers are ever targets.
     #[serde(default)]
     answers_only: bool,
     /// LoRA adapters on the LM's attention. The learning rates select what else is trained: `*.lora` names the
@@ -66,6 +84,25 @@ struct Options {
     /// The run ends with an error if the relative variance of the embeddings across pictures stays below this value.
     #[serde(default = "floor")]
     collapse_floor: f32,
+}
+
+impl Options {
+    /// The model with the adapters of the options, if there are any.
+    fn adapted(&self, mut config: EmuConfig) -> Result<EmuConfig, TrainError> {
+        if let Some(adapter) = &self.adapter {
+            if adapter.rank == 0 || !(0.0..1.0).contains(&adapter.dropout) {
+                return Err(TrainError::config(
+                    "options.adapter",
+                    "rank must be at least 1, dropout in 0..1",
+                ));
+            }
+            config.adapter = Some(AdapterConfig {
+                rank: adapter.rank,
+                alpha: adapter.alpha,
+            });
+        }
+        Ok(config)
+    }
 }
 
 /// Sizes and dropout of the LoRA adapters.
@@ -85,6 +122,15 @@ fn questions() -> usize {
 fn one() -> f64 {
     1.0
 }
+fn half() -> f64 {
+    0.5
+}
+fn eight() -> usize {
+    8
+}
+fn yes() -> bool {
+    true
+}
 fn some() -> usize {
     96
 }
@@ -98,6 +144,8 @@ struct Batch {
     shown: Shown,
     /// For each picture: whether it is regressed.
     drawn: Vec<bool>,
+    /// The first picture of each sample that has one.
+    firsts: Vec<usize>,
     visited: Visited,
 }
 
@@ -116,7 +164,7 @@ pub struct Pretrain {
     options: Options,
     words: Arc<Words>,
     vocabulary: Option<Arc<Vocabulary>>,
-    batches: Prefetch<Batch>,
+    batches: Batches<Batch>,
     held_out: Vec<(String, ShardDataset)>,
     monitor: CollapseMonitor,
 }
@@ -129,39 +177,39 @@ impl Pretrain {
     pub fn new(train: &TrainConfig) -> Result<Self, TrainError> {
         let options: Options = train.options()?;
         let words = Arc::new(Words::open(&options.tokenizer)?);
-        let mut config = emu_config(train, &words)?;
-        if let Some(adapter) = &options.adapter {
-            if adapter.rank == 0 || !(0.0..1.0).contains(&adapter.dropout) {
-                return Err(TrainError::config(
-                    "options.adapter",
-                    "rank must be at least 1, dropout in 0..1",
-                ));
-            }
-            config.adapter = Some(AdapterConfig {
-                rank: adapter.rank,
-                alpha: adapter.alpha,
-            });
+        let mut config = options.adapted(emu_config(train, &words)?)?;
+        if !(0.0..=1.0).contains(&options.picture_first) {
+            let message = format!("{} is not in 0..=1", options.picture_first);
+            return Err(TrainError::config("options.picture_first", message));
+        }
+        if options.frames == 0 {
+            return Err(TrainError::config(
+                "options.frames",
+                "it must be at least 1",
+            ));
         }
         let vocabulary = match &options.concepts {
             Some(concepts) => Some(Arc::new(Vocabulary::new(concepts, &words, &config)?)),
             None => None,
         };
-        let corpus = Corpus::open(train)?;
         let maker = Maker {
             words: words.clone(),
             vocabulary: vocabulary.clone(),
             config: config.clone(),
-            questions: options.questions,
-            relations: options.relations,
-            answers_only: options.answers_only,
+            options: options.clone(),
+            seed: train.seed,
         };
-        let (size, seed) = (train.batch, train.seed);
-        let batches = Prefetch::new(4, move |index| {
-            let mut random = Philox::new(seed, Stream::Data, index);
-            let prepare = |sample: &Sample| maker.prepare(sample, &mut random);
-            let (prepared, visited) = corpus.batch(index, size, prepare)?;
+        let size = train.batch;
+        let batches = Batches::open(train, move |corpus, index| {
+            let prepare = |sample: &Sample, place: Place| maker.prepare(sample, place);
+            let (prepared, visited) = corpus.batch_placed(index, size, prepare)?;
             Ok(maker.batch(prepared, visited))
-        });
+        })?;
+        let talks = |record: &Record| matches!(record, Record::Conversation(_));
+        if config.prompts.answered.is_empty() && batches.corpus().has(talks) {
+            // What training puts between the turns.
+            config.prompts.answered = names::EOS.into();
+        }
         let held_out = open_held_out(&options.evaluate)?;
         let monitor = CollapseMonitor::new(options.collapse_floor, 200);
         Ok(Self {
@@ -174,6 +222,20 @@ impl Pretrain {
             held_out,
             monitor,
         })
+    }
+
+    /// Sizes of the model that a configuration trains, and frames of a video. Opens no data, and the tokenizer only if
+    /// the sizes depend on it.
+    ///
+    /// # Errors
+    /// If the configuration cannot be used.
+    pub fn plan(train: &TrainConfig) -> Result<(EmuConfig, usize), TrainError> {
+        let options: Options = train.options()?;
+        let sizes = match preset(train)? {
+            Some(sizes) => sizes,
+            None => emu_config(train, &Words::open(&options.tokenizer)?)?,
+        };
+        Ok((options.adapted(sizes)?, options.frames))
     }
 
     /// Dropout probability of the adapters' inputs.
@@ -192,47 +254,90 @@ struct Maker {
     words: Arc<Words>,
     vocabulary: Option<Arc<Vocabulary>>,
     config: EmuConfig,
-    questions: usize,
-    relations: usize,
-    answers_only: bool,
+    options: Options,
+    seed: u64,
 }
 
 impl Maker {
     fn composer(&self) -> Composer<'_> {
         Composer::new(&self.words, self.config.queries(), self.config.lm.context)
-            .with_relations(self.relations)
+            .with_relations(self.options.relations)
+            .with_every_picture(self.options.every_picture)
     }
 
     /// The sequence of a sample, and the pictures that it refers to.
-    fn prepare(&self, sample: &Sample, random: &mut Philox) -> Result<Prepared, TrainError> {
-        let composer = self.composer();
+    fn prepare(&self, sample: &Sample, place: Place) -> Result<Prepared, TrainError> {
+        let (composer, options) = (self.composer(), &self.options);
+        let mut random = Philox::new(self.seed, Stream::Data, place.index);
+        let context = self.config.lm.context;
+        let most = place.tokens.map_or(context, |tokens| tokens.min(context));
         let record = sample.record()?;
+        let pictures = sample.pictures(&record)?;
+        // Which pictures stay, by their index in the record.
+        let mut shown: Vec<usize> = (0..pictures.len()).collect();
         let mut sequence = match &record {
-            Record::Scene(scene) => composer.scene(scene, self.questions, random)?,
-            Record::Document(document) => composer.document(document)?,
-            Record::Pair(Pair { caption }) if caption.trim().is_empty() => {
+            Record::Scene(scene) => composer.scene(scene, options.questions, &mut random)?,
+            Record::Document(document) => {
+                let mut sequence = composer.document(document)?;
+                if place.tokens.is_some() {
+                    shown.truncate(composer.cut(&mut sequence, most));
+                }
+                sequence
+            }
+            Record::Pair(Pair { caption }) | Record::Video(Video { caption, .. })
+                if caption.trim().is_empty() =>
+            {
                 return Err(sample.refuse("its caption is empty").into());
             }
-            Record::Pair(Pair { caption }) => composer.pair(caption, random.below(2) == 0)?,
+            Record::Pair(Pair { caption }) => {
+                let first = f64::from(random.uniform()) < options.picture_first;
+                composer.captioned(caption, 1, first)?
+            }
+            Record::Video(Video { offsets, .. }) if offsets.len() != pictures.len() => {
+                let (found, named) = (pictures.len(), offsets.len());
+                let reason = format!("it has {found} frames, and its record names {named}");
+                return Err(sample.refuse(reason).into());
+            }
+            Record::Video(Video { caption, .. }) => {
+                let first = f64::from(random.uniform()) < options.picture_first;
+                shown = frames(pictures.len(), options.frames, &mut random);
+                composer.captioned(caption, shown.len(), first)?
+            }
+            Record::Conversation(conversation) => {
+                let prompts = &self.config.prompts;
+                self.check_prompts()?;
+                if !alternates(conversation) {
+                    let reason = "its turns are not those of a user and an assistant by turns";
+                    return Err(sample.refuse(reason).into());
+                }
+                let (sequence, left) = composer.conversation(conversation, prompts, most)?;
+                shown.truncate(left);
+                sequence
+            }
             Record::Drawing(_) => {
                 return Err(sample
                     .refuse("it is a drawing, which has no text; leave drawings out of this stage")
                     .into());
             }
         };
-        let (tokens, context) = (sequence.ids.len(), self.config.lm.context);
-        if tokens > context {
+        let tokens = sequence.ids.len();
+        if tokens > most {
             let reason =
-                format!("it has {tokens} tokens with its pictures, and the model reads {context}");
+                format!("it has {tokens} tokens with its pictures, and at most {most} are read");
             return Err(sample.refuse(reason).into());
         }
-        if self.answers_only {
+        if options.answers_only && !matches!(record, Record::Conversation(_)) {
             composer.only_answers(&mut sequence);
         }
+        if !sequence.wanted.contains(&true) {
+            let reason = match options.answers_only {
+                true => "it has no answer, and this run learns from answers only",
+                false => "nothing in it is to be predicted",
+            };
+            return Err(sample.refuse(reason).into());
+        }
         let (size, image) = (self.config.vision.image_size, &self.config.image);
-        let pixels = sample
-            .pictures(&record)?
-            .into_iter()
+        let pixels = { shown.into_iter().filter_map(|i| pictures.get(i)) }
             .map(|picture| pixels(picture, size, image).map_err(|e| sample.refuse(e)))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Prepared {
@@ -242,6 +347,27 @@ impl Maker {
         })
     }
 
+    /// Checks that the model's prompts mark the turns of a conversation.
+    fn check_prompts(&self) -> Result<(), TrainError> {
+        let prompts = &self.config.prompts;
+        if prompts.assistant.trim().is_empty() {
+            return Err(TrainError::config(
+                "init.preset",
+                "the prompts of this model mark no turns, which conversations need; take emu-mini, emu-14b-instruct or a pack",
+            ));
+        }
+        let marked =
+            prompts.user.contains(names::USER) || prompts.assistant.contains(names::ASSISTANT);
+        let special = &self.words.special;
+        if marked && (special.user.is_none() || special.assistant.is_none()) {
+            return Err(TrainError::config(
+                "options.tokenizer",
+                "it has no tokens [USER] and [ASSISTANT], which the prompts of this model need",
+            ));
+        }
+        Ok(())
+    }
+
     fn batch(&self, prepared: Vec<Prepared>, visited: Visited) -> Batch {
         let composer = self.composer();
         let mut batch = Batch {
@@ -249,6 +375,7 @@ impl Maker {
             pixels: vec![],
             shown: Shown::default(),
             drawn: vec![],
+            firsts: vec![],
             visited,
         };
         for Prepared {
@@ -258,6 +385,9 @@ impl Maker {
         } in prepared
         {
             let first = batch.drawn.len();
+            if !pixels.is_empty() {
+                batch.firsts.push(first);
+            }
             for (i, pixels) in pixels.into_iter().enumerate() {
                 batch.pixels.extend(pixels);
                 batch.drawn.push(composer.is_drawn(&sequence, i));
@@ -271,6 +401,18 @@ impl Maker {
         }
         batch
     }
+}
+
+/// Whether the turns are a user's and an assistant's by turns, and end with an answer.
+fn alternates(conversation: &Conversation) -> bool {
+    let turns = &conversation.turns;
+    let roles = [Role::User, Role::Assistant].into_iter().cycle();
+    !turns.is_empty()
+        && turns.len().is_multiple_of(2)
+        && turns
+            .iter()
+            .zip(roles)
+            .all(|(turn, role)| turn.role == role)
 }
 
 /// Noise for the embeddings of regressed pictures, `[P, Q, D]`. Each picture has its own random strength.
@@ -300,8 +442,12 @@ impl Stage for Pretrain {
         &self.name
     }
 
+    fn samples(&self, source: Source) -> Option<usize> {
+        self.batches.samples(source)
+    }
+
     fn loss(&mut self, model: &Emu, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let batch = self.batches.get(context.batch_index())?;
+        let batch = self.batches.get(context)?;
         let device = &context.device;
         let count = batch.visited.keys.len();
 
@@ -333,7 +479,7 @@ impl Stage for Pretrain {
         // 2. the unified objective
         let sequences = pad(batch.sequences, self.config.special.pad, device);
         let options = UnifiedOptions {
-            predict_boi: true,
+            predict_boi: self.options.predict_boi,
             ..Default::default()
         };
         let losses = unified(
@@ -371,8 +517,16 @@ impl Stage for Pretrain {
                 }
             }
         }
-        if let Some(visual) = visual.filter(|v| v.dims()[0] > 1) {
-            terms.push(("variance", relative_variance(visual.detach())));
+        // The frames of one video are alike, so one picture of each sample is compared.
+        if let (Some(visual), 2..) = (visual, batch.firsts.len()) {
+            let firsts: Vec<i32> = batch.firsts.iter().map(|&i| i as i32).collect();
+            let count = firsts.len();
+            let firsts: Tensor<1, Int> =
+                Tensor::from_data(TensorData::new(firsts, [count]), device);
+            terms.push((
+                "variance",
+                relative_variance(visual.detach().select(0, firsts)),
+            ));
         }
         let mut loss = StepLoss::new(total, count).with_visited(batch.visited);
         for (name, term) in terms {

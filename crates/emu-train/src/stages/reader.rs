@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use emu_data::emoji::ConceptList;
 use emu_kernels::random::{Philox, Stream};
 use emu_model::TextModel;
 use emu_model::diffusion::decoder::Normalisation;
@@ -20,7 +21,6 @@ use super::readings::{Read, Reading, open_soft_prompt};
 use super::speller::{Speller, open_lm};
 use super::states::{Frozen, sequence, system_turn};
 use super::trigger::{Classes, TriggerOptions, write};
-use crate::data::emoji::ConceptList;
 use crate::data::record::Layout;
 use crate::data::requests::{
     Changes, Conversations, Lists, Ordinary, Persona, Set, Synonyms, Wordings,

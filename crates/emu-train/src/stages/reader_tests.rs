@@ -99,10 +99,11 @@ fn train(
         resume,
         stop,
         on_event: Some(&mut on_event),
+        ..RunOptions::default()
     };
     let model = tiny();
     let own: Options = config.options().expect("options");
-    emu_kernels::init::seed(config.seed);
+    let _sequence = emu_kernels::init::seed(config.seed);
     let mut stage = ReaderStage::over(&own, &model, config, &mut options).expect("a stage");
     let device = config.training_device(&Device::flex());
     let net = stage.init(&device);

@@ -2,16 +2,21 @@
 //!
 //! A scene becomes `<s>[IMG]…[/IMG]`, followed by its caption and some questions as separate segments. Each segment
 //! attends to the picture and itself but not to the others (otherwise answers would be copied from the caption). Each
-//! starts at the position after the picture, as at inference. A document is a single sequence in its own order.
+//! starts at the position after the picture, as at inference. A document is a single sequence in its own order, as are a
+//! caption with its picture or the frames of its video, and a conversation in the templates of the model.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use emu_data::emoji::either;
 use emu_kernels::random::Philox;
+use emu_media::image::RgbImage;
+use emu_model::config::PromptConfig;
 use emu_model::lm::Visibility;
+use emu_model::prompt::{Marked, system_message};
+use emu_tokenizer::{PromptText, names};
 
 use super::corpus::Words;
 use crate::TrainError;
-use crate::data::emoji::either;
-use crate::data::record::{Document, Part, Qa, Scene};
+use crate::data::record::{Conversation, Document, Part, Qa, Scene};
 use crate::objectives::unified::Sequences;
 
 /// A sequence before padding.
@@ -33,6 +38,7 @@ pub struct Composer<'a> {
     queries: usize,
     context: usize,
     relations: usize,
+    every_picture: bool,
 }
 
 impl<'a> Composer<'a> {
@@ -43,6 +49,7 @@ impl<'a> Composer<'a> {
             queries,
             context,
             relations: 0,
+            every_picture: false,
         }
     }
 
@@ -50,6 +57,15 @@ impl<'a> Composer<'a> {
     #[must_use]
     pub fn with_relations(self, relations: usize) -> Self {
         Self { relations, ..self }
+    }
+
+    /// Makes the pictures before a caption targets too, as in the paper.
+    #[must_use]
+    pub fn with_every_picture(self, every_picture: bool) -> Self {
+        Self {
+            every_picture,
+            ..self
+        }
     }
 
     /// `<s>` and a picture.
@@ -107,24 +123,108 @@ impl<'a> Composer<'a> {
         Ok(sequence)
     }
 
-    /// A picture-caption pair of third-party data, with the picture before or after the caption.
+    /// A caption of third-party data with its picture, or the frames of its video, before or after it. The caption is a
+    /// target, as are pictures after it.
     ///
     /// # Errors
     /// If the tokenizer fails.
-    pub fn pair(&self, caption: &str, picture_first: bool) -> Result<Sequence, TrainError> {
+    pub fn captioned(
+        &self,
+        caption: &str,
+        pictures: usize,
+        pictures_first: bool,
+    ) -> Result<Sequence, TrainError> {
         let mut sequence = Sequence::default();
         sequence.push(self.words.special.bos, 0, false);
-        if picture_first {
-            self.push_picture(&mut sequence, 0, false);
+        if pictures_first {
+            (0..pictures).for_each(|_| self.push_picture(&mut sequence, 0, self.every_picture));
         }
         for id in self.words.encode(caption)? {
             sequence.push(id, 0, true);
         }
-        if !picture_first {
-            self.push_picture(&mut sequence, 0, true);
+        if !pictures_first {
+            (0..pictures).for_each(|_| self.push_picture(&mut sequence, 0, true));
         }
         sequence.push(self.words.special.eos, 0, true);
         Ok(sequence)
+    }
+
+    /// A conversation in the templates of the model, as at inference, with `</s>` after every answer. Only what the
+    /// assistant says and that `</s>` are targets. Exchanges at the end are left out, but for the first, until it fits
+    /// `most` tokens. Also returns the number of pictures that are left.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn conversation(
+        &self,
+        conversation: &Conversation,
+        templates: &PromptConfig,
+        most: usize,
+    ) -> Result<(Sequence, usize), TrainError> {
+        let mut sequence = Sequence::default();
+        for id in self.words.front()? {
+            sequence.push(id, 0, false);
+        }
+        let mut pictures = 0;
+        let mut prompt = system_message(conversation.system.as_deref(), templates);
+        for exchange in conversation.turns.chunks_exact(2) {
+            let [asked, answered] = exchange else { break };
+            // 1. the prompt up to the answer
+            let mut marked = Marked::default();
+            for part in &asked.parts {
+                match part {
+                    Part::Text(text) => marked.say(text),
+                    // Only its place matters here.
+                    Part::Image(_) => marked.show(RgbImage::new(1, 1)),
+                }
+            }
+            prompt.append(marked.turn(templates));
+            let mut more = Sequence::default();
+            for id in self.words.encode_prompt(&prompt, self.queries)? {
+                more.push(id, 0, false);
+            }
+            // 2. the answer
+            for part in &answered.parts {
+                match part {
+                    Part::Text(text) => {
+                        for id in self.words.encode(text)? {
+                            more.push(id, 0, true);
+                        }
+                    }
+                    Part::Image(_) => self.push_picture(&mut more, 0, true),
+                }
+            }
+            more.push(self.words.special.eos, 0, true);
+            let start = sequence.ids.len();
+            if sequence.wanted.contains(&true) && start + more.ids.len() > most {
+                break;
+            }
+            more.positions.iter_mut().for_each(|p| *p += start);
+            sequence.append(more);
+            let parts = asked.parts.iter().chain(&answered.parts);
+            pictures += parts.filter(|p| matches!(p, Part::Image(_))).count();
+            // 3. what the template has after that `</s>`
+            let mut rest = templates.answered.as_str();
+            for end in [names::EOS, names::CHAT_END] {
+                rest = rest.strip_prefix(end).unwrap_or(rest);
+            }
+            prompt = PromptText::default();
+            prompt.template(rest);
+        }
+        Ok((sequence, pictures))
+    }
+
+    /// Cuts a sequence after `most` tokens, or before a picture that would be cut. Returns the number of pictures left.
+    pub fn cut(&self, sequence: &mut Sequence, most: usize) -> usize {
+        let special = &self.words.special;
+        if sequence.ids.len() > most {
+            let kept = &sequence.ids[..most];
+            let opened = kept.iter().rposition(|id| *id == special.img);
+            let end = opened.filter(|at| !kept[*at..].contains(&special.end_img));
+            sequence.truncate(end.unwrap_or(most));
+        }
+        let pictures = sequence.ids.iter().filter(|id| **id == special.img);
+        pictures.count()
     }
 
     /// The prompt for an answer about one picture: the picture and the question. Without a question, the prompt is for
@@ -313,10 +413,33 @@ impl Sequence {
         self.wanted.extend(other.wanted);
     }
 
+    fn truncate(&mut self, length: usize) {
+        self.ids.truncate(length);
+        self.positions.truncate(length);
+        self.segments.truncate(length);
+        self.wanted.truncate(length);
+    }
+
     fn nth_from_end(&mut self, n: usize) -> Option<&mut bool> {
         let at = self.wanted.len().checked_sub(n)?;
         self.wanted.get_mut(at)
     }
+}
+
+/// `wanted` of `stored` frames of a video, in their order: random ones, or all of them, evenly repeated, if there are no
+/// more.
+pub fn frames(stored: usize, wanted: usize, random: &mut Philox) -> Vec<usize> {
+    if stored <= wanted {
+        return (0..wanted).map(|i| i * stored / wanted).collect();
+    }
+    // Knuth's algorithm S: every selection is equally likely.
+    let mut chosen = Vec::with_capacity(wanted);
+    for frame in 0..stored {
+        if random.below(stored - frame) < wanted - chosen.len() {
+            chosen.push(frame);
+        }
+    }
+    chosen
 }
 
 /// Pads sequences on the right to a common length and builds the mask between segments.
@@ -364,54 +487,5 @@ pub fn pad(sequences: Vec<Sequence>, pad: u32, device: &Device) -> Sequences {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::record::{Layout, Object, Place};
-
-    fn scene(layout: Layout, names: &[&str]) -> Scene {
-        let object = |name: &&str| Object {
-            name: (*name).into(),
-            hexcode: String::new(),
-            set: String::new(),
-            place: Place::Left,
-            cx: 0.0,
-            cy: 0.0,
-            size: 0.0,
-        };
-        Scene {
-            split: "train".into(),
-            background: "red".into(),
-            layout,
-            objects: names.iter().map(object).collect(),
-            caption: String::new(),
-            qa: vec![],
-            unseen: None,
-        }
-    }
-
-    #[test]
-    fn relations_name_either_object_first() {
-        let asked = |layout, n| -> Vec<(String, String)> {
-            let qa = relations(&scene(layout, &["dog", "owl"]), n);
-            qa.into_iter().map(|qa| (qa.question, qa.answer)).collect()
-        };
-        let expected = [
-            ("is the dog left or right of the owl?", "left"),
-            ("is the owl left or right of the dog?", "right"),
-            ("is the dog left or right of the owl?", "left"),
-        ]
-        .map(|(q, a)| (q.to_string(), a.to_string()));
-        assert_eq!(asked(Layout::Row, 3), expected);
-        let column = asked(Layout::Column, 2);
-        assert_eq!(column[1].0, "is the owl above or below the dog?");
-        assert_eq!(column[1].1, "below");
-        assert!(asked(Layout::Row, 0).is_empty());
-    }
-
-    #[test]
-    fn relations_need_two_different_objects() {
-        for names in [&["dog"][..], &["dog", "dog"], &["dog", "owl", "fox"]] {
-            assert!(relations(&scene(Layout::Row, names), 4).is_empty());
-        }
-    }
-}
+#[path = "sequence_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use emu_model::image::picture_from_decoded;
+use emu_media::image::picture_from_decoded;
 use image::RgbImage;
 
 use crate::TrainError;

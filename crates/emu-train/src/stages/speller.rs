@@ -9,8 +9,8 @@ use emu_kernels::QEmbedding;
 use emu_model::TextModel;
 use emu_model::diffusion::decoder::Normalisation;
 use emu_model::spelling::{Spelled, SpellingConfig};
-use emu_model::tokenizer::PlainTokenizer;
 use emu_pack::convert::GgufFile;
+use emu_tokenizer::PlainTokenizer;
 
 use super::decoder::{floats, moments};
 use crate::TrainError;

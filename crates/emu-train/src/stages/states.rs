@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::{Int, Tensor, TensorData as BurnData};
 use emu_model::TextModel;
 use emu_model::text::{Message, Speaker};
-use emu_pack::{Dtype, SafetensorsFile, TensorData, TensorSource};
+use emu_pack::{Dtype, SafetensorsFile, TensorData, TensorSource, hex};
 use half::f16;
 use sha2::{Digest, Sha256};
 
@@ -180,8 +180,7 @@ impl Frozen<'_> {
         for prompt in prompts {
             hash.update(format!("{prompt:?}"));
         }
-        let digest = hash.finalize();
-        digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+        hex(&hash.finalize()[..8])
     }
 
     fn compute(&self, prompts: &[Vec<u32>]) -> Result<States, TrainError> {
@@ -260,7 +259,7 @@ pub(super) mod tests {
     use emu_model::EmuConfig;
     use emu_model::config::LmConfig;
     use emu_model::text::{ChatMl, TextConfig};
-    use emu_model::tokenizer::{Merging, PlainTokenizer, Role, Splitting, Vocabulary};
+    use emu_tokenizer::{Merging, PlainTokenizer, Role, Splitting, Vocabulary};
 
     use super::*;
 
@@ -285,7 +284,7 @@ pub(super) mod tests {
             tied: true,
             ..EmuConfig::tiny().lm
         };
-        init::seed(9);
+        let _sequence = init::seed(9);
         let config = TextConfig {
             lm: lm.clone(),
             bos: None,

@@ -8,12 +8,14 @@ use emu_kernels::random::{Philox, Stream};
 use emu_model::diffusion::vae::{Vae, VaeConfig};
 use serde::Deserialize;
 
-use super::corpus::{Corpus, Visited, image_tensor, pixels};
+use super::batches::Batches;
+use super::corpus::{Visited, image_tensor, pixels};
 use super::model_file::{PLAIN, read_sizes};
 use super::sheet::{contact_sheet, pictures_of};
 use crate::data::Sample;
 use crate::objectives::diffusion::autoencoder;
-use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+use crate::stage::Source;
+use crate::{Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// The stage's own settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -53,7 +55,7 @@ impl Default for Options {
 pub struct VaeStage {
     config: VaeConfig,
     options: Options,
-    batches: Prefetch<Batch>,
+    batches: Batches<Batch>,
     samples: Vec<f32>,
 }
 
@@ -68,7 +70,6 @@ impl VaeStage {
             Some(path) => read_sizes(path)?,
             None => VaeConfig::emu_mini(),
         };
-        let corpus = Corpus::open(train)?;
         let (size, batch, seed) = (options.image_size, train.batch, train.seed);
         let side = options.crop.unwrap_or(size);
         let factor = config.factor();
@@ -77,10 +78,7 @@ impl VaeStage {
                 format!("{side} is no multiple of {factor} up to {size}, the pictures' side");
             return Err(TrainError::config("options.crop", reason));
         }
-        let samples = corpus
-            .peek(u64::MAX / 2 / 16, 16, |sample| last_picture(sample, size))?
-            .concat();
-        let batches = Prefetch::new(4, move |index| {
+        let batches = Batches::open(train, move |corpus, index| {
             let mut random = Philox::new(seed, Stream::Data, index);
             let mut place = || random.below(size - side + 1);
             let (pixels, visited) = corpus.batch(index, batch, |sample| {
@@ -89,7 +87,11 @@ impl VaeStage {
             })?;
             let pixels = pixels.concat();
             Ok(Batch { pixels, visited })
-        });
+        })?;
+        let samples = batches
+            .corpus()
+            .peek(u64::MAX / 2 / 16, 16, |sample| last_picture(sample, size))?
+            .concat();
         Ok(Self {
             config,
             options,
@@ -148,8 +150,12 @@ impl Stage for VaeStage {
         "vae"
     }
 
+    fn samples(&self, source: Source) -> Option<usize> {
+        self.batches.samples(source)
+    }
+
     fn loss(&mut self, model: &Vae, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let batch = self.batches.get(context.batch_index())?;
+        let batch = self.batches.get(context)?;
         let count = batch.visited.keys.len();
         let images = image_tensor(batch.pixels, self.side(), &context.device);
         let mut random = context.random(Stream::TrainingNoise);

@@ -11,14 +11,16 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use emu_model::{Emu, EmuConfig};
 use serde::Deserialize;
 
+use super::batches::Batches;
 use super::corpus::{
     Corpus, Visited, WordList, Words, concept_words, image_tensor, open_held_out, pixels,
 };
-use super::emu_config;
+use super::sizes::emu_config;
 use crate::data::record::{Object, Record, Scene};
 use crate::data::{Sample, ShardDataset};
 use crate::objectives::contrast::{multi_cross_entropy, scores};
-use crate::{Prefetch, Stage, StepContext, StepLoss, TrainConfig, TrainError};
+use crate::stage::Source;
+use crate::{Stage, StepContext, StepLoss, TrainConfig, TrainError};
 
 /// The stage's own settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -187,7 +189,7 @@ pub struct Vision {
     config: EmuConfig,
     options: Options,
     vocabulary: Arc<Vocabulary>,
-    batches: Prefetch<Batch>,
+    batches: Batches<Batch>,
     held_out: Vec<(String, ShardDataset)>,
     batch: usize,
 }
@@ -208,12 +210,11 @@ impl Vision {
             }
         }
         let vocabulary = Arc::new(Vocabulary::new(&options.concepts, &words, &config)?);
-        let corpus = Corpus::open(train)?;
         let batches = {
             let (vocabulary, config, size) = (vocabulary.clone(), config.clone(), train.batch);
-            Prefetch::new(4, move |index| {
-                make_batch(&corpus, index, size, &vocabulary, &config)
-            })
+            Batches::open(train, move |corpus, index| {
+                make_batch(corpus, index, size, &vocabulary, &config)
+            })?
         };
         let held_out = open_held_out(&options.evaluate)?;
         Ok(Self {
@@ -361,8 +362,12 @@ impl Stage for Vision {
         "vision"
     }
 
+    fn samples(&self, source: Source) -> Option<usize> {
+        self.batches.samples(source)
+    }
+
     fn loss(&mut self, model: &Emu, context: &StepContext) -> Result<StepLoss, TrainError> {
-        let batch = self.batches.get(context.batch_index())?;
+        let batch = self.batches.get(context)?;
         let images = image_tensor(batch.pixels, self.config.vision.image_size, &context.device);
         let embeddings = model.embed_images(images);
         let [names, places, colours] = self.vocabulary.losses(model, embeddings, &batch.shown);

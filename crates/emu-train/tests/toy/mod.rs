@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use emu_kernels::random::{Philox, Stream};
 use emu_kernels::{Conv2d, Conv2dConfig, LayerNorm, QLinear, init, ops};
+use emu_train::stage::Source;
 use emu_train::{
     Outcome, Prefetch, RunOptions, Stage, StepContext, StepLoss, TrainConfig, TrainError,
 };
@@ -28,7 +29,7 @@ pub struct Toy {
 
 impl Toy {
     pub fn new(dropout: f64, device: &Device) -> Self {
-        init::seed(11);
+        let _sequence = init::seed(11);
         Self {
             stem: Conv2dConfig::same(2, 4, 3).init(device),
             norm: LayerNorm::new(64, 1e-5, device),
@@ -57,6 +58,7 @@ struct Batch {
 
 pub struct ToyStage {
     batches: Prefetch<Batch>,
+    seed: u64,
     size: usize,
     /// Makes the pictures of this batch NaN.
     pub poison: Option<u64>,
@@ -70,26 +72,30 @@ fn sample(seed: u64, index: u64) -> (Vec<f32>, [f32; 3]) {
     (x, target)
 }
 
+fn batch(seed: u64, first: u64, size: usize) -> Batch {
+    let mut batch = Batch {
+        pictures: vec![],
+        targets: vec![],
+        keys: vec![],
+    };
+    for i in first..first + size as u64 {
+        let (x, target) = sample(seed, i);
+        batch.pictures.extend(x);
+        batch.targets.extend(target);
+        batch.keys.push(format!("sample-{i}"));
+    }
+    batch
+}
+
+/// Number of samples of a validation set, and the first of them.
+const HELD_OUT: (usize, u64) = (12, 1_000_000);
+
 impl ToyStage {
     pub fn new(config: &TrainConfig) -> Self {
         let (seed, size) = (config.seed, config.batch);
-        let make = move |index: u64| {
-            let first = index * size as u64;
-            let mut batch = Batch {
-                pictures: vec![],
-                targets: vec![],
-                keys: vec![],
-            };
-            for i in first..first + size as u64 {
-                let (x, target) = sample(seed, i);
-                batch.pictures.extend(x);
-                batch.targets.extend(target);
-                batch.keys.push(format!("sample-{i}"));
-            }
-            Ok(batch)
-        };
         Self {
-            batches: Prefetch::new(3, make),
+            batches: Prefetch::new(3, move |index| Ok(batch(seed, index * size as u64, size))),
+            seed,
             size,
             poison: None,
             looked: vec![],
@@ -109,7 +115,13 @@ impl Stage for ToyStage {
             mut pictures,
             targets,
             keys,
-        } = self.batches.get(context.batch_index())?;
+        } = match context.source {
+            Source::Training => self.batches.get(context.batch_index())?,
+            Source::Validation(_) => {
+                let first = HELD_OUT.1 + context.batch_index() * self.size as u64;
+                batch(self.seed, first, self.size)
+            }
+        };
         if self.poison == Some(context.step) {
             pictures[5] = f32::NAN;
         }
@@ -132,6 +144,10 @@ impl Stage for ToyStage {
             .with_term("first", first)
             .with_term("two", 2.0)
             .with_keys(keys))
+    }
+
+    fn samples(&self, source: Source) -> Option<usize> {
+        matches!(source, Source::Validation(_)).then_some(HELD_OUT.0)
     }
 
     fn sample(&mut self, model: &Toy, step: u64, dir: &Path) -> Result<(), TrainError> {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+// A program has arguments.
+#[allow(clippy::disallowed_methods)]
 fn main() -> Result<()> {
     let mut given = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(compiled), Some(folder), None) = (given.next(), given.next(), given.next()) else {

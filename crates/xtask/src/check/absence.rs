@@ -1,9 +1,8 @@
 //! Rules about words and paths that a crate's code must not contain.
 
 use crate::check::Finding;
-use crate::check::source::{
-    Keep, line_of, lines_with_word, masked, std_paths, test_modules, without_tests,
-};
+use crate::check::edges::PURE;
+use crate::check::source::{Keep, line_of, lines_with_word, masked, test_modules, without_tests};
 use crate::workspace::Tree;
 
 /// Excluded from the search, because its sources contain the forbidden words.
@@ -25,116 +24,70 @@ pub fn javascript(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// emu-model takes bytes and returns tensors and events. It must not use files, network, clock, threads, processes or the
-/// terminal.
-pub fn outside_world(tree: &Tree) -> Vec<Finding> {
-    const FORBIDDEN: &[&str] = &[
-        "fs",
-        "net",
-        "thread",
-        "process",
-        "env",
-        "time::Instant",
-        "time::SystemTime",
-    ];
-    const MACROS: &[&str] = &["println!", "eprintln!", "print!", "eprint!", "dbg!"];
-    let is_below = |path: &str, root: &str| {
-        path == root
-            || path
-                .strip_prefix(root)
-                .is_some_and(|rest| rest.starts_with("::"))
+/// [`PURE`] packages take bytes and return values. What they must not use is in their `clippy.toml`, one text for all of them,
+/// and only tests are exempt from it.
+pub fn pure_packages(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let file = |package: &str| format!("crates/{package}/clippy.toml");
+    let rules = |package: &str| {
+        let path = file(package);
+        let found = tree.texts(&path, "").find(|(found, _)| *found == path);
+        found.map(|(_, text)| text.to_owned())
     };
-    let mut findings = Vec::new();
-    let tests = test_files(tree, "crates/emu-model/src/");
-    for (path, text) in tree
-        .texts("crates/emu-model/src/", ".rs")
-        .filter(|(path, _)| !is_test_file(path, &tests))
-    {
-        let code = without_tests(&masked(text, Keep::Code));
-        for (line, name) in std_paths(&code) {
-            // Also `use std::time;`, because it allows `time::Instant` later.
-            let forbidden = name == "time"
-                || name == "time::self"
-                || name == "time::*"
-                || FORBIDDEN.iter().any(|root| is_below(&name, root));
-            if forbidden {
-                findings.push(Finding::error(
-                    format!("{path}:{line}"),
-                    format!("uses std::{name}; emu-model takes bytes and returns tensors and events, so let the caller do this"),
-                ));
+    let first = rules(PURE[0]);
+    for package in PURE {
+        let message = match rules(package) {
+            None => "has no rules; copy them from another package without files, network and clock",
+            Some(text) if Some(&text) != first.as_ref() => {
+                "differs from the rules of the other packages without files, network and clock; make them equal"
             }
-        }
-        for name in MACROS {
-            for line in lines_with_word(&code, name) {
-                findings.push(Finding::error(
-                    format!("{path}:{line}"),
-                    format!("{name} in emu-model; return an event, and let the caller print"),
-                ));
+            Some(_) => continue,
+        };
+        findings.push(Finding::error(file(package), message));
+    }
+    for package in PURE {
+        let folder = format!("crates/{package}/src/");
+        let tests = test_files(tree, &folder);
+        for (path, text) in tree.texts(&folder, ".rs") {
+            if is_test_file(path, &tests) {
+                continue;
+            }
+            let code = without_test_attributes(&without_tests(&masked(text, Keep::Code)));
+            for lint in [
+                "disallowed_methods",
+                "disallowed_types",
+                "disallowed_macros",
+            ] {
+                for line in lines_with_word(&code, lint) {
+                    findings.push(Finding::error(
+                        format!("{path}:{line}"),
+                        format!("allows {lint}; this package takes bytes and returns values, so let the caller do this"),
+                    ));
+                }
             }
         }
     }
     findings
 }
 
-/// Only emu-cli and xtask may read the command line.
-pub fn arguments(tree: &Tree) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (path, code) in code_outside(tree, &["crates/emu-cli/", THIS_PROGRAM]) {
-        for (line, name) in std_paths(&without_tests(&code)) {
-            if matches!(name.as_str(), "env::args" | "env::args_os") {
-                findings.push(Finding::error(
-                    format!("{path}:{line}"),
-                    format!("uses std::{name}; only emu-cli knows argv, so take a parameter"),
-                ));
-            }
-        }
-    }
-    findings
-}
-
-/// Only programs may exit the process, handle signals or check for a terminal.
-pub fn process_ends(tree: &Tree) -> Vec<Finding> {
-    const FORBIDDEN: &[(&str, &str)] = &[
-        (
-            "process::exit",
-            "ends the process of whoever called; return an error",
-        ),
-        (
-            "process::abort",
-            "ends the process of whoever called; return an error",
-        ),
-        (
-            "io::stdin",
-            "reads the terminal; take what it should read as a parameter",
-        ),
-        (
-            "io::IsTerminal",
-            "asks for the terminal; let emu-cli decide what is shown",
-        ),
-    ];
-    let mut findings = Vec::new();
-    for (path, code) in code_outside(tree, &["crates/emu-cli/", THIS_PROGRAM, "tests/", "fuzz/"]) {
-        let is_program = path.contains("/src/bin/") || path.ends_with("/src/main.rs");
-        let is_test = path.contains("/tests/") || path.contains("/benches/");
-        if is_program || is_test || path.ends_with("build.rs") {
+/// The code with `cfg_attr(test, ..)` blanked.
+fn without_test_attributes(code: &str) -> String {
+    let blanked = |text: &str| -> String {
+        let keep = |c| if c == '\n' { '\n' } else { ' ' };
+        text.chars().map(keep).collect()
+    };
+    let mut out = code.to_owned();
+    for (start, _) in code.match_indices("cfg_attr(") {
+        let Some(length) = code[start..].find(")]") else {
             continue;
-        }
-        let code = without_tests(&code);
-        let paths = std_paths(&code);
-        for (name, why) in FORBIDDEN {
-            let named = paths.iter().filter(|(_, path)| path == name);
-            // Also finds uses after `use std::process;`.
-            let mut lines = lines_with_word(&code, name);
-            lines.extend(named.map(|(line, _)| line));
-            lines.sort_unstable();
-            lines.dedup();
-            findings.extend(lines.into_iter().map(|line| {
-                let message = format!("std::{name} in a library {why}");
-                Finding::error(format!("{path}:{line}"), message)
-            }));
+        };
+        let attribute = &code[start..start + length];
+        let condition = attribute.trim_start_matches("cfg_attr(").trim_start();
+        if condition.starts_with("test,") {
+            out.replace_range(start..start + length, &blanked(attribute));
         }
     }
-    findings
+    out
 }
 
 /// Only emu-kernels may include the sources in shaders/.
@@ -213,80 +166,49 @@ mod tests {
         assert_eq!(findings[0].place, "crates/emu-model/src/lib.rs:2");
     }
 
-    #[test]
-    fn the_outside_world_in_emu_model_is_found() {
-        for planted in [
-            "use std::fs;",
-            "use std::{fmt, net::TcpStream};",
-            "fn f() { std::thread::spawn(|| ()); }",
-            "use std::time::{Duration, Instant};",
-            "use std::time;",
-            "fn f() { println!(\"x\"); }",
-        ] {
-            let tree = Tree::planted(&[("crates/emu-model/src/lm.rs", planted)]);
-            assert_eq!(outside_world(&tree).len(), 1, "{planted}");
-        }
-    }
+    const RULES: &str = "disallowed-types = []\n";
 
-    #[test]
-    fn tests_of_emu_model_and_other_crates_may_touch_the_world() {
-        let tree = Tree::planted(&[
-            (
-                "crates/emu-model/src/lib.rs",
-                "use std::time::Duration;\n#[cfg(test)]\nmod fixtures;\n#[cfg(test)]\nmod tests { use std::fs; }",
-            ),
-            ("crates/emu-model/src/fixtures.rs", "use std::fs;"),
-            ("crates/emu-train/src/lib.rs", "use std::fs;"),
-        ]);
-        assert_eq!(outside_world(&tree), []);
-    }
-
-    #[test]
-    fn argv_outside_emu_cli_is_found() {
-        let tree = Tree::planted(&[
-            (
-                "crates/emu-train/src/lib.rs",
-                "fn f() { let _ = std::env::args(); }",
-            ),
-            (
-                "crates/emu-cli/src/main.rs",
-                "fn main() { let _ = std::env::args(); }",
-            ),
-        ]);
-        assert_eq!(arguments(&tree).len(), 1);
-    }
-
-    #[test]
-    fn a_library_that_ends_the_process_is_found() {
-        let exit = "fn f() { std::process::exit(130); }";
-        let grouped = "use std::{io::IsTerminal, process::{Command, exit}};";
-        let tree = Tree::planted(&[
-            ("crates/emu-train/src/stop.rs", exit),
-            ("crates/emu-kernels/src/lib.rs", grouped),
-            (
-                "crates/emu-web/src/lib.rs",
-                "use std::process;\nfn f() { process::abort() }",
-            ),
-            ("crates/emu-cli/src/signals.rs", exit),
-            ("crates/emu-pack/src/bin/repack.rs", exit),
-            (
-                "crates/emu-pack/src/lib.rs",
-                "#[cfg(test)]\nmod tests { fn f() { std::process::exit(1); } }",
-            ),
-            ("crates/emu-model/build.rs", exit),
-        ]);
-        let places: Vec<String> = process_ends(&tree)
-            .into_iter()
-            .map(|finding| finding.place)
+    fn pure(files: &[(&str, &str)]) -> Vec<Finding> {
+        let paths: Vec<String> = { PURE.iter() }
+            .map(|package| format!("crates/{package}/clippy.toml"))
             .collect();
-        let kernels = "crates/emu-kernels/src/lib.rs:1";
-        let expected = [
-            "crates/emu-train/src/stop.rs:1",
-            kernels,
-            kernels,
-            "crates/emu-web/src/lib.rs:2",
-        ];
-        assert_eq!(places, expected);
+        let mut all: Vec<(&str, &str)> = paths.iter().map(|path| (path.as_str(), RULES)).collect();
+        all.retain(|(path, _)| files.iter().all(|(other, _)| other != path));
+        all.extend(files.iter().filter(|(_, text)| !text.is_empty()));
+        pure_packages(&Tree::planted(&all))
+    }
+
+    #[test]
+    fn a_pure_package_has_the_rules_of_the_others() {
+        assert_eq!(pure(&[]), []);
+        let other = "disallowed-types = [\"std::fs::File\"]\n";
+        for (package, count) in [(PURE[0], PURE.len() - 1), (PURE[1], 1), (PURE[2], 1)] {
+            let path = format!("crates/{package}/clippy.toml");
+            assert_eq!(pure(&[(&path, other)]).len(), count, "{package}");
+        }
+        // A missing file.
+        let found = pure(&[("crates/emu-tokenizer/clippy.toml", "")]);
+        assert!(found.len() == 1 && found[0].message.contains("has no rules"));
+    }
+
+    #[test]
+    fn only_tests_of_a_pure_package_are_exempt_from_its_rules() {
+        let lib = "crates/emu-model/src/lib.rs";
+        for fine in [
+            "#![cfg_attr(\n    test,\n    allow(\n        clippy::disallowed_methods,\n        clippy::disallowed_types\n    )\n)]",
+            "#[cfg(test)]\n#[allow(clippy::disallowed_methods)]\nmod tests {}",
+            "// clippy::disallowed_methods",
+        ] {
+            assert_eq!(pure(&[(lib, fine)]), [], "{fine}");
+        }
+        for planted in [
+            "#![allow(clippy::disallowed_methods)]",
+            "#[allow(clippy::disallowed_types)]\nfn f() {}",
+            "#![cfg_attr(unix, allow(clippy::disallowed_macros))]",
+        ] {
+            assert_eq!(pure(&[(lib, planted)]).len(), 1, "{planted}");
+            assert_eq!(pure(&[("crates/emu-train/src/lib.rs", planted)]), []);
+        }
     }
 
     #[test]

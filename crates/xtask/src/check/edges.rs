@@ -11,10 +11,40 @@ struct Place {
 }
 
 /// All libraries of the workspace, for packages that may use any of them.
-const LIBRARIES: &[&str] = &["emu-kernels", "emu-model", "emu-pack", "emu-train"];
+const LIBRARIES: &[&str] = &[
+    "emu-data",
+    "emu-kernels",
+    "emu-media",
+    "emu-model",
+    "emu-pack",
+    "emu-tokenizer",
+    "emu-train",
+];
+
+/// As [`LIBRARIES`], with those that only the program uses.
+const OF_THE_PROGRAM: &[&str] = &[
+    "emu-data",
+    "emu-eval",
+    "emu-hub",
+    "emu-kernels",
+    "emu-media",
+    "emu-model",
+    "emu-pack",
+    "emu-serve",
+    "emu-tokenizer",
+    "emu-train",
+];
 
 /// All packages. A package that is missing here is an error too.
 const PLACES: &[Place] = &[
+    Place {
+        name: "emu-hub",
+        may_use: &[],
+    },
+    Place {
+        name: "emu-eval",
+        may_use: &[],
+    },
     Place {
         name: "emu-pack",
         may_use: &[],
@@ -24,16 +54,39 @@ const PLACES: &[Place] = &[
         may_use: &[],
     },
     Place {
+        name: "emu-media",
+        may_use: &[],
+    },
+    Place {
+        name: "emu-data",
+        may_use: &["emu-media", "emu-tokenizer"],
+    },
+    Place {
+        name: "emu-tokenizer",
+        may_use: &["emu-pack"],
+    },
+    Place {
         name: "emu-model",
-        may_use: &["emu-kernels", "emu-pack"],
+        may_use: &["emu-kernels", "emu-media", "emu-pack", "emu-tokenizer"],
     },
     Place {
         name: "emu-train",
-        may_use: &["emu-kernels", "emu-model", "emu-pack"],
+        may_use: &[
+            "emu-data",
+            "emu-kernels",
+            "emu-media",
+            "emu-model",
+            "emu-pack",
+            "emu-tokenizer",
+        ],
+    },
+    Place {
+        name: "emu-serve",
+        may_use: &["emu-tokenizer"],
     },
     Place {
         name: "emu-cli",
-        may_use: LIBRARIES,
+        may_use: OF_THE_PROGRAM,
     },
     Place {
         name: "emu-web",
@@ -86,6 +139,11 @@ const MISPLACED: &[(&[&str], &[&str], &str)] = &[
         &["emu-web"],
         "only emu-web knows JavaScript; take and return plain Rust types",
     ),
+    (
+        &["tokio", "axum", "hyper", "hyper-util", "tokio-rustls"],
+        &["emu-serve"],
+        "only emu-serve speaks HTTP; implement its trait `Engine`",
+    ),
 ];
 
 /// Restricted features of a library: the library, its features, the packages that may enable them, and the reason.
@@ -96,8 +154,11 @@ const MISPLACED_FEATURES: &[(&str, &[&str], &[&str], &str)] = &[(
     "that is Burn's terminal dashboard, and only emu-cli knows the terminal; emit events and let it show them",
 )];
 
-/// Libraries that emu-model must not use, because it does no file, network, clock or thread work.
-const NOT_IN_MODEL: &[&str] = &[
+/// Packages that take bytes and return values: they do no file, network, clock or thread work. A page runs the same code.
+pub const PURE: &[&str] = &["emu-media", "emu-model", "emu-tokenizer"];
+
+/// Libraries that [`PURE`] packages must not use.
+const NOT_IN_PURE: &[&str] = &[
     "rayon", "tokio", "reqwest", "ureq", "tempfile", "walkdir", "memmap2", "chrono", "time",
 ];
 
@@ -127,7 +188,7 @@ pub fn forbidden_edges(packages: &[Package]) -> Vec<Finding> {
                 ));
             }
         }
-        if package.name == "emu-model" && asks_for_convert(package) {
+        if PURE.contains(&package.name.as_str()) && asks_for_convert(package) {
             findings.push(Finding::error(
                 &package.name,
                 "switches on emu-pack's `convert`, which is native only; reading checkpoints belongs to emu-cli and emu-train",
@@ -167,10 +228,15 @@ pub fn misplaced_libraries(packages: &[Package]) -> Vec<Finding> {
                     ));
                 }
             }
-            if package.name == "emu-model" && NOT_IN_MODEL.contains(&dependency.name.as_str()) {
+            if PURE.contains(&package.name.as_str())
+                && NOT_IN_PURE.contains(&dependency.name.as_str())
+            {
                 findings.push(Finding::error(
                     &package.name,
-                    format!("depends on {}: it takes bytes and returns tensors and events, nothing else", dependency.name),
+                    format!(
+                        "depends on {}: it takes bytes and returns values, nothing else",
+                        dependency.name
+                    ),
                 ));
             }
         }
@@ -219,11 +285,18 @@ mod tests {
     #[test]
     fn the_design_itself_is_allowed() {
         let packages = house(&[
+            ("emu-hub", &["ureq"]),
             ("emu-pack", &["serde"]),
             ("emu-kernels", &["burn"]),
-            ("emu-model", &["emu-kernels", "emu-pack"]),
-            ("emu-train", &["emu-model", "emu-kernels", "emu-pack"]),
-            ("emu-cli", &["emu-train", "clap"]),
+            ("emu-media", &["image"]),
+            ("emu-tokenizer", &["emu-pack", "tokenizers"]),
+            (
+                "emu-model",
+                &["emu-kernels", "emu-media", "emu-pack", "emu-tokenizer"],
+            ),
+            ("emu-train", &["emu-model", "emu-media", "emu-tokenizer"]),
+            ("emu-serve", &["tokio", "emu-tokenizer"]),
+            ("emu-cli", &["emu-train", "emu-serve", "clap"]),
             ("emu-tests", &["emu-train"]),
             ("xtask", &["clap"]),
         ]);
@@ -234,11 +307,17 @@ mod tests {
     #[test]
     fn an_edge_against_the_direction_is_found() {
         for (from, to) in [
+            ("emu-hub", "emu-pack"),
             ("emu-pack", "emu-model"),
             ("emu-kernels", "emu-pack"),
+            ("emu-media", "emu-model"),
+            ("emu-media", "emu-pack"),
+            ("emu-tokenizer", "emu-model"),
             ("emu-model", "emu-train"),
             ("emu-train", "emu-cli"),
             ("emu-tests", "emu-web"),
+            ("emu-tests", "emu-serve"),
+            ("emu-serve", "emu-model"),
             ("emu-cli", "xtask"),
             ("xtask", "emu-pack"),
         ] {
@@ -275,9 +354,12 @@ mod tests {
             ("emu-model", "clap"),
             ("emu-cli", "web-sys"),
             ("emu-model", "rayon"),
+            ("emu-media", "rayon"),
             ("emu-train", "ctrlc"),
             ("emu-kernels", "signal-hook"),
             ("emu-pack", "ratatui"),
+            ("emu-cli", "tokio"),
+            ("emu-train", "axum"),
         ] {
             assert_eq!(
                 misplaced_libraries(&house(&[(package, &[library])])).len(),

@@ -174,32 +174,6 @@ fn closing_brace(text: &str) -> usize {
     text.len()
 }
 
-/// All paths below `std::` in the code, with use groups expanded: line number, and path without `std::`.
-pub fn std_paths(code: &str) -> Vec<(usize, String)> {
-    let mut paths = Vec::new();
-    for (start, _) in code.match_indices("std::") {
-        let before = code[..start].chars().next_back().unwrap_or(' ');
-        if is_word(before) {
-            continue;
-        }
-        let line = line_of(code, start);
-        let mut tree = String::new();
-        let rest = &code[start + "std::".len()..];
-        let mut depth = 0usize;
-        for c in rest.chars() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth > 0 => depth -= 1,
-                _ if depth > 0 || is_word(c) || c == ':' => {}
-                _ => break,
-            }
-            tree.push(c);
-        }
-        expand("", &tree, &mut |path| paths.push((line, path)));
-    }
-    paths
-}
-
 /// Expands a use tree: `a::{b, c::{d}}` gives `a::b` and `a::c::d`.
 fn expand(prefix: &str, tree: &str, each: &mut impl FnMut(String)) {
     let Some(open) = tree.find('{') else {
@@ -236,7 +210,7 @@ fn expand(prefix: &str, tree: &str, each: &mut impl FnMut(String)) {
     expand(&inner_prefix, piece.trim(), each);
 }
 
-/// Expands a use tree like [`std_paths`]. Passes each path and the name it gets to `each`.
+/// Expands a use tree, also one of several lines. Passes each path and the name it gets to `each`.
 pub fn grouped_paths(tree: &str, each: &mut impl FnMut(&str, &str)) {
     let one_line: String = tree.split_whitespace().collect::<Vec<_>>().join(" ");
     let spelled = one_line
@@ -313,25 +287,23 @@ mod tests {
 
     #[test]
     fn grouped_paths_are_spelled_out() {
-        let paths = std_paths(
-            "use std::{fmt, fs::{self, File}, time::Duration};\nlet t = std::time::Instant::now();",
-        );
-        let names: Vec<&str> = paths.iter().map(|(_, path)| path.as_str()).collect();
+        let paths = |tree: &str| {
+            let mut paths = Vec::new();
+            grouped_paths(tree, &mut |path, name| paths.push(format!("{path} {name}")));
+            paths
+        };
         assert_eq!(
-            names,
+            paths("std::{fmt, fs::{self, File as Open}, time::Duration}"),
             [
-                "fmt",
-                "fs::self",
-                "fs::File",
-                "time::Duration",
-                "time::Instant::now"
+                "std::fmt fmt",
+                "std::fs fs",
+                "std::fs::File Open",
+                "std::time::Duration Duration"
             ]
         );
-        assert_eq!(paths[4].0, 2);
-        let nested = std_paths("use std::{a, b::{c, d::{e}}};");
         assert_eq!(
-            nested.last().map(|(_, path)| path.as_str()),
-            Some("b::d::e")
+            paths("std::{a, b::{\n    c,\n    d::{e},\n}}").last(),
+            Some(&"std::b::d::e e".to_owned())
         );
     }
 

@@ -12,14 +12,14 @@ pub struct Reader {
 impl Reader {
     /// Parses one line. Returns whether to print it.
     pub fn read(&mut self, line: &str) -> bool {
-        // Totals at the end, which count tests without suites: `# pass 12`.
+        // Totals at the end of a run, which count tests without suites: `# pass 12`. A suite may consist of several runs.
         if let Some((name, number)) = line
             .strip_prefix("# ")
             .and_then(|rest| rest.split_once(' '))
             && let Ok(number) = number.parse::<usize>()
         {
             match name {
-                "pass" => self.counts.passed = number,
+                "pass" => self.counts.passed += number,
                 "fail" | "cancelled" => {
                     self.counts.failed += number;
                     self.ended = true;
@@ -70,6 +70,8 @@ mod tests {
         let text = "TAP version 13\nok 1 - a\n# tests 5\n# suites 0\n# pass 3\n# fail 0\n# cancelled 0\n# skipped 2\n# todo 0";
         let counts = read(text, true);
         assert_eq!((counts.passed, counts.failed, counts.skipped), (3, 0, 2));
+        let two_runs = [text, text].join("\n");
+        assert_eq!(read(&two_runs, true).passed, 6);
     }
 
     #[test]

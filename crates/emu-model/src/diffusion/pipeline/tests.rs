@@ -17,7 +17,7 @@ fn tiny() -> (DecoderConfig, Decoder) {
         ..config.vae
     };
     config.steps = 3;
-    emu_kernels::init::seed(3);
+    let _sequence = emu_kernels::init::seed(3);
     let decoder = config.init(&Device::flex()).unwrap();
     (config, decoder)
 }

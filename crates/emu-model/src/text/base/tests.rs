@@ -1,18 +1,22 @@
 //! A small language model with random weights, alone and as the LM of a model that names images.
 
-use burn::tensor::{Device, read_sync};
+use burn::tensor::{Device, Tensor, read_sync};
 use emu_kernels::random::Philox;
 use emu_kernels::sample::Processors;
+use emu_media::image::RgbImage;
 use emu_pack::{InMemory, TensorInfo};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::Emu;
 use crate::config::ScenePrompts;
 use crate::efficientnet::{EfficientNetConfig, EfficientNetStage};
-use crate::generate::{GenerateError, ImageEmbedder, Prompt, TextMachine, TextOptions};
-use crate::image::RgbImage;
+use crate::generate::{
+    GenerateError, ImageEmbedder, PrefixCache, Prompt, TOGETHER, TextEvent, TextMachine,
+    TextOptions,
+};
 use crate::pack::{LM, VISION, component};
+use crate::pictures::{PictureCache, PictureHash};
 use crate::prompt::{Conversation, Marked, Prompter, Turn};
 use crate::spelling::SpellingConfig;
 use crate::text::{Message, Speaker, TextModel};
@@ -21,7 +25,7 @@ const WIDTH: usize = 32;
 const FFN: usize = 48;
 const TEMPLATE: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe kind 12<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}";
 
-fn metadata() -> Map<String, Value> {
+fn metadata() -> Metadata {
     let marks = [
         "<|endoftext|>",
         "<|im_start|>",
@@ -135,7 +139,7 @@ fn assembled<S: TensorSource>(base: &Base<'_, S>) -> (EmuConfig, Emu, EmuTokeniz
     config.prompts.picture = Some("See<image><image> on<image>. ".into());
     config.prompts.caption = "What is it?".into();
     let device = Device::flex();
-    emu_kernels::init::seed(7);
+    let _sequence = emu_kernels::init::seed(7);
     let emu = config.init(&device).expect("a model");
     let mut stored = std::collections::HashMap::new();
     base.each(|tensor| -> Result<(), PackError> {
@@ -172,6 +176,7 @@ fn conversations_are_those_of_the_model_alone_token_for_token() {
         config: &config,
         tokenizer: &tokenizer,
         device: &device,
+        pictures: None,
     };
     let options = || TextOptions {
         max_new_tokens: 24,
@@ -242,6 +247,7 @@ fn a_picture_stands_in_its_template() {
         config: &config,
         tokenizer: &tokenizer,
         device: &device,
+        pictures: None,
     };
     let picture = RgbImage::from_pixel(40, 40, [200, 30, 30].into());
     let prompt = prompter.caption(picture.clone()).expect("a prompt");
@@ -252,6 +258,29 @@ fn a_picture_stands_in_its_template() {
         text,
         "<|im_start|>system\nBe kind 12<|im_end|>\n<|im_start|>user\nSee<image><image> on<image>. What is it?<|im_end|>\n<|im_start|>assistant\n"
     );
+    // Read together, images give the prompts that each gives alone.
+    let both = [
+        picture.clone(),
+        RgbImage::from_fn(30, 50, |x, y| [(x * 8) as u8, (y * 5) as u8, 200].into()),
+    ];
+    let together = prompter.captions(&both).expect("prompts");
+    assert_eq!(together.len(), 2);
+    assert!(prompter.captions(&[]).expect("none").is_empty());
+    let values = |prompt: Prompt| -> Vec<f32> {
+        let visual = prompt.visual.expect("a picture");
+        visual.into_data().iter::<f32>().collect()
+    };
+    let mut read = vec![];
+    for (alone, together) in both.into_iter().zip(together) {
+        let alone = prompter.caption(alone).expect("a prompt");
+        assert_eq!(alone.ids, together.ids);
+        let (alone, together) = (values(alone), values(together));
+        assert_eq!(alone.len(), together.len());
+        let mut pairs = alone.iter().zip(&together);
+        assert!(pairs.all(|(a, b)| (a - b).abs() < 1e-5));
+        read.push(alone);
+    }
+    assert_ne!(read[0], read[1]);
     // Two images, and text that spells the mark.
     let marked = Marked::new(
         r"is <image> as <image> or \<image>?",
@@ -279,6 +308,131 @@ fn a_picture_stands_in_its_template() {
     assert!(!made[1..].contains(&config.special.img), "{made:?}");
     let error = ImageEmbedder::new(&emu, &config, &Prompt::text(vec![1, 20]), 0).err();
     assert!(matches!(error, Some(GenerateError::DrawsNothing)));
+}
+
+#[test]
+fn a_conversation_goes_on_from_what_it_shares_with_the_one_before() {
+    let (metadata, source, device) = (metadata(), source(), Device::flex());
+    let base = Base::new(&metadata, &source, &device).expect("a base");
+    let (config, mut emu, tokenizer) = assembled(&base);
+    let pictures = PictureCache::default();
+    let mut prefix = PrefixCache::default();
+    let shade = |shade: u8| RgbImage::from_pixel(40, 40, [shade, 90, 255 - shade].into());
+    // Answers with what was kept, and anew. Returns the answer, the prompt's tokens, and those cached.
+    let mut ask = |emu: &Emu, shown: u8, turns: &[(&str, &str)]| {
+        let turns = turns.iter().enumerate().map(|(i, (said, answer))| {
+            let mut user = Marked::default();
+            if i == 0 {
+                user.show(shade(shown));
+            }
+            user.say(said);
+            Turn {
+                user,
+                answer: (*answer).into(),
+            }
+        });
+        let conversation = Conversation {
+            system: None,
+            turns: turns.collect(),
+        };
+        let prompt = |pictures| {
+            let prompter = Prompter {
+                emu,
+                config: &config,
+                tokenizer: &tokenizer,
+                device: &device,
+                pictures,
+            };
+            prompter.conversation(&conversation).expect("a prompt")
+        };
+        let options = || TextOptions {
+            max_new_tokens: 6,
+            ignore_ends: true,
+            ..Default::default()
+        };
+        let machine = TextMachine::new(emu, &config, &prompt(None), options());
+        let expected = read_sync(machine.expect("it fits").run()).expect("tokens");
+        let prompt = prompt(Some(&pictures));
+        let machine = TextMachine::with_prefix(emu, &config, &prompt, options(), &mut prefix);
+        let mut machine = machine.expect("it fits");
+        while !matches!(
+            read_sync(machine.step()).expect("a step"),
+            TextEvent::Done(_)
+        ) {}
+        assert_eq!(machine.sequence(), expected);
+        let cost = machine.cost();
+        prefix = machine.into_prefix();
+        let length = prompt.ids.len();
+        assert_eq!(cost.prefill_tokens, length - cost.cached_tokens);
+        let marks = { prompt.ids.iter() }.position(|id| *id == config.special.image);
+        let first = marks.expect("a picture");
+        (length, cost.cached_tokens, first)
+    };
+    // With quantized activations, the same kernels read the prompt with and without what was kept.
+    let least = if emu.lm.rounds() { TOGETHER } else { 1 };
+    let one = [("what?", "")];
+    let two = [("what?", "a cat"), ("and now?", "")];
+    let (length, cached, first) = ask(&emu, 10, &one);
+    assert_eq!(cached, 0);
+    let (_, cached, _) = ask(&emu, 10, &two);
+    assert!(cached >= length, "{cached} of {length}");
+    // Another picture at the same place, then the first again; nothing behind it is shared.
+    assert_eq!(ask(&emu, 200, &two).1, first);
+    assert_eq!(ask(&emu, 10, &two).1, first);
+    // An edited message, and a branch.
+    let (_, cached, _) = ask(&emu, 10, &[("when?", "a cat"), ("and now?", "")]);
+    assert!(cached > first && cached < length);
+    let (length, cached, _) = ask(&emu, 10, &[("when?", "")]);
+    assert_eq!(cached, length - least);
+    // A soft prompt instead of the system message shares nothing with it; its own rows are shared.
+    emu.persona = Some(crate::persona::SoftPrompt::new(4, config.lm.width, &device));
+    assert_eq!(ask(&emu, 10, &one).1, 0);
+    let (length, cached, _) = ask(&emu, 10, &one);
+    assert_eq!(cached, length - least);
+    assert_eq!(pictures.len(), 2, "each picture was encoded once");
+}
+
+#[test]
+fn pictures_that_were_read_before_are_not_encoded_again() {
+    let (metadata, source, device) = (metadata(), source(), Device::flex());
+    let base = Base::new(&metadata, &source, &device).expect("a base");
+    let (config, emu, tokenizer) = assembled(&base);
+    let pictures = PictureCache::default();
+    let embed = |shades: &[u8], pictures: Option<&PictureCache>| -> Vec<f32> {
+        let prompter = Prompter {
+            emu: &emu,
+            config: &config,
+            tokenizer: &tokenizer,
+            device: &device,
+            pictures,
+        };
+        let shown: Vec<RgbImage> = { shades.iter() }
+            .map(|shade| RgbImage::from_pixel(9, 9, [*shade, 80, 40].into()))
+            .collect();
+        let embedded = prompter.embed(&shown).expect("embeddings").expect("some");
+        assert_eq!(embedded.dims()[0], shades.len());
+        embedded.into_data().iter::<f32>().collect()
+    };
+    // New ones, repeated ones, known and new ones mixed, known ones alone.
+    for shades in [
+        &[1, 90][..],
+        &[7],
+        &[90, 200, 90, 1, 7, 200],
+        &[1],
+        &[7, 90],
+    ] {
+        let (found, expected) = (embed(shades, Some(&pictures)), embed(shades, None));
+        assert_eq!(found.len(), expected.len());
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
+        assert!(found.iter().zip(&expected).all(near), "{shades:?}");
+    }
+    assert_eq!(pictures.len(), 4);
+    assert_ne!(embed(&[1], None), embed(&[90], None));
+    // What the cache holds is what is used.
+    let picture = RgbImage::from_pixel(9, 9, [1, 80, 40].into());
+    let planted = Tensor::ones([1, config.queries(), WIDTH], &device) * 5.0;
+    pictures.insert(PictureHash::of(&picture), planted);
+    assert!(embed(&[1], Some(&pictures)).iter().all(|v| *v == 5.0));
 }
 
 #[test]
@@ -346,8 +500,8 @@ fn what_a_pack_cannot_hold_is_named() {
 }
 
 /// Boxes on a plain background.
-fn drawing(boxes: &[(u32, u32)]) -> crate::image::RgbImage {
-    crate::image::RgbImage::from_fn(64, 64, |x, y| {
+fn drawing(boxes: &[(u32, u32)]) -> RgbImage {
+    RgbImage::from_fn(64, 64, |x, y| {
         let inside = |(left, top): &(u32, u32)| {
             (*left..left + 14).contains(&x) && (*top..top + 14).contains(&y)
         };
@@ -380,6 +534,7 @@ fn things_are_read_one_by_one_behind_what_opens_the_conversation() {
             config: &config,
             tokenizer: &tokenizer,
             device: &device,
+            pictures: None,
         };
         let prompt = prompter.conversation(&Conversation {
             system: system.map(Into::into),
@@ -395,6 +550,7 @@ fn things_are_read_one_by_one_behind_what_opens_the_conversation() {
             .as_ref()
             .map_or(0, |v| v.dims()[0] * v.dims()[1]);
         assert_eq!(marks.count(), rows);
+        assert_eq!(prompt.visual_keys.len(), rows, "one for each embedding");
         (
             tokenizer.decode(&prompt.ids, false).expect("text"),
             rows,
@@ -461,6 +617,7 @@ fn a_prompt_for_the_language_model_alone_is_that_of_an_empty_system_message() {
             config,
             tokenizer: &tokenizer,
             device: &device,
+            pictures: None,
         };
         let conversation = Conversation {
             system: system.map(Into::into),

@@ -12,6 +12,7 @@ mod phrases;
 mod seen;
 mod shown;
 
+use emu_data::emoji::{Concept, ConceptList, Holdout, Unseen};
 use emu_model::spelling::{article, drawn};
 use emu_model::text::{Message, Speaker};
 
@@ -21,7 +22,6 @@ pub use seen::{Kind, Seen, Shows};
 pub use shown::Shown;
 
 use super::DataError;
-use super::emoji::{Concept, ConceptList, Holdout, Unseen};
 use super::record::Layout;
 use super::rng::Rng;
 

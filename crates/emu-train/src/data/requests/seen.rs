@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use emu_data::emoji::plural_of;
 use emu_model::spelling::article;
 use serde::Deserialize;
 
 use super::super::DataError;
-use super::super::emoji::plural_of;
 use super::super::rng::Rng;
 use super::lists::{parse, read};
 

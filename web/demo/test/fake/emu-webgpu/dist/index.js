@@ -213,7 +213,7 @@ export class Emu {
     }
     if (draws === true) yield picture();
     // The text on a drawn picture is not generated token by token.
-    yield { type: "usage", promptTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
+    yield { type: "usage", promptTokens: 27, cachedTokens: 0, prefillTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
   }
 
   /** @param {any} image @param {TextOptions} [options] */

@@ -358,9 +358,12 @@ fn every_stage_agrees_on_wgpu() {
     let dir = tempfile::tempdir().expect("folder");
     let dir = dir.path();
     write_data(dir);
+    // A step on a software GPU takes up to a second.
+    let steps = 6;
     for stage in STAGES {
         for device in ["cpu", "gpu"] {
-            run(dir, stage, &format!("{device}-{stage}"), device, 20, false);
+            let out = format!("{device}-{stage}");
+            run(dir, stage, &out, device, steps, false);
         }
         let (cpu, gpu) = (
             losses(dir, &format!("cpu-{stage}")),
@@ -375,7 +378,8 @@ fn every_stage_agrees_on_wgpu() {
             );
         }
         // A stopped run resumes on the GPU too.
-        run(dir, stage, &format!("gpu-{stage}-halves"), "gpu", 10, false);
-        run(dir, stage, &format!("gpu-{stage}-halves"), "gpu", 20, true);
+        let halves = format!("gpu-{stage}-halves");
+        run(dir, stage, &halves, "gpu", steps / 2, false);
+        run(dir, stage, &halves, "gpu", steps, true);
     }
 }

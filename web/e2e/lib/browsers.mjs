@@ -7,6 +7,9 @@ import puppeteer from "puppeteer-core";
 /** Timeout in milliseconds of a single protocol call. Software GPUs are slow, and so are shared machines. */
 const PATIENCE = 15 * 60_000;
 
+/** Timeout of one wait of a page, in milliseconds. Software adapters take minutes where a GPU takes a second. */
+const WAIT = 5 * 60_000;
+
 const KINDS = {
   chromium: {
     title: "Chromium",
@@ -53,7 +56,7 @@ export function absent(name) {
  */
 export async function launch(name, { webgpu = true, profile, extensions, ...how } = {}) {
   const { program, options } = KINDS[name];
-  return puppeteer.launch({
+  const browser = await puppeteer.launch({
     executablePath: program,
     protocolTimeout: PATIENCE,
     timeout: PATIENCE,
@@ -61,6 +64,13 @@ export async function launch(name, { webgpu = true, profile, extensions, ...how 
     ...(extensions && { enableExtensions: extensions, pipe: true }),
     ...options({ webgpu, ...how }),
   });
+  const open = browser.newPage.bind(browser);
+  browser.newPage = async (...wanted) => {
+    const page = await open(...wanted);
+    page.setDefaultTimeout(WAIT);
+    return page;
+  };
+  return browser;
 }
 
 /** Runs in the page: describes the WebGPU adapter; `null` if there is none. */

@@ -209,11 +209,13 @@ export class Emu {
       await step(options.signal);
       this.#cost(36, 1010);
       options.onProgress?.({ phase: "decode", tokens: index + 1 });
-      yield { type: "text", text };
+      yield { type: "text", index: 0, text };
     }
     if (draws === true) yield picture();
     // The text on a drawn picture is not generated token by token.
-    yield { type: "usage", promptTokens: 27, cachedTokens: 0, prefillTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds: (performance.now() - start) / 1000, finish: "end" };
+    const pace = { firstTokenSeconds: null, prefillTokensPerSecond: null, decodeTokensPerSecond: null };
+    const seconds = (performance.now() - start) / 1000;
+    yield { type: "usage", index: 0, promptTokens: 27, cachedTokens: 0, prefillTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds, ...pace, finish: "end" };
   }
 
   /** @param {any} image @param {TextOptions} [options] */
@@ -238,7 +240,7 @@ export class Emu {
   /** A picture in a conversation. @param {DrawOptions} options @returns {Promise<ChatEvent>} */
   async #drawn(options) {
     await this.#fetch(["decoder"], options);
-    return { type: "image", ...(await this.#denoise("red", options)) };
+    return { type: "image", index: 0, ...(await this.#denoise("red", options)) };
   }
 
   /** @param {string} prompt @param {DrawOptions} options */

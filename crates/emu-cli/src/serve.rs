@@ -15,8 +15,8 @@ use emu_model::generate::{
 };
 use emu_model::prompt::{Conversation, Marked, PromptError, Turn};
 use emu_serve::engine::{
-    Answer, Chat, Conversation as Conversed, DrawOptions, Drawing, Drawn, Embedding, Engine,
-    EngineError, Event, Finish, Likelihood, Model, Part, Piece, Tell, TextOptions, TokenLogprob,
+    Answer, Chat, DrawOptions, Drawing, Drawn, Embedding, Engine, EngineError, Event, Finish,
+    Likelihood, Model, Part, Piece, Tell, TextOptions, TokenLogprob,
 };
 use emu_serve::{Config, Server};
 use emu_tokenizer::DecodeStream;
@@ -133,25 +133,6 @@ fn marked(parts: &[Part]) -> Result<Marked, EngineError> {
         }
     }
     Ok(marked)
-}
-
-/// The picture of a message that shows one picture and says nothing, if the message is read by itself: it is the first
-/// one, or the model reads only the last `turns`.
-fn alone(chat: &Chat, turns: Option<usize>) -> Option<&[u8]> {
-    let Conversed { system, turns: all } = &chat.conversation;
-    let (last, before) = all.split_last()?;
-    if system.is_some() || (!before.is_empty() && turns.is_none()) {
-        return None;
-    }
-    let mut shown = None;
-    for part in &last.user {
-        match part {
-            Part::Text(text) if text.trim().is_empty() => {}
-            Part::Picture(file) if shown.is_none() => shown = Some(&**file),
-            _ => return None,
-        }
-    }
-    shown
 }
 
 /// Log-probabilities with the texts of their tokens.
@@ -417,11 +398,6 @@ impl Engine for PackEngine {
 
     fn chat(&mut self, chat: &Chat, tell: &mut Tell<'_>) -> Result<Answer, EngineError> {
         let prompter = self.runtime.prompter().map_err(|e| failed("load", e))?;
-        if let Some(file) = alone(chat, prompter.config.prompts.turns) {
-            // Without words, a picture is not a question: a model trained on questions answers it with anything.
-            let prompt = prompter.caption(picture(file)?).map_err(prompting)?;
-            return self.generate(&prompt, &chat.text, None, false, tell);
-        }
         let turns = { chat.conversation.turns.iter() }
             .map(|turn| {
                 Ok(Turn {

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use burn::tensor::{Device, Tensor};
 use emu_media::image::{ImageError, RgbImage, scene};
-use emu_tokenizer::{EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, TokenizerError, names};
+use emu_tokenizer::{
+    EmuTokenizer, IMAGE_MARK, PromptText, RELEASED_MARK, Span, TokenizerError, names,
+};
 
 use crate::config::{EmuConfig, PromptConfig};
 use crate::emu::Emu;
@@ -112,8 +114,29 @@ impl Marked {
         }
     }
 
-    /// Formats a user turn that requests an answer.
+    /// The image of a turn that shows one image and says nothing.
+    fn lone_picture(&self) -> Option<&RgbImage> {
+        let is_blank = |span: &Span| match span {
+            Span::Plain(text) => text.trim().is_empty(),
+            Span::Template(_) => false,
+            Span::Picture => true,
+        };
+        match &*self.pictures {
+            [picture] if self.said.spans().iter().all(is_blank) => Some(picture),
+            _ => None,
+        }
+    }
+
+    /// Formats a user turn that requests an answer. A lone image without words is no question, which a model trained on
+    /// questions answers with anything: it requests a caption.
     pub fn turn(&self, templates: &PromptConfig) -> PromptText {
+        match self.lone_picture() {
+            Some(_) => caption_request(templates),
+            None => self.question(templates),
+        }
+    }
+
+    fn question(&self, templates: &PromptConfig) -> PromptText {
         if self.pictures.len() > self.leading
             && let Some(template) = &templates.marked
         {
@@ -159,6 +182,23 @@ impl Marked {
         filled.template(rest);
         filled
     }
+}
+
+/// Formats a request to caption an image: the image alone, or with the model's caption prompt.
+fn caption_request(templates: &PromptConfig) -> PromptText {
+    let mut request = PromptText::default();
+    match templates.caption.as_str() {
+        "" => request.pictures(1),
+        words => {
+            let mut asked = Marked {
+                leading: 1,
+                ..Default::default()
+            };
+            asked.said.template(words);
+            request = asked.question(templates);
+        }
+    }
+    request
 }
 
 /// Kind of a mark.
@@ -372,6 +412,11 @@ impl Prompter<'_> {
             opening = Opening::Given(system_message(Some(said), templates));
         }
         let turns = conversation.followed(templates.turns);
+        if let ([only], true) = (&*turns, is_own)
+            && let Some(picture) = only.user.lone_picture()
+        {
+            return self.caption_of(picture);
+        }
         for (i, turn) in turns.iter().enumerate() {
             text.append(turn.user.turn(templates));
             text.plain(&turn.answer);
@@ -464,20 +509,11 @@ impl Prompter<'_> {
 
     fn caption_of(&self, picture: &RgbImage) -> Result<Prompt, PromptError> {
         let pictures = std::slice::from_ref(picture);
-        let templates = &self.config.prompts;
-        let mut text = PromptText::default();
-        match templates.caption.as_str() {
-            "" => text.pictures(1),
-            words => {
-                let mut asked = Marked {
-                    leading: 1,
-                    ..Default::default()
-                };
-                asked.said.template(words);
-                return self.behind(Opening::Own, asked.turn(templates), pictures);
-            }
+        let request = caption_request(&self.config.prompts);
+        match self.config.prompts.caption.is_empty() {
+            true => self.ask(&request, pictures),
+            false => self.behind(Opening::Own, request, pictures),
         }
-        self.ask(&text, pictures)
     }
 
     /// Builds the caption prompt of each image. The encoder reads the images together, in batches.
@@ -570,8 +606,6 @@ impl Prompter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use emu_tokenizer::Span;
-
     use super::*;
 
     fn picture(shade: u8) -> RgbImage {
@@ -691,6 +725,28 @@ mod tests {
         // Braces in user text are not placeholders.
         let braces = Marked::words("{} {pictures} {0}");
         assert_eq!(turn(&braces), "[USER]'{} {pictures} {0}'[ASSISTANT]");
+    }
+
+    #[test]
+    fn a_lone_picture_asks_for_a_caption() {
+        let shows = |text: &str, pictures: usize| {
+            Marked::new(text, vec![picture(1); pictures], vec![]).expect("fits")
+        };
+        let instruct = EmuConfig::tiny().instruct().prompts;
+        let mut asks = instruct.clone();
+        asks.caption = "Describe it.".into();
+        for lone in ["", " \n", "<image>", " <image> "] {
+            assert_eq!(shown(&shows(lone, 1).turn(&instruct)), "*", "{lone:?}");
+            let asked = "[USER]: *Describe it. [ASSISTANT]:";
+            assert_eq!(shown(&shows(lone, 1).turn(&asks)), asked, "{lone:?}");
+        }
+        // Words, another picture and no picture are questions.
+        assert_eq!(
+            shown(&shows("?", 1).turn(&asks)),
+            "[USER]: *'?' [ASSISTANT]:"
+        );
+        assert_eq!(shown(&shows("", 2).turn(&asks)), "[USER]: ** [ASSISTANT]:");
+        assert_eq!(shown(&shows("", 0).turn(&asks)), "[USER]:  [ASSISTANT]:");
     }
 
     #[test]

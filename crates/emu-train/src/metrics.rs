@@ -14,11 +14,13 @@ pub struct StepMetrics {
     /// The step, counted from 0.
     pub step: u64,
     /// The loss, averaged over the step's micro-batches.
+    #[serde(deserialize_with = "number")]
     pub loss: f32,
     /// Loss terms and other figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pairs")]
     pub terms: Vec<(String, f32)>,
     /// Global gradient norm before clipping.
+    #[serde(deserialize_with = "number")]
     pub grad_norm: f32,
     /// Learning rate of each part (`""` is the rest).
     #[serde(with = "pairs")]
@@ -42,7 +44,13 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// Serialises (name, number) pairs as a JSON object, in order.
+/// Reads a number. JSON has none for what is not finite: such a figure is written as `null`, and read as NaN.
+fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
+}
+
+/// Serialises (name, number) pairs as a JSON object, in order. A number that is not finite becomes `null`, and NaN when
+/// it is read.
 mod pairs {
     use serde::de::{MapAccess, Visitor};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -54,11 +62,11 @@ mod pairs {
         to.collect_map(pairs.iter().map(|(name, value)| (name, value)))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    pub fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de> + From<f32>>(
         from: D,
     ) -> Result<Vec<(String, T)>, D::Error> {
         struct Pairs<T>(core::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Pairs<T> {
+        impl<'de, T: Deserialize<'de> + From<f32>> Visitor<'de> for Pairs<T> {
             type Value = Vec<(String, T)>;
 
             fn expecting(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
@@ -67,8 +75,8 @@ mod pairs {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                while let Some((name, value)) = map.next_entry::<_, Option<T>>()? {
+                    pairs.push((name, value.unwrap_or_else(|| T::from(f32::NAN))));
                 }
                 Ok(pairs)
             }
@@ -179,6 +187,28 @@ mod tests {
             warning: (step == 2).then(|| "it diverges".into()),
             eval: vec![],
         }
+    }
+
+    #[test]
+    fn figures_that_are_not_finite_cut_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let (mut file, _) = MetricsFile::open(&path, 0).unwrap();
+        let mut odd = metrics(0);
+        odd.loss = f32::INFINITY;
+        odd.grad_norm = f32::NAN;
+        odd.eval = vec![("held.loss".into(), f32::NAN), ("held.acc".into(), 0.5)];
+        file.write(&odd).unwrap();
+        file.write(&metrics(1)).unwrap();
+        drop(file);
+
+        let (_, kept) = MetricsFile::open(&path, 2).unwrap();
+        let [first, second] = &*kept else {
+            panic!("two lines, not {kept:?}")
+        };
+        assert!(first.loss.is_nan() && first.grad_norm.is_nan() && first.eval[0].1.is_nan());
+        assert_eq!(first.eval[1], ("held.acc".into(), 0.5));
+        assert_eq!(*second, metrics(1));
     }
 
     #[test]

@@ -163,7 +163,9 @@ impl ReaderStage {
         };
         check(&config)?;
         let counts = [("requests", options.requests), ("others", options.others)];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
+        let ordinary = options.ordinary.iter();
+        let ordinary = ordinary.map(|options| ("ordinary.count", options.count));
+        if let Some((name, _)) = counts.into_iter().chain(ordinary).find(|(_, n)| *n == 0) {
             let key = format!("options.{name}");
             return Err(TrainError::config(key, "it must be at least 1"));
         }

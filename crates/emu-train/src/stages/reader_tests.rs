@@ -218,14 +218,23 @@ fn a_soft_prompt_stands_before_half_of_them() {
 #[test]
 fn nothing_to_learn_from_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut config = config(folder.path(), "run", 1);
-    config
-        .options
-        .insert("others".into(), toml::Value::Integer(0));
-    let options: Options = config.options().expect("options");
-    let stage = ReaderStage::over(&options, &tiny(), &config, &mut RunOptions::default());
-    let error = stage.err().map_or(String::new(), |e| e.to_string());
+    let refusal = |change: &dyn Fn(&mut toml::Table)| {
+        let mut config = config(folder.path(), "run", 1);
+        change(&mut config.options);
+        let options: Options = config.options().expect("options");
+        let stage = ReaderStage::over(&options, &tiny(), &config, &mut RunOptions::default());
+        stage.err().map_or(String::new(), |e| e.to_string())
+    };
+    let none = || toml::Value::Integer(0);
+    let error = refusal(&|options| {
+        options.insert("others".into(), none());
+    });
     assert!(error.contains("options.others"), "{error}");
+    let error = refusal(&|options| {
+        let ordinary = options.get_mut("ordinary").and_then(|o| o.as_table_mut());
+        ordinary.expect("a table").insert("count".into(), none());
+    });
+    assert!(error.contains("options.ordinary.count"), "{error}");
 }
 
 #[test]

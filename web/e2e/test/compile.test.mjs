@@ -150,3 +150,15 @@ across("a device that is lost while pipelines are made is replaced", { devices: 
   assert.deepEqual([error?.name, error?.code], ["EmuError", "device-lost"]);
   assert.equal(await page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), FOX);
 });
+
+across("the self-test runs once for a device, and again where nothing is cached", { devices: ["cpu", "webgpu"] }, async (stage) => {
+  const tested = async (options) => {
+    await stage.show();
+    const { progress } = await stage.load(options);
+    return progress.filter(({ phase }) => phase === "compile").length;
+  };
+  assert.ok((await tested()) > 0);
+  assert.equal(await tested(), 0);
+  assert.equal(await stage.page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), FOX);
+  assert.ok((await tested({ cache: "none" })) > 0);
+});

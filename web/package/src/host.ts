@@ -13,6 +13,7 @@ import { enough, kindOf, shortened } from "./rehearsal.js";
 import { isFull, noStore, type Store } from "./store.js";
 import { sleep, turn } from "./turn.js";
 import type { Component, Costs, DeviceInfo, MemoryInfo } from "./types.js";
+import { hasPassed, keepVerdict } from "./verdicts.js";
 import { VERSION } from "./version.js";
 import type { Engine, WasmEvent, WasmModule, WasmPicture, WasmRequest } from "./wasm.js";
 
@@ -43,6 +44,8 @@ export class Host {
   #dead = false;
   #panic = false;
   #onGpu = false;
+  /** The device whose self-test is kept; `null` if nothing is to be cached. */
+  #tested: DeviceInfo | null = null;
   #crashing = false;
   readonly #gpu: GpuWatch;
   #engine: Engine | null = null;
@@ -102,6 +105,7 @@ export class Host {
         if (!this.#dead || task.job.type === "dispose") this.post({ type: "done", id, value });
       } catch (thrown) {
         const error = await this.#explain(toWire(thrown));
+        if (this.#tested && (isFatal(error) || error.code === "not-finite")) await keepVerdict(this.#tested, false);
         if (isFatal(error)) this.fail(error);
         else if (!this.#dead) this.post({ type: "failed", id, error });
       }
@@ -175,12 +179,16 @@ export class Host {
     const invocations = this.#gpu.subgroups();
     if (invocations > 0) module.subgroups?.(invocations);
     throwIfAborted(signal);
-    await module.selfTest(async (done, total) => {
-      tell({ phase: "compile", done, total });
-      await turn();
-      return !signal.aborted;
-    });
-    throwIfAborted(signal);
+    if (job.cache) this.#tested = device;
+    if (!this.#tested || !(await hasPassed(device))) {
+      await module.selfTest(async (done, total) => {
+        tell({ phase: "compile", done, total });
+        await turn();
+        return !signal.aborted;
+      });
+      throwIfAborted(signal);
+      if (this.#tested) await keepVerdict(device, true);
+    }
 
     const source: Source = {
       pack: job.pack,

@@ -1,6 +1,7 @@
 //! Command-line arguments.
 
 mod publish;
+mod report;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::data::show::ShowArgs;
 pub use crate::part::PartArgs;
 use crate::values::{bias, positive};
 pub use publish::PublishArgs;
+pub use report::ReportArgs;
 
 /// Emu in Rust: a model that reads pictures and text in any order and answers with both.
 #[derive(Debug, Parser)]
@@ -63,6 +65,8 @@ pub enum Command {
     Parity(ParityArgs),
     /// Train a stage.
     Train(TrainArgs),
+    /// Write a page of a training run, or of two: curves, figures, samples, settings.
+    Report(ReportArgs),
     /// Build training data.
     Data(DataArgs),
     /// Evaluate a model on held-out data.

@@ -28,6 +28,7 @@ mod output;
 mod parity;
 mod part;
 mod publish;
+mod report;
 mod runtime;
 mod serve;
 mod signals;
@@ -87,6 +88,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Assemble(args) => assemble::run(&args),
         Command::Part(args) => part::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Train(args) => train::run(&args, arguments.threads),

@@ -30,6 +30,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "emu-media",
     "emu-model",
     "emu-pack",
+    "emu-report",
     "emu-serve",
     "emu-tokenizer",
     "emu-train",
@@ -47,6 +48,10 @@ const PLACES: &[Place] = &[
     },
     Place {
         name: "emu-pack",
+        may_use: &[],
+    },
+    Place {
+        name: "emu-report",
         may_use: &[],
     },
     Place {

@@ -732,11 +732,13 @@ mod tests {
         let shows = |text: &str, pictures: usize| {
             Marked::new(text, vec![picture(1); pictures], vec![]).expect("fits")
         };
-        let instruct = EmuConfig::tiny().instruct().prompts;
-        let mut asks = instruct.clone();
-        asks.caption = "Describe it.".into();
+        let with_caption = |caption: &str| PromptConfig {
+            caption: caption.into(),
+            ..EmuConfig::tiny().instruct().prompts
+        };
+        let (shows_only, asks) = (with_caption(""), with_caption("Describe it."));
         for lone in ["", " \n", "<image>", " <image> "] {
-            assert_eq!(shown(&shows(lone, 1).turn(&instruct)), "*", "{lone:?}");
+            assert_eq!(shown(&shows(lone, 1).turn(&shows_only)), "*", "{lone:?}");
             let asked = "[USER]: *Describe it. [ASSISTANT]:";
             assert_eq!(shown(&shows(lone, 1).turn(&asks)), asked, "{lone:?}");
         }

@@ -6,6 +6,8 @@ import puppeteer from "puppeteer-core";
 
 /** Timeout in milliseconds of a single protocol call. Software GPUs are slow, and so are shared machines. */
 const PATIENCE = 15 * 60_000;
+/** Default timeout in milliseconds of what a page is waited for. Puppeteer's own is 30 s. */
+const WAIT = 5 * 60_000;
 
 const KINDS = {
   chromium: {
@@ -45,7 +47,7 @@ export function absent(name) {
 }
 
 /**
- * Starts a browser with a fresh profile.
+ * Starts a browser with a fresh profile, whose pages are waited for patiently.
  *
  * @param {"chromium" | "firefox"} name
  * @param {{ webgpu?: boolean, profile?: string, extensions?: string[], flags?: string[], preferences?: object }} [how] `profile` is a
@@ -53,7 +55,7 @@ export function absent(name) {
  */
 export async function launch(name, { webgpu = true, profile, extensions, ...how } = {}) {
   const { program, options } = KINDS[name];
-  return puppeteer.launch({
+  const browser = await puppeteer.launch({
     executablePath: program,
     protocolTimeout: PATIENCE,
     timeout: PATIENCE,
@@ -61,6 +63,13 @@ export async function launch(name, { webgpu = true, profile, extensions, ...how 
     ...(extensions && { enableExtensions: extensions, pipe: true }),
     ...options({ webgpu, ...how }),
   });
+  const open = browser.newPage.bind(browser);
+  browser.newPage = async (...args) => {
+    const page = await open(...args);
+    page.setDefaultTimeout(WAIT);
+    return page;
+  };
+  return browser;
 }
 
 /** Runs in the page: describes the WebGPU adapter; `null` if there is none. */

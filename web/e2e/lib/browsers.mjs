@@ -6,8 +6,7 @@ import puppeteer from "puppeteer-core";
 
 /** Timeout in milliseconds of a single protocol call. Software GPUs are slow, and so are shared machines. */
 const PATIENCE = 15 * 60_000;
-
-/** Timeout of one wait of a page, in milliseconds. Software adapters take minutes where a GPU takes a second. */
+/** Default timeout in milliseconds of what a page is waited for. Puppeteer's own is 30 s. */
 const WAIT = 5 * 60_000;
 
 const KINDS = {
@@ -48,7 +47,7 @@ export function absent(name) {
 }
 
 /**
- * Starts a browser with a fresh profile.
+ * Starts a browser with a fresh profile, whose pages are waited for patiently.
  *
  * @param {"chromium" | "firefox"} name
  * @param {{ webgpu?: boolean, profile?: string, extensions?: string[], flags?: string[], preferences?: object }} [how] `profile` is a
@@ -65,8 +64,8 @@ export async function launch(name, { webgpu = true, profile, extensions, ...how 
     ...options({ webgpu, ...how }),
   });
   const open = browser.newPage.bind(browser);
-  browser.newPage = async (...wanted) => {
-    const page = await open(...wanted);
+  browser.newPage = async (...args) => {
+    const page = await open(...args);
     page.setDefaultTimeout(WAIT);
     return page;
   };

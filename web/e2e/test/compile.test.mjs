@@ -61,6 +61,16 @@ const watchWorkers = (page) =>
       return { ...ended, told, made: { atOnce: after.atOnce - before.atOnce, behind: after.behind - before.behind } };
     };
     lab.fox = lab.bytes("/pictures/fox.png");
+    /** The fox, but for one pixel, by the least step. */
+    lab.nearlyFox = async () => {
+      const bitmap = await createImageBitmap(new Blob([await lab.fox]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+      const { width, height } = bitmap;
+      const context = new OffscreenCanvas(width, height).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      const picture = context.getImageData(0, 0, width, height);
+      picture.data[0] ^= 1;
+      return picture;
+    };
   });
 
 function assertTold({ told, made }) {
@@ -74,16 +84,18 @@ across("the first call of a kind makes its pipelines in the background, and tell
   const { page } = stage;
   await watchWorkers(page);
   await stage.load();
-  const caption = () => page.evaluate(async () => lab.making(async (hooks) => lab.emu.caption(await lab.fox, hooks)));
+  const caption = (nearly) =>
+    page.evaluate(async (nearly) => lab.making(async (hooks) => lab.emu.caption(await (nearly ? lab.nearlyFox() : lab.fox), hooks)), nearly);
 
   await t.test("a caption", async () => {
     const costs = await page.evaluate(() => lab.emu.costs());
-    const first = await caption();
+    const first = await caption(false);
     assert.equal(first.value, FOX);
     assertTold(first);
     assert.equal(first.made.atOnce, 0);
     const between = await page.evaluate(() => lab.emu.costs());
-    const again = await caption();
+    // The visual embeddings of the fox itself are kept: to read it again would cost less. The text is the same, and so is its length.
+    const again = await caption(true);
     assert.deepEqual([again.value, again.told, again.made], [FOX, [], { atOnce: 0, behind: 0 }]);
     // Rehearsed dispatches were not executed.
     const after = await page.evaluate(() => lab.emu.costs());
@@ -149,16 +161,4 @@ across("a device that is lost while pipelines are made is replaced", { devices: 
   const { error } = await caption({ temperature: 1, topK: 5, seed: 1 });
   assert.deepEqual([error?.name, error?.code], ["EmuError", "device-lost"]);
   assert.equal(await page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), FOX);
-});
-
-across("the self-test runs once for a device, and again where nothing is cached", { devices: ["cpu", "webgpu"] }, async (stage) => {
-  const tested = async (options) => {
-    await stage.show();
-    const { progress } = await stage.load(options);
-    return progress.filter(({ phase }) => phase === "compile").length;
-  };
-  assert.ok((await tested()) > 0);
-  assert.equal(await tested(), 0);
-  assert.equal(await stage.page.evaluate(async () => lab.emu.caption(await lab.bytes("/pictures/fox.png"))), FOX);
-  assert.ok((await tested({ cache: "none" })) > 0);
 });

@@ -46,7 +46,7 @@ async function assemble() {
   return site;
 }
 
-const idle = (page) => page.waitForFunction(() => document.getElementById("stop")?.hidden && !document.querySelector("[aria-busy]"), { timeout: 180_000 });
+const idle = (page) => page.waitForFunction(() => document.getElementById("stop")?.hidden && !document.querySelector("[aria-busy]"));
 
 /** Clicks the example whose card contains this text. */
 async function example(page, words) {

@@ -49,7 +49,7 @@ async function asked(page, problems) {
     throw new Error(`${await page.$eval("body", (body) => body.innerText)} ${problems.join(" | ")}`, { cause: error });
   });
   await input.uploadFile(picture("chick-telescope.png"));
-  await page.waitForFunction(() => /chick/.test(document.querySelector("#output").textContent), { timeout: 120_000 });
+  await page.waitForFunction(() => /chick/.test(document.querySelector("#output").textContent));
   return page.$eval("#output", ({ textContent }) => textContent);
 }
 
@@ -83,7 +83,7 @@ test("the example of an extension answers, and its service worker fetches the pa
   const home = await built("extension");
   const browser = await launch("chromium", { webgpu: false, extensions: [join(home, "dist")] });
   t.after(() => browser.close());
-  const background = await browser.waitForTarget((target) => target.type() === "service_worker");
+  const background = await browser.waitForTarget((target) => target.type() === "service_worker", { timeout: PATIENCE });
   const page = await browser.newPage();
   const problems = problemsOf(page);
   await page.goto(new URL("index.html", background.url()).href);

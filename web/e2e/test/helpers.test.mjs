@@ -46,6 +46,8 @@ across("PNG files are read as the browser reads them", {}, async (stage) => {
   }
 });
 
+across("a page is waited for longer than Puppeteer's 30 s", {}, async ({ page }) => assert.ok(page.getDefaultTimeout() >= 300_000));
+
 test("bytes that are sent twice are counted", () => {
   const spans = (...pairs) => pairs.map(([from, to]) => ({ path: "/a/shard", from, to }));
   assert.equal(sentTwice(spans([0, 10], [10, 20]), "shard"), 0);

@@ -73,7 +73,7 @@ across("the README's snippet captions, answers and draws", { devices: ["cpu"] },
   const said = [];
   page.on("console", (message) => said.push(message.text()));
   await page.goto(stage.site.url);
-  await page.waitForFunction(() => globalThis.drawn, { timeout: 120_000 });
+  await page.waitForFunction(() => globalThis.drawn);
   const shown = await page.evaluate(() => {
     const { width, height, data } = globalThis.drawn;
     return { text: document.body.innerText.trim(), picture: { width, height, base64: btoa(String.fromCharCode(...data)) } };
@@ -111,7 +111,7 @@ across("the example for a plain page captions a file and draws", { devices: ["cp
   }
   const page = await stage.open();
   await page.goto(`${stage.site.url}${place.slice(folder.length + 1)}/`);
-  const status = (wanted) => page.waitForFunction((wanted) => document.getElementById("status").textContent.startsWith(wanted), { timeout: 120_000 }, wanted);
+  const status = (wanted) => page.waitForFunction((wanted) => document.getElementById("status").textContent.startsWith(wanted), {}, wanted);
   await status("Ready");
   const input = await page.$("#file");
   await input.uploadFile(picture("fox.png"));

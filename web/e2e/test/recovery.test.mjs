@@ -68,6 +68,42 @@ across("a worker that dies costs one call, and with retry not even that", { devi
   });
 });
 
+across("a device that passed its self-test is tested again after a fault only", { devices: ["cpu", "webgpu"] }, async (stage, t) => {
+  const { page, device } = stage;
+  const [fault] = FAULTS[device];
+  const compiled = (progress) => progress.filter(({ phase }) => phase === "compile").map(({ done, total }) => `${done} of ${total}`);
+  const pipelines = () => page.evaluate(async () => (await lab.emu.costs()).pipelines);
+  const first = await stage.load();
+  const tests = compiled(first.progress);
+  assert.ok(tests.length > 1);
+  assert.equal(tests.at(-1), `${tests.length} of ${tests.length}`);
+  const made = await pipelines();
+
+  // The next visits.
+  await stage.show();
+  const second = await stage.load();
+  assert.deepEqual(compiled(second.progress), []);
+  if (device === "webgpu") assert.ok((await pipelines()) < made);
+  await works(stage);
+  t.diagnostic(`loaded in ${first.milliseconds.toFixed(0)} ms, then in ${second.milliseconds.toFixed(0)} ms`);
+  await stage.show();
+  assert.deepEqual(compiled((await stage.load({ cache: "none" })).progress), tests, "nothing is kept, so nothing is known");
+
+  await stage.show();
+  await stage.load();
+  const { error, progress } = await page.evaluate(async (fault) => {
+    const progress = [];
+    const fox = await lab.bytes("/pictures/fox.png");
+    lab.provoke(lab.emu, fault);
+    const ended = await lab.outcome(lab.emu.caption(fox, { retry: true, onProgress: (event) => progress.push(event) }));
+    return { ...ended, progress };
+  }, fault);
+  assert.equal(error, undefined);
+  // On a GPU the pipelines of the caption are told of too, perhaps by both workers.
+  const told = compiled(progress);
+  assert.ok(tests.every((one) => told.includes(one)), JSON.stringify(told));
+});
+
 across("calls that wait when a worker dies go to the next one", {}, async (stage) => {
   await stage.load();
   const ended = await stage.page.evaluate(async (request) => {

@@ -7,6 +7,7 @@ import { release } from "./pictures.js";
 import type { Fault, FromWorker, Job, JobEvent, Link, StartWorker } from "./protocol.js";
 import { onAbort } from "./turn.js";
 import type { Component, Costs, DeviceChoice, DeviceInfo, Expected, MemoryInfo, Support, Task } from "./types.js";
+import { dropVerdicts } from "./verdicts.js";
 
 /** What a worker has to load, decided before it starts. */
 export interface Admission {
@@ -62,6 +63,8 @@ export class Client {
   readonly #calls = new Map<number, Call>();
   #nextId = 1;
   #disposed = false;
+  /** Resolves when the verdicts on a device that failed are dropped. */
+  #dropped: Promise<void> | undefined;
 
   constructor(
     admission: Admission,
@@ -195,7 +198,10 @@ export class Client {
   async #load(hooks: CallHooks): Promise<void> {
     // An earlier worker died: the adapter may have changed.
     const { device, admit } = this.options;
-    if (this.#info) this.#admission = await admit(device);
+    if (this.#info) {
+      await this.#dropped;
+      this.#admission = await admit(device);
+    }
     for (;;) {
       if (this.#disposed) throw disposedError();
       const { support } = this.#admission;
@@ -246,8 +252,11 @@ export class Client {
     if (!call) return;
     if (message.type === "started") call.started = true;
     else if (message.type === "done") call.settle(null, message.value);
-    else if (message.type === "failed") call.settle(fromWire(message.error));
-    else {
+    else if (message.type === "failed") {
+      // Numbers that are none may come from a device that computes wrongly by now.
+      if (message.error.code === "not-finite") this.#dropped = dropVerdicts();
+      call.settle(fromWire(message.error));
+    } else {
       this.#noteWarning(message.event);
       call.hooks.onEvent?.(message.event);
     }
@@ -263,6 +272,7 @@ export class Client {
   /** The worker is dead. The running call fails or restarts; queued calls go to the next worker. */
   #replace(error: WireError): void {
     this.#drop();
+    this.#dropped = dropVerdicts();
     const curable = error.code === "device-lost" || error.code === "crashed";
     for (const call of [...this.#calls.values()]) {
       const again = curable && call.hooks.retry && call.restarts < RESTARTS;

@@ -4,6 +4,7 @@
  * its 100 ms timer. Implemented by wrapping methods of the browser's classes, inside the package's own worker only.
  */
 
+import { describeAdapter } from "./adapter.js";
 import type { WireError } from "./errors.js";
 import { Pipelines } from "./pipelines.js";
 import { resultOf, Submissions } from "./submissions.js";
@@ -18,6 +19,8 @@ export interface GpuWatch {
   counts(): GpuCounts;
   /** Minimum subgroup size of the opened device; 0 if it has no subgroups. */
   subgroups(): number;
+  /** All that is known about the adapter of the opened device; empty if there is none. */
+  adapter(): string;
   /** Starts a rehearsal, which computes nothing; see `pipelines.ts`. Returns a function that ends it. */
   rehearse(): () => void;
   /** Waits for the pipelines that rehearsals requested, and reports the progress. */
@@ -95,22 +98,20 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
     request({ ...options, powerPreference: "high-performance" }),
   );
   let invocations = 0;
+  let adapter = "";
   wrap(GPUAdapter.prototype, "requestDevice", async function (request, descriptor) {
     // wgpu does not support subgroups in browsers.
     const more = this.features.has("subgroups") ? (["subgroups"] as GPUFeatureName[]) : [];
     const device = await request({ ...descriptor, requiredFeatures: [...(descriptor?.requiredFeatures ?? []), ...more] });
     // The property is optional; the minimum is 4 on all devices.
     if (device.features.has("subgroups")) invocations = this.info.subgroupMinSize || 4;
+    adapter = JSON.stringify(describeAdapter(this));
     devices.add(device);
     opened.add(device);
     void device.lost.then(({ reason, message }) => {
       devices.delete(device);
       opened.delete(device);
-      const why = message || reason || "no reason given";
-      onError({
-        code: "device-lost",
-        message: `The GPU was lost (${why}). Call again: the model is loaded anew from the cache.`,
-      });
+      onError(lost(message || reason || "no reason given"));
     });
     device.addEventListener("uncapturederror", ({ error }) => refused(device, error));
     return device;
@@ -125,6 +126,7 @@ export function watchGpu(onError: (error: WireError) => void): GpuWatch {
   return {
     counts: () => ({ ...counts }),
     subgroups: () => invocations,
+    adapter: () => adapter,
     rehearse: () => pipelines.rehearse(),
     compiled: (tell, signal) => pipelines.compiled(tell, signal),
     settled: async () => {
@@ -142,6 +144,7 @@ const none = (): GpuCounts => ({ launches: 0, submits: 0, readBacks: 0, readBack
 export const noGpu: GpuWatch = {
   counts: none,
   subgroups: () => 0,
+  adapter: () => "",
   rehearse: () => () => {},
   compiled: async () => {},
   settled: async () => {},
@@ -171,6 +174,12 @@ export function nudger(queue: () => Pick<GPUQueue, "submit"> | undefined): <T>(p
     });
   };
 }
+
+/** The error of a lost device. */
+export const lost = (why: string): WireError => ({
+  code: "device-lost",
+  message: `The GPU was lost (${why}). Call again: the model is loaded anew from the cache.`,
+});
 
 function describe(error: GPUError): WireError {
   if (error instanceof GPUOutOfMemoryError) {

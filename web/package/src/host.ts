@@ -3,7 +3,7 @@
 import { wrongWith } from "./answer.js";
 import type { Source } from "./download.js";
 import { abortError, EmuError, isFatal, throwIfAborted, toWire, type WireError } from "./errors.js";
-import { EXPLAINED, type GpuWatch } from "./gpu.js";
+import { EXPLAINED, type GpuWatch, lost } from "./gpu.js";
 import { Loader } from "./loader.js";
 import { COMPONENTS, parseManifest } from "./manifest.js";
 import { Pace } from "./pace.js";
@@ -13,7 +13,7 @@ import { enough, kindOf, shortened } from "./rehearsal.js";
 import { isFull, noStore, type Store } from "./store.js";
 import { sleep, turn } from "./turn.js";
 import type { Component, Costs, DeviceInfo, MemoryInfo } from "./types.js";
-import { hasPassed, keepVerdict } from "./verdicts.js";
+import { hasPassed, keepPassed } from "./verdicts.js";
 import { VERSION } from "./version.js";
 import type { Engine, WasmEvent, WasmModule, WasmPicture, WasmRequest } from "./wasm.js";
 
@@ -44,8 +44,6 @@ export class Host {
   #dead = false;
   #panic = false;
   #onGpu = false;
-  /** The device whose self-test is kept; `null` if nothing is to be cached. */
-  #tested: DeviceInfo | null = null;
   #crashing = false;
   readonly #gpu: GpuWatch;
   #engine: Engine | null = null;
@@ -105,7 +103,6 @@ export class Host {
         if (!this.#dead || task.job.type === "dispose") this.post({ type: "done", id, value });
       } catch (thrown) {
         const error = await this.#explain(toWire(thrown));
-        if (this.#tested && (isFatal(error) || error.code === "not-finite")) await keepVerdict(this.#tested, false);
         if (isFatal(error)) this.fail(error);
         else if (!this.#dead) this.post({ type: "failed", id, error });
       }
@@ -120,12 +117,7 @@ export class Host {
   async #explain(error: WireError): Promise<WireError> {
     if (error.code !== "device" && error.code !== "not-finite") return error;
     for (const start = performance.now(); !this.#dead && performance.now() - start < EXPLAINED;) await sleep(20);
-    if (error.code !== "device") return error;
-    const why = error.message.split("\n")[0];
-    return {
-      code: "device-lost",
-      message: `The device was lost (${why}). Call again: the model is loaded anew from the cache.`,
-    };
+    return error.code === "device" ? lost(error.message.split("\n")[0]!) : error;
   }
 
   async #work({ id, job, controller: { signal } }: Task): Promise<DeviceInfo | MemoryInfo | Costs | null> {
@@ -179,15 +171,16 @@ export class Host {
     const invocations = this.#gpu.subgroups();
     if (invocations > 0) module.subgroups?.(invocations);
     throwIfAborted(signal);
-    if (job.cache) this.#tested = device;
-    if (!this.#tested || !(await hasPassed(device))) {
+    const adapter = this.#gpu.adapter();
+    if (!job.cache || !(await hasPassed(device.kind, adapter))) {
       await module.selfTest(async (done, total) => {
         tell({ phase: "compile", done, total });
         await turn();
         return !signal.aborted;
       });
       throwIfAborted(signal);
-      if (this.#tested) await keepVerdict(device, true);
+      // The browser may have reported an error meanwhile.
+      if (job.cache && !this.#dead) await keepPassed(device.kind, adapter);
     }
 
     const source: Source = {

@@ -50,15 +50,11 @@ export class Pipelines {
     wrap(pass, "setPipeline", (set, pipeline) => {
       if (!this.rehearsing) set(pipeline instanceof StandIn ? pipeline.real! : pipeline);
     });
-    wrap(pass, "setBindGroup", (set, ...args) => {
-      if (!this.rehearsing) set(...args);
-    });
-    wrap(pass, "dispatchWorkgroups", (dispatch, ...args) => {
-      if (!this.rehearsing) dispatch(...args);
-    });
-    wrap(pass, "dispatchWorkgroupsIndirect", (dispatch, ...args) => {
-      if (!this.rehearsing) dispatch(...args);
-    });
+    for (const name of ["setBindGroup", "dispatchWorkgroups", "dispatchWorkgroupsIndirect"] as const) {
+      wrap(pass, name, ((call: (...args: unknown[]) => void, ...args: unknown[]) => {
+        if (!this.rehearsing) call(...args);
+      }) as never);
+    }
     // A rehearsal does not wait for the GPU, which has pipelines to compile.
     wrap(GPUQueue.prototype, "onSubmittedWorkDone", (done) => (this.rehearsing ? Promise.resolve(undefined) : done()));
     wrap(GPUBuffer.prototype, "mapAsync", function (map, mode, ...range) {

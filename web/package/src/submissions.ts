@@ -49,19 +49,17 @@ export class Submissions {
       submissions.#held = { queue: this, submit, buffers };
       queueMicrotask(flush);
     });
-    const before = <T extends object, K extends keyof T>(prototype: T, name: K) =>
-      wrap(prototype, name, ((call: (...args: unknown[]) => unknown, ...args: unknown[]) => {
-        flush();
-        return call(...args);
-      }) as never);
-    before(GPUQueue.prototype, "writeBuffer");
-    before(GPUQueue.prototype, "onSubmittedWorkDone");
-    before(GPUBuffer.prototype, "mapAsync");
-    before(GPUBuffer.prototype, "unmap");
-    before(GPUBuffer.prototype, "destroy");
-    before(GPUDevice.prototype, "pushErrorScope");
-    before(GPUDevice.prototype, "popErrorScope");
-    before(GPUDevice.prototype, "destroy");
+    const before = <T extends object>(prototype: T, ...names: (keyof T)[]) => {
+      for (const name of names) {
+        wrap(prototype, name, ((call: (...args: unknown[]) => unknown, ...args: unknown[]) => {
+          flush();
+          return call(...args);
+        }) as never);
+      }
+    };
+    before(GPUQueue.prototype, "writeBuffer", "onSubmittedWorkDone");
+    before(GPUBuffer.prototype, "mapAsync", "unmap", "destroy");
+    before(GPUDevice.prototype, "pushErrorScope", "popErrorScope", "destroy");
   }
 
   /** Submits what is held back. */

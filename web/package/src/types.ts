@@ -76,7 +76,7 @@ export type Progress =
       totalAll: number;
     }
   | { phase: "upload"; component: Component; loaded: number; total: number }
-  /** During a load: kernels tested. Before the first call of a kind on a GPU: pipelines compiled for it. */
+  /** During a load: kernels tested, unless they passed lately. Before the first call of a kind on a GPU: pipelines compiled for it. */
   | { phase: "compile"; done: number; total: number }
   | { phase: "prefill"; tokens: number }
   | { phase: "decode"; tokens: number }
@@ -217,8 +217,8 @@ export interface LoadOptions {
   expect?: Expected;
   /** Components to load now. The others are loaded when a call first needs them. Default: `["vision", "lm"]`. */
   components?: Component[];
-  /** "opfs" (the default) stores verified shards in the origin private file system, or where that is refused in the Cache API;
-   * "none" stores nothing. */
+  /** "opfs" (the default) stores verified shards in the origin private file system, or where that is refused in the Cache API,
+   * and in the latter that the device passed its self-test; "none" stores nothing. */
   cache?: "opfs" | "none";
   /** Whether to ask the browser not to delete the stored pack when space runs short (`navigator.storage.persist()`); some
    * browsers ask the user. If it says no, a warning is reported. Default: false. */

@@ -1,34 +1,49 @@
-/** Passed self-tests, kept by device, browser and version: on a software adapter the test takes seconds. */
+/**
+ * Passed self-tests, kept between visits: a software adapter takes seconds for the test. A verdict holds for one adapter, browser
+ * and version of this package, for thirty days, and until a device fails. Where the Cache API is missing or refuses, every load
+ * tests.
+ */
 
-import type { DeviceInfo } from "./types.js";
 import { VERSION } from "./version.js";
 
-/** Thirty days in milliseconds: a driver may change without another name. */
-const LIFE = 30 * 864e5;
+const CACHE = "emu-webgpu-verdicts";
+/** Start of the keys: addresses that are never fetched. Each kind of device has one, so that old verdicts are replaced. */
+const KEY = "https://emu-webgpu.invalid/";
+/** Milliseconds for which a verdict holds. A graphics driver may change without any sign of it. */
+const HOLDS = 30 * 24 * 60 * 60_000;
 
-const open = () => caches.open("emu-webgpu-verdicts");
-/** An address that is never fetched. */
-const key = ({ kind, name }: DeviceInfo) =>
-  `https://emu-webgpu.invalid/${encodeURIComponent([VERSION, kind, name, navigator.userAgent].join())}`;
+type Kind = "webgpu" | "cpu";
 
-/** Whether this device passed lately. */
-export async function hasPassed(device: DeviceInfo): Promise<boolean> {
+/** All that a verdict holds for. */
+const about = (adapter: string) => [VERSION, navigator.userAgent, adapter].join("\n");
+
+/** Whether the device passed lately. `adapter` describes its adapter. */
+export async function hasPassed(kind: Kind, adapter: string): Promise<boolean> {
   try {
-    const at = await (await open()).match(key(device));
-    return Date.now() - Number(await at?.text()) < LIFE;
+    const kept = await caches.match(KEY + kind, { cacheName: CACHE });
+    const [time, what] = await kept!.json();
+    const age = Date.now() - time;
+    // A negative age means that a clock was wrong, then or now.
+    return what === about(adapter) && age >= 0 && age < HOLDS;
   } catch {
-    // Without the Cache API the test runs every time.
     return false;
   }
 }
 
-/** Keeps that this device passed, or removes it: an implausible result calls for another test. */
-export async function keepVerdict(device: DeviceInfo, passed: boolean): Promise<void> {
+export async function keepPassed(kind: Kind, adapter: string): Promise<void> {
   try {
-    const cache = await open();
-    if (passed) await cache.put(key(device), new Response(String(Date.now())));
-    else await cache.delete(key(device));
+    const verdict = new Response(JSON.stringify([Date.now(), about(adapter)]));
+    await (await caches.open(CACHE)).put(KEY + kind, verdict);
   } catch {
-    // As above.
+    // The next load tests again.
+  }
+}
+
+/** Drops all verdicts. */
+export async function dropVerdicts(): Promise<void> {
+  try {
+    await caches.delete(CACHE);
+  } catch {
+    // There are none.
   }
 }

@@ -153,6 +153,7 @@ export function fakeCaches(t) {
   }
   globalThis.caches = {
     open: async (name) => all.get(name) ?? all.set(name, new FakeCache()).get(name),
+    match: async (key, { cacheName }) => all.get(cacheName)?.match(key),
     has: async (name) => all.has(name),
     keys: async () => [...all.keys()],
     delete: async (name) => all.delete(name),

@@ -12,7 +12,7 @@ const { version } = JSON.parse(readFileSync(new URL("../package.json", import.me
 export const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0]);
 
 export function fakeModule(overrides = {}) {
-  const seen = { opened: 0, shards: [], finished: [], unloaded: [], requests: [], rehearsals: [], freed: 0, inMemory: 0, hashers: 0 };
+  const seen = { opened: 0, selfTests: 0, shards: [], finished: [], unloaded: [], requests: [], rehearsals: [], freed: 0, inMemory: 0, hashers: 0 };
 
   class Hasher {
     #hash = createHash("sha256");
@@ -102,6 +102,7 @@ export function fakeModule(overrides = {}) {
       return { kind: "cpu", name: "fake", software: true };
     },
     selfTest: async (onProgress) => {
+      seen.selfTests += 1;
       for (let done = 1; done <= 3; done++)
         if (!(await onProgress(done, 3))) throw { code: "aborted", message: "Aborted." };
     },

@@ -86,7 +86,8 @@ export function fakeWebGpu(t, userAgent) {
   }
   class GPUAdapter {
     features = new Set(["subgroups"]);
-    info = { subgroupMinSize: 16 };
+    info = { vendor: "google", architecture: "swiftshader", subgroupMinSize: 16 };
+    limits = { maxStorageBufferBindingSize: 128 << 20, maxBufferSize: 256 << 20, maxComputeInvocationsPerWorkgroup: 256 };
     requestDevice({ requiredFeatures = [] } = {}) {
       const device = new GPUDevice();
       device.features = new Set(requiredFeatures);

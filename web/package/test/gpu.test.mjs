@@ -26,6 +26,20 @@ test("a device is opened with subgroups where the adapter has them", async (t) =
   assert.equal(watch.subgroups(), 4);
 });
 
+test("an adapter is described by what it is, what it has and how much", async (t) => {
+  const { GPUAdapter: Adapter } = fakeWebGpu(t, "Chrome/1");
+  const watch = watchGpu(() => {});
+  assert.equal(watch.adapter(), "");
+  const seen = new Set();
+  for (const change of [{}, { info: {} }, { info: { vendor: "google", architecture: "swiftshader", description: "a newer one" } }, { features: new Set() }, { limits: { maxBufferSize: 1 } }]) {
+    await Object.assign(new Adapter(), change).requestDevice();
+    seen.add(watch.adapter());
+  }
+  assert.equal(seen.size, 5);
+  await open();
+  assert.ok(seen.has(watch.adapter()));
+});
+
 test("a device has no subgroups where the adapter has none", async (t) => {
   const { GPUAdapter: Adapter } = fakeWebGpu(t, "Firefox/1");
   const watch = watchGpu(() => {});

@@ -205,17 +205,31 @@ export class Emu {
     const start = performance.now();
     if (draws === "first") yield picture();
     const tokens = (script.answer ?? "a chick").split(/(?= )/).slice(0, options.maxNewTokens);
-    for (const [index, text] of tokens.entries()) {
+    let first = null;
+    for (const [at, text] of tokens.entries()) {
       await step(options.signal);
+      first ??= (performance.now() - start) / 1000;
       this.#cost(36, 1010);
-      options.onProgress?.({ phase: "decode", tokens: index + 1 });
+      options.onProgress?.({ phase: "decode", tokens: at + 1 });
       yield { type: "text", index: 0, text };
     }
     if (draws === true) yield picture();
     // The text on a drawn picture is not generated token by token.
-    const pace = { firstTokenSeconds: null, prefillTokensPerSecond: null, decodeTokensPerSecond: null };
     const seconds = (performance.now() - start) / 1000;
-    yield { type: "usage", index: 0, promptTokens: 27, cachedTokens: 0, prefillTokens: 27, tokens: draws === "first" ? 0 : tokens.length, seconds, ...pace, finish: "end" };
+    const count = draws === "first" ? 0 : tokens.length;
+    yield {
+      type: "usage",
+      index: 0,
+      promptTokens: 27,
+      cachedTokens: 0,
+      prefillTokens: 27,
+      tokens: count,
+      seconds,
+      firstTokenSeconds: first,
+      prefillTokensPerSecond: first ? 27 / first : null,
+      decodeTokensPerSecond: first !== null && count > 1 ? (count - 1) / (seconds - first) : null,
+      finish: "end",
+    };
   }
 
   /** @param {any} image @param {TextOptions} [options] */

@@ -796,3 +796,44 @@ fn what_is_published_is_a_pack_with_a_card_and_a_page() {
         &["tokenizer.json"],
     );
 }
+
+#[test]
+fn a_run_is_reported_in_one_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, losses: &[f64]| {
+        let run = folder.path().join(name);
+        std::fs::create_dir(&run).expect("a folder");
+        let lines = losses.iter().enumerate();
+        let lines: String = lines
+            .map(|(step, loss)| format!("{{\"step\":{step},\"loss\":{loss},\"seconds\":{step}}}\n"))
+            .collect();
+        std::fs::write(run.join("metrics.jsonl"), lines).expect("written");
+        text(&run)
+    };
+    let (one, two) = (run("one", &[3.5, 1.25]), run("two", &[2.75]));
+    let page = folder.path().join("page.html");
+    let out = text(&page);
+    let said = emu(&["report", &one, &two, "-o", &out]);
+    assert_eq!(
+        (said.code, said.out.trim()),
+        (Some(0), &*out),
+        "{}",
+        said.err
+    );
+    let html = std::fs::read_to_string(&page).expect("a page");
+    assert!(
+        html.contains("1.25 <small>at 1</small>") && html.contains("2.75"),
+        "{html}"
+    );
+
+    std::fs::remove_file(&page).expect("removed");
+    let nothing = text(&folder.path().join("none"));
+    fails(
+        &["report", &one, &nothing, "-o", &out],
+        &["metrics.jsonl", "Name the folder"],
+    );
+    let nowhere = text(&folder.path().join("none/page.html"));
+    fails(&["report", &one, "-o", &nowhere], &["cannot be written"]);
+    let left = std::fs::read_dir(folder.path()).expect("a folder");
+    assert_eq!(left.count(), 2, "only the runs are left");
+}

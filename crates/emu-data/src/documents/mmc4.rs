@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::assign::assign;
 use super::{Decoded, Documents, Found, Item, Matched, Pick};
 use crate::build::{Feed, Halt, Skip, tidy};
-use crate::input::{Blob, Value, json_rows, kind_of, name_in, stem, tar_samples, walk, without_gz};
+use crate::input::{Blob, Value, each_sample, json_rows, kind_of, name_in, stem, walk, without_gz};
 use crate::rng::Rng;
 
 impl Documents<'_> {
@@ -39,30 +39,20 @@ impl Documents<'_> {
     }
 
     pub(super) fn mmc4_tars(&self, feed: &mut Feed<Item>) -> Result<(), Halt> {
-        let root = &self.options.source;
-        for path in walk(root)?.iter().filter(|path| kind_of(path) == "tar") {
-            let name = name_in(root, path);
-            let (samples, damage) = tar_samples(path)?;
-            for sample in samples {
-                let source = format!("{name}/{}", sample.key);
-                let document = match sample.member("json") {
-                    Some(json) => json.read().and_then(|json| {
-                        serde_json::from_slice::<serde_json::Value>(&json)
-                            .map(Value::from)
-                            .map_err(|error| Skip::new("JSON is damaged or cut short", error))
-                    }),
-                    None => Err(Skip::plain("no JSON of a document")),
-                };
-                match document.and_then(|document| item(&document, embedded)) {
-                    Ok(item) => feed.item(source, item)?,
-                    Err(skip) => feed.skip(source, skip)?,
-                }
+        each_sample(&self.options.source, feed, |feed, source, sample| {
+            let document = match sample.member("json") {
+                Some(json) => json.read().and_then(|json| {
+                    serde_json::from_slice::<serde_json::Value>(&json)
+                        .map(Value::from)
+                        .map_err(|error| Skip::new("JSON is damaged or cut short", error))
+                }),
+                None => Err(Skip::plain("no JSON of a document")),
+            };
+            match document.and_then(|document| item(&document, embedded)) {
+                Ok(item) => feed.item(source, item),
+                Err(skip) => feed.skip(source, skip),
             }
-            if let Some(damage) = damage {
-                feed.skip(&name, Skip::new("archive is damaged or cut short", damage))?;
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Assigns the pictures that exist, leaves out those that do not fit, and puts each before its sentence.

@@ -17,7 +17,9 @@ pub(crate) use json::{first_object, rows as json_rows};
 pub(crate) use lookup::{Downloads, Lookup};
 pub(crate) use row::Row;
 pub(crate) use table::{columns, is_table, rows};
-pub(crate) use tars::{TarSample, samples as tar_samples};
+#[cfg(test)]
+pub(crate) use tars::samples as tar_samples;
+pub(crate) use tars::{TarSample, each_sample};
 pub(crate) use text::{decode as decode_text, open as open_text, read_text, without_gz};
 pub(crate) use value::Value;
 

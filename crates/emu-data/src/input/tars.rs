@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::Blob;
 use super::blob::Stamp;
+use super::find::{kind_of, name_in, walk};
 use crate::DataError;
+use crate::build::{Feed, Halt, Skip};
 use crate::index::split;
 
 /// Files of one key, by their extensions in lower case, in the order of the archive.
@@ -29,6 +31,32 @@ impl TarSample {
     pub fn member(&self, extension: &str) -> Option<&Blob> {
         self.find(|other| other == extension)
     }
+
+    /// What the sample has, for a skip that says what it lacks.
+    pub fn contents(&self) -> String {
+        let names = self.members.iter().map(|(name, _)| name.as_str());
+        format!("it has {}", names.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Takes every sample of the archives of a source, with its name there. What is damaged is skipped.
+pub(crate) fn each_sample<I>(
+    root: &Path,
+    feed: &mut Feed<I>,
+    mut take: impl FnMut(&mut Feed<I>, &str, TarSample) -> Result<(), Halt>,
+) -> Result<(), Halt> {
+    for path in walk(root)?.iter().filter(|path| kind_of(path) == "tar") {
+        let name = name_in(root, path);
+        let (samples, damage) = samples(path)?;
+        for sample in samples {
+            let source = format!("{name}/{}", sample.key);
+            take(feed, &source, sample)?;
+        }
+        if let Some(damage) = damage {
+            feed.skip(&name, Skip::new("archive is damaged or cut short", damage))?;
+        }
+    }
+    Ok(())
 }
 
 /// Block size of the format.

@@ -2,23 +2,13 @@
 
 use super::options::{Item, Pairs};
 use crate::build::{Feed, Halt, Skip};
-use crate::input::{Blob, TarSample, Value, is_picture, kind_of, name_in, tar_samples, walk};
+use crate::input::{Blob, TarSample, Value, each_sample, is_picture};
 
 impl Pairs<'_> {
     pub(super) fn tars(&self, feed: &mut Feed<Item>) -> Result<(), Halt> {
-        let root = &self.options.source;
-        for path in walk(root)?.iter().filter(|path| kind_of(path) == "tar") {
-            let name = name_in(root, path);
-            let (samples, damage) = tar_samples(path)?;
-            for sample in samples {
-                let source = format!("{name}/{}", sample.key);
-                self.tar_sample(feed, &source, &sample)?;
-            }
-            if let Some(damage) = damage {
-                feed.skip(&name, Skip::new("archive is damaged or cut short", damage))?;
-            }
-        }
-        Ok(())
+        each_sample(&self.options.source, feed, |feed, source, sample| {
+            self.tar_sample(feed, source, &sample)
+        })
     }
 
     fn tar_sample(
@@ -78,14 +68,7 @@ fn missing_picture(sample: &TarSample, json: Option<&Value>) -> Skip {
     let status = json.and_then(|json| json.text_of("status"));
     let detail = match status {
         Some(status) => format!("status {status}"),
-        None => {
-            let names: Vec<&str> = sample
-                .members
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .collect();
-            format!("it has {}", names.join(", "))
-        }
+        None => sample.contents(),
     };
     Skip::new("no picture", detail)
 }

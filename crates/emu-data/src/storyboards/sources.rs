@@ -1,7 +1,6 @@
 //! Videos with subtitles: archives, files and folders; and the frames of them.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use emu_media::video::{frame_times, sample_frames};
 
 use super::options::{Item, Storyboards, Subtitles};
 use crate::build::{Feed, Halt, Output, Skip, decode};
-use crate::input::{Blob, Value, is_picture, kind_of, name_in, read_text, stem, tar_samples, walk};
+use crate::input::{Blob, Value, each_sample, is_picture, kind_of, name_in, read_text, stem};
 use crate::videos::{Clip, MAX_FRAMES};
 
 /// Seconds between the frames of a video, as in coarse storyboards.
@@ -46,69 +45,50 @@ impl Shot {
 impl Storyboards<'_> {
     /// Archives of `ID.0.txt`, `ID.0.png`, `ID.1.txt`, ...
     pub(super) fn tars(&self, feed: &mut Feed<Item>) -> Result<(), Halt> {
-        let root = &self.options.source;
-        for path in walk(root)?.iter().filter(|path| kind_of(path) == "tar") {
-            let name = name_in(root, path);
-            let (samples, damage) = tar_samples(path)?;
-            for sample in samples {
-                let source = format!("{name}/{}", sample.key);
-                let mut frames: Vec<(usize, Blob)> = vec![];
-                for (extension, blob) in &sample.members {
-                    let Some((number, kind)) = extension.split_once('.') else {
-                        continue;
-                    };
-                    if let Ok(number) = number.parse()
-                        && is_picture(kind)
-                    {
-                        frames.push((number, blob.clone()));
-                    }
-                }
-                frames.sort_by_key(|(number, _)| *number);
-                let text = |number: usize| {
-                    let member = sample.member(&format!("{number}.txt"));
-                    member.map_or(Ok(String::new()), crate::pairs::utf8)
+        each_sample(&self.options.source, feed, |feed, source, sample| {
+            let mut frames: Vec<(usize, Blob)> = vec![];
+            for (extension, blob) in &sample.members {
+                let Some((number, kind)) = extension.split_once('.') else {
+                    continue;
                 };
-                let after = frames.last().map_or(0, |(number, _)| number + 1);
-                let texts: Result<Vec<String>, Skip> =
-                    frames.iter().map(|(number, _)| text(*number)).collect();
-                let item = texts.and_then(|texts| {
-                    let frames = frames.into_iter().map(|(_, blob)| blob);
-                    let frames: Vec<(String, Blob)> = texts.into_iter().zip(frames).collect();
-                    match frames.is_empty() {
-                        true => Err(Skip::plain(
-                            "no numbered pictures (ID.0.png, ID.1.png, ...)",
-                        )),
-                        false => Ok(Item::Ready {
-                            frames,
-                            rest: text(after)?,
-                        }),
-                    }
-                });
-                match item {
-                    Ok(item) => feed.item(source, item)?,
-                    Err(skip) => feed.skip(source, skip)?,
+                if let Ok(number) = number.parse()
+                    && is_picture(kind)
+                {
+                    frames.push((number, blob.clone()));
                 }
             }
-            if let Some(damage) = damage {
-                feed.skip(&name, Skip::new("archive is damaged or cut short", damage))?;
+            frames.sort_by_key(|(number, _)| *number);
+            let text = |number: usize| {
+                let member = sample.member(&format!("{number}.txt"));
+                member.map_or(Ok(String::new()), crate::pairs::utf8)
+            };
+            let after = frames.last().map_or(0, |(number, _)| number + 1);
+            let texts: Result<Vec<String>, Skip> =
+                frames.iter().map(|(number, _)| text(*number)).collect();
+            let item = texts.and_then(|texts| {
+                let frames = frames.into_iter().map(|(_, blob)| blob);
+                let frames: Vec<(String, Blob)> = texts.into_iter().zip(frames).collect();
+                match frames.is_empty() {
+                    true => Err(Skip::plain(
+                        "no numbered pictures (ID.0.png, ID.1.png, ...)",
+                    )),
+                    false => Ok(Item::Ready {
+                        frames,
+                        rest: text(after)?,
+                    }),
+                }
+            });
+            match item {
+                Ok(item) => feed.item(source, item),
+                Err(skip) => feed.skip(source, skip),
             }
-        }
-        Ok(())
+        })
     }
 
     /// Videos and folders of frames with subtitles.
     pub(super) fn videos(&self, feed: &mut Feed<Item>) -> Result<(), Halt> {
         let root = &self.options.source;
-        let mut clips: BTreeSet<PathBuf> = BTreeSet::new();
-        for path in walk(root)? {
-            let kind = kind_of(&path);
-            if kind != "gif" && is_picture(&kind) {
-                clips.extend(path.parent().map(Path::to_path_buf));
-            } else if Clip::is_file(&kind) {
-                clips.insert(path);
-            }
-        }
-        for path in clips {
+        for path in Clip::below(root)? {
             let source = name_in(root, &path);
             match self.clip(&path) {
                 Ok(item) => feed.item(source, item)?,

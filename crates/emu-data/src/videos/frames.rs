@@ -1,11 +1,13 @@
 //! The frames of a video, of a file or a folder of pictures.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use emu_media::image::Limits;
 use emu_media::video::{VideoFrames, sample_frames, sample_offsets};
 use serde::Serialize;
 
+use crate::DataError;
 use crate::build::{Output, Skip, decode};
 use crate::input::{Blob, is_picture, is_video, kind_of, walk};
 
@@ -37,6 +39,20 @@ impl Clip {
             true => Err(Skip::new("folder of frames is empty", path.display())),
             false => Ok(Self::Frames(frames)),
         }
+    }
+
+    /// The paths of all clips below a folder. A picture stands for the folder that it lies in.
+    pub fn below(root: &Path) -> Result<BTreeSet<PathBuf>, DataError> {
+        let mut clips = BTreeSet::new();
+        for path in walk(root)? {
+            let kind = kind_of(&path);
+            if kind != "gif" && is_picture(&kind) {
+                clips.extend(path.parent().map(Path::to_path_buf));
+            } else if Self::is_file(&kind) {
+                clips.insert(path);
+            }
+        }
+        Ok(clips)
     }
 
     /// Whether a file can be a clip: a video or an animation.

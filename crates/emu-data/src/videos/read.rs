@@ -1,14 +1,12 @@
 //! The layouts of video data.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::clean::clean;
 use super::{Clip, Item, Videos};
 use crate::build::{Feed, Halt, Skip};
 use crate::input::{
-    Bases, Blob, CAPTION_FIELDS, VIDEO_FIELDS, Value, is_picture, kind_of, name_in, rows,
-    tar_samples, walk,
+    Bases, Blob, CAPTION_FIELDS, VIDEO_FIELDS, Value, each_sample, name_in, rows, walk,
 };
 
 impl Videos<'_> {
@@ -89,47 +87,21 @@ impl Videos<'_> {
 
     /// Tars of videos, as video2dataset writes them.
     pub(super) fn tars(&self, feed: &mut Feed<Item>) -> Result<(), Halt> {
-        let root = &self.options.source;
-        for path in walk(root)?.iter().filter(|path| kind_of(path) == "tar") {
-            let name = name_in(root, path);
-            let (samples, damage) = tar_samples(path)?;
-            for sample in samples {
-                let source = format!("{name}/{}", sample.key);
-                let clip = sample.find(Clip::is_file).cloned().map(Clip::File);
-                let clip = clip.ok_or_else(|| {
-                    let names: Vec<&str> = sample
-                        .members
-                        .iter()
-                        .map(|(name, _)| name.as_str())
-                        .collect();
-                    Skip::new("no video", format!("it has {}", names.join(", ")))
-                });
-                let beside = texts(sample.member("json"), sample.member("txt"));
-                self.yield_beside(feed, &source, beside, clip)?;
-            }
-            if let Some(damage) = damage {
-                feed.skip(&name, Skip::new("archive is damaged or cut short", damage))?;
-            }
-        }
-        Ok(())
+        each_sample(&self.options.source, feed, |feed, source, sample| {
+            let clip = sample.find(Clip::is_file).cloned().map(Clip::File);
+            let clip = clip.ok_or_else(|| Skip::new("no video", sample.contents()));
+            let beside = texts(sample.member("json"), sample.member("txt"));
+            self.yield_beside(feed, source, beside, clip)
+        })
     }
 
     /// Videos and folders of frames with texts of the same names.
     pub(super) fn files(&self, feed: &mut Feed<Item>) -> Result<(), Halt> {
         let root = &self.options.source;
-        let mut clips: BTreeSet<PathBuf> = BTreeSet::new();
-        for path in walk(root)? {
-            let kind = kind_of(&path);
-            if kind != "gif" && is_picture(&kind) {
-                // a frame stands for its folder
-                clips.extend(
-                    path.parent()
-                        .filter(|folder| *folder != root.as_path())
-                        .map(Path::to_path_buf),
-                );
-            } else if Clip::is_file(&kind) {
-                clips.insert(path);
-            }
+        let mut clips = Clip::below(root)?;
+        if root.is_dir() {
+            // Pictures beside the videos are no frames.
+            clips.remove(root);
         }
         for path in clips {
             let source = name_in(root, &path);

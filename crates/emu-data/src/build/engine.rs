@@ -82,6 +82,14 @@ impl<I> Feed<I> {
         self.send(Event::Skip(source.into(), skip))
     }
 
+    /// A candidate, or why there is none.
+    pub fn result(&mut self, source: impl Into<String>, item: Result<I, Skip>) -> Result<(), Halt> {
+        match item {
+            Ok(item) => self.item(source, item),
+            Err(skip) => self.skip(source, skip),
+        }
+    }
+
     fn send(&mut self, event: Event<I>) -> Result<(), Halt> {
         self.0.send(event).map_err(|_| Halt::Enough)
     }

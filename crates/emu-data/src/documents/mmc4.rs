@@ -29,10 +29,7 @@ impl Documents<'_> {
                 let item = row
                     .value
                     .and_then(|document| item(&document, |picture| named(picture, &folders)));
-                match item {
-                    Ok(item) => feed.item(source, item),
-                    Err(skip) => feed.skip(source, skip),
-                }
+                feed.result(source, item)
             })?;
         }
         Ok(())
@@ -48,10 +45,10 @@ impl Documents<'_> {
                 }),
                 None => Err(Skip::plain("no JSON of a document")),
             };
-            match document.and_then(|document| item(&document, embedded)) {
-                Ok(item) => feed.item(source, item),
-                Err(skip) => feed.skip(source, skip),
-            }
+            feed.result(
+                source,
+                document.and_then(|document| item(&document, embedded)),
+            )
         })
     }
 

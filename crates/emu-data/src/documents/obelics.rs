@@ -12,10 +12,7 @@ impl Documents<'_> {
             let name = name_in(root, path);
             rows(path, false, &mut |row| {
                 let source = format!("{name} {}", row.place);
-                match row.value.and_then(|page| self.page(&page)) {
-                    Ok(item) => feed.item(source, item),
-                    Err(skip) => feed.skip(source, skip),
-                }
+                feed.result(source, row.value.and_then(|page| self.page(&page)))
             })?;
         }
         Ok(())

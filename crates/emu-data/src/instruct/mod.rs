@@ -93,10 +93,7 @@ impl Build for Instruct<'_> {
                     .value
                     .and_then(|record| schema::read(&record))
                     .and_then(|(spoken, media)| self.item(spoken, &media, &images, &videos));
-                match item {
-                    Ok(item) => feed.item(source, item),
-                    Err(skip) => feed.skip(source, skip),
-                }
+                feed.result(source, item)
             })?;
         }
         Ok(())

@@ -36,10 +36,7 @@ impl Storyboards<'_> {
                 continue;
             }
             let source = name_in(root, &path);
-            match self.sheet_item(&path) {
-                Ok(item) => feed.item(source, item)?,
-                Err(skip) => feed.skip(source, skip)?,
-            }
+            feed.result(source, self.sheet_item(&path))?;
         }
         Ok(())
     }

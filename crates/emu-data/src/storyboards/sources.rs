@@ -78,10 +78,7 @@ impl Storyboards<'_> {
                     }),
                 }
             });
-            match item {
-                Ok(item) => feed.item(source, item),
-                Err(skip) => feed.skip(source, skip),
-            }
+            feed.result(source, item)
         })
     }
 
@@ -90,10 +87,7 @@ impl Storyboards<'_> {
         let root = &self.options.source;
         for path in Clip::below(root)? {
             let source = name_in(root, &path);
-            match self.clip(&path) {
-                Ok(item) => feed.item(source, item)?,
-                Err(skip) => feed.skip(source, skip)?,
-            }
+            feed.result(source, self.clip(&path))?;
         }
         Ok(())
     }

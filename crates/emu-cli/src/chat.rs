@@ -1,6 +1,7 @@
 //! `emu chat`
 
 mod alone;
+mod answer;
 mod dialogue;
 mod usage;
 
@@ -18,14 +19,12 @@ use serde_json::json;
 use crate::args::ChatArgs;
 use crate::imagine::{self, Drawing};
 use crate::media;
-use crate::output::{json_line, print_now, spinner};
+use crate::output::{json_line, spinner};
 use crate::runtime::Runtime;
-use crate::text_options::{beam_options, check, logprobs_json, text_options};
+use crate::text_options::{beam_options, check, text_options};
+use answer::{NOWHERE, answers, follow};
 use dialogue::{Partner, Printer, speak_with};
 use usage::Usage;
-
-/// What is said where the model begins a picture, and there is no folder for it.
-const NOWHERE: &str = "A picture is asked for. Give a folder for pictures with --out.";
 
 /// Answers one prompt, or runs a conversation.
 pub fn run(args: &ChatArgs) -> Result<()> {
@@ -127,25 +126,15 @@ impl Partner for Speaker<'_> {
 impl Speaker<'_> {
     /// Streams the answers to stdout. Returns the text of the first.
     fn answer(&mut self) -> Result<String> {
-        let mut usage = Usage::start();
+        let usage = Usage::start();
         let prompt = self.runtime.prompter()?.conversation(&self.conversation)?;
-        let mut first = None;
-        for index in 0..self.args.n {
-            if index > 0 {
-                usage = Usage::start();
+        let (args, device) = (self.args, &self.runtime.opened.name);
+        answers(args, &prompt, device, usage, |index, usage| {
+            match args.text.beams {
+                1 => self.stream(&prompt, index, usage),
+                _ => self.search(&prompt, usage),
             }
-            let (text, cost) = match self.args.text.beams {
-                1 => self.stream(&prompt, index as u64, &mut usage)?,
-                _ => self.search(&prompt, &mut usage)?,
-            };
-            let device = &self.runtime.opened.name;
-            match self.args.model.json {
-                true => json_line(&usage.json(index, prompt.ids.len(), cost, device))?,
-                false => print_now("\n")?,
-            }
-            first.get_or_insert(text);
-        }
-        Ok(first.unwrap_or_default())
+        })
     }
 
     /// Streams answer `index`. Returns its text and cost.
@@ -166,43 +155,26 @@ impl Speaker<'_> {
         Ok((told?, cost))
     }
 
-    /// Runs the machine to its end, or to a stop string, and prints what it generates. Returns the text.
+    /// Prints what the machine generates, and draws its pictures. Returns the text.
     fn follow(&mut self, machine: &mut TextMachine<'_>, usage: &mut Usage) -> Result<String> {
-        let runtime = self.runtime;
-        let (draws, image) = (self.args.out.is_some(), runtime.emu_config().special.img);
-        let mut decoder = runtime.tokenizer.decode_stream();
-        let mut printer = Printer::new(self.args);
-        while !printer.stopped() {
-            match read_sync(machine.step())? {
-                // Without --out, an image token ends the answer.
-                TextEvent::Token(id) if id == image && !draws => {
-                    // Behind words it needs no explanation: documents go on with pictures.
-                    if usage.tokens == 0 {
-                        eprintln!("{NOWHERE}");
-                    }
-                    break;
-                }
-                TextEvent::Token(id) => {
-                    usage.token();
-                    let logprobs = machine.next_logprobs();
-                    let logprobs = logprobs.map(|of| logprobs_json(&of, &decoder));
-                    let piece = decoder.push(id)?;
-                    printer.say(&piece, logprobs)?;
-                }
-                TextEvent::Embedding(..) => {}
+        let (runtime, args) = (self.runtime, self.args);
+        let draws = args.out.is_some();
+        let image = (!draws).then_some(runtime.emu_config().special.img);
+        let decoder = runtime.tokenizer.decode_stream();
+        let show = |event: TextEvent, printer: &mut Printer, usage: &mut Usage| {
+            match event {
                 TextEvent::Image(embeddings) => {
                     printer.flush()?;
-                    self.draw(embeddings, &mut printer)?;
+                    self.draw(embeddings, printer)?;
                     usage.skip();
                 }
                 TextEvent::Words(words) if draws => printer.say(&words, None)?,
                 TextEvent::Words(_) => eprintln!("{NOWHERE}"),
-                TextEvent::Done(_) => break,
+                TextEvent::Token(_) | TextEvent::Embedding(..) | TextEvent::Done(_) => {}
             }
-        }
-        printer.say(&decoder.finish(), None)?;
-        printer.flush()?;
-        Ok(printer.text)
+            Ok(())
+        };
+        follow(machine, decoder, args, usage, image, show)
     }
 
     fn search(&self, prompt: &Prompt, usage: &mut Usage) -> Result<(String, Cost)> {

@@ -7,15 +7,16 @@ use emu_kernels::burn::tensor::read_sync;
 use emu_kernels::device::open;
 use emu_model::TextModel;
 use emu_model::config::GenerationConfig;
-use emu_model::generate::{Cost, PrefixCache, Prompt, TextEvent, TextMachine};
+use emu_model::generate::{Cost, PrefixCache, Prompt};
 use emu_model::text::{Message, Speaker};
 use emu_pack::convert::GgufFile;
 
+use super::answer::{answers, follow};
 use super::dialogue::{Partner, Printer, speak_with};
 use super::usage::Usage;
 use crate::args::ChatArgs;
-use crate::output::{json_line, print_now, spinner};
-use crate::text_options::{beam_options, logprobs_json, text_options};
+use crate::output::spinner;
+use crate::text_options::{beam_options, text_options};
 
 /// Generation defaults: a GGUF file has none.
 const PLAIN: GenerationConfig = GenerationConfig {
@@ -98,20 +99,17 @@ impl Talker<'_> {
     /// Streams the answers to stdout. Returns the text of the first.
     fn answer(&mut self) -> Result<String> {
         let prompt = self.model.chat(&self.messages)?;
-        let mut first = None;
-        for index in 0..self.args.n {
-            let mut usage = Usage::start();
-            let (text, cost) = match self.args.text.beams {
-                1 => self.stream(&prompt, index as u64, &mut usage)?,
-                _ => self.search(&prompt, &mut usage)?,
-            };
-            match self.args.model.json {
-                true => json_line(&usage.json(index, prompt.ids.len(), cost, self.device))?,
-                false => print_now("\n")?,
-            }
-            first.get_or_insert(text);
-        }
-        Ok(first.unwrap_or_default())
+        let (args, device) = (self.args, self.device);
+        answers(
+            args,
+            &prompt,
+            device,
+            Usage::start(),
+            |index, usage| match args.text.beams {
+                1 => self.stream(&prompt, index, usage),
+                _ => self.search(&prompt, usage),
+            },
+        )
     }
 
     /// Streams answer `index`. Returns its text and cost.
@@ -121,33 +119,14 @@ impl Talker<'_> {
         options.logprobs = self.args.logprobs;
         let (model, prefix) = (self.model, &mut self.prefix);
         let mut machine = model.generate_with_prefix(prompt, options, prefix)?;
-        let told = self.follow(&mut machine, usage);
+        let decoder = model.tokenizer.decode_stream();
+        // A language model alone produces no pictures.
+        let told = follow(&mut machine, decoder, self.args, usage, None, |_, _, _| {
+            Ok(())
+        });
         let cost = machine.cost();
         self.prefix = machine.into_prefix();
         Ok((told?, cost))
-    }
-
-    /// Runs the machine to its end, or to a stop string, and prints what it generates. Returns the text.
-    fn follow(&self, machine: &mut TextMachine<'_>, usage: &mut Usage) -> Result<String> {
-        let mut decoder = self.model.tokenizer.decode_stream();
-        let mut printer = Printer::new(self.args);
-        while !printer.stopped() {
-            match read_sync(machine.step())? {
-                TextEvent::Token(id) => {
-                    usage.token();
-                    let logprobs = machine.next_logprobs();
-                    let logprobs = logprobs.map(|of| logprobs_json(&of, &decoder));
-                    let piece = decoder.push(id)?;
-                    printer.say(&piece, logprobs)?;
-                }
-                TextEvent::Done(_) => break,
-                // A language model alone produces no pictures.
-                TextEvent::Embedding(..) | TextEvent::Image(_) | TextEvent::Words(_) => {}
-            }
-        }
-        printer.say(&decoder.finish(), None)?;
-        printer.flush()?;
-        Ok(printer.text)
     }
 
     fn search(&self, prompt: &Prompt, usage: &mut Usage) -> Result<(String, Cost)> {

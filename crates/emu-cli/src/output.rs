@@ -1,6 +1,7 @@
-//! Output lines on stdout, progress bars on stderr.
+//! Output lines on stdout, progress bars on stderr, files that are written whole.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +24,21 @@ pub fn print_now(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context("Nothing can be printed: the output is closed. Redirect it to a file instead")
+}
+
+/// Writes a file completely or not at all: a temporary file beside it, renamed at the end.
+///
+/// # Errors
+/// Where the folder cannot be written, or is full.
+pub fn write_whole(path: &Path, content: &str) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    std::fs::write(&temporary, content)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| {
+            let path = path.display();
+            format!("{path} cannot be written; check the folder and its free space")
+        })
 }
 
 /// A progress bar of this many steps on stderr, hidden if stderr is not a terminal.

@@ -9,6 +9,8 @@ use emu_train::data::record::Record;
 use emu_train::stages::corpus::open_set;
 use serde_json::json;
 
+use crate::output::write_whole;
+
 /// Scenes whose questions are written.
 const SCENES: usize = 500;
 /// Tables that `emu eval own` looks for.
@@ -56,9 +58,7 @@ pub fn table(data: &Path, out: &Path) -> Result<PathBuf> {
             lines.push_str(&format!("{row}\n"));
         }
     }
-    let temporary = folder.join("questions.jsonl.tmp");
-    std::fs::write(&temporary, lines).with_context(|| unwritable(&temporary))?;
-    std::fs::rename(&temporary, &path).with_context(|| unwritable(&path))?;
+    write_whole(&path, &lines)?;
     Ok(folder)
 }
 
